@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""One command from a fresh clone: makes .venv, installs from requirements.lock, runs.
+
+    python3 dev.py up          everything here: PostgreSQL, Redis, receiver, workers, relay
+    python3 dev.py test        the whole test suite, against real servers
+    python3 dev.py ANY ...     the same as `ingest ANY ...`
+
+Needs Python 3.11 or newer with pip on Linux or macOS (Windows: WSL), and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / "bin"
+INSTALLED = VENV / "installed.sha256"
+
+
+def main() -> NoReturn:
+    if sys.version_info < (3, 11) or os.name != "posix":
+        sys.exit(f"dev.py needs Python 3.11 or newer on Linux or macOS, not {sys.version} here.")
+    if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
+        print(__doc__)
+        sys.exit(0 if len(sys.argv) > 1 else 2)
+    try:
+        ensure_environment()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"dev.py: the installation failed (exit {error.returncode}); see above.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command, *rest = sys.argv[1:]
+    if command == "test":
+        os.chdir(ROOT)
+        become("python", "-m", "pytest", *rest)
+    become("ingest", command, *rest)
+
+
+def ensure_environment() -> None:
+    """Install when the lock or the metadata changed; two runs at once wait for each other."""
+    import fcntl
+
+    wanted = fingerprint()
+    if is_installed(wanted):
+        return
+    with (ROOT / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_installed(wanted):
+            print("dev.py: installing into .venv (once, about 20 s)", file=sys.stderr, flush=True)
+            make_environment()
+            INSTALLED.write_text(wanted)
+
+
+def fingerprint() -> str:
+    """What the environment is made from: the interpreter, the place, the lock, the metadata."""
+    digest = hashlib.sha256(repr((sys.version_info[:3], str(ROOT))).encode())
+    for name in ("requirements.lock", "pyproject.toml"):
+        digest.update((ROOT / name).read_bytes())
+    return digest.hexdigest()
+
+
+def is_installed(wanted: str) -> bool:
+    return INSTALLED.is_file() and INSTALLED.read_text() == wanted
+
+
+def make_environment() -> None:
+    """Make .venv, or bring it up to date: what still runs from it goes on.
+
+    Without ensurepip (Debian's python3 lacks it), the outer pip installs into it.
+    """
+    venv = [sys.executable, "-m", "venv"]
+    made = subprocess.run([*venv, VENV], capture_output=True, check=False)
+    if made.returncode == 0:
+        pip = [str(BIN / "python"), "-m", "pip"]
+    else:
+        subprocess.run([*venv, "--clear", "--without-pip", VENV], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", str(BIN / "python")]
+    install(pip, "--require-hashes", "-r", str(ROOT / "requirements.lock"))
+    install(pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+
+
+def install(pip: list[str], *arguments: str) -> None:
+    """Run `pip install`; what it says matters only when it fails."""
+    done = subprocess.run(
+        [*pip, "install", "--quiet", "--disable-pip-version-check", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    if done.returncode != 0:
+        sys.stderr.write(done.stderr)
+        done.check_returncode()
+
+
+def become(program: str, *arguments: str) -> NoReturn:
+    """Replace this process by a program of the environment."""
+    path = str(BIN / program)
+    os.execv(path, [path, *arguments])
+
+
+if __name__ == "__main__":
+    main()
