@@ -1,0 +1,227 @@
+"""Every setting, its default and its check, read once into one frozen object."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from ingest.errors import SettingsError
+
+PREFIX = "INGEST_"
+DEFAULT_DATA = Path(".ingest")
+UP_FILE = "up.json"
+"""Where a running `ingest up` writes how to reach it, inside its data folder."""
+
+MIN_SECRET_LENGTH = 16
+KIB, MIB = 1024, 1024 * 1024
+
+_SCHEMES = {
+    "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
+    "redis_url": ("redis://", "rediss://", "unix://"),
+}
+
+_Positive = Annotated[int, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0)]
+_Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """What a process was told. Names are the environment's without `INGEST_`, in lower case.
+
+    The environment wins; `INGEST_X_FILE` names a file that holds `INGEST_X`; then, in a folder
+    where `ingest up` runs, what that wrote; then the defaults here."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    data: Path = Field(DEFAULT_DATA, description="the folder that `ingest up` keeps its data in")
+    database_url: SecretStr | None = Field(None, description="PostgreSQL, `postgresql://…`")
+    redis_url: SecretStr | None = Field(None, description="Redis, `redis://…` or `unix:///path`")
+
+    host: str = Field("127.0.0.1", description="the receiver's address")
+    port: int = Field(8000, ge=1, le=65535, description="the receiver's port")
+
+    awalchat_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="AwalChat's webhook secrets, newest first, separated by commas"
+    )
+    awalchat_tolerance_s: _Positive = Field(
+        300, description="how far a request's timestamp may be from now, either way, seconds"
+    )
+
+    max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
+    body_deadline_s: _Seconds = Field(10, description="a body that takes longer is answered 408")
+    retry_after_s: _Positive = Field(5, description="`Retry-After` of a 503, seconds")
+
+    flush_max_rows: _Positive = Field(500, description="deliveries in one group commit, at most")
+    flush_max_bytes: _Positive = Field(8 * MIB, description="bytes in one group commit, at most")
+    flush_timeout_s: _Seconds = Field(3, description="a group commit that takes longer is given up")
+    backlog_max_rows: _Positive = Field(
+        5_000, description="deliveries that may wait for a commit; one more is answered 503"
+    )
+    backlog_max_bytes: _Positive = Field(64 * MIB, description="bytes that may wait, likewise")
+
+    processors: _Names = Field((), description="modules with processors, separated by commas")
+    read_model: bool = Field(True, description="run the built-in read model's processors")
+    concurrency: _Positive = Field(2, description="processes of one worker")
+    task_budget_s: _Seconds = Field(
+        2, description="a task hands the rest of its jobs back to the queue after this long"
+    )
+    lease_s: _Seconds = Field(60, description="a claim that is not renewed ends after this long")
+    max_attempts: _Positive = Field(
+        8, le=1_000, description="attempts of a job unless its processor says"
+    )
+    timeout_s: _Seconds = Field(30, description="time of one attempt unless its processor says")
+    retry_base_s: _Seconds = Field(
+        5, description="longest wait before the second attempt; doubles with each further one"
+    )
+    retry_cap_s: _Seconds = Field(3600, description="longest wait before any attempt")
+
+    relay_interval_s: _Seconds = Field(1, description="time between two sweeps of the relay")
+    relay_batch: _Positive = Field(1_000, description="rows that one sweep dispatches, at most")
+    relay_queue_limit: _Positive = Field(
+        100, description="the relay adds nothing to a queue with this many messages"
+    )
+    hint_grace_s: _Seconds = Field(
+        2, description="how long after the commit the relay takes a delivery's hint for lost"
+    )
+    hint_ttl_s: _Seconds = Field(
+        10, description="how long after a dispatch the relay dispatches the same work again"
+    )
+    partition_days_ahead: _Positive = Field(14, description="days of deliveries made in advance")
+
+    keep_bodies_days: _Positive | None = Field(
+        None, description="the relay drops the bodies of days that are older; unset: never"
+    )
+    heartbeat_file: Path | None = Field(
+        None, description="touched every few seconds by a worker or relay that is well"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="what is logged: `debug`, `info`, `warning`, `error`"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto`: readable in a terminal, JSON elsewhere"
+    )
+
+    @field_validator("awalchat_secrets", "processors", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
+        return value
+
+    @field_validator("awalchat_secrets")
+    @classmethod
+    def _long_enough(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(secret.get_secret_value()) < MIN_SECRET_LENGTH for secret in secrets):
+            raise ValueError(f"a secret is shorter than {MIN_SECRET_LENGTH} characters")
+        return secrets
+
+    @field_validator("database_url", "redis_url")
+    @classmethod
+    def _right_kind(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        schemes = _SCHEMES[str(info.field_name)]
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise ValueError(f"must begin with {' or '.join(schemes)}")
+        return value
+
+    @property
+    def database(self) -> str:
+        """The database's URL. Raises SettingsError when there is none."""
+        if self.database_url is None:
+            raise SettingsError(
+                "No database: set INGEST_DATABASE_URL, or run `ingest up` in this folder.",
+                reason="no_database",
+            )
+        return self.database_url.get_secret_value()
+
+    @property
+    def redis(self) -> str:
+        """Redis's URL. Raises SettingsError when there is none."""
+        if self.redis_url is None:
+            raise SettingsError(
+                "No Redis: set INGEST_REDIS_URL, or run `ingest up` in this folder.",
+                reason="no_redis",
+            )
+        return self.redis_url.get_secret_value()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (
+            init_settings,
+            env_settings,
+            _Given(settings_cls, _from_files),
+            _Given(settings_cls, _from_running_up),
+        )
+
+
+def load(**overrides: Any) -> Settings:
+    """Read the settings; `overrides` (from the command line) win over all else, None means not
+    given.
+
+    Raises:
+        SettingsError: one sentence a problem, naming the variables and never their values.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        problems = [
+            f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg'].removeprefix('Value error, ')}."
+            for each in error.errors(include_input=False, include_url=False)
+        ]
+        raise SettingsError(" ".join(problems), reason="bad_setting") from None
+
+
+class _Given(PydanticBaseSettingsSource):
+    """A source of settings that are read from files, by field name."""
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], read: Callable[[Mapping[str, str]], dict[str, Any]]
+    ) -> None:
+        super().__init__(settings_cls)
+        self._read = read
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError("all fields are read at once")
+
+    def __call__(self) -> dict[str, Any]:
+        return self._read(os.environ)
+
+
+def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
+    """`INGEST_X_FILE=/path` gives X the file's text, without the newline that editors add."""
+    found = {}
+    for name in Settings.model_fields:
+        variable = f"{PREFIX}{name.upper()}_FILE"
+        if path := environ.get(variable):
+            try:
+                found[name] = Path(path).read_text().removesuffix("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                why = error.strerror if isinstance(error, OSError) else "not text"
+                raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting") from None
+    return found
+
+
+def _from_running_up(environ: Mapping[str, str]) -> dict[str, Any]:
+    data = Path(environ.get(f"{PREFIX}DATA") or DEFAULT_DATA)
+    try:
+        found = json.loads((data / UP_FILE).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,1 @@
+"""PostgreSQL, the truth: the schema and every statement on it, each beside the row it returns."""

@@ -1,0 +1,82 @@
+"""Deliveries: what the writer stores, and what became of those that were no event."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from ingest.sources.source import EventName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One authenticated request exactly as received."""
+
+    id: UUID
+    source: str
+    received_at: datetime
+    key_id: str
+    headers: str
+    """JSON: `[[name, value], …]`."""
+    body: bytes
+    name: EventName | None
+    """None: it is no event."""
+    rejected: str | None
+    """Why it is no event, a reason slug."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, near enough to bound a batch."""
+        return len(self.body) + len(self.headers) + 300
+
+
+async def insert(
+    connection: AsyncConnection, deliveries: Sequence[Delivery], *, queue: str, hint_grace_s: float
+) -> None:
+    """Store deliveries and mark those that are events as unadmitted, in one statement.
+
+    Sending the same deliveries again changes nothing, so a batch whose commit is in doubt can be
+    repeated. Their hint goes to `queue`; after `hint_grace_s` seconds the relay takes it for lost.
+    """
+    names = [delivery.name or _NO_NAME for delivery in deliveries]
+    await connection.execute(
+        _INSERT,
+        (
+            [delivery.id for delivery in deliveries],
+            [delivery.source for delivery in deliveries],
+            [delivery.received_at for delivery in deliveries],
+            [delivery.key_id for delivery in deliveries],
+            [delivery.headers for delivery in deliveries],
+            [delivery.body for delivery in deliveries],
+            [delivery.rejected or "" for delivery in deliveries],
+            [name.event_id for name in names],
+            [name.type for name in names],
+            [name.fingerprint for name in names],
+            queue,
+            hint_grace_s,
+        ),
+        prepare=True,
+    )
+
+
+_NO_NAME = EventName(event_id="", type="", fingerprint=b"")
+
+_INSERT = """
+WITH given AS (
+    SELECT * FROM unnest(
+        %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::bytea[],
+        %b::text[], %b::text[], %b::text[], %b::bytea[]
+    ) AS given (id, source, received_at, key_id, headers, body,
+                rejected, event_id, type, fingerprint)
+), stored AS (
+    INSERT INTO deliveries (id, source, received_at, key_id, headers, body, rejected)
+    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, '') FROM given
+    ON CONFLICT (id) DO NOTHING
+)
+INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue, hint_at)
+SELECT id, source, event_id, type, fingerprint, received_at, %b, now() + make_interval(secs => %b)
+FROM given WHERE rejected = ''
+ON CONFLICT (delivery) DO NOTHING
+"""

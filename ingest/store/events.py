@@ -1,0 +1,142 @@
+"""Events: admitting deliveries into the ledger that dedupes, and reading it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from ingest.store import jobs
+from ingest.store.jobs import JobRef, NewJobs
+from ingest.store.lanes import waiting_queues
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """What a batch of deliveries came to."""
+
+    jobs: tuple[JobRef, ...]
+    """Made, pending, to be worked on or dispatched now."""
+    duplicates: int
+    conflicts: int
+    unsettled: int
+    """Left unadmitted, because another worker was admitting the same events just then."""
+
+
+def admit(
+    connection: Connection,
+    deliveries: Sequence[UUID],
+    processors: Sequence[NewJobs],
+    *,
+    replay_queue: str,
+    hint_ttl_s: float,
+) -> Admitted:
+    """Turn unadmitted deliveries into events and jobs, or into duplicates; each once, however often
+    and wherever this runs. To be committed alone.
+
+    Bodies stay in PostgreSQL. An event's own delivery, unadmitted again (a replay), gets the jobs
+    that it lacks."""
+    rows = connection.execute(
+        _ADMIT,
+        {
+            "ids": list(deliveries),
+            "types": [processor.type for processor in processors],
+            "processors": [processor.processor for processor in processors],
+            "queues": [processor.queue for processor in processors],
+            "max_attempts": [processor.max_attempts for processor in processors],
+            "replay_queue": replay_queue,
+            "hint_ttl_s": hint_ttl_s,
+        },
+    ).all()
+    return Admitted(
+        jobs=tuple(
+            JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
+            for row in rows
+            if row.id is not None
+        ),
+        duplicates=rows[0].duplicates,
+        conflicts=rows[0].conflicts,
+        unsettled=rows[0].unsettled,
+    )
+
+
+# Rows are locked and inserted in one order everywhere, so that two workers admitting the same
+# events wait for each other instead of deadlocking. An event that another transaction inserted
+# after this statement's snapshot is neither inserted nor seen: its deliveries stay unadmitted for
+# a second run.
+_ADMIT = text(
+    f"""
+    WITH taken AS MATERIALIZED (
+        SELECT * FROM unadmitted
+        WHERE delivery = ANY(CAST(:ids AS uuid[]))
+        ORDER BY delivery
+        FOR UPDATE SKIP LOCKED
+    ), fresh AS (
+        INSERT INTO events (id, source, event_id, type, fingerprint, received_at)
+        SELECT DISTINCT ON (source, event_id)
+               delivery, source, event_id, type, fingerprint, received_at
+        FROM taken
+        ORDER BY source, event_id, delivery
+        ON CONFLICT (source, event_id) DO NOTHING
+        RETURNING id, source, event_id, type, fingerprint
+    ), known AS (
+        SELECT id, source, event_id, type, fingerprint FROM fresh
+        UNION ALL
+        SELECT e.id, e.source, e.event_id, e.type, e.fingerprint
+        FROM events e
+        WHERE (e.source, e.event_id) IN (SELECT source, event_id FROM taken)
+    ), settled AS (
+        SELECT t.delivery, t.received_at, t.processor, t.replay, k.id AS event, k.type,
+               t.fingerprint <> k.fingerprint AS conflict
+        FROM taken t JOIN known k USING (source, event_id)
+    ), repeated AS (
+        INSERT INTO duplicates (delivery, event, received_at, conflict)
+        SELECT delivery, event, received_at, conflict FROM settled WHERE delivery <> event
+        ON CONFLICT (delivery) DO NOTHING
+        RETURNING conflict
+    ), created AS ({jobs.CREATE}
+    ), removed AS (
+        DELETE FROM unadmitted USING settled WHERE unadmitted.delivery = settled.delivery
+    ), summary AS (
+        SELECT (SELECT count(*) FROM repeated) AS duplicates,
+               (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
+               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled
+    )
+    SELECT summary.*, created.* FROM summary LEFT JOIN created ON true ORDER BY created.id
+    """
+)
+
+
+def queues(connection: Connection) -> list[str]:
+    """The queues that have unadmitted deliveries."""
+    return list(connection.execute(_WAITING_QUEUES).scalars())
+
+
+def hint_overdue(connection: Connection, queue: str, *, limit: int, ttl_s: float) -> list[UUID]:
+    """Deliveries of `queue` that should have been admitted by now, not to be returned again for
+    `ttl_s` seconds."""
+    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s}
+    return list(connection.execute(_HINT_OVERDUE, parameters).scalars())
+
+
+def unhint(connection: Connection, deliveries: Sequence[UUID]) -> None:
+    """Take back `hint_overdue` for hints that were not sent."""
+    connection.execute(_UNHINT, {"ids": list(deliveries)})
+
+
+_WAITING_QUEUES = waiting_queues("unadmitted", "true")
+
+_HINT_OVERDUE = text(
+    """
+    UPDATE unadmitted SET hint_at = now() + make_interval(secs => :ttl_s)
+    WHERE delivery = ANY(ARRAY(
+        SELECT delivery FROM unadmitted
+        WHERE queue = :queue AND hint_at <= now()
+        ORDER BY hint_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING delivery
+    """
+)
+
+_UNHINT = text("UPDATE unadmitted SET hint_at = now() WHERE delivery = ANY(CAST(:ids AS uuid[]))")

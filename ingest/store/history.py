@@ -1,0 +1,151 @@
+"""One event with everything that happened to it."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from ingest.errors import NotFound
+from ingest.store.selection import STATE_OF_EVENT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    """One delivery of the event; body and headers are None once its day was dropped."""
+
+    id: UUID
+    received_at: datetime
+    conflict: bool
+    key_id: str | None
+    headers: list[tuple[str, str]] | None
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt; still running when `outcome` is None."""
+
+    number: int
+    trigger: str
+    worker: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    error_type: str | None
+    error_message: str | None
+    traceback: str | None
+    replay: int | None
+    replayed_by: str | None
+    replayed_at: datetime | None
+    replay_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job with its attempts, oldest first."""
+
+    id: int
+    processor: str
+    queue: str
+    state: str
+    trigger: str
+    attempt: int
+    failures: int
+    max_attempts: int
+    next_attempt_at: datetime | None
+    lease_until: datetime | None
+    attempts: tuple[AttemptRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventHistory:
+    """An event, its deliveries (the first one first) and its jobs."""
+
+    id: UUID
+    source: str
+    event_id: str
+    type: str
+    state: str
+    received_at: datetime
+    deliveries: tuple[DeliveryRecord, ...]
+    jobs: tuple[JobRecord, ...]
+
+
+def of_event(connection: Connection, event: UUID) -> EventHistory:
+    """Everything about one event.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    row = connection.execute(_EVENT, {"id": event}).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"There is no event {event}.", reason="not_found")
+    deliveries = connection.execute(_DELIVERIES, {"id": event}).mappings()
+    return EventHistory(
+        **row,
+        deliveries=tuple(DeliveryRecord(**each) for each in deliveries),
+        jobs=_jobs(connection, event),
+    )
+
+
+def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
+    attempts: dict[int, list[AttemptRecord]] = defaultdict(list)
+    for row in connection.execute(_ATTEMPTS, {"id": event}).mappings():
+        fields: dict[str, Any] = dict(row)
+        attempts[fields.pop("job")].append(AttemptRecord(**fields))
+    return tuple(
+        JobRecord(**row, attempts=tuple(attempts[row["id"]]))
+        for row in connection.execute(_JOBS, {"id": event}).mappings()
+    )
+
+
+_EVENT = text(
+    f"""
+    SELECT id, source, event_id, type, summary.state, received_at
+    FROM events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
+    WHERE id = :id
+    """
+)
+
+_DELIVERIES = text(
+    """
+    SELECT known.id, known.received_at, known.conflict, d.key_id, d.headers, d.body
+    FROM (
+        SELECT id, received_at, false AS conflict FROM events WHERE id = :id
+        UNION ALL
+        SELECT delivery, received_at, conflict FROM duplicates WHERE event = :id
+    ) AS known
+    LEFT JOIN deliveries d ON d.id = known.id
+    ORDER BY known.id <> :id, known.id
+    """
+)
+
+_JOBS = text(
+    """
+    SELECT id, processor, queue, state, trigger, attempt, failures, max_attempts,
+           next_attempt_at, lease_until
+    FROM jobs WHERE event = :id ORDER BY id
+    """
+)
+
+# Ended attempts, and the one that is on its job's row: the success that stands, or what runs now.
+_ATTEMPTS = text(
+    """
+    SELECT known.*, r.requested_by AS replayed_by, r.requested_at AS replayed_at,
+           r.reason AS replay_reason
+    FROM (
+        SELECT a.job, a.number, a.trigger, a.worker, a.started_at, a.finished_at, a.outcome,
+               a.error_type, a.error_message, a.traceback, a.replay
+        FROM attempts a JOIN jobs j ON j.id = a.job WHERE j.event = :id
+        UNION ALL
+        SELECT id, attempt, trigger, worker, started_at, finished_at,
+               CASE WHEN state = 'succeeded' THEN state END, NULL, NULL, NULL, replay
+        FROM jobs WHERE event = :id AND state IN ('succeeded', 'running')
+    ) AS known
+    LEFT JOIN replays r ON r.id = known.replay AND known.trigger = 'replay'
+    ORDER BY known.job, known.number
+    """
+)

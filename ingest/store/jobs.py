@@ -1,0 +1,437 @@
+"""Jobs and their attempts: every transition there is, and no other module writes these tables.
+
+    pending ──claim──▶ running ──finish──▶ succeeded
+       ▲                 │ fail
+       │                 ├───▶ retrying ──claim──▶ running
+       │                 └───▶ dead
+       └──── put_back (replay), from any state but running
+
+A row moves by compare-and-set: the statement names the state it expects, and rows that it does not
+return were not there to be moved. What a worker may still do with a running job is fenced by the
+attempt number: whoever claimed it later has another.
+"""
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, text
+
+from ingest.errors import LeaseLost
+from ingest.store.lanes import waiting_queues
+
+
+class Outcome(enum.StrEnum):
+    """How an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DISCARDED = "discarded"
+    """The processor said that no retry can help."""
+    SNOOZED = "snoozed"
+    """The processor asked for another time; does not count as a failure."""
+    TIMED_OUT = "timed_out"
+    LOST = "lost"
+    """The worker process ended, or stalled past its lease, while it ran the job."""
+    RELEASED = "released"
+    """The worker process ended, or stalled, over another job of the batch; does not count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJobs:
+    """For which processor jobs are made of events of a type."""
+
+    type: str
+    processor: str
+    queue: str
+    max_attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRef:
+    """A job that may be claimed."""
+
+    id: int
+    processor: str
+    queue: str
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedJob:
+    """A job that this worker holds until its lease ends, with the event it is for."""
+
+    id: int
+    attempt: int
+    failures: int
+    trigger: str
+    event: UUID
+    source: str
+    event_id: str
+    type: str
+    received_at: datetime
+    body: bytes | None
+    """None: the bodies of its day were dropped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A claim, by its fencing token."""
+
+    id: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """What to record of an attempt that did not succeed, and what comes next."""
+
+    id: int
+    attempt: int
+    outcome: Outcome
+    retry_in_s: float | None
+    """Seconds until the next attempt; None: the job is dead."""
+    rescued: bool = False
+    """The next attempt is a rescue rather than a retry: the job runs apart from others."""
+    error_type: str | None = None
+    error_message: str | None = None
+    traceback: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the attempt spends one of the job's `max_attempts`."""
+        return self.outcome not in (Outcome.SNOOZED, Outcome.RELEASED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan:
+    """A running job whose worker is gone."""
+
+    id: int
+    attempt: int
+    failures: int
+    max_attempts: int
+    trigger: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutBack:
+    """What a replay did to the jobs that it named."""
+
+    job_ids: tuple[int, ...]
+    running: int
+    """Left alone, because they run."""
+
+
+# The part of the admit statement (ingest.store.events) that makes jobs: pending, and hinted,
+# because the worker that admits works on them or dispatches them at once.
+CREATE = """
+    INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
+                      next_attempt_at, hinted_until, replay)
+    SELECT s.event, p.processor, CASE WHEN s.replay IS NULL THEN p.queue ELSE :replay_queue END,
+           'pending', CASE WHEN s.replay IS NULL THEN 'delivery' ELSE 'replay' END, 0, 0,
+           p.max_attempts, now(), now() + make_interval(secs => :hint_ttl_s), s.replay
+    FROM settled s
+    JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
+                CAST(:max_attempts AS smallint[])) AS p (type, processor, queue, max_attempts)
+      ON p.type = s.type AND (s.processor IS NULL OR s.processor = p.processor)
+    WHERE s.delivery = s.event
+    ON CONFLICT (event, processor) DO NOTHING
+    RETURNING id, processor, queue, trigger
+"""
+
+
+def claimable(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
+    """Which of `job_ids` wait and are due."""
+    rows = connection.execute(_CLAIMABLE, {"ids": list(job_ids)})
+    return [JobRef(**row) for row in rows.mappings()]
+
+
+def claim(
+    connection: Connection,
+    job_ids: Sequence[int],
+    *,
+    worker: str,
+    lease_s: float,
+    max_attempts: int,
+) -> list[ClaimedJob]:
+    """Take those of `job_ids` that wait and are due: attempt + 1, lease by the server's clock.
+
+    To be committed alone, before the work, so that a job that kills its process has spent an
+    attempt. `max_attempts` is what their processor allows today."""
+    rows = connection.execute(
+        _CLAIM,
+        {
+            "ids": list(job_ids),
+            "worker": worker,
+            "lease_s": lease_s,
+            "max_attempts": max_attempts,
+        },
+    )
+    return [ClaimedJob(**row) for row in rows.mappings()]
+
+
+def renew(connection: Connection, held: Sequence[Held], *, lease_s: float) -> set[int]:
+    """Extend the leases that are still ours; returns the ids of those jobs."""
+    return set(
+        connection.execute(_RENEW, {**_arrays(held), "lease_s": lease_s}).scalars(),
+    )
+
+
+def finish(connection: Connection, held: Sequence[Held]) -> None:
+    """`running → succeeded`, in the transaction that holds the processor's effects.
+
+    Raises:
+        LeaseLost: some were taken over meanwhile; the transaction must roll back.
+    """
+    finished = set(connection.execute(_FINISH, _arrays(held)).scalars())
+    lost = frozenset(each.id for each in held) - finished
+    if lost:
+        raise LeaseLost(lost)
+
+
+def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
+    """`running → retrying` or `dead`, and keep the attempt. Returns the ids that were still
+    ours."""
+    if not failures:
+        return set()
+    parameters = {
+        **_arrays(failures),
+        "outcomes": [str(failure.outcome) for failure in failures],
+        "counts": [failure.counts for failure in failures],
+        "retry_in_s": [failure.retry_in_s for failure in failures],
+        "triggers": ["rescue" if failure.rescued else "retry" for failure in failures],
+        "error_types": [failure.error_type for failure in failures],
+        "error_messages": [failure.error_message for failure in failures],
+        "tracebacks": [failure.traceback for failure in failures],
+    }
+    return set(connection.execute(_FAIL, parameters).scalars())
+
+
+def held_by(connection: Connection, worker: str) -> list[Orphan]:
+    """Running jobs that `worker` claimed, locked until the transaction ends; for whoever finds it
+    dead."""
+    rows = connection.execute(_HELD_BY, {"worker": worker})
+    return [Orphan(**row) for row in rows.mappings()]
+
+
+def expired(connection: Connection, *, limit: int) -> list[Orphan]:
+    """Running jobs whose lease has ended, locked until the transaction ends."""
+    rows = connection.execute(_EXPIRED, {"limit": limit})
+    return [Orphan(**row) for row in rows.mappings()]
+
+
+def queues(connection: Connection) -> list[str]:
+    """The queues that have waiting jobs."""
+    return list(connection.execute(_WAITING_QUEUES).scalars())
+
+
+def hint_due(connection: Connection, queue: str, *, limit: int, ttl_s: float) -> list[int]:
+    """Ids of jobs of `queue` that are due and that Redis is not presumed to know; from now on it is
+    presumed to, for `ttl_s` seconds."""
+    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s}
+    return list(connection.execute(_HINT_DUE, parameters).scalars())
+
+
+def unhint(connection: Connection, job_ids: Iterable[int]) -> None:
+    """Take back `hint_due` for hints that were not sent."""
+    connection.execute(_UNHINT, {"ids": list(job_ids)})
+
+
+def put_back(
+    connection: Connection,
+    job_ids: Sequence[int],
+    *,
+    replay: int,
+    queue: str,
+    delays_s: Sequence[float],
+) -> PutBack:
+    """Any state but `running → pending`, for a replay: failures start anew, attempts stay.
+
+    Args:
+        job_ids: the jobs.
+        replay: the row in `replays` that says who and why.
+        queue: the queue that the next attempts go through.
+        delays_s: for each job, seconds until it is due.
+    """
+    rows = connection.execute(
+        _PUT_BACK,
+        {
+            "ids": list(job_ids),
+            "delays_s": list(delays_s),
+            "replay": replay,
+            "queue": queue,
+        },
+    ).all()
+    return PutBack(
+        job_ids=tuple(row.id for row in rows if row.state == "pending"),
+        running=sum(row.state == "running" for row in rows),
+    )
+
+
+def _arrays(held: Sequence[Held | Failure]) -> dict[str, list[int]]:
+    return {"ids": [each.id for each in held], "attempts": [each.attempt for each in held]}
+
+
+_CLAIMABLE = text(
+    """
+    SELECT id, processor, queue, trigger FROM jobs
+    WHERE id = ANY(CAST(:ids AS bigint[]))
+      AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
+    ORDER BY id
+    """
+)
+
+_CLAIM = text(
+    """
+    WITH claimed AS (
+        UPDATE jobs
+        SET state = 'running', attempt = attempt + 1, max_attempts = :max_attempts,
+            worker = :worker, started_at = now(),
+            lease_until = now() + make_interval(secs => :lease_s),
+            next_attempt_at = NULL, hinted_until = NULL
+        WHERE id = ANY(ARRAY(
+            SELECT id FROM jobs
+            WHERE id = ANY(CAST(:ids AS bigint[]))
+              AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
+            ORDER BY id
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING id, event, attempt, failures, trigger
+    )
+    SELECT c.id, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id, e.type,
+           e.received_at, d.body
+    FROM claimed c
+    JOIN events e ON e.id = c.event
+    LEFT JOIN deliveries d ON d.id = c.event
+    ORDER BY c.id
+    """
+)
+
+_HELD = "unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[])) AS held (id, attempt)"
+_STILL_OURS = "jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.state = 'running'"
+
+_RENEW = text(
+    f"""
+    UPDATE jobs SET lease_until = now() + make_interval(secs => :lease_s)
+    FROM {_HELD} WHERE {_STILL_OURS}
+    RETURNING jobs.id
+    """
+)
+
+_FINISH = text(
+    f"""
+    UPDATE jobs SET state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL
+    FROM {_HELD} WHERE {_STILL_OURS}
+    RETURNING jobs.id
+    """
+)
+
+_FAIL = text(
+    """
+    WITH failed AS (
+        SELECT * FROM unnest(
+            CAST(:ids AS bigint[]), CAST(:attempts AS integer[]), CAST(:outcomes AS text[]),
+            CAST(:counts AS boolean[]), CAST(:retry_in_s AS float8[]), CAST(:triggers AS text[]),
+            CAST(:error_types AS text[]), CAST(:error_messages AS text[]),
+            CAST(:tracebacks AS text[])
+        ) AS failed (id, attempt, outcome, counts, retry_in_s, trigger, error_type, error_message,
+                     traceback)
+    ), held AS (
+        SELECT jobs.id, jobs.trigger, jobs.worker, jobs.started_at, jobs.replay
+        FROM jobs JOIN failed ON jobs.id = failed.id AND jobs.attempt = failed.attempt
+        WHERE jobs.state = 'running'
+        ORDER BY jobs.id
+        FOR UPDATE OF jobs
+    ), moved AS (
+        UPDATE jobs
+        SET state = CASE WHEN failed.retry_in_s IS NULL THEN 'dead' ELSE 'retrying' END,
+            failures = jobs.failures + CAST(failed.counts AS integer),
+            trigger = CASE WHEN failed.retry_in_s IS NULL THEN jobs.trigger ELSE failed.trigger END,
+            next_attempt_at = now() + make_interval(secs => failed.retry_in_s),
+            finished_at = CASE WHEN failed.retry_in_s IS NULL THEN clock_timestamp() END,
+            lease_until = NULL
+        FROM failed JOIN held USING (id)
+        WHERE jobs.id = failed.id
+        RETURNING jobs.id
+    ), kept AS (
+        INSERT INTO attempts (job, number, trigger, worker, started_at, finished_at, outcome,
+                              error_type, error_message, traceback, replay)
+        SELECT held.id, failed.attempt, held.trigger, held.worker, held.started_at,
+               clock_timestamp(), failed.outcome, failed.error_type, failed.error_message,
+               failed.traceback, held.replay
+        FROM held JOIN failed USING (id)
+    )
+    SELECT id FROM moved
+    """
+)
+
+_ORPHAN_COLUMNS = "jobs.id, jobs.attempt, jobs.failures, jobs.max_attempts, jobs.trigger"
+
+_HELD_BY = text(
+    f"""
+    SELECT {_ORPHAN_COLUMNS} FROM jobs
+    WHERE lease_until IS NOT NULL AND worker = :worker
+    ORDER BY id
+    FOR UPDATE
+    """
+)
+
+_EXPIRED = text(
+    f"""
+    SELECT {_ORPHAN_COLUMNS} FROM jobs
+    WHERE lease_until <= now()
+    ORDER BY lease_until LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+    """
+)
+
+_WAITING_QUEUES = waiting_queues("jobs", "due_at IS NOT NULL")
+
+_HINT_DUE = text(
+    """
+    UPDATE jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM jobs
+        WHERE queue = :queue AND due_at <= now()
+        ORDER BY due_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id
+    """
+)
+
+_UNHINT = text(
+    "UPDATE jobs SET hinted_until = NULL"
+    " WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')"
+)
+
+_PUT_BACK = text(
+    """
+    WITH chosen AS (
+        SELECT jobs.* FROM jobs
+        WHERE id = ANY(CAST(:ids AS bigint[]))
+        ORDER BY id
+        FOR UPDATE
+    ), succeeded AS (
+        INSERT INTO attempts (job, number, trigger, worker, started_at, finished_at, outcome,
+                              replay)
+        SELECT id, attempt, trigger, worker, started_at, finished_at, 'succeeded', replay
+        FROM chosen WHERE state = 'succeeded'
+    ), moved AS (
+        UPDATE jobs
+        SET state = 'pending', trigger = 'replay', failures = 0, queue = :queue, replay = :replay,
+            next_attempt_at = now() + make_interval(secs => given.delay_s),
+            hinted_until = NULL, finished_at = NULL
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:delays_s AS float8[])) AS given (id, delay_s)
+        JOIN chosen USING (id)
+        WHERE jobs.id = given.id AND chosen.state <> 'running'
+        RETURNING jobs.id
+    )
+    SELECT id, 'pending' AS state FROM moved
+    UNION ALL
+    SELECT id, state FROM chosen WHERE state = 'running'
+    """
+)

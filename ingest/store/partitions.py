@@ -1,0 +1,96 @@
+"""The days of deliveries: a partition each, made ahead, dropped whole.
+
+Ids carry their time, so a day is a range of ids. The default partition keeps the receiver open when
+nobody has made the day's partition; what fell into it moves out when the partition is made.
+"""
+
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+from ingest.ids import first_id
+
+_PREFIX = "deliveries_"
+
+
+def ensure(connection: Connection, *, today: date, days_ahead: int) -> list[date]:
+    """Make the partitions from `today` on that are missing; returns the days made."""
+    existing = set(days(connection))
+    wanted = (today + timedelta(days=offset) for offset in range(days_ahead + 1))
+    made = [day for day in wanted if day not in existing]
+    for day in made:
+        _create(connection, day)
+    return made
+
+
+def days(connection: Connection) -> list[date]:
+    """The days that have a partition, oldest first."""
+    names = connection.execute(_PARTITIONS).scalars()
+    suffixes = (name.removeprefix(_PREFIX) for name in names)
+    return sorted(
+        datetime.strptime(suffix, "%Y_%m_%d").replace(tzinfo=UTC).date()
+        for suffix in suffixes
+        if suffix != "default"
+    )
+
+
+def drop(connection: Connection, day: date) -> int | None:
+    """Drop a day's bodies; events, duplicates and jobs stay, so dedupe outlives them.
+
+    When deliveries of the day are still to be worked on, nothing is dropped, and their number is
+    returned.
+    """
+    first, last = _bounds(day)
+    unfinished: int = connection.execute(_UNFINISHED, {"first": first, "last": last}).scalar_one()
+    if unfinished:
+        return unfinished
+    connection.execute(text(f"DROP TABLE IF EXISTS {_name(day)}"))
+    return None
+
+
+def _create(connection: Connection, day: date) -> None:
+    first, last = _bounds(day)
+    bounds = {"first": first, "last": last}
+    aside = connection.execute(_STRAYS, bounds).scalar_one()
+    if aside:
+        connection.execute(_SET_ASIDE, bounds)
+        connection.execute(_REMOVE_STRAYS, bounds)
+    connection.execute(
+        text(
+            f"CREATE TABLE IF NOT EXISTS {_name(day)} PARTITION OF deliveries "
+            f"FOR VALUES FROM ('{first}') TO ('{last}')"
+        )
+    )
+    if aside:
+        connection.execute(text("INSERT INTO deliveries SELECT * FROM strays"))
+        connection.execute(text("DROP TABLE strays"))
+
+
+def _name(day: date) -> str:
+    return f"{_PREFIX}{day:%Y_%m_%d}"
+
+
+def _bounds(day: date) -> tuple[str, str]:
+    start = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    return str(first_id(start)), str(first_id(start + timedelta(days=1)))
+
+
+_PARTITIONS = text(
+    "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+    " WHERE i.inhparent = CAST('deliveries' AS regclass)"
+)
+_IN_DAY = "id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)"
+_STRAYS = text(f"SELECT EXISTS (SELECT FROM deliveries_default WHERE {_IN_DAY})")
+_SET_ASIDE = text(
+    f"CREATE TEMPORARY TABLE strays AS SELECT * FROM deliveries_default WHERE {_IN_DAY}"
+)
+_REMOVE_STRAYS = text(f"DELETE FROM deliveries_default WHERE {_IN_DAY}")
+_UNFINISHED = text(
+    """
+    SELECT (SELECT count(*) FROM unadmitted
+            WHERE delivery >= CAST(:first AS uuid) AND delivery < CAST(:last AS uuid))
+         + (SELECT count(*) FROM jobs
+            WHERE (due_at IS NOT NULL OR lease_until IS NOT NULL)
+              AND event >= CAST(:first AS uuid) AND event < CAST(:last AS uuid))
+    """
+)

@@ -1,0 +1,286 @@
+"""The whole schema. Migrations must lead to exactly this; a test compares the two.
+
+A column that refers to a row is named after what it refers to (`jobs.event` holds an `events.id`).
+The hot tables have no foreign keys: a check for each inserted row costs more than the insert, every
+referring row is written by the statement that writes the referred one, and neither is ever deleted.
+Partitions of deliveries are the exception: they are dropped by day, and the ledger outlives them.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Computed,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    }
+)
+
+Timestamp = DateTime(timezone=True)
+
+# One authenticated request exactly as received. Append-only, a partition a day of ids (ingest.ids).
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    Column("key_id", Text, nullable=False, comment="which secret matched"),
+    Column("headers", JSONB, nullable=False, comment="[[name, value], …], those worth keeping"),
+    Column("body", LargeBinary, nullable=False),
+    Column("rejected", Text, comment="why it was answered 400; null: accepted"),
+    Index("deliveries_rejected", "id", postgresql_where=text("rejected IS NOT NULL")),
+    postgresql_partition_by="RANGE (id)",
+)
+
+# Deliveries that no worker has admitted yet, and events to be admitted again: what the relay reads
+# instead of searching the deliveries. Rows are inserted with their delivery and deleted by admit.
+unadmitted = Table(
+    "unadmitted",
+    metadata,
+    Column("delivery", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("hint_at", Timestamp, nullable=False, comment="when the relay dispatches it (again)"),
+    Column("processor", Text, comment="make a job for this processor only"),
+    Column("replay", BigInteger),
+    Index("unadmitted_due", "queue", "hint_at"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
+)
+
+# The ledger that dedupes: one occurrence. Its id is the id of the first delivery. Insert-only.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False, comment="the sender's name for the occurrence"),
+    Column("type", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    UniqueConstraint("source", "event_id"),
+)
+
+# Further deliveries of an event. Insert-only.
+duplicates = Table(
+    "duplicates",
+    metadata,
+    Column("delivery", Uuid, primary_key=True),
+    Column("event", Uuid, nullable=False, index=True),
+    Column("received_at", Timestamp, nullable=False),
+    Column("conflict", Boolean, nullable=False, comment="its content differs from the first's"),
+    Index("duplicates_conflict", "event", postgresql_where=text("conflict")),
+)
+
+WAITING = ("pending", "retrying")
+STATES = ("pending", "running", "retrying", "succeeded", "dead")
+TRIGGERS = ("delivery", "retry", "rescue", "replay")
+OUTCOMES = ("succeeded", "failed", "discarded", "snoozed", "timed_out", "lost", "released")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+# One event for one processor: the only mutable state. Every transition is in ingest.store.jobs.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event", Uuid, nullable=False),
+    Column("processor", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("trigger", Text, nullable=False, comment="why the current or next attempt runs"),
+    Column("attempt", Integer, nullable=False, comment="number of the last attempt; fencing token"),
+    Column("failures", SmallInteger, nullable=False, comment="attempts that count, since a replay"),
+    Column("max_attempts", SmallInteger, nullable=False),
+    Column("next_attempt_at", Timestamp, comment="waiting: not before"),
+    Column("hinted_until", Timestamp, comment="waiting: Redis is presumed to know until then"),
+    Column("lease_until", Timestamp, comment="running: the claim ends"),
+    Column(
+        "due_at",
+        Timestamp,
+        Computed("greatest(next_attempt_at, hinted_until)", persisted=True),
+        comment="waiting: when the relay dispatches it",
+    ),
+    Column("started_at", Timestamp),
+    Column("finished_at", Timestamp),
+    Column("worker", Text, comment="who ran or runs the last attempt"),
+    Column("replay", BigInteger, comment="the last replay that put it back"),
+    UniqueConstraint("event", "processor"),
+    _one_of("state", STATES),
+    _one_of("trigger", TRIGGERS),
+    CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint(
+        "(state IN ('pending', 'retrying')) = (next_attempt_at IS NOT NULL)", name="waiting"
+    ),
+    CheckConstraint(
+        "(state IN ('succeeded', 'dead')) = (finished_at IS NOT NULL)", name="finished"
+    ),
+    CheckConstraint("failures BETWEEN 0 AND attempt", name="failures"),
+    Index("jobs_due", "queue", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("jobs_leased", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
+    Index("jobs_dead", "event", postgresql_where=text("state = 'dead'")),
+    postgresql_with={
+        "fillfactor": 70,
+        "autovacuum_vacuum_scale_factor": 0.02,
+        "autovacuum_vacuum_threshold": 1000,
+    },
+)
+
+# Ended attempts. The one success that a job stands on is on its row and moves here when a replay
+# puts the job back, so that an event that succeeds at once costs no second row.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job", BigInteger, ForeignKey("jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("trigger", Text, nullable=False),
+    Column("worker", Text),
+    Column("started_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("traceback", Text),
+    Column("replay", BigInteger),
+    _one_of("trigger", TRIGGERS),
+    _one_of("outcome", OUTCOMES),
+)
+
+# An operator's re-run: who, when, why, of what.
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("requested_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text),
+    Column("selection", JSONB, nullable=False),
+    Column(
+        "jobs", BigInteger, nullable=False, server_default=text("0"), comment="put back to pending"
+    ),
+    Column(
+        "events",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="to be admitted again",
+    ),
+    Column(
+        "running",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="left alone: running",
+    ),
+    Column("finished_at", Timestamp),
+)
+
+# The read model that the built-in processors keep: one row an entity. `*_event_id` columns are the
+# events that set the fields before them; with those fields' time they order what may replace them.
+messages = Table(
+    "messages",
+    metadata,
+    Column("message_id", Text, primary_key=True),
+    Column("conversation_id", BigInteger, index=True),
+    Column("from_number", Text),
+    Column("to_number", Text),
+    Column("type", Text),
+    Column("body", Text),
+    Column("timestamp", Timestamp),
+    Column("received_event_id", Text),
+    Column("status", Text),
+    Column("status_at", Timestamp),
+    Column("status_event_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("conversation_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("contact_id", BigInteger),
+    Column("phone_number", Text),
+    Column("created_at", Timestamp),
+    Column("created_event_id", Text),
+    Column("status", Text),
+    Column("updated_at", Timestamp),
+    Column("updated_event_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("conversation_id", BigInteger, index=True),
+    Column("total", Numeric),
+    Column("currency", Text),
+    Column("created_at", Timestamp),
+    Column("created_event_id", Text),
+    Column("status", Text),
+    Column("updated_at", Timestamp),
+    Column("updated_event_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+)
+
+order_status_changes = Table(
+    "order_status_changes",
+    metadata,
+    Column("order_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", Text, primary_key=True),
+    Column("old_status", Text),
+    Column("new_status", Text),
+    Column("updated_at", Timestamp),
+)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("contact_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text),
+    Column("phone", Text),
+    Column("email", Text),
+    Column("contact_group_id", BigInteger),
+    Column("is_favorite", Boolean),
+    Column("avatar", Text),
+    Column("created_at", Timestamp),
+    Column("updated_at", Timestamp),
+    Column("versions", JSONB, nullable=False, comment="per field, what set it"),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+)

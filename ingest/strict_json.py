@@ -1,0 +1,95 @@
+"""JSON as the pipeline reads it: UTF-8 only, no NaN, a depth limit, and numbers that keep their
+digits."""
+
+import json
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any, NoReturn
+
+# CPython's own limit differs by version (1,000 in 3.11, none that is safe in some later ones), and
+# documented payloads nest twice. 64 leaves room and bounds what any later reader recurses into.
+MAX_DEPTH = 64
+
+# Possessive, and the closing quote optional, so that a hostile body is scanned once, never
+# backtracked.
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+
+
+class InvalidJson(ValueError):
+    """The bytes are not JSON in the sense of this module; the message says why and quotes
+    nothing."""
+
+
+def loads(raw: bytes) -> Any:
+    """Parse `raw`. Numbers with a fraction or an exponent become `Decimal`, integers `int`.
+
+    Raises:
+        InvalidJson: not UTF-8, not JSON, NaN or Infinity, or nested deeper than `MAX_DEPTH`.
+    """
+    _refuse_deep(raw)
+    try:
+        return _parse(raw.decode("utf-8"))
+    except UnicodeDecodeError:
+        raise InvalidJson("the body is not UTF-8") from None
+    except RecursionError:
+        raise InvalidJson("the body is nested too deeply") from None
+    except ValueError:
+        raise InvalidJson("the body is not JSON") from None
+
+
+def canonical(value: Any) -> bytes:
+    """The one spelling of a parsed value: sorted keys, no white space, ASCII, digits as
+    received."""
+    return _ENCODER.encode(value).encode("ascii")
+
+
+def _parse(text: str) -> Any:
+    try:
+        return _DECODER.decode(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # int() refuses more than 4,300 digits; such a number is still JSON.
+        return _LONG_DECODER.decode(text)
+
+
+def _refuse_deep(raw: bytes) -> None:
+    if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
+        return
+    rest = _STRING.sub(b"", raw).translate(_BRACKETS, _NOT_BRACKETS)
+    for _ in range(MAX_DEPTH):  # each round removes the innermost level
+        if not rest:
+            return
+        rest = rest.replace(b"[]", b"")
+    if rest:
+        raise InvalidJson("the body is nested too deeply")
+
+
+def _decimal(digits: str) -> Decimal | str:
+    try:
+        return Decimal(digits)
+    except InvalidOperation:  # an exponent of more than 18 digits
+        return digits
+
+
+def _integer(digits: str) -> int | Decimal:
+    return int(digits) if len(digits) <= 4_000 else Decimal(digits)
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise InvalidJson("the body is not JSON")
+
+
+def _spell_number(value: object) -> list[str]:
+    if isinstance(value, Decimal):
+        return ["number", str(value)]
+    raise TypeError(f"not a parsed JSON value: {type(value).__name__}")
+
+
+_DECODER = json.JSONDecoder(parse_float=_decimal, parse_constant=_refuse_constant)
+_LONG_DECODER = json.JSONDecoder(
+    parse_float=_decimal, parse_int=_integer, parse_constant=_refuse_constant
+)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_spell_number)

@@ -1,0 +1,110 @@
+"""Logs: one JSON line an event, or readable lines in a terminal. Never a body, a secret, a phone
+number.
+
+Exceptions are logged as their type and where they were raised; their messages can quote data and
+stay in the database, with the attempt.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable, MutableMapping
+from typing import Any, Literal
+
+import structlog
+
+# Loggers of the libraries that would tell more, or more often, than we want to know.
+_QUIET = {
+    "uvicorn.access": logging.ERROR,
+    "celery.worker.strategy": logging.WARNING,  # a line for each task received
+    "celery.app.trace": logging.CRITICAL,  # task results; our task logs its own, without messages
+    "httpx": logging.WARNING,
+    "alembic": logging.WARNING,
+}
+
+
+def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
+    """Send every log of the process to stderr, ours and the libraries', in one format."""
+    to_terminal = form == "console" or (form == "auto" and sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _describe_exception,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if to_terminal else structlog.processors.JSONRenderer()
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name, quiet in _QUIET.items():
+        logging.getLogger(name).setLevel(max(quiet, root.level))
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+
+
+def logger(name: str) -> structlog.stdlib.BoundLogger:
+    """The logger of a module."""
+    found: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return found
+
+
+class Sampler:
+    """Lets one event of each kind through per interval and counts the rest, so that nobody outside
+    can fill the disk with our logs."""
+
+    def __init__(self, *, interval_s: float, clock: Callable[[], float]) -> None:
+        self._interval_s = interval_s
+        self._clock = clock
+        self._next: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def lets_through(self, kind: str) -> bool:
+        """Whether to log this one; otherwise it is counted."""
+        now = self._clock()
+        if now < self._next.get(kind, 0):
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return False
+        self._next[kind] = now + self._interval_s
+        return True
+
+    def left_out(self, kind: str) -> int:
+        """How many were not let through since this was last asked."""
+        return self._left_out.pop(kind, 0)
+
+
+def _describe_exception(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Replace `exc_info` by the types of the exception and its causes, and where each was
+    raised."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info if isinstance(info, BaseException) else info[1] if info else None
+    chain = []
+    while error is not None:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-3:]]
+        chain.append({"type": f"{type(error).__module__}.{type(error).__qualname__}", "at": where})
+        error = error.__cause__ or error.__context__
+    if chain:
+        event["exception"] = chain[:5]
+    return event
