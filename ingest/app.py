@@ -1,0 +1,130 @@
+"""Wires the receiver's parts: settings in, ASGI application out."""
+
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+
+import psycopg
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from ingest import receiver, sources, telemetry, writer
+from ingest.dispatch import Dispatcher, HintThread
+from ingest.errors import SettingsError
+from ingest.ids import RANDOM_BYTES, delivery_id
+from ingest.settings import Settings
+from ingest.store.database import CONNECT_TIMEOUT_S, conninfo
+
+_DISPATCH_CLOSES_S = 3
+
+log = telemetry.logger(__name__)
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The receiver as an ASGI application.
+
+    Raises:
+        SettingsError: a secret or an address is missing.
+    """
+    if not settings.awalchat_secrets:
+        raise SettingsError(
+            "No webhook secret: set INGEST_AWALCHAT_SECRETS (newest first, separated by commas).",
+            reason="no_secret",
+        )
+    hints = HintThread(Dispatcher(settings.redis))
+    deliveries = writer.DeliveryWriter(
+        settings.database,
+        writer.Limits(
+            flush_rows=settings.flush_max_rows,
+            flush_bytes=settings.flush_max_bytes,
+            flush_timeout_s=settings.flush_timeout_s,
+            backlog_rows=settings.backlog_max_rows,
+            backlog_bytes=settings.backlog_max_bytes,
+            hint_grace_s=settings.hint_grace_s,
+        ),
+        on_commit=hints.hint,
+    )
+    endpoint = receiver.Receiver(
+        sources.configured(settings),
+        deliveries,
+        receiver.Limits(
+            body_bytes=settings.max_body_bytes,
+            body_deadline_s=settings.body_deadline_s,
+            retry_after_s=settings.retry_after_s,
+        ),
+        clock=time.time,
+        random=os.urandom,
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        hints.start()
+        await deliveries.start()
+        yield
+        await deliveries.close()
+        hints.close(timeout_s=_DISPATCH_CLOSES_S)
+
+    async def ready(_request: Request) -> Response:
+        problem = await _database_problem(settings.database)
+        status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
+        return JSONResponse(
+            {"database": problem or "ok", "dispatch": "failing" if hints.failing else "ok"}, status
+        )
+
+    return Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route("/webhooks/{source}", endpoint, methods=["POST"], name="receive"),
+            Route("/health/live", live, name="live"),
+            Route("/health/ready", ready, name="ready"),
+        ],
+        exception_handlers={HTTPException: refuse, Exception: fail},
+    )
+
+
+async def live(_request: Request) -> Response:
+    """The process serves."""
+    return JSONResponse({"status": "ok"})
+
+
+async def refuse(_request: Request, error: Exception) -> Response:
+    """What Starlette itself refuses (no such path, no such method), in the same form as the
+    rest."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return _error(status, status.name.lower(), f"{status.phrase}.", dict(error.headers or {}))
+
+
+async def fail(_request: Request, error: Exception) -> Response:
+    """A bug of ours."""
+    log.error("request_failed", exc_info=error)
+    return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "This is our fault; try again.", {})
+
+
+def _error(status: HTTPStatus, code: str, message: str, headers: dict[str, str]) -> Response:
+    request_id = delivery_id(int(time.time() * 1000), os.urandom(RANDOM_BYTES))
+    return Response(
+        receiver.error_body(code, message, request_id),
+        status,
+        headers | {"x-request-id": str(request_id)},
+        media_type="application/json",
+    )
+
+
+async def _database_problem(url: str) -> str | None:
+    """Why no delivery could be stored now, or None."""
+    try:
+        connection = await psycopg.AsyncConnection.connect(
+            conninfo(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
+        )
+    except psycopg.Error:
+        return "unreachable"
+    async with connection:
+        cursor = await connection.execute("SELECT to_regclass('unadmitted') IS NOT NULL")
+        row = await cursor.fetchone()
+    return None if row and row[0] else "not_migrated"

@@ -1,0 +1,163 @@
+"""Dispatch: hints with ids on Redis, for Celery. Losing one costs time, never an event."""
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import UUID
+
+import redis
+from celery import Celery
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ingest import queues, telemetry
+from ingest.errors import DispatchFailed
+
+IDS_PER_MESSAGE = 200
+
+# kombu sets no time-out of its own: publishing to a frozen Redis would block for ever.
+SOCKET_TIMEOUT_S = 1.0
+_PAUSE_AFTER_FAILURE_S = 1.0
+_WAITING_LIMIT = 50_000
+
+log = telemetry.logger(__name__)
+
+
+def broker_url(redis_url: str) -> str:
+    """Redis's address as kombu reads it, which has its own form for Unix sockets."""
+    parts = urlsplit(redis_url)
+    if parts.scheme != "unix":
+        return redis_url
+    database = parse_qs(parts.query).get("db", ["0"])[0]
+    return f"redis+socket://{parts.path}?virtual_host={database}"
+
+
+def connect(redis_url: str) -> redis.Redis:
+    """A client that gives up after `SOCKET_TIMEOUT_S` instead of redis-py's ten retries."""
+    return redis.Redis.from_url(
+        redis_url, socket_timeout=SOCKET_TIMEOUT_S, retry=Retry(NoBackoff(), retries=0)
+    )
+
+
+class Dispatcher:
+    """Sends hints, and says when it could not. One per thread."""
+
+    def __init__(self, redis_url: str) -> None:
+        self._app = Celery("ingest", set_as_current=False)
+        self._app.conf.update(
+            broker_url=broker_url(redis_url),
+            result_backend=None,
+            task_publish_retry=False,
+            task_ignore_result=True,
+            broker_pool_limit=1,
+            broker_pool_acquire_timeout=SOCKET_TIMEOUT_S,
+            broker_connection_timeout=SOCKET_TIMEOUT_S,
+            broker_transport_options={
+                "socket_timeout": SOCKET_TIMEOUT_S,
+                "socket_connect_timeout": SOCKET_TIMEOUT_S,
+                "socket_keepalive": True,
+            },
+        )
+        self._redis = connect(redis_url)
+
+    def dispatch(
+        self, queue: str, *, deliveries: Sequence[UUID] = (), jobs: Sequence[int] = ()
+    ) -> None:
+        """Send one message.
+
+        Args:
+            queue: the Celery queue.
+            deliveries: ids to admit and work on.
+            jobs: ids to work on.
+
+        Raises:
+            DispatchFailed: Redis did not take it, as far as we know.
+        """
+        try:
+            self._app.send_task(
+                queues.TASK,
+                args=([delivery.hex for delivery in deliveries], list(jobs)),
+                queue=queue,
+                argsrepr=f"({len(deliveries)} deliveries, {len(jobs)} jobs)",
+                kwargsrepr="{}",
+                retry=False,
+            )
+        except Exception as error:  # kombu, redis-py and the socket each have their own
+            raise DispatchFailed(
+                f"Redis took no message: {type(error).__name__}.", reason="dispatch_failed"
+            ) from error
+
+    def backlog(self, queue: str) -> int:
+        """Messages waiting in `queue`.
+
+        Raises:
+            DispatchFailed: Redis does not answer.
+        """
+        try:
+            length: Any = self._redis.llen(queue)
+        except redis.RedisError as error:
+            raise DispatchFailed(
+                f"Redis does not answer: {type(error).__name__}.", reason="redis_unreachable"
+            ) from error
+        return int(length)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._app.close()
+        self._redis.close()
+
+
+class HintThread:
+    """Dispatches committed deliveries from a thread of its own: the event loop never waits for
+    Redis.
+
+    What cannot be sent, or would wait behind too much else, is dropped: the relay finds it.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._waiting: deque[UUID] = deque(maxlen=_WAITING_LIMIT)
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dispatch", daemon=True)
+        self.failing = False
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def hint(self, deliveries: Iterable[UUID]) -> None:
+        """Dispatch soon. Never blocks, never raises."""
+        self._waiting.extend(deliveries)
+        self._wake.set()
+
+    def close(self, *, timeout_s: float) -> None:
+        """Send what waits and end, within `timeout_s` seconds."""
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        self._dispatcher.close()
+
+    def _run(self) -> None:
+        while not (self._closing.is_set() and not self._waiting):
+            self._wake.wait()
+            self._wake.clear()
+            while ids := self._take():
+                self._send(ids)
+
+    def _take(self) -> list[UUID]:
+        count = min(len(self._waiting), IDS_PER_MESSAGE)
+        return [self._waiting.popleft() for _ in range(count)]
+
+    def _send(self, ids: Sequence[UUID]) -> None:
+        try:
+            self._dispatcher.dispatch(queues.LIVE, deliveries=ids)
+            self.failing = False
+        except DispatchFailed as error:
+            if not self.failing:
+                log.warning("dispatch_failed", reason=error.reason, deliveries=len(ids))
+            self.failing = True
+            self._waiting.clear()
+            self._closing.wait(_PAUSE_AFTER_FAILURE_S)

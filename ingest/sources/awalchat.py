@@ -1,0 +1,195 @@
+"""AwalChat, a WhatsApp Business platform: how it signs, shakes hands and names its events."""
+
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ingest import strict_json
+from ingest.errors import InvalidEnvelope, InvalidSignature
+from ingest.sources.source import Envelope, EventName, Headers, column_type, join_event_id
+from ingest.timestamps import parse_timestamp
+
+SLUG = "awalchat"
+TIMESTAMP_HEADER = "X-Awal-Webhook-Timestamp"
+SIGNATURE_HEADER = "X-Awal-Webhook-Signature"
+
+_TIMESTAMP = TIMESTAMP_HEADER.lower().encode()
+_SIGNATURE = SIGNATURE_HEADER.lower().encode()
+_TIMESTAMP_FORM = re.compile(rb"[0-9]{1,12}")
+_SIGNATURE_FORM = re.compile(rb"(?:sha256=)?([0-9a-fA-F]{64})")
+
+_HANDSHAKE_LIMIT = 4096
+_CHALLENGE_LIMIT = 1024
+
+# Which fields of `data` tell one occurrence of a type from another. Every other type is named by
+# its content.
+_NAMING_FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "message.received": (("message_id",),),
+    "message.status.updated": (("message_id",), ("status",)),
+    "conversation.created": (("conversation_id",),),
+    "order.created": (("order_id",),),
+    "contact.created": (("contact_id", "id"),),
+}
+_OWN_TIMESTAMPS = ("updated_at", "timestamp", "created_at")
+
+
+def sign(secret: str, timestamp: int, body: bytes) -> str:
+    """The signature header's value for `body` sent at `timestamp` (Unix seconds)."""
+    return _digest(secret.encode(), str(timestamp).encode(), body).hex()
+
+
+def key_id(secret: str) -> str:
+    """A short name for a secret, to record which one matched; 32 bits, so it confirms no guess."""
+    return hmac.digest(secret.encode(), b"awalchat key id", "sha256")[:4].hex()
+
+
+class AwalChat:
+    """The source `awalchat`."""
+
+    slug = SLUG
+    kept_headers = frozenset(
+        {b"content-type", b"content-encoding", b"user-agent", _TIMESTAMP, _SIGNATURE}
+    )
+
+    def __init__(self, secrets: Sequence[str], *, tolerance_s: int) -> None:
+        """Verify with any of `secrets` (newest first), within `tolerance_s` seconds of now either
+        way."""
+        self._keys = tuple((key_id(secret), secret.encode()) for secret in secrets)
+        self._tolerance_s = tolerance_s
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self._keys)
+
+    def is_signed(self, headers: Headers) -> bool:
+        return any(name in (_TIMESTAMP, _SIGNATURE) for name, _ in headers)
+
+    def verify(self, headers: Headers, body: bytes, *, now: int) -> str:
+        timestamp = _only(headers, _TIMESTAMP, _TIMESTAMP_FORM, "timestamp").group()
+        given = _only(headers, _SIGNATURE, _SIGNATURE_FORM, "signature").group(1)
+        matched = self._matching_key(bytes.fromhex(given.decode()), timestamp, body)
+        if matched is None:
+            raise InvalidSignature("The signature does not match.", reason="signature_mismatch")
+        if abs(now - int(timestamp)) > self._tolerance_s:
+            raise InvalidSignature(
+                f"The timestamp is more than {self._tolerance_s} seconds away from now.",
+                reason="timestamp_outside_window",
+            )
+        return matched
+
+    def _matching_key(self, given: bytes, timestamp: bytes, body: bytes) -> str | None:
+        matched = None
+        for (
+            name,
+            key,
+        ) in self._keys:  # every key is tried, so the time taken does not tell which matched
+            if hmac.compare_digest(given, _digest(key, timestamp, body)):
+                matched = name
+        return matched
+
+    def handshake(self, body: bytes) -> bytes | None:
+        if len(body) > _HANDSHAKE_LIMIT:
+            return None
+        try:
+            fields = strict_json.loads(body)
+        except strict_json.InvalidJson:
+            return None
+        if not isinstance(fields, dict) or fields.get("type") != "verification":
+            return None
+        challenge = fields.get("challenge")
+        if not isinstance(challenge, str) or len(challenge) > _CHALLENGE_LIMIT:
+            return None
+        return json.dumps({"challenge": challenge}).encode("ascii")
+
+    def open(self, body: bytes) -> Envelope:
+        try:
+            fields = strict_json.loads(body)
+        except strict_json.InvalidJson as error:
+            _refuse("body_not_json", f"Signed, but {error}.")
+        if not isinstance(fields, dict):
+            _refuse("body_not_object", "Signed, but the body is not a JSON object.")
+        event_type, data = fields.get("event"), fields.get("data")
+        if not isinstance(event_type, str):
+            _refuse("event_not_string", "Signed, but `event` is not a string.")
+        if not isinstance(data, dict):
+            _refuse("data_not_object", "Signed, but `data` is not an object.")
+        return Envelope(
+            type=event_type,
+            occurred_at=parse_timestamp(fields.get("timestamp")),
+            data=data,
+            fields=fields,
+        )
+
+    def name(self, envelope: Envelope) -> EventName:
+        # A retry may be stamped anew, so the envelope's own timestamp is no part of the content.
+        content = {key: value for key, value in envelope.fields.items() if key != "timestamp"}
+        return EventName(
+            event_id=_event_id(envelope),
+            type=column_type(envelope.type),
+            fingerprint=hashlib.sha256(strict_json.canonical(content)).digest(),
+        )
+
+
+def _event_id(envelope: Envelope) -> str:
+    """The id by the protocol's three rules, in their order; a mark keeps the rules' ids apart."""
+    for field in ("id", "event_id"):
+        given = _identifier(envelope.fields.get(field))
+        if given is not None:
+            return join_event_id(envelope.type, given, mark="@")
+    parts = _naming_parts(envelope)
+    if parts is not None:
+        return join_event_id(envelope.type, *parts)
+    return _content_id(envelope)
+
+
+def _naming_parts(envelope: Envelope) -> list[str] | None:
+    naming = _NAMING_FIELDS.get(envelope.type)
+    if naming is None:
+        return None
+    parts = []
+    for alternatives in naming:
+        found = (_identifier(envelope.data.get(field)) for field in alternatives)
+        part = next((value for value in found if value is not None), None)
+        if part is None:
+            return None
+        parts.append(part)
+    return parts
+
+
+def _content_id(envelope: Envelope) -> str:
+    content: Any = envelope.data
+    if all(envelope.data.get(field) is None for field in _OWN_TIMESTAMPS):
+        content = [envelope.data, envelope.fields.get("timestamp")]
+    digest = hashlib.sha256(strict_json.canonical(content)).hexdigest()
+    return join_event_id(envelope.type, digest, mark="#")
+
+
+def _identifier(value: object) -> str | None:
+    if isinstance(value, str) and value:
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return None
+
+
+def _only(headers: Headers, name: bytes, form: re.Pattern[bytes], what: str) -> re.Match[bytes]:
+    values = [value for header, value in headers if header == name]
+    if not values:
+        raise InvalidSignature(f"The {what} header is missing.", reason=f"{what}_missing")
+    if len(values) > 1:
+        raise InvalidSignature(f"The {what} header is given twice.", reason=f"{what}_repeated")
+    match = form.fullmatch(values[0])
+    if match is None:
+        raise InvalidSignature(f"The {what} header is malformed.", reason=f"{what}_malformed")
+    return match
+
+
+def _digest(key: bytes, timestamp: bytes, body: bytes) -> bytes:
+    return hmac.digest(key, timestamp + b"." + body, "sha256")
+
+
+def _refuse(reason: str, message: str) -> NoReturn:
+    raise InvalidEnvelope(message, reason=reason)
