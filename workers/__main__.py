@@ -1,0 +1,43 @@
+"""`python -m workers worker|relay`: what `ingest worker` and `ingest relay` become.
+
+`ingest` never imports this package, so its command line replaces itself with this one.
+"""
+
+import argparse
+import signal
+import sys
+import threading
+from datetime import UTC, datetime
+
+from ingest import settings, telemetry
+from ingest.errors import SettingsError
+from workers import app, relay
+
+
+def main() -> int:
+    """Run the process that the arguments name; returns its exit code."""
+    parser = argparse.ArgumentParser(prog="ingest")
+    processes = parser.add_subparsers(dest="process", required=True)
+    worker = processes.add_parser("worker")
+    worker.add_argument("--concurrency", type=int)
+    worker.add_argument("--queues", default="")
+    processes.add_parser("relay")
+    arguments = parser.parse_args()
+    try:
+        given = settings.load(concurrency=getattr(arguments, "concurrency", None))
+        telemetry.configure(given.log_level, given.log_format)
+        if arguments.process == "worker":
+            queues = tuple(each for each in arguments.queues.split(",") if each)
+            return app.run(given, queues=queues)
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        relay.run(given, stop, today=lambda: datetime.now(UTC).date())
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

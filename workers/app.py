@@ -1,0 +1,204 @@
+"""The Celery application of a worker: the distributor, and nothing more.
+
+Redis only says that there is work. Retries, time limits, results and rescue are PostgreSQL's and
+ours, so everything of Celery's that would hold state is off.
+"""
+
+import logging
+import os
+import random
+import socket
+import threading
+import time
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from celery import Celery
+from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
+from celery.utils.log import get_multiprocessing_logger
+from sqlalchemy import Engine
+
+from ingest import queues, sources, telemetry
+from ingest.dispatch import Dispatcher, broker_url
+from ingest.settings import Settings
+from ingest.store.database import Role, create_engine
+from workers import heartbeat, registry, rescue
+from workers.backoff import Rules
+from workers.executor import Executor
+from workers.leases import LeaseKeeper
+from workers.recorder import FlightRecorder, folder_for
+from workers.registry import Registry
+from workers.slices import SliceRunner
+from workers.timelimit import Alarm
+from workers.work import Work
+
+HARD_LIMIT_GRACE_S = 5.0
+
+log = telemetry.logger(__name__)
+
+
+def run(settings: Settings, *, queues: tuple[str, ...] = ()) -> int:
+    """Run a worker until SIGTERM; returns its exit code.
+
+    Args:
+        settings: of this process.
+        queues: what to consume; default: every queue that the registered processors use.
+
+    Raises:
+        SettingsError: an address is missing, or a module of processors cannot be imported.
+    """
+    processors = registry.load(settings)
+    get_multiprocessing_logger().propagate = True
+    logging.captureWarnings(True)
+    app = create_app(settings, processors)
+    log.info(
+        "worker_starting",
+        processors=sorted(each.name for each in processors),
+        concurrency=settings.concurrency,
+    )
+    worker: Any = app.Worker(
+        hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
+        pool="prefork",
+        concurrency=settings.concurrency,
+        queues=list(queues or processors.queues),
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel=settings.log_level,
+        quiet=True,  # no banner: logs are one JSON line an event
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+def create_app(settings: Settings, processors: Registry) -> Celery:
+    """A Celery application with the one task. Nothing connects before a child process starts."""
+    app = Celery("workers", set_as_current=False)
+    configure(app, settings)
+    heartbeat.install(app, settings.heartbeat_file)
+    child = _Child(settings, processors)
+    setup_logging.connect(_keep_logging, weak=False)
+    worker_process_init.connect(child.start, weak=False)
+    worker_process_shutdown.connect(child.stop, weak=False)
+
+    @app.task(name=queues.TASK)  # type: ignore[untyped-decorator]
+    def process(deliveries: list[str], job_ids: list[int]) -> None:
+        try:
+            child.work.process([UUID(each) for each in deliveries], job_ids)
+        except Exception:
+            # PostgreSQL away, most likely. What was claimed is rescued, what was not is hinted
+            # again.
+            log.exception("task_failed", deliveries=len(deliveries), jobs=len(job_ids))
+
+    return app
+
+
+def configure(app: Celery, settings: Settings) -> None:
+    """Every option that is not Celery's default, with its reason."""
+    app.conf.update(
+        broker_url=broker_url(settings.redis),
+        # Outcomes are rows. Events and remote control cost half the throughput and leak keys.
+        result_backend=None,
+        task_ignore_result=True,
+        worker_send_task_events=False,
+        task_send_sent_event=False,
+        worker_enable_remote_control=False,
+        # A message counts against the prefetch limit until its work is done, so that what a busy
+        # worker cannot begin stays in Redis for another.
+        task_acks_late=True,
+        task_reject_on_worker_lost=False,  # no limit on repeats: a poison event would loop
+        worker_prefetch_multiplier=1,
+        # A blip of Redis must not end a transaction in PostgreSQL.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_default_queue=queues.LIVE,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        # Leaks are a user's processor's; a child is replaced before they matter.
+        worker_max_memory_per_child=512 * 1024,
+        broker_transport_options={
+            # Acknowledgements are counted here and not in Redis. There they fail when it goes away,
+            # and a worker whose messages all stay unacknowledged never fetches another (seen with
+            # kombu 5.7.0). What a killed worker had fetched, the relay hints again.
+            "ack_emulation": False,
+            "socket_timeout": 5,
+            "socket_connect_timeout": 2,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+    )
+
+
+class _Child:
+    """What a child process owns; made after the fork, since connections do not survive one."""
+
+    def __init__(self, settings: Settings, processors: Registry) -> None:
+        self._settings = settings
+        self._processors = processors
+        self._recorder: FlightRecorder | None = None
+        self.work: Work
+
+    def start(self, **_signal: object) -> None:
+        """Connected to the child's start, where Celery would log our error and go on without us."""
+        try:
+            self._start()
+        except Exception as error:
+            log.exception("child_not_started")
+            raise SystemExit(1) from error
+
+    def _start(self) -> None:
+        settings = self._settings
+        engine = create_engine(settings.database, role=Role.WORKER)
+        aside = create_engine(settings.database, role=Role.WORKER)
+        folder = folder_for(settings.database)
+        # Like no other before or after it: a dead process's jobs are found by its name.
+        worker = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"
+        self._recorder = FlightRecorder(folder, worker)
+        # From a thread: Celery kills a child that is not up within 4 seconds, and PostgreSQL may
+        # be away.
+        threading.Thread(target=self._rescue, args=(aside, folder), daemon=True).start()
+        alarm = Alarm(grace_s=HARD_LIMIT_GRACE_S)
+        alarm.install()
+        keeper = LeaseKeeper(aside, lease_s=settings.lease_s)
+        executor = Executor(
+            engine,
+            SliceRunner(
+                engine=engine,
+                sources=sources.configured(settings),
+                recorder=self._recorder,
+                time_limit=alarm,
+                random=random.uniform,
+            ),
+            worker=worker,
+            lease_s=settings.lease_s,
+            keeper=keeper,
+            clock=time.monotonic,
+        )
+        self.work = Work(
+            engine,
+            self._processors,
+            executor,
+            Dispatcher(settings.redis),
+            budget_s=settings.task_budget_s,
+            hint_ttl_s=settings.hint_ttl_s,
+            clock=time.monotonic,
+        )
+
+    def _rescue(self, engine: Engine, folder: Path) -> None:
+        rules = Rules(base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s)
+        try:
+            rescue.after_wrecks(engine, folder, rules, random=random.uniform)
+        except Exception as error:  # the leases end, or the next child tries again
+            log.warning("wrecks_not_recorded", exc_info=error)
+
+    def stop(self, **_signal: object) -> None:
+        if self._recorder is not None:
+            self._recorder.close()
+
+
+def _keep_logging(**_signal: object) -> None:
+    """Connected, so that Celery leaves the logging alone that `ingest.telemetry` set up."""

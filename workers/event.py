@@ -1,0 +1,31 @@
+"""The event as a processor sees it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One occurrence, for one processor.
+
+    In `data`, numbers with a fraction are `decimal.Decimal`, so that money keeps its digits.
+    """
+
+    id: str
+    """Ours: what `ingest events show` takes."""
+    source: str
+    event_id: str
+    """The sender's name for the occurrence; unique within the source."""
+    type: str
+    occurred_at: datetime | None
+    """When it happened, if the sender said so readably; aware, UTC."""
+    received_at: datetime
+    data: dict[str, Any]
+    body: bytes
+    """The request's body exactly as received."""
+    attempt: int
+    """1 for the first attempt of this processor at this event."""
+    idempotency_key: str
+    """The same for every attempt and replay of this processor at this event: pass it to whatever
+    the processor calls outside PostgreSQL, where an effect may happen more than once."""

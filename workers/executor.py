@@ -1,0 +1,106 @@
+"""Running jobs: claim, run and finish, record failure.
+
+Three transactions, each with one reason to exist:
+
+1. claim, committed alone, so that a job that kills its process has spent an attempt;
+2. run and finish (workers.slices): the processor's effects and `succeeded` together, fenced by the
+   attempt number;
+3. record failure, so that the evidence does not share the fate of the effects.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Engine
+
+from ingest import telemetry
+from ingest.store import jobs
+from ingest.store.jobs import ClaimedJob, Failure, Held
+from workers.leases import LeaseKeeper
+from workers.pace import Pace
+from workers.registry import Processor
+from workers.slices import SliceRunner
+
+log = telemetry.logger(__name__)
+
+
+class Executor:
+    """Claims and runs jobs, slice by slice."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        slices: SliceRunner,
+        *,
+        worker: str,
+        lease_s: float,
+        keeper: LeaseKeeper,
+        clock: Callable[[], float],
+    ) -> None:
+        """`worker` names this process in the attempts; `clock` is monotonic, in seconds."""
+        self._engine = engine
+        self._slices = slices
+        self._worker = worker
+        self._lease_s = lease_s
+        self._keeper = keeper
+        self._clock = clock
+        self._pace = Pace()
+
+    def run(
+        self, processor: Processor, job_ids: Sequence[int], *, until: float, apart: bool = False
+    ) -> list[int]:
+        """Run those of `job_ids` that wait and are due, until the clock says `until`.
+
+        Returns the ids that there was no time to claim. `apart` runs each in a slice of its own.
+        """
+        waiting = deque(job_ids)
+        while waiting and self._clock() < until:
+            size = 1 if apart else self._pace.slice_size(processor)
+            slice_ids = [waiting.popleft() for _ in range(min(size, len(waiting)))]
+            started = self._clock()
+            claimed = self._claim(processor, slice_ids)
+            if claimed:
+                self._work(processor, claimed)
+                self._pace.learn(processor, len(claimed), self._clock() - started)
+        return list(waiting)
+
+    def _claim(self, processor: Processor, job_ids: Sequence[int]) -> list[ClaimedJob]:
+        with self._engine.begin() as connection:
+            return jobs.claim(
+                connection,
+                job_ids,
+                worker=self._worker,
+                lease_s=self._lease_s,
+                max_attempts=processor.max_attempts,
+            )
+
+    def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> None:
+        with self._keeper.holding(_held(claimed)):
+            result = self._slices.run(processor, claimed)
+            self._record(processor, claimed, result.failures)
+            for job in result.again:
+                self._record(processor, claimed, self._slices.run(processor, [job]).failures)
+
+    def _record(
+        self, processor: Processor, claimed: Sequence[ClaimedJob], failures: Sequence[Failure]
+    ) -> None:
+        if not failures:
+            return
+        with self._engine.begin() as connection:
+            recorded = jobs.fail(connection, failures)
+        events = {job.id: str(job.event) for job in claimed}
+        for failure in failures:
+            log.warning(
+                "attempt_failed" if failure.id in recorded else "lease_lost",
+                id=events[failure.id],
+                job=failure.id,
+                processor=processor.name,
+                attempt=failure.attempt,
+                outcome=str(failure.outcome),
+                error_type=failure.error_type,
+                retry_in_s=None if failure.retry_in_s is None else round(failure.retry_in_s, 3),
+            )
+
+
+def _held(claimed: Sequence[ClaimedJob]) -> list[Held]:
+    return [Held(id=job.id, attempt=job.attempt) for job in claimed]

@@ -1,0 +1,106 @@
+"""What an attempt comes to: the decision, apart from the writing of it."""
+
+import traceback
+
+from ingest.store.jobs import ClaimedJob, Failure, Orphan, Outcome
+from ingest.text import storable
+from workers import backoff
+from workers.backoff import Random, Rules
+from workers.registry import Discard, Processor, Snooze
+from workers.timelimit import TimedOut
+
+MESSAGE_LIMIT = 1_000
+TRACEBACK_LIMIT = 8_000
+LONGEST_SNOOZE_S = 366 * 86_400.0
+_FRAMES = 20
+
+
+def of_error(
+    job: ClaimedJob, processor: Processor, error: BaseException, *, random: Random
+) -> Failure:
+    """What follows from the exception that ended an attempt."""
+    if isinstance(error, Snooze):
+        wait_s = min(max(0.0, error.seconds), LONGEST_SNOOZE_S)
+        return _failure(job, error, Outcome.SNOOZED, retry_in_s=wait_s)
+    if isinstance(error, Discard):
+        return _failure(job, error, Outcome.DISCARDED, retry_in_s=None)
+    if isinstance(error, TimedOut):
+        error = TimeoutError(f"took longer than {processor.timeout_s:g} s").with_traceback(
+            error.__traceback__
+        )
+        outcome = Outcome.TIMED_OUT
+    else:
+        outcome = Outcome.FAILED
+    retry_in_s = _retry_in_s(job.failures + 1, processor.max_attempts, processor.rules, random)
+    return _failure(job, error, outcome, retry_in_s=retry_in_s)
+
+
+def of_missing_body(job: ClaimedJob) -> Failure:
+    """The bodies of the event's day were dropped: nothing is left to work on."""
+    return Failure(
+        id=job.id,
+        attempt=job.attempt,
+        outcome=Outcome.DISCARDED,
+        retry_in_s=None,
+        error_type="MissingBody",
+        error_message="The event's body was dropped when its day's retention ended.",
+    )
+
+
+def of_lost_worker(job: Orphan, why: str, *, guilty: bool, rules: Rules, random: Random) -> Failure:
+    """What follows when the worker that held a job is gone.
+
+    Args:
+        job: the job, still running by its row.
+        why: a sentence for the attempt.
+        guilty: whether the worker ended, or stalled, over this job rather than another of its
+            batch.
+        rules: when to try a guilty job again; the others wait for nothing.
+        random: uniform between two numbers."""
+    return Failure(
+        id=job.id,
+        attempt=job.attempt,
+        outcome=Outcome.LOST if guilty else Outcome.RELEASED,
+        retry_in_s=_retry_in_s(job.failures + 1, job.max_attempts, rules, random)
+        if guilty
+        else 0.0,
+        rescued=True,
+        error_type="WorkerLost",
+        error_message=why,
+    )
+
+
+def _retry_in_s(failures: int, max_attempts: int, rules: Rules, random: Random) -> float | None:
+    if failures >= max_attempts:
+        return None
+    return backoff.delay(failures, rules, random=random)
+
+
+def _failure(
+    job: ClaimedJob, error: BaseException, outcome: Outcome, *, retry_in_s: float | None
+) -> Failure:
+    return Failure(
+        id=job.id,
+        attempt=job.attempt,
+        outcome=outcome,
+        retry_in_s=retry_in_s,
+        error_type=storable(type(error).__qualname__, limit=200),
+        error_message=storable(_message(error), limit=MESSAGE_LIMIT),
+        traceback=None if isinstance(error, Snooze) else _trim(error),
+    )
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # an exception of a user's own, with a __str__ that fails
+        return f"(its message cannot be shown: {type(broken).__name__})"
+
+
+def _trim(error: BaseException) -> str:
+    """The traceback from the processor's own frame on, its last frames, its end if it is long."""
+    trace = error.__traceback__.tb_next if error.__traceback__ else None
+    frames = traceback.extract_tb(trace or error.__traceback__)[-_FRAMES:]
+    lines = traceback.format_list(frames)
+    text = storable("".join(lines) + f"{type(error).__qualname__}: {_message(error)}")
+    return text if len(text) <= TRACEBACK_LIMIT else "…" + text[-TRACEBACK_LIMIT + 1 :]

@@ -1,0 +1,242 @@
+"""Which function works on which event type."""
+
+import importlib
+import importlib.metadata
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from ingest import queues
+from ingest.errors import SettingsError
+from ingest.settings import Settings
+from ingest.sources.source import column_type
+from ingest.store.jobs import NewJobs
+from workers.backoff import Rules
+
+MOST_ATTEMPTS = 1_000
+BUILT_IN = "workers.processors"
+ENTRY_POINTS = "ingest.processors"
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+class Discard(Exception):
+    """Raised by a processor: no retry can help. The job is dead at once and waits for a replay."""
+
+
+class Snooze(Exception):
+    """Raised by a processor: not now. The job is tried again later, and no attempt is spent."""
+
+    def __init__(self, seconds: float) -> None:
+        """Try again in `seconds`."""
+        super().__init__(f"again in {seconds:g} s")
+        self.seconds = seconds
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What `@processor` was given; None where the settings decide."""
+
+    function: Callable[..., object]
+    types: tuple[str, ...]
+    name: str
+    batch: bool
+    queue: str
+    max_attempts: int | None
+    timeout_s: float | None
+    retry_base_s: float | None
+    retry_cap_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processor:
+    """A registered function and its rules."""
+
+    name: str
+    types: tuple[str, ...]
+    function: Callable[..., object]
+    batch: bool
+    """Whether the function takes a list of events."""
+    queue: str
+    max_attempts: int
+    timeout_s: float
+    rules: Rules
+    """When to try again."""
+
+
+_declared: list[Declaration] = []
+
+
+def processor(
+    *types: str,
+    name: str | None = None,
+    batch: bool = False,
+    queue: str = queues.LIVE,
+    max_attempts: int | None = None,
+    timeout_s: float | None = None,
+    retry_base_s: float | None = None,
+    retry_cap_s: float | None = None,
+) -> Callable[[Function], Function]:
+    """Declare a function as a processor of events of `types`.
+
+    The function gets `(event, db)`, or `(events, db)` with `batch`. `db` is a SQLAlchemy
+    `Connection` inside a transaction of ours: what is written through it is committed together
+    with the job's success, or not at all. Returning is success; raising is a failed attempt.
+
+    Args:
+        types: event types, as the sender names them.
+        name: identifies the processor's jobs; default: module and function. Renaming it makes it
+            another processor.
+        batch: take a list of events instead of one. A list that fails is halved until the events
+            that fail are found, so the function must not keep anything between calls.
+        queue: the lane its jobs take; a slow processor in a queue of its own delays no other.
+        max_attempts: how often to try before the job is a dead letter.
+        timeout_s: time of one call, seconds.
+        retry_base_s: longest wait before the second attempt, seconds; doubles with each further
+            one.
+        retry_cap_s: longest wait before any attempt, seconds.
+
+    Raises:
+        TypeError, ValueError: the declaration makes no sense.
+    """
+    if not types or not all(isinstance(each, str) for each in types):
+        raise TypeError("@processor needs event types: @processor('order.created')")
+    if queue == queues.REPLAY:
+        raise ValueError(f"the queue {queues.REPLAY!r} is for replays")
+    for what, value in {
+        "max_attempts": max_attempts,
+        "timeout_s": timeout_s,
+        "retry_base_s": retry_base_s,
+        "retry_cap_s": retry_cap_s,
+    }.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{what} must be above 0")
+    if max_attempts is not None and max_attempts > MOST_ATTEMPTS:
+        raise ValueError(f"max_attempts must be at most {MOST_ATTEMPTS}")
+
+    def declare(function: Function) -> Function:
+        _check_signature(function)
+        _declared.append(
+            Declaration(
+                function=function,
+                types=tuple(column_type(each) for each in types),
+                name=name or f"{function.__module__}.{function.__qualname__}",
+                batch=batch,
+                queue=queue,
+                max_attempts=max_attempts,
+                timeout_s=timeout_s,
+                retry_base_s=retry_base_s,
+                retry_cap_s=retry_cap_s,
+            )
+        )
+        return function
+
+    return declare
+
+
+class Registry:
+    """The processors of a worker, by name."""
+
+    def __init__(self, declarations: Iterable[Declaration], settings: Settings) -> None:
+        """Complete `declarations` with the defaults of `settings`.
+
+        Raises:
+            SettingsError: two processors have one name.
+        """
+        self._by_name: dict[str, Processor] = {}
+        for declaration in declarations:
+            found = _complete(declaration, settings)
+            if found.name in self._by_name:
+                raise SettingsError(
+                    f"Two processors are named {found.name}: give one a name= of its own.",
+                    reason="duplicate_processor",
+                )
+            self._by_name[found.name] = found
+
+    def __iter__(self) -> Iterator[Processor]:
+        return iter(self._by_name.values())
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def get(self, name: str) -> Processor | None:
+        """The processor of that name, if this worker has it."""
+        return self._by_name.get(name)
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Every queue that a worker with these processors must consume."""
+        return tuple(sorted({queues.LIVE, queues.REPLAY, *(each.queue for each in self)}))
+
+    @property
+    def new_jobs(self) -> list[NewJobs]:
+        """What admit makes of an event of each type."""
+        return [
+            NewJobs(
+                type=event_type,
+                processor=each.name,
+                queue=each.queue,
+                max_attempts=each.max_attempts,
+            )
+            for each in self
+            for event_type in each.types
+        ]
+
+
+def load(settings: Settings) -> Registry:
+    """Import every module with processors and register what they declare.
+
+    Raises:
+        SettingsError: a module cannot be imported; the message names it.
+    """
+    # As `python -m` does: INGEST_PROCESSORS names modules from here.
+    sys.path.insert(0, str(Path.cwd()))
+    if settings.read_model:
+        importlib.import_module(BUILT_IN)
+    plugged_in = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    for module in (*settings.processors, *(each.module for each in plugged_in)):
+        _import(module)
+    wanted = [
+        each
+        for each in _declared
+        if settings.read_model or not each.function.__module__.startswith(BUILT_IN)
+    ]
+    return Registry(wanted, settings)
+
+
+def _import(module: str) -> None:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # whatever a user's module does when it is imported
+        raise SettingsError(
+            f"The processors in {module} cannot be imported: {type(error).__name__}: {error}",
+            reason="processors_not_imported",
+        ) from error
+
+
+def _complete(declaration: Declaration, settings: Settings) -> Processor:
+    return Processor(
+        name=declaration.name,
+        types=declaration.types,
+        function=declaration.function,
+        batch=declaration.batch,
+        queue=declaration.queue,
+        max_attempts=declaration.max_attempts or settings.max_attempts,
+        timeout_s=declaration.timeout_s or settings.timeout_s,
+        rules=Rules(
+            base_s=declaration.retry_base_s or settings.retry_base_s,
+            cap_s=declaration.retry_cap_s or settings.retry_cap_s,
+        ),
+    )
+
+
+def _check_signature(function: Callable[..., object]) -> None:
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{function.__qualname__} is async; a processor is a plain function")
+    try:
+        inspect.signature(function).bind(None, None)
+    except TypeError:
+        raise TypeError(f"{function.__qualname__} must take two arguments, (event, db)") from None

@@ -1,0 +1,167 @@
+"""The relay: finds work that nobody holds, in PostgreSQL, and dispatches it.
+
+Three kinds: deliveries never admitted, jobs whose time has come, jobs whose lease has ended.
+Several relays may run; rows that one marks, another skips. With Redis away, leases still end."""
+
+import dataclasses
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import telemetry
+from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
+from ingest.errors import DispatchFailed
+from ingest.settings import Settings
+from ingest.store import events, jobs, partitions
+from ingest.store.database import Role, create_engine
+from workers import heartbeat, rescue
+from workers.backoff import Rules
+
+Id = TypeVar("Id")
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """What one sweep did."""
+
+    rescued: int
+    deliveries: int
+    jobs: int
+
+
+class Relay:
+    """Sweeps once a second or so."""
+
+    def __init__(self, engine: Engine, dispatcher: Dispatcher, settings: Settings) -> None:
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._rules = Rules(base_s=settings.retry_base_s, cap_s=settings.retry_cap_s)
+
+    def sweep(self) -> Swept:
+        """Look for work once.
+
+        Raises:
+            DispatchFailed: Redis takes no hints; what was found is found again.
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        rescued = rescue.after_leases(
+            self._engine, self._rules, limit=self._settings.relay_batch, random=random.uniform
+        )
+        return Swept(rescued=rescued, deliveries=self._deliveries(), jobs=self._jobs())
+
+    def maintain(self, today: date) -> None:
+        """Make the partitions of the coming days, and drop those that nobody keeps."""
+        with self._engine.begin() as connection:
+            made = partitions.ensure(
+                connection, today=today, days_ahead=self._settings.partition_days_ahead
+            )
+        if made:
+            log.info("partitions_made", first=str(made[0]), last=str(made[-1]))
+        if self._settings.keep_bodies_days is not None:
+            self._drop_before(today - timedelta(days=self._settings.keep_bodies_days))
+
+    def _drop_before(self, first_kept: date) -> None:
+        with self._engine.begin() as connection:
+            old = [day for day in partitions.days(connection) if day < first_kept]
+        for day in old:
+            with self._engine.begin() as connection:
+                unfinished = partitions.drop(connection, day)
+            if unfinished is None:
+                log.info("bodies_dropped", day=str(day))
+            else:
+                log.warning("bodies_kept", day=str(day), unfinished=unfinished)
+
+    def _deliveries(self) -> int:
+        """Hint what was never admitted."""
+        with self._engine.begin() as connection:
+            queues = events.queues(connection)
+        return sum(self._hint_deliveries(queue) for queue in queues if self._has_room(queue))
+
+    def _hint_deliveries(self, queue: str) -> int:
+        with self._engine.begin() as connection:
+            found = events.hint_overdue(connection, queue, **self._bounds)
+        for ids in _messages(found):
+            try:
+                self._dispatcher.dispatch(queue, deliveries=ids)
+            except DispatchFailed:
+                with self._engine.begin() as connection:
+                    events.unhint(connection, found)
+                raise
+        return len(found)
+
+    def _jobs(self) -> int:
+        """Hint what is due."""
+        with self._engine.begin() as connection:
+            queues = jobs.queues(connection)
+        return sum(self._hint_jobs(queue) for queue in queues if self._has_room(queue))
+
+    def _hint_jobs(self, queue: str) -> int:
+        with self._engine.begin() as connection:
+            found = jobs.hint_due(connection, queue, **self._bounds)
+        for ids in _messages(found):
+            try:
+                self._dispatcher.dispatch(queue, jobs=ids)
+            except DispatchFailed:
+                with self._engine.begin() as connection:
+                    jobs.unhint(connection, found)
+                raise
+        return len(found)
+
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        return {"limit": self._settings.relay_batch, "ttl_s": self._settings.hint_ttl_s}
+
+    def _has_room(self, queue: str) -> bool:
+        """Whether workers keep up with the queue. Where they do not, another hint helps nobody."""
+        return self._dispatcher.backlog(queue) < self._settings.relay_queue_limit
+
+
+def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date]) -> None:
+    """Sweep until `stop` is set. Outlives PostgreSQL and Redis being away.
+
+    Args:
+        settings: of this process.
+        stop: set from a signal handler.
+        today: the date in UTC.
+
+    Raises:
+        SettingsError: an address is missing.
+    """
+    engine = create_engine(settings.database, role=Role.RELAY)
+    relay = Relay(engine, Dispatcher(settings.redis), settings)
+    log.info("relay_started", interval_s=settings.relay_interval_s)
+    maintained: date | None = None
+    problem: str | None = None
+    while not stop.is_set():
+        try:
+            if maintained != today():
+                relay.maintain(today())
+                maintained = today()
+            swept = relay.sweep()
+        except (DispatchFailed, SQLAlchemyError) as error:
+            found = error.reason if isinstance(error, DispatchFailed) else "database_unreachable"
+            if found != problem:
+                log.warning("relay_waits", reason=found, exc_info=error)
+            problem = found
+        else:
+            if problem is not None:
+                log.info("relay_goes_on")
+            problem = None
+            if swept.rescued or swept.deliveries or swept.jobs:
+                log.info("swept", **dataclasses.asdict(swept))
+        heartbeat.beat(settings.heartbeat_file)
+        stop.wait(settings.relay_interval_s)
+    engine.dispose()
+
+
+def _messages(ids: Sequence[Id]) -> Iterator[Sequence[Id]]:
+    return (ids[start : start + IDS_PER_MESSAGE] for start in range(0, len(ids), IDS_PER_MESSAGE))

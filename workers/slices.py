@@ -1,0 +1,237 @@
+"""One transaction over some claimed jobs of one processor: each call in a savepoint, then finish.
+
+When the transaction itself breaks (connection lost, lease lost, commit refused), nothing of it is
+committed, and the jobs that are not to blame are returned to be run again, apart.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, Engine, NestedTransaction
+from structlog.contextvars import bound_contextvars
+
+from ingest import telemetry
+from ingest.errors import InvalidEnvelope, LeaseLost, UnknownSource
+from ingest.sources.source import Source
+from ingest.store import jobs
+from ingest.store.jobs import ClaimedJob, Failure, Held
+from workers import outcome
+from workers.backoff import Random
+from workers.event import Event
+from workers.guard import Guard
+from workers.recorder import FlightRecorder
+from workers.registry import Processor
+from workers.timelimit import TimedOut, TimeLimit
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(slots=True)
+class Result:
+    """What a slice came to. Jobs in neither list have succeeded or are no longer ours."""
+
+    failures: list[Failure] = field(default_factory=list)
+    again: list[ClaimedJob] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A claimed job with its event opened."""
+
+    job: ClaimedJob
+    event: Event
+
+    @property
+    def held(self) -> Held:
+        """The claim."""
+        return Held(id=self.job.id, attempt=self.job.attempt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SliceRunner:
+    """Runs slices in this process."""
+
+    engine: Engine
+    sources: Mapping[str, Source]
+    recorder: FlightRecorder
+    time_limit: TimeLimit
+    random: Random
+    """Uniform between two numbers."""
+
+    def run(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:
+        """Call `processor` for each job, finish those that succeeded, commit.
+
+        A single job always comes to a result. Raises what SQLAlchemy raises when there is no
+        database: then nothing was done, and the leases end.
+        """
+        result = Result()
+        calls = self._open(processor, claimed, result)
+        if not calls:
+            return result
+        try:
+            with self.engine.connect() as db:
+                _Slice(self, processor, calls, db, result).run()
+        finally:
+            self.time_limit.rest()
+        return result
+
+    def _open(
+        self, processor: Processor, claimed: Sequence[ClaimedJob], result: Result
+    ) -> list[Call]:
+        """The events of the jobs; a job whose body is gone or is no event fails here."""
+        calls = []
+        for job in claimed:
+            if job.body is None:
+                result.failures.append(outcome.of_missing_body(job))
+                continue
+            try:
+                event = self._event(processor, job, job.body)
+            except (InvalidEnvelope, UnknownSource) as error:
+                result.failures.append(outcome.of_error(job, processor, error, random=self.random))
+            else:
+                calls.append(Call(job=job, event=event))
+        return calls
+
+    def _event(self, processor: Processor, job: ClaimedJob, body: bytes) -> Event:
+        source = self.sources.get(job.source)
+        if source is None:
+            raise UnknownSource(f"No source {job.source} is configured.", reason="unknown_source")
+        envelope = source.open(body)
+        return Event(
+            id=str(job.event),
+            source=job.source,
+            event_id=job.event_id,
+            type=envelope.type,
+            occurred_at=envelope.occurred_at,
+            received_at=job.received_at,
+            data=envelope.data,
+            body=body,
+            attempt=job.attempt,
+            idempotency_key=f"{job.event}:{processor.name}",
+        )
+
+
+class _Broken(Exception):
+    """The transaction is gone, by one of `suspects` because of `error`."""
+
+    def __init__(self, suspects: Sequence[Call], error: BaseException) -> None:
+        super().__init__()
+        self.suspects = suspects
+        self.error = error
+
+
+class _Slice:
+    """One transaction."""
+
+    def __init__(
+        self,
+        runner: SliceRunner,
+        processor: Processor,
+        calls: Sequence[Call],
+        db: Connection,
+        result: Result,
+    ) -> None:
+        self._runner = runner
+        self._processor = processor
+        self._calls = calls
+        self._db = db
+        self._guard = Guard(db)
+        self._result = result
+
+    def run(self) -> None:
+        """Run, finish and commit, or sort out whose fault it is that this does not work."""
+        self._db.begin()
+        try:
+            self._call_all()
+            self._finish()
+        except LeaseLost as error:
+            self._db.rollback()
+            log.warning("lease_lost", processor=self._processor.name, jobs=sorted(error.job_ids))
+            self._redo_all_but(error.job_ids)
+        except _Broken as broken:
+            self._runner.recorder.rest()
+            if len(broken.suspects) == 1:
+                self._fail(broken.suspects[0], broken.error)
+            self._redo_all_but(frozenset())
+            self._guard.lift()
+            self._db.invalidate()  # in whatever state it is, nobody gets it again
+
+    def _call_all(self) -> None:
+        if self._processor.batch:
+            self._call(self._calls)
+        else:
+            for call in self._calls:
+                self._call([call])
+        self._runner.recorder.rest()
+
+    def _call(self, calls: Sequence[Call]) -> None:
+        """One call in a savepoint. A list that fails is halved until those that fail are found."""
+        savepoint = self._db.begin_nested()
+        try:
+            self._call_function(calls)
+            self._guard.check_intact()
+            savepoint.commit()
+            return
+        except (Exception, TimedOut) as error:
+            failure = error
+        if not self._roll_back(savepoint):
+            raise _Broken(calls, failure)
+        if len(calls) == 1:
+            self._fail(calls[0], failure)
+            return
+        middle = len(calls) // 2
+        self._call(calls[:middle])
+        self._call(calls[middle:])
+
+    def _call_function(self, calls: Sequence[Call]) -> None:
+        events = [call.event for call in calls]
+        if len(calls) == 1:
+            self._runner.recorder.run(calls[0].held)
+        else:
+            self._runner.recorder.rest()
+        argument = events if self._processor.batch else events[0]
+        limit = self._runner.time_limit(self._processor.timeout_s)
+        with _log_context(self._processor, events), limit:
+            self._processor.function(argument, self._db)
+
+    def _roll_back(self, savepoint: NestedTransaction) -> bool:
+        """Undo one call; False when its transaction cannot go on."""
+        try:
+            savepoint.rollback()
+        except Exception:  # whatever the broken connection answers; the call's error is reported
+            return False
+        return self._guard.is_intact()
+
+    def _finish(self) -> None:
+        failed = self._failed()
+        succeeded = [call for call in self._calls if call.job.id not in failed]
+        self._guard.lift()
+        if not succeeded:
+            return
+        try:
+            jobs.finish(self._db, [call.held for call in succeeded])
+            self._db.commit()
+        except LeaseLost:
+            raise
+        except Exception as error:  # a deferred constraint, a deadlock, the connection
+            raise _Broken(succeeded, error) from error
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        self._result.failures.append(
+            outcome.of_error(call.job, self._processor, error, random=self._runner.random)
+        )
+
+    def _redo_all_but(self, lost: frozenset[int]) -> None:
+        settled = lost | self._failed()
+        self._result.again += [call.job for call in self._calls if call.job.id not in settled]
+
+    def _failed(self) -> set[int]:
+        return {failure.id for failure in self._result.failures}
+
+
+def _log_context(processor: Processor, events: Sequence[Event]) -> AbstractContextManager[object]:
+    """What every log line of the processor carries: our ids, since the sender's hold numbers."""
+    if len(events) > 1:
+        return bound_contextvars(processor=processor.name)
+    return bound_contextvars(id=events[0].id, processor=processor.name, attempt=events[0].attempt)

@@ -1,0 +1,122 @@
+"""What one task does: admit deliveries, then run jobs, and hand back what takes too long."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from ingest import queues, telemetry
+from ingest.dispatch import Dispatcher
+from ingest.errors import DispatchFailed
+from ingest.store import events, jobs
+from ingest.store.jobs import JobRef
+from workers.executor import Executor
+from workers.registry import Registry
+
+log = telemetry.logger(__name__)
+
+_ADMIT_RUNS = 3
+# What is admitted here is worked on here; a processor with a queue of its own is not to delay it.
+_LANES = (queues.LIVE, queues.REPLAY)
+
+
+class Work:
+    """The work of one worker process."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        executor: Executor,
+        dispatcher: Dispatcher,
+        *,
+        budget_s: float,
+        hint_ttl_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """A call works for about `budget_s` seconds; `clock` is monotonic, in seconds."""
+        self._engine = engine
+        self._registry = registry
+        self._executor = executor
+        self._dispatcher = dispatcher
+        self._budget_s = budget_s
+        self._hint_ttl_s = hint_ttl_s
+        self._clock = clock
+
+    def process(self, deliveries: Sequence[UUID], job_ids: Sequence[int]) -> None:
+        """Admit `deliveries` and run what that makes, and run `job_ids`. Safe to repeat, anywhere,
+        any number of times: what is done or held by another is left alone."""
+        started = self._clock()
+        here, elsewhere = self._admit(deliveries) if deliveries else ([], [])
+        if job_ids:
+            with self._engine.begin() as connection:
+                here += jobs.claimable(connection, job_ids)
+        self._dispatch(elsewhere)
+        left = self._run(here, until=started + self._budget_s)
+        self._dispatch(left)
+        log.debug(
+            "processed",
+            deliveries=len(deliveries),
+            jobs=len(here) - len(left),
+            handed_back=len(left),
+            seconds=round(self._clock() - started, 4),
+        )
+
+    def _admit(self, deliveries: Sequence[UUID]) -> tuple[list[JobRef], list[JobRef]]:
+        """Admit, and part the jobs made: for this lane, and for queues of their own."""
+        made: list[JobRef] = []
+        for _ in range(_ADMIT_RUNS):
+            with self._engine.begin() as connection:
+                admitted = events.admit(
+                    connection,
+                    deliveries,
+                    self._registry.new_jobs,
+                    replay_queue=queues.REPLAY,
+                    hint_ttl_s=self._hint_ttl_s,
+                )
+            made += admitted.jobs
+            if admitted.conflicts:
+                log.warning("events_conflict", conflicts=admitted.conflicts)
+            if not admitted.unsettled:
+                break
+        here = [ref for ref in made if ref.queue in _LANES]
+        return here, [ref for ref in made if ref.queue not in _LANES]
+
+    def _run(self, refs: Sequence[JobRef], *, until: float) -> list[JobRef]:
+        """Run jobs, a processor at a time; returns those that there was no time for."""
+        left: list[JobRef] = []
+        for (name, apart), group in _grouped(refs).items():
+            processor = self._registry.get(name)
+            if processor is None:
+                # Another worker may have it, or the next deploy; the relay asks again.
+                log.warning("processor_unknown", processor=name, jobs=len(group))
+                continue
+            ids = [ref.id for ref in group]
+            not_run = set(self._executor.run(processor, ids, until=until, apart=apart))
+            left += [ref for ref in group if ref.id in not_run]
+        return left
+
+    def _dispatch(self, refs: Sequence[JobRef]) -> None:
+        """Hint jobs to their own queues, in two messages a queue so that two workers can share
+        them."""
+        by_queue: dict[str, list[int]] = defaultdict(list)
+        for ref in refs:
+            by_queue[ref.queue].append(ref.id)
+        for queue, ids in by_queue.items():
+            middle = (len(ids) + 1) // 2
+            for part in filter(None, (ids[:middle], ids[middle:])):
+                try:
+                    self._dispatcher.dispatch(queue, jobs=part)
+                except DispatchFailed as error:
+                    log.warning("dispatch_failed", reason=error.reason, jobs=len(part))
+                    with self._engine.begin() as connection:
+                        jobs.unhint(connection, part)
+
+
+def _grouped(refs: Iterable[JobRef]) -> dict[tuple[str, bool], list[JobRef]]:
+    """Jobs by processor; those that come back from a lost process are to run apart."""
+    groups: dict[tuple[str, bool], list[JobRef]] = defaultdict(list)
+    for ref in refs:
+        groups[ref.processor, ref.trigger == "rescue"].append(ref)
+    return groups
