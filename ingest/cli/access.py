@@ -1,0 +1,76 @@
+"""What commands that look into the database share."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+
+from ingest import settings
+from ingest.errors import IngestError
+from ingest.store.database import Role, create_engine, describe
+from ingest.timestamps import parse_timestamp
+
+
+class CommandError(IngestError):
+    """A command cannot do what it was asked."""
+
+
+@contextmanager
+def database() -> Iterator[Engine]:
+    """The database of the settings.
+
+    Raises:
+        CommandError: it is unreachable, not migrated, or did not answer in time; in one sentence.
+    """
+    url = settings.load().database
+    engine = create_engine(url, role=Role.OPERATOR)
+    try:
+        yield engine
+    except SQLAlchemyError as error:
+        raise _explain(error, describe(url)) from error
+    finally:
+        engine.dispose()
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """A time given on the command line: ISO 8601, or a span before now such as `15m`, `2h`, `7d`.
+
+    Raises:
+        CommandError: it is neither.
+    """
+    if text is None:
+        return None
+    unit = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}.get(text[-1:])
+    if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 10:
+        now = datetime.now(UTC).timestamp()
+        return datetime.fromtimestamp(max(0.0, now - int(text[:-1]) * unit), UTC)
+    moment = parse_timestamp(text)
+    if moment is None or moment.year < 1970:
+        raise CommandError(
+            f"{text!r} is no time: give 2026-01-31T12:00:00Z, or 15m, 2h, 7d for before now.",
+            reason="bad_time",
+        )
+    return moment
+
+
+def _explain(error: SQLAlchemyError, where: str) -> CommandError:
+    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if isinstance(error, ProgrammingError) and sqlstate == "42P01":
+        return CommandError(
+            f"The database {where} is not migrated: run `ingest migrate`.", reason="not_migrated"
+        )
+    if sqlstate == "57014":
+        return CommandError(
+            "This took too long and was stopped: narrow it, with --since for example.",
+            reason="took_too_long",
+        )
+    if isinstance(error, OperationalError):
+        return CommandError(
+            f"The database {where} does not answer: is it running? (`ingest up` starts one.)",
+            reason="database_unreachable",
+        )
+    return CommandError(
+        f"The database {where} refused: {type(error).__name__} {sqlstate or ''}.", reason="refused"
+    )

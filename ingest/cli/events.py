@@ -1,0 +1,159 @@
+"""`ingest events list` and `ingest events show`."""
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from ingest.cli import output
+from ingest.cli.access import CommandError, database, parse_time
+from ingest.store import history, listing
+from ingest.store.history import AttemptRecord, EventHistory, JobRecord
+from ingest.store.listing import ListedEvent
+from ingest.store.selection import EVENT_STATES, Selection, resolve
+
+_DROPPED = b"(dropped when its day's retention ended)"
+
+app = typer.Typer(help="Look at events.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    type_: Annotated[
+        list[str] | None, typer.Option("--type", help="Event type; * stands for anything.")
+    ] = None,
+    state: Annotated[str | None, typer.Option(help=f"One of {', '.join(EVENT_STATES)}.")] = None,
+    processor: Annotated[str | None, typer.Option(help="With a job of this processor.")] = None,
+    since: Annotated[str | None, typer.Option(help="2026-01-31T12:00:00Z, or 15m, 2h, 7d.")] = None,
+    until: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    search: Annotated[str | None, typer.Option(help="Text in the event id or the body.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """List events, newest first."""
+    if state is not None and state not in EVENT_STATES:
+        raise CommandError(f"{state!r} is no state: {', '.join(EVENT_STATES)}.", reason="bad_state")
+    selection = Selection(
+        types=tuple(type_ or ()),
+        processor=processor,
+        state=state,
+        since=parse_time(since),
+        until=parse_time(until),
+        search=search,
+    )
+    with database() as engine, engine.connect() as connection:
+        found = list(listing.events(connection, selection, limit=limit))
+    if json:
+        for event in found:
+            output.as_json(event)
+        return
+    now = datetime.now(UTC)
+    output.table(
+        None,
+        ["id", "type", "event id", "state", "received", "deliveries"],
+        [
+            (
+                each.id,
+                each.type,
+                _short(each) if output.is_terminal() else each.event_id,
+                each.state,
+                output.ago(each.received_at, now) if output.is_terminal() else each.received_at,
+                each.deliveries,
+            )
+            for each in found
+        ],
+    )
+    if not found and output.is_terminal():
+        output.line("No event matches. `ingest send --documented` posts some.")
+
+
+def _short(event: ListedEvent) -> str:
+    """The event id without what its type says already, and a digest's first figures only."""
+    rest = event.event_id.removeprefix(f"{event.type}:")
+    return f"{rest[:13]}…" if rest.startswith("#") and len(rest) > 14 else rest
+
+
+@app.command("show")
+def show(
+    event: Annotated[str, typer.Argument(help="Its id, or its id at the sender.")],
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show an event with its body, its deliveries, its jobs and their attempts."""
+    with database() as engine, engine.connect() as connection:
+        found = [history.of_event(connection, each) for each in resolve(connection, [event])]
+    for each in found:
+        if json:
+            output.as_json(_document(each))
+        else:
+            _print(each)
+
+
+def _document(event: EventHistory) -> dict[str, Any]:
+    first = event.deliveries[0]
+    return {
+        "id": event.id,
+        "source": event.source,
+        "event_id": event.event_id,
+        "type": event.type,
+        "state": event.state,
+        "received_at": event.received_at,
+        "deliveries": len(event.deliveries),
+        "duplicates": len(event.deliveries) - 1,
+        "conflicts": sum(each.conflict for each in event.deliveries),
+        "body": first.body,
+        "headers": None if first.headers is None else dict(first.headers),
+        "key_id": first.key_id,
+        "repeats": event.deliveries[1:],
+        "jobs": [dataclasses.asdict(job) for job in event.jobs],
+    }
+
+
+def _print(event: EventHistory) -> None:
+    first, *repeats = event.deliveries
+    conflicts = [each for each in repeats if each.conflict]
+    output.table(
+        None,
+        ["", ""],
+        [
+            ("event", event.id),
+            ("event id", event.event_id),
+            ("type", event.type),
+            ("state", event.state),
+            ("received", f"{event.received_at.isoformat(timespec='seconds')} from {event.source}"),
+            ("signed with key", first.key_id),
+            ("duplicates", f"{len(repeats)}, {len(conflicts)} of them with another body"),
+        ],
+    )
+    output.body("body", first.body if first.body is not None else _DROPPED)
+    for each in conflicts:
+        title = f"another body under the same id, delivery {each.id}"
+        output.body(title, each.body if each.body is not None else _DROPPED, style="yellow")
+    for job in event.jobs:
+        _print_job(job)
+    if not event.jobs:
+        output.line("No processor handles this type. Register one, then `ingest replay` it.")
+
+
+def _print_job(job: JobRecord) -> None:
+    title = f"{job.processor}: {job.state}"
+    if job.next_attempt_at is not None:
+        title += f", next attempt {job.next_attempt_at.isoformat(timespec='seconds')}"
+    if job.attempts:
+        rows = [_attempt_row(attempt) for attempt in job.attempts]
+        output.line("")
+        output.table(title, ["attempt", "trigger", "began", "took", "outcome", "error"], rows)
+    else:
+        output.line(title)
+
+
+def _attempt_row(attempt: AttemptRecord) -> tuple[object, ...]:
+    took = None
+    if attempt.finished_at is not None:
+        took = f"{(attempt.finished_at - attempt.started_at).total_seconds() * 1000:.0f} ms"
+    error = ": ".join(filter(None, (attempt.error_type, attempt.error_message)))
+    trigger = attempt.trigger
+    if attempt.replayed_by:
+        trigger += f" by {attempt.replayed_by}"
+    began = attempt.started_at
+    return (attempt.number, trigger, began, took, attempt.outcome or "running", error or None)

@@ -1,0 +1,25 @@
+"""The receiver's socket, opened before anything else starts, so that a taken port is said at
+once."""
+
+import socket
+
+from ingest.cli.access import CommandError
+
+# Connections that may wait to be accepted; the kernel's own limit is often 4096.
+_BACKLOG = 2048
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens on `host` and `port`.
+
+    Raises:
+        CommandError: the port is taken, or the address is not ours.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise CommandError(
+            f"Cannot listen on {host}:{port} ({error.strerror}): choose another with --port.",
+            reason="port_taken",
+        ) from None

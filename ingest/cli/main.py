@@ -1,0 +1,51 @@
+"""The commands, wired together."""
+
+import sys
+
+import typer
+
+from ingest import __version__
+from ingest.cli import deliveries, events, processes, replay, send, sources, stats, up
+from ingest.errors import IngestError
+
+app = typer.Typer(
+    name="ingest",
+    help="Receives signed webhooks, keeps them in PostgreSQL, works on each once.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("up")(up.up)
+app.command("serve")(processes.serve)
+app.command("worker")(processes.worker)
+app.command("relay")(processes.relay)
+app.command("migrate")(processes.migrate)
+app.command("send")(send.send)
+app.command("stats")(stats.stats)
+app.add_typer(events.app, name="events")
+app.add_typer(deliveries.app, name="deliveries")
+app.command("replay")(replay.replay)
+app.command("sources")(sources.sources)
+
+
+@app.callback(invoke_without_command=True)
+def version(
+    show: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
+) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run a command; an error is one sentence on stderr and exit code 1."""
+    try:
+        app()
+    except IngestError as error:
+        sys.exit(f"ingest: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)

@@ -1,0 +1,123 @@
+"""Printing: tables and colour for a person, plain lines for a pipe, JSON where asked."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+STATE_COLOURS = {
+    "succeeded": "green",
+    "pending": "cyan",
+    "running": "blue",
+    "retrying": "yellow",
+    "dead": "red",
+    "unhandled": "magenta",
+}
+
+
+def is_terminal() -> bool:
+    """Whether a person is watching stdout."""
+    return sys.stdout.isatty()
+
+
+def console() -> Console:
+    """The terminal."""
+    return Console(highlight=False)
+
+
+def line(text: str) -> None:
+    """One plain line."""
+    sys.stdout.write(f"{text}\n")
+
+
+def as_json(value: Any, *, indent: int | None = None) -> None:
+    """One JSON document: times as ISO 8601, ids as strings."""
+    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False, indent=indent) + "\n")
+
+
+def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """A table for a person; into a pipe, the same cells separated by tabs."""
+    if not is_terminal():
+        if title is not None:
+            line(title)
+        for row in rows:
+            line("\t".join(_cell(cell) for cell in row))
+        return
+    shown = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        show_header=any(columns),
+    )
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(_coloured(cell) for cell in row))
+    console().print(shown)
+
+
+def body(title: str, raw: bytes, *, style: str = "") -> None:
+    """A request's body."""
+    shown = _printable(raw.decode("utf-8", errors="replace"), keep="\n")
+    if is_terminal():
+        console().print(Text(title, style="dim"))
+        console().print(Text(shown, style=style))
+    else:
+        line(f"{title}\n{shown}")
+
+
+def number_of(count: int, noun: str) -> str:
+    """`1 job`, `2 jobs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """How long ago, in one unit."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def _coloured(cell: object) -> str:
+    text = _cell(cell)
+    colour = STATE_COLOURS.get(text.split(" ")[-1])
+    escaped = text.replace("[", "\\[")
+    return f"[{colour}]{escaped}[/]" if colour else escaped
+
+
+def _cell(cell: object) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, datetime):
+        return cell.isoformat(timespec="seconds")
+    return _printable(str(cell))
+
+
+def _printable(text: str, *, keep: str = "") -> str:
+    """Text from outside that cannot move the cursor, or begin a line of its own."""
+    return "".join(
+        character if character.isprintable() or character in keep else "\N{REPLACEMENT CHARACTER}"
+        for character in text
+    )
+
+
+def _plain(value: object) -> object:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="replace")
+    return str(value)

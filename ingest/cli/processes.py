@@ -1,0 +1,112 @@
+"""The processes by themselves: `ingest serve`, `worker`, `relay`, `migrate`."""
+
+import os
+import signal
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from ingest import settings, telemetry
+from ingest.cli import output
+from ingest.cli.access import CommandError
+from ingest.cli.listening import listen
+
+GRACEFUL_SHUTDOWN_S = 10
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    fd: Annotated[int | None, typer.Option(help="Listen on this inherited socket instead.")] = None,
+) -> None:
+    """Run a receiver."""
+    import uvicorn
+
+    from ingest.app import create_app
+
+    given = settings.load(host=host, port=port)
+    telemetry.configure(given.log_level, given.log_format)
+    app = create_app(given)
+    listener = listen(given.host, given.port) if fd is None else socket.socket(fileno=fd)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            log_config=None,
+            access_log=False,  # a line a request cost a third of the throughput
+            server_header=False,
+            # One half-sent body would otherwise keep the process for ever.
+            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
+        )
+    )
+    # uvicorn ends in good order and then raises the signal again: that must not look like a crash.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
+
+
+def worker(
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Processes that work at once.")
+    ] = None,
+    queues: Annotated[
+        str | None, typer.Option(help="Queues to consume, comma-separated; default: all.")
+    ] = None,
+) -> None:
+    """Run a worker."""
+    arguments = ["worker"]
+    if concurrency is not None:
+        arguments += ["--concurrency", str(concurrency)]
+    if queues is not None:
+        arguments += ["--queues", queues]
+    _become_workers(arguments)
+
+
+def relay() -> None:
+    """Run a relay."""
+    _become_workers(["relay"])
+
+
+def migrate() -> None:
+    """Bring the database's schema up to date."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from ingest.store import migrations, partitions
+    from ingest.store.database import Role, create_engine, describe
+
+    given = settings.load()
+    engine = create_engine(given.database, role=Role.MIGRATION)
+    try:
+        with engine.connect() as connection:
+            before, newest = migrations.revisions(connection)
+            connection.rollback()
+            migrations.upgrade(connection)
+        with engine.begin() as connection:
+            partitions.ensure(
+                connection,
+                today=datetime.now(UTC).date(),
+                days_ahead=given.partition_days_ahead,
+            )
+    except SQLAlchemyError as error:
+        cause = str(getattr(error, "orig", error)).strip().splitlines()
+        raise CommandError(
+            f"The migration of {describe(given.database)} failed: {cause[0] if cause else error}",
+            reason="migration_failed",
+        ) from error
+    finally:
+        engine.dispose()
+    output.line(
+        f"The schema is at {newest}."
+        if before == newest
+        else f"Migrated from {before} to {newest}."
+    )
+
+
+def _become_workers(arguments: list[str]) -> None:
+    """Replace this process: the package `workers` is never imported by this one."""
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606

@@ -1,0 +1,159 @@
+"""`ingest send`: posts signed events, as AwalChat does."""
+
+import asyncio
+import secrets
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from typing import Annotated
+
+import httpx
+import typer
+
+from ingest import settings, strict_json
+from ingest.cli import output
+from ingest.cli.access import CommandError
+from ingest.sources import awalchat, awalchat_samples
+
+_CONNECTIONS = 16
+_TIMEOUT_S = 10
+
+
+@dataclass(slots=True)
+class Answers:
+    """What came back."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+    def quantile(self, share: float) -> float:
+        """Milliseconds within which that share was answered."""
+        ordered = sorted(self.seconds)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+
+def send(
+    types: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[TYPE]...", help="Event types, such as order.created."),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A body, or one a line, sent byte for byte.")
+    ] = None,
+    documented: Annotated[
+        bool, typer.Option("--documented", help="AwalChat's six documented examples.")
+    ] = False,
+    count: Annotated[int, typer.Option(min=1, help="How many events, or rounds of bodies.")] = 1,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second.")] = None,
+    duplicates: Annotated[int, typer.Option(min=0, help="Send each that many times more.")] = 0,
+    forge: Annotated[bool, typer.Option("--forge", help="Sign with a wrong secret.")] = False,
+    url: Annotated[str | None, typer.Option(help="Where to; default: the receiver here.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Make the same events again.")] = None,
+) -> None:
+    """Post signed events and say what was answered."""
+    if sum(map(bool, (types, file, documented))) != 1:
+        raise CommandError(
+            "Say what to send: types (" + ", ".join(awalchat_samples.types()) + "), "
+            "--file or --documented.",
+            reason="nothing_to_send",
+        )
+    given = settings.load()
+    target = url or f"http://{given.host}:{given.port}/webhooks/{awalchat.SLUG}"
+    if file is not None:
+        bodies = _from_file(file, count)
+    elif documented:
+        bodies = _repeated(list(awalchat_samples.DOCUMENTED), count)
+    else:
+        bodies = _made(types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
+    repeated = (body for body in bodies for _ in range(1 + duplicates))
+    answers = asyncio.run(_post_all(target, _secret(given, forge), repeated, rate))
+    _report(answers, target)
+    expected = "401" if forge else "200"
+    if set(answers.statuses) != {expected}:
+        raise CommandError(f"Not every answer was {expected}.", reason="unexpected_answers")
+
+
+def _secret(given: settings.Settings, forge: bool) -> str:
+    if forge:
+        return secrets.token_hex(16)
+    if not given.awalchat_secrets:
+        raise CommandError(
+            "No secret to sign with: set INGEST_AWALCHAT_SECRETS, or go where `ingest up` runs.",
+            reason="no_secret",
+        )
+    return given.awalchat_secrets[0].get_secret_value()
+
+
+def _from_file(path: Path, rounds: int) -> Iterator[bytes]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"Cannot read {path}: {error.strerror}.", reason="no_file") from None
+    try:
+        strict_json.loads(content)
+        bodies = [content]
+    except strict_json.InvalidJson:
+        bodies = [line for line in content.splitlines() if line.strip()]
+    return _repeated(bodies, rounds)
+
+
+def _repeated(bodies: list[bytes], rounds: int) -> Iterator[bytes]:
+    return (body for _ in range(rounds) for body in bodies)
+
+
+def _made(types: list[str], count: int, random: Random) -> Iterator[bytes]:
+    for position in range(count):
+        yield awalchat_samples.make(types[position % len(types)], random, datetime.now(UTC))
+
+
+async def _post_all(url: str, secret: str, bodies: Iterator[bytes], rate: float | None) -> Answers:
+    answers = Answers()
+    started = time.monotonic()
+    limits = httpx.Limits(max_connections=_CONNECTIONS)
+    async with (
+        httpx.AsyncClient(limits=limits, timeout=_TIMEOUT_S) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        slots = asyncio.Semaphore(_CONNECTIONS)
+        for position, body in enumerate(bodies):
+            if rate is not None:
+                await asyncio.sleep(max(0.0, started + position / rate - time.monotonic()))
+            await slots.acquire()
+            task = group.create_task(_post(client, url, secret, body, answers))
+            task.add_done_callback(lambda _: slots.release())
+    return answers
+
+
+async def _post(
+    client: httpx.AsyncClient, url: str, secret: str, body: bytes, answers: Answers
+) -> None:
+    timestamp = int(time.time())
+    headers = {
+        "Content-Type": "application/json",
+        awalchat.TIMESTAMP_HEADER: str(timestamp),
+        awalchat.SIGNATURE_HEADER: awalchat.sign(secret, timestamp, body),
+    }
+    began = time.monotonic()
+    try:
+        answer = await client.post(url, content=body, headers=headers)
+        answers.statuses[str(answer.status_code)] += 1
+        answers.seconds.append(time.monotonic() - began)
+    except httpx.ConnectError:
+        answers.statuses["refused"] += 1
+    except httpx.TransportError as error:
+        answers.statuses[type(error).__name__] += 1
+
+
+def _report(answers: Answers, url: str) -> None:
+    if set(answers.statuses) == {"refused"}:
+        raise CommandError(f"Nothing answers at {url}: run `ingest up`.", reason="refused")
+    output.table(None, ["answer", "count"], sorted(answers.statuses.items()))
+    if answers.seconds:
+        output.line(
+            f"answered within {answers.quantile(0.5):.1f} ms (median), "
+            f"{answers.quantile(0.95):.1f} ms (95 %), {answers.quantile(1):.1f} ms (all)"
+        )

@@ -1,0 +1,264 @@
+"""`ingest up`: everything on this machine, PostgreSQL and Redis included."""
+
+import os
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import settings
+from ingest.cli.access import CommandError
+from ingest.cli.listening import listen
+from ingest.embedded import postgres, valkey
+from ingest.embedded.folder import DataFolder
+from ingest.embedded.process import Program
+from ingest.embedded.supervisor import Supervisor
+from ingest.settings import DEFAULT_DATA, PREFIX, Settings
+from ingest.store import stats as counts
+from ingest.store.database import Role, create_engine, describe
+from ingest.store.stats import Stats
+
+_COUNT_SHARE = 10
+"""Counting takes at most one part in this of the time: with millions of rows it happens rarely."""
+
+
+def up(
+    data: Annotated[
+        Path | None, typer.Option(help=f"Folder for all that is kept.  [default: {DEFAULT_DATA}]")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="The receiver's port.  [default: 8000]")] = None,
+    receivers: Annotated[int, typer.Option(min=1, help="Receivers on that port.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Workers.")] = 1,
+    relays: Annotated[int, typer.Option(min=1, help="Relays.")] = 1,
+) -> None:
+    """Run everything here until Ctrl-C, for trying and testing. Started again, it goes on."""
+    began = time.monotonic()
+    folder = DataFolder(data or Path(os.environ.get(f"{PREFIX}DATA") or DEFAULT_DATA))
+    folder.hold()
+    folder.withdraw()  # what a run that was killed has left is no setting of this one
+    given = settings.load(data=data, port=port)
+    listener = listen(given.host, given.port)
+    screen = _Screen()
+    supervisor = Supervisor(say=screen.say, lock_fd=folder.lock_fd)
+    supervisor.take_signals()
+    try:
+        run = _start_servers(given, folder, supervisor)
+        _migrate(run.database_url, given.partition_days_ahead)
+        supervisor.start(
+            [run.process("relay", number) for number in range(1, relays + 1)]
+            + [run.process("worker", number) for number in range(1, workers + 1)],
+            [run.receiver(number, listener) for number in range(1, receivers + 1)],
+        )
+        run.publish()
+        _greet(run, screen, time.monotonic() - began)
+        counter = _Counter(create_engine(run.database_url, role=Role.OPERATOR))
+        counter.start()
+        supervisor.watch(lambda: screen.count(counter.newest))
+        screen.say("stopping")
+    finally:
+        folder.withdraw()
+        supervisor.stop()
+    screen.say("stopped")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What this run is made of."""
+
+    settings: Settings
+    folder: DataFolder
+    database_url: str
+    redis_url: str
+    secrets: str
+
+    def publish(self) -> None:
+        """Let commands in this folder find us."""
+        self.folder.publish(
+            {
+                "database_url": self.database_url,
+                "redis_url": self.redis_url,
+                "host": self.settings.host,
+                "port": self.settings.port,
+                "awalchat_secrets": self.secrets,
+            }
+        )
+
+    def process(self, kind: str, number: int) -> Program:
+        """A worker or a relay; ready once its loop has touched its file."""
+        name = f"{kind}-{number}"
+        alive = self.folder.path / f"{name}.alive"
+        alive.unlink(missing_ok=True)
+        return Program(
+            name=name,
+            command=[sys.executable, "-m", "workers", kind],
+            log=self.folder.logs / f"{name}.log",
+            ready=lambda _pid: alive.exists(),
+            env=self._environment(HEARTBEAT_FILE=str(alive)),
+        )
+
+    def receiver(self, number: int, listener: socket.socket) -> Program:
+        """A receiver on the socket that all of them share."""
+        name = f"receiver-{number}"
+        host, port = listener.getsockname()[:2]
+        return Program(
+            name=name,
+            command=[sys.executable, "-m", "ingest", "serve", "--fd", str(listener.fileno())],
+            log=self.folder.logs / f"{name}.log",
+            ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/ready"),
+            env=self._environment(AWALCHAT_SECRETS=self.secrets),
+            pass_fds=(listener.fileno(),),
+        )
+
+    def _environment(self, **more: str) -> dict[str, str]:
+        own = {
+            "DATA": str(self.folder.path),
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "LOG_FORMAT": "json",
+            **more,
+        }
+        return dict(os.environ) | {f"{PREFIX}{name}": value for name, value in own.items()}
+
+
+def _start_servers(given: Settings, folder: DataFolder, supervisor: Supervisor) -> _Run:
+    """Start the servers whose address nobody gave."""
+    sockets = folder.sockets()
+    programs: list[Program] = []
+    if given.database_url is None:
+        programs.append(postgres.program(folder.path, sockets))
+    if given.redis_url is None:
+        programs.append(valkey.program(folder.path, sockets))
+    supervisor.start(programs)
+    secrets = [secret.get_secret_value() for secret in given.awalchat_secrets]
+    return _Run(
+        settings=given,
+        folder=folder,
+        database_url=given.database if given.database_url else postgres.url(sockets),
+        redis_url=given.redis if given.redis_url else valkey.url(sockets),
+        secrets=",".join(secrets or [folder.secret()]),
+    )
+
+
+def _migrate(database_url: str, days_ahead: int) -> None:
+    from ingest.store import migrations, partitions  # Alembic takes a while to import
+
+    engine = create_engine(database_url, role=Role.MIGRATION)
+    try:
+        with engine.connect() as connection:
+            migrations.upgrade(connection)
+        with engine.begin() as connection:
+            partitions.ensure(connection, today=datetime.now(UTC).date(), days_ahead=days_ahead)
+    except SQLAlchemyError as error:
+        raise CommandError(
+            f"The database {describe(database_url)} cannot be migrated: "
+            f"{str(getattr(error, 'orig', error)).splitlines()[0]}",
+            reason="migration_failed",
+        ) from error
+    finally:
+        engine.dispose()
+
+
+def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
+    given = run.settings
+    secret = (
+        f"in {PREFIX}AWALCHAT_SECRETS" if given.awalchat_secrets else f"in {run.folder.secret_file}"
+    )
+    screen.say(f"ready in {seconds:.1f} s")
+    for what, where in {
+        "post to": f"http://{_bracketed(given.host)}:{given.port}/webhooks/awalchat",
+        "secret": secret,
+        "database": run.database_url,
+        "redis": run.redis_url,
+        "logs": str(run.folder.logs),
+        "try": f"{_how()} send --documented, then {_how()} events list (in this folder)",
+    }.items():
+        screen.line(f"  {what:<9} {where}")
+
+
+def _how() -> str:
+    """How a person calls us here: in a clone there is dev.py, and no `ingest` on the path."""
+    return "python3 dev.py" if Path("dev.py").exists() else "ingest"
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own, always http
+            return True
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+class _Screen:
+    """What a person sees: lines, and below them one that changes."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty()
+
+    def say(self, text: str) -> None:
+        """A line about what we do."""
+        self.line(f"ingest: {text}")
+
+    def line(self, text: str) -> None:
+        """A line."""
+        clear = "\r\x1b[K" if self._is_terminal else ""
+        sys.stdout.write(f"{clear}{text}\n")
+        sys.stdout.flush()
+
+    def count(self, text: str | None) -> None:
+        """Replace the line of counts, in a terminal."""
+        if self._is_terminal and text is not None:
+            sys.stdout.write(f"\r\x1b[K{text}")
+            sys.stdout.flush()
+
+
+class _Counter(threading.Thread):
+    """Counts in the background, so that a database that hangs does not keep us from the
+    children."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(name="counter", daemon=True)
+        self._engine = engine
+        self.newest: str | None = None
+
+    def run(self) -> None:
+        """Count for ever."""
+        before: tuple[float, Stats] | None = None
+        while True:
+            began = time.monotonic()
+            try:
+                with self._engine.connect() as connection:
+                    found = counts.read(connection)
+            except SQLAlchemyError:
+                self.newest = "the database does not answer"
+            else:
+                self.newest = _describe(found, began, before)
+                before = (began, found)
+            time.sleep(max(1.0, (time.monotonic() - began) * _COUNT_SHARE))
+
+
+def _describe(found: Stats, now: float, before: tuple[float, Stats] | None) -> str:
+    rate = 0.0
+    if before is not None:
+        accepted = found.deliveries.accepted - before[1].deliveries.accepted
+        rate = accepted / (now - before[0])
+    jobs = found.jobs
+    return (
+        f"accepted {found.deliveries.accepted:,} ({rate:,.0f}/s)"
+        f"  duplicates {found.deliveries.duplicates:,}  events {found.events.total:,}"
+        f"  |  pending {jobs.pending:,}  running {jobs.running:,}  retrying {jobs.retrying:,}"
+        f"  succeeded {jobs.succeeded:,}  dead {jobs.dead:,}"
+    )
