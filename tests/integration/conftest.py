@@ -1,0 +1,136 @@
+"""A worker in this process: the real parts, driven by hand."""
+
+import dataclasses
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Engine
+
+from ingest import settings, sources
+from ingest.dispatch import Dispatcher
+from workers import registry
+from workers.executor import Executor
+from workers.leases import LeaseKeeper
+from workers.recorder import FlightRecorder
+from workers.registry import Declaration, Registry
+from workers.slices import SliceRunner
+from workers.timelimit import Alarm
+from workers.work import Work
+
+
+class Sent(Dispatcher):
+    """A dispatcher that keeps what it is given, in place of Redis."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, list[UUID], list[int]]] = []
+
+    def dispatch(
+        self, queue: str, *, deliveries: Sequence[UUID] = (), jobs: Sequence[int] = ()
+    ) -> None:
+        self.messages.append((queue, list(deliveries), list(jobs)))
+
+    def backlog(self, queue: str) -> int:
+        return 0
+
+
+class Worker:
+    """One worker process's parts."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        database_url: str,
+        folder: Path,
+        declarations: list[Declaration],
+        **given: Any,
+    ) -> None:
+        options = settings.load(
+            database_url=database_url, **({"retry_base_s": 0.001, "retry_cap_s": 0.001} | given)
+        )
+        self.engine = engine
+        self.sent = Sent()
+        self.registry = Registry(declarations, options)
+        self.recorder = FlightRecorder(folder, "test:1")
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        self.alarm = Alarm(grace_s=60)
+        if in_main_thread:
+            self.alarm.install()
+        runner = SliceRunner(
+            engine=engine,
+            sources=sources.configured(options),
+            recorder=self.recorder,
+            time_limit=self.alarm if in_main_thread else _NoLimit(),
+            random=random.uniform,
+        )
+        self.executor = Executor(
+            engine,
+            runner,
+            worker="test:1",
+            lease_s=options.lease_s,
+            keeper=LeaseKeeper(engine, lease_s=options.lease_s),
+            clock=time.monotonic,
+        )
+        self.work = Work(
+            engine,
+            self.registry,
+            self.executor,
+            self.sent,
+            budget_s=options.task_budget_s,
+            hint_ttl_s=options.hint_ttl_s,
+            clock=time.monotonic,
+        )
+
+    def process(self, deliveries: Sequence[UUID] = (), jobs: Sequence[int] = ()) -> None:
+        """What the task does."""
+        self.work.process(deliveries, jobs)
+
+    def process_in_thread(self, deliveries: Sequence[UUID]) -> None:
+        """The same, from a thread."""
+        unlimited = dataclasses.replace(self.executor._slices, time_limit=_NoLimit())
+        self.executor._slices = unlimited
+        self.process(deliveries)
+
+    def close(self) -> None:
+        """End as a process does."""
+        self.alarm.rest()
+        self.recorder.close()
+
+
+class _NoLimit:
+    """The time limit of a worker that runs in a thread, where no signal arrives."""
+
+    def __call__(self, seconds: float) -> Any:
+        return nullcontext()
+
+    def rest(self) -> None: ...
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> list[Declaration]:
+    """What `@processor` declares in this test, and nothing else."""
+    declarations: list[Declaration] = []
+    monkeypatch.setattr(registry, "_declared", declarations)
+    return declarations
+
+
+@pytest.fixture
+def make_worker(
+    engine: Engine, database_url: str, tmp_path: Path, declared: list[Declaration]
+) -> Iterator[Callable[..., Worker]]:
+    """Makes workers with the processors declared so far."""
+    made: list[Worker] = []
+
+    def make(**given: Any) -> Worker:
+        made.append(Worker(engine, database_url, tmp_path, declared, **given))
+        return made[-1]
+
+    yield make
+    for worker in made:
+        worker.close()

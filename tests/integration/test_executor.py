@@ -1,0 +1,555 @@
+"""Effects and success share a transaction; a failure harms no neighbour and is never silent."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from ingest.store import jobs
+from ingest.store.jobs import Held
+from tests.integration.conftest import Worker
+from tests.support.deliver import deliver, order
+from tests.support.rows import execute, one, rows
+from tests.support.waiting import until
+from workers import Discard, Event, Snooze, processor
+
+MakeWorker = Callable[..., Worker]
+
+
+@pytest.fixture(autouse=True)
+def _effects_table(engine: Engine) -> None:
+    execute(engine, "CREATE TABLE effects (order_id bigint, attempt int)")
+    execute(engine, "CREATE TABLE parents (id int PRIMARY KEY)")
+    execute(
+        engine,
+        "CREATE TABLE checked (id int REFERENCES parents DEFERRABLE INITIALLY DEFERRED)",
+    )
+
+
+def effect(event: Event, db: Connection) -> None:
+    db.execute(
+        text("INSERT INTO effects VALUES (:order_id, :attempt)"),
+        {"order_id": event.data["order_id"], "attempt": event.attempt},
+    )
+
+
+def effects(engine: Engine) -> list[int]:
+    return [row["order_id"] for row in rows(engine, "SELECT * FROM effects ORDER BY order_id")]
+
+
+def job_states(engine: Engine) -> dict[int, str]:
+    """State by order id."""
+    found = rows(
+        engine,
+        "SELECT split_part(e.event_id, ':', 2)::int AS number, j.state"
+        " FROM jobs j JOIN events e ON e.id = j.event ORDER BY 1",
+    )
+    return {row["number"]: row["state"] for row in found}
+
+
+def run_due(engine: Engine, worker: Worker) -> None:
+    """Run every waiting job that is due, as the relay has them run."""
+    ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs WHERE due_at IS NOT NULL")]
+    worker.process(jobs=ids)
+
+
+def test_an_event_reaches_its_processor_with_everything_it_needs(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    seen: list[Event] = []
+
+    @processor("order.created", name="p")
+    def look(event: Event, db: Connection) -> None:
+        seen.append(event)
+
+    raw = (
+        b'{"event":"order.created","timestamp":"2024-01-20T11:00:00Z",'
+        b'"data":{"order_id":1,"total":1250.00}}'
+    )
+    (delivery,) = deliver(database_url, [raw])
+    make_worker().process([delivery])
+    (event,) = seen
+    assert event.id == str(delivery)
+    assert (event.source, event.event_id, event.type) == (
+        "awalchat",
+        "order.created:1",
+        "order.created",
+    )
+    assert event.body == raw
+    assert str(event.data["total"]) == "1250.00"
+    assert event.occurred_at is not None
+    assert event.occurred_at.isoformat() == "2024-01-20T11:00:00+00:00"
+    assert event.attempt == 1
+    assert event.idempotency_key == f"{delivery}:p"
+
+
+def test_effects_commit_with_success(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(5)]))
+    assert effects(engine) == [0, 1, 2, 3, 4]
+    assert set(job_states(engine).values()) == {"succeeded"}
+    assert rows(engine, "SELECT * FROM attempts") == []
+
+
+def test_effects_roll_back_with_failure_and_the_neighbours_keep_theirs(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", max_attempts=3)
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.data["order_id"] == 2:
+            raise ValueError("no")
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(5)]))
+    assert effects(engine) == [0, 1, 3, 4]
+    assert job_states(engine) == {
+        0: "succeeded",
+        1: "succeeded",
+        2: "retrying",
+        3: "succeeded",
+        4: "succeeded",
+    }
+    (attempt,) = rows(engine, "SELECT * FROM attempts")
+    assert (attempt["number"], attempt["outcome"], attempt["error_type"]) == (
+        1,
+        "failed",
+        "ValueError",
+    )
+    assert attempt["error_message"] == "no"
+    assert "in work" in attempt["traceback"]
+    assert attempt["worker"] == "test:1"
+
+
+def test_a_processor_that_fails_twice_then_works_takes_effect_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", max_attempts=5)
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.attempt < 3:
+            raise ValueError("not yet")
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [order(1)]))
+    for _ in range(2):
+        time.sleep(0.005)
+        run_due(engine, worker)
+    assert job_states(engine) == {1: "succeeded"}
+    assert rows(engine, "SELECT * FROM effects") == [{"order_id": 1, "attempt": 3}]
+    assert [row["number"] for row in rows(engine, "SELECT * FROM attempts ORDER BY number")] == [
+        1,
+        2,
+    ]
+
+
+def test_one_that_always_fails_is_dead_after_its_attempts(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    calls = 0
+
+    @processor("order.created", max_attempts=3)
+    def work(event: Event, db: Connection) -> None:
+        nonlocal calls
+        calls += 1
+        raise ValueError("never")
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [order(1)]))
+    for _ in range(5):
+        time.sleep(0.005)
+        run_due(engine, worker)
+    assert job_states(engine) == {1: "dead"}
+    assert calls == 3
+    kept = rows(engine, "SELECT number, trigger, outcome FROM attempts ORDER BY number")
+    assert [row["number"] for row in kept] == [1, 2, 3]
+    assert [row["trigger"] for row in kept] == ["delivery", "retry", "retry"]
+
+
+def test_a_retry_is_not_run_before_its_time(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", retry_base_s=1000, retry_cap_s=1000)
+    def work(event: Event, db: Connection) -> None:
+        raise ValueError("no")
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [order(1)]))
+    run_due(engine, worker)
+    assert one(engine, "SELECT attempt FROM jobs") == 1
+
+
+def test_discard_is_dead_at_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        raise Discard("order_id is missing")
+
+    make_worker().process(deliver(database_url, [order(1)]))
+    assert job_states(engine) == {1: "dead"}
+    assert effects(engine) == []
+    (attempt,) = rows(engine, "SELECT * FROM attempts")
+    assert (attempt["outcome"], attempt["error_message"]) == ("discarded", "order_id is missing")
+
+
+def test_snooze_spends_no_attempt(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", max_attempts=1)
+    def work(event: Event, db: Connection) -> None:
+        if event.attempt < 4:
+            raise Snooze(0)
+        effect(event, db)
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [order(1)]))
+    for _ in range(3):
+        run_due(engine, worker)
+    assert job_states(engine) == {1: "succeeded"}
+    assert one(engine, "SELECT failures FROM jobs") == 0
+    assert [row["outcome"] for row in rows(engine, "SELECT outcome FROM attempts")] == [
+        "snoozed"
+    ] * 3
+
+
+def test_when_the_work_is_done_nothing_watches_the_process(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    """The watchdog of the last call once ended workers that had nothing to do."""
+
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        if event.data["order_id"] == 2:
+            raise ValueError
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [order(1), order(2)]))
+    assert worker.alarm._watched_until == 0
+
+
+def test_a_call_that_takes_too_long_fails_alone(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", timeout_s=0.2)
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        while event.data["order_id"] == 1:
+            pass
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(3)]))
+    assert effects(engine) == [0, 2]
+    assert job_states(engine) == {0: "succeeded", 1: "retrying", 2: "succeeded"}
+    assert [row["outcome"] for row in rows(engine, "SELECT outcome FROM attempts")] == ["timed_out"]
+
+
+def test_a_query_that_takes_too_long_fails_alone_although_it_breaks_the_connection(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", timeout_s=0.3)
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.data["order_id"] == 1:
+            db.execute(text("SELECT pg_sleep(60)"))
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(3)]))
+    assert effects(engine) == [0, 2]
+    assert job_states(engine) == {0: "succeeded", 1: "retrying", 2: "succeeded"}
+
+
+def test_a_swallowed_database_error_is_a_failure_with_advice(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.data["order_id"] == 1:
+            with contextlib.suppress(Exception):  # as careless code does
+                db.execute(text("SELECT 1 / 0"))
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(3)]))
+    assert effects(engine) == [0, 2]
+    assert "begin_nested" in one(engine, "SELECT error_message FROM attempts")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda db: db.commit(),
+        lambda db: db.rollback(),
+        lambda db: db.execute(text("COMMIT")),
+        lambda db: db.execute(text("  rollback")),
+        lambda db: db.exec_driver_sql("END"),
+        lambda db: db.connection.driver_connection.commit(),
+    ],
+    ids=["commit", "rollback", "sql commit", "sql rollback", "driver end", "driver commit"],
+)
+def test_a_processor_that_ends_the_transaction_fails_with_advice(
+    end: Callable[[Connection], Any], engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.data["order_id"] == 1:
+            end(db)
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(3)]))
+    assert job_states(engine) == {0: "succeeded", 1: "retrying", 2: "succeeded"}
+    assert "must not commit or roll back" in one(engine, "SELECT error_message FROM attempts")
+    assert one(engine, "SELECT count(*) FROM effects WHERE order_id = 2") == 1
+
+
+def test_its_own_savepoints_are_the_processors_to_use(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        try:
+            with db.begin_nested():
+                db.execute(text("INSERT INTO effects VALUES (99, 0)"))
+                raise ValueError
+        except ValueError:
+            pass
+        db.execute(text("SAVEPOINT mine"))
+        db.execute(text("ROLLBACK TO SAVEPOINT mine"))
+
+    make_worker().process(deliver(database_url, [order(1)]))
+    assert effects(engine) == [1]
+
+
+def test_a_commit_that_is_refused_is_blamed_on_the_one_that_caused_it(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.data["order_id"] == 1:
+            db.execute(text("INSERT INTO checked VALUES (5)"))  # no such parent, known at commit
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(3)]))
+    assert job_states(engine) == {0: "succeeded", 1: "retrying", 2: "succeeded"}
+    assert effects(engine) == [0, 2]
+
+
+def test_a_connection_that_breaks_harms_no_neighbour(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.data["order_id"] == 1:
+            db.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(3)]))
+    assert job_states(engine) == {0: "succeeded", 1: "retrying", 2: "succeeded"}
+    assert effects(engine) == [0, 2]
+
+
+def test_a_list_that_fails_is_halved_until_the_guilty_are_found(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    sizes: list[int] = []
+
+    @processor("order.created", batch=True)
+    def work(events: list[Event], db: Connection) -> None:
+        sizes.append(len(events))
+        for event in events:
+            effect(event, db)
+            if event.data["order_id"] in (3, 17):
+                raise Discard("no")
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(20)]))
+    states = job_states(engine)
+    assert {n for n, state in states.items() if state == "dead"} == {3, 17}
+    assert effects(engine) == [n for n in range(20) if n not in (3, 17)]
+    assert sizes[0] == 20
+    assert len(sizes) < 20
+
+
+def test_a_body_that_was_dropped_makes_its_job_dead_with_a_sentence(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None: ...
+
+    deliveries = deliver(database_url, [order(1), order(2)])
+    execute(engine, "DELETE FROM deliveries WHERE id = :id", id=deliveries[0])
+    make_worker().process(deliveries)
+    assert job_states(engine) == {1: "dead", 2: "succeeded"}
+    assert "dropped" in one(engine, "SELECT error_message FROM attempts")
+
+
+def test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    """Two workers, one job: the first stalls, the second takes over, the first wakes up."""
+    stalled, go_on = threading.Event(), threading.Event()
+
+    @processor("order.created", name="p")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+        if event.attempt == 1:
+            stalled.set()
+            go_on.wait(20)
+
+    deliveries = deliver(database_url, [order(1), order(2)])
+    first, second = make_worker(), None
+    # A worker that stalls renews no lease: take its keeper away.
+    first.executor._keeper.holding = lambda held: _nothing()  # type: ignore[method-assign]
+    thread = threading.Thread(target=first.process_in_thread, args=(deliveries,))
+    thread.start()
+    assert stalled.wait(20)
+    execute(engine, "UPDATE jobs SET lease_until = now() - interval '1 s'")
+    from random import uniform
+
+    from workers import rescue
+    from workers.backoff import Rules
+
+    assert (
+        rescue.after_leases(engine, Rules(base_s=0.001, cap_s=0.001), limit=10, random=uniform) == 2
+    )
+    second = make_worker()
+    run_due(engine, second)
+    assert job_states(engine) == {1: "succeeded", 2: "succeeded"}
+    go_on.set()
+    thread.join()
+    assert rows(engine, "SELECT * FROM effects ORDER BY order_id") == [
+        {"order_id": 1, "attempt": 2},
+        {"order_id": 2, "attempt": 2},
+    ]
+
+
+def _nothing() -> Any:
+    from contextlib import nullcontext
+
+    return nullcontext()
+
+
+def test_finishing_is_fenced_by_the_attempt_number(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None: ...
+
+    worker = make_worker()
+    deliveries = deliver(database_url, [order(1)])
+    with engine.begin() as connection:
+        from ingest.store import events
+
+        admitted = events.admit(
+            connection,
+            deliveries,
+            worker.registry.new_jobs,
+            replay_queue="replay",
+            hint_ttl_s=10,
+        )
+    (job,) = admitted.jobs
+    with engine.begin() as connection:
+        (claimed,) = jobs.claim(connection, [job.id], worker="a", lease_s=60, max_attempts=3)
+    for stale in (Held(id=job.id, attempt=claimed.attempt - 1), Held(id=job.id, attempt=2)):
+        with pytest.raises(Exception, match="taken over"), engine.begin() as connection:
+            jobs.finish(connection, [stale])
+    with engine.begin() as connection:
+        jobs.finish(connection, [Held(id=job.id, attempt=claimed.attempt)])
+    assert job_states(engine) == {1: "succeeded"}
+
+
+def test_many_workers_claiming_the_same_jobs_run_each_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    deliveries = deliver(database_url, [order(n) for n in range(60)])
+    workers = [make_worker() for _ in range(8)]
+    threads = [
+        threading.Thread(target=worker.process_in_thread, args=(deliveries,)) for worker in workers
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    run_due(engine, workers[0])
+    assert effects(engine) == list(range(60))
+    assert rows(engine, "SELECT * FROM attempts") == []
+
+
+def test_a_lease_is_renewed_while_its_processor_works(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", timeout_s=20)
+    def work(event: Event, db: Connection) -> None:
+        before = one(engine, "SELECT lease_until FROM jobs")
+        until(lambda: one(engine, "SELECT lease_until FROM jobs") > before, what="renewed")
+
+    make_worker(lease_s=0.6).process(deliver(database_url, [order(1)]))
+    assert job_states(engine) == {1: "succeeded"}
+
+
+def test_what_takes_too_long_is_handed_back_to_the_queue(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        time.sleep(0.05)
+
+    worker = make_worker(task_budget_s=0.2)
+    worker.process(deliver(database_url, [order(n) for n in range(40)]))
+    states = list(job_states(engine).values())
+    assert 0 < states.count("succeeded") < 40
+    handed_back = [job for _, _, ids in worker.sent.messages for job in ids]
+    assert len(worker.sent.messages) == 2
+    assert len(handed_back) == states.count("pending")
+
+
+def test_a_processor_with_a_queue_of_its_own_is_dispatched_there(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", name="slow", queue="crm")
+    def slow(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [order(1)]))
+    assert job_states(engine) == {1: "pending"}
+    ((queue, _, ids),) = worker.sent.messages
+    assert queue == "crm"
+    worker.process(jobs=ids)
+    assert job_states(engine) == {1: "succeeded"}
+
+
+def test_a_job_of_a_processor_that_nobody_has_waits(
+    engine: Engine, database_url: str, make_worker: MakeWorker, declared: list[Any]
+) -> None:
+    @processor("order.created", name="gone")
+    def gone(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    with_it = make_worker()
+    declared.clear()
+    without_it = make_worker()
+    with engine.begin() as connection:
+        from ingest.store import events
+
+        events.admit(
+            connection,
+            deliver(database_url, [order(1)]),
+            with_it.registry.new_jobs,
+            replay_queue="replay",
+            hint_ttl_s=0,
+        )
+    run_due(engine, without_it)
+    assert job_states(engine) == {1: "pending"}
+    run_due(engine, with_it)
+    assert job_states(engine) == {1: "succeeded"}

@@ -1,0 +1,154 @@
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
+
+from ingest.embedded import postgres
+from ingest.ids import delivery_id
+from ingest.store import migrations, partitions
+from ingest.store.database import Role, create_engine
+from ingest.store.tables import metadata
+from tests.conftest import Servers
+
+
+@pytest.fixture
+def empty(servers: Servers) -> Iterator[str]:
+    """The address of an empty database."""
+    name = f"empty_{uuid4().hex}"
+    servers.execute(f"CREATE DATABASE {name}")
+    yield servers.database_url(name)
+    servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def schema(url: str) -> list[str]:
+    """What pg_dump says a database is, without partitions and Alembic's own table."""
+    dump = subprocess.run(
+        [
+            postgres.find_binaries() / "pg_dump",
+            "--schema-only",
+            "--exclude-table=deliveries_*",
+            "--exclude-table=alembic_version",
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [
+        line for line in dump.splitlines() if not line.startswith(("\\restrict", "\\unrestrict"))
+    ]
+
+
+def test_the_migrated_schema_is_the_one_in_tables(empty: str, database_url: str) -> None:
+    engine = create_engine(empty, role=Role.MIGRATION)
+    with engine.begin() as connection:
+        metadata.create_all(connection)
+    engine.dispose()
+    assert schema(database_url) == schema(empty)
+
+
+def test_there_and_back_again(empty: str) -> None:
+    engine = create_engine(empty, role=Role.MIGRATION)
+    with engine.connect() as connection:
+        migrations.upgrade(connection)
+        once = schema(empty)
+        migrations.downgrade(connection, "base")
+        tables = connection.execute(
+            text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        ).scalar_one()
+        assert tables == 1  # Alembic's
+        connection.rollback()
+        migrations.upgrade(connection)
+    engine.dispose()
+    assert schema(empty) == once
+
+
+def test_two_at_once_wait_for_each_other(empty: str) -> None:
+    command = [sys.executable, "-m", "ingest", "migrate"]
+    environment = dict(os.environ) | {"INGEST_DATABASE_URL": empty}
+    running = [
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    printed = sorted(process.communicate(timeout=60)[0] for process in running)
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert sum("Migrated from None" in each for each in printed) >= 1
+
+
+def test_a_migration_does_not_wait_long_behind_a_lock(database_url: str, engine: Engine) -> None:
+    migrator = create_engine(database_url, role=Role.MIGRATION)
+    with engine.connect() as busy, migrator.connect() as connection:
+        busy.execute(text("SELECT count(*) FROM jobs"))
+        with pytest.raises(OperationalError, match="lock timeout"):
+            connection.execute(text("ALTER TABLE jobs ADD COLUMN later text"))
+    migrator.dispose()
+
+
+def store(connection: Connection, moment: datetime) -> None:
+    connection.execute(
+        text(
+            "INSERT INTO deliveries (id, source, received_at, key_id, headers, body)"
+            " VALUES (:id, 'awalchat', :at, 'k', '[]', '{}')"
+        ),
+        {"id": delivery_id(int(moment.timestamp() * 1000), uuid4().bytes[:10]), "at": moment},
+    )
+
+
+def homes(connection: Connection) -> list[str]:
+    """Which partition each delivery lies in, oldest first."""
+    return list(
+        connection.execute(
+            text("SELECT tableoid::regclass::text FROM deliveries ORDER BY id")
+        ).scalars()
+    )
+
+
+def noon(day: date) -> datetime:
+    return datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+
+
+def test_a_delivery_lies_in_the_partition_of_its_day(engine: Engine) -> None:
+    today = datetime.now(UTC).date()
+    with engine.begin() as connection:
+        store(connection, noon(today))
+        store(connection, noon(today + timedelta(days=1)))
+        tomorrow = today + timedelta(days=1)
+        assert homes(connection) == [
+            f"deliveries_{today:%Y_%m_%d}",
+            f"deliveries_{tomorrow:%Y_%m_%d}",
+        ]
+
+
+def test_a_day_begins_and_ends_at_midnight_utc(engine: Engine) -> None:
+    today = datetime.now(UTC).date()
+    midnight = noon(today) + timedelta(hours=12)
+    with engine.begin() as connection:
+        store(connection, midnight - timedelta(milliseconds=1))
+        store(connection, midnight)
+        assert homes(connection)[0] != homes(connection)[1]
+
+
+def test_making_partitions_again_makes_only_what_is_missing(engine: Engine) -> None:
+    today = datetime.now(UTC).date()
+    with engine.begin() as connection:
+        assert partitions.ensure(connection, today=today, days_ahead=2) == []
+        made = partitions.ensure(connection, today=today, days_ahead=4)
+        assert made == [today + timedelta(days=3), today + timedelta(days=4)]
+        assert partitions.days(connection)[-1] == made[-1]
+
+
+def test_without_a_partition_nothing_is_lost_and_the_day_is_set_right_later(engine: Engine) -> None:
+    far = datetime.now(UTC).date() + timedelta(days=400)
+    with engine.begin() as connection:
+        store(connection, noon(far))
+        store(connection, noon(far + timedelta(days=1)))
+        assert homes(connection) == ["deliveries_default", "deliveries_default"]
+    with engine.begin() as connection:
+        partitions.ensure(connection, today=far, days_ahead=0)
+        assert homes(connection) == [f"deliveries_{far:%Y_%m_%d}", "deliveries_default"]

@@ -1,0 +1,382 @@
+"""The rows depend on the set of events only: not on order, repeats, batches or replays."""
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Connection, Engine, text
+
+from ingest.sources.awalchat import AwalChat
+from tests.integration.conftest import Worker
+from tests.support.deliver import body, deliver
+from tests.support.reference import Model, read_model
+from tests.support.rows import one, rows
+from workers import Discard, Event
+from workers.processors.contacts import keep_contacts
+from workers.processors.conversations import keep_conversations
+from workers.processors.messages import keep_messages
+from workers.processors.orders import keep_orders
+
+KEEPERS: dict[str, Callable[[Sequence[Event], Connection], None]] = {
+    "message": keep_messages,
+    "conversation": keep_conversations,
+    "order": keep_orders,
+    "contact": keep_contacts,
+}
+KEYS = {
+    "messages": "message_id",
+    "conversations": "conversation_id",
+    "orders": "order_id",
+    "contacts": "contact_id",
+}
+source = AwalChat([], tolerance_s=300)
+
+
+def event(raw: bytes) -> Event:
+    """An event as a worker hands it to a processor."""
+    envelope = source.open(raw)
+    return Event(
+        id="-",
+        source="awalchat",
+        event_id=source.name(envelope).event_id,
+        type=envelope.type,
+        occurred_at=envelope.occurred_at,
+        received_at=datetime.now(UTC),
+        data=envelope.data,
+        body=raw,
+        attempt=1,
+        idempotency_key="-",
+    )
+
+
+def apply(db: Connection, bodies: Sequence[bytes]) -> None:
+    """One batch, each event to its family's processor."""
+    events = [event(raw) for raw in bodies]
+    for family, keep in KEEPERS.items():
+        mine = [each for each in events if each.type.startswith(f"{family}.")]
+        if mine:
+            keep(mine, db)
+
+
+def tables(db: Connection) -> Model:
+    """What is in the tables, in the reference's form."""
+    found: Model = {}
+    for table, key in KEYS.items():
+        found[table] = {
+            row[key]: {
+                name: value
+                for name, value in row.items()
+                if name not in (key, "versions", "status_at")
+                and not name.endswith("event_id")
+                and name != "last_event_at"
+            }
+            for row in db.execute(text(f"SELECT * FROM {table}")).mappings()
+        }
+    found["order_status_changes"] = {
+        (row["order_id"], row["event_id"]): {
+            name: row[name] for name in ("old_status", "new_status", "updated_at")
+        }
+        for row in db.execute(text("SELECT * FROM order_status_changes")).mappings()
+    }
+    return found
+
+
+def by_id(bodies: Sequence[bytes]) -> dict[str, bytes]:
+    """The set of events: of bodies under one id, the first."""
+    found: dict[str, bytes] = {}
+    for raw in bodies:
+        found.setdefault(event(raw).event_id, raw)
+    return found
+
+
+ids = st.integers(1, 3)
+stamps = st.sampled_from(
+    [
+        "2024-01-20T10:00:00Z",
+        "2024-01-20T10:00:01Z",
+        "2024-01-20T13:00:01+03:00",
+        "2024-02-01T00:00:00Z",
+    ]
+)
+maybe_stamp = st.none() | stamps | st.just("yesterday")
+texts = st.sampled_from(["a", "ب", "", "🌹"])
+
+
+def make(event_type: str, **fields: Any) -> Any:
+    return st.fixed_dictionaries(
+        {
+            "event": st.just(event_type),
+            "timestamp": stamps,
+            "data": st.fixed_dictionaries(
+                {name: each for name, each in fields.items() if not name.startswith("maybe_")},
+                optional={
+                    name.removeprefix("maybe_"): each
+                    for name, each in fields.items()
+                    if name.startswith("maybe_")
+                },
+            ),
+        }
+    )
+
+
+message_ids = ids.map(lambda number: f"wamid.{number}")
+happenings = st.one_of(
+    make(
+        "message.received",
+        message_id=message_ids,
+        maybe_conversation_id=ids | st.none(),
+        maybe_from=texts,
+        maybe_to=texts,
+        maybe_type=texts,
+        maybe_body=texts | st.none(),
+        maybe_timestamp=maybe_stamp,
+    ),
+    make(
+        "message.status.updated",
+        message_id=message_ids,
+        status=st.sampled_from(["sent", "delivered", "read", "failed", "played", "deleted"]),
+        maybe_timestamp=maybe_stamp,
+    ),
+    make(
+        "conversation.created",
+        conversation_id=ids,
+        maybe_contact_id=ids,
+        maybe_phone_number=texts,
+        maybe_created_at=maybe_stamp,
+    ),
+    make("conversation.updated", conversation_id=ids, status=texts, maybe_updated_at=maybe_stamp),
+    make(
+        "order.created",
+        order_id=ids,
+        maybe_status=st.just("pending"),
+        maybe_conversation_id=ids,
+        maybe_total=st.sampled_from([Decimal("1250.00"), 7, Decimal("0.10")]),
+        maybe_currency=st.just("SAR"),
+        maybe_created_at=maybe_stamp,
+    ),
+    make(
+        "order.status.updated",
+        order_id=ids,
+        new_status=st.sampled_from(["accepted", "shipped", "delivered"]),
+        maybe_old_status=st.sampled_from(["pending", "accepted"]),
+        maybe_updated_at=maybe_stamp,
+    ),
+    make(
+        "contact.created",
+        id=ids,
+        maybe_name=texts,
+        maybe_phone=texts,
+        maybe_email=texts | st.none(),
+        maybe_is_favorite=st.booleans(),
+        maybe_created_at=maybe_stamp,
+    ),
+    make(
+        "contact.updated",
+        contact_id=ids,
+        maybe_name=texts | st.none(),
+        maybe_avatar=texts,
+        maybe_contact_group_id=ids,
+        maybe_updated_at=maybe_stamp,
+    ),
+)
+
+
+def spell(happening: dict[str, Any]) -> bytes:
+    return json.dumps(happening, default=lambda value: Number(value)).encode()
+
+
+class Number(float):
+    """Spells a decimal with its own digits."""
+
+    def __new__(cls, value: Decimal) -> "Number":
+        made = super().__new__(cls, value)
+        made.digits = str(value)
+        return made
+
+    digits: str
+
+    def __repr__(self) -> str:
+        return self.digits
+
+
+@settings(
+    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(happened=st.lists(happenings, max_size=14), arrival=st.randoms(use_true_random=False))
+def test_any_order_any_repeats_and_any_batches_give_the_reference_rows(
+    shared_engine: Engine, happened: list[dict[str, Any]], arrival: random.Random
+) -> None:
+    bodies = list(by_id([spell(each) for each in happened]).values())
+    expected = read_model(by_id(bodies))
+    arriving = bodies + arrival.choices(bodies, k=len(bodies) // 2) if bodies else []
+    arrival.shuffle(arriving)
+    with shared_engine.connect() as db:
+        while arriving:
+            size = arrival.randint(1, 6)
+            batch, arriving = arriving[:size], arriving[size:]
+            apply(db, batch)
+        assert tables(db) == expected
+        db.rollback()
+
+
+def test_last_event_is_the_newest_whatever_came_last(shared_engine: Engine) -> None:
+    created = body("order.created", {"order_id": 1, "created_at": "2024-01-20T11:00:00Z"})
+    shipped = body(
+        "order.status.updated",
+        {"order_id": 1, "new_status": "shipped", "updated_at": "2024-01-20T12:00:00Z"},
+    )
+    accepted = body(
+        "order.status.updated",
+        {"order_id": 1, "new_status": "accepted", "updated_at": "2024-01-20T11:30:00Z"},
+    )
+    with shared_engine.connect() as db:
+        for raw in (shipped, created, accepted):
+            apply(db, [raw])
+        row = db.execute(text("SELECT * FROM orders")).mappings().one()
+    assert row["status"] == "shipped"
+    assert row["last_event_at"] == datetime(2024, 1, 20, 12, tzinfo=UTC)
+    assert row["last_event_id"] == event(shipped).event_id
+
+
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        (body("message.received", {}), "message_id is missing"),
+        (body("message.received", {"message_id": 7}), "message_id is not a string"),
+        (body("message.received", {"message_id": "x" * 501}), "message_id is out of range"),
+        (body("message.received", {"message_id": "a\x00"}), "message_id is out of range"),
+        (
+            body("message.received", {"message_id": "a", "conversation_id": 2**63}),
+            "conversation_id is out of range",
+        ),
+        (
+            body("message.status.updated", {"message_id": "a", "status": 7}),
+            "status is not a string",
+        ),
+        (body("message.status.updated", {"message_id": "a"}), "status is missing"),
+        (body("conversation.created", {"conversation_id": None}), "conversation_id is missing"),
+        (
+            body("conversation.updated", {"conversation_id": 1, "status": ["x"]}),
+            "status is not a string",
+        ),
+        (body("order.created", {"order_id": 2**64}), "order_id is out of range"),
+        (body("order.created", {"order_id": "9" * 400}), "order_id is out of range"),
+        (body("order.created", {"order_id": 1.5}), "order_id is not a whole number"),
+        (body("order.created", {"order_id": True}), "order_id is not a whole number"),
+        (body("order.created", {"order_id": 1, "total": 1e300}), "total is out of range"),
+        (b'{"event":"order.created","data":{"order_id":1,"total":1e-99}}', "total is out of range"),
+        (body("order.created", {"order_id": 1, "status": {}}), "status is not a string"),
+        (body("order.status.updated", {"order_id": 1}), "new_status is missing"),
+        (body("contact.created", {"name": "x"}), "contact_id or id is missing"),
+    ],
+)
+def test_a_payload_that_cannot_be_used_is_discarded_with_a_sentence_that_names_the_field(
+    shared_engine: Engine, raw: bytes, sentence: str
+) -> None:
+    with shared_engine.connect() as db, pytest.raises(Discard) as caught:
+        apply(db, [raw])
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize("odd", [None, 7, "yesterday", "", [], {}, "2024-13-45", "9999999999"])
+def test_an_unreadable_time_or_optional_field_is_null(shared_engine: Engine, odd: Any) -> None:
+    with shared_engine.connect() as db:
+        apply(
+            db,
+            [
+                body("order.created", {"order_id": 1, "created_at": odd, "currency": []}),
+                body("message.received", {"message_id": "a", "timestamp": odd, "body": 9}),
+                body("contact.updated", {"id": 1, "updated_at": odd, "is_favorite": "yes"}),
+            ],
+        )
+        for table, columns in {
+            "orders": ("created_at", "currency"),
+            "messages": ("timestamp", "body"),
+            "contacts": ("updated_at", "is_favorite"),
+        }.items():
+            row = db.execute(text(f"SELECT * FROM {table}")).mappings().one()
+            assert [row[column] for column in columns] == [None, None]
+
+
+def test_money_keeps_its_digits(shared_engine: Engine) -> None:
+    totals = {1: "99999999999999.99", 2: "1250.00", 3: "0.000000000001", 4: "-12"}
+    with shared_engine.connect() as db:
+        for order_id, total in totals.items():
+            raw = f'{{"event":"order.created","data":{{"order_id":{order_id},"total":{total}}}}}'
+            apply(db, [raw.encode()])
+        found = db.execute(text("SELECT order_id, total::text FROM orders")).all()
+    assert dict(found) == totals
+
+
+def test_text_that_postgres_refuses_is_kept_as_near_as_it_can_be(shared_engine: Engine) -> None:
+    with shared_engine.connect() as db:
+        apply(db, [body("message.received", {"message_id": "a", "body": "a\x00b\ud800c"})])
+        assert db.execute(text("SELECT body FROM messages")).scalar_one() == "a�b�c"
+
+
+def test_every_event_of_a_batch_is_worked_on_when_one_is_unusable(
+    engine: Engine, database_url: str, make_worker: Callable[..., Worker], declared: list[Any]
+) -> None:
+    from workers import registry
+
+    declared.extend(each for each in _built_in() if each not in registry._declared)
+    bodies = [body("order.created", {"order_id": n if n != 13 else "x"}) for n in range(30)]
+    make_worker().process(deliver(database_url, bodies))
+    assert one(engine, "SELECT count(*) FROM orders") == 29
+    (dead,) = rows(
+        engine,
+        "SELECT j.state, a.error_message FROM jobs j JOIN attempts a ON a.job = j.id",
+    )
+    assert dead == {"state": "dead", "error_message": "order_id is not a whole number"}
+
+
+def _built_in() -> list[Any]:
+    from workers.registry import Declaration
+
+    families = {
+        "messages": (keep_messages, ("message.received", "message.status.updated")),
+        "orders": (keep_orders, ("order.created", "order.status.updated")),
+    }
+    return [
+        Declaration(
+            function=function,
+            types=types,
+            name=name,
+            batch=True,
+            queue="events",
+            max_attempts=None,
+            timeout_s=None,
+            retry_base_s=None,
+            retry_cap_s=None,
+        )
+        for name, (function, types) in families.items()
+    ]
+
+
+def test_two_workers_merging_the_same_rows_do_not_deadlock(engine: Engine) -> None:
+    import threading
+
+    failures: list[BaseException] = []
+
+    def merge(seed: int) -> None:
+        shuffled = [body("order.created", {"order_id": n, "total": seed}) for n in range(200)]
+        random.Random(seed).shuffle(shuffled)
+        try:
+            for _ in range(5):
+                with engine.begin() as db:
+                    apply(db, shuffled)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=merge, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []

@@ -1,0 +1,340 @@
+"""200 means kept: append returns after the commit, or raises."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from sqlalchemy import Engine
+
+from ingest.errors import StorageUnavailable
+from ingest.ids import delivery_id
+from ingest.sources.source import EventName
+from ingest.store.deliveries import Delivery
+from ingest.writer import DeliveryWriter, Limits
+from tests.conftest import Servers
+from tests.support.rows import execute, one, rows
+
+Make = Callable[..., Any]
+
+
+def delivery(number: int = 1, *, body: bytes = b"{}", **more: Any) -> Delivery:
+    fields: dict[str, Any] = {
+        "id": delivery_id(int(datetime.now(UTC).timestamp() * 1000), os.urandom(10)),
+        "source": "awalchat",
+        "received_at": datetime.now(UTC),
+        "key_id": "k",
+        "headers": "[]",
+        "body": body,
+        "name": EventName(event_id=f"x:{number}", type="x", fingerprint=b"f" * 32),
+        "rejected": None,
+    }
+    return Delivery(**(fields | more))
+
+
+@asynccontextmanager
+async def writing(
+    url: str, committed: list[UUID] | None = None, **limits: Any
+) -> AsyncIterator[DeliveryWriter]:
+    defaults: dict[str, Any] = {
+        "flush_rows": 100,
+        "flush_bytes": 1_000_000,
+        "flush_timeout_s": 5,
+        "backlog_rows": 1_000,
+        "backlog_bytes": 10_000_000,
+        "hint_grace_s": 2,
+    }
+    sink = committed if committed is not None else []
+
+    def on_commit(ids: Sequence[UUID]) -> None:
+        sink.extend(ids)
+
+    writer = DeliveryWriter(url, Limits(**(defaults | limits)), on_commit=on_commit)
+    await writer.start()
+    try:
+        yield writer
+    finally:
+        await writer.close()
+
+
+def stored(engine: Engine) -> int:
+    count: int = one(engine, "SELECT count(*) FROM deliveries")
+    return count
+
+
+def test_what_append_returns_from_is_committed_and_hinted(
+    database_url: str, engine: Engine
+) -> None:
+    async def scenario() -> None:
+        committed: list[UUID] = []
+        async with writing(database_url, committed) as writer:
+            first = delivery(body=b'{"a": "\xff\x00"}', headers='[["a", "b"]]')
+            await writer.append(first)
+            (row,) = rows(engine, "SELECT * FROM deliveries")
+            assert row["id"] == first.id
+            assert bytes(row["body"]) == first.body
+            assert row["headers"] == [["a", "b"]]
+            assert row["rejected"] is None
+            (waiting,) = rows(engine, "SELECT * FROM unadmitted")
+            assert (waiting["event_id"], waiting["queue"]) == ("x:1", "events")
+            assert committed == [first.id]
+
+    asyncio.run(scenario())
+
+
+def test_a_rejected_delivery_is_kept_and_neither_admitted_nor_hinted(
+    database_url: str, engine: Engine
+) -> None:
+    async def scenario() -> None:
+        committed: list[UUID] = []
+        async with writing(database_url, committed) as writer:
+            await asyncio.gather(
+                writer.append(delivery(name=None, rejected="body_not_json")),
+                writer.append(delivery()),
+            )
+        assert len(committed) == 1
+
+    asyncio.run(scenario())
+    assert stored(engine) == 2
+    assert one(engine, "SELECT count(*) FROM unadmitted") == 1
+
+
+def test_what_arrives_during_a_flush_makes_the_next_one(database_url: str, engine: Engine) -> None:
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            await asyncio.gather(*(writer.append(delivery(n)) for n in range(500)))
+
+    asyncio.run(scenario())
+    assert stored(engine) == 500
+    commits = one(engine, "SELECT count(DISTINCT xmin::text) FROM deliveries")
+    assert commits <= 6  # 100 rows a flush, and the first may go alone
+
+
+def test_a_flush_is_bounded_in_bytes(database_url: str, engine: Engine) -> None:
+    async def scenario() -> None:
+        async with writing(database_url, flush_bytes=10_000) as writer:
+            await asyncio.gather(
+                *(writer.append(delivery(n, body=b"x" * 6_000)) for n in range(10)),
+                writer.append(delivery(99, body=b"x" * 50_000)),
+            )
+
+    asyncio.run(scenario())
+    assert stored(engine) == 11
+    assert one(engine, "SELECT count(DISTINCT xmin::text) FROM deliveries") == 11
+
+
+def test_a_full_backlog_refuses_at_once_and_recovers(database_url: str, engine: Engine) -> None:
+    async def scenario() -> None:
+        async with writing(database_url, backlog_rows=10) as writer:
+            answers = await asyncio.gather(
+                *(writer.append(delivery(n)) for n in range(50)), return_exceptions=True
+            )
+            refused = [each for each in answers if isinstance(each, StorageUnavailable)]
+            assert {each.reason for each in refused} == {"backlog_full"}
+            assert len(refused) == 40
+            await writer.append(delivery(99))
+
+    asyncio.run(scenario())
+    assert stored(engine) == 11
+
+
+def test_the_backlog_is_bounded_in_bytes(database_url: str) -> None:
+    async def scenario() -> None:
+        async with writing(database_url, backlog_bytes=20_000) as writer:
+            answers = await asyncio.gather(
+                *(writer.append(delivery(n, body=b"x" * 9_000)) for n in range(5)),
+                return_exceptions=True,
+            )
+            assert [isinstance(each, StorageUnavailable) for each in answers] == [
+                False,
+                False,
+                True,
+                True,
+                True,
+            ]
+
+    asyncio.run(scenario())
+
+
+def test_close_commits_what_waits_and_refuses_what_comes(database_url: str, engine: Engine) -> None:
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            waiting = [asyncio.create_task(writer.append(delivery(n))) for n in range(50)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        with pytest.raises(StorageUnavailable) as caught:
+            await writer.append(delivery())
+        assert caught.value.reason == "shutting_down"
+
+    asyncio.run(scenario())
+    assert stored(engine) == 50
+
+
+def test_without_a_database_every_append_is_refused_at_once() -> None:
+    async def scenario() -> None:
+        async with writing("postgresql://nobody@127.0.0.1:1/none") as writer:
+            for _ in range(3):
+                with pytest.raises(StorageUnavailable) as caught:
+                    await asyncio.wait_for(writer.append(delivery()), 1)
+                assert caught.value.reason == "database_unreachable"
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_that_breaks_in_between_costs_no_request(
+    database_url: str, engine: Engine
+) -> None:
+    """The commit is in doubt, so the same rows are sent once more; no row is there twice."""
+
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            await writer.append(delivery(1))
+            execute(
+                engine,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            await asyncio.gather(*(writer.append(delivery(n)) for n in range(2, 20)))
+
+    asyncio.run(scenario())
+    assert stored(engine) == 19
+
+
+def test_rows_that_are_sent_again_change_nothing(database_url: str, engine: Engine) -> None:
+    async def scenario() -> None:
+        one_delivery = delivery()
+        async with writing(database_url) as writer:
+            await writer.append(one_delivery)
+            await writer.append(one_delivery)
+
+    asyncio.run(scenario())
+    assert stored(engine) == 1
+    assert one(engine, "SELECT count(*) FROM unadmitted") == 1
+
+
+def backend(engine: Engine) -> int:
+    """The process of the writer's connection."""
+    pid: int = one(
+        engine,
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND query NOT LIKE 'SELECT pid%'"
+        " ORDER BY backend_start DESC LIMIT 1",
+    )
+    return pid
+
+
+def test_a_database_that_hangs_is_given_up_and_the_next_request_gets_through(
+    database_url: str, engine: Engine
+) -> None:
+    async def scenario() -> None:
+        async with writing(database_url, flush_timeout_s=0.5) as writer:
+            await writer.append(delivery(1))
+            frozen = backend(engine)
+            os.kill(frozen, signal.SIGSTOP)
+            try:
+                with pytest.raises(StorageUnavailable) as caught:
+                    await asyncio.wait_for(writer.append(delivery(2)), 3)
+                assert caught.value.reason == "flush_timeout"
+                await asyncio.wait_for(writer.append(delivery(3)), 3)
+            finally:
+                os.kill(frozen, signal.SIGCONT)
+
+    asyncio.run(scenario())
+    assert stored(engine) >= 2
+
+
+def test_a_row_that_the_database_refuses_fails_alone(database_url: str, engine: Engine) -> None:
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            bad = delivery(2, headers="not json")
+            answers = await asyncio.gather(
+                *(writer.append(each) for each in (delivery(1), bad, delivery(3))),
+                return_exceptions=True,
+            )
+            assert answers[0] is None
+            assert answers[2] is None
+            assert isinstance(answers[1], StorageUnavailable)
+            await writer.append(delivery(4))
+
+    asyncio.run(scenario())
+    assert stored(engine) == 3
+
+
+def test_a_table_that_is_missing_is_our_fault_and_passes(database_url: str, engine: Engine) -> None:
+    execute(engine, "ALTER TABLE unadmitted RENAME TO elsewhere")
+
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            with pytest.raises(StorageUnavailable) as caught:
+                await writer.append(delivery(1))
+            assert caught.value.reason == "sqlstate_42P01"
+            execute(engine, "ALTER TABLE elsewhere RENAME TO unadmitted")
+            await _eventually(writer)
+
+    asyncio.run(scenario())
+
+
+async def _eventually(writer: DeliveryWriter) -> None:
+    for _ in range(100):
+        try:
+            await writer.append(delivery(2))
+            return
+        except StorageUnavailable:
+            await asyncio.sleep(0.05)
+    raise AssertionError("never recovered")
+
+
+def test_a_database_that_does_not_write_to_disk_is_refused(
+    servers: Servers, database_url: str
+) -> None:
+    with psycopg.connect(servers.database_url("postgres"), autocommit=True) as admin:
+        admin.execute("ALTER SYSTEM SET fsync = off")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+
+            async def scenario() -> None:
+                async with writing(database_url) as writer:
+                    with pytest.raises(StorageUnavailable) as caught:
+                        await writer.append(delivery())
+                    assert caught.value.reason == "fsync_off"
+
+            asyncio.run(scenario())
+        finally:
+            admin.execute("ALTER SYSTEM RESET fsync")
+            admin.execute("SELECT pg_reload_conf()")
+
+
+def test_a_request_that_is_cancelled_does_not_disturb_the_others(
+    database_url: str, engine: Engine
+) -> None:
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            tasks = [asyncio.create_task(writer.append(delivery(n))) for n in range(20)]
+            await asyncio.sleep(0)
+            tasks[3].cancel()
+            answers = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [each for each in answers if each is not None] == [answers[3]]
+
+    asyncio.run(scenario())
+    assert stored(engine) == 20
+
+
+def test_commits_wait_for_the_disk(database_url: str, engine: Engine) -> None:
+    """Whatever the database's default is."""
+    name = one(engine, "SELECT current_database()")
+    execute(engine, f"ALTER DATABASE {name} SET synchronous_commit = off")
+
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            await writer.append(delivery())
+            assert writer._connection is not None
+            cursor = await writer._connection.execute("SHOW synchronous_commit")
+            assert await cursor.fetchone() == ("on",)
+
+    asyncio.run(scenario())

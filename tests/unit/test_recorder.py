@@ -1,0 +1,80 @@
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ingest.store.jobs import Held
+from workers.recorder import FlightRecorder, Wreck, folder_for, wrecks
+
+JOB = Held(id=11, attempt=4)
+
+
+def in_a_child(folder: Path, work: Callable[[FlightRecorder], None]) -> None:
+    """Run `work` in a forked process, and wait for its end."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work(FlightRecorder(folder, "host:1:abc"))
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+def found(folder: Path) -> list[Wreck]:
+    with wrecks(folder) as each:
+        return each
+
+
+@pytest.mark.parametrize("end", [lambda: os._exit(1), lambda: os.kill(os.getpid(), signal.SIGKILL)])
+def test_a_dead_process_has_left_what_it_was_running(
+    tmp_path: Path, end: Callable[[], None]
+) -> None:
+    def work(recorder: FlightRecorder) -> None:
+        recorder.run(Held(id=10, attempt=1))
+        recorder.run(JOB)
+        end()
+
+    in_a_child(tmp_path, work)
+    (wreck,) = found(tmp_path)
+    assert (wreck.worker, wreck.running) == ("host:1:abc", JOB)
+    wreck.clear()
+    assert found(tmp_path) == []
+
+
+def test_between_jobs_nothing_runs(tmp_path: Path) -> None:
+    def work(recorder: FlightRecorder) -> None:
+        recorder.run(JOB)
+        recorder.rest()
+        os._exit(1)
+
+    in_a_child(tmp_path, work)
+    (wreck,) = found(tmp_path)
+    assert wreck.running is None
+
+
+def test_a_live_process_is_no_wreck(tmp_path: Path) -> None:
+    recorder = FlightRecorder(tmp_path, "host:1:abc")
+    recorder.run(JOB)
+    assert found(tmp_path) == []
+    recorder.close()
+
+
+def test_an_orderly_end_leaves_nothing(tmp_path: Path) -> None:
+    FlightRecorder(tmp_path, "host:1:abc").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wreck_is_seen_by_one_at_a_time(tmp_path: Path) -> None:
+    in_a_child(tmp_path, lambda _recorder: os._exit(1))
+    with wrecks(tmp_path) as first, wrecks(tmp_path) as second:
+        assert len(first) == 1
+        assert second == []
+
+
+def test_two_databases_do_not_share_a_folder(tmp_path: Path) -> None:
+    one = folder_for("postgresql://a/one", tmp_path)
+    assert one == folder_for("postgresql://a/one", tmp_path)
+    assert one != folder_for("postgresql://a/two", tmp_path)
+    assert one.stat().st_mode & 0o077 == 0

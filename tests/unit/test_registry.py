@@ -1,0 +1,121 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest import settings
+from ingest.errors import SettingsError
+from workers import processor, registry
+from workers.registry import Declaration, Registry
+
+
+@pytest.fixture(autouse=True)
+def _only_what_the_test_declares(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_declared", [])
+
+
+def declared() -> list[Declaration]:
+    return registry._declared
+
+
+def test_a_declaration_takes_its_defaults_from_the_settings() -> None:
+    @processor("order.created")
+    def notify(event: Any, db: Any) -> None: ...
+
+    (found,) = Registry(declared(), settings.load(max_attempts=3, timeout_s=7, retry_cap_s=99))
+    assert found.types == ("order.created",)
+    assert found.name.endswith("notify")
+    assert (found.max_attempts, found.timeout_s, found.rules.cap_s) == (3, 7, 99)
+    assert found.queue == "events"
+    assert not found.batch
+
+
+def test_what_is_given_wins_over_the_settings() -> None:
+    @processor("a", "b", name="n", batch=True, queue="crm", max_attempts=1, timeout_s=0.5)
+    def many(events: Any, db: Any) -> None: ...
+
+    (found,) = Registry(declared(), settings.load())
+    assert (found.name, found.types, found.batch) == ("n", ("a", "b"), True)
+    assert (found.queue, found.max_attempts, found.timeout_s) == ("crm", 1, 0.5)
+
+
+def test_a_type_may_have_several_processors() -> None:
+    @processor("a", name="one", queue="slow")
+    def one(event: Any, db: Any) -> None: ...
+
+    @processor("a", name="two")
+    def two(event: Any, db: Any) -> None: ...
+
+    found = Registry(declared(), settings.load())
+    assert [(each.type, each.processor) for each in found.new_jobs] == [("a", "one"), ("a", "two")]
+    assert found.queues == ("events", "replay", "slow")
+
+
+def test_two_processors_of_one_name_are_refused() -> None:
+    @processor("a", name="same")
+    def one(event: Any, db: Any) -> None: ...
+
+    @processor("b", name="same")
+    def two(event: Any, db: Any) -> None: ...
+
+    with pytest.raises(SettingsError, match="same"):
+        Registry(declared(), settings.load())
+
+
+async def asynchronous(event: Any, db: Any) -> None: ...
+
+
+def lonely(event: Any) -> None: ...
+
+
+def crowded(event: Any, db: Any, more: Any) -> None: ...
+
+
+@pytest.mark.parametrize("function", [asynchronous, lonely, crowded])
+def test_a_function_that_cannot_be_called_so_is_refused_where_it_is_declared(
+    function: Any,
+) -> None:
+    with pytest.raises(TypeError, match=function.__name__):
+        processor("a")(function)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_attempts": 0},
+        {"max_attempts": 1_001},
+        {"timeout_s": 0},
+        {"retry_base_s": -1},
+        {"queue": "replay"},
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(arguments))[:5]):
+        processor("a", **arguments)
+
+
+def test_a_processor_without_a_type_is_refused() -> None:
+    with pytest.raises(TypeError, match="types"):
+        processor()
+    with pytest.raises(TypeError, match="types"):
+        processor(lonely)  # type: ignore[arg-type]
+
+
+def test_a_module_that_cannot_be_imported_stops_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_processors.py").write_text("import nothing_of_that_name")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"broken_processors.*nothing_of_that_name"):
+        registry.load(settings.load(processors=("broken_processors",), read_model=False))
+
+
+def test_a_module_in_the_working_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_processors.py").write_text(
+        "from workers import processor\n@processor('order.created')\ndef notify(event, db): pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    found = registry.load(settings.load(processors=("my_processors",), read_model=False))
+    assert [each.name for each in found] == ["my_processors.notify"]

@@ -1,0 +1,128 @@
+import json
+import time
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest import strict_json
+
+storable = st.characters(exclude_categories=["Cs"])
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(storable),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(storable), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+
+
+@given(json_values)
+def test_it_reads_what_the_standard_library_writes(value: Any) -> None:
+    assert strict_json.loads(json.dumps(value).encode()) == value
+    assert strict_json.loads(json.dumps(value, ensure_ascii=False).encode()) == value
+
+
+@given(st.dictionaries(st.text(storable), json_values, max_size=6))
+def test_the_canonical_spelling_ignores_order_white_space_and_escapes(
+    value: dict[str, Any],
+) -> None:
+    shuffled = dict(reversed(value.items()))
+    pretty = json.dumps(shuffled, indent=3).encode()
+    assert strict_json.canonical(strict_json.loads(pretty)) == strict_json.canonical(value)
+
+
+def test_numbers_keep_their_digits() -> None:
+    read = strict_json.loads(b"[99999999999999.99, 1250.00, 1e2, 12345678901234567890123]")
+    assert read == [
+        Decimal("99999999999999.99"),
+        Decimal("1250.00"),
+        Decimal("1E+2"),
+        12345678901234567890123,
+    ]
+    assert str(read[1]) == "1250.00"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (b"[1.0]", b"[1.00]"),
+        (b"[1.5]", b'["1.5"]'),
+        (b"[0.1000000000000000055511151231257827]", b"[0.1]"),
+        (b"[12345678901234567890]", b"[12345678901234567891]"),
+    ],
+)
+def test_different_digits_are_different_content(one: bytes, other: bytes) -> None:
+    spell = strict_json.canonical
+    assert spell(strict_json.loads(one)) != spell(strict_json.loads(other))
+
+
+def test_an_integer_of_more_digits_than_python_converts_is_still_json() -> None:
+    read = strict_json.loads(b"[" + b"7" * 5_000 + b"]")
+    assert read == [Decimal("7" * 5_000)]
+    strict_json.canonical(read)
+
+
+def test_an_exponent_beyond_all_measure_is_still_json() -> None:
+    strict_json.canonical(strict_json.loads(b"[1e99999999999999999999, -1E-99999999999999999999]"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"event=order.created",
+        b"{'a': 1}",
+        b"[1,]",
+        b'{"a": NaN}',
+        b"[Infinity]",
+        b"[-Infinity]",
+        b'["\xff\xfe"]',
+        '["a"]'.encode("utf-16"),
+        '["a"]'.encode("utf-32"),
+        b'\xef\xbb\xbf["a"]',
+        b'["\x01"]',
+        b"[1] [2]",
+    ],
+)
+def test_what_is_not_json_is_refused(body: bytes) -> None:
+    with pytest.raises(strict_json.InvalidJson):
+        strict_json.loads(body)
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":'])
+def test_the_depth_limit_is_exact(opening: bytes) -> None:
+    closing = b"]" if opening == b"[" else b"}"
+
+    def nested(depth: int) -> bytes:
+        return opening * depth + b"0" + closing * depth
+
+    strict_json.loads(nested(strict_json.MAX_DEPTH))
+    with pytest.raises(strict_json.InvalidJson, match="deep"):
+        strict_json.loads(nested(strict_json.MAX_DEPTH + 1))
+
+
+def test_brackets_in_strings_and_side_by_side_are_not_depth() -> None:
+    wide = {"text": "[{" * 5_000 + '\\"[[' * 100, "list": [[], {}] * 5_000}
+    assert strict_json.loads(json.dumps(wide).encode()) == wide
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[" * 1_000_000,
+        b'{"a":' * 200_000,
+        b'"' + b'\\"' * 500_000,
+        b'["' + b"\\" * 999_999,
+        b"[]" * 500_000,
+        b'"[' * 350_000,
+        b"[" + b'"a",' * 250_000,
+    ],
+)
+def test_a_hostile_megabyte_is_refused_in_little_time(body: bytes) -> None:
+    began = time.perf_counter()
+    with pytest.raises(strict_json.InvalidJson):
+        strict_json.loads(body)
+    assert time.perf_counter() - began < 2  # quadratic, it would be minutes

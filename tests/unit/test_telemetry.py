@@ -1,0 +1,69 @@
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from ingest import telemetry
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
+    return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+
+def test_our_logs_and_a_librarys_are_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", "json")
+    telemetry.logger("ours").info("happened", count=3)
+    logging.getLogger("theirs").warning("also %s", "this")
+    ours, theirs = lines(capsys)
+    assert (ours["event"], ours["count"], ours["logger"]) == ("happened", 3, "ours")
+    assert (theirs["event"], theirs["level"]) == ("also this", "warning")
+
+
+def test_an_exception_is_logged_without_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", "json")
+    try:
+        try:
+            raise KeyError("966500000000")
+        except KeyError as cause:
+            raise ValueError("for 966500000000") from cause
+    except ValueError:
+        telemetry.logger("ours").exception("failed")
+        logging.getLogger("theirs").exception("failed too")
+    for line in lines(capsys):
+        assert "966500000000" not in json.dumps(line)
+        types = [each["type"] for each in line["exception"]]  # type: ignore[attr-defined]
+        assert types == ["builtins.ValueError", "builtins.KeyError"]
+
+
+def test_a_terminal_gets_readable_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", "console")
+    telemetry.logger("ours").info("happened")
+    assert "happened" in capsys.readouterr().err
+
+
+def test_levels_below_the_one_asked_for_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("warning", "json")
+    telemetry.logger("ours").info("happened")
+    logging.getLogger("theirs").info("happened")
+    assert lines(capsys) == []
+
+
+def test_a_flood_of_one_kind_is_sampled_and_counted() -> None:
+    now = 0.0
+    sampler = telemetry.Sampler(interval_s=1.0, clock=lambda: now)
+    assert [sampler.lets_through("bad") for _ in range(1_000)].count(True) == 1
+    assert sampler.lets_through("other")
+    now = 1.5
+    assert sampler.lets_through("bad")
+    assert sampler.left_out("bad") == 999
+    assert sampler.left_out("bad") == 0
