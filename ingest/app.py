@@ -1,5 +1,6 @@
 """Wires the receiver's parts: settings in, ASGI application out."""
 
+import asyncio
 import contextlib
 import os
 import time
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> Starlette:
         deliveries,
         receiver.Limits(
             body_bytes=settings.max_body_bytes,
+            partial_bytes=settings.partial_max_bytes,
             body_deadline_s=settings.body_deadline_s,
             retry_after_s=settings.retry_after_s,
         ),
@@ -76,7 +78,7 @@ def create_app(settings: Settings) -> Starlette:
             {"database": problem or "ok", "dispatch": "failing" if hints.failing else "ok"}, status
         )
 
-    return Starlette(
+    app = Starlette(
         lifespan=lifespan,
         routes=[
             Route("/webhooks/{source}", endpoint, methods=["POST"], name="receive"),
@@ -85,6 +87,8 @@ def create_app(settings: Settings) -> Starlette:
         ],
         exception_handlers={HTTPException: refuse, Exception: fail},
     )
+    app.router.redirect_slashes = False  # no sender follows, and the address is the client's word
+    return app
 
 
 async def live(_request: Request) -> Response:
@@ -119,12 +123,12 @@ def _error(status: HTTPStatus, code: str, message: str, headers: dict[str, str])
 async def _database_problem(url: str) -> str | None:
     """Why no delivery could be stored now, or None."""
     try:
-        connection = await psycopg.AsyncConnection.connect(
-            conninfo(url), autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
-        )
-    except psycopg.Error:
+        async with (
+            asyncio.timeout(CONNECT_TIMEOUT_S),
+            await psycopg.AsyncConnection.connect(conninfo(url), autocommit=True) as connection,
+        ):
+            cursor = await connection.execute("SELECT to_regclass('unadmitted') IS NOT NULL")
+            row = await cursor.fetchone()
+    except (psycopg.Error, OSError):
         return "unreachable"
-    async with connection:
-        cursor = await connection.execute("SELECT to_regclass('unadmitted') IS NOT NULL")
-        row = await cursor.fetchone()
     return None if row and row[0] else "not_migrated"

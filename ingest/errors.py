@@ -35,7 +35,12 @@ class BodyTooLarge(IngestError):
 
 
 class BodyTooSlow(IngestError):
-    """The body did not arrive in time: 408, nothing is stored."""
+    """The body did not arrive in time: 503, nothing is stored. The time may have been lost on our
+    side, and a 4xx would be final."""
+
+
+class TooManyBodies(IngestError):
+    """Too much of bodies that are not whole is held already: 503, nothing is stored."""
 
 
 class StorageUnavailable(IngestError):

@@ -25,6 +25,7 @@ from ingest.errors import (
     InvalidEnvelope,
     InvalidSignature,
     StorageUnavailable,
+    TooManyBodies,
     UnknownSource,
 )
 from ingest.ids import RANDOM_BYTES, delivery_id
@@ -37,12 +38,13 @@ STATUSES: Mapping[type[IngestError], HTTPStatus] = {
     InvalidEnvelope: HTTPStatus.BAD_REQUEST,
     InvalidSignature: HTTPStatus.UNAUTHORIZED,
     UnknownSource: HTTPStatus.NOT_FOUND,
-    BodyTooSlow: HTTPStatus.REQUEST_TIMEOUT,
     BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    BodyTooSlow: HTTPStatus.SERVICE_UNAVAILABLE,
+    TooManyBodies: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
 # The body was not read to its end, so the connection cannot carry another request.
-_CLOSING = (BodyTooSlow, BodyTooLarge)
+_CLOSING = (BodyTooSlow, BodyTooLarge, TooManyBodies)
 # Closing on a sender that is still writing resets the connection, and it never sees its 413. So
 # its body is read on, and dropped, for a while: at most a body's bytes more, and these seconds.
 _LINGER_S = 2.0
@@ -59,6 +61,8 @@ class Limits:
     """What bounds a request."""
 
     body_bytes: int
+    partial_bytes: int
+    """Of all bodies together that have come in part."""
     body_deadline_s: float
     retry_after_s: int
 
@@ -81,6 +85,7 @@ class Receiver:
         self._limits = limits
         self._clock = clock
         self._random = random
+        self._partial_bytes = 0
         self._refusals = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -139,7 +144,7 @@ class Receiver:
                 raise _too_large(limit)
         try:
             async with asyncio.timeout(self._limits.body_deadline_s):
-                return await _collect(receive, limit)
+                return await self._collect(receive, limit)
         except TimeoutError:
             raise BodyTooSlow(
                 f"The body did not arrive within {self._limits.body_deadline_s:g} seconds.",
@@ -162,10 +167,38 @@ class Receiver:
             await self._drop_rest(receive)
             await send({"type": "http.response.body", "body": b""})
 
+    async def _collect(self, receive: Receive, limit: int) -> bytes:
+        """Most bodies come in one piece. What comes in more is counted while it waits for the rest:
+        anybody can send halves, before any signature is checked."""
+        chunk, more = await _next_chunk(receive)
+        if len(chunk) > limit:
+            raise _too_large(limit)
+        if not more:
+            return chunk
+        chunks, size = [chunk], 0
+        try:
+            while True:
+                size += len(chunk)
+                self._partial_bytes += len(chunk)
+                if size > limit:
+                    raise _too_large(limit)
+                if self._partial_bytes > self._limits.partial_bytes:
+                    raise _too_many_halves()
+                if not more:
+                    return b"".join(chunks)
+                chunk, more = await _next_chunk(receive)
+                chunks.append(chunk)
+        finally:
+            self._partial_bytes -= size
+
     async def _drop_rest(self, receive: Receive) -> None:
-        with contextlib.suppress(TimeoutError, BodyTooLarge, _Disconnected):
+        left = self._limits.body_bytes
+        with contextlib.suppress(TimeoutError, _Disconnected):
             async with asyncio.timeout(_LINGER_S):
-                await _collect(receive, self._limits.body_bytes)
+                more = True
+                while more and left >= 0:
+                    chunk, more = await _next_chunk(receive)
+                    left -= len(chunk)
 
     def _log_refusal(self, error: IngestError, request_id: UUID) -> None:
         if self._refusals.lets_through(error.reason):
@@ -212,20 +245,12 @@ class _Disconnected(Exception):
     """The sender hung up before its request was whole."""
 
 
-async def _collect(receive: Receive, limit: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message: Any = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Disconnected
-        chunk = message.get("body", b"")
-        size += len(chunk)
-        if size > limit:
-            raise _too_large(limit)
-        chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:
+    """The next piece of the body, and whether there is more."""
+    message: Any = await receive()
+    if message["type"] == "http.disconnect":
+        raise _Disconnected
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _expects_leave(headers: Headers) -> bool:
@@ -247,6 +272,10 @@ def _keep(headers: Headers, source: Source) -> str:
         if name in source.kept_headers
     ]
     return json.dumps(kept)
+
+
+def _too_many_halves() -> TooManyBodies:
+    return TooManyBodies("Too many bodies are on their way.", reason="too_many_bodies")
 
 
 def _too_large(limit: int) -> BodyTooLarge:

@@ -58,7 +58,10 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
-    body_deadline_s: _Seconds = Field(10, description="a body that takes longer is answered 408")
+    partial_max_bytes: _Positive = Field(
+        64 * MIB, description="bytes of bodies still on their way, together; more is answered 503"
+    )
+    body_deadline_s: _Seconds = Field(10, description="a body that takes longer is answered 503")
     retry_after_s: _Positive = Field(5, description="`Retry-After` of a 503, seconds")
 
     flush_max_rows: _Positive = Field(500, description="deliveries in one group commit, at most")
@@ -170,16 +173,26 @@ class Settings(BaseSettings):
         )
 
 
-def load(**overrides: Any) -> Settings:
+class _Standalone(Settings):
+    """Read without regard to what runs in this folder."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls, *args: Any, **sources: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return super().settings_customise_sources(*args, **sources)[:-1]
+
+
+def load(*, standalone: bool = False, **overrides: Any) -> Settings:
     """Read the settings; `overrides` (from the command line) win over all else, None means not
-    given.
+    given. `standalone` ignores the `ingest up` that runs in this folder.
 
     Raises:
         SettingsError: one sentence a problem, naming the variables and never their values.
     """
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**given)
+        return (_Standalone if standalone else Settings)(**given)
     except ValidationError as error:
         problems = [
             f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg'].removeprefix('Value error, ')}."

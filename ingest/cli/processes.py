@@ -26,6 +26,7 @@ def serve(
     import uvicorn
 
     from ingest.app import create_app
+    from ingest.http import BoundedHttp
 
     given = settings.load(host=host, port=port)
     telemetry.configure(given.log_level, given.log_format)
@@ -35,7 +36,8 @@ def serve(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=BoundedHttp,
+            ws="none",
             log_config=None,
             access_log=False,  # a line a request cost a third of the throughput
             server_header=False,
