@@ -7,8 +7,9 @@ then may the request be answered 200.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -21,6 +22,11 @@ from ingest.store.database import CONNECT_TIMEOUT_S, Role, conninfo, options
 from ingest.store.deliveries import Delivery
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5)
+# All of it: the look-up of the name, each host of the address, the login, and the first answer,
+# which a pooler without a server behind it never gives.
+_OPEN_TIMEOUT_S = 5.0
+
+T = TypeVar("T")
 
 log = telemetry.logger(__name__)
 
@@ -57,7 +63,7 @@ class DeliveryWriter:
         self._backlog_bytes = 0
         self._arrived = asyncio.Event()
         self._connection: AsyncConnection | None = None
-        self._unreachable: StorageUnavailable | None = None
+        self._unreachable: str | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -74,7 +80,7 @@ class DeliveryWriter:
             StorageUnavailable: it was not committed, or nobody knows; the sender must send it
                 again."""
         if self._unreachable is not None:
-            raise self._unreachable
+            raise _unavailable(self._unreachable)
         if self._closing:
             raise StorageUnavailable("The receiver is shutting down.", reason="shutting_down")
         if (
@@ -116,12 +122,12 @@ class DeliveryWriter:
         attempt = 0
         while self._connection is None:
             try:
-                self._connection = await _open(self._database_url)
+                self._connection = await self._open()
             except Exception as error:
                 unavailable = _as_unavailable(error)
                 if self._unreachable is None:
                     log.error("database_unreachable", reason=unavailable.reason, exc_info=error)
-                self._unreachable = unavailable
+                self._unreachable = unavailable.reason
                 self._refuse_backlog(unavailable)
                 if self._closing:
                     raise unavailable from None
@@ -162,44 +168,59 @@ class DeliveryWriter:
             self._committed(batch)
 
     async def _insert(self, batch: list[_Waiting]) -> None:
-        """Insert a batch. When the connection breaks, its commit is in doubt: the same rows are
-        sent once more over a new one, where those that are there already change nothing."""
+        """Insert a batch within the time limit, a second try over a new connection included."""
+        insert = self._insert_or_again(batch)
+        await self._in_time(insert, self._limits.flush_timeout_s, "flush_timeout")
+
+    async def _insert_or_again(self, batch: list[_Waiting]) -> None:
+        """When the connection breaks, its commit is in doubt: the same rows are sent once more over
+        a new one, where those that are there already change nothing."""
         try:
             await self._execute(batch)
         except psycopg.OperationalError:
             if self._connection is None or not self._connection.closed:
                 raise
-            self._connection = await _open(self._database_url)
+            self._connection = await self._open()
             await self._execute(batch)
+
+    async def _open(self) -> AsyncConnection:
+        return await self._in_time(
+            _open(self._database_url), _OPEN_TIMEOUT_S, "database_unreachable"
+        )
 
     async def _execute(self, batch: list[_Waiting]) -> None:
         assert self._connection is not None
-        insert = asyncio.create_task(
-            deliveries.insert(
-                self._connection,
-                [waiting.delivery for waiting in batch],
-                queue=queues.LIVE,
-                hint_grace_s=self._limits.hint_grace_s,
-            )
+        await deliveries.insert(
+            self._connection,
+            [waiting.delivery for waiting in batch],
+            queue=queues.LIVE,
+            hint_grace_s=self._limits.hint_grace_s,
         )
-        done, _ = await asyncio.wait({insert}, timeout=self._limits.flush_timeout_s)
-        if not done:
-            self._abandon(insert)
-            raise _unavailable("flush_timeout")
-        await insert
 
-    def _abandon(self, insert: asyncio.Task[None]) -> None:
-        """Leave a statement that does not end, with its connection: cancelling it can take
-        seconds."""
+    async def _in_time(self, work: Coroutine[Any, Any, T], seconds: float, reason: str) -> T:
+        """What `work` returns. When it does not end, it is left, with the connection that it used:
+        cancelling a statement can take seconds."""
+        task = asyncio.create_task(work)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=seconds)
+        except asyncio.CancelledError:
+            self._abandon(task)
+            raise
+        if not done:
+            self._abandon(task)
+            raise _unavailable(reason)
+        return task.result()
+
+    def _abandon(self, work: asyncio.Task[Any]) -> None:
+        work.cancel()
         connection, self._connection = self._connection, None
 
         async def bury() -> None:
-            insert.cancel()
-            await asyncio.wait({insert})
+            await asyncio.wait({work})
             if connection is not None:
                 await connection.close()
 
-        task = asyncio.create_task(bury(), name="abandoned flush")
+        task = asyncio.create_task(bury(), name="abandoned")
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
 
@@ -246,18 +267,23 @@ async def _open(database_url: str) -> AsyncConnection:
         connect_timeout=CONNECT_TIMEOUT_S,
         options=options(Role.RECEIVER),
     )
-    cursor = await connection.execute("SHOW fsync")
-    row = await cursor.fetchone()
-    if row is None or row[0] != "on":
+    try:
+        cursor = await connection.execute("SHOW fsync")
+        row = await cursor.fetchone()
+        if row is None or row[0] != "on":
+            raise _unavailable("fsync_off")
+    except BaseException:
         await connection.close()
-        raise _unavailable("fsync_off")
+        raise
     return connection
 
 
 def _refuse(batch: Sequence[_Waiting] | deque[_Waiting], error: StorageUnavailable) -> None:
+    """An exception each: one for all would hold the frames, and so the bodies, of all who raise
+    it."""
     for waiting in batch:
         if not waiting.committed.done():
-            waiting.committed.set_exception(error)
+            waiting.committed.set_exception(StorageUnavailable(str(error), reason=error.reason))
 
 
 def _unavailable(reason: str) -> StorageUnavailable:

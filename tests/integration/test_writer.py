@@ -338,3 +338,50 @@ def test_commits_wait_for_the_disk(database_url: str, engine: Engine) -> None:
             assert await cursor.fetchone() == ("on",)
 
     asyncio.run(scenario())
+
+
+def test_a_server_that_takes_the_login_and_answers_nothing_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a pooler does that has lost its server."""
+    monkeypatch.setattr("ingest.writer._OPEN_TIMEOUT_S", 0.3)
+
+    clients: list[asyncio.StreamWriter] = []
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        clients.append(writer)
+        await reader.read(4_096)
+        writer.write(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I")
+        while await reader.read(4_096):
+            pass
+
+    async def scenario() -> None:
+        async with await asyncio.start_server(mute, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            url = f"postgresql://u@127.0.0.1:{port}/d?sslmode=disable&gssencmode=disable"
+            async with asyncio.timeout(5), writing(url) as writer:
+                for _ in range(2):
+                    with pytest.raises(StorageUnavailable, match="could not be stored"):
+                        await writer.append(delivery())
+            for client in clients:
+                client.transport.abort()
+            await asyncio.gather(
+                *asyncio.all_tasks() - {asyncio.current_task()}, return_exceptions=True
+            )
+
+    asyncio.run(scenario())
+
+
+def test_a_refusal_keeps_nothing_of_what_it_refused() -> None:
+    """One exception for all would hold the frames, and bodies, of every caller."""
+
+    async def scenario() -> None:
+        async with writing("postgresql://u@127.0.0.1:1/d") as writer:
+            refusals = []
+            for _ in range(3):
+                with pytest.raises(StorageUnavailable) as caught:
+                    await writer.append(delivery())
+                refusals.append(caught.value)
+            assert len(set(map(id, refusals))) == 3
+
+    asyncio.run(scenario())
