@@ -7,6 +7,7 @@ ours, so everything of Celery's that would hold state is off.
 import logging
 import os
 import random
+import signal
 import socket
 import threading
 import time
@@ -23,7 +24,7 @@ from ingest import queues, sources, telemetry
 from ingest.dispatch import Dispatcher, broker_url
 from ingest.settings import Settings
 from ingest.store.database import Role, create_engine
-from workers import heartbeat, registry, rescue
+from workers import guard, heartbeat, registry, rescue
 from workers.backoff import Rules
 from workers.executor import Executor
 from workers.leases import LeaseKeeper
@@ -140,6 +141,7 @@ class _Child:
         self._settings = settings
         self._processors = processors
         self._recorder: FlightRecorder | None = None
+        self._keeper: LeaseKeeper | None = None
         self.work: Work
 
     def start(self, **_signal: object) -> None:
@@ -152,7 +154,12 @@ class _Child:
 
     def _start(self) -> None:
         settings = self._settings
+        # A process group that is told to end tells its children too; it is their parent who ends
+        # them, when what they run is done.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         engine = create_engine(settings.database, role=Role.WORKER)
+        effects = create_engine(settings.database, role=Role.WORKER)
+        guard.install(effects)
         aside = create_engine(settings.database, role=Role.WORKER)
         folder = folder_for(settings.database)
         # Like no other before or after it: a dead process's jobs are found by its name.
@@ -163,11 +170,11 @@ class _Child:
         threading.Thread(target=self._rescue, args=(aside, folder), daemon=True).start()
         alarm = Alarm(grace_s=HARD_LIMIT_GRACE_S)
         alarm.install()
-        keeper = LeaseKeeper(aside, lease_s=settings.lease_s)
+        self._keeper = keeper = LeaseKeeper(aside, lease_s=settings.lease_s)
         executor = Executor(
             engine,
             SliceRunner(
-                engine=engine,
+                engine=effects,
                 sources=sources.configured(settings),
                 recorder=self._recorder,
                 time_limit=alarm,
@@ -196,7 +203,8 @@ class _Child:
             log.warning("wrecks_not_recorded", exc_info=error)
 
     def stop(self, **_signal: object) -> None:
-        if self._recorder is not None:
+        """Connected to the child's end. What it still holds, the record must go on telling."""
+        if self._recorder is not None and not (self._keeper and self._keeper.is_holding):
             self._recorder.close()
 
 

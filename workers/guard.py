@@ -1,23 +1,32 @@
-"""Keeps a processor inside the transaction that it was handed.
+"""A connection that does not let a processor end the transaction that it was handed.
 
 A processor that commits by itself would make its effects permanent without its job's success, and
-those of its neighbours too.
+those of its neighbours too. It may reach for the connection on any level, so it is the driver's
+connection that refuses.
 """
 
+import functools
 import re
 from typing import Any
 
-from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, event
+import psycopg
+from sqlalchemy import Engine, event
 
+# What could end a transaction stands at the start of a statement. Comments may come before it,
+# and another statement; in a literal it means nothing.
+_KEYWORDS = re.compile(r"\b(?:commit|end|rollback|abort|begin|start|prepare)\b", re.IGNORECASE)
+_NO_STATEMENT = re.compile(
+    r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"|\$(\w*)\$.*?\$\1\$", re.DOTALL
+)
 _ENDS_TRANSACTION = re.compile(
-    r"\s*(?:commit|end|rollback(?!\s+to)|abort|begin|start\s+transaction|prepare\s+transaction)\b",
+    r"\s*(?:commit|end|abort|begin|start\s+transaction|prepare\s+transaction"
+    r"|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b",
     re.IGNORECASE,
 )
 
 
 class TransactionEnded(Exception):
-    """The processor ended the transaction that its effects and its success share."""
+    """The processor tried to end the transaction that its effects and its success share."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -26,64 +35,70 @@ class TransactionEnded(Exception):
         )
 
 
-class StatementFailed(Exception):
-    """A statement failed inside the processor, which went on as if nothing had happened."""
+class GuardedConnection(psycopg.Connection[Any]):
+    """The driver's connection; while guarded, it refuses to end its transaction."""
 
-    def __init__(self) -> None:
-        super().__init__(
-            "a statement failed and PostgreSQL ignores what follows: let the error out, "
-            "or put what may fail into db.begin_nested()"
-        )
+    guarded = False
+    refused = False
+    """Whether it had to refuse. What SQLAlchemy holds of the transaction may be wrong since."""
 
+    def commit(self) -> None:
+        """Commit, unless guarded."""
+        self.check()
+        super().commit()
 
-class Guard:
-    """Watches one connection while processors use it."""
+    def rollback(self) -> None:
+        """Roll back, unless guarded."""
+        self.check()
+        super().rollback()
 
-    def __init__(self, db: Connection) -> None:
-        self._db = db
-        self._open = False
-        event.listen(db, "commit", self._refuse)
-        event.listen(db, "rollback", self._refuse)
-        event.listen(db, "before_cursor_execute", self._check)
-
-    def lift(self) -> None:
-        """From here on the transaction may end."""
-        self._open = True
-
-    def is_intact(self) -> bool:
-        """Whether the transaction is still there, idle and without error."""
-        return self._status() == TransactionStatus.INTRANS
-
-    def check_intact(self) -> None:
-        """Raise, with advice, when a processor has returned and left the transaction unusable.
+    def check(self) -> None:
+        """Raise while guarded.
 
         Raises:
-            StatementFailed, TransactionEnded: as they say.
+            TransactionEnded: always then.
         """
-        status = self._status()
-        if status == TransactionStatus.INERROR:
-            raise StatementFailed
-        if status != TransactionStatus.INTRANS:
+        if self.guarded:
+            self.refused = True
             raise TransactionEnded
 
-    def _status(self) -> TransactionStatus:
-        if self._db.closed or self._db.invalidated:
-            return TransactionStatus.UNKNOWN
-        driver: Any = self._db.connection.driver_connection
-        return TransactionStatus(driver.info.transaction_status)
 
-    def _refuse(self, _db: Connection) -> None:
-        if not self._open:
-            raise TransactionEnded
+class GuardedCursor(psycopg.Cursor[Any]):
+    """Its cursor, which looks at the statements."""
 
-    def _check(
-        self,
-        _db: Connection,
-        _cursor: object,
-        statement: str,
-        _parameters: object,
-        _context: object,
-        _executemany: bool,
-    ) -> None:
-        if not self._open and _ENDS_TRANSACTION.match(statement):
-            raise TransactionEnded
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
+        """Execute, unless that would end a guarded transaction."""
+        self._look_at(query)
+        return super().execute(query, *arguments, **options)
+
+    def executemany(self, query: Any, *arguments: Any, **options: Any) -> None:
+        """Likewise."""
+        self._look_at(query)
+        super().executemany(query, *arguments, **options)
+
+    def _look_at(self, query: Any) -> None:
+        connection = self.connection
+        if isinstance(connection, GuardedConnection) and connection.guarded:
+            if not isinstance(query, str):
+                query = query.decode() if isinstance(query, bytes) else query.as_string(connection)
+            if ends_transaction(query):
+                connection.check()
+
+
+@functools.lru_cache(maxsize=1_000)
+def ends_transaction(query: str) -> bool:
+    """Whether one of the statements of `query` ends a transaction, or begins another."""
+    if not _KEYWORDS.search(query):
+        return False
+    statements = _NO_STATEMENT.sub(" ", query).split(";")
+    return any(_ENDS_TRANSACTION.match(statement) for statement in statements)
+
+
+def install(engine: Engine) -> None:
+    """Let `engine` open guarded connections."""
+
+    @event.listens_for(engine, "do_connect")
+    def connect(
+        _dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]
+    ) -> GuardedConnection:
+        return GuardedConnection.connect(*arguments, cursor_factory=GuardedCursor, **options)

@@ -36,6 +36,11 @@ class LeaseKeeper:
         finally:
             self._set(())
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether jobs are held just now."""
+        return bool(self._held)
+
     def _set(self, held: tuple[Held, ...]) -> None:
         with self._changed:
             self._held = held

@@ -20,7 +20,7 @@ def of_error(
 ) -> Failure:
     """What follows from the exception that ended an attempt."""
     if isinstance(error, Snooze):
-        wait_s = min(max(0.0, error.seconds), LONGEST_SNOOZE_S)
+        wait_s = min(max(0.0, _asked_for(error)), LONGEST_SNOOZE_S)
         return _failure(job, error, Outcome.SNOOZED, retry_in_s=wait_s)
     if isinstance(error, Discard):
         return _failure(job, error, Outcome.DISCARDED, retry_in_s=None)
@@ -88,6 +88,13 @@ def _failure(
         error_message=storable(_message(error), limit=MESSAGE_LIMIT),
         traceback=None if isinstance(error, Snooze) else _trim(error),
     )
+
+
+def _asked_for(error: Snooze) -> float:
+    try:
+        return float(error.seconds)
+    except (AttributeError, TypeError, ValueError):  # a subclass of a user's own
+        return 0.0
 
 
 def _message(error: BaseException) -> str:

@@ -6,6 +6,7 @@ Several relays may run; rows that one marks, another skips. With Redis away, lea
 import dataclasses
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -26,6 +27,8 @@ from workers.backoff import Rules
 Id = TypeVar("Id")
 
 log = telemetry.logger(__name__)
+
+_UPKEEP_AGAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +62,11 @@ class Relay:
         return Swept(rescued=rescued, deliveries=self._deliveries(), jobs=self._jobs())
 
     def maintain(self, today: date) -> None:
-        """Make the partitions of the coming days, and drop those that nobody keeps."""
+        """Make the partitions of the coming days, and drop those that nobody keeps.
+
+        Raises:
+            SQLAlchemyError: somebody reads deliveries just now, or PostgreSQL is away.
+        """
         with self._engine.begin() as connection:
             made = partitions.ensure(
                 connection, today=today, days_ahead=self._settings.partition_days_ahead
@@ -139,14 +146,12 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
     engine = create_engine(settings.database, role=Role.RELAY)
     relay = Relay(engine, Dispatcher(settings.redis), settings)
     log.info("relay_started", interval_s=settings.relay_interval_s)
-    maintained: date | None = None
+    upkeep = Upkeep(relay)
     problem: str | None = None
     while not stop.is_set():
         try:
-            if maintained != today():
-                relay.maintain(today())
-                maintained = today()
             swept = relay.sweep()
+            upkeep.attend(today(), now=time.monotonic())
         except (DispatchFailed, SQLAlchemyError) as error:
             found = error.reason if isinstance(error, DispatchFailed) else "database_unreachable"
             if found != problem:
@@ -161,6 +166,26 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
         heartbeat.beat(settings.heartbeat_file)
         stop.wait(settings.relay_interval_s)
     engine.dispose()
+
+
+class Upkeep:
+    """Maintenance once a day. It can wait, partitions being made days ahead; the sweeps cannot."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._done: date | None = None
+        self._not_before = 0.0
+
+    def attend(self, today: date, *, now: float) -> None:
+        """Do what is to be done today, if it is time; `now` is monotonic, in seconds."""
+        if today == self._done or now < self._not_before:
+            return
+        try:
+            self._relay.maintain(today)
+            self._done = today
+        except SQLAlchemyError as error:
+            log.warning("upkeep_waits", reason=type(error).__name__, again_in_s=_UPKEEP_AGAIN_S)
+            self._not_before = now + _UPKEEP_AGAIN_S
 
 
 def _messages(ids: Sequence[Id]) -> Iterator[Sequence[Id]]:

@@ -43,7 +43,9 @@ def _after(engine: Engine, wreck: Wreck, rules: Rules, random: Random) -> Sequen
     with engine.begin() as connection:
         failures = []
         for job in jobs.held_by(connection, wreck.worker):
-            guilty = wreck.running == Held(id=job.id, attempt=job.attempt)
+            ran_it = wreck.running == Held(id=job.id, attempt=job.attempt)
+            # What runs apart has no neighbour to blame, recorded or not.
+            guilty = ran_it or (wreck.running is None and job.trigger == "rescue")
             why = _OVER_THIS if guilty else _OVER_ANOTHER
             failures.append(
                 outcome.of_lost_worker(job, why, guilty=guilty, rules=rules, random=random)

@@ -8,21 +8,20 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, Engine, NestedTransaction
+from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
 from ingest import telemetry
 from ingest.errors import InvalidEnvelope, LeaseLost, UnknownSource
 from ingest.sources.source import Source
-from ingest.store import jobs
 from ingest.store.jobs import ClaimedJob, Failure, Held
 from workers import outcome
 from workers.backoff import Random
+from workers.effects import Effects
 from workers.event import Event
-from workers.guard import Guard
 from workers.recorder import FlightRecorder
 from workers.registry import Processor
-from workers.timelimit import TimedOut, TimeLimit
+from workers.timelimit import TimeLimit
 
 log = telemetry.logger(__name__)
 
@@ -53,6 +52,7 @@ class SliceRunner:
     """Runs slices in this process."""
 
     engine: Engine
+    """For processors, apart from the engine of our own statements; guarded (workers.guard)."""
     sources: Mapping[str, Source]
     recorder: FlightRecorder
     time_limit: TimeLimit
@@ -67,13 +67,9 @@ class SliceRunner:
         """
         result = Result()
         calls = self._open(processor, claimed, result)
-        if not calls:
-            return result
-        try:
-            with self.engine.connect() as db:
-                _Slice(self, processor, calls, db, result).run()
-        finally:
-            self.time_limit.rest()
+        if calls:
+            with Effects(self.engine) as effects:
+                _Slice(self, processor, calls, effects, result).run()
         return result
 
     def _open(
@@ -86,19 +82,22 @@ class SliceRunner:
                 result.failures.append(outcome.of_missing_body(job))
                 continue
             try:
-                event = self._event(processor, job, job.body)
+                calls.append(self.call(processor, job, job.body))
             except (InvalidEnvelope, UnknownSource) as error:
                 result.failures.append(outcome.of_error(job, processor, error, random=self.random))
-            else:
-                calls.append(Call(job=job, event=event))
         return calls
 
-    def _event(self, processor: Processor, job: ClaimedJob, body: bytes) -> Event:
+    def call(self, processor: Processor, job: ClaimedJob, body: bytes) -> Call:
+        """A job with its event, opened from the raw bytes.
+
+        Raises:
+            UnknownSource, InvalidEnvelope: there is no event.
+        """
         source = self.sources.get(job.source)
         if source is None:
             raise UnknownSource(f"No source {job.source} is configured.", reason="unknown_source")
         envelope = source.open(body)
-        return Event(
+        event = Event(
             id=str(job.event),
             source=job.source,
             event_id=job.event_id,
@@ -110,6 +109,7 @@ class SliceRunner:
             attempt=job.attempt,
             idempotency_key=f"{job.event}:{processor.name}",
         )
+        return Call(job=job, event=event)
 
 
 class _Broken(Exception):
@@ -129,33 +129,31 @@ class _Slice:
         runner: SliceRunner,
         processor: Processor,
         calls: Sequence[Call],
-        db: Connection,
+        effects: Effects,
         result: Result,
     ) -> None:
         self._runner = runner
         self._processor = processor
         self._calls = calls
-        self._db = db
-        self._guard = Guard(db)
+        self._effects = effects
         self._result = result
 
     def run(self) -> None:
         """Run, finish and commit, or sort out whose fault it is that this does not work."""
-        self._db.begin()
         try:
             self._call_all()
             self._finish()
         except LeaseLost as error:
-            self._db.rollback()
             log.warning("lease_lost", processor=self._processor.name, jobs=sorted(error.job_ids))
             self._redo_all_but(error.job_ids)
         except _Broken as broken:
-            self._runner.recorder.rest()
+            self._effects.throw_away()
             if len(broken.suspects) == 1:
                 self._fail(broken.suspects[0], broken.error)
             self._redo_all_but(frozenset())
-            self._guard.lift()
-            self._db.invalidate()  # in whatever state it is, nobody gets it again
+        finally:
+            self._runner.time_limit.rest()
+            self._runner.recorder.rest()
 
     def _call_all(self) -> None:
         if self._processor.batch:
@@ -163,26 +161,27 @@ class _Slice:
         else:
             for call in self._calls:
                 self._call([call])
-        self._runner.recorder.rest()
 
     def _call(self, calls: Sequence[Call]) -> None:
         """One call in a savepoint. A list that fails is halved until those that fail are found."""
-        savepoint = self._db.begin_nested()
         try:
             self._call_function(calls)
-            self._guard.check_intact()
-            savepoint.commit()
+            self._effects.keep()
             return
-        except (Exception, TimedOut) as error:
+        except BaseException as error:  # sys.exit() too is no way to leave a processor
             failure = error
-        if not self._roll_back(savepoint):
+        if not self._effects.undo():
             raise _Broken(calls, failure)
         if len(calls) == 1:
             self._fail(calls[0], failure)
             return
         middle = len(calls) // 2
-        self._call(calls[:middle])
-        self._call(calls[middle:])
+        self._call(self._afresh(calls[:middle]))
+        self._call(self._afresh(calls[middle:]))
+
+    def _afresh(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """The same with new events: the call that failed may have changed the old ones."""
+        return [self._runner.call(self._processor, call.job, call.event.body) for call in calls]
 
     def _call_function(self, calls: Sequence[Call]) -> None:
         events = [call.event for call in calls]
@@ -193,25 +192,20 @@ class _Slice:
         argument = events if self._processor.batch else events[0]
         limit = self._runner.time_limit(self._processor.timeout_s)
         with _log_context(self._processor, events), limit:
-            self._processor.function(argument, self._db)
-
-    def _roll_back(self, savepoint: NestedTransaction) -> bool:
-        """Undo one call; False when its transaction cannot go on."""
-        try:
-            savepoint.rollback()
-        except Exception:  # whatever the broken connection answers; the call's error is reported
-            return False
-        return self._guard.is_intact()
+            self._processor.function(argument, self._effects.db)
 
     def _finish(self) -> None:
+        """Commit. Where there is but one job, the record goes on naming it: a process that dies in
+        a commit dies over it."""
+        self._runner.time_limit.rest()
+        if len(self._calls) > 1:
+            self._runner.recorder.rest()
         failed = self._failed()
         succeeded = [call for call in self._calls if call.job.id not in failed]
-        self._guard.lift()
         if not succeeded:
             return
         try:
-            jobs.finish(self._db, [call.held for call in succeeded])
-            self._db.commit()
+            self._effects.commit([call.held for call in succeeded])
         except LeaseLost:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection

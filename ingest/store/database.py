@@ -4,7 +4,7 @@ everything."""
 import enum
 from collections.abc import Mapping
 from types import MappingProxyType
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 import sqlalchemy
 from sqlalchemy import Engine
@@ -22,6 +22,9 @@ class Role(enum.Enum):
     MIGRATION = "migration"
 
 
+# Renewing a lease updates the row that the job's own transaction finishes: under a stricter
+# isolation, which a database may be set to, that would be a conflict.
+_COMMON = {"default_transaction_isolation": "read\\ committed"}
 # PostgreSQL's own time-outs are all off by default. A server whose client was killed goes on with
 # its statement, and keeps its locks, until `client_connection_check_interval` notices.
 _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
@@ -58,7 +61,8 @@ def conninfo(url: str) -> str:
 
 def options(role: Role) -> str:
     """libpq's `options` that set a role's limits for the session."""
-    return " ".join(f"-c {name}={value}" for name, value in _SETTINGS[role].items())
+    settings = {**_COMMON, **_SETTINGS[role]}
+    return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
 def describe(url: str) -> str:
@@ -71,4 +75,4 @@ def describe(url: str) -> str:
 
 
 def _scheme(url: str, scheme: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(scheme=scheme))
+    return scheme + url[url.index("://") :]

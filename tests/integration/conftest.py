@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 
 from ingest import settings, sources
 from ingest.dispatch import Dispatcher
-from workers import registry
+from ingest.store.database import Role, create_engine
+from workers import guard, registry
 from workers.executor import Executor
 from workers.leases import LeaseKeeper
 from workers.recorder import FlightRecorder
@@ -62,8 +63,10 @@ class Worker:
         self.alarm = Alarm(grace_s=60)
         if in_main_thread:
             self.alarm.install()
+        self.effects = create_engine(database_url, role=Role.WORKER, pool_size=25)
+        guard.install(self.effects)
         runner = SliceRunner(
-            engine=engine,
+            engine=self.effects,
             sources=sources.configured(options),
             recorder=self.recorder,
             time_limit=self.alarm if in_main_thread else _NoLimit(),
@@ -101,6 +104,7 @@ class Worker:
         """End as a process does."""
         self.alarm.rest()
         self.recorder.close()
+        self.effects.dispose()
 
 
 class _NoLimit:

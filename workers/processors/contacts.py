@@ -15,7 +15,7 @@ from ingest.store import tables
 from workers.event import Event
 from workers.processors import fields
 from workers.processors.fields import Data
-from workers.processors.merge import LAST_EVENT, Entities, Group, Upsert
+from workers.processors.merge import LAST_EVENT, LONG_AGO, Entities, Group, Upsert
 from workers.registry import processor
 
 _FIELDS: dict[str, Callable[[Data, str], Any]] = {
@@ -71,7 +71,7 @@ def keep_contacts(events: Sequence[Event], db: Connection) -> None:
 
 def _version(is_update: bool, moment: datetime | None, event: Event) -> str:
     """A text that sorts as the field's order goes: updates after creations, then time, then id."""
-    time = moment.isoformat(timespec="microseconds") if moment else ""
+    time = (moment or LONG_AGO).isoformat(timespec="microseconds")
     return f"{int(is_update)}{time} {event.event_id}"
 
 

@@ -15,7 +15,8 @@ from sqlalchemy.dialects import postgresql
 from workers.event import Event
 
 Place = tuple[Any, ...]
-_LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
+"""The place of what is undated; some senders write it themselves, so the SQL spells it too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +30,12 @@ class Group:
 
 def place(moment: datetime | None, event: Event) -> Place:
     """The place of an event that is dated `moment`: undated ones come first, ties go by the id."""
-    return (moment or _LONG_AGO, event.event_id)
+    return (moment or LONG_AGO, event.event_id)
 
 
 def sql_place(time: str, event_id: str) -> str:
     """The SQL of `place`, for a row that keeps both in columns."""
-    return f"coalesce({{row}}.{time}, '-infinity'), coalesce({{row}}.{event_id}, '') COLLATE \"C\""
+    return f"coalesce({{row}}.{time}, '{LONG_AGO}'), coalesce({{row}}.{event_id}, '') COLLATE \"C\""
 
 
 LAST_EVENT = Group(

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from ingest.store import tables
 from workers.event import Event
 from workers.processors import fields
-from workers.processors.merge import LAST_EVENT, Entities, Group, Upsert, place, sql_place
+from workers.processors.merge import LAST_EVENT, LONG_AGO, Entities, Group, Upsert, place, sql_place
 from workers.registry import processor
 
 _CREATED = Group(
@@ -22,7 +22,7 @@ _STATUS = Group(
     columns=("status", "updated_at", "updated_event_id"),
     place=(
         f"{_IS_UPDATED}, coalesce(CASE WHEN {_IS_UPDATED} THEN {{row}}.updated_at"
-        " ELSE {row}.created_at END, '-infinity'),"
+        f" ELSE {{row}}.created_at END, '{LONG_AGO}'),"
         " coalesce({row}.updated_event_id, {row}.created_event_id, '') COLLATE \"C\""
     ),
 )

@@ -1,0 +1,162 @@
+"""What a processor is handed to write its effects through, and what keeps it a good neighbour.
+
+The jobs of a slice share a transaction and, one after another, a session. So each call stands in a
+savepoint, and after it the session is as it was: settings, role, temporary tables.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import psycopg
+from psycopg.pq import TransactionStatus
+from psycopg.rows import tuple_row
+from sqlalchemy import Connection, Engine
+
+from ingest.store import jobs
+from ingest.store.jobs import Held
+from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
+
+_SAVEPOINT = "SAVEPOINT ingest_call"
+_UNDO = "ROLLBACK TO SAVEPOINT ingest_call"
+# Temporary tables come first in the search path unless it names them, and would stand before ours.
+_TIDY = (
+    "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; "
+    "SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true)"
+)
+_BEGIN = f"{_TIDY}; {_SAVEPOINT}"
+_NEXT = f"RELEASE SAVEPOINT ingest_call; {_TIDY}; {_SAVEPOINT}"
+# What outlives a transaction.
+_LEAVE = b"RESET ALL; SELECT pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
+
+_COMMIT_LIMIT_S = 30
+"""A deferred trigger of a user's own may not hold the worker for ever."""
+
+
+class StatementFailed(Exception):
+    """A statement failed inside the processor, which went on as if nothing had happened."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a statement failed and PostgreSQL ignores what follows: let the error out, "
+            "or put what may fail into db.begin_nested()"
+        )
+
+
+class NestedLeftOpen(Exception):
+    """The processor returned with a `db.begin_nested()` open, so nobody knows what it meant."""
+
+    def __init__(self) -> None:
+        super().__init__("db.begin_nested() was left open: use it in a `with` block")
+
+
+class Effects:
+    """One transaction of processors' effects, on a connection of an engine that is guarded.
+
+    On leaving without a commit it is rolled back; after `throw_away` nobody gets the connection
+    again.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.db: Connection = engine.connect()
+        """For processors."""
+        pooled = self.db.connection
+        driver = pooled.driver_connection
+        assert isinstance(driver, GuardedConnection)
+        self._pooled = pooled
+        self._driver = driver
+        self._options = self.db.get_execution_options()
+
+    def __enter__(self) -> Self:
+        self._root = self.db.begin()
+        self._driver.refused = False
+        self._send(_BEGIN)
+        self._driver.guarded = True
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+        /,
+    ) -> None:
+        self._driver.guarded = False
+        if self._driver.refused:
+            self.throw_away()
+        elif not self._driver.closed:
+            self._driver.rollback()
+            self._driver.pgconn.exec_(_LEAVE)
+        self.db.close()
+
+    def is_intact(self) -> bool:
+        """Whether the transaction is still there, ours, and without error."""
+        return (
+            not self._driver.refused
+            and not self.db.closed
+            and not self.db.invalidated
+            and self.db.get_transaction() is self._root
+            and self._root.is_active
+            and self._driver.info.transaction_status is TransactionStatus.INTRANS
+        )
+
+    def keep(self) -> None:
+        """After a call that returned: keep its effects, tidy the session, be ready for the next.
+
+        Raises:
+            StatementFailed, TransactionEnded, NestedLeftOpen: as they say; the call is to be
+                undone.
+            psycopg.Error: the connection is gone.
+        """
+        if self._driver.info.transaction_status is TransactionStatus.INERROR:
+            raise StatementFailed
+        if not self.is_intact():
+            raise TransactionEnded
+        if self.db.in_nested_transaction():
+            raise NestedLeftOpen
+        self._restore()
+        self._send(_NEXT)
+
+    def undo(self) -> bool:
+        """After a call that failed: undo its effects; False when the transaction cannot go on."""
+        with contextlib.suppress(Exception):  # the call's error is the one that is reported
+            while (nested := self.db.get_nested_transaction()) is not None:
+                nested.rollback()
+        try:
+            self._restore()
+            self._send(_UNDO)
+        except Exception:
+            return False
+        return self.is_intact() and not self.db.in_nested_transaction()
+
+    def commit(self, succeeded: Sequence[Held]) -> None:
+        """Finish the jobs and commit, together.
+
+        Raises:
+            LeaseLost: some were taken over meanwhile; nothing is committed.
+            Exception: the commit was refused, or the connection is gone.
+        """
+        self._driver.guarded = False
+        self._send(f"SET LOCAL statement_timeout = '{_COMMIT_LIMIT_S}s'")
+        jobs.finish(self.db, succeeded)
+        self.db.commit()
+
+    def throw_away(self) -> None:
+        """Close the connection, in whatever state it is: what is not committed is rolled back."""
+        self._driver.guarded = False
+        self._driver.close()
+        if self._pooled.is_valid:
+            self._pooled.invalidate()
+
+    def _restore(self) -> None:
+        """What a processor may have changed on the objects that it was handed."""
+        self._driver.row_factory = tuple_row
+        self._driver.cursor_factory = GuardedCursor
+        if self.db.get_execution_options() != self._options:
+            self.db.execution_options(stream_results=False, yield_per=None, no_parameters=False)
+
+    def _send(self, statements: str) -> None:
+        """Statements without parameters, in one round trip."""
+        with psycopg.Cursor(self._driver) as cursor:
+            cursor.execute(statements.encode(), prepare=False)
