@@ -2,6 +2,7 @@
 
 import getpass
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
@@ -75,7 +76,8 @@ def replay(
             with engine.connect() as connection:
                 counts = replays.count(connection, selection)
             if not dry_run and counts.total:
-                counts = _run(engine, selection, counts, rate, reason)
+                done = _run(engine, selection, counts, rate, reason)
+                counts = replace(done, gone=counts.gone)
     _report(counts, reopened if not dry_run else rejected, len(rejected), dry_run, json)
 
 
@@ -130,6 +132,7 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
                 "events": counts.events,
                 "deliveries": len(reopened),
                 "running": counts.running,
+                "gone": counts.gone,
                 "dry_run": dry_run,
             }
         )
@@ -142,6 +145,8 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
     if rejected:
         opened = "would be opened again" if dry_run else "are events now"
         output.line(f"{len(reopened)} of {rejected} rejected deliveries {opened}.")
+    if counts.gone:
+        output.line(f"Left {counts.gone:,} alone whose bodies were dropped.")
     if counts.running:
         running = output.number_of(counts.running, "running job")
         output.line(f"Left {running} alone.")

@@ -2,6 +2,10 @@
 
 Ids carry their time, so a day is a range of ids. The default partition keeps the receiver open when
 nobody has made the day's partition; what fell into it moves out when the partition is made.
+
+Making and dropping a partition locks out everybody who inserts. Behind a long reader (a dump, an
+open transaction) that lock is not to be had, and whoever waits for it makes the receivers wait too:
+so it is given up almost at once, and tried again some other time.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -11,10 +15,17 @@ from sqlalchemy import Connection, text
 from ingest.ids import first_id
 
 _PREFIX = "deliveries_"
+_PATIENCE = text("SET LOCAL lock_timeout = '100ms'")
+"""Well below the receivers' own."""
 
 
 def ensure(connection: Connection, *, today: date, days_ahead: int) -> list[date]:
-    """Make the partitions from `today` on that are missing; returns the days made."""
+    """Make the partitions from `today` on that are missing; returns the days made.
+
+    Raises:
+        OperationalError: somebody reads deliveries just now; another time.
+    """
+    connection.execute(_PATIENCE)
     existing = set(days(connection))
     wanted = (today + timedelta(days=offset) for offset in range(days_ahead + 1))
     made = [day for day in wanted if day not in existing]
@@ -39,9 +50,19 @@ def drop(connection: Connection, day: date) -> int | None:
 
     When deliveries of the day are still to be worked on, nothing is dropped, and their number is
     returned.
+
+    Raises:
+        OperationalError: somebody reads deliveries just now; another time.
     """
     first, last = _bounds(day)
-    unfinished: int = connection.execute(_UNFINISHED, {"first": first, "last": last}).scalar_one()
+    bounds = {"first": first, "last": last}
+    unfinished: int = connection.execute(_UNFINISHED, bounds).scalar_one()
+    if unfinished:
+        return unfinished
+    connection.execute(_PATIENCE)
+    # A replay reads the body in the transaction that puts its job back, so from here on none does.
+    connection.execute(text("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"))
+    unfinished = connection.execute(_UNFINISHED, bounds).scalar_one()
     if unfinished:
         return unfinished
     connection.execute(text(f"DROP TABLE IF EXISTS {_name(day)}"))

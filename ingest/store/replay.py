@@ -27,12 +27,15 @@ class Counts:
     """Without the job in question: admitted again, which makes it."""
     running: int = 0
     """Jobs that run just now: left alone."""
+    gone: int = 0
+    """Jobs and events whose body was dropped: left alone, there is nothing to work on."""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
             jobs=self.jobs + other.jobs,
             events=self.events + other.events,
             running=self.running + other.running,
+            gone=self.gone + other.gone,
         )
 
     @property
@@ -48,21 +51,29 @@ def count(connection: Connection, selection: Selection) -> Counts:
     row = connection.execute(
         text(
             f"""
-            SELECT count(*) FILTER (WHERE jobs.state <> 'running') AS jobs,
-                   count(*) FILTER (WHERE jobs.state = 'running') AS running
+            SELECT count(*) FILTER (WHERE jobs.state <> 'running' AND {_HAS_BODY}) AS jobs,
+                   count(*) FILTER (WHERE jobs.state = 'running') AS running,
+                   count(*) FILTER (WHERE jobs.state <> 'running' AND NOT {_HAS_BODY}) AS gone
             FROM jobs JOIN events ON events.id = jobs.event
             WHERE {found.sql} AND {_job_conditions(selection)}
             """
         ),
         parameters,
     ).one()
-    events = 0
+    counts = Counts(jobs=row.jobs, running=row.running, gone=row.gone)
     if _wants_events(selection):
-        events = connection.execute(
-            text(f"SELECT count(*) FROM events WHERE {found.sql} AND {_lacks_job(selection)}"),
+        row = connection.execute(
+            text(
+                f"""
+                SELECT count(*) FILTER (WHERE {_HAS_BODY}) AS events,
+                       count(*) FILTER (WHERE NOT {_HAS_BODY}) AS gone
+                FROM events WHERE {found.sql} AND {_lacks_job(selection)}
+                """
+            ),
             parameters,
-        ).scalar_one()
-    return Counts(jobs=row.jobs, events=events, running=row.running)
+        ).one()
+        counts += Counts(events=row.events, gone=row.gone)
+    return counts
 
 
 def run(
@@ -93,7 +104,10 @@ def run(
             done += counts
             yield done
     with engine.begin() as connection:
-        connection.execute(_END, {"id": replay, **asdict(done)})
+        connection.execute(
+            _END,
+            {"id": replay, "jobs": done.jobs, "events": done.events, "running": done.running},
+        )
 
 
 def reopen(
@@ -131,8 +145,9 @@ def _put_back_jobs(
     page = text(
         f"""
         SELECT jobs.id FROM jobs JOIN events ON events.id = jobs.event
-        WHERE {found.sql} AND {_job_conditions(selection)} AND jobs.id > :after
+        WHERE {found.sql} AND {_job_conditions(selection)} AND {_HAS_BODY} AND jobs.id > :after
         ORDER BY jobs.id LIMIT {BATCH}
+        FOR UPDATE OF jobs
         """
     )
     parameters = found.parameters | _job_parameters(selection)
@@ -163,7 +178,7 @@ def _readmit_events(
     page = text(
         f"""
         SELECT events.id FROM events
-        WHERE {found.sql} AND {_lacks_job(selection)} AND events.id > :after
+        WHERE {found.sql} AND {_lacks_job(selection)} AND {_HAS_BODY} AND events.id > :after
         ORDER BY events.id LIMIT {BATCH}
         """
     )
@@ -237,7 +252,10 @@ _END = text(
     """
 )
 
-# An event's own delivery, unadmitted again: admit makes the jobs that the event lacks.
+_HAS_BODY = "EXISTS (SELECT FROM deliveries WHERE deliveries.id = events.id)"
+
+# An event's own delivery, unadmitted again: admit makes the jobs that the event lacks. One that
+# waits already for another processor's job gets those of all.
 _READMIT = text(
     """
     INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
@@ -246,7 +264,9 @@ _READMIT = text(
            now() + make_interval(secs => given.delay_s), :processor, :replay
     FROM unnest(CAST(:ids AS uuid[]), CAST(:delays_s AS float8[])) AS given (id, delay_s)
     JOIN events e USING (id)
-    ON CONFLICT (delivery) DO NOTHING
+    ON CONFLICT (delivery) DO UPDATE SET processor = NULL
+    WHERE unadmitted.processor IS DISTINCT FROM EXCLUDED.processor
+      AND unadmitted.processor IS NOT NULL
     """
 )
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from ingest import settings
 from ingest.errors import DispatchFailed
@@ -24,7 +24,7 @@ from tests.support.rows import execute, one, rows
 from workers import rescue
 from workers.backoff import Rules
 from workers.recorder import FlightRecorder
-from workers.relay import Relay, Swept
+from workers.relay import Relay, Swept, Upkeep
 
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=2)
 RULES = Rules(base_s=100, cap_s=100)
@@ -286,3 +286,25 @@ def test_days_that_nobody_keeps_are_dropped_unless_work_is_left(
     assert old in days
     assert today - timedelta(days=7) in days
     assert one(engine, "SELECT count(*) FROM pg_inherits") < keeping_all
+
+
+def test_a_long_reader_delays_the_upkeep_and_nothing_else(
+    engine: Engine, database_url: str
+) -> None:
+    """A dump at midnight must not keep the sweeps waiting, nor the receivers behind our lock."""
+    today = datetime.now(UTC).date()
+    found, sent = relay(engine, partition_days_ahead=9)
+    upkeep = Upkeep(found)
+    make_jobs(engine, database_url, 1)
+    with engine.begin() as reader:
+        reader.execute(text("SELECT FROM deliveries"))
+        began = time.monotonic()
+        upkeep.attend(today, now=0)
+        assert time.monotonic() - began < 1
+        upkeep.attend(today, now=59)
+        assert found.sweep().jobs == 1
+    assert [queue for queue, _, _ in sent.messages] == ["events"]
+    with engine.connect() as connection:
+        before = len(partitions.days(connection))
+        upkeep.attend(today, now=61)
+        assert len(partitions.days(connection)) > before

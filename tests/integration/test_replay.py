@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from ingest import sources
 from ingest.errors import NotFound
@@ -283,3 +284,47 @@ def test_dedupe_outlives_the_bodies(engine: Engine, database_url: str) -> None:
     with engine.connect() as connection:
         counts = stats.read(connection)
     assert (counts.deliveries.accepted, counts.deliveries.duplicates) == (3, 1)
+
+
+def test_what_has_lost_its_body_is_left_as_it_is(engine: Engine, database_url: str) -> None:
+    today = datetime.now(UTC).date()
+    ids = admit(engine, deliver(database_url, [order(1), order(2)]))
+    admit(engine, deliver(database_url, [body("x.y", {})]), [])
+    end(engine, ids, dead=False)
+    with engine.begin() as connection:
+        partitions.drop(connection, today)
+    succeeded = Selection(state="succeeded")
+    assert count(engine, succeeded) == Counts(gone=2)
+    assert count(engine, Selection(types=("x.*",))) == Counts(gone=1)
+    assert run(engine, succeeded) == Counts()
+    assert run(engine, Selection(types=("x.*",))) == Counts()
+    found = rows(engine, "SELECT state FROM jobs")
+    assert [row["state"] for row in found] == ["succeeded", "succeeded"]
+
+
+def test_an_event_awaited_by_one_new_processor_may_be_replayed_for_another(
+    engine: Engine, database_url: str
+) -> None:
+    deliveries = deliver(database_url, [order(1)])
+    admit(engine, deliveries, [])
+    for processor in ("orders", "notify"):
+        assert run(engine, Selection(processor=processor, state="unhandled")) == Counts(events=1)
+    admit(engine, deliveries, [ORDERS, NOTIFY])
+    found = rows(engine, "SELECT processor FROM jobs ORDER BY processor")
+    assert [row["processor"] for row in found] == ["notify", "orders"]
+
+
+def test_a_day_is_not_dropped_under_a_replay_of_it(engine: Engine, database_url: str) -> None:
+    today = datetime.now(UTC).date()
+    ids = admit(engine, deliver(database_url, [order(1)]))
+    end(engine, ids, dead=True)
+    with engine.begin() as replaying:
+        replaying.execute(text("SELECT FROM deliveries"))
+        with (
+            pytest.raises(OperationalError, match="lock timeout"),
+            engine.begin() as connection,
+        ):
+            partitions.drop(connection, today)
+    assert run(engine, Selection(state="dead")) == Counts(jobs=1)
+    with engine.begin() as connection:
+        assert partitions.drop(connection, today) == 1
