@@ -42,7 +42,10 @@ def loads(raw: bytes) -> Any:
 def canonical(value: Any) -> bytes:
     """The one spelling of a parsed value: sorted keys, no white space, ASCII, digits as
     received."""
-    return _ENCODER.encode(value).encode("ascii")
+    try:
+        return _ENCODER.encode(value).encode("ascii")
+    except _HasDecimals:
+        return _spell(value).encode("ascii")
 
 
 def _parse(text: str) -> Any:
@@ -82,14 +85,29 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise InvalidJson("the body is not JSON")
 
 
-def _spell_number(value: object) -> list[str]:
+class _HasDecimals(Exception):
+    """The standard encoder, which is ten times as fast, has no way to spell a decimal's digits."""
+
+
+def _leave_to_us(value: object) -> NoReturn:
     if isinstance(value, Decimal):
-        return ["number", str(value)]
+        raise _HasDecimals
     raise TypeError(f"not a parsed JSON value: {type(value).__name__}")
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, dict):
+        fields = (f"{_ENCODER.encode(key)}:{_spell(value[key])}" for key in sorted(value))
+        return "{" + ",".join(fields) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_spell, value)) + "]"
+    return _ENCODER.encode(value)
 
 
 _DECODER = json.JSONDecoder(parse_float=_decimal, parse_constant=_refuse_constant)
 _LONG_DECODER = json.JSONDecoder(
     parse_float=_decimal, parse_int=_integer, parse_constant=_refuse_constant
 )
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_spell_number)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_leave_to_us)

@@ -33,7 +33,10 @@ _NAMING_FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "order.created": (("order_id",),),
     "contact.created": (("contact_id", "id"),),
 }
-_OWN_TIMESTAMPS = ("updated_at", "timestamp", "created_at")
+# With one of these, content tells occurrences apart. `created_at` does so for creations only:
+# three updates that lead from A to B and back to A share it, and must not become two.
+_OWN_TIMESTAMPS = ("updated_at", "timestamp")
+_OWN_TIMESTAMPS_OF_CREATION = (*_OWN_TIMESTAMPS, "created_at")
 
 
 def sign(secret: str, timestamp: int, body: bytes) -> str:
@@ -161,7 +164,9 @@ def _naming_parts(envelope: Envelope) -> list[str] | None:
 
 def _content_id(envelope: Envelope) -> str:
     content: Any = envelope.data
-    if all(envelope.data.get(field) is None for field in _OWN_TIMESTAMPS):
+    is_creation = envelope.type.endswith(".created")
+    own = _OWN_TIMESTAMPS_OF_CREATION if is_creation else _OWN_TIMESTAMPS
+    if all(envelope.data.get(field) is None for field in own):
         content = [envelope.data, envelope.fields.get("timestamp")]
     digest = hashlib.sha256(strict_json.canonical(content)).hexdigest()
     return join_event_id(envelope.type, digest, mark="#")

@@ -161,3 +161,14 @@ def test_a_megabyte_of_type_is_no_trouble() -> None:
     other = name("x" * 1_000_001, {})
     assert found.event_id != other.event_id
     assert len(found.type) == 200
+
+
+@pytest.mark.parametrize("event_type", ["contact.updated", "product.updated"])
+def test_an_update_that_says_only_when_its_entity_was_made_is_told_apart_by_its_envelope(
+    event_type: str,
+) -> None:
+    """A → B → A: the third update is no repeat of the first."""
+    data = {"id": 1, "name": "A", "created_at": "2024-01-20T10:00:00Z"}
+    first = event_id(event_type, data, timestamp="2024-02-01T00:00:00Z")
+    third = event_id(event_type, data, timestamp="2024-02-03T00:00:00Z")
+    assert first != third

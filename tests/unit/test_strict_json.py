@@ -52,6 +52,7 @@ def test_numbers_keep_their_digits() -> None:
         (b"[1.5]", b'["1.5"]'),
         (b"[0.1000000000000000055511151231257827]", b"[0.1]"),
         (b"[12345678901234567890]", b"[12345678901234567891]"),
+        (b'{"v":1.5}', b'{"v":["number","1.5"]}'),
     ],
 )
 def test_different_digits_are_different_content(one: bytes, other: bytes) -> None:
