@@ -1,11 +1,11 @@
 """`ingest up`: everything on this machine, PostgreSQL and Redis included."""
 
+import http.client
 import os
 import socket
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +28,8 @@ from ingest.store import stats as counts
 from ingest.store.database import Role, create_engine, describe
 from ingest.store.stats import Stats
 
+_DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Whatever proxy the environment names: what runs here is not behind it."""
 _COUNT_SHARE = 10
 """Counting takes at most one part in this of the time: with millions of rows it happens rarely."""
 
@@ -45,8 +47,8 @@ def up(
     began = time.monotonic()
     folder = DataFolder(data or Path(os.environ.get(f"{PREFIX}DATA") or DEFAULT_DATA))
     folder.hold()
-    folder.withdraw()  # what a run that was killed has left is no setting of this one
-    given = settings.load(data=data, port=port)
+    folder.withdraw()  # what a run that was killed has left helps nobody
+    given = settings.load(standalone=True, data=data, port=port)
     listener = listen(given.host, given.port)
     screen = _Screen()
     supervisor = Supervisor(say=screen.say, lock_fd=folder.lock_fd)
@@ -135,6 +137,7 @@ def _start_servers(given: Settings, folder: DataFolder, supervisor: Supervisor) 
     sockets = folder.sockets()
     programs: list[Program] = []
     if given.database_url is None:
+        postgres.clear_stale_lock(folder.path)
         programs.append(postgres.program(folder.path, sockets))
     if given.redis_url is None:
         programs.append(valkey.program(folder.path, sockets))
@@ -192,9 +195,9 @@ def _how() -> str:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310 - our own, always http
+        with _DIRECTLY.open(url, timeout=2):
             return True
-    except (urllib.error.URLError, OSError):
+    except (http.client.HTTPException, OSError):
         return False
 
 

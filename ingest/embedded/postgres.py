@@ -56,6 +56,13 @@ def program(home: Path, sockets: Path, *, settings: tuple[str, ...] = ()) -> Pro
     )
 
 
+def clear_stale_lock(home: Path) -> None:
+    """Remove what a server left that was killed: after a reboot another process may have its pid.
+
+    Only for who holds the lock of the folder, which every server of ours inherits."""
+    (home / "postgres" / "postmaster.pid").unlink(missing_ok=True)
+
+
 def url(sockets: Path, database: str = "postgres") -> str:
     """The address of `database` on the server whose socket is in `sockets`."""
     return f"postgresql://{USER}@/{database}?host={quote(str(sockets), safe='')}"

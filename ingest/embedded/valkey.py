@@ -13,7 +13,8 @@ from ingest.embedded.process import Program
 
 
 def program(home: Path, sockets: Path) -> Program:
-    """A Redis with its data in `home`/redis and its socket in `sockets`.
+    """A Redis with its socket in `sockets`, which keeps nothing: PostgreSQL is the truth, and a
+    damaged file would keep it from starting.
 
     Raises:
         EmbeddedError: no server is to be found.
@@ -26,7 +27,7 @@ def program(home: Path, sockets: Path) -> Program:
         command=[
             str(find_binary()),
             *("--port", "0", "--unixsocket", str(address), "--unixsocketperm", "700"),
-            *("--dir", str(data), "--appendonly", "yes", "--save", ""),
+            *("--dir", str(data), "--appendonly", "no", "--save", ""),
             *("--maxmemory-policy", "noeviction"),
         ],
         log=home / "logs" / "redis.log",
