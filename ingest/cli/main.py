@@ -5,7 +5,7 @@ import sys
 import typer
 
 from ingest import __version__
-from ingest.cli import deliveries, events, processes, replay, send, sources, stats, up
+from ingest.cli import deliveries, events, processes, replay, send, simulate, sources, stats, up
 from ingest.errors import IngestError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("worker")(processes.worker)
 app.command("relay")(processes.relay)
 app.command("migrate")(processes.migrate)
 app.command("send")(send.send)
+app.command("simulate")(simulate.simulate)
 app.command("stats")(stats.stats)
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")

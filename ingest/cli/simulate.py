@@ -1,0 +1,118 @@
+"""`ingest simulate`: a shop's events, sent as AwalChat sends them, retries included."""
+
+import asyncio
+import secrets
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Annotated, TextIO
+
+import typer
+
+from ingest import settings
+from ingest.cli import output
+from ingest.cli.access import CommandError
+from ingest.simulation.policy import RetryPolicy
+from ingest.simulation.sender import Journal, Manners, Sender, Tally
+from ingest.simulation.shop import Shop
+from ingest.sources import awalchat
+
+_OPENED_BEFORE = timedelta(days=2)
+"""The shop's history starts in the past, so that parcels have had time to arrive."""
+
+
+def simulate(
+    rate: Annotated[float, typer.Option(min=0.01, help="Events a second.")] = 20,
+    duration: Annotated[float, typer.Option(min=0, help="Seconds.")] = 30,
+    connections: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 16,
+    duplicates: Annotated[
+        float, typer.Option(min=0, max=1, help="Share that is sent twice.")
+    ] = 0.05,
+    late: Annotated[
+        float, typer.Option(min=0, max=1, help="Share that arrives late, out of order.")
+    ] = 0.1,
+    burst: Annotated[int, typer.Option(min=0, help="That many at once, every 5 s.")] = 0,
+    time_factor: Annotated[
+        float, typer.Option(min=1, help="How much faster the sender's retries come.")
+    ] = 60,
+    seed: Annotated[int | None, typer.Option(help="Make the same shop again.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="Append a JSON line for each request.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="Where to; default: the receiver here.")] = None,
+) -> None:
+    """Send what happens at a shop: conversations, messages with their statuses, orders, contacts.
+
+    What is not answered 200 or 4xx is sent again after 1 min, 5 min, 15 min, 1 h and 6 h, divided
+    by the time factor; then it is given up."""
+    given = settings.load()
+    if not given.awalchat_secrets:
+        raise CommandError(
+            "No secret to sign with: set INGEST_AWALCHAT_SECRETS, or go where `ingest up` runs.",
+            reason="no_secret",
+        )
+    chosen = secrets.randbelow(10**6) if seed is None else seed
+    random = Random(chosen)  # noqa: S311 - a shop, not a secret
+    output.line(f"seed {chosen}")
+    with ExitStack() as stack:
+        sender = Sender(
+            url or f"http://{given.host}:{given.port}/webhooks/{awalchat.SLUG}",
+            given.awalchat_secrets[0].get_secret_value(),
+            manners=Manners(
+                rate=rate, connections=connections, duplicates=duplicates, late=late, burst=burst
+            ),
+            policy=RetryPolicy(time_factor=time_factor),
+            random=random,
+            journal=Journal(_opened(journal, stack), clock=time.time),
+        )
+        shop = Shop(Random(chosen), opened_at=datetime.now(UTC) - _OPENED_BEFORE)  # noqa: S311
+        try:
+            asyncio.run(_run(sender, shop, duration))
+        finally:
+            _report(sender.tally)
+    if sender.tally.acknowledged < sender.tally.occurrences:
+        raise CommandError("Not everything was taken.", reason="unexpected_answers")
+
+
+def _opened(path: Path | None, stack: ExitStack) -> TextIO | None:
+    if path is None:
+        return None
+    try:
+        return stack.enter_context(path.open("a", buffering=1))
+    except OSError as error:
+        raise CommandError(f"Cannot write {path}: {error.strerror}.", reason="no_file") from None
+
+
+async def _run(sender: Sender, shop: Shop, duration_s: float) -> None:
+    watcher = asyncio.create_task(_show(sender.tally))
+    try:
+        await sender.run(shop.occurrences(), duration_s=duration_s)
+    finally:
+        watcher.cancel()
+
+
+async def _show(tally: Tally) -> None:
+    """Tell a person at a terminal how it goes."""
+    with output.console().status("opening the shop") as status:
+        while True:
+            answers = ", ".join(
+                f"{name}: {count:,}" for name, count in sorted(tally.answers.items())
+            )
+            status.update(
+                f"{tally.occurrences:,} happened, {tally.acknowledged:,} acknowledged, "
+                f"{tally.waiting:,} under way  ({answers})"
+            )
+            await asyncio.sleep(0.5)
+
+
+def _report(tally: Tally) -> None:
+    output.table(None, ["answer", "requests"], sorted(tally.answers.items()))
+    line = (
+        f"{output.number_of(tally.occurrences, 'event')}: {tally.acknowledged:,} acknowledged, "
+        f"{tally.refused:,} refused, {tally.given_up:,} given up"
+    )
+    if tally.waiting:
+        line += f", {tally.waiting:,} still under way"
+    output.line(line)

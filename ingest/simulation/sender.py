@@ -1,0 +1,223 @@
+"""Sends what happens at the shop, and behaves as badly as networks and senders do.
+
+Each occurrence is posted until it is answered with something final or given up; some are sent
+twice, some late. Every try and its answer goes to the journal.
+"""
+
+import asyncio
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, TextIO
+
+import httpx
+
+from ingest.simulation.policy import RetryPolicy, is_final
+from ingest.simulation.shop import Occurrence
+from ingest.sources import awalchat
+
+_TIMEOUT_S = 5.0
+"""The sender's is not documented; AwalChat's page here plans for 5 s."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manners:
+    """How the sender sends."""
+
+    rate: float
+    """Occurrences a second."""
+    connections: int
+    duplicates: float = 0.0
+    """Share that is sent a second time, at the same moment or soon after."""
+    late: float = 0.0
+    """Share that is held back, so that what happened later arrives earlier."""
+    late_up_to_s: float = 3.0
+    burst: int = 0
+    """That many at once, every `burst_every_s`, besides the steady rate."""
+    burst_every_s: float = 5.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of it."""
+
+    occurrences: int = 0
+    acknowledged: int = 0
+    """Occurrences of which some request was answered 200."""
+    refused: int = 0
+    """Answered 4xx; never sent again."""
+    given_up: int = 0
+    waiting: int = 0
+    """Not yet through: being sent, or to be sent again."""
+    answers: Counter[str] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
+
+
+class Journal:
+    """A JSON line for each try: what was sent when, and what was answered."""
+
+    def __init__(self, stream: TextIO | None, *, clock: Callable[[], float]) -> None:
+        """`clock` gives Unix time in seconds; without a stream nothing is written."""
+        self._stream = stream
+        self._clock = clock
+
+    def record(
+        self, occurrence: Occurrence, body: bytes, *, number: int, answer: str, seconds: float
+    ) -> None:
+        """Keep one try; `number` counts the tries of a copy, from 1."""
+        if self._stream is None:
+            return
+        line = {
+            "occurrence": occurrence.number,
+            "type": occurrence.type,
+            "sha256": hashlib.sha256(body).hexdigest(),
+            "try": number,
+            "answer": answer,
+            "at": round(self._clock(), 3),
+            "seconds": round(seconds, 4),
+        }
+        self._stream.write(json.dumps(line) + "\n")
+
+
+class Sender:
+    """One shop's sender."""
+
+    def __init__(
+        self,
+        url: str,
+        secret: str,
+        *,
+        manners: Manners,
+        policy: RetryPolicy,
+        random: Random,
+        journal: Journal,
+    ) -> None:
+        self._url = url
+        self._secret = secret
+        self._manners = manners
+        self._policy = policy
+        self._random = random
+        self._journal = journal
+        self._slots = asyncio.Semaphore(manners.connections)
+        self._acknowledged: set[int] = set()
+        self._open: Counter[int] = Counter()
+        self.tally = Tally()
+
+    async def run(self, occurrences: Iterator[Occurrence], *, duration_s: float) -> None:
+        """Send for `duration_s` seconds, then go on until every occurrence is through."""
+        limits = httpx.Limits(
+            max_connections=self._manners.connections,
+            max_keepalive_connections=self._manners.connections,
+        )
+        async with (
+            httpx.AsyncClient(limits=limits, timeout=_TIMEOUT_S) as client,
+            asyncio.TaskGroup() as group,
+        ):
+            started = time.monotonic()
+            for due in self._due_times(duration_s):
+                await asyncio.sleep(max(0.0, started + due - time.monotonic()))
+                occurrence = next(occurrences)
+                self.tally.occurrences += 1
+                for delay in self._copies():
+                    self._open[occurrence.number] += 1
+                    self.tally.waiting = len(self._open)
+                    group.create_task(self._deliver(client, occurrence, delay))
+
+    def _due_times(self, duration_s: float) -> Iterator[float]:
+        """Seconds after the start at which something happens."""
+        manners = self._manners
+        steady, next_burst = 0.0, manners.burst_every_s
+        while steady < duration_s:
+            if manners.burst and steady >= next_burst:
+                yield from [steady] * manners.burst
+                next_burst += manners.burst_every_s
+            yield steady
+            steady += 1 / manners.rate
+
+    def _copies(self) -> list[float]:
+        """When to send an occurrence, in seconds from now: once, or twice."""
+        manners, random = self._manners, self._random
+        first = random.uniform(0, manners.late_up_to_s) if random.random() < manners.late else 0.0
+        if random.random() >= manners.duplicates:
+            return [first]
+        return [first, first + random.choice((0.0, random.uniform(0, manners.late_up_to_s)))]
+
+    async def _deliver(
+        self, client: httpx.AsyncClient, occurrence: Occurrence, delay_s: float
+    ) -> None:
+        """Send one copy until it is through."""
+        await asyncio.sleep(delay_s)
+        body = _body(occurrence, occurrence.timestamp)
+        number = 0
+        while True:
+            number += 1
+            answer = await self._post(client, occurrence, body, number)
+            if answer.isdigit() and is_final(int(answer)):
+                break
+            wait_s = self._policy.wait_s(number)
+            if wait_s is None:
+                break
+            await asyncio.sleep(wait_s)
+            if self._random.random() < 0.5:  # nobody promises that a retry keeps its timestamp
+                body = _body(occurrence, _stamp(time.time()))
+        self._close(occurrence, answer)
+
+    def _close(self, occurrence: Occurrence, answer: str) -> None:
+        self._open[occurrence.number] -= 1
+        if answer == "200" and occurrence.number not in self._acknowledged:
+            self._acknowledged.add(occurrence.number)
+            self.tally.acknowledged += 1
+        if not self._open[occurrence.number]:
+            del self._open[occurrence.number]
+            if occurrence.number not in self._acknowledged:
+                if answer.isdigit() and is_final(int(answer)):
+                    self.tally.refused += 1
+                else:
+                    self.tally.given_up += 1
+        self.tally.waiting = len(self._open)
+
+    async def _post(
+        self, client: httpx.AsyncClient, occurrence: Occurrence, body: bytes, number: int
+    ) -> str:
+        """One try; returns the status, or what happened instead of one."""
+        async with self._slots:
+            timestamp = int(time.time())
+            headers = {
+                "Content-Type": "application/json",
+                awalchat.TIMESTAMP_HEADER: str(timestamp),
+                awalchat.SIGNATURE_HEADER: awalchat.sign(self._secret, timestamp, body),
+            }
+            began = time.monotonic()
+            try:
+                response = await client.post(self._url, content=body, headers=headers)
+                answer = str(response.status_code)
+            except httpx.TransportError as error:
+                answer = _name(error)
+            seconds = time.monotonic() - began
+        self.tally.answers[answer] += 1
+        self.tally.seconds.append(seconds)
+        self._journal.record(occurrence, body, number=number, answer=answer, seconds=seconds)
+        return answer
+
+
+def _name(error: httpx.TransportError) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return "refused"
+    return "timeout" if isinstance(error, httpx.TimeoutException) else "cut"
+
+
+def _body(occurrence: Occurrence, timestamp: str) -> bytes:
+    envelope: dict[str, Any] = {
+        "event": occurrence.type,
+        "timestamp": timestamp,
+        "data": occurrence.data,
+    }
+    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _stamp(now: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
