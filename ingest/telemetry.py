@@ -18,7 +18,6 @@ _QUIET = {
     "uvicorn.access": logging.ERROR,
     "celery.worker.strategy": logging.WARNING,  # a line for each task received
     "celery.app.trace": logging.CRITICAL,  # task results; our task logs its own, without messages
-    "httpx": logging.WARNING,
     "alembic": logging.WARNING,
 }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Annotated
 
-import httpx
+import aiohttp
 import typer
 
 from ingest import settings, strict_json
@@ -113,9 +113,11 @@ def _made(types: list[str], count: int, random: Random) -> Iterator[bytes]:
 async def _post_all(url: str, secret: str, bodies: Iterator[bytes], rate: float | None) -> Answers:
     answers = Answers()
     started = time.monotonic()
-    limits = httpx.Limits(max_connections=_CONNECTIONS)
     async with (
-        httpx.AsyncClient(limits=limits, timeout=_TIMEOUT_S) as client,
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+            timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+        ) as client,
         asyncio.TaskGroup() as group,
     ):
         slots = asyncio.Semaphore(_CONNECTIONS)
@@ -129,7 +131,7 @@ async def _post_all(url: str, secret: str, bodies: Iterator[bytes], rate: float 
 
 
 async def _post(
-    client: httpx.AsyncClient, url: str, secret: str, body: bytes, answers: Answers
+    client: aiohttp.ClientSession, url: str, secret: str, body: bytes, answers: Answers
 ) -> None:
     timestamp = int(time.time())
     headers = {
@@ -139,12 +141,13 @@ async def _post(
     }
     began = time.monotonic()
     try:
-        answer = await client.post(url, content=body, headers=headers)
-        answers.statuses[str(answer.status_code)] += 1
+        async with client.post(url, data=body, headers=headers) as answer:
+            await answer.read()
+        answers.statuses[str(answer.status)] += 1
         answers.seconds.append(time.monotonic() - began)
-    except httpx.ConnectError:
+    except aiohttp.ClientConnectorError:
         answers.statuses["refused"] += 1
-    except httpx.TransportError as error:
+    except (aiohttp.ClientError, TimeoutError) as error:
         answers.statuses[type(error).__name__] += 1
 
 

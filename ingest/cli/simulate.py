@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import signal
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -70,6 +71,8 @@ def simulate(
         shop = Shop(Random(chosen), opened_at=datetime.now(UTC) - _OPENED_BEFORE)  # noqa: S311
         try:
             asyncio.run(_run(sender, shop, duration))
+        except asyncio.CancelledError:
+            raise typer.Exit(130) from None
         finally:
             _report(sender.tally)
     if sender.tally.acknowledged < sender.tally.occurrences:
@@ -86,6 +89,20 @@ def _opened(path: Path | None, stack: ExitStack) -> TextIO | None:
 
 
 async def _run(sender: Sender, shop: Shop, duration_s: float) -> None:
+    """Ctrl-C lets nothing more happen, and what has happened come through; again, it ends all."""
+    loop, me = asyncio.get_running_loop(), asyncio.current_task()
+    assert me is not None
+    signals = 0
+
+    def interrupt() -> None:
+        nonlocal signals
+        signals += 1
+        sender.close()
+        if signals > 1:
+            me.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
     watcher = asyncio.create_task(_show(sender.tally))
     try:
         await sender.run(shop.occurrences(), duration_s=duration_s)

@@ -5,6 +5,7 @@ twice, some late. Every try and its answer goes to the journal.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import time
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TextIO
 
-import httpx
+import aiohttp
 
 from ingest.simulation.policy import RetryPolicy, is_final
 from ingest.simulation.shop import Occurrence
@@ -105,27 +106,41 @@ class Sender:
         self._slots = asyncio.Semaphore(manners.connections)
         self._acknowledged: set[int] = set()
         self._open: Counter[int] = Counter()
+        self._closing = asyncio.Event()
         self.tally = Tally()
+
+    def close(self) -> None:
+        """Let nothing more happen; what has happened is still sent until it is through."""
+        self._closing.set()
 
     async def run(self, occurrences: Iterator[Occurrence], *, duration_s: float) -> None:
         """Send for `duration_s` seconds, then go on until every occurrence is through."""
-        limits = httpx.Limits(
-            max_connections=self._manners.connections,
-            max_keepalive_connections=self._manners.connections,
-        )
         async with (
-            httpx.AsyncClient(limits=limits, timeout=_TIMEOUT_S) as client,
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._manners.connections),
+                timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
+            ) as client,
             asyncio.TaskGroup() as group,
         ):
             started = time.monotonic()
             for due in self._due_times(duration_s):
-                await asyncio.sleep(max(0.0, started + due - time.monotonic()))
+                if await self._is_closed_within(started + due - time.monotonic()):
+                    break
                 occurrence = next(occurrences)
                 self.tally.occurrences += 1
                 for delay in self._copies():
                     self._open[occurrence.number] += 1
                     self.tally.waiting = len(self._open)
                     group.create_task(self._deliver(client, occurrence, delay))
+
+    async def _is_closed_within(self, seconds: float) -> bool:
+        """Wait for `seconds`, or until it is closed."""
+        if seconds > 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closing.wait(), seconds)
+        elif self.tally.occurrences % 50 == 0:
+            await asyncio.sleep(0)  # behind its times, it must still let others run
+        return self._closing.is_set()
 
     def _due_times(self, duration_s: float) -> Iterator[float]:
         """Seconds after the start at which something happens."""
@@ -147,7 +162,7 @@ class Sender:
         return [first, first + random.choice((0.0, random.uniform(0, manners.late_up_to_s)))]
 
     async def _deliver(
-        self, client: httpx.AsyncClient, occurrence: Occurrence, delay_s: float
+        self, client: aiohttp.ClientSession, occurrence: Occurrence, delay_s: float
     ) -> None:
         """Send one copy until it is through."""
         await asyncio.sleep(delay_s)
@@ -181,7 +196,7 @@ class Sender:
         self.tally.waiting = len(self._open)
 
     async def _post(
-        self, client: httpx.AsyncClient, occurrence: Occurrence, body: bytes, number: int
+        self, client: aiohttp.ClientSession, occurrence: Occurrence, body: bytes, number: int
     ) -> str:
         """One try; returns the status, or what happened instead of one."""
         async with self._slots:
@@ -193,9 +208,9 @@ class Sender:
             }
             began = time.monotonic()
             try:
-                response = await client.post(self._url, content=body, headers=headers)
-                answer = str(response.status_code)
-            except httpx.TransportError as error:
+                async with client.post(self._url, data=body, headers=headers) as response:
+                    answer = str(response.status)
+            except (aiohttp.ClientError, TimeoutError) as error:
                 answer = _name(error)
             seconds = time.monotonic() - began
         self.tally.answers[answer] += 1
@@ -204,10 +219,10 @@ class Sender:
         return answer
 
 
-def _name(error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.ConnectError):
+def _name(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
         return "refused"
-    return "timeout" if isinstance(error, httpx.TimeoutException) else "cut"
+    return "timeout" if isinstance(error, TimeoutError) else "cut"
 
 
 def _body(occurrence: Occurrence, timestamp: str) -> bytes:
