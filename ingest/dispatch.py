@@ -20,6 +20,9 @@ IDS_PER_MESSAGE = 200
 # kombu sets no time-out of its own: publishing to a frozen Redis would block for ever.
 SOCKET_TIMEOUT_S = 1.0
 _PAUSE_AFTER_FAILURE_S = 1.0
+# A message costs a worker several commits, however few ids it has. What comes after a quiet
+# time is dispatched at once; under load ids gather for so long.
+_GATHER_S = 0.05
 _WAITING_LIMIT = 50_000
 
 log = telemetry.logger(__name__)
@@ -146,6 +149,8 @@ class HintThread:
             self._wake.clear()
             while ids := self._take():
                 self._send(ids)
+                if len(ids) < IDS_PER_MESSAGE:
+                    self._closing.wait(_GATHER_S)
 
     def _take(self) -> list[UUID]:
         count = min(len(self._waiting), IDS_PER_MESSAGE)

@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     relay_interval_s: _Seconds = Field(1, description="time between two sweeps of the relay")
     relay_batch: _Positive = Field(1_000, description="rows that one sweep dispatches, at most")
     relay_queue_limit: _Positive = Field(
-        100, description="the relay adds nothing to a queue with this many messages"
+        100, description="with so many of its messages waiting in a queue, the relay adds none"
     )
     hint_grace_s: _Seconds = Field(
         2, description="how long after the commit the relay takes a delivery's hint for lost"

@@ -28,7 +28,7 @@ def main() -> int:
         telemetry.configure(given.log_level, given.log_format)
         if arguments.process == "worker":
             queues = tuple(each for each in arguments.queues.split(",") if each)
-            return app.run(given, queues=queues)
+            return app.run(given, consumed=queues)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

@@ -39,12 +39,12 @@ HARD_LIMIT_GRACE_S = 5.0
 log = telemetry.logger(__name__)
 
 
-def run(settings: Settings, *, queues: tuple[str, ...] = ()) -> int:
+def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
     """Run a worker until SIGTERM; returns its exit code.
 
     Args:
         settings: of this process.
-        queues: what to consume; default: every queue that the registered processors use.
+        consumed: the queues to consume; default: all that the registered processors use.
 
     Raises:
         SettingsError: an address is missing, or a module of processors cannot be imported.
@@ -62,7 +62,7 @@ def run(settings: Settings, *, queues: tuple[str, ...] = ()) -> int:
         hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
         pool="prefork",
         concurrency=settings.concurrency,
-        queues=list(queues or processors.queues),
+        queues=[lane for queue in consumed or processors.queues for lane in _lanes(queue)],
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
@@ -71,6 +71,11 @@ def run(settings: Settings, *, queues: tuple[str, ...] = ()) -> int:
     )
     worker.start()
     return int(worker.exitcode or 0)
+
+
+def _lanes(queue: str) -> tuple[str, str]:
+    """By turns, so that neither waits for the other to be empty."""
+    return (queue, queues.overdue(queue))
 
 
 def create_app(settings: Settings, processors: Registry) -> Celery:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest import telemetry
+from ingest import queues, telemetry
 from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.settings import Settings
@@ -90,15 +90,15 @@ class Relay:
     def _deliveries(self) -> int:
         """Hint what was never admitted."""
         with self._engine.begin() as connection:
-            queues = events.queues(connection)
-        return sum(self._hint_deliveries(queue) for queue in queues if self._has_room(queue))
+            waiting = events.queues(connection)
+        return sum(self._hint_deliveries(queue) for queue in waiting if self._has_room(queue))
 
     def _hint_deliveries(self, queue: str) -> int:
         with self._engine.begin() as connection:
             found = events.hint_overdue(connection, queue, **self._bounds)
         for ids in _messages(found):
             try:
-                self._dispatcher.dispatch(queue, deliveries=ids)
+                self._dispatcher.dispatch(queues.overdue(queue), deliveries=ids)
             except DispatchFailed:
                 with self._engine.begin() as connection:
                     events.unhint(connection, found)
@@ -108,15 +108,15 @@ class Relay:
     def _jobs(self) -> int:
         """Hint what is due."""
         with self._engine.begin() as connection:
-            queues = jobs.queues(connection)
-        return sum(self._hint_jobs(queue) for queue in queues if self._has_room(queue))
+            waiting = jobs.queues(connection)
+        return sum(self._hint_jobs(queue) for queue in waiting if self._has_room(queue))
 
     def _hint_jobs(self, queue: str) -> int:
         with self._engine.begin() as connection:
             found = jobs.hint_due(connection, queue, **self._bounds)
         for ids in _messages(found):
             try:
-                self._dispatcher.dispatch(queue, jobs=ids)
+                self._dispatcher.dispatch(queues.overdue(queue), jobs=ids)
             except DispatchFailed:
                 with self._engine.begin() as connection:
                     jobs.unhint(connection, found)
@@ -128,8 +128,8 @@ class Relay:
         return {"limit": self._settings.relay_batch, "ttl_s": self._settings.hint_ttl_s}
 
     def _has_room(self, queue: str) -> bool:
-        """Whether workers keep up with the queue. Where they do not, another hint helps nobody."""
-        return self._dispatcher.backlog(queue) < self._settings.relay_queue_limit
+        """Whether workers keep up with what was dispatched before; if not, more helps nobody."""
+        return self._dispatcher.backlog(queues.overdue(queue)) < self._settings.relay_queue_limit
 
 
 def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date]) -> None:

@@ -70,7 +70,7 @@ def test_deliveries_that_nobody_admitted_are_hinted_in_few_messages(
     deliveries = deliver(database_url, [order(n) for n in range(450)])
     found, sent = relay(engine)
     assert found.sweep().deliveries == 450
-    assert [queue for queue, _, _ in sent.messages] == ["events"] * 3
+    assert [queue for queue, _, _ in sent.messages] == ["events.overdue"] * 3
     hinted = [each for _, ids, _ in sent.messages for each in ids]
     assert sorted(hinted) == sorted(deliveries)
 
@@ -108,7 +108,7 @@ def test_a_retry_is_hinted_when_it_is_due_and_not_before(engine: Engine, databas
     assert found.sweep().jobs == 0
     execute(engine, "UPDATE jobs SET next_attempt_at = now()")
     assert found.sweep().jobs == 1
-    assert sent.messages == [("events", [], [job])]
+    assert sent.messages == [("events.overdue", [], [job])]
 
 
 def test_each_queue_gets_its_own_jobs(engine: Engine, database_url: str) -> None:
@@ -116,7 +116,7 @@ def test_each_queue_gets_its_own_jobs(engine: Engine, database_url: str) -> None
     execute(engine, "UPDATE jobs SET queue = 'crm' WHERE id = (SELECT min(id) FROM jobs)")
     found, sent = relay(engine)
     found.sweep()
-    assert sorted(queue for queue, _, _ in sent.messages) == ["crm", "events"]
+    assert sorted(queue for queue, _, _ in sent.messages) == ["crm.overdue", "events.overdue"]
 
 
 def test_a_queue_that_workers_cannot_keep_up_with_gets_no_more(
@@ -125,9 +125,9 @@ def test_a_queue_that_workers_cannot_keep_up_with_gets_no_more(
     make_jobs(engine, database_url, 2)
     execute(engine, "UPDATE jobs SET queue = 'crm' WHERE id = (SELECT min(id) FROM jobs)")
     found, sent = relay(engine, relay_queue_limit=10)
-    sent.backlog = lambda queue: 10 if queue == "crm" else 9  # type: ignore[method-assign]
+    sent.backlog = lambda queue: 10 if queue == "crm.overdue" else 9  # type: ignore[method-assign]
     assert found.sweep().jobs == 1
-    assert [queue for queue, _, _ in sent.messages] == ["events"]
+    assert [queue for queue, _, _ in sent.messages] == ["events.overdue"]
 
 
 def test_hints_that_could_not_be_sent_are_sent_by_the_next_sweep(
@@ -303,7 +303,7 @@ def test_a_long_reader_delays_the_upkeep_and_nothing_else(
         assert time.monotonic() - began < 1
         upkeep.attend(today, now=59)
         assert found.sweep().jobs == 1
-    assert [queue for queue, _, _ in sent.messages] == ["events"]
+    assert [queue for queue, _, _ in sent.messages] == ["events.overdue"]
     with engine.connect() as connection:
         before = len(partitions.days(connection))
         upkeep.attend(today, now=61)
