@@ -10,9 +10,10 @@ from types import TracebackType
 from typing import Self
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.rows import tuple_row
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.store import jobs
 from ingest.store.jobs import Held
@@ -69,9 +70,13 @@ class Effects:
         self._options = self.db.get_execution_options()
 
     def __enter__(self) -> Self:
-        self._root = self.db.begin()
-        self._driver.refused = False
-        self._send(_BEGIN)
+        try:
+            self._root = self.db.begin()
+            self._driver.refused = False
+            self._send(_BEGIN)
+        except BaseException:
+            self._give_back(clean=False)
+            raise
         self._driver.guarded = True
         return self
 
@@ -83,12 +88,7 @@ class Effects:
         /,
     ) -> None:
         self._driver.guarded = False
-        if self._driver.refused:
-            self.throw_away()
-        elif not self._driver.closed:
-            self._driver.rollback()
-            self._driver.pgconn.exec_(_LEAVE)
-        self.db.close()
+        self._give_back(clean=not self._driver.refused and self._left_clean())
 
     def is_intact(self) -> bool:
         """Whether the transaction is still there, ours, and without error."""
@@ -148,6 +148,22 @@ class Effects:
         self._driver.close()
         if self._pooled.is_valid:
             self._pooled.invalidate()
+
+    def _left_clean(self) -> bool:
+        """Roll back what was not committed, and clear what outlives a transaction; False when that
+        did not work."""
+        try:
+            self._driver.rollback()
+        except psycopg.Error:
+            return False
+        return self._driver.pgconn.exec_(_LEAVE).status == ExecStatus.COMMAND_OK
+
+    def _give_back(self, *, clean: bool) -> None:
+        """To the pool, which has this one only: kept from it, no job would run here again."""
+        if not clean:
+            self.throw_away()
+        with contextlib.suppress(SQLAlchemyError):
+            self.db.close()
 
     def _restore(self) -> None:
         """What a processor may have changed on the objects that it was handed."""

@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from psycopg.rows import dict_row
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from ingest.store import jobs
 from ingest.store.jobs import Held
@@ -18,7 +19,8 @@ from tests.integration.conftest import Worker
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
-from workers import Discard, Event, Snooze, processor
+from workers import Discard, Event, Snooze, processor, rescue
+from workers.backoff import Rules
 
 MakeWorker = Callable[..., Worker]
 
@@ -527,6 +529,38 @@ def test_a_connection_that_breaks_harms_no_neighbour(
     make_worker().process(deliver(database_url, [order(n) for n in range(3)]))
     assert job_states(engine) == {0: "succeeded", 1: "retrying", 2: "succeeded"}
     assert effects(engine) == [0, 2]
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("moment", ["before its transaction", "after its transaction"])
+def test_a_connection_that_ends_between_two_slices_is_replaced(
+    moment: str,
+    engine: Engine,
+    database_url: str,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by ending connections under load: the pool has one, and must get it back."""
+
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    worker = make_worker()
+    statement = "_BEGIN" if moment == "before its transaction" else "_LEAVE"
+    broken = "SELECT pg_terminate_backend(pg_backend_pid())"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            f"workers.effects.{statement}", broken.encode() if "L" in statement else broken
+        )
+        with contextlib.suppress(DBAPIError, psycopg.Error):
+            worker.process(deliver(database_url, [order(0)]))
+    assert worker.effects.pool.checkedout() == 0  # type: ignore[attr-defined]
+    execute(engine, "UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'running'")
+    rescue.after_leases(engine, Rules(base_s=0.001, cap_s=0.001), limit=10, random=lambda a, b: a)
+    run_due(engine, worker)
+    worker.process(deliver(database_url, [order(1)]))
+    assert effects(engine) == [0, 1]
 
 
 def test_a_list_that_fails_is_halved_until_the_guilty_are_found(
