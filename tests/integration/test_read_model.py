@@ -15,8 +15,9 @@ from sqlalchemy import Connection, Engine, text
 from ingest.sources.awalchat import AwalChat
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver
-from tests.support.reference import Model, read_model
+from tests.support.reference import read_model
 from tests.support.rows import one, rows
+from tests.support.tables import tables
 from workers import Discard, Event
 from workers.processors.contacts import keep_contacts
 from workers.processors.conversations import keep_conversations
@@ -28,12 +29,6 @@ KEEPERS: dict[str, Callable[[Sequence[Event], Connection], None]] = {
     "conversation": keep_conversations,
     "order": keep_orders,
     "contact": keep_contacts,
-}
-KEYS = {
-    "messages": "message_id",
-    "conversations": "conversation_id",
-    "orders": "order_id",
-    "contacts": "contact_id",
 }
 source = AwalChat([], tolerance_s=300)
 
@@ -62,29 +57,6 @@ def apply(db: Connection, bodies: Sequence[bytes]) -> None:
         mine = [each for each in events if each.type.startswith(f"{family}.")]
         if mine:
             keep(mine, db)
-
-
-def tables(db: Connection) -> Model:
-    """What is in the tables, in the reference's form."""
-    found: Model = {}
-    for table, key in KEYS.items():
-        found[table] = {
-            row[key]: {
-                name: value
-                for name, value in row.items()
-                if name not in (key, "versions", "status_at")
-                and not name.endswith("event_id")
-                and name != "last_event_at"
-            }
-            for row in db.execute(text(f"SELECT * FROM {table}")).mappings()
-        }
-    found["order_status_changes"] = {
-        (row["order_id"], row["event_id"]): {
-            name: row[name] for name in ("old_status", "new_status", "updated_at")
-        }
-        for row in db.execute(text("SELECT * FROM order_status_changes")).mappings()
-    }
-    return found
 
 
 def by_id(bodies: Sequence[bytes]) -> dict[str, bytes]:

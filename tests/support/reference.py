@@ -5,6 +5,7 @@ on the set of events and nothing else.
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -59,10 +60,11 @@ def read_model(bodies: Mapping[str, bytes]) -> Model:
             "orders": "order.",
             "contacts": "contact.",
         }[table]
-        mine = [event for event in events if event["event"].startswith(prefix)]
-        for key in {_key(event, key_names) for event in mine}:
-            group = [event for event in mine if _key(event, key_names) == key]
-            model[table][key] = _BUILD[table](group)
+        groups: dict[Any, list[Row]] = defaultdict(list)
+        for event in events:
+            if event["event"].startswith(prefix):
+                groups[_key(event, key_names)].append(event)
+        model[table] = {key: _BUILD[table](group) for key, group in groups.items()}
     for event in events:
         if event["event"] == "order.status.updated":
             data = event["data"]

@@ -1,0 +1,425 @@
+"""Every transition of a job, in any order, beside a model of it: the rows equal the model."""
+
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Connection, Engine, text
+
+from ingest.errors import LeaseLost
+from ingest.store import events, jobs
+from ingest.store.jobs import Held, Outcome
+from tests.support.deliver import deliver, order
+from tests.support.effort import examples
+from tests.support.job_model import (
+    ALL,
+    ATTEMPTS,
+    JOBS,
+    LATER_S,
+    PROCESSORS,
+    WITH_ATTEMPTS,
+    WORKERS,
+    Ending,
+    Job,
+    Row,
+    as_row,
+    check_columns,
+    check_history,
+    check_move,
+    choices,
+    chosen,
+    endings,
+    events_of,
+    failures,
+    some_processors,
+    waits,
+)
+from tests.support.rows import execute, rows
+
+_READMIT = """
+    INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
+                            hint_at, replay)
+    SELECT id, source, event_id, type, fingerprint, received_at, 'replay', now(), :replay
+    FROM events WHERE id = ANY(:ids)
+"""
+
+
+class JobMachine(RuleBasedStateMachine):
+    """Workers, stale and not, a relay, a rescuer and an operator, one step at a time."""
+
+    engine: Engine
+    url: str
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: dict[int, Job] = {}
+        self.events: dict[str, UUID] = {}
+        self.held: list[Held] = []
+        """Every claim that was ever made; most are stale."""
+        self.replays = 0
+        self.before: dict[int, Row] = {}
+        self.was_replay = False
+        with self.engine.begin() as db:
+            for table in ("attempts", "jobs", "duplicates", "events", "unadmitted", "deliveries"):
+                db.execute(text(f"DELETE FROM {table}"))
+
+    @initialize(names=st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=4))
+    def begin(self, names: list[int]) -> None:
+        self._admit(deliver(self.url, [order(n) for n in names]), names, sorted(PROCESSORS))
+
+    @rule(
+        names=st.lists(st.sampled_from([1, 2, 3, 4]), min_size=1, max_size=3), given=some_processors
+    )
+    def admit(self, names: list[int], given: list[str]) -> None:
+        self._admit(deliver(self.url, [order(n) for n in names]), names, given)
+
+    def _admit(self, deliveries: list[UUID], names: Sequence[int], given: Sequence[str]) -> None:
+        event_of, fresh = events_of(self.events, deliveries, [str(name) for name in names])
+        with self.engine.begin() as db:
+            admitted = self._admitted(db, deliveries, given)
+            again = self._admitted(db, deliveries, given)
+        assert (admitted.duplicates, admitted.conflicts, admitted.unsettled) == (
+            len(event_of) - len(fresh),
+            0,
+            0,
+        )
+        assert (again.jobs, again.duplicates, again.unsettled) == ((), 0, 0)
+        self._made(admitted, fresh, given, trigger="delivery", replay=None)
+
+    @rule(choice=choices, given=some_processors)
+    def admit_again(self, choice: int, given: list[str]) -> None:
+        """As a replay does with events that lack a job."""
+        named = chosen(sorted(self.events.values()), choice)
+        self.replays += 1
+        execute(self.engine, _READMIT, ids=named, replay=self.replays)
+        with self.engine.begin() as db:
+            admitted = self._admitted(db, named, given)
+        assert (admitted.duplicates, admitted.unsettled) == (0, 0)
+        self._made(admitted, set(named), given, trigger="replay", replay=self.replays)
+
+    def _admitted(
+        self, db: Connection, deliveries: Sequence[UUID], given: Sequence[str]
+    ) -> events.Admitted:
+        return events.admit(
+            db,
+            deliveries,
+            [PROCESSORS[name] for name in given],
+            replay_queue="replay",
+            hint_ttl_s=LATER_S,
+        )
+
+    def _made(
+        self,
+        admitted: events.Admitted,
+        of: set[UUID],
+        given: Sequence[str],
+        *,
+        trigger: str,
+        replay: int | None,
+    ) -> None:
+        """Take over the ids of the jobs that must have been made, and of no other."""
+        has = {(job.event, job.processor) for job in self.jobs.values()}
+        lacks = {(event, name) for event in of for name in given} - has
+        named = rows(
+            self.engine,
+            "SELECT id, event, processor FROM jobs WHERE id = ANY(:ids)",
+            ids=[ref.id for ref in admitted.jobs],
+        )
+        assert {(row["event"], row["processor"]) for row in named} == lacks
+        assert len(named) == len(admitted.jobs) == len(lacks)
+        assert {ref.trigger for ref in admitted.jobs} <= {trigger}
+        for row in named:
+            processor = PROCESSORS[row["processor"]]
+            self.jobs[row["id"]] = Job(
+                event=row["event"],
+                processor=row["processor"],
+                queue="replay" if replay else processor.queue,
+                trigger=trigger,
+                max_attempts=processor.max_attempts,
+                replay=replay,
+                is_hinted=True,
+            )
+
+    @rule(choice=choices, worker=st.sampled_from(WORKERS), max_attempts=st.integers(1, 5))
+    def claim(self, choice: int, worker: str, max_attempts: int) -> None:
+        ids = chosen(sorted(self.jobs), choice)
+        expected = [id_ for id_ in ids if self.jobs[id_].is_claimable]
+        with self.engine.begin() as db:
+            claimable = jobs.claimable(db, ids)
+            claimed = jobs.claim(db, ids, worker=worker, lease_s=LATER_S, max_attempts=max_attempts)
+        assert [ref.id for ref in claimable] == [each.id for each in claimed] == expected
+        for each in claimed:
+            job = self.jobs[each.id]
+            job.claim(worker, max_attempts)
+            assert (each.attempt, each.failures, each.trigger, each.event) == (
+                job.attempt,
+                job.failures,
+                job.trigger,
+                job.event,
+            )
+            assert each.body is not None
+            self.held.append(Held(id=each.id, attempt=each.attempt))
+
+    def _claims(self, choice: int) -> list[Held]:
+        """Some claims, at most one a job, the newest not preferred."""
+        found = {each.id: each for each in chosen(self.held, choice)}
+        return list(found.values())
+
+    def _ours(self, held: Sequence[Held]) -> set[int]:
+        return {each.id for each in held if self.jobs[each.id].is_held(each.attempt)}
+
+    @precondition(lambda self: self.held)
+    @rule(choice=choices)
+    def renew(self, choice: int) -> None:
+        held = self._claims(choice)
+        with self.engine.begin() as db, self._leaving_alone(held):
+            assert jobs.renew(db, held, lease_s=LATER_S) == self._ours(held)
+        for id_ in self._ours(held):
+            self.jobs[id_].is_leased = True
+
+    @precondition(lambda self: self.held)
+    @rule(choice=choices)
+    def finish(self, choice: int) -> None:
+        """All that a worker holds, in one transaction; with one stale claim none of it."""
+        held = self._claims(choice)
+        ours = self._ours(held)
+        lost = {each.id for each in held} - ours
+        if lost:
+            with pytest.raises(LeaseLost) as caught, self.engine.begin() as db:
+                jobs.finish(db, held)
+            assert caught.value.job_ids == lost
+            return
+        with self.engine.begin() as db:
+            jobs.finish(db, held)
+        for id_ in ours:
+            self.jobs[id_].finish()
+
+    @precondition(lambda self: self.held)
+    @rule(choice=choices)
+    def finish_what_is_still_ours(self, choice: int) -> None:
+        held = [each for each in self._claims(choice) if each.id in self._ours([each])]
+        with self.engine.begin() as db:
+            jobs.finish(db, held)
+        for each in held:
+            self.jobs[each.id].finish()
+
+    @precondition(lambda self: self.held)
+    @rule(choice=choices, ending=endings)
+    def fail(self, choice: int, ending: Ending) -> None:
+        self._fail(self._claims(choice), ending)
+
+    def _fail(self, held: Sequence[Held], ending: Ending) -> None:
+        ours = self._ours(held)
+        with self.engine.begin() as db, self._leaving_alone(held):
+            assert jobs.fail(db, failures(held, ending)) == ours
+        self._failed(ours, ending)
+
+    def _failed(self, ids: set[int], ending: Ending) -> None:
+        outcome, retry_in_s, rescued = ending
+        for id_ in ids:
+            self.jobs[id_].fail(str(outcome), retry_in_s, rescued=rescued)
+
+    @precondition(lambda self: self._is_held)
+    @rule(choice=choices, by=st.sampled_from(WORKERS))
+    def another_worker_takes_over(self, choice: int, by: str) -> None:
+        """What leaves a stale claim of a job that runs; seldom come upon by chance."""
+        self.leases_end(choice)
+        self.rescue_after_leases((Outcome.RELEASED, 0.0, True), limit=100)
+        self.claim(ALL, by, max_attempts=3)
+
+    @precondition(lambda self: self._overtaken())
+    @rule(choice=choices, ending=endings)
+    def a_stale_worker_wakes_up(self, choice: int, ending: Ending) -> None:
+        """Nothing that it does changes anything, though another runs the same job."""
+        stale = {each.id: each for each in chosen(self._overtaken(), choice)}
+        held = list(stale.values()) or self._overtaken()[:1]
+        with self._leaving_alone(held):
+            with self.engine.begin() as db:
+                assert jobs.renew(db, held, lease_s=1.0) == set()
+                assert jobs.fail(db, failures(held, ending)) == set()
+            with pytest.raises(LeaseLost) as caught, self.engine.begin() as db:
+                jobs.finish(db, held)
+        assert caught.value.job_ids == {each.id for each in held}
+
+    @property
+    def _is_held(self) -> bool:
+        return any(job.state == "running" for job in self.jobs.values())
+
+    def _overtaken(self) -> list[Held]:
+        """Stale claims of jobs that run."""
+        running = {id_: job.attempt for id_, job in self.jobs.items() if job.state == "running"}
+        return [each for each in self.held if each.attempt < running.get(each.id, 0)]
+
+    @rule(choice=choices)
+    def leases_end(self, choice: int) -> None:
+        running = [id_ for id_, job in self.jobs.items() if job.state == "running"]
+        named = chosen(running, choice)
+        execute(
+            self.engine,
+            "UPDATE jobs SET lease_until = now() - interval '1 s' WHERE id = ANY(:ids)",
+            ids=named,
+        )
+        for id_ in named:
+            self.jobs[id_].is_leased = False
+
+    @rule(ending=endings, limit=st.integers(1, 10))
+    def rescue_after_leases(self, ending: Ending, limit: int) -> None:
+        expected = {id_ for id_, job in self.jobs.items() if job.is_expired}
+        with self.engine.begin() as db:
+            found = jobs.expired(db, limit=limit)
+            self._check_orphans(found)
+            held = [Held(id=each.id, attempt=each.attempt) for each in found]
+            jobs.fail(db, failures(held, ending))
+        named = {each.id for each in found}
+        assert named <= expected
+        assert len(named) == min(limit, len(expected))
+        self._failed(named, ending)
+
+    @rule(ending=endings, worker=st.sampled_from(WORKERS))
+    def rescue_after_a_wreck(self, ending: Ending, worker: str) -> None:
+        with self.engine.begin() as db:
+            found = jobs.held_by(db, worker)
+            self._check_orphans(found)
+            held = [Held(id=each.id, attempt=each.attempt) for each in found]
+            jobs.fail(db, failures(held, ending))
+        expected = {
+            id_ for id_, job in self.jobs.items() if job.state == "running" and job.worker == worker
+        }
+        assert {each.id for each in found} == expected
+        self._failed(expected, ending)
+
+    def _check_orphans(self, found: Sequence[jobs.Orphan]) -> None:
+        for each in found:
+            job = self.jobs[each.id]
+            assert (each.attempt, each.failures, each.max_attempts, each.trigger) == (
+                job.attempt,
+                job.failures,
+                job.max_attempts,
+                job.trigger,
+            )
+
+    @rule(choice=choices, delay_s=waits)
+    def put_back(self, choice: int, delay_s: float) -> None:
+        ids = chosen(sorted(self.jobs), choice)
+        running = {id_ for id_ in ids if self.jobs[id_].state == "running"}
+        self.replays += 1
+        with self.engine.begin() as db:
+            found = jobs.put_back(
+                db, ids, replay=self.replays, queue="replay", delays_s=[delay_s] * len(ids)
+            )
+        assert set(found.job_ids) == set(ids) - running
+        assert found.running == len(running)
+        for id_ in found.job_ids:
+            self.jobs[id_].put_back(self.replays, "replay", delay_s)
+        self.was_replay = True
+
+    @rule(queue=st.sampled_from(["events", "slow", "replay"]), limit=st.integers(1, 10))
+    def hint_due(self, queue: str, limit: int) -> None:
+        expected = {
+            id_
+            for id_, job in self.jobs.items()
+            if job.queue == queue and job.is_claimable and not job.is_hinted
+        }
+        with self.engine.begin() as db:
+            found = jobs.hint_due(db, queue, limit=limit, ttl_s=LATER_S)
+            waiting = jobs.queues(db)
+        assert set(found) <= expected
+        assert len(found) == len(set(found)) == min(limit, len(expected))
+        assert waiting == sorted({job.queue for job in self.jobs.values() if job.waits})
+        for id_ in found:
+            self.jobs[id_].is_hinted = True
+
+    @rule(choice=choices)
+    def unhint(self, choice: int) -> None:
+        ids = chosen(sorted(self.jobs), choice)
+        with self.engine.begin() as db:
+            jobs.unhint(db, ids)
+        for id_ in ids:
+            self.jobs[id_].is_hinted = False
+
+    @rule(choice=choices)
+    def time_passes(self, choice: int) -> None:
+        waiting = [id_ for id_, job in self.jobs.items() if job.waits]
+        named = chosen(waiting, choice)
+        execute(
+            self.engine,
+            "UPDATE jobs SET next_attempt_at = now() - interval '1 s',"
+            " hinted_until = now() - interval '1 s' WHERE id = ANY(:ids)",
+            ids=named,
+        )
+        for id_ in named:
+            self.jobs[id_].is_due, self.jobs[id_].is_hinted = True, False
+
+    def _leaving_alone(self, held: Sequence[Held]) -> "_Untouched":
+        """A block in which the rows of stale claims do not change in any column."""
+        ours = self._ours(held)
+        return _Untouched(self.engine, [each.id for each in held if each.id not in ours])
+
+    @invariant()
+    def the_rows_equal_the_model(self) -> None:
+        found = {row.pop("id"): row for row in rows(self.engine, JOBS)}
+        assert found == {id_: as_row(job) for id_, job in self.jobs.items()}
+        told = {(row.pop("job"), row.pop("number")): row for row in rows(self.engine, ATTEMPTS)}
+        assert told == {
+            (id_, number): vars(attempt)
+            for id_, job in self.jobs.items()
+            for number, attempt in job.ended.items()
+        }
+
+    @invariant()
+    def what_holds_of_every_job_holds(self) -> None:
+        """Said of the rows alone, in case the model shares a mistake with the statements."""
+        now = {row["id"]: row for row in rows(self.engine, "SELECT * FROM jobs")}
+        told = rows(self.engine, "SELECT job, number FROM attempts ORDER BY job, number")
+        for id_, row in now.items():
+            check_columns(row)
+            check_history(row, [each["number"] for each in told if each["job"] == id_])
+            if id_ in self.before:
+                check_move(self.before[id_], row, by_replay=self.was_replay)
+        self.before, self.was_replay = now, False
+
+
+class _Untouched:
+    """Rows that are the same after the block as before it."""
+
+    def __init__(self, engine: Engine, ids: Sequence[int]) -> None:
+        self._engine = engine
+        self._ids = list(ids)
+
+    def __enter__(self) -> None:
+        self._before = self._read()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert kind is not None or self._read() == self._before
+
+    def _read(self) -> list[Row]:
+        return rows(self._engine, WITH_ATTEMPTS, ids=self._ids)
+
+
+@pytest.fixture
+def machine(engine: Engine, database_url: str) -> Iterator[type[JobMachine]]:
+    JobMachine.engine, JobMachine.url = engine, database_url
+    yield JobMachine
+    del JobMachine.engine, JobMachine.url
+
+
+def test_jobs_move_as_the_model_says_whoever_calls_what_when(machine: type[JobMachine]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples(30),
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=[HealthCheck.too_slow],
+        ),
+    )
