@@ -3,6 +3,8 @@
 
     python3 dev.py up          everything here: PostgreSQL, Redis, receiver, workers, relay
     python3 dev.py test        the whole test suite, against real servers
+    python3 dev.py faults      the fault suite: real processes, broken under load (--help)
+    python3 dev.py mutations   break each promise in a copy, and see a test fail for it
     python3 dev.py ANY ...     the same as `ingest ANY ...`
 
 Needs Python 3.11 or newer with pip on Linux or macOS (Windows: WSL), and nothing else.
@@ -39,6 +41,9 @@ def main() -> NoReturn:
     if command == "test":
         os.chdir(ROOT)
         become("python", "-m", "pytest", *rest)
+    if command in ("faults", "mutations"):
+        os.chdir(ROOT)
+        become("python", "-m", f"tests.{command}", *rest)
     become("ingest", command, *rest)
 
 

@@ -1,0 +1,144 @@
+"""The faults: what is broken, and the setting that bounds the recovery."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+
+from tests.faults import database, deploys, doorbell, processes
+from tests.faults.load import Journal
+from tests.faults.world import LEASE_S, World
+
+Strike = Callable[[World, Random], None]
+"""Breaks something, and mends it before it returns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """One way of breaking it."""
+
+    name: str
+    strike: Strike
+    bound: str
+    """What bounds the time to recover."""
+    repeats: int = 3
+    check: Callable[[World, Journal], list[str]] = lambda _world, _journal: []
+    """What else must hold at the end; returns what does not."""
+    missing: Callable[[World], str | None] = lambda _world: None
+    """Why it cannot be tried here."""
+    alone: bool = False
+    """Not part of a random schedule."""
+
+
+def all_faults(*, short: bool) -> list[Fault]:
+    """Every fault. The short form keeps PostgreSQL away for less."""
+    away_s = 8 if short else 30
+    return [
+        Fault(name="nothing", strike=_nothing, bound="-", alone=True),
+        Fault(
+            name="receiver: kill -9",
+            strike=processes.kill_receiver,
+            bound="restart; the sender's retry",
+        ),
+        Fault(
+            name="worker: kill -9",
+            strike=processes.kill_worker,
+            bound="restart, HINT_TTL_S 10",
+        ),
+        Fault(name="worker's child: kill -9", strike=processes.kill_child, bound="HINT_TTL_S 10"),
+        Fault(
+            name="worker stalled past its lease",
+            strike=processes.stall_worker,
+            bound=f"LEASE_S {LEASE_S}, RETRY_BASE_S 5",
+            repeats=2,
+        ),
+        Fault(name="relays: kill -9", strike=processes.kill_relay, bound="restart"),
+        Fault(
+            name="rolling restart (SIGTERM)",
+            strike=processes.restart_all,
+            bound="HINT_TTL_S 10",
+            repeats=2,
+            check=_no_request_failed,
+        ),
+        Fault(name="Redis: kill -9, empty after", strike=doorbell.kill, bound="HINT_TTL_S 10"),
+        Fault(name="Redis: FLUSHALL", strike=doorbell.flush, bound="HINT_TTL_S 10"),
+        Fault(name="Redis: frozen", strike=doorbell.freeze, bound="HINT_TTL_S 10"),
+        Fault(name="Redis: refuses writes", strike=doorbell.refuse_writes, bound="HINT_TTL_S 10"),
+        Fault(
+            name="PostgreSQL: kill -9",
+            strike=database.kill,
+            bound=f"its recovery, LEASE_S {LEASE_S}",
+        ),
+        Fault(
+            name=f"PostgreSQL: stopped for {away_s} s",
+            strike=database.stop_for(away_s),
+            bound=f"LEASE_S {LEASE_S}",
+            repeats=1,
+            check=_all_503_within_a_second,
+            alone=True,
+        ),
+        Fault(name="PostgreSQL: frozen", strike=database.freeze, bound="HINT_TTL_S 10", repeats=2),
+        Fault(
+            name="PostgreSQL: connections ended",
+            strike=database.terminate_connections,
+            bound=f"LEASE_S {LEASE_S}, RETRY_BASE_S 5",
+        ),
+        Fault(
+            name="PostgreSQL: a hot table locked", strike=database.lock_table, bound="HINT_TTL_S 10"
+        ),
+        Fault(
+            name="PostgreSQL: disk full",
+            strike=database.fill_disk,
+            bound=f"its recovery, LEASE_S {LEASE_S}",
+            repeats=2,
+            missing=lambda world: None if world.disk else "only root may mount a small disk",
+        ),
+        Fault(
+            name="a migration while running",
+            strike=database.migrate,
+            bound="lock_timeout 4 s",
+            repeats=2,
+        ),
+        Fault(
+            name="processors that fail to import",
+            strike=deploys.break_import,
+            bound="restart, HINT_TTL_S 10",
+        ),
+        Fault(
+            name="poison in the load",
+            strike=deploys.poison,
+            bound=f"timeout_s 2, LEASE_S {LEASE_S}",
+            repeats=2,
+            check=lambda world, _journal: deploys.check_poison(world),
+        ),
+        Fault(
+            name="clocks minutes apart",
+            strike=deploys.skew_clocks,
+            bound="-",
+            repeats=1,
+            missing=lambda _world: None if deploys.faketime() else "apt-get install faketime",
+            alone=True,
+        ),
+    ]
+
+
+def _nothing(world: World, _random: Random) -> None:
+    world.fleet.wait(2)
+
+
+def _no_request_failed(_world: World, journal: Journal) -> list[str]:
+    """A sender's retry of a connection that was closed under it is no failed request."""
+    failed = sum(count for answer, count in journal.answers.items() if answer not in ("200", "cut"))
+    return [f"{failed} requests failed: {dict(journal.answers)}"] if failed else []
+
+
+def _all_503_within_a_second(world: World, journal: Journal) -> list[str]:
+    began, ended = world.windows[-1]
+    tries = [(seconds, answer) for at, seconds, answer in journal.tries if began + 1 < at < ended]
+    others = {answer for _, answer in tries} - {"503"}
+    slowest = max((seconds for seconds, _ in tries), default=0.0)
+    wrong = [f"also answered {others}"] if others else []
+    if slowest > 1:
+        wrong.append(f"the slowest 503 took {slowest:.2f} s")
+    if not tries:
+        wrong.append("nothing was sent meanwhile")
+    return wrong

@@ -1,0 +1,104 @@
+"""Bad deploys, poison, and clocks that disagree."""
+
+import http.client
+import json
+from pathlib import Path
+from random import Random
+
+from tests.faults.effects import POISON_TYPE
+from tests.faults.world import World
+from tests.support.signing import signed_headers
+
+POISONS = ("exit", "segfault", "loop", "stuck", "kill", "memory")
+_SURVIVED = ("memory",)
+_FAKETIME = (
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+)
+
+
+def break_import(world: World, random: Random) -> None:
+    """Deploy processors that cannot be imported, and mend them."""
+    flag = world.flags / "import"
+    flag.touch()
+    try:
+        for worker in world.fleet.named("worker"):
+            worker.process.terminate()
+        world.fleet.wait(random.uniform(4, 7))
+    finally:
+        flag.unlink()
+
+
+def poison(world: World, random: Random) -> None:
+    """Send one event of each kind of poison into the load."""
+    for what in random.sample(POISONS, len(POISONS)):
+        data = {
+            "id": random.randrange(10**12),
+            "poison": what,
+            "updated_at": "2024-01-20T10:00:00Z",
+        }
+        _post(world, {"event": POISON_TYPE, "timestamp": "2024-01-20T10:00:00Z", "data": data})
+        world.fleet.wait(random.uniform(0, 1))
+
+
+def check_poison(world: World) -> list[str]:
+    """What is wrong with how poison was dealt with: it must spend its attempts and no other's."""
+    with world.connect() as connection:
+        rows = connection.execute(
+            """
+            SELECT convert_from(d.body, 'UTF8')::jsonb #>> '{data,poison}', j.state, j.attempt,
+                   c.times
+            FROM jobs j JOIN deliveries d ON d.id = j.event JOIN counters c ON c.event = j.event
+            WHERE j.processor = 'poison' AND position('poison' IN convert_from(d.body, 'UTF8')) > 0
+            """
+        ).fetchall()
+    wrong = []
+    for what, state, attempt, times in rows:
+        expected = "succeeded" if what in _SURVIVED else "dead"
+        if state != expected or times != 1:
+            wrong.append(f"{what}: {state} after {attempt} attempts, counted {times} times")
+    return wrong if rows else ["no poison was taken"]
+
+
+def faketime() -> Path | None:
+    """The library that gives a process another clock, if it is installed."""
+    return next((Path(path) for path in _FAKETIME if Path(path).exists()), None)
+
+
+def skew_clocks(world: World, random: Random) -> None:
+    """Restart everything with clocks that are minutes apart, and later with the right one."""
+    library = faketime()
+    assert library is not None
+    processes = [(kind, number) for kind in ("receiver", "worker", "relay") for number in (1, 2)]
+    for kind, number in processes:
+        # The sender's signatures are good for 5 minutes either way.
+        minutes = random.randrange(-4, 5)
+        world.start(
+            kind,
+            number,
+            {
+                "LD_PRELOAD": str(library),
+                "FAKETIME": f"{minutes:+d}m",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            },
+        )
+    world.fleet.wait(random.uniform(4, 8))
+    for kind, number in processes:
+        world.start(kind, number)
+
+
+def _post(world: World, envelope: dict[str, object]) -> None:
+    """Until it is answered 200."""
+    raw = json.dumps(envelope).encode()
+
+    def taken() -> bool:
+        client = http.client.HTTPConnection("127.0.0.1", world.port, timeout=5)
+        try:
+            client.request("POST", "/webhooks/awalchat", raw, signed_headers(raw))
+            return client.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            client.close()
+
+    world.fleet.until(taken, what="poison is taken", timeout_s=30)

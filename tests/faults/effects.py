@@ -1,0 +1,75 @@
+"""Processors whose effects can be counted twice, and one that is poison.
+
+Worker processes import this; it fails to import while the flag `import` is there.
+"""
+
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from workers import Event, processor
+
+TYPES = (
+    "message.received",
+    "message.status.updated",
+    "conversation.created",
+    "conversation.updated",
+    "order.created",
+    "order.status.updated",
+    "contact.created",
+    "contact.updated",
+)
+POISON_TYPE = "contact.updated"
+
+CREATE_COUNTERS = """
+    CREATE TABLE counters (event uuid PRIMARY KEY, times integer NOT NULL)
+"""
+
+_COUNT = text(
+    "INSERT INTO counters (event, times) VALUES (:event, 1)"
+    " ON CONFLICT (event) DO UPDATE SET times = counters.times + 1"
+)
+
+if Path(os.environ.get("FAULTS_FLAGS", "."), "import").exists():
+    raise ImportError("a bad deploy")
+
+
+@processor(*TYPES, name="counter")
+def count(event: Event, db: Connection) -> None:
+    """Through `db`: once, whatever happens."""
+    db.execute(_COUNT, {"event": event.id})
+
+
+@processor("order.created", name="outside")
+def write_outside(event: Event, db: Connection) -> None:
+    """Outside PostgreSQL: at least once, with the key to tell repeats by."""
+    descriptor = os.open(os.environ["FAULTS_OUTSIDE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(descriptor, f"{event.idempotency_key}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
+@processor(POISON_TYPE, name="poison", max_attempts=2, timeout_s=2, retry_base_s=0.5)
+def poison(event: Event, db: Connection) -> None:
+    """Does what the event says, once it has written something that must not stay."""
+    what = event.data.get("poison")
+    if what not in (None, "memory"):
+        db.execute(_COUNT, {"event": event.id})
+    match what:
+        case "exit":
+            os._exit(1)
+        case "segfault":
+            ctypes.string_at(0)
+        case "loop":
+            while True:
+                pass
+        case "stuck":  # holds the GIL and takes no signal
+            ctypes.PyDLL(None).sleep(3_600)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "memory":
+            bytearray(2 * 1024**3)

@@ -1,0 +1,172 @@
+"""One run: each fault alone under load, then a random schedule of them; a row for each."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import psycopg
+
+from tests.faults import audit
+from tests.faults.audit import Verdict
+from tests.faults.catalogue import Fault
+from tests.faults.fleet import NotInTime
+from tests.faults.load import Load
+from tests.faults.world import World
+
+_RECOVERS_WITHIN_S = 120.0
+_UNFINISHED = "state IN ('pending', 'running', 'retrying')"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What one fault came to."""
+
+    name: str
+    strikes: int
+    bound: str
+    verdict: Verdict
+    answers: dict[str, int]
+    silence_s: float
+    """The longest time without an acknowledgement."""
+    recovery_s: float | None
+    """From the end of the fault until all that waited then was done, at worst."""
+    problems: tuple[str, ...]
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether every promise was kept."""
+        return self.verdict.is_clean and not self.problems
+
+
+class Runner:
+    """Runs faults on one world."""
+
+    def __init__(
+        self, world: World, *, rate: float, random: Random, say: Callable[[str], None]
+    ) -> None:
+        """`rate` is the shop's events a second; `say` tells a person how it goes."""
+        self._world = world
+        self._rate = rate
+        self._random = random
+        self._say = say
+        self._phases = itertools.count()
+
+    def alone(self, fault: Fault, *, repeats: int) -> Row:
+        """One fault, several times, at random moments of a steady load."""
+        recoveries: list[float] = []
+
+        def strikes() -> Iterator[Fault]:
+            for _ in range(repeats):
+                yield fault
+                self._say("  recovering")
+                recoveries.append(self._recover())
+
+        return self._run(fault.name, fault.bound, strikes(), recoveries)
+
+    def schedule(self, faults: Sequence[Fault], *, duration_s: float) -> Row:
+        """Faults at random, the next before the one before is got over."""
+        ends = time.monotonic() + duration_s
+
+        def strikes() -> Iterator[Fault]:
+            while time.monotonic() < ends:
+                yield self._random.choice(faults)
+
+        return self._run("all of them, at random", "-", strikes(), [])
+
+    def _run(self, name: str, bound: str, strikes: Iterable[Fault], recoveries: list[float]) -> Row:
+        world, struck, problems = self._world, [], []
+        journal_path = world.home / f"journal-{next(self._phases)}.jsonl"
+        load = Load(
+            world, rate=self._rate, seed=self._random.randrange(10**6), journal=journal_path
+        )
+        try:
+            world.fleet.wait(1)
+            for fault in strikes:
+                world.fleet.wait(self._random.uniform(0.3, 2))
+                self._say(fault.name)
+                fault.strike(world, self._random)
+                struck.append(fault)
+            self._say("  the sender is told to stop")
+            journal = load.stop()
+            self._say("  until all is worked on")
+            world.fleet.until(
+                self._is_idle, what="all is worked on", timeout_s=_RECOVERS_WITHIN_S, every_s=0.2
+            )
+        except NotInTime as error:
+            problems.append(str(error))
+            journal = load.read()
+        finally:
+            load.kill()
+        for fault in {each.name: each for each in struck}.values():
+            problems += fault.check(world, journal)
+        return Row(
+            name=name,
+            strikes=len(struck),
+            bound=bound,
+            verdict=audit.check(world.engine, journal, world.outside),
+            answers=dict(journal.answers),
+            silence_s=journal.longest_silence_s,
+            recovery_s=max(recoveries, default=None),
+            problems=tuple(problems),
+        )
+
+    def _recover(self) -> float:
+        """Seconds from now until everything that waits now is done."""
+        began = time.monotonic()
+        waiting: list[list[Any]] = []
+
+        def know_what_waits() -> bool:
+            waiting.extend(self._waiting() or [])
+            return bool(waiting)
+
+        self._world.fleet.until(know_what_waits, what="PostgreSQL answers", timeout_s=60)
+        deliveries, jobs = waiting
+        self._world.fleet.until(
+            lambda: self._is_done(deliveries, jobs),
+            what="what waited is worked on",
+            timeout_s=_RECOVERS_WITHIN_S,
+        )
+        return time.monotonic() - began
+
+    def _waiting(self) -> list[list[Any]] | None:
+        """Deliveries to be admitted and unfinished jobs, or None when PostgreSQL is away."""
+        try:
+            with self._world.connect() as connection:
+                return [
+                    [row[0] for row in connection.execute(query.encode()).fetchall()]
+                    for query in (
+                        "SELECT delivery FROM unadmitted",
+                        f"SELECT id FROM jobs WHERE {_UNFINISHED} AND processor <> 'poison'",
+                    )
+                ]
+        except psycopg.Error:
+            return None
+
+    def _is_done(self, deliveries: list[Any], jobs: list[Any]) -> bool:
+        try:
+            with self._world.connect() as connection:
+                row = connection.execute(
+                    f"""
+                    SELECT EXISTS (SELECT FROM unadmitted WHERE delivery = ANY(%(deliveries)s))
+                        OR EXISTS (SELECT FROM jobs WHERE {_UNFINISHED} AND processor <> 'poison'
+                            AND (id = ANY(%(jobs)s) OR event = ANY(%(deliveries)s)))
+                    """.encode(),
+                    {"deliveries": deliveries, "jobs": jobs},
+                ).fetchone()
+        except psycopg.Error:
+            return False
+        return row is not None and not row[0]
+
+    def _is_idle(self) -> bool:
+        try:
+            with self._world.connect() as connection:
+                row = connection.execute(
+                    f"SELECT (SELECT count(*) FROM unadmitted)"
+                    f" + (SELECT count(*) FROM jobs WHERE {_UNFINISHED})".encode()
+                ).fetchone()
+        except psycopg.Error:
+            return False
+        return row is not None and row[0] == 0

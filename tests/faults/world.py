@@ -1,0 +1,172 @@
+"""The system under test: PostgreSQL, Redis, two receivers on one port, two workers, two relays."""
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+from sqlalchemy import Engine
+
+from ingest.cli.listening import listen
+from ingest.embedded import postgres, valkey
+from ingest.embedded.process import Program
+from ingest.store import migrations, partitions
+from ingest.store.database import Role, create_engine
+from tests.faults.effects import CREATE_COUNTERS
+from tests.faults.fleet import Fleet, Member
+from tests.support.signing import SECRET
+
+LEASE_S = 10
+"""The one setting that is not its default (60 s), so that a stalled worker is waited for less."""
+
+_POSTGRES_DISK = "768m"
+_RECEIVERS = _WORKERS = _RELAYS = 2
+
+
+class World:
+    """Everything that runs, and the files that it keeps."""
+
+    def __init__(self, home: Path) -> None:
+        """Start it all in `home`, an empty folder."""
+        self.home = home
+        self.fleet = Fleet()
+        self.flags = home / "flags"
+        self.outside = home / "outside.txt"
+        """Where the processors' effects outside PostgreSQL go, a line each."""
+        self.disk: Path | None = None
+        """The small file system that PostgreSQL is on, where one could be made."""
+        self.windows: list[tuple[float, float]] = []
+        """Unix times between which PostgreSQL was stopped."""
+        self._sockets = home / "run"
+        for folder in (self._sockets, self.flags, home / "logs"):
+            folder.mkdir()
+        self._sockets.chmod(0o700)
+        self._listener = listen("127.0.0.1", 0)
+        self.engine: Engine = create_engine(self.database_url, role=Role.OPERATOR, pool_size=4)
+        try:
+            self._start_all()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def database_url(self) -> str:
+        """The address of the database."""
+        return postgres.url(self._sockets)
+
+    @property
+    def redis_url(self) -> str:
+        """The address of Redis."""
+        return valkey.url(self._sockets)
+
+    @property
+    def port(self) -> int:
+        """The port that the receivers share."""
+        found: int = self._listener.getsockname()[1]
+        return found
+
+    @property
+    def postgres(self) -> Member:
+        """PostgreSQL."""
+        return self.fleet.members["postgres"]
+
+    @property
+    def redis(self) -> Member:
+        """Redis."""
+        return self.fleet.members["redis"]
+
+    def start(self, kind: str, number: int, more: Mapping[str, str] | None = None) -> None:
+        """Start (or replace) a receiver, worker or relay, with `more` in its environment."""
+        name = f"{kind}-{number}"
+        old = self.fleet.members.get(name)
+        if old is not None:
+            self.fleet.hold_down(old)
+        alive = self.home / f"{name}.alive"
+        alive.unlink(missing_ok=True)
+        command, ready = [sys.executable, "-m", "workers", kind], alive.exists
+        if kind == "receiver":
+            command = [
+                *(sys.executable, "-m", "ingest"),
+                *("serve", "--fd", str(self._listener.fileno())),
+            ]
+            ready = self.is_ready
+        self.fleet.start(
+            Program(
+                name=name,
+                command=command,
+                log=self.home / "logs" / f"{name}.log",
+                ready=lambda _pid: ready(),
+                env=self._environment(alive) | dict(more or {}),
+                pass_fds=(self._listener.fileno(),) if kind == "receiver" else (),
+            )
+        )
+
+    def connect(self) -> psycopg.Connection:
+        """An administrator's connection of its own."""
+        return psycopg.connect(self.database_url, autocommit=True, connect_timeout=2)
+
+    def is_ready(self) -> bool:
+        """Whether a receiver would take a delivery."""
+        try:
+            address = f"http://127.0.0.1:{self.port}/health/ready"
+            with urllib.request.urlopen(address, timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def close(self) -> None:
+        """End every process, and give the small disk back."""
+        self.engine.dispose()
+        self.fleet.stop()
+        self._listener.close()
+        if self.disk is not None:
+            os.system(f"umount {self.disk}")  # noqa: S605 - a path of ours
+
+    def _start_all(self) -> None:
+        self.fleet.start(self._postgres())
+        self.fleet.start(valkey.program(self.home, self._sockets))
+        self._migrate()
+        for kind, count in (("relay", _RELAYS), ("worker", _WORKERS), ("receiver", _RECEIVERS)):
+            for number in range(1, count + 1):
+                self.start(kind, number)
+
+    def _postgres(self) -> Program:
+        """PostgreSQL, on a small disk of its own if we may mount one."""
+        home = self.home
+        small = home / "disk"
+        small.mkdir()
+        mount = f"mount -t tmpfs -o size={_POSTGRES_DISK},mode=755 none {small} 2>/dev/null"
+        if os.geteuid() == 0 and os.system(mount) == 0:  # noqa: S605 - a path of ours
+            self.disk = home = small
+            (small / "logs").symlink_to(self.home / "logs")
+        return postgres.program(home, self._sockets, settings=("max_wal_size=128MB",))
+
+    def _migrate(self) -> None:
+        engine = create_engine(self.database_url, role=Role.MIGRATION)
+        with engine.connect() as connection:
+            migrations.upgrade(connection)
+        with engine.begin() as connection:
+            partitions.ensure(connection, today=datetime.now(UTC).date(), days_ahead=2)
+        with engine.begin() as connection:
+            connection.exec_driver_sql(CREATE_COUNTERS)
+        engine.dispose()
+
+    def _environment(self, alive: Path) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if "INGEST_" not in name}
+        return inherited | {
+            "INGEST_DATA": str(self.home),
+            "INGEST_DATABASE_URL": self.database_url,
+            "INGEST_REDIS_URL": self.redis_url,
+            "INGEST_AWALCHAT_SECRETS": SECRET,
+            "INGEST_PROCESSORS": "tests.faults.effects",
+            "INGEST_LEASE_S": str(LEASE_S),
+            "INGEST_LOG_FORMAT": "json",
+            "INGEST_HEARTBEAT_FILE": str(alive),
+            "FAULTS_FLAGS": str(self.flags),
+            "FAULTS_OUTSIDE": str(self.outside),
+            "TMPDIR": str(self.home),
+        }

@@ -1,0 +1,254 @@
+"""`python3 dev.py mutations`: break each promise on purpose, and see a test fail for it.
+
+Each breakage is made in a copy of the checkout. One that no test catches is a hole in the suite.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_AT_ONCE = 2
+_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mutation:
+    """One promise, broken."""
+
+    promise: int
+    """As the README numbers them."""
+    what: str
+    file: str
+    old: str
+    new: str
+    caught_by: str
+    """The test, as pytest names it below tests/."""
+
+
+MUTATIONS = (
+    Mutation(
+        promise=1,
+        what="the answer does not wait for the commit",
+        file="ingest/writer.py",
+        old="        self._arrived.set()\n        await committed\n",
+        new="        self._arrived.set()\n        await asyncio.sleep(0)\n",
+        caught_by="integration/test_writer.py::"
+        "test_what_append_returns_from_is_committed_and_hinted",
+    ),
+    Mutation(
+        promise=1,
+        what="commits are not durable (synchronous_commit off)",
+        file="ingest/store/database.py",
+        old='Role.RECEIVER: {"synchronous_commit": "on"',
+        new='Role.RECEIVER: {"synchronous_commit": "off"',
+        caught_by="integration/test_writer.py",
+    ),
+    Mutation(
+        promise=1,
+        what="a failed commit is answered 200",
+        file="ingest/writer.py",
+        old="            _refuse(batch, unavailable)\n            await self._disconnect()",
+        new="            self._committed(batch)\n            await self._disconnect()",
+        caught_by="integration/test_writer.py",
+    ),
+    Mutation(
+        promise=2,
+        what="the relay does not look for deliveries that were never admitted",
+        file="workers/relay.py",
+        old="deliveries=self._deliveries(), jobs=self._jobs()",
+        new="deliveries=0, jobs=self._jobs()",
+        caught_by="acceptance/test_outages.py::"
+        "test_a_redis_that_forgets_everything_costs_only_time",
+    ),
+    Mutation(
+        promise=2,
+        what="the relay does not look for jobs that are due",
+        file="workers/relay.py",
+        old="deliveries=self._deliveries(), jobs=self._jobs()",
+        new="deliveries=self._deliveries(), jobs=0",
+        caught_by="integration/test_relay.py::test_a_retry_is_hinted_when_it_is_due_and_not_before",
+    ),
+    Mutation(
+        promise=2,
+        what="hints are sent on the event loop, before the answer",
+        file="ingest/dispatch.py",
+        old="        self._waiting.extend(deliveries)\n        self._wake.set()\n",
+        new="        self._send(list(deliveries))\n",
+        caught_by="acceptance/test_outages.py::"
+        "test_without_redis_answers_are_200_and_as_quick_and_it_comes_back_empty",
+    ),
+    Mutation(
+        promise=3,
+        what="events are looked for, then inserted",
+        file="ingest/store/events.py",
+        old="        FROM taken\n        ORDER BY source, event_id, delivery\n"
+        "        ON CONFLICT (source, event_id) DO NOTHING\n",
+        new="        FROM taken WHERE NOT EXISTS (SELECT FROM events e"
+        " WHERE (e.source, e.event_id) = (taken.source, taken.event_id))\n"
+        "        ORDER BY source, event_id, delivery\n",
+        caught_by="integration/test_admit.py",
+    ),
+    Mutation(
+        promise=3,
+        what="another body under a known id is not flagged",
+        file="ingest/store/events.py",
+        old="t.fingerprint <> k.fingerprint AS conflict",
+        new="false AS conflict",
+        caught_by="integration/test_admit.py",
+    ),
+    Mutation(
+        promise=4,
+        what="the fence is removed",
+        file="ingest/store/jobs.py",
+        old="jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.state = 'running'",
+        new="jobs.id = held.id",
+        caught_by="integration/test_executor.py",
+    ),
+    Mutation(
+        promise=4,
+        what="effects are committed before the job is finished",
+        file="workers/effects.py",
+        old="        jobs.finish(self.db, succeeded)\n        self.db.commit()\n",
+        new="        self.db.commit()\n        jobs.finish(self.db, succeeded)\n"
+        "        self.db.commit()\n",
+        caught_by="integration/test_executor.py::"
+        "test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back",
+    ),
+    Mutation(
+        promise=4,
+        what="a processor may commit",
+        file="workers/guard.py",
+        old="        if self.guarded:\n",
+        new="        if False:\n",
+        caught_by="integration/test_executor.py",
+    ),
+    Mutation(
+        promise=4,
+        what="leases are not renewed",
+        file="workers/leases.py",
+        old="            if held and not changed:\n",
+        new="            if False:\n",
+        caught_by="integration/test_executor.py::test_a_lease_is_renewed_while_its_processor_works",
+    ),
+    Mutation(
+        promise=5,
+        what="a failed call is not rolled back",
+        file="workers/effects.py",
+        old="            self._send(_UNDO)\n",
+        new="            pass\n",
+        caught_by="integration/test_executor.py::"
+        "test_effects_roll_back_with_failure_and_the_neighbours_keep_theirs",
+    ),
+    Mutation(
+        promise=5,
+        what="failed attempts are not kept",
+        file="ingest/store/jobs.py",
+        old="        FROM held JOIN failed USING (id)\n    )\n    SELECT id FROM moved",
+        new="        FROM held JOIN failed USING (id) WHERE false\n    )\n    SELECT id FROM moved",
+        caught_by="integration/test_executor.py",
+    ),
+    Mutation(
+        promise=5,
+        what="a dead process's whole batch is blamed",
+        file="workers/rescue.py",
+        old="ran_it or (wreck.running is None and job.trigger",
+        new="True or (wreck.running is None and job.trigger",
+        caught_by="integration/test_relay.py::test_a_dead_process_leaves_exactly_one_guilty_job",
+    ),
+    Mutation(
+        promise=6,
+        what="whatever comes last wins",
+        file="workers/processors/merge.py",
+        old='    return f"CASE WHEN {newer} THEN excluded.{column} ELSE present.{column} END"',
+        new='    return f"CASE WHEN {newer} OR true THEN excluded.{column} END"',
+        caught_by="integration/test_read_model.py",
+    ),
+    Mutation(
+        promise=7,
+        what="a full backlog is the sender's fault",
+        file="ingest/receiver.py",
+        old="    StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,\n",
+        new="    StorageUnavailable: HTTPStatus.BAD_REQUEST,\n",
+        caught_by="acceptance/test_receiver_fuzz.py",
+    ),
+    Mutation(
+        promise=7,
+        what="any signature will do",
+        file="ingest/sources/awalchat.py",
+        old="        if matched is None:\n",
+        new="        if False:\n",
+        caught_by="unit/test_awalchat_signatures.py",
+    ),
+    Mutation(
+        promise=8,
+        what="a replay forgets the success before it",
+        file="ingest/store/jobs.py",
+        old="        FROM chosen WHERE state = 'succeeded'\n",
+        new="        FROM chosen WHERE false\n",
+        caught_by="integration/test_replay.py::"
+        "test_a_success_that_is_replayed_stays_in_the_history",
+    ),
+    Mutation(
+        promise=8,
+        what="a replay takes a running job from its worker",
+        file="ingest/store/jobs.py",
+        old="        WHERE jobs.id = given.id AND chosen.state <> 'running'\n",
+        new="        WHERE jobs.id = given.id\n",
+        caught_by="integration/test_replay.py::test_a_running_job_is_left_alone_and_said_so",
+    ),
+)
+
+
+def main() -> int:
+    """Exit code 0: every breakage was caught."""
+    wanted = sys.argv[1:]
+    chosen = [each for each in MUTATIONS if not wanted or any(w in each.what for w in wanted)]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        results = list(pool.map(_run, chosen))
+    for mutation, failed in zip(chosen, results, strict=True):
+        by = ", ".join(failed[:2]) + (f" and {len(failed) - 2} more" if len(failed) > 2 else "")
+        print(f"{'caught' if failed else 'MISSED'}  {mutation.promise}  {mutation.what}: {by}")
+    return 0 if all(results) else 1
+
+
+def _run(mutation: Mutation) -> Sequence[str]:
+    """The tests that failed."""
+    with tempfile.TemporaryDirectory(prefix="ingest-mutation-") as folder:
+        copy = Path(folder) / "copy"
+        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".ingest", ".*_cache")
+        shutil.copytree(ROOT, copy, ignore=ignored)
+        broken = copy / mutation.file
+        text = broken.read_text()
+        if text.count(mutation.old) != 1:
+            raise SystemExit(f"{mutation.what}: {mutation.file} no longer has {mutation.old!r}")
+        broken.write_text(text.replace(mutation.old, mutation.new))
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "pytest", "-n0", "-q", "--no-header", "--tb=no"),
+                *("-x", "-p", "no:cacheprovider", f"tests/{mutation.caught_by}"),
+            ],
+            cwd=copy,
+            env=os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{mutation.what}: pytest itself failed\n{done.stdout[-3000:]}")
+    return [
+        line.split("::", 1)[1].split(" - ")[0]
+        for line in done.stdout.splitlines()
+        if line.startswith("FAILED")
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
