@@ -2,6 +2,7 @@
 it."""
 
 import argparse
+import dataclasses
 import os
 import secrets
 import shutil
@@ -16,6 +17,7 @@ from rich.console import Console
 from tests.faults import report
 from tests.faults.catalogue import Fault, all_faults
 from tests.faults.run import Row, Runner
+from tests.faults.soak import Soak
 from tests.faults.world import World
 
 _SCHEDULE_S = 300.0
@@ -55,6 +57,8 @@ def _run(world: World, given: argparse.Namespace, random: Random, console: Conso
     runner = Runner(world, rate=given.rate, random=random, say=say)
     rows: list[Row] = []
     possible = [fault for fault in _chosen(given) if _is_possible(fault, world, console)]
+    if given.soak:
+        return [_soaked(world, runner, possible, given.soak, console)]
     for fault in possible:
         rows.append(runner.alone(fault, repeats=1 if given.short else fault.repeats))
         if not rows[-1].is_clean:
@@ -64,6 +68,14 @@ def _run(world: World, given: argparse.Namespace, random: Random, console: Conso
         together = [fault for fault in possible if not fault.alone]
         rows.append(runner.schedule(together, duration_s=duration_s))
     return rows
+
+
+def _soaked(
+    world: World, runner: Runner, faults: list[Fault], minutes: float, console: Console
+) -> Row:
+    together = [fault for fault in faults if not fault.alone]
+    row, wrong = Soak(world, runner, console).run(together, minutes=minutes)
+    return dataclasses.replace(row, problems=(*row.problems, *wrong))
 
 
 def _chosen(given: argparse.Namespace) -> list[Fault]:
@@ -89,6 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=300, help="events a second (default: 300)")
     parser.add_argument("--seed", type=int, help="repeat a run's random choices")
     parser.add_argument("--schedule", type=float, metavar="S", help="seconds of random faults")
+    parser.add_argument("--soak", type=float, metavar="MIN", help="minutes of a soak, alone")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
     parser.add_argument("--markdown", metavar="FILE", help="write the table there too")
     parser.add_argument("--keep", action="store_true", help="keep logs and journals")

@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
@@ -33,13 +34,15 @@ class Verdict:
     """Effects outside PostgreSQL."""
     repeats: int
     """Of those, the ones that were repeated under the same key."""
+    outside_missing: int
+    """Jobs that have succeeded without their effect being there."""
     wrong_rows: int
     """Rows of the read model that differ from the reference."""
 
     @property
     def is_clean(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.lost or self.twice or self.wrong_rows)
+        return not (self.lost or self.twice or self.wrong_rows or self.outside_missing)
 
 
 def check(engine: Engine, journal: Journal, outside: Path) -> Verdict:
@@ -49,6 +52,7 @@ def check(engine: Engine, journal: Journal, outside: Path) -> Verdict:
         events = _events_of(connection, journal)
         states = _states(connection, {event for found in events.values() for event in found})
         wrong_rows = _wrong_rows(connection)
+        called = _called_outside(connection)
     owners = Counter(event for found in events.values() for event in found)
     lost = twice = dead = processed = 0
     for number in journal.acknowledged:
@@ -71,6 +75,7 @@ def check(engine: Engine, journal: Journal, outside: Path) -> Verdict:
         twice=twice,
         outside=len(effects),
         repeats=sum(effects.values()) - len(effects),
+        outside_missing=len({event for event in called if event in owners} - _events(effects)),
         wrong_rows=wrong_rows,
     )
 
@@ -136,6 +141,18 @@ def _wrong_rows(connection: Connection) -> int:
         for name in expected
         for key in expected[name].keys() | found[name].keys()
     )
+
+
+def _called_outside(connection: Connection) -> set[Any]:
+    """The events whose outside effect is said to be done."""
+    found = connection.execute(
+        text("SELECT event FROM jobs WHERE processor = 'outside' AND state = 'succeeded'")
+    )
+    return set(found.scalars())
+
+
+def _events(effects: Counter[str]) -> set[UUID]:
+    return {UUID(key.partition(":")[0]) for key in effects}
 
 
 def _outside(path: Path, events: set[str]) -> Counter[str]:

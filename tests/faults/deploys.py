@@ -10,7 +10,7 @@ from tests.faults.world import World
 from tests.support.signing import signed_headers
 
 POISONS = ("exit", "segfault", "loop", "stuck", "kill", "memory")
-_SURVIVED = ("memory",)
+_MAY_SUCCEED = ("memory",)  # if the machine has it, and gives it in time
 _FAKETIME = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
@@ -54,8 +54,8 @@ def check_poison(world: World) -> list[str]:
         ).fetchall()
     wrong = []
     for what, state, attempt, times in rows:
-        expected = "succeeded" if what in _SURVIVED else "dead"
-        if state != expected or times != 1:
+        ended = state == "dead" or (what in _MAY_SUCCEED and state == "succeeded")
+        if not ended or times != 1:
             wrong.append(f"{what}: {state} after {attempt} attempts, counted {times} times")
     return wrong if rows else ["no poison was taken"]
 

@@ -6,6 +6,7 @@ Worker processes import this; it fails to import while the flag `import` is ther
 import ctypes
 import os
 import signal
+import time
 from pathlib import Path
 
 from sqlalchemy import Connection, text
@@ -22,6 +23,7 @@ TYPES = (
     "contact.created",
     "contact.updated",
 )
+_CALL_S = 0.01
 POISON_TYPE = "contact.updated"
 
 CREATE_COUNTERS = """
@@ -51,6 +53,7 @@ def write_outside(event: Event, db: Connection) -> None:
         os.write(descriptor, f"{event.idempotency_key}\n".encode())
     finally:
         os.close(descriptor)
+    time.sleep(_CALL_S)  # the moment in which a fault makes the effect a repeated one
 
 
 @processor(POISON_TYPE, name="poison", max_attempts=2, timeout_s=2, retry_base_s=0.5)

@@ -47,6 +47,9 @@ class Fleet:
 
     def __init__(self) -> None:
         self.members: dict[str, Member] = {}
+        self.each_s: tuple[float, Callable[[], None]] | None = None
+        """Something to be done every so many seconds, while somebody waits."""
+        self._done_at = 0.0
 
     def start(self, program: Program) -> Member:
         """Start a program and wait until it is ready."""
@@ -106,6 +109,9 @@ class Fleet:
 
     def _tend(self) -> None:
         now = time.monotonic()
+        if self.each_s is not None and now - self._done_at >= self.each_s[0]:
+            self._done_at = now
+            self.each_s[1]()
         for member in self.members.values():
             if member.held_down or member.is_running:
                 continue

@@ -33,6 +33,8 @@ class Row:
     """The longest time without an acknowledgement."""
     recovery_s: float | None
     """From the end of the fault until all that waited then was done, at worst."""
+    drained_s: float
+    """From the last request until all was worked on."""
     problems: tuple[str, ...]
 
     @property
@@ -77,7 +79,7 @@ class Runner:
         return self._run("all of them, at random", "-", strikes(), [])
 
     def _run(self, name: str, bound: str, strikes: Iterable[Fault], recoveries: list[float]) -> Row:
-        world, struck, problems = self._world, [], []
+        world, struck, problems, drained_s = self._world, [], [], 0.0
         journal_path = world.home / f"journal-{next(self._phases)}.jsonl"
         load = Load(
             world, rate=self._rate, seed=self._random.randrange(10**6), journal=journal_path
@@ -92,7 +94,7 @@ class Runner:
             self._say("  the sender is told to stop")
             journal = load.stop()
             self._say("  until all is worked on")
-            world.fleet.until(
+            drained_s = world.fleet.until(
                 self._is_idle, what="all is worked on", timeout_s=_RECOVERS_WITHIN_S, every_s=0.2
             )
         except NotInTime as error:
@@ -110,6 +112,7 @@ class Runner:
             answers=dict(journal.answers),
             silence_s=journal.longest_silence_s,
             recovery_s=max(recoveries, default=None),
+            drained_s=drained_s,
             problems=tuple(problems),
         )
 
