@@ -23,7 +23,7 @@ from tests.support.signing import SECRET
 LEASE_S = 10
 """The one setting that is not its default (60 s), so that a stalled worker is waited for less."""
 
-_POSTGRES_DISK = "768m"
+_POSTGRES_DISK = "2g"
 _RECEIVERS = _WORKERS = _RELAYS = 2
 
 
