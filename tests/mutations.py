@@ -127,7 +127,7 @@ MUTATIONS = (
         file="workers/guard.py",
         old="        if self.guarded:\n",
         new="        if False:\n",
-        caught_by="integration/test_executor.py",
+        caught_by="integration/test_effects.py",
     ),
     Mutation(
         promise=4,

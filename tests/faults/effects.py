@@ -11,18 +11,9 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from ingest.sources import awalchat_samples
 from workers import Event, processor
 
-TYPES = (
-    "message.received",
-    "message.status.updated",
-    "conversation.created",
-    "conversation.updated",
-    "order.created",
-    "order.status.updated",
-    "contact.created",
-    "contact.updated",
-)
 _CALL_S = 0.01
 POISON_TYPE = "contact.updated"
 
@@ -39,7 +30,7 @@ if Path(os.environ.get("FAULTS_FLAGS", "."), "import").exists():
     raise ImportError("a bad deploy")
 
 
-@processor(*TYPES, name="counter")
+@processor(*awalchat_samples.types(), name="counter")
 def count(event: Event, db: Connection) -> None:
     """Through `db`: once, whatever happens."""
     db.execute(_COUNT, {"event": event.id})
