@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import signal
+import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -98,7 +99,10 @@ async def _run(sender: Sender, shop: Shop, duration_s: float) -> None:
         nonlocal signals
         signals += 1
         sender.close()
-        if signals > 1:
+        if signals == 1:
+            output.line("Nothing more happens; what has happened is still sent. Again: end now.")
+            sys.stdout.flush()
+        else:
             me.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -21,7 +21,7 @@ from tests.faults.soak import Soak
 from tests.faults.world import World
 
 _SCHEDULE_S = 300.0
-_SHORT_SCHEDULE_S = 45.0
+_SHORT_SCHEDULE_S = 30.0
 
 
 def main() -> int:
