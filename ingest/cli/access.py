@@ -3,12 +3,15 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 
 from ingest import settings
 from ingest.errors import IngestError
+from ingest.settings import Settings
+from ingest.sources import awalchat
 from ingest.store.database import Role, create_engine, describe
 from ingest.timestamps import parse_timestamp
 
@@ -53,6 +56,35 @@ def parse_time(text: str | None) -> datetime | None:
             reason="bad_time",
         )
     return moment
+
+
+def target_url(given: str | None, found: Settings) -> str:
+    """Where to post to: what was given, or the receiver of the settings.
+
+    Raises:
+        CommandError: it is no address of a web server.
+    """
+    if given is None:
+        return f"http://{found.host}:{found.port}/webhooks/{awalchat.SLUG}"
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise CommandError(f"{given!r} is no URL: http://host:port/path.", reason="bad_url")
+    return given
+
+
+def signing_secret(found: Settings) -> str:
+    """The newest secret.
+
+    Raises:
+        CommandError: there is none.
+    """
+    if not found.awalchat_secrets:
+        raise CommandError(
+            "No secret to sign with: no `up` runs in this folder, "
+            "and INGEST_AWALCHAT_SECRETS is not set.",
+            reason="no_secret",
+        )
+    return found.awalchat_secrets[0].get_secret_value()
 
 
 def _explain(error: SQLAlchemyError, where: str) -> CommandError:

@@ -10,10 +10,11 @@ from ingest.cli import output
 from ingest.cli.access import CommandError, database, parse_time
 from ingest.store import history, listing
 from ingest.store.history import AttemptRecord, EventHistory, JobRecord
-from ingest.store.listing import ListedEvent
 from ingest.store.selection import EVENT_STATES, Selection, resolve
 
 _DROPPED = b"(dropped when its day's retention ended)"
+
+_LONGEST_SHOWN = 60
 
 app = typer.Typer(help="Look at events.", no_args_is_help=True)
 
@@ -51,27 +52,26 @@ def list_(
     now = datetime.now(UTC)
     output.table(
         None,
-        ["id", "type", "event id", "state", "received", "deliveries"],
+        ["id", "event id", "state", "received", "deliveries"],
         [
             (
                 each.id,
-                each.type,
-                _short(each) if output.is_terminal() else each.event_id,
+                _short(each.event_id) if output.is_terminal() else each.event_id,
                 each.state,
                 output.ago(each.received_at, now) if output.is_terminal() else each.received_at,
                 each.deliveries,
             )
             for each in found
         ],
+        whole=("id", "state", "received", "deliveries"),
     )
     if not found and output.is_terminal():
         output.line("No event matches. `ingest send --documented` posts some.")
 
 
-def _short(event: ListedEvent) -> str:
-    """The event id without what its type says already, and a digest's first figures only."""
-    rest = event.event_id.removeprefix(f"{event.type}:")
-    return f"{rest[:13]}…" if rest.startswith("#") and len(rest) > 14 else rest
+def _short(event_id: str) -> str:
+    """An event id of bearable length; the id beside it is the one to copy."""
+    return event_id if len(event_id) <= _LONGEST_SHOWN else f"{event_id[: _LONGEST_SHOWN - 1]}…"
 
 
 @app.command("show")

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,8 +41,15 @@ def as_json(value: Any, *, indent: int | None = None) -> None:
     sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False, indent=indent) + "\n")
 
 
-def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for a person; into a pipe, the same cells separated by tabs."""
+def table(
+    title: str | None,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    whole: Collection[str] = (),
+) -> None:
+    """A table for a person; into a pipe, the same cells separated by tabs. Where the terminal is
+    narrow, columns are folded that are not to stay `whole`."""
     if not is_terminal():
         if title is not None:
             line(title)
@@ -50,7 +57,7 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
             line("\t".join(_cell(cell) for cell in row))
         return
     shown = Table(
-        title=title,
+        title=None if title is None else Text(title),
         title_justify="left",
         title_style="bold",
         header_style="dim",
@@ -60,7 +67,7 @@ def table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[obj
         show_header=any(columns),
     )
     for column in columns:
-        shown.add_column(column, overflow="fold")
+        shown.add_column(column, overflow="fold", no_wrap=column in whole)
     for row in rows:
         shown.add_row(*(_coloured(cell) for cell in row))
     console().print(shown)
@@ -90,11 +97,10 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{seconds} s ago"
 
 
-def _coloured(cell: object) -> str:
+def _coloured(cell: object) -> Text:
+    """Literal text: what looks like markup in it came from outside."""
     text = _cell(cell)
-    colour = STATE_COLOURS.get(text.split(" ")[-1])
-    escaped = text.replace("[", "\\[")
-    return f"[{colour}]{escaped}[/]" if colour else escaped
+    return Text(text, style=STATE_COLOURS.get(text.split(" ")[-1], ""))
 
 
 def _cell(cell: object) -> str:

@@ -62,7 +62,9 @@ def replay(
     with database() as engine:
         with engine.begin() as connection:
             events, rejected = _resolve(connection, ids or [])
-            reopened = [] if dry_run else _reopen(connection, rejected)
+            reopened = _reopen(connection, rejected)
+            if dry_run:
+                connection.rollback()
         selection = Selection(
             ids=events,
             types=tuple(type_ or ()),
@@ -78,7 +80,7 @@ def replay(
             if not dry_run and counts.total:
                 done = _run(engine, selection, counts, rate, reason)
                 counts = replace(done, gone=counts.gone)
-    _report(counts, reopened if not dry_run else rejected, len(rejected), dry_run, json)
+    _report(counts, reopened, len(rejected), dry_run, json)
 
 
 def _resolve(connection: Connection, names: list[str]) -> tuple[tuple[UUID, ...], list[UUID]]:

@@ -16,7 +16,7 @@ import typer
 
 from ingest import settings, strict_json
 from ingest.cli import output
-from ingest.cli.access import CommandError
+from ingest.cli.access import CommandError, signing_secret, target_url
 from ingest.sources import awalchat, awalchat_samples
 
 _CONNECTIONS = 16
@@ -47,7 +47,7 @@ def send(
     documented: Annotated[
         bool, typer.Option("--documented", help="AwalChat's six documented examples.")
     ] = False,
-    count: Annotated[int, typer.Option(min=1, help="How many events, or rounds of bodies.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="How many of each.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second.")] = None,
     duplicates: Annotated[int, typer.Option(min=0, help="Send each that many times more.")] = 0,
     forge: Annotated[bool, typer.Option("--forge", help="Sign with a wrong secret.")] = False,
@@ -57,12 +57,12 @@ def send(
     """Post signed events and say what was answered."""
     if sum(map(bool, (types, file, documented))) != 1:
         raise CommandError(
-            "Say what to send: types (" + ", ".join(awalchat_samples.types()) + "), "
+            "Say what to send, one of: types (" + ", ".join(awalchat_samples.types()) + "), "
             "--file or --documented.",
             reason="nothing_to_send",
         )
     given = settings.load()
-    target = url or f"http://{given.host}:{given.port}/webhooks/{awalchat.SLUG}"
+    target = target_url(url, given)
     if file is not None:
         bodies = _from_file(file, count)
     elif documented:
@@ -70,8 +70,11 @@ def send(
     else:
         bodies = _made(types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
     repeated = (body for body in bodies for _ in range(1 + duplicates))
-    answers = asyncio.run(_post_all(target, _secret(given, forge), repeated, rate))
-    _report(answers, target)
+    answers = Answers()
+    try:
+        asyncio.run(_post_all(target, _secret(given, forge), repeated, rate, answers))
+    finally:
+        _report(answers, target)
     expected = "401" if forge else "200"
     if set(answers.statuses) != {expected}:
         raise CommandError(f"Not every answer was {expected}.", reason="unexpected_answers")
@@ -80,12 +83,7 @@ def send(
 def _secret(given: settings.Settings, forge: bool) -> str:
     if forge:
         return secrets.token_hex(16)
-    if not given.awalchat_secrets:
-        raise CommandError(
-            "No secret to sign with: set INGEST_AWALCHAT_SECRETS, or go where `ingest up` runs.",
-            reason="no_secret",
-        )
-    return given.awalchat_secrets[0].get_secret_value()
+    return signing_secret(given)
 
 
 def _from_file(path: Path, rounds: int) -> Iterator[bytes]:
@@ -98,6 +96,8 @@ def _from_file(path: Path, rounds: int) -> Iterator[bytes]:
         bodies = [content]
     except strict_json.InvalidJson:
         bodies = [line for line in content.splitlines() if line.strip()]
+    if not bodies:
+        raise CommandError(f"{path} holds no body.", reason="nothing_to_send")
     return _repeated(bodies, rounds)
 
 
@@ -106,12 +106,14 @@ def _repeated(bodies: list[bytes], rounds: int) -> Iterator[bytes]:
 
 
 def _made(types: list[str], count: int, random: Random) -> Iterator[bytes]:
-    for position in range(count):
-        yield awalchat_samples.make(types[position % len(types)], random, datetime.now(UTC))
+    for _ in range(count):
+        for event_type in types:
+            yield awalchat_samples.make(event_type, random, datetime.now(UTC))
 
 
-async def _post_all(url: str, secret: str, bodies: Iterator[bytes], rate: float | None) -> Answers:
-    answers = Answers()
+async def _post_all(
+    url: str, secret: str, bodies: Iterator[bytes], rate: float | None, answers: Answers
+) -> None:
     started = time.monotonic()
     async with (
         aiohttp.ClientSession(
@@ -127,7 +129,6 @@ async def _post_all(url: str, secret: str, bodies: Iterator[bytes], rate: float 
             await slots.acquire()
             task = group.create_task(_post(client, url, secret, body, answers))
             task.add_done_callback(lambda _: slots.release())
-    return answers
 
 
 async def _post(

@@ -15,11 +15,10 @@ import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.cli.access import CommandError
+from ingest.cli.access import CommandError, signing_secret, target_url
 from ingest.simulation.policy import RetryPolicy
 from ingest.simulation.sender import Journal, Manners, Sender, Tally
 from ingest.simulation.shop import Shop
-from ingest.sources import awalchat
 
 _OPENED_BEFORE = timedelta(days=2)
 """The shop's history starts in the past, so that parcels have had time to arrive."""
@@ -50,18 +49,15 @@ def simulate(
     What is not answered 200 or 4xx is sent again after 1 min, 5 min, 15 min, 1 h and 6 h, divided
     by the time factor; then it is given up."""
     given = settings.load()
-    if not given.awalchat_secrets:
-        raise CommandError(
-            "No secret to sign with: set INGEST_AWALCHAT_SECRETS, or go where `ingest up` runs.",
-            reason="no_secret",
-        )
+    secret, target = signing_secret(given), target_url(url, given)
     chosen = secrets.randbelow(10**6) if seed is None else seed
     random = Random(chosen)  # noqa: S311 - a shop, not a secret
     output.line(f"seed {chosen}")
+    sys.stdout.flush()
     with ExitStack() as stack:
         sender = Sender(
-            url or f"http://{given.host}:{given.port}/webhooks/{awalchat.SLUG}",
-            given.awalchat_secrets[0].get_secret_value(),
+            target,
+            secret,
             manners=Manners(
                 rate=rate, connections=connections, duplicates=duplicates, late=late, burst=burst
             ),

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -180,17 +181,22 @@ def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
     for what, where in {
         "post to": f"http://{_bracketed(given.host)}:{given.port}/webhooks/awalchat",
         "secret": secret,
-        "database": run.database_url,
-        "redis": run.redis_url,
+        "database": describe(run.database_url) if given.database_url else run.database_url,
+        "redis": "in INGEST_REDIS_URL" if given.redis_url else run.redis_url,
         "logs": str(run.folder.logs),
-        "try": f"{_how()} send --documented, then {_how()} events list (in this folder)",
+        "try": f"{_how(run)} send --documented, then {_how(run)} events list (in this folder)",
     }.items():
         screen.line(f"  {what:<9} {where}")
 
 
-def _how() -> str:
-    """How a person calls us here: in a clone there is dev.py, and no `ingest` on the path."""
-    return "python3 dev.py" if Path("dev.py").exists() else "ingest"
+def _how(run: _Run) -> str:
+    """How a person calls us here: in a clone there is dev.py, and no `ingest` on the path. A folder
+    that is not the default has to be named."""
+    command = "python3 dev.py" if Path("dev.py").exists() else "ingest"
+    data = run.folder.path
+    if data == Path(DEFAULT_DATA).resolve() or os.environ.get(f"{PREFIX}DATA"):
+        return command
+    return f"{PREFIX}DATA={shlex.quote(os.path.relpath(data))} {command}"
 
 
 def _answers(url: str) -> bool:

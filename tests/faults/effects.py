@@ -6,7 +6,7 @@ Worker processes import this; it fails to import while the flag `import` is ther
 import ctypes
 import os
 import signal
-import time
+import threading
 from pathlib import Path
 
 from sqlalchemy import Connection, text
@@ -44,7 +44,9 @@ def write_outside(event: Event, db: Connection) -> None:
         os.write(descriptor, f"{event.idempotency_key}\n".encode())
     finally:
         os.close(descriptor)
-    time.sleep(_CALL_S)  # the moment in which a fault makes the effect a repeated one
+    # The moment in which a fault makes the effect a repeated one. Not by time.sleep, which fails
+    # under libfaketime (EINVAL).
+    threading.Event().wait(_CALL_S)
 
 
 @processor(POISON_TYPE, name="poison", max_attempts=2, timeout_s=2, retry_base_s=0.5)
