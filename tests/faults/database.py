@@ -1,7 +1,6 @@
 """Breaking PostgreSQL."""
 
 import contextlib
-import os
 import shutil
 import signal
 import tempfile
@@ -14,7 +13,7 @@ import psycopg
 from alembic import command
 
 from ingest.store import migrations
-from tests.faults.fleet import children_of
+from tests.faults.fleet import children_of, send
 from tests.faults.world import World
 
 
@@ -43,12 +42,12 @@ def freeze(world: World, random: Random) -> None:
     """SIGSTOP every process of it: connections stay open and nothing answers."""
     stopped = [world.postgres.pid, *children_of(world.postgres.pid)]
     for pid in stopped:
-        _signal(pid, signal.SIGSTOP)
+        send(pid, signal.SIGSTOP)
     try:
         world.fleet.wait(random.uniform(4, 8))
     finally:
         for pid in stopped:
-            _signal(pid, signal.SIGCONT)
+            send(pid, signal.SIGCONT)
 
 
 def terminate_connections(world: World, random: Random) -> None:
@@ -136,11 +135,6 @@ def _fill(path: Path) -> None:
     with path.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(1 << 16))
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, number)
 
 
 _MIGRATION = """

@@ -1,6 +1,7 @@
 """Processes that are started again when they end, as systemd or Docker would do it."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -121,6 +122,12 @@ class Fleet:
                 member.process = process.spawn(member.program)
                 member.ended_at = None
                 member.starts += 1
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    """Signal a process, unless it has ended meanwhile."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def children_of(pid: int) -> list[int]:

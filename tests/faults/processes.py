@@ -1,10 +1,9 @@
 """Breaking the receivers, workers and relays."""
 
-import os
 import signal
 from random import Random
 
-from tests.faults.fleet import Member, children_of
+from tests.faults.fleet import Member, children_of, send
 from tests.faults.world import LEASE_S, World
 
 
@@ -24,7 +23,7 @@ def kill_child(world: World, random: Random) -> None:
         child for member in world.fleet.named("worker") for child in children_of(member.pid)
     ]
     if children:
-        os.kill(random.choice(children), signal.SIGKILL)
+        send(random.choice(children), signal.SIGKILL)
 
 
 def kill_relay(world: World, random: Random) -> None:
@@ -50,7 +49,7 @@ def stall_worker(world: World, random: Random) -> None:
     try:
         world.fleet.wait(LEASE_S + random.uniform(1, 3))
     finally:
-        os.kill(pid, signal.SIGCONT)
+        send(pid, signal.SIGCONT)
 
 
 def _stop_one_that_works(world: World) -> int:
@@ -63,7 +62,7 @@ def _stop_one_that_works(world: World) -> int:
             ).fetchall()
             for (worker,) in working:
                 pid = int(worker.split(":")[1])
-                os.kill(pid, signal.SIGSTOP)
+                send(pid, signal.SIGSTOP)
                 held = connection.execute(
                     "SELECT count(*) FROM jobs WHERE lease_until IS NOT NULL AND worker = %s",
                     [worker],
@@ -71,7 +70,7 @@ def _stop_one_that_works(world: World) -> int:
                 if held and held[0]:
                     stopped.append(pid)
                     return True
-                os.kill(pid, signal.SIGCONT)
+                send(pid, signal.SIGCONT)
         return False
 
     world.fleet.until(stop, what="a worker is caught at work", timeout_s=60, every_s=0.005)
