@@ -61,6 +61,7 @@ class Soak:
             self._samples.mib[kind].append(mib)
         try:
             with self._world.connect() as connection:
+                connection.execute("SET lock_timeout = '200ms'")  # a fault may hold the lock
                 rows = connection.execute(_DEAD_ROWS).fetchall()
         except psycopg.Error:
             return  # it is one of the things that are broken
