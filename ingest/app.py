@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
+from uuid import UUID
 
 import psycopg
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest import receiver, sources, telemetry, writer
 from ingest.dispatch import Dispatcher, HintThread
@@ -26,7 +28,10 @@ _DISPATCH_CLOSES_S = 3
 log = telemetry.logger(__name__)
 
 
-def create_app(settings: Settings) -> Starlette:
+_WEBHOOKS = "/webhooks/"
+
+
+def create_app(settings: Settings) -> ASGIApp:
     """The receiver as an ASGI application.
 
     Raises:
@@ -50,8 +55,9 @@ def create_app(settings: Settings) -> Starlette:
         ),
         on_commit=hints.hint,
     )
+    configured = sources.configured(settings)
     endpoint = receiver.Receiver(
-        sources.configured(settings),
+        configured,
         deliveries,
         receiver.Limits(
             body_bytes=settings.max_body_bytes,
@@ -81,14 +87,35 @@ def create_app(settings: Settings) -> Starlette:
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/webhooks/{source}", endpoint, methods=["POST"], name="receive"),
+            Route(_WEBHOOKS + "{source}", endpoint, methods=["POST"], name="receive"),
             Route("/health/live", live, name="live"),
             Route("/health/ready", ready, name="ready"),
         ],
         exception_handlers={HTTPException: refuse, Exception: fail},
     )
     app.router.redirect_slashes = False  # no sender follows, and the address is the client's word
-    return app
+    return Shortcut(app, {_WEBHOOKS + slug: (slug, endpoint) for slug in configured})
+
+
+class Shortcut:
+    """Takes deliveries to the endpoint that the application would route them to, past its router
+    and error handling: a tenth of an answer's time. All else goes through the application."""
+
+    def __init__(
+        self, app: Starlette, deliveries: Mapping[str, tuple[str, receiver.Receiver]]
+    ) -> None:
+        """`deliveries` are paths, each with its source and its endpoint."""
+        self._app = app
+        self._deliveries = deliveries
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "POST":
+            found = self._deliveries.get(scope["path"])
+            if found is not None:
+                scope["path_params"] = {"source": found[0]}
+                await found[1](scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
 
 async def live(_request: Request) -> Response:
@@ -107,17 +134,30 @@ async def refuse(_request: Request, error: Exception) -> Response:
 async def fail(_request: Request, error: Exception) -> Response:
     """A bug of ours."""
     log.error("request_failed", exc_info=error)
-    return _error(HTTPStatus.INTERNAL_SERVER_ERROR, "internal", "This is our fault; try again.", {})
+    request_id = _request_id()
+    status, body = receiver.fault(request_id)
+    return _respond(status, body, request_id, {})
 
 
 def _error(status: HTTPStatus, code: str, message: str, headers: dict[str, str]) -> Response:
-    request_id = delivery_id(int(time.time() * 1000), os.urandom(RANDOM_BYTES))
+    request_id = _request_id()
+    body = receiver.error_body(code, message, request_id)
+    return _respond(status, body, request_id, headers)
+
+
+def _respond(
+    status: HTTPStatus, body: bytes, request_id: UUID, headers: dict[str, str]
+) -> Response:
     return Response(
-        receiver.error_body(code, message, request_id),
+        body,
         status,
         headers | {"x-request-id": str(request_id)},
         media_type="application/json",
     )
+
+
+def _request_id() -> UUID:
+    return delivery_id(int(time.time() * 1000), os.urandom(RANDOM_BYTES))
 
 
 async def _database_problem(url: str) -> str | None:

@@ -17,12 +17,53 @@ HEAD_LIMIT = 64 * 1024
 """Bytes of a request line and its headers; nginx takes 32 KiB."""
 HEAD_DEADLINE_S = 15.0
 """Seconds for a head to come, on a new connection or once it has begun."""
+IDLE_LIMIT_S = 15.0
+"""A connection on which nothing came for so long is closed, within as long again."""
 PIPELINE_LIMIT = 64
 """Requests on one connection that may wait behind the one that is being answered."""
 
 _UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _IGNORED = b"\r\nx-ignor"  # as long as what it replaces
 _END_OF_HEAD = b"\r\n\r\n"
+
+
+WHOLE = "ingest.whole"
+"""The ASGI extension under which a request's `Whole` is found."""
+
+
+class Whole:
+    """A short way to a body that has come whole and for an answer that is one piece: what ASGI does
+    in three steps with a timer and two writes is a fifth of a delivery's time."""
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+
+    def body(self) -> bytes | None:
+        """The whole body, if it is here already."""
+        cycle = self._cycle
+        if cycle.more_body or cycle.disconnected:
+            return None
+        body, cycle.body = cycle.body, bytearray()
+        cycle.message_event.clear()
+        return bytes(body)
+
+    def answer(self, head: bytes, body: bytes) -> bool:
+        """Send status line, headers and body; False when this request needs the long way (its
+        connection is to be closed, or its reader is slow). `head` ends with its last header."""
+        cycle = self._cycle
+        if (
+            not cycle.keep_alive
+            or cycle.response_started
+            or cycle.disconnected
+            or cycle.flow.write_paused
+        ):
+            return False
+        cycle.response_started = cycle.response_complete = True
+        date = b"".join([b"%b: %b\r\n" % header for header in cycle.default_headers])
+        cycle.transport.write(b"%b%b\r\n%b" % (head, date, body))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
 
 class PipelineTooLong(Exception):
@@ -40,7 +81,7 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_made(transport)
         self._in_head = True
         self._head_bytes = 0
-        self._head_since = self.loop.time()
+        self._head_since = self._idle_since = self.loop.time()
         self._watch = self.loop.call_later(HEAD_DEADLINE_S, self._check_head)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -79,11 +120,24 @@ class BoundedHttp(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINE_LIMIT:
             raise PipelineTooLong
         super().on_headers_complete()
+        self.cycle.scope["extensions"] = {WHOLE: Whole(self.cycle)}
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes next is another head."""
         super().on_message_complete()
         self._in_head = True
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request, or be idle. uvicorn sets a timer for each idle time and
+        cancels it with the next request, a twentieth of an answer; `_check_head` looks instead."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        else:
+            self._idle_since = self.loop.time()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, unless another request's answer is due first."""
@@ -101,8 +155,11 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.close()
 
     def _check_head(self) -> None:
-        waits = self._in_head and (self._head_bytes > 0 or self.cycle is None)
-        if waits and self.loop.time() - self._head_since >= HEAD_DEADLINE_S:
+        now = self.loop.time()
+        begun = self._head_bytes > 0 or self.cycle is None
+        since = self._head_since if begun else self._idle_since
+        waits = self._in_head and (begun or self.cycle.response_complete)
+        if waits and now - since >= (HEAD_DEADLINE_S if begun else IDLE_LIMIT_S):
             self.transport.close()
         else:
             self._watch = self.loop.call_later(HEAD_DEADLINE_S, self._check_head)

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from ingest import telemetry
 from ingest.store import jobs
-from ingest.store.jobs import ClaimedJob, Failure, Held
+from ingest.store.jobs import Claimant, ClaimedJob, Failure, Held
 from workers.leases import LeaseKeeper
 from workers.pace import Pace
 from workers.registry import Processor
@@ -57,12 +57,27 @@ class Executor:
         while waiting and self._clock() < until:
             size = 1 if apart else self._pace.slice_size(processor)
             slice_ids = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-            started = self._clock()
             claimed = self._claim(processor, slice_ids)
             if claimed:
-                self._work(processor, claimed)
-                self._pace.learn(processor, len(claimed), self._clock() - started)
+                with self._keeper.holding(_held(claimed)):
+                    self._work(processor, claimed)
         return list(waiting)
+
+    @property
+    def claimant(self) -> Claimant:
+        """Who claims, for jobs that are claimed as they are made."""
+        return Claimant(worker=self._worker, lease_s=self._lease_s)
+
+    def slice_size(self, processor: Processor) -> int:
+        """How many jobs of `processor` to claim at once."""
+        return self._pace.slice_size(processor)
+
+    def run_claimed(self, groups: Sequence[tuple[Processor, Sequence[ClaimedJob]]]) -> None:
+        """Run jobs that this worker holds already, a slice for each processor."""
+        held = [each for _, claimed in groups for each in _held(claimed)]
+        with self._keeper.holding(held):
+            for processor, claimed in groups:
+                self._work(processor, claimed)
 
     def _claim(self, processor: Processor, job_ids: Sequence[int]) -> list[ClaimedJob]:
         with self._engine.begin() as connection:
@@ -75,11 +90,12 @@ class Executor:
             )
 
     def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> None:
-        with self._keeper.holding(_held(claimed)):
-            result = self._slices.run(processor, claimed)
-            self._record(processor, claimed, result.failures)
-            for job in result.again:
-                self._record(processor, claimed, self._slices.run(processor, [job]).failures)
+        started = self._clock()
+        result = self._slices.run(processor, claimed)
+        self._record(processor, claimed, result.failures)
+        for job in result.again:
+            self._record(processor, claimed, self._slices.run(processor, [job]).failures)
+        self._pace.learn(processor, len(claimed), self._clock() - started)
 
     def _record(
         self, processor: Processor, claimed: Sequence[ClaimedJob], failures: Sequence[Failure]

@@ -1,6 +1,7 @@
 """Renewing the leases of running jobs, from a thread, while their processor works."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,39 +24,40 @@ class LeaseKeeper:
     def __init__(self, engine: Engine, *, lease_s: float) -> None:
         self._engine = engine
         self._lease_s = lease_s
-        self._held: tuple[Held, ...] = ()
+        self._held: dict[object, Sequence[Held]] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def holding(self, held: Sequence[Held]) -> Iterator[None]:
-        """Keep `held` leased inside the block."""
-        self._set(tuple(held))
+        """Keep `held` leased inside the block, besides what is held already; from any thread."""
+        block = object()
+        with self._changed:
+            self._held[block] = held
+            self._changed.notify()
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+                self._thread.start()
         try:
             yield
         finally:
-            self._set(())
+            with self._changed:
+                del self._held[block]
 
     @property
     def is_holding(self) -> bool:
         """Whether jobs are held just now."""
         return bool(self._held)
 
-    def _set(self, held: tuple[Held, ...]) -> None:
-        with self._changed:
-            self._held = held
-            self._changed.notify()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
-                self._thread.start()
-
     def _run(self) -> None:
         while True:
             with self._changed:
-                # Another claim begins another third; idle, there is nothing to wait for but one.
-                changed = self._changed.wait(self._lease_s / 3 if self._held else None)
-                held = self._held
-            if held and not changed:
+                self._changed.wait_for(lambda: self._held)
+            # What is held by then was claimed at most a third of a lease ago, or renewed.
+            time.sleep(self._lease_s / 3)
+            with self._changed:
+                held = tuple(each for block in self._held.values() for each in block)
+            if held:
                 self._renew(held)
 
     def _renew(self, held: tuple[Held, ...]) -> None:

@@ -171,15 +171,16 @@ class Registry:
         """Every queue that a worker with these processors must consume."""
         return tuple(sorted({queues.LIVE, queues.REPLAY, *(each.queue for each in self)}))
 
-    @property
-    def new_jobs(self) -> list[NewJobs]:
-        """What admit makes of an event of each type."""
+    def new_jobs(self, claimed: Callable[[Processor], int]) -> list[NewJobs]:
+        """What admit makes of an event of each type, and how many of a processor's jobs it claims
+        at once."""
         return [
             NewJobs(
                 type=event_type,
                 processor=each.name,
                 queue=each.queue,
                 max_attempts=each.max_attempts,
+                claimed=claimed(each),
             )
             for each in self
             for event_type in each.types

@@ -10,9 +10,9 @@ from ingest import queues, telemetry
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.store import events, jobs
-from ingest.store.jobs import JobRef
+from ingest.store.jobs import ClaimedJob, JobRef
 from workers.executor import Executor
-from workers.registry import Registry
+from workers.registry import Processor, Registry
 
 log = telemetry.logger(__name__)
 
@@ -48,40 +48,59 @@ class Work:
         """Admit `deliveries` and run what that makes, and run `job_ids`. Safe to repeat, anywhere,
         any number of times: what is done or held by another is left alone."""
         started = self._clock()
-        here, elsewhere = self._admit(deliveries) if deliveries else ([], [])
+        claimed, here, elsewhere = self._admit(deliveries) if deliveries else ([], [], [])
         if job_ids:
             with self._engine.begin() as connection:
                 here += jobs.claimable(connection, job_ids)
         self._dispatch(elsewhere)
+        self._executor.run_claimed(self._by_processor(claimed))
         left = self._run(here, until=started + self._budget_s)
         self._dispatch(left)
         log.debug(
             "processed",
             deliveries=len(deliveries),
-            jobs=len(here) - len(left),
+            jobs=len(claimed) + len(here) - len(left),
             handed_back=len(left),
             seconds=round(self._clock() - started, 4),
         )
 
-    def _admit(self, deliveries: Sequence[UUID]) -> tuple[list[JobRef], list[JobRef]]:
-        """Admit, and part the jobs made: for this lane, and for queues of their own."""
+    def _admit(
+        self, deliveries: Sequence[UUID]
+    ) -> tuple[list[ClaimedJob], list[JobRef], list[JobRef]]:
+        """Admit, and part the jobs made: claimed, for this lane, and for queues of their own."""
+        claimed: list[ClaimedJob] = []
         made: list[JobRef] = []
         for _ in range(_ADMIT_RUNS):
             with self._engine.begin() as connection:
                 admitted = events.admit(
                     connection,
                     deliveries,
-                    self._registry.new_jobs,
+                    self._registry.new_jobs(self._claimed),
                     replay_queue=queues.REPLAY,
                     hint_ttl_s=self._hint_ttl_s,
+                    claimant=self._executor.claimant,
                 )
+            claimed += admitted.claimed
             made += admitted.jobs
             if admitted.conflicts:
                 log.warning("events_conflict", conflicts=admitted.conflicts)
             if not admitted.unsettled:
                 break
         here = [ref for ref in made if ref.queue in _LANES]
-        return here, [ref for ref in made if ref.queue not in _LANES]
+        return claimed, here, [ref for ref in made if ref.queue not in _LANES]
+
+    def _claimed(self, processor: Processor) -> int:
+        """How many of a batch's jobs of `processor` to claim as they are made: the first slice."""
+        return self._executor.slice_size(processor) if processor.queue in _LANES else 0
+
+    def _by_processor(
+        self, claimed: Sequence[ClaimedJob]
+    ) -> list[tuple[Processor, list[ClaimedJob]]]:
+        return [
+            (processor, [job for job in claimed if job.processor == processor.name])
+            for processor in self._registry
+            if any(job.processor == processor.name for job in claimed)
+        ]
 
     def _run(self, refs: Sequence[JobRef], *, until: float) -> list[JobRef]:
         """Run jobs, a processor at a time; returns those that there was no time for."""

@@ -41,6 +41,7 @@ def serve(
             log_config=None,
             access_log=False,  # a line a request cost a third of the throughput
             server_header=False,
+            proxy_headers=False,  # nobody asks who the client is
             # One half-sent body would otherwise keep the process for ever.
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
         )

@@ -181,12 +181,15 @@ def _identifier(value: object) -> str | None:
 
 
 def _only(headers: Headers, name: bytes, form: re.Pattern[bytes], what: str) -> re.Match[bytes]:
-    values = [value for header, value in headers if header == name]
-    if not values:
+    given: bytes | None = None
+    for header, value in headers:
+        if header == name:
+            if given is not None:
+                raise InvalidSignature(f"The {what} header is given twice.", reason=f"{what}_repeated")
+            given = value
+    if given is None:
         raise InvalidSignature(f"The {what} header is missing.", reason=f"{what}_missing")
-    if len(values) > 1:
-        raise InvalidSignature(f"The {what} header is given twice.", reason=f"{what}_repeated")
-    match = form.fullmatch(values[0])
+    match = form.fullmatch(given)
     if match is None:
         raise InvalidSignature(f"The {what} header is malformed.", reason=f"{what}_malformed")
     return match

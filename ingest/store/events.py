@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from ingest.store import jobs
-from ingest.store.jobs import JobRef, NewJobs
+from ingest.store import arrays, jobs
+from ingest.store.jobs import Claimant, ClaimedJob, JobRef, NewJobs
 from ingest.store.lanes import waiting_queues
 
 
@@ -15,6 +16,8 @@ from ingest.store.lanes import waiting_queues
 class Admitted:
     """What a batch of deliveries came to."""
 
+    claimed: tuple[ClaimedJob, ...]
+    """Made and claimed: the worker holds them."""
     jobs: tuple[JobRef, ...]
     """Made, pending, to be worked on or dispatched now."""
     duplicates: int
@@ -30,33 +33,55 @@ def admit(
     *,
     replay_queue: str,
     hint_ttl_s: float,
+    claimant: Claimant | None = None,
 ) -> Admitted:
     """Turn unadmitted deliveries into events and jobs, or into duplicates; each once, however often
     and wherever this runs. To be committed alone.
 
-    Bodies stay in PostgreSQL. An event's own delivery, unadmitted again (a replay), gets the jobs
-    that it lacks."""
+    Bodies stay in PostgreSQL, but for those of the jobs that `claimant` claims as they are made. An
+    event's own delivery, unadmitted again (a replay), gets the jobs that it lacks."""
     rows = connection.execute(
         _ADMIT,
         {
-            "ids": list(deliveries),
-            "types": [processor.type for processor in processors],
-            "processors": [processor.processor for processor in processors],
-            "queues": [processor.queue for processor in processors],
-            "max_attempts": [processor.max_attempts for processor in processors],
+            "ids": arrays.literal(deliveries),
+            "types": arrays.literal(processor.type for processor in processors),
+            "processors": arrays.literal(processor.processor for processor in processors),
+            "queues": arrays.literal(processor.queue for processor in processors),
+            "max_attempts": arrays.literal(processor.max_attempts for processor in processors),
+            "claimed": arrays.literal(processor.claimed if claimant else 0 for processor in processors),
+            "worker": claimant.worker if claimant else None,
+            "lease_s": claimant.lease_s if claimant else 0.0,
             "replay_queue": replay_queue,
             "hint_ttl_s": hint_ttl_s,
         },
     ).all()
+    made = [row for row in rows if row.id is not None]
     return Admitted(
+        claimed=tuple(_claimed(row) for row in made if row.state == "running"),
         jobs=tuple(
             JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
-            for row in rows
-            if row.id is not None
+            for row in made
+            if row.state == "pending"
         ),
         duplicates=rows[0].duplicates,
         conflicts=rows[0].conflicts,
         unsettled=rows[0].unsettled,
+    )
+
+
+def _claimed(row: Any) -> ClaimedJob:
+    return ClaimedJob(
+        id=row.id,
+        processor=row.processor,
+        attempt=row.attempt,
+        failures=row.failures,
+        trigger=row.trigger,
+        event=row.event,
+        source=row.source,
+        event_id=row.event_id,
+        type=row.type,
+        received_at=row.received_at,
+        body=row.body,
     )
 
 
@@ -86,8 +111,8 @@ _ADMIT = text(
         FROM events e
         WHERE (e.source, e.event_id) IN (SELECT source, event_id FROM taken)
     ), settled AS (
-        SELECT t.delivery, t.received_at, t.processor, t.replay, k.id AS event, k.type,
-               t.fingerprint <> k.fingerprint AS conflict
+        SELECT t.delivery, t.source, t.event_id, t.received_at, t.processor, t.replay,
+               k.id AS event, k.type, t.fingerprint <> k.fingerprint AS conflict
         FROM taken t JOIN known k USING (source, event_id)
     ), repeated AS (
         INSERT INTO duplicates (delivery, event, received_at, conflict)
@@ -102,7 +127,12 @@ _ADMIT = text(
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
                (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled
     )
-    SELECT summary.*, created.* FROM summary LEFT JOIN created ON true ORDER BY created.id
+    SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
+    FROM summary
+    LEFT JOIN created ON true
+    LEFT JOIN settled s ON s.delivery = created.event
+    LEFT JOIN deliveries d ON d.id = created.event AND created.state = 'running'
+    ORDER BY created.id
     """
 )
 
@@ -121,7 +151,7 @@ def hint_overdue(connection: Connection, queue: str, *, limit: int, ttl_s: float
 
 def unhint(connection: Connection, deliveries: Sequence[UUID]) -> None:
     """Take back `hint_overdue` for hints that were not sent."""
-    connection.execute(_UNHINT, {"ids": list(deliveries)})
+    connection.execute(_UNHINT, {"ids": arrays.literal(deliveries)})
 
 
 _WAITING_QUEUES = waiting_queues("unadmitted", "true")

@@ -1,5 +1,7 @@
 """Jobs and their attempts: every transition there is, and no other module writes these tables.
 
+       ┌── made by admit ──┐
+       ▼                   ▼
     pending ──claim──▶ running ──finish──▶ succeeded
        ▲                 │ fail
        │                 ├───▶ retrying ──claim──▶ running
@@ -20,6 +22,7 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from ingest.errors import LeaseLost
+from ingest.store import arrays
 from ingest.store.lanes import waiting_queues
 
 
@@ -47,6 +50,16 @@ class NewJobs:
     processor: str
     queue: str
     max_attempts: int
+    claimed: int = 0
+    """How many of one batch the worker that makes them claims at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """A worker that claims what it makes."""
+
+    worker: str
+    lease_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +77,7 @@ class ClaimedJob:
     """A job that this worker holds until its lease ends, with the event it is for."""
 
     id: int
+    processor: str
     attempt: int
     failures: int
     trigger: str
@@ -125,27 +139,39 @@ class PutBack:
     """Left alone, because they run."""
 
 
-# The part of the admit statement (ingest.store.events) that makes jobs: pending, and hinted,
-# because the worker that admits works on them or dispatches them at once.
+# The part of the admit statement (ingest.store.events) that makes jobs. Those that the admitting
+# worker runs next are claimed as they are made: that spares each a second version and a round trip.
+# The others are pending, and hinted, because it works on them or dispatches them at once.
 CREATE = """
     INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
-                      next_attempt_at, hinted_until, replay)
-    SELECT s.event, p.processor, CASE WHEN s.replay IS NULL THEN p.queue ELSE :replay_queue END,
-           'pending', CASE WHEN s.replay IS NULL THEN 'delivery' ELSE 'replay' END, 0, 0,
-           p.max_attempts, now(), now() + make_interval(secs => :hint_ttl_s), s.replay
-    FROM settled s
-    JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
-                CAST(:max_attempts AS smallint[])) AS p (type, processor, queue, max_attempts)
-      ON p.type = s.type AND (s.processor IS NULL OR s.processor = p.processor)
-    WHERE s.delivery = s.event
+                      next_attempt_at, hinted_until, lease_until, started_at, worker, replay)
+    SELECT event, processor, queue, CASE WHEN claimed THEN 'running' ELSE 'pending' END,
+           trigger, CAST(claimed AS integer), 0, max_attempts,
+           CASE WHEN NOT claimed THEN now() END,
+           CASE WHEN NOT claimed THEN now() + make_interval(secs => :hint_ttl_s) END,
+           CASE WHEN claimed THEN now() + make_interval(secs => :lease_s) END,
+           CASE WHEN claimed THEN now() END, CASE WHEN claimed THEN :worker END, replay
+    FROM (
+        SELECT s.event, p.processor, s.replay, p.max_attempts,
+               CASE WHEN s.replay IS NULL THEN p.queue ELSE :replay_queue END AS queue,
+               CASE WHEN s.replay IS NULL THEN 'delivery' ELSE 'replay' END AS trigger,
+               row_number() OVER (PARTITION BY p.processor ORDER BY s.event) <= p.claimed
+                   AS claimed
+        FROM settled s
+        JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
+                    CAST(:max_attempts AS smallint[]), CAST(:claimed AS integer[]))
+             AS p (type, processor, queue, max_attempts, claimed)
+          ON p.type = s.type AND (s.processor IS NULL OR s.processor = p.processor)
+        WHERE s.delivery = s.event
+    ) AS wanted
     ON CONFLICT (event, processor) DO NOTHING
-    RETURNING id, processor, queue, trigger
+    RETURNING id, event, processor, queue, state, attempt, failures, trigger
 """
 
 
 def claimable(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
     """Which of `job_ids` wait and are due."""
-    rows = connection.execute(_CLAIMABLE, {"ids": list(job_ids)})
+    rows = connection.execute(_CLAIMABLE, {"ids": arrays.literal(job_ids)})
     return [JobRef(**row) for row in rows.mappings()]
 
 
@@ -164,7 +190,7 @@ def claim(
     rows = connection.execute(
         _CLAIM,
         {
-            "ids": list(job_ids),
+            "ids": arrays.literal(job_ids),
             "worker": worker,
             "lease_s": lease_s,
             "max_attempts": max_attempts,
@@ -199,13 +225,13 @@ def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
         return set()
     parameters = {
         **_arrays(failures),
-        "outcomes": [str(failure.outcome) for failure in failures],
-        "counts": [failure.counts for failure in failures],
-        "retry_in_s": [failure.retry_in_s for failure in failures],
-        "triggers": ["rescue" if failure.rescued else "retry" for failure in failures],
-        "error_types": [failure.error_type for failure in failures],
-        "error_messages": [failure.error_message for failure in failures],
-        "tracebacks": [failure.traceback for failure in failures],
+        "outcomes": arrays.literal(failure.outcome for failure in failures),
+        "counts": arrays.literal(failure.counts for failure in failures),
+        "retry_in_s": arrays.literal(failure.retry_in_s for failure in failures),
+        "triggers": arrays.literal("rescue" if failure.rescued else "retry" for failure in failures),
+        "error_types": arrays.literal(failure.error_type for failure in failures),
+        "error_messages": arrays.literal(failure.error_message for failure in failures),
+        "tracebacks": arrays.literal(failure.traceback for failure in failures),
     }
     return set(connection.execute(_FAIL, parameters).scalars())
 
@@ -237,7 +263,7 @@ def hint_due(connection: Connection, queue: str, *, limit: int, ttl_s: float) ->
 
 def unhint(connection: Connection, job_ids: Iterable[int]) -> None:
     """Take back `hint_due` for hints that were not sent."""
-    connection.execute(_UNHINT, {"ids": list(job_ids)})
+    connection.execute(_UNHINT, {"ids": arrays.literal(job_ids)})
 
 
 def put_back(
@@ -259,8 +285,8 @@ def put_back(
     rows = connection.execute(
         _PUT_BACK,
         {
-            "ids": list(job_ids),
-            "delays_s": list(delays_s),
+            "ids": arrays.literal(job_ids),
+            "delays_s": arrays.literal(delays_s),
             "replay": replay,
             "queue": queue,
         },
@@ -271,8 +297,11 @@ def put_back(
     )
 
 
-def _arrays(held: Sequence[Held | Failure]) -> dict[str, list[int]]:
-    return {"ids": [each.id for each in held], "attempts": [each.attempt for each in held]}
+def _arrays(held: Sequence[Held | Failure]) -> dict[str, str]:
+    return {
+        "ids": arrays.literal(each.id for each in held),
+        "attempts": arrays.literal(each.attempt for each in held),
+    }
 
 
 _CLAIMABLE = text(
@@ -299,9 +328,9 @@ _CLAIM = text(
             ORDER BY id
             FOR UPDATE SKIP LOCKED
         ))
-        RETURNING id, event, attempt, failures, trigger
+        RETURNING id, event, processor, attempt, failures, trigger
     )
-    SELECT c.id, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id, e.type,
+    SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id, e.type,
            e.received_at, d.body
     FROM claimed c
     JOIN events e ON e.id = c.event

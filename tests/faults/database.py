@@ -13,7 +13,7 @@ import psycopg
 from alembic import command
 
 from ingest.store import migrations
-from tests.faults.fleet import children_of, send
+from tests.support.fleet import children_of, send
 from tests.faults.world import World
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-from tests.faults.fleet import Fleet
+from tests.support.fleet import Fleet
 from tests.faults.world import World
 from tests.support.signing import SECRET
 

@@ -3,7 +3,7 @@
 import signal
 from random import Random
 
-from tests.faults.fleet import Member, children_of, send
+from tests.support.fleet import Member, children_of, send
 from tests.faults.world import LEASE_S, World
 
 

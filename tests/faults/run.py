@@ -13,7 +13,7 @@ from tests.faults import audit
 from tests.faults import load as loads
 from tests.faults.audit import Verdict
 from tests.faults.catalogue import Fault
-from tests.faults.fleet import NotInTime
+from tests.support.fleet import NotInTime
 from tests.faults.load import Load
 from tests.faults.world import World
 

@@ -12,7 +12,7 @@ import psycopg
 from rich.console import Console
 
 from tests.faults.catalogue import Fault
-from tests.faults.fleet import children_of
+from tests.support.fleet import children_of
 from tests.faults.run import Row, Runner
 from tests.faults.world import World
 

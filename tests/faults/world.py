@@ -17,7 +17,7 @@ from ingest.embedded.process import Program
 from ingest.store import migrations, partitions
 from ingest.store.database import Role, create_engine
 from tests.faults.effects import CREATE_COUNTERS
-from tests.faults.fleet import Fleet, Member
+from tests.support.fleet import Fleet, Member
 from tests.support.signing import SECRET
 
 LEASE_S = 10

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Table, TextClause, text
 from sqlalchemy.dialects import postgresql
 
+from ingest.store import arrays
 from workers.event import Event
 
 Place = tuple[Any, ...]
@@ -95,8 +96,11 @@ class Upsert:
 
     def __call__(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Merge `rows`; columns that a row does not have are null."""
-        arrays = {column: [row.get(column) for row in rows] for column in self._settings}
-        db.execute(self._statement, {self._key: [row["key"] for row in rows], **arrays})
+        columns = {column: [row.get(column) for row in rows] for column in self._settings}
+        columns[self._key] = [row["key"] for row in rows]
+        db.execute(
+            self._statement, {name: arrays.literal(values) for name, values in columns.items()}
+        )
 
 
 def _upsert(table: Table, key: str, settings: Mapping[str, str]) -> TextClause:

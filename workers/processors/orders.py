@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from ingest.store import tables
+from ingest.store import arrays, tables
 from workers.event import Event
 from workers.processors import fields
 from workers.processors.merge import LAST_EVENT, LONG_AGO, Entities, Group, Upsert, place, sql_place
@@ -44,7 +44,10 @@ def keep_orders(events: Sequence[Event], db: Connection) -> None:
     if changes:
         changes.sort(key=lambda change: (change["order_id"], change["event_id"]))
         names = ("order_id", "event_id", "old_status", "new_status", "updated_at")
-        db.execute(_KEEP_CHANGES, {name: [change[name] for change in changes] for name in names})
+        db.execute(
+            _KEEP_CHANGES,
+            {name: arrays.literal(change[name] for change in changes) for name in names},
+        )
 
 
 def _created(order_id: int, event: Event, orders: Entities) -> None:

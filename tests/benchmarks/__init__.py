@@ -1,0 +1,1 @@
+"""The benchmark suite behind `python3 dev.py bench`."""

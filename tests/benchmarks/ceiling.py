@@ -1,0 +1,28 @@
+"""Our receiver with its storage taken out: what any storage could reach at most.
+
+Run as a program it is that receiver: it listens on the inherited socket whose number it is given.
+"""
+
+import sys
+
+from ingest.cli.main import main
+from ingest.store.deliveries import Delivery
+from ingest.writer import DeliveryWriter
+from tests.benchmarks.ours import Ours
+
+
+class Ceiling(Ours):
+    """Verifies, names, answers."""
+
+    name = "ceiling"
+    receiver = ("-m", "tests.benchmarks.ceiling")
+
+
+async def _keep_nothing(_writer: DeliveryWriter, _delivery: Delivery) -> None:
+    """Instead of `append`."""
+
+
+if __name__ == "__main__":
+    DeliveryWriter.append = _keep_nothing  # type: ignore[method-assign]
+    sys.argv[1:] = ["serve", "--fd", sys.argv[1]]
+    main()

@@ -1,0 +1,69 @@
+"""The textbook as a subject."""
+
+from celery import Celery
+
+from ingest.dispatch import broker_url
+from tests.benchmarks.textbook.stored import StoredEvents, analyze, sqlalchemy_url, store
+from tests.benchmarks.world import World, free_port
+from tests.support.signing import SECRET
+
+_LISTENS = "Uvicorn running on"
+_STARTED = "Application startup complete."
+
+
+class Textbook(StoredEvents):
+    """uvicorn with the receiver, Celery with the worker."""
+
+    name = "textbook"
+    path = "/webhooks/awalchat"
+
+    def start_receivers(self, world: World, number: int = 1) -> int:
+        """Start uvicorn with so many processes; returns the port."""
+        port = free_port()
+        log = world.home / "logs" / "receiver-1.log"
+        world.start(
+            "receiver-1",
+            [
+                *("-m", "uvicorn", "tests.benchmarks.textbook.app:app", "--no-access-log"),
+                *("--host", "127.0.0.1", "--port", str(port), "--workers", str(number)),
+            ],
+            _environment(world),
+            ready=lambda: _LISTENS in (text := log.read_text()) and text.count(_STARTED) >= number,
+        )
+        return port
+
+    def fill(self, world: World, count: int, *, first: int = 0) -> None:
+        """Store `count` events and send a task message for each."""
+        app = Celery(broker=broker_url(world.redis_url))
+        for event_id in store(world, count, first):
+            app.send_task("process_event", args=(event_id,), ignore_result=True)
+        app.close()
+        analyze(world)
+
+    def start_workers(self, world: World, number: int = 1) -> None:
+        """Start workers of two processes each, at once, and wait until all answer."""
+        for each in range(1, number + 1):
+            world.start(
+                f"worker-{each}",
+                [
+                    *("-m", "celery", "-A", "tests.benchmarks.textbook.tasks", "worker"),
+                    *("--concurrency", "2", "--loglevel", "WARNING", "-n", f"worker-{each}@%h"),
+                ],
+                _environment(world),
+                ready=lambda: True,
+            )
+        app = Celery(broker=broker_url(world.redis_url))
+        world.fleet.until(
+            lambda: len(app.control.ping(timeout=1, limit=number)) == number,
+            what="the workers answer",
+            timeout_s=60,
+        )
+        app.close()
+
+
+def _environment(world: World) -> dict[str, str]:
+    return {
+        "BENCH_DATABASE_URL": sqlalchemy_url(world),
+        "BENCH_REDIS_URL": broker_url(world.redis_url),
+        "BENCH_SECRET": SECRET,
+    }
