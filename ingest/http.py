@@ -120,7 +120,8 @@ class BoundedHttp(HttpToolsProtocol):
         if len(self.pipeline) >= PIPELINE_LIMIT:
             raise PipelineTooLong
         super().on_headers_complete()
-        self.cycle.scope["extensions"] = {WHOLE: Whole(self.cycle)}
+        extensions: dict[str, Any] = {WHOLE: Whole(self.cycle)}
+        self.cycle.scope["extensions"] = extensions
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes next is another head."""

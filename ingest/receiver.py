@@ -53,7 +53,7 @@ _LINGER_S = 2.0
 
 _RECEIVED = b'{"received": true}'
 _HEADER_VALUE_LIMIT = 500
-_PLAIN = re.compile(rb'[ !#-\[\]-~]{0,%d}' % _HEADER_VALUE_LIMIT)
+_PLAIN = re.compile(rb"[ !#-\[\]-~]{0,%d}" % _HEADER_VALUE_LIMIT)
 """Printable ASCII, but for the quote and the backslash, within the limit."""
 _LOG_INTERVAL_S = 1.0
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,8 +31,9 @@ from workers.executor import Executor
 from workers.leases import LeaseKeeper
 from workers.recorder import FlightRecorder, folder_for
 from workers.registry import Registry
-from workers.slices import SliceRunner
-from workers.timelimit import Alarm
+from workers.slices import Recorder, SliceRunner
+from workers.threads import Threads
+from workers.timelimit import Alarm, TimeLimit
 from workers.work import Work
 
 HARD_LIMIT_GRACE_S = 5.0
@@ -163,8 +165,6 @@ class _Child:
         # them, when what they run is done.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         engine = create_engine(settings.database, role=Role.WORKER)
-        effects = create_engine(settings.database, role=Role.WORKER)
-        guard.install(effects)
         aside = create_engine(settings.database, role=Role.WORKER)
         folder = folder_for(settings.database)
         # Like no other before or after it: a dead process's jobs are found by its name.
@@ -178,17 +178,12 @@ class _Child:
         self._keeper = keeper = LeaseKeeper(aside, lease_s=settings.lease_s)
         executor = Executor(
             engine,
-            SliceRunner(
-                engine=effects,
-                sources=sources.configured(settings),
-                recorder=self._recorder,
-                time_limit=alarm,
-                random=random.uniform,
-            ),
+            self._slices(self._recorder, alarm),
             worker=worker,
             lease_s=settings.lease_s,
             keeper=keeper,
             clock=time.monotonic,
+            threads=self._threads(self._recorder, keeper),
         )
         self.work = Work(
             engine,
@@ -198,6 +193,31 @@ class _Child:
             budget_s=settings.task_budget_s,
             hint_ttl_s=settings.hint_ttl_s,
             clock=time.monotonic,
+        )
+
+    def _slices(
+        self, recorder: Recorder, time_limit: TimeLimit, *, connections: int = 1
+    ) -> SliceRunner:
+        effects = create_engine(self._settings.database, role=Role.WORKER, pool_size=connections)
+        guard.install(effects)
+        return SliceRunner(
+            engine=effects,
+            sources=sources.configured(self._settings),
+            recorder=recorder,
+            time_limit=time_limit,
+            random=random.uniform,
+        )
+
+    def _threads(self, flight: FlightRecorder, keeper: LeaseKeeper) -> Threads | None:
+        most = max((each.threads for each in self._processors), default=1)
+        if most == 1:
+            return None
+        return Threads(
+            partial(self._slices, connections=most),
+            keeper,
+            flight,
+            most=most,
+            grace_s=HARD_LIMIT_GRACE_S,
         )
 
     def _rescue(self, engine: Engine, folder: Path) -> None:

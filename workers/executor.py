@@ -10,6 +10,7 @@ Three transactions, each with one reason to exist:
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 
 from sqlalchemy import Engine
 
@@ -19,7 +20,8 @@ from ingest.store.jobs import Claimant, ClaimedJob, Failure, Held
 from workers.leases import LeaseKeeper
 from workers.pace import Pace
 from workers.registry import Processor
-from workers.slices import SliceRunner
+from workers.slices import Result, SliceRunner
+from workers.threads import Threads
 
 log = telemetry.logger(__name__)
 
@@ -36,6 +38,7 @@ class Executor:
         lease_s: float,
         keeper: LeaseKeeper,
         clock: Callable[[], float],
+        threads: Threads | None = None,
     ) -> None:
         """`worker` names this process in the attempts; `clock` is monotonic, in seconds."""
         self._engine = engine
@@ -44,6 +47,7 @@ class Executor:
         self._lease_s = lease_s
         self._keeper = keeper
         self._clock = clock
+        self._threads = threads
         self._pace = Pace()
 
     def run(
@@ -53,6 +57,8 @@ class Executor:
 
         Returns the ids that there was no time to claim. `apart` runs each in a slice of its own.
         """
+        if self._threads is not None and processor.threads > 1 and not apart:
+            return self._run_on(self._threads, processor, job_ids, until)
         waiting = deque(job_ids)
         while waiting and self._clock() < until:
             size = 1 if apart else self._pace.slice_size(processor)
@@ -78,6 +84,32 @@ class Executor:
         with self._keeper.holding(held):
             for processor, claimed in groups:
                 self._work(processor, claimed)
+
+    def _run_on(
+        self, threads: Threads, processor: Processor, job_ids: Sequence[int], until: float
+    ) -> list[int]:
+        """Keep up to `processor.threads` jobs running. They are claimed when half of the threads
+        are free, several in one statement; one that takes its time holds up no other."""
+        waiting = deque(job_ids)
+        running: dict[Future[Result], ClaimedJob] = {}
+        try:
+            while (goes_on := waiting and self._clock() < until) or running:
+                free = processor.threads - len(running)
+                if goes_on and free >= processor.threads / 2:
+                    ids = [waiting.popleft() for _ in range(min(free, len(waiting)))]
+                    for job in self._claim(processor, ids):
+                        running[threads.start(processor, job)] = job
+                self._settle(processor, running)
+        finally:
+            wait(running)
+        return list(waiting)
+
+    def _settle(self, processor: Processor, running: dict[Future[Result], ClaimedJob]) -> None:
+        """Wait for the next of `running` and record how they ended that have."""
+        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        jobs_ended = [running.pop(future) for future in ended]
+        failures = [failure for future in ended for failure in future.result().failures]
+        self._record(processor, jobs_ended, failures)
 
     def _claim(self, processor: Processor, job_ids: Sequence[int]) -> list[ClaimedJob]:
         with self._engine.begin() as connection:

@@ -17,6 +17,7 @@ from ingest.store.jobs import NewJobs
 from workers.backoff import Rules
 
 MOST_ATTEMPTS = 1_000
+MOST_THREADS = 100
 BUILT_IN = "workers.processors"
 ENTRY_POINTS = "ingest.processors"
 
@@ -45,6 +46,7 @@ class Declaration:
     name: str
     batch: bool
     queue: str
+    threads: int
     max_attempts: int | None
     timeout_s: float | None
     retry_base_s: float | None
@@ -61,6 +63,8 @@ class Processor:
     batch: bool
     """Whether the function takes a list of events."""
     queue: str
+    threads: int
+    """How many of its jobs a worker process runs at once."""
     max_attempts: int
     timeout_s: float
     rules: Rules
@@ -75,6 +79,7 @@ def processor(
     name: str | None = None,
     batch: bool = False,
     queue: str = queues.LIVE,
+    threads: int = 1,
     max_attempts: int | None = None,
     timeout_s: float | None = None,
     retry_base_s: float | None = None,
@@ -93,6 +98,9 @@ def processor(
         batch: take a list of events instead of one. A list that fails is halved until the events
             that fail are found, so the function must not keep anything between calls.
         queue: the lane its jobs take; a slow processor in a queue of its own delays no other.
+        threads: how many of its jobs one worker process runs at once, each on a thread, a
+            connection and in a transaction of its own. For a function that waits for others (an
+            HTTP call) and may be called from several threads; give what it calls a time-out.
         max_attempts: how often to try before the job is a dead letter.
         timeout_s: time of one call, seconds.
         retry_base_s: longest wait before the second attempt, seconds; doubles with each further
@@ -106,7 +114,12 @@ def processor(
         raise TypeError("@processor needs event types: @processor('order.created')")
     if queue == queues.REPLAY:
         raise ValueError(f"the queue {queues.REPLAY!r} is for replays")
+    if batch and threads > 1:
+        raise ValueError("a processor takes a list or has threads, not both")
+    if threads > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}")
     for what, value in {
+        "threads": threads,
         "max_attempts": max_attempts,
         "timeout_s": timeout_s,
         "retry_base_s": retry_base_s,
@@ -126,6 +139,7 @@ def processor(
                 name=name or f"{function.__module__}.{function.__qualname__}",
                 batch=batch,
                 queue=queue,
+                threads=threads,
                 max_attempts=max_attempts,
                 timeout_s=timeout_s,
                 retry_base_s=retry_base_s,
@@ -171,7 +185,7 @@ class Registry:
         """Every queue that a worker with these processors must consume."""
         return tuple(sorted({queues.LIVE, queues.REPLAY, *(each.queue for each in self)}))
 
-    def new_jobs(self, claimed: Callable[[Processor], int]) -> list[NewJobs]:
+    def new_jobs(self, claimed: Callable[[Processor], int] = lambda _: 0) -> list[NewJobs]:
         """What admit makes of an event of each type, and how many of a processor's jobs it claims
         at once."""
         return [
@@ -225,6 +239,7 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         function=declaration.function,
         batch=declaration.batch,
         queue=declaration.queue,
+        threads=declaration.threads,
         max_attempts=declaration.max_attempts or settings.max_attempts,
         timeout_s=declaration.timeout_s or settings.timeout_s,
         rules=Rules(

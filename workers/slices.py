@@ -7,6 +7,7 @@ committed, and the jobs that are not to blame are returned to be run again, apar
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
@@ -19,11 +20,20 @@ from workers import outcome
 from workers.backoff import Random
 from workers.effects import Effects
 from workers.event import Event
-from workers.recorder import FlightRecorder
 from workers.registry import Processor
 from workers.timelimit import TimeLimit
 
 log = telemetry.logger(__name__)
+
+
+class Recorder(Protocol):
+    """Keeps which job runs."""
+
+    def run(self, job: Held) -> None:
+        """`job` runs now."""
+
+    def rest(self) -> None:
+        """None runs, or none that could be named."""
 
 
 @dataclass(slots=True)
@@ -54,7 +64,7 @@ class SliceRunner:
     engine: Engine
     """For processors, apart from the engine of our own statements; guarded (workers.guard)."""
     sources: Mapping[str, Source]
-    recorder: FlightRecorder
+    recorder: Recorder
     time_limit: TimeLimit
     random: Random
     """Uniform between two numbers."""

@@ -91,7 +91,9 @@ class Work:
 
     def _claimed(self, processor: Processor) -> int:
         """How many of a batch's jobs of `processor` to claim as they are made: the first slice."""
-        return self._executor.slice_size(processor) if processor.queue in _LANES else 0
+        if processor.queue not in _LANES or processor.threads > 1:
+            return 0
+        return self._executor.slice_size(processor)
 
     def _by_processor(
         self, claimed: Sequence[ClaimedJob]

@@ -185,7 +185,9 @@ def _only(headers: Headers, name: bytes, form: re.Pattern[bytes], what: str) -> 
     for header, value in headers:
         if header == name:
             if given is not None:
-                raise InvalidSignature(f"The {what} header is given twice.", reason=f"{what}_repeated")
+                raise InvalidSignature(
+                    f"The {what} header is given twice.", reason=f"{what}_repeated"
+                )
             given = value
     if given is None:
         raise InvalidSignature(f"The {what} header is missing.", reason=f"{what}_missing")

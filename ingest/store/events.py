@@ -48,7 +48,9 @@ def admit(
             "processors": arrays.literal(processor.processor for processor in processors),
             "queues": arrays.literal(processor.queue for processor in processors),
             "max_attempts": arrays.literal(processor.max_attempts for processor in processors),
-            "claimed": arrays.literal(processor.claimed if claimant else 0 for processor in processors),
+            "claimed": arrays.literal(
+                processor.claimed if claimant else 0 for processor in processors
+            ),
             "worker": claimant.worker if claimant else None,
             "lease_s": claimant.lease_s if claimant else 0.0,
             "replay_queue": replay_queue,
@@ -89,6 +91,8 @@ def _claimed(row: Any) -> ClaimedJob:
 # events wait for each other instead of deadlocking. An event that another transaction inserted
 # after this statement's snapshot is neither inserted nor seen: its deliveries stay unadmitted for
 # a second run.
+# The FULL JOIN is one that must be hashed. The planner, which takes both sides for one row, would
+# otherwise compare each with each: 9 of 26 ms for 200 deliveries.
 _ADMIT = text(
     f"""
     WITH taken AS MATERIALIZED (
@@ -129,8 +133,7 @@ _ADMIT = text(
     )
     SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
     FROM summary
-    LEFT JOIN created ON true
-    LEFT JOIN settled s ON s.delivery = created.event
+    LEFT JOIN (created FULL JOIN settled s ON s.delivery = created.event) ON true
     LEFT JOIN deliveries d ON d.id = created.event AND created.state = 'running'
     ORDER BY created.id
     """

@@ -228,7 +228,9 @@ def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
         "outcomes": arrays.literal(failure.outcome for failure in failures),
         "counts": arrays.literal(failure.counts for failure in failures),
         "retry_in_s": arrays.literal(failure.retry_in_s for failure in failures),
-        "triggers": arrays.literal("rescue" if failure.rescued else "retry" for failure in failures),
+        "triggers": arrays.literal(
+            "rescue" if failure.rescued else "retry" for failure in failures
+        ),
         "error_types": arrays.literal(failure.error_type for failure in failures),
         "error_messages": arrays.literal(failure.error_message for failure in failures),
         "tracebacks": arrays.literal(failure.traceback for failure in failures),
@@ -330,8 +332,8 @@ _CLAIM = text(
         ))
         RETURNING id, event, processor, attempt, failures, trigger
     )
-    SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id, e.type,
-           e.received_at, d.body
+    SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
+           e.type, e.received_at, d.body
     FROM claimed c
     JOIN events e ON e.id = c.event
     LEFT JOIN deliveries d ON d.id = c.event

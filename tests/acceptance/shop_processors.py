@@ -3,6 +3,7 @@
 Its effects are rows of `effects`, through `db`. What an order does is in its `note`.
 """
 
+import ctypes
 import os
 import time
 
@@ -49,6 +50,16 @@ def whims(event: Event, db: Connection) -> None:
         raise Discard("not for us")
     if note == "snoozes" and event.attempt == 1:
         raise Snooze(0.2)
+
+
+@processor("conversation.created", name="waits", threads=4, max_attempts=2, timeout_s=1)
+def waits(event: Event, db: Connection) -> None:
+    """Waits for something outside, as its conversation says."""
+    record(event, db, "waits")
+    if event.data.get("note") == "hangs":
+        time.sleep(3_600)
+    if event.data.get("note") == "holds":  # the GIL, and takes no signal
+        ctypes.PyDLL(None).sleep(3_600)
 
 
 @processor("contact.created", name="stalls")

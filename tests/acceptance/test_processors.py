@@ -67,6 +67,36 @@ def effects(stack: Stack, what: str) -> list[tuple[int, int]]:
     return [(row["number"], row["attempt"]) for row in found]
 
 
+def conversation(number: int, **more: Any) -> bytes:
+    return body("conversation.created", {"conversation_id": number, **more})
+
+
+@pytest.mark.parametrize("note", ["hangs", "holds"])
+def test_a_thread_that_cannot_be_ended_takes_its_process_along_and_alone_is_blamed(
+    make_shop: MakeStack, note: str
+) -> None:
+    stack = make_shop(concurrency="1", lease_s="5")
+    stack.worker()
+    stack.relay()
+    stack.post_all([conversation(n) for n in range(4)] + [conversation(4, note=note)])
+    stack.post_all([conversation(n) for n in range(5, 10)])
+    until(
+        lambda: (
+            stack.value("SELECT count(*) FROM jobs WHERE state = 'succeeded'") == 9
+            and stack.value("SELECT count(*) FROM jobs WHERE state = 'dead'") == 1
+        ),
+        what="the one is dead and the others are done",
+        timeout_s=60,
+    )
+    dead = stack.query(
+        "SELECT e.event_id, j.failures FROM jobs j JOIN events e ON e.id = j.event"
+        " WHERE j.state = 'dead'"
+    )
+    assert dead == [{"event_id": "conversation.created:4", "failures": 2}]
+    assert stack.value("SELECT max(failures) FROM jobs WHERE state = 'succeeded'") == 0
+    assert [number for number, _ in effects(stack, "waits")] == [0, 1, 2, 3, 5, 6, 7, 8, 9]
+
+
 def test_one_that_fails_twice_then_works(make_shop: MakeStack) -> None:
     stack = make_shop()
     stack.worker()

@@ -23,6 +23,6 @@ async def _keep_nothing(_writer: DeliveryWriter, _delivery: Delivery) -> None:
 
 
 if __name__ == "__main__":
-    DeliveryWriter.append = _keep_nothing  # type: ignore[method-assign]
+    DeliveryWriter.append = _keep_nothing  # type: ignore[assignment,method-assign]
     sys.argv[1:] = ["serve", "--fd", sys.argv[1]]
     main()

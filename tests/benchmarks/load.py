@@ -226,4 +226,4 @@ def _percentile(ordered: list[float], share: float) -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(dataclasses.asdict(run(Plan(**json.load(sys.stdin))))))
+    json.dump(dataclasses.asdict(run(Plan(**json.load(sys.stdin)))), sys.stdout)

@@ -41,8 +41,9 @@ def _request(path: str, raw: bytes, timestamp: bytes) -> bytes:
     signature = hmac.digest(SECRET.encode(), timestamp + b"." + raw, "sha256")
     return (
         b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-        b"Content-Length: %d\r\nX-Awal-Webhook-Timestamp: %b\r\nX-Awal-Webhook-Signature: %b\r\n\r\n"
-        b"%b" % (path.encode(), len(raw), timestamp, signature.hex().encode(), raw)
+        b"Content-Length: %d\r\nX-Awal-Webhook-Timestamp: %b\r\n"
+        b"X-Awal-Webhook-Signature: %b\r\n\r\n%b"
+        % (path.encode(), len(raw), timestamp, signature.hex().encode(), raw)
     )
 
 

@@ -13,8 +13,8 @@ import psycopg
 from alembic import command
 
 from ingest.store import migrations
-from tests.support.fleet import children_of, send
 from tests.faults.world import World
+from tests.support.fleet import children_of, send
 
 
 def kill(world: World, random: Random) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from signal import SIGINT
 from typing import Any
 
-from tests.support.fleet import Fleet
 from tests.faults.world import World
+from tests.support.fleet import Fleet
 from tests.support.signing import SECRET
 
 TIME_FACTOR = 120

@@ -3,8 +3,8 @@
 import signal
 from random import Random
 
-from tests.support.fleet import Member, children_of, send
 from tests.faults.world import LEASE_S, World
+from tests.support.fleet import Member, children_of, send
 
 
 def kill_receiver(world: World, random: Random) -> None:

@@ -13,9 +13,9 @@ from tests.faults import audit
 from tests.faults import load as loads
 from tests.faults.audit import Verdict
 from tests.faults.catalogue import Fault
-from tests.support.fleet import NotInTime
 from tests.faults.load import Load
 from tests.faults.world import World
+from tests.support.fleet import NotInTime
 
 _RECOVERS_WITHIN_S = 120.0
 _UNFINISHED = "state IN ('pending', 'running', 'retrying')"

@@ -12,9 +12,9 @@ import psycopg
 from rich.console import Console
 
 from tests.faults.catalogue import Fault
-from tests.support.fleet import children_of
 from tests.faults.run import Row, Runner
 from tests.faults.world import World
+from tests.support.fleet import children_of
 
 _SAMPLE_S = 5.0
 _GROWTH = 1.15

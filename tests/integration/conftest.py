@@ -22,6 +22,7 @@ from workers.leases import LeaseKeeper
 from workers.recorder import FlightRecorder
 from workers.registry import Declaration, Registry
 from workers.slices import SliceRunner
+from workers.threads import Threads
 from workers.timelimit import Alarm
 from workers.work import Work
 
@@ -72,13 +73,23 @@ class Worker:
             time_limit=self.alarm if in_main_thread else _NoLimit(),
             random=random.uniform,
         )
+        keeper = LeaseKeeper(engine, lease_s=options.lease_s)
         self.executor = Executor(
             engine,
             runner,
             worker="test:1",
             lease_s=options.lease_s,
-            keeper=LeaseKeeper(engine, lease_s=options.lease_s),
+            keeper=keeper,
             clock=time.monotonic,
+            threads=Threads(
+                lambda recorder, limit: dataclasses.replace(
+                    runner, recorder=recorder, time_limit=limit
+                ),
+                keeper,
+                self.recorder,
+                most=10,
+                grace_s=60,
+            ),
         )
         self.work = Work(
             engine,

@@ -1,13 +1,14 @@
 import random
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from ingest.store import events
+from ingest.store import events, jobs
 from ingest.store.events import Admitted
-from ingest.store.jobs import NewJobs
+from ingest.store.jobs import Claimant, Held, NewJobs
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
 
@@ -29,10 +30,10 @@ def test_a_delivery_becomes_an_event_and_a_job_for_each_processor(
 ) -> None:
     (delivery,) = deliver(database_url, [order(1)])
     admitted = admit(engine, [delivery], [ORDERS, NOTIFY])
-    assert [(job.processor, job.queue) for job in admitted.jobs] == [
+    assert {(job.processor, job.queue) for job in admitted.jobs} == {
         ("orders", "events"),
         ("notify", "slow"),
-    ]
+    }
     (event,) = rows(engine, "SELECT * FROM events")
     assert event["id"] == delivery
     assert event["event_id"] == "order.created:1"
@@ -47,11 +48,38 @@ def test_a_delivery_becomes_an_event_and_a_job_for_each_processor(
     assert one(engine, "SELECT count(*) FROM unadmitted") == 0
 
 
+def test_a_worker_claims_as_many_as_it_asks_for_as_they_are_made(
+    engine: Engine, database_url: str
+) -> None:
+    deliveries = deliver(database_url, [order(n) for n in range(3)])
+    with engine.begin() as connection:
+        admitted = events.admit(
+            connection,
+            deliveries,
+            [replace(ORDERS, claimed=2), NOTIFY],
+            replay_queue="replay",
+            hint_ttl_s=10,
+            claimant=Claimant(worker="a", lease_s=60),
+        )
+    assert [(job.event, job.body) for job in admitted.claimed] == [
+        (delivery, order(n)) for n, delivery in enumerate(deliveries[:2])
+    ]
+    assert sorted(job.processor for job in admitted.jobs) == ["notify"] * 3 + ["orders"]
+    held = rows(
+        engine,
+        "SELECT processor, attempt, worker, lease_until > now() + interval '50 s' AS leased"
+        " FROM jobs WHERE state = 'running'",
+    )
+    assert held == [{"processor": "orders", "attempt": 1, "worker": "a", "leased": True}] * 2
+    with engine.begin() as connection:
+        jobs.finish(connection, [Held(id=job.id, attempt=1) for job in admitted.claimed])
+
+
 def test_admitting_again_changes_nothing(engine: Engine, database_url: str) -> None:
     deliveries = deliver(database_url, [order(1), order(2)])
     admit(engine, deliveries)
     again = admit(engine, deliveries)
-    assert again == Admitted(jobs=(), duplicates=0, conflicts=0, unsettled=0)
+    assert again == Admitted(claimed=(), jobs=(), duplicates=0, conflicts=0, unsettled=0)
     assert one(engine, "SELECT count(*) FROM jobs") == 2
 
 

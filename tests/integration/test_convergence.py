@@ -62,6 +62,7 @@ def tally(moods: Sequence[str]) -> Declaration:
         name=stored.TALLY,
         batch=False,
         queue="events",
+        threads=1,
         max_attempts=None,
         timeout_s=None,
         retry_base_s=None,

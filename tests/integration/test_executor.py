@@ -357,7 +357,7 @@ def test_finishing_is_fenced_by_the_attempt_number(
         admitted = events.admit(
             connection,
             deliveries,
-            worker.registry.new_jobs,
+            worker.registry.new_jobs(),
             replay_queue="replay",
             hint_ttl_s=10,
         )
@@ -453,7 +453,7 @@ def test_a_job_of_a_processor_that_nobody_has_waits(
         events.admit(
             connection,
             deliver(database_url, [order(1)]),
-            with_it.registry.new_jobs,
+            with_it.registry.new_jobs(),
             replay_queue="replay",
             hint_ttl_s=0,
         )

@@ -323,6 +323,7 @@ def _built_in() -> list[Any]:
             name=name,
             batch=True,
             queue="events",
+            threads=1,
             max_attempts=None,
             timeout_s=None,
             retry_base_s=None,

@@ -17,6 +17,7 @@ RULES = Rules(base_s=10, cap_s=100)
 def job(failures: int = 0) -> ClaimedJob:
     return ClaimedJob(
         id=1,
+        processor="p",
         attempt=failures + 1,
         failures=failures,
         trigger="delivery",
@@ -36,6 +37,7 @@ def processor(max_attempts: int = 3) -> Processor:
         function=print,
         batch=False,
         queue="events",
+        threads=1,
         max_attempts=max_attempts,
         timeout_s=1.5,
         rules=RULES,

@@ -47,7 +47,10 @@ def test_a_type_may_have_several_processors() -> None:
     def two(event: Any, db: Any) -> None: ...
 
     found = Registry(declared(), settings.load())
-    assert [(each.type, each.processor) for each in found.new_jobs] == [("a", "one"), ("a", "two")]
+    assert [(each.type, each.processor) for each in found.new_jobs()] == [
+        ("a", "one"),
+        ("a", "two"),
+    ]
     assert found.queues == ("events", "replay", "slow")
 
 
