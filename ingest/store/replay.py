@@ -233,8 +233,9 @@ def _wants_events(selection: Selection) -> bool:
 
 
 def _lacks_job(selection: Selection) -> str:
-    of_processor = "" if selection.processor is None else " AND processor = :processor"
-    return f"NOT EXISTS (SELECT FROM jobs WHERE event = events.id{of_processor})"
+    if selection.processor is None:
+        return "events.id IN (SELECT event FROM unhandled)"
+    return "NOT EXISTS (SELECT FROM jobs WHERE event = events.id AND processor = :processor)"
 
 
 _BEGIN = text(

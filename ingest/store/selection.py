@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 from ingest import strict_json
 from ingest.errors import NotFound
 from ingest.ids import first_id
+from ingest.sources.source import join_event_id
 from ingest.store.tables import STATES
 
 UNHANDLED = "unhandled"
@@ -78,6 +79,17 @@ def where(selection: Selection) -> Where:
     )
 
 
+def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
+    """The events that `name` names exactly: by their id at the sender, or by that of what they are
+    about (`790` for `order.created:790`)."""
+    known = connection.execute(_NAMES).all()
+    candidates = [name, *(join_event_id(row.name, name) for row in known if row.what == "type")]
+    sources = [row.name for row in known if row.what == "source"]
+    return tuple(
+        connection.execute(_NAMED, {"sources": sources, "candidates": candidates}).scalars()
+    )
+
+
 def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
     """The ids of the events that `names` mean: an event's id, its id at the sender, or a
     delivery's.
@@ -124,6 +136,36 @@ def _escape(literal: str) -> str:
     return literal.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
+# Which types there are, from step to step through an index (see ingest.store.lanes).
+TYPES = """
+    known AS (
+        (SELECT type FROM events ORDER BY type LIMIT 1)
+        UNION ALL
+        SELECT (SELECT type FROM events WHERE type > known.type ORDER BY type LIMIT 1)
+        FROM known WHERE known.type IS NOT NULL
+    )
+"""
+_NAMES = text(
+    f"""
+    WITH RECURSIVE {TYPES}, origin AS (
+        (SELECT source AS slug FROM events ORDER BY source LIMIT 1)
+        UNION ALL
+        SELECT (SELECT e.source FROM events e WHERE e.source > origin.slug
+                ORDER BY e.source LIMIT 1)
+        FROM origin WHERE origin.slug IS NOT NULL
+    )
+    SELECT 'type' AS what, type AS name FROM known WHERE type IS NOT NULL
+    UNION ALL
+    SELECT 'source', slug FROM origin WHERE slug IS NOT NULL
+    """
+)
+_NAMED = text(
+    """
+    SELECT id FROM events
+    WHERE source = ANY(CAST(:sources AS text[])) AND event_id = ANY(CAST(:candidates AS text[]))
+    ORDER BY id DESC
+    """
+)
 _BY_ID = text(
     "SELECT id FROM events WHERE id = :id UNION SELECT event FROM duplicates WHERE delivery = :id"
 )

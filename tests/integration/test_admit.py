@@ -37,7 +37,11 @@ def test_a_delivery_becomes_an_event_and_a_job_for_each_processor(
     (event,) = rows(engine, "SELECT * FROM events")
     assert event["id"] == delivery
     assert event["event_id"] == "order.created:1"
-    states = rows(engine, "SELECT state, trigger, attempt, failures, max_attempts FROM jobs")
+    states = rows(
+        engine,
+        "SELECT state, trigger, attempt, failures, max_attempts FROM jobs"
+        " WHERE processor = 'orders'",
+    )
     assert states[0] == {
         "state": "pending",
         "trigger": "delivery",
