@@ -52,7 +52,8 @@ class Runner:
     ) -> None:
         """`rate` is the shop's events a second; `say` tells a person how it goes."""
         self._world = world
-        self._rate = rate
+        self.rate = rate
+        """The shop's events a second."""
         self._random = random
         self._say = say
         self._phases = itertools.count()
@@ -87,7 +88,7 @@ class Runner:
         problems: list[str] = []
         self._journal = world.home / f"journal-{next(self._phases)}.jsonl"
         load = Load(
-            world, rate=self._rate, seed=self._random.randrange(10**6), journal=self._journal
+            world, rate=self.rate, seed=self._random.randrange(10**6), journal=self._journal
         )
         try:
             world.fleet.wait(1)
