@@ -4,6 +4,7 @@
     python3 dev.py up          everything here: PostgreSQL, Redis, receiver, workers, relay
     python3 dev.py test        the whole test suite, against real servers
     python3 dev.py faults      the fault suite: real processes, broken under load (--help)
+    python3 dev.py bench       speed, beside what one would write or pick instead (--help)
     python3 dev.py mutations   break each promise in a copy, and see a test fail for it
     python3 dev.py ANY ...     the same as `ingest ANY ...`
 
@@ -22,7 +23,6 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
-INSTALLED = VENV / "installed.sha256"
 
 
 def main() -> NoReturn:
@@ -31,50 +31,54 @@ def main() -> NoReturn:
     if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
         print(__doc__)
         sys.exit(0 if len(sys.argv) > 1 else 2)
+    command, *rest = sys.argv[1:]
     try:
-        ensure_environment()
+        ensure_environment("requirements.lock")
+        if command == "bench":
+            ensure_environment("requirements-bench.lock")
     except subprocess.CalledProcessError as error:
         sys.exit(f"dev.py: the installation failed (exit {error.returncode}); see above.")
     except KeyboardInterrupt:
         sys.exit(130)
-    command, *rest = sys.argv[1:]
     if command == "test":
         os.chdir(ROOT)
         become("python", "-m", "pytest", *rest)
-    if command in ("faults", "mutations"):
+    suites = {"faults": "tests.faults", "mutations": "tests.mutations", "bench": "tests.benchmarks"}
+    if command in suites:
         os.chdir(ROOT)
-        become("python", "-m", f"tests.{command}", *rest)
+        become("python", "-m", suites[command], *rest)
     become("ingest", command, *rest)
 
 
-def ensure_environment() -> None:
+def ensure_environment(lock_file: str) -> None:
     """Install when the lock or the metadata changed; two runs at once wait for each other."""
     import fcntl
 
-    wanted = fingerprint()
-    if is_installed(wanted):
+    installed = VENV / f"{lock_file}.sha256"
+    wanted = fingerprint(lock_file)
+    if is_installed(installed, wanted):
         return
     with (ROOT / ".venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_installed(wanted):
+        if not is_installed(installed, wanted):
             print("dev.py: installing into .venv (once, about 20 s)", file=sys.stderr, flush=True)
-            make_environment()
-            INSTALLED.write_text(wanted)
+            make_environment(lock_file)
+            installed.write_text(wanted)
 
 
-def fingerprint() -> str:
+def fingerprint(lock_file: str) -> str:
     """What the environment is made from: the interpreter, the place, the lock, the metadata."""
     digest = hashlib.sha256(repr((sys.version_info[:3], str(ROOT))).encode())
-    for name in ("requirements.lock", "pyproject.toml"):
+    for name in (lock_file, "pyproject.toml"):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
 
-def is_installed(wanted: str) -> bool:
-    return INSTALLED.is_file() and INSTALLED.read_text() == wanted
+def is_installed(installed: Path, wanted: str) -> bool:
+    return installed.is_file() and installed.read_text() == wanted
 
 
-def make_environment() -> None:
+def make_environment(lock_file: str) -> None:
     """Make .venv, or bring it up to date: what still runs from it goes on.
 
     Without ensurepip (Debian's python3 lacks it), the outer pip installs into it.
@@ -86,7 +90,7 @@ def make_environment() -> None:
     else:
         subprocess.run([*venv, "--clear", "--without-pip", VENV], check=True)
         pip = [sys.executable, "-m", "pip", "--python", str(BIN / "python")]
-    install(pip, "--require-hashes", "-r", str(ROOT / "requirements.lock"))
+    install(pip, "--require-hashes", "-r", str(ROOT / lock_file))
     install(pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
 
 

@@ -1,7 +1,5 @@
 """How fast workers get through what waits."""
 
-import time
-
 from tests.benchmarks.subject import Drained, Working
 from tests.benchmarks.world import World
 
@@ -17,9 +15,3 @@ def drain(world: World, subject: Working, count: int, *, workers: int = 1) -> Dr
         lambda: subject.is_done(world), what="all is done", timeout_s=_LONGEST_S, every_s=0.5
     )
     return subject.drained(world)
-
-
-def timed(world: World, subject: Working, count: int, *, workers: int = 1) -> tuple[Drained, float]:
-    """The same, and the wall-clock seconds of all of it."""
-    began = time.monotonic()
-    return drain(world, subject, count, workers=workers), time.monotonic() - began

@@ -1,0 +1,203 @@
+"""The parts of the benchmark: which subjects, in which order, with which numbers."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tests.benchmarks import lag as lags
+from tests.benchmarks import price as prices
+from tests.benchmarks import stored as stores
+from tests.benchmarks import sustained as steady
+from tests.benchmarks.answers import Answers, Target
+from tests.benchmarks.ceiling import Ceiling
+from tests.benchmarks.drain import drain as drain_once
+from tests.benchmarks.ours import Ours
+from tests.benchmarks.peers.dramatiq_ import Dramatiq
+from tests.benchmarks.peers.pgqueuer_ import PgQueuer
+from tests.benchmarks.peers.procrastinate_ import Procrastinate
+from tests.benchmarks.subject import Drained, Receiving, Working
+from tests.benchmarks.textbook.subject import Textbook
+from tests.benchmarks.world import World
+
+Subject = TypeVar("Subject")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much of everything."""
+
+    answer_s: float
+    """Seconds of one saturated run."""
+    latency_s: float
+    drain: int
+    """Events of a drain; a tenth for subjects that are that much slower."""
+    steady_s: float
+    confirm_s: float
+    stored: int
+    rounds: int = 2
+
+
+FULL = Size(answer_s=6, latency_s=15, drain=100_000, steady_s=20, confirm_s=120, stored=10_000_000)
+SHORT = Size(
+    answer_s=0.5, latency_s=1, drain=2_000, steady_s=2, confirm_s=2, stored=20_000, rounds=1
+)
+
+_CONNECTIONS = (16, 64, 256)
+_BODIES = (2_000, 64_000)
+_OFFERED = (200, 1_000, 3_000)
+_MOST_A_SECOND = 12_000
+"""Requests that are signed for a second of a saturated run; none answers more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """One drain by one subject."""
+
+    subject: str
+    workers: int
+    drained: Drained
+    cpu_us: dict[str, float]
+    """CPU time per event by kind of process, microseconds; starting the processes included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """One figure with nothing stored before, and with a great many events."""
+
+    what: str
+    before: float
+    after: float
+    events: int
+
+
+def _rounds(subjects: Sequence[Subject], size: Size) -> Iterator[Subject]:
+    """Every subject in turn, then again in the opposite order."""
+    for number in range(size.rounds):
+        yield from reversed(subjects) if number % 2 else subjects
+
+
+def answers(size: Size) -> Iterator[Answers]:
+    """Durable answers at saturation."""
+    subjects: list[Receiving] = [Ceiling(), Ours(), Textbook()]
+    for subject in _rounds(subjects, size):
+        most = 500 if isinstance(subject, Textbook) else _MOST_A_SECOND
+        with World() as world:
+            target = Target(world, subject)
+            for connections in _CONNECTIONS:
+                yield target.ask(
+                    count=int(most * size.answer_s),
+                    connections=connections,
+                    seconds=size.answer_s,
+                )
+            for body_bytes in _BODIES:
+                yield target.ask(
+                    count=int(most * size.answer_s * (0.1 if body_bytes > 10_000 else 0.5)),
+                    connections=64,
+                    seconds=size.answer_s,
+                    body_bytes=body_bytes,
+                )
+
+
+def latency(size: Size) -> Iterator[Answers]:
+    """How soon the answer comes at rates below saturation."""
+    subjects: list[Receiving] = [Ours(), Textbook()]
+    for subject in _rounds(subjects, size):
+        with World() as world:
+            target = Target(world, subject)
+            for rate in _OFFERED:
+                if rate == _OFFERED[0] or isinstance(subject, Ours):
+                    yield target.ask(count=int(rate * size.latency_s), connections=64, rate=rate)
+
+
+def drain(size: Size) -> Iterator[Drain]:
+    """How fast waiting events are worked on by one worker of two processes."""
+    subjects: list[Working] = [Ours(), Dramatiq(), PgQueuer(), Procrastinate(), Textbook()]
+    for subject in _rounds(subjects, size):
+        slower = {Ours: 1, PgQueuer: 5, Dramatiq: 10}.get(type(subject), 20)
+        yield _drain(subject, max(1_000, size.drain // slower))
+
+
+def own(size: Size) -> Iterator[Drain]:
+    """Processors of a user's own: a row an event, and one that waits 20 ms first."""
+    for name, count in (("simple", size.drain // 4), ("naps", size.drain // 10)):
+        for _ in range(size.rounds):
+            subject = Ours(processors=f"tests.benchmarks.own.{name}", read_model="false")
+            subject.name = f"ours, {name}"
+            yield _drain(subject, count)
+
+
+def _drain(subject: Working, count: int, *, workers: int = 1) -> Drain:
+    with World() as world:
+        drained = drain_once(world, subject, count, workers=workers)
+        spent = world.cpu_s()
+    return Drain(
+        subject=subject.name,
+        workers=workers,
+        drained=drained,
+        cpu_us={kind: seconds / count * 1e6 for kind, seconds in spent.items()},
+    )
+
+
+def lag(size: Size) -> Iterator[lags.Lag]:
+    """From the request to the effect, at low load."""
+    for _ in range(size.rounds):
+        with World() as world:
+            yield lags.measure(world, Ours(), rate=50, seconds=size.latency_s)
+
+
+def sustained(size: Size) -> Iterator[steady.Held]:
+    """The highest rate at which no effect falls a second behind, both sides and the client on."""
+    with World() as world:
+        line = steady.Line(world, Ours())
+        line.offer(500, size.steady_s)
+        line.settle()
+        yield steady.highest(
+            line, first=1_000, step=250, seconds=size.steady_s, confirm_s=size.confirm_s
+        )
+
+
+def price(size: Size) -> Iterator[prices.Price]:
+    """What an event costs under load."""
+    with World(settings=prices.SETTINGS) as world:
+        yield prices.measure(world, Ours(), max(2_000, size.drain // 4))
+
+
+def scaling(size: Size) -> Iterator[Drain | Answers]:
+    """More workers, more receivers; the CPU that they find explains what that gives."""
+    for workers in (1, 2, 4):
+        yield _drain(Ours(), size.drain // 2, workers=workers)
+    for receivers in (1, 2):
+        with World() as world:
+            target = Target(world, Ours(), receivers=receivers)
+            yield target.ask(
+                count=int(_MOST_A_SECOND * size.answer_s), connections=64, seconds=size.answer_s
+            )
+
+
+def stored(size: Size) -> Iterator[Stored | stores.Timed]:
+    """The same with a great many events stored before."""
+    with World() as world:
+        before = _rates(world, Ours(), size)
+    with World() as world:
+        ours = Ours()
+        ours.prepare(world)
+        stores.seed(world, size.stored)
+        yield from stores.reads(world)
+        after = _rates(world, ours, size)
+    for what, rate in before.items():
+        yield Stored(what=what, before=rate, after=after[what], events=size.stored)
+
+
+def _rates(world: World, ours: Ours, size: Size) -> dict[str, float]:
+    target = Target(world, ours)
+    answered = target.ask(
+        count=int(_MOST_A_SECOND * size.answer_s), connections=64, seconds=size.answer_s
+    )
+    ours.start_workers(world)  # for the hints of these requests, which wait in Redis
+    world.fleet.until(lambda: ours.is_done(world), what="all is done", timeout_s=300, every_s=0.2)
+    world.stop("worker", "relay", "receiver")
+    began = world.value("SELECT extract(epoch FROM clock_timestamp())")
+    ours.fill(world, max(1_000, size.drain // 2), first=10**9)
+    ours.start_workers(world)
+    world.fleet.until(lambda: ours.is_done(world), what="all is done", timeout_s=300, every_s=0.5)
+    return {"answers/s": answered.result.rate, "drained/s": ours.drained(world, since=began).rate}

@@ -1,0 +1,244 @@
+"""The benchmark's rows as lines, tables and a drawing."""
+
+import dataclasses
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+from tests.benchmarks.answers import Answers
+from tests.benchmarks.lag import Lag
+from tests.benchmarks.parts import Drain, Stored
+from tests.benchmarks.price import Price
+from tests.benchmarks.stored import Timed
+from tests.benchmarks.sustained import Held
+
+Found = Mapping[str, Sequence[Any]]
+Table = list[list[str]]
+
+
+def line(row: Any) -> str:
+    """A row in a line, while the benchmark runs."""
+    match row:
+        case Answers(offered=None):
+            return (
+                f"{row.subject}: {row.connections} connections, {row.body_bytes:,} B: "
+                f"{row.result.rate:,.0f} answers/s, p50 {row.result.p50:.1f} ms, "
+                f"p95 {row.result.p95:.1f}; us of CPU each: {_parts(row.cpu_us)}"
+            )
+        case Answers():
+            return (
+                f"{row.subject}: {row.offered:,.0f}/s offered: p50 {row.result.p50:.1f} ms, "
+                f"p95 {row.result.p95:.1f}, p99 {row.result.p99:.1f}, worst {row.result.worst:.1f}"
+            )
+        case Drain():
+            return (
+                f"{row.subject}, {row.workers} worker: {row.drained.events:,} events at "
+                f"{row.drained.rate:,.0f}/s; us of CPU each: {_parts(row.cpu_us)}"
+            )
+        case Held():
+            return f"sustained: {row.rate:,.0f}/s, lag at most {max(row.lags_s, default=0):.2f} s"
+        case _:
+            return str(row)
+
+
+def plain(row: Any) -> dict[str, Any]:
+    """A row for JSON."""
+    return dataclasses.asdict(row)
+
+
+def markdown(found: Found, machine: str) -> str:
+    """The tables, with a line on the machine."""
+    tables: dict[str, Callable[[Sequence[Any]], Table]] = {
+        "answers": _answers,
+        "latency": _latency,
+        "drain": _drains,
+        "own": _drains,
+        "lag": _lags,
+        "sustained": _sustained,
+        "price": _prices,
+        "scaling": _scaling,
+        "stored": _stored,
+    }
+    parts = [f"On {machine}; client included.\n"]
+    for name, rows in found.items():
+        parts.append(f"### {name}\n\n{_table(tables[name](rows))}\n")
+    return "\n".join(parts)
+
+
+def plot(found: Found) -> str:
+    """The rates of answers and drains as bars, SVG."""
+    bars = [
+        *(("durable answers/s, 64 connections", *each) for each in _answer_rates(found)),
+        *(("waiting events worked on/s", *each) for each in _drain_rates(found)),
+    ]
+    height = 30 + 26 * len(bars) + 30
+    longest: dict[str, float] = defaultdict(float)
+    for title, _, rate in bars:
+        longest[title] = max(longest[title], rate)
+    drawn, y, before = [], 10, ""
+    for title, subject, rate in bars:
+        if title != before:
+            y += 18
+            drawn.append(f'<text x="8" y="{y}" font-weight="bold">{title}</text>')
+            y, before = y + 8, title
+        width = max(1.0, 440 * rate / longest[title])
+        colour = "#2563eb" if subject == "ours" else "#94a3b8"
+        drawn.append(
+            f'<text x="112" y="{y + 14}" text-anchor="end">{subject}</text>'
+            f'<rect x="120" y="{y}" width="{width:.1f}" height="18" fill="{colour}"/>'
+            f'<text x="{126 + width:.1f}" y="{y + 14}">{rate:,.0f}</text>'
+        )
+        y += 24
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="640" height="{height + 20}"'
+        ' font-family="system-ui, sans-serif" font-size="13">'
+        f'<rect width="100%" height="100%" fill="#ffffff"/>{"".join(drawn)}</svg>\n'
+    )
+
+
+def _answer_rates(found: Found) -> list[tuple[str, float]]:
+    rows = [
+        row for row in found.get("answers", ()) if row.connections == 64 and row.body_bytes == 300
+    ]
+    return _medians((row.subject, row.result.rate) for row in rows)
+
+
+def _drain_rates(found: Found) -> list[tuple[str, float]]:
+    return _medians((row.subject, row.drained.rate) for row in found.get("drain", ()))
+
+
+def _medians(pairs: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    grouped: dict[str, list[float]] = defaultdict(list)
+    for subject, rate in pairs:
+        grouped[subject].append(rate)
+    return [(subject, median(rates)) for subject, rates in grouped.items()]
+
+
+def _answers(rows: Sequence[Answers]) -> Table:
+    grouped: dict[tuple[int, int], dict[str, list[Answers]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for row in rows:
+        grouped[row.connections, row.body_bytes][row.subject].append(row)
+    table = [["connections", "body", "subject", "answers/s", "spread", "p50", "p95", "ours is"]]
+    for (connections, size), subjects in grouped.items():
+        rates = {name: median(r.result.rate for r in runs) for name, runs in subjects.items()}
+        for name, runs in subjects.items():
+            table.append(
+                [
+                    str(connections),
+                    f"{size:,} B",
+                    name,
+                    f"{rates[name]:,.0f}",
+                    _spread(run.result.rate for run in runs),
+                    f"{median(run.result.p50 for run in runs):.1f} ms",
+                    f"{median(run.result.p95 for run in runs):.1f} ms",
+                    "" if name == "ours" else f"{rates.get('ours', 0) / rates[name]:.2f} x",
+                ]
+            )
+    return table
+
+
+def _latency(rows: Sequence[Answers]) -> Table:
+    table = [["offered", "subject", "p50", "p95", "p99", "worst"]]
+    for row in sorted(rows, key=lambda each: (each.offered or 0, each.subject)):
+        figures = (row.result.p50, row.result.p95, row.result.p99, row.result.worst)
+        table.append(
+            [f"{row.offered:,.0f}/s", row.subject, *(f"{figure:.1f} ms" for figure in figures)]
+        )
+    return table
+
+
+def _drains(rows: Sequence[Drain]) -> Table:
+    grouped: dict[str, list[Drain]] = defaultdict(list)
+    for row in rows:
+        grouped[row.subject].append(row)
+    rates = {name: median(run.drained.rate for run in runs) for name, runs in grouped.items()}
+    table = [["subject", "events", "events/s", "spread", "CPU an event", "ours is"]]
+    for name, runs in grouped.items():
+        ratio = rates.get("ours", 0.0) / rates[name]
+        ahead = "" if name == "ours" or not ratio else f"{ratio:.1f} x"
+        table.append(
+            [
+                name,
+                f"{runs[0].drained.events:,}",
+                f"{rates[name]:,.0f}",
+                _spread(run.drained.rate for run in runs),
+                f"{median(sum(run.cpu_us.values()) for run in runs):,.0f} us",
+                ahead,
+            ]
+        )
+    return table
+
+
+def _lags(rows: Sequence[Lag]) -> Table:
+    return [
+        ["offered", "p50", "p99"],
+        *([f"{row.rate:,.0f}/s", f"{row.p50:.0f} ms", f"{row.p99:.0f} ms"] for row in rows),
+    ]
+
+
+def _sustained(rows: Sequence[Held]) -> Table:
+    table = [["events/s", "lag at most", "p95 of the answer"]]
+    for row in rows:
+        p95 = "-" if row.result is None else f"{row.result.p95:.1f} ms"
+        table.append([f"{row.rate:,.0f}", f"{max(row.lags_s, default=0.0):.2f} s", p95])
+    return table
+
+
+def _prices(rows: Sequence[Price]) -> Table:
+    table = [["per event", "figure"]]
+    for row in rows:
+        table += [
+            ["SQL statements", f"{row.statements:.3f}"],
+            ["write-ahead log", f"{row.wal_bytes:,.0f} B"],
+            ["Redis commands", f"{row.redis_commands:.3f}"],
+            ["Redis messages", f"{row.redis_messages:.4f}"],
+            *(
+                [f"CPU per 1,000, {kind}", f"{seconds:.3f} s"]
+                for kind, seconds in row.cpu_s.items()
+            ),
+            *([f"memory, {kind}", f"{mib:,.0f} MiB"] for kind, mib in row.memory_mib.items()),
+        ]
+    return table
+
+
+def _scaling(rows: Sequence[Drain | Answers]) -> Table:
+    table = [["what", "rate", "CPU"]]
+    receivers = 0
+    for row in rows:
+        if isinstance(row, Drain):
+            what, rate = f"{row.workers} worker(s)", row.drained.rate
+        else:
+            receivers += 1
+            what, rate = f"{receivers} receiver(s)", row.result.rate
+        table.append([what, f"{rate:,.0f}/s", _parts(row.cpu_us)])
+    return table
+
+
+def _stored(rows: Sequence[Stored | Timed]) -> Table:
+    table = [["what", "empty", "with", "ratio, or worst"]]
+    for row in rows:
+        if isinstance(row, Stored):
+            ratio = f"{row.after / row.before:.2f}"
+            table.append([row.what, f"{row.before:,.0f}", f"{row.after:,.0f}", ratio])
+        else:
+            worst = f"{row.worst_ms:.1f} ms"
+            table.append([row.what, "", f"{row.median_ms:.1f} ms", worst])
+    return table
+
+
+def _spread(values: Iterable[float]) -> str:
+    listed = list(values)
+    return f"{min(listed):,.0f} to {max(listed):,.0f}"
+
+
+def _parts(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{kind} {figure:,.0f}" for kind, figure in figures.items())
+
+
+def _table(rows: Table) -> str:
+    head, *rest = rows
+    lines = [head, ["---"] * len(head), *rest]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
