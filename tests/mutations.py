@@ -133,8 +133,8 @@ MUTATIONS = (
         promise=4,
         what="leases are not renewed",
         file="workers/leases.py",
-        old="            if held and not changed:\n",
-        new="            if False:\n",
+        old="            if held:\n                self._renew",
+        new="            if False:\n                self._renew",
         caught_by="integration/test_executor.py::test_a_lease_is_renewed_while_its_processor_works",
     ),
     Mutation(

@@ -67,6 +67,7 @@ _TOTALS = """
     SELECT 'events', 0, count(*) FROM events
     UNION ALL SELECT 'jobs', 0, count(*) FROM jobs
     UNION ALL SELECT 'unhandled', 0, count(*) FROM unhandled
+    ON CONFLICT (counted, slot) DO UPDATE SET rows = excluded.rows
 """
 
 
