@@ -86,15 +86,18 @@ class Stack:
 
     def worker(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start a worker and wait until it consumes."""
-        alive = self.folder / f"worker-{len(self.processes)}.alive"
-        process = self.start("worker", heartbeat_file=str(alive), **environment)
-        until(lambda: alive.exists() or process.poll() is not None, what="the worker runs")
-        assert process.poll() is None, self.logs()[-3000:]
-        return process
+        return self._start_and_wait("worker", **environment)
 
     def relay(self, **environment: str) -> subprocess.Popen[bytes]:
-        """Start a relay."""
-        return self.start("relay", **environment)
+        """Start a relay and wait until it sweeps."""
+        return self._start_and_wait("relay", **environment)
+
+    def _start_and_wait(self, kind: str, **environment: str) -> subprocess.Popen[bytes]:
+        alive = self.folder / f"{kind}-{len(self.processes)}.alive"
+        process = self.start(kind, heartbeat_file=str(alive), **environment)
+        until(lambda: alive.exists() or process.poll() is not None, what=f"the {kind} runs")
+        assert process.poll() is None, self.logs()[-3000:]
+        return process
 
     def _is_ready(self, port: int, process: subprocess.Popen[bytes]) -> bool:
         assert process.poll() is None, self.logs()[-3000:]
