@@ -52,6 +52,7 @@ class Deadlines:
         self._on_stuck = on_stuck
         self._limits: dict[int, _Limit] = {}
         self._changed = threading.Condition()
+        self._pause = threading.Event()  # never set; time.sleep fails under libfaketime
         self._watcher: threading.Thread | None = None
         self._watchdog_at = 0.0
 
@@ -88,7 +89,7 @@ class Deadlines:
             with self._changed:
                 self._changed.wait_for(lambda: self._limits)
                 self._look(time.monotonic())
-            time.sleep(_LOOK_S)
+            self._pause.wait(_LOOK_S)
 
     def _look(self, now: float) -> None:
         for thread, limit in self._limits.items():

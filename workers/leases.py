@@ -1,7 +1,6 @@
 """Renewing the leases of running jobs, from a thread, while their processor works."""
 
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -26,6 +25,7 @@ class LeaseKeeper:
         self._lease_s = lease_s
         self._held: dict[object, Sequence[Held]] = {}
         self._changed = threading.Condition()
+        self._pause = threading.Event()  # never set; time.sleep fails under libfaketime
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -54,7 +54,7 @@ class LeaseKeeper:
             with self._changed:
                 self._changed.wait_for(lambda: self._held)
             # What is held by then was claimed at most a third of a lease ago, or renewed.
-            time.sleep(self._lease_s / 3)
+            self._pause.wait(self._lease_s / 3)
             with self._changed:
                 held = tuple(each for block in self._held.values() for each in block)
             if held:
