@@ -78,7 +78,7 @@ def migrate() -> None:
     """Bring the database's schema up to date."""
     from sqlalchemy.exc import SQLAlchemyError
 
-    from ingest.store import migrations, partitions
+    from ingest.store import migrations
     from ingest.store.database import Role, create_engine, describe
 
     given = settings.load()
@@ -86,14 +86,9 @@ def migrate() -> None:
     try:
         with engine.connect() as connection:
             before, newest = migrations.revisions(connection)
-            connection.rollback()
-            migrations.upgrade(connection)
-        with engine.begin() as connection:
-            partitions.ensure(
-                connection,
-                today=datetime.now(UTC).date(),
-                days_ahead=given.partition_days_ahead,
-            )
+        made = migrations.prepare(
+            engine, today=datetime.now(UTC).date(), days_ahead=given.partition_days_ahead
+        )
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", error)).strip().splitlines()
         raise CommandError(
@@ -107,6 +102,8 @@ def migrate() -> None:
         if before == newest
         else f"Migrated from {before} to {newest}."
     )
+    if not made:
+        output.line("Somebody reads deliveries: the relay will make the coming days' partitions.")
 
 
 def _become_workers(arguments: list[str]) -> None:

@@ -154,14 +154,11 @@ def _start_servers(given: Settings, folder: DataFolder, supervisor: Supervisor) 
 
 
 def _migrate(database_url: str, days_ahead: int) -> None:
-    from ingest.store import migrations, partitions  # Alembic takes a while to import
+    from ingest.store import migrations  # Alembic takes a while to import
 
     engine = create_engine(database_url, role=Role.MIGRATION)
     try:
-        with engine.connect() as connection:
-            migrations.upgrade(connection)
-        with engine.begin() as connection:
-            partitions.ensure(connection, today=datetime.now(UTC).date(), days_ahead=days_ahead)
+        migrations.prepare(engine, today=datetime.now(UTC).date(), days_ahead=days_ahead)
     except SQLAlchemyError as error:
         raise CommandError(
             f"The database {describe(database_url)} cannot be migrated: "

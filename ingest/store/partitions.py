@@ -15,6 +15,7 @@ from sqlalchemy import Connection, text
 from ingest.ids import first_id
 
 _PREFIX = "deliveries_"
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=0x64617973)  # "days"
 _PATIENCE = text("SET LOCAL lock_timeout = '100ms'")
 """Well below the receivers' own."""
 
@@ -22,9 +23,12 @@ _PATIENCE = text("SET LOCAL lock_timeout = '100ms'")
 def ensure(connection: Connection, *, today: date, days_ahead: int) -> list[date]:
     """Make the partitions from `today` on that are missing; returns the days made.
 
+    Two at once wait for each other, as long as their connections wait for locks.
+
     Raises:
         OperationalError: somebody reads deliveries just now; another time.
     """
+    connection.execute(_ONE_AT_A_TIME)
     connection.execute(_PATIENCE)
     existing = set(days(connection))
     wanted = (today + timedelta(days=offset) for offset in range(days_ahead + 1))

@@ -1,7 +1,9 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from uuid import uuid4
 
@@ -15,6 +17,7 @@ from ingest.store import migrations, partitions
 from ingest.store.database import Role, create_engine
 from ingest.store.tables import metadata
 from tests.conftest import Servers
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -79,6 +82,47 @@ def test_two_at_once_wait_for_each_other(empty: str) -> None:
     printed = sorted(process.communicate(timeout=60)[0] for process in running)
     assert [process.returncode for process in running] == [0, 0, 0]
     assert sum("Migrated from None" in each for each in printed) >= 1
+
+
+def test_the_days_wait_for_whoever_makes_them(engine: Engine, database_url: str) -> None:
+    """Of three starts at once two failed: the locks of the first outlasted their patience."""
+    far = datetime.now(UTC).date() + timedelta(days=400)
+    second = create_engine(database_url, role=Role.MIGRATION)
+
+    def make() -> list[date]:
+        with second.begin() as connection:
+            return partitions.ensure(connection, today=far, days_ahead=0)
+
+    with ThreadPoolExecutor() as pool:
+        with engine.begin() as first:
+            assert partitions.ensure(first, today=far, days_ahead=0) == [far]
+            waiting = pool.submit(make)
+            until(lambda: waiting_for_locks(engine) == 1, what="the second waits")
+            time.sleep(0.2)  # beyond its patience with readers
+        assert waiting.result(10) == []
+    second.dispose()
+
+
+def test_a_dump_does_not_keep_a_start_from_migrating(engine: Engine, database_url: str) -> None:
+    far = datetime.now(UTC).date() + timedelta(days=400)
+    migrator = create_engine(database_url, role=Role.MIGRATION)
+    with engine.begin() as reader:
+        reader.execute(text("SELECT FROM deliveries"))
+        assert not migrations.prepare(migrator, today=far, days_ahead=0)
+    assert migrations.prepare(migrator, today=far, days_ahead=0)
+    migrator.dispose()
+
+
+def waiting_for_locks(engine: Engine) -> int:
+    with engine.connect() as connection:
+        return int(
+            connection.execute(
+                text(
+                    "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database"
+                    " WHERE NOT granted AND datname = current_database()"
+                )
+            ).scalar_one()
+        )
 
 
 def test_a_migration_does_not_wait_long_behind_a_lock(database_url: str, engine: Engine) -> None:
