@@ -159,7 +159,8 @@ class BoundedHttp(HttpToolsProtocol):
         now = self.loop.time()
         begun = self._head_bytes > 0 or self.cycle is None
         since = self._head_since if begun else self._idle_since
-        waits = self._in_head and (begun or self.cycle.response_complete)
+        # Answered before its body was whole, a request may never be: that is idle too.
+        waits = self._in_head if begun else self.cycle.response_complete
         if waits and now - since >= (HEAD_DEADLINE_S if begun else IDLE_LIMIT_S):
             self.transport.close()
         else:

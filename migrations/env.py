@@ -21,6 +21,7 @@ def include_object(
 
 def migrate(connection: Connection) -> None:
     connection.execute(text("SET LOCAL lock_timeout = 0"))
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
     connection.commit()
     try:

@@ -116,7 +116,7 @@ def shared_engine(servers: Servers, template: str) -> Iterator[Engine]:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """An engine on it, with room for tests that work from several threads."""
-    found = create_engine(database_url, role=Role.WORKER, pool_size=25)
+    found = create_engine(database_url, role=Role.PROCESSOR, pool_size=25)
     yield found
     found.dispose()
 

@@ -27,7 +27,7 @@ class _Limit:
         self._deadlines = deadlines
         self._seconds = seconds
         self.ends = 0.0
-        self.is_told = False
+        self.told_at: float | None = None
 
     def __enter__(self) -> None:
         self.ends = time.monotonic() + self._seconds
@@ -51,7 +51,10 @@ class Deadlines:
         self._grace_s = grace_s
         self._on_stuck = on_stuck
         self._limits: dict[int, _Limit] = {}
-        self._changed = threading.Condition()
+        # Taken by itself: the `with` of a Condition is Python code, and one that `TimedOut`
+        # interrupts never gives its lock back.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._pause = threading.Event()  # never set; time.sleep fails under libfaketime
         self._watcher: threading.Thread | None = None
         self._watchdog_at = 0.0
@@ -65,7 +68,7 @@ class Deadlines:
 
     def begin(self, limit: _Limit) -> None:
         """Watch this thread."""
-        with self._changed:
+        with self._lock:
             self._limits[threading.get_ident()] = limit
             self._set_watchdog(limit.ends + 2 * self._grace_s)
             if self._watcher is None:
@@ -76,9 +79,9 @@ class Deadlines:
     def forget(self) -> None:
         """Watch this thread no more. What it was told and has not yet seen is taken back."""
         me = threading.get_ident()
-        with self._changed:
+        with self._lock:
             limit = self._limits.pop(me, None)
-            if limit is not None and limit.is_told:
+            if limit is not None and limit.told_at is not None:
                 _raise_in(me, None)
             if not self._limits:
                 faulthandler.cancel_dump_traceback_later()
@@ -86,18 +89,19 @@ class Deadlines:
 
     def _watch(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 self._changed.wait_for(lambda: self._limits)
                 self._look(time.monotonic())
             self._pause.wait(_LOOK_S)
 
     def _look(self, now: float) -> None:
         for thread, limit in self._limits.items():
-            if now >= limit.ends + self._grace_s:
+            if limit.told_at is None:
+                if now >= limit.ends:
+                    limit.told_at = now
+                    _raise_in(thread, TimedOut)
+            elif now >= limit.told_at + self._grace_s:
                 self._on_stuck(thread)
-            elif now >= limit.ends and not limit.is_told:
-                limit.is_told = True
-                _raise_in(thread, TimedOut)
 
     def _set_watchdog(self, at: float) -> None:
         """Before the call, which may never let go of the GIL. Setting it starts a thread, so calls

@@ -11,6 +11,7 @@ Three transactions, each with one reason to exist:
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 
 from sqlalchemy import Engine
 
@@ -79,11 +80,23 @@ class Executor:
         return self._pace.slice_size(processor)
 
     def run_claimed(self, groups: Sequence[tuple[Processor, Sequence[ClaimedJob]]]) -> None:
-        """Run jobs that this worker holds already, a slice for each processor."""
-        held = [each for _, claimed in groups for each in _held(claimed)]
-        with self._keeper.holding(held):
-            for processor, claimed in groups:
+        """Run jobs that this worker holds already, a slice for each processor.
+
+        Raises:
+            Exception: the last that a slice raised, once the others have run.
+        """
+        problem: Exception | None = None
+        for processor, claimed in groups:
+            try:
                 self._work(processor, claimed)
+            except Exception as error:
+                problem = error
+        if problem is not None:
+            raise problem
+
+    def holding(self, claimed: Sequence[ClaimedJob]) -> AbstractContextManager[None]:
+        """Keep claimed jobs leased inside the block."""
+        return self._keeper.holding(_held(claimed))
 
     def _run_on(
         self, threads: Threads, processor: Processor, job_ids: Sequence[int], until: float
@@ -101,15 +114,28 @@ class Executor:
                         running[threads.start(processor, job)] = job
                 self._settle(processor, running)
         finally:
-            wait(running)
+            while running:  # after an error too: how the others ended is not to be lost
+                self._settle(processor, running)
         return list(waiting)
 
     def _settle(self, processor: Processor, running: dict[Future[Result], ClaimedJob]) -> None:
-        """Wait for the next of `running` and record how they ended that have."""
+        """Wait for the next of `running` and record how they ended that have.
+
+        Raises:
+            Exception: the first that a thread raised, once the others' ends are recorded.
+        """
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         jobs_ended = [running.pop(future) for future in ended]
-        failures = [failure for future in ended for failure in future.result().failures]
+        errors = [error for future in ended if (error := future.exception()) is not None]
+        failures = [
+            failure
+            for future in ended
+            if future.exception() is None
+            for failure in future.result().failures
+        ]
         self._record(processor, jobs_ended, failures)
+        if errors:
+            raise errors[0]
 
     def _claim(self, processor: Processor, job_ids: Sequence[int]) -> list[ClaimedJob]:
         with self._engine.begin() as connection:

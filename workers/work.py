@@ -2,14 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from uuid import UUID
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import queues, telemetry
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.store import events, jobs
+from ingest.store.events import Admitted
 from ingest.store.jobs import ClaimedJob, JobRef
 from workers.executor import Executor
 from workers.registry import Processor, Registry
@@ -48,12 +51,13 @@ class Work:
         """Admit `deliveries` and run what that makes, and run `job_ids`. Safe to repeat, anywhere,
         any number of times: what is done or held by another is left alone."""
         started = self._clock()
-        claimed, here, elsewhere = self._admit(deliveries) if deliveries else ([], [], [])
-        if job_ids:
-            with self._engine.begin() as connection:
-                here += jobs.claimable(connection, job_ids)
-        self._dispatch(elsewhere)
-        self._executor.run_claimed(self._by_processor(claimed))
+        with ExitStack() as held:  # what is claimed is kept leased until all of it has run
+            claimed, here, elsewhere = self._admit(deliveries, held)
+            if job_ids:
+                with self._engine.begin() as connection:
+                    here += jobs.claimable(connection, job_ids)
+            self._dispatch(elsewhere)
+            self._executor.run_claimed(self._by_processor(claimed))
         left = self._run(here, until=started + self._budget_s)
         self._dispatch(left)
         log.debug(
@@ -65,21 +69,22 @@ class Work:
         )
 
     def _admit(
-        self, deliveries: Sequence[UUID]
+        self, deliveries: Sequence[UUID], held: ExitStack
     ) -> tuple[list[ClaimedJob], list[JobRef], list[JobRef]]:
-        """Admit, and part the jobs made: claimed, for this lane, and for queues of their own."""
+        """Admit, and part the jobs made: claimed (and `held` from then on), for this lane, and for
+        queues of their own."""
         claimed: list[ClaimedJob] = []
         made: list[JobRef] = []
-        for _ in range(_ADMIT_RUNS):
-            with self._engine.begin() as connection:
-                admitted = events.admit(
-                    connection,
-                    deliveries,
-                    self._registry.new_jobs(self._claimed),
-                    replay_queue=queues.REPLAY,
-                    hint_ttl_s=self._hint_ttl_s,
-                    claimant=self._executor.claimant,
-                )
+        for _ in range(_ADMIT_RUNS if deliveries else 0):
+            try:
+                admitted = self._admit_once(deliveries)
+            except SQLAlchemyError as error:
+                if not claimed:
+                    raise
+                # What is claimed is to run; what is unadmitted, the relay finds.
+                log.warning("admit_broken_off", reason=type(error).__name__)
+                break
+            held.enter_context(self._executor.holding(admitted.claimed))
             claimed += admitted.claimed
             made += admitted.jobs
             if admitted.conflicts:
@@ -88,6 +93,17 @@ class Work:
                 break
         here = [ref for ref in made if ref.queue in _LANES]
         return claimed, here, [ref for ref in made if ref.queue not in _LANES]
+
+    def _admit_once(self, deliveries: Sequence[UUID]) -> Admitted:
+        with self._engine.begin() as connection:
+            return events.admit(
+                connection,
+                deliveries,
+                self._registry.new_jobs(self._claimed),
+                replay_queue=queues.REPLAY,
+                hint_ttl_s=self._hint_ttl_s,
+                claimant=self._executor.claimant,
+            )
 
     def _claimed(self, processor: Processor) -> int:
         """How many of a batch's jobs of `processor` to claim as they are made: the first slice."""

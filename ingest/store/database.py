@@ -17,6 +17,7 @@ class Role(enum.Enum):
 
     RECEIVER = "receiver"
     WORKER = "worker"
+    PROCESSOR = "processor"
     RELAY = "relay"
     OPERATOR = "operator"
     MIGRATION = "migration"
@@ -31,6 +32,14 @@ _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
     {
         Role.RECEIVER: {"synchronous_commit": "on", "lock_timeout": "1s"},
         Role.WORKER: {
+            "synchronous_commit": "on",
+            "lock_timeout": "10s",
+            "client_connection_check_interval": "1s",
+            "idle_in_transaction_session_timeout": "5s",
+        },
+        # A worker that is frozen in the middle of a statement of its own must not block the others.
+        # What a processor does between its statements is its own business.
+        Role.PROCESSOR: {
             "synchronous_commit": "on",
             "lock_timeout": "10s",
             "client_connection_check_interval": "1s",

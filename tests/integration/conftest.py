@@ -64,7 +64,7 @@ class Worker:
         self.alarm = Alarm(grace_s=60)
         if in_main_thread:
             self.alarm.install()
-        self.effects = create_engine(database_url, role=Role.WORKER, pool_size=25)
+        self.effects = create_engine(database_url, role=Role.PROCESSOR, pool_size=25)
         guard.install(self.effects)
         runner = SliceRunner(
             engine=self.effects,

@@ -61,7 +61,7 @@ class Mortal:
 
     def __init__(self, database_url: str) -> None:
         self.engine = create_engine(database_url, role=Role.WORKER)
-        self.effects = create_engine(database_url, role=Role.WORKER)
+        self.effects = create_engine(database_url, role=Role.PROCESSOR)
         guard.install(self.effects)
         self.is_dead = False
         self.was_cut = False

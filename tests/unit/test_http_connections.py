@@ -1,6 +1,7 @@
 """The HTTP server over real sockets: whole bodies, answers in one piece, idle connections."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -113,5 +114,55 @@ def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
             writer.write(post(b"waits"))
             assert await answer(reader) == (b"short", b"waits")
             assert await asyncio.wait_for(reader.read(), 10) == b""
+
+    asyncio.run(run())
+
+
+async def not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers without a look at the body, as the receiver does for an unknown source."""
+    await send(
+        {"type": "http.response.start", "status": 404, "headers": [(b"content-length", b"0")]}
+    )
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def refused(reader: asyncio.StreamReader) -> None:
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    assert head.startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n1",
+        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nExpect: 100-continue\r\n\r\n",
+    ],
+    ids=["one byte of ten", "none, as it was not told to continue"],
+)
+def test_a_connection_is_idle_whose_request_was_answered_before_its_body_came(
+    begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http, "HEAD_DEADLINE_S", 0.1)
+    monkeypatch.setattr(http, "IDLE_LIMIT_S", 0.3)
+
+    async def run() -> None:
+        async with serving(not_found) as (reader, writer):
+            began = time.monotonic()
+            writer.write(begun)
+            await refused(reader)
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert time.monotonic() - began >= 0.3
+
+    asyncio.run(run())
+
+
+def test_a_body_may_still_come_after_its_answer_and_another_request_after_it() -> None:
+    async def run() -> None:
+        async with serving(not_found) as (reader, writer):
+            request = post(b"in two parts")
+            writer.write(request[:-5])
+            await refused(reader)
+            writer.write(request[-5:] + request)
+            await refused(reader)
 
     asyncio.run(run())
