@@ -20,8 +20,10 @@ from ingest import receiver, sources, telemetry, writer
 from ingest.dispatch import Dispatcher, HintThread
 from ingest.errors import SettingsError
 from ingest.ids import RANDOM_BYTES, delivery_id
+from ingest.presence import Presence, identity
 from ingest.settings import Settings
 from ingest.store.database import CONNECT_TIMEOUT_S, conninfo
+from ingest.tally import Tally
 
 _DISPATCH_CLOSES_S = 3
 
@@ -56,6 +58,10 @@ def create_app(settings: Settings) -> ASGIApp:
         on_commit=hints.hint,
     )
     configured = sources.configured(settings)
+    tally = Tally()
+    presence = Presence(
+        settings.database, identity("receiver", random=os.urandom), report=tally.report
+    )
     endpoint = receiver.Receiver(
         configured,
         deliveries,
@@ -67,14 +73,17 @@ def create_app(settings: Settings) -> ASGIApp:
         ),
         clock=time.time,
         random=os.urandom,
+        tally=tally,
     )
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         hints.start()
         await deliveries.start()
+        presence.start()
         yield
         await deliveries.close()
+        await asyncio.to_thread(presence.leave)
         hints.close(timeout_s=_DISPATCH_CLOSES_S)
 
     async def ready(_request: Request) -> Response:

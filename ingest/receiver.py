@@ -33,6 +33,7 @@ from ingest.http import WHOLE, Whole
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.sources.source import Headers, Source
 from ingest.store.deliveries import Delivery
+from ingest.tally import Tally
 from ingest.text import storable
 from ingest.writer import DeliveryWriter
 
@@ -82,13 +83,16 @@ class Receiver:
         *,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
+        tally: Tally | None = None,
     ) -> None:
-        """`clock` gives Unix time in seconds, `random` that many random bytes."""
+        """`clock` gives Unix time in seconds, `random` that many random bytes; what is answered is
+        counted in `tally`."""
         self._sources = sources
         self._writer = writer
         self._limits = limits
         self._clock = clock
         self._random = random
+        self._tally = tally or Tally()
         self._partial_bytes = 0
         self._refusals = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
@@ -101,11 +105,13 @@ class Receiver:
             log.debug("sender_disconnected", request_id=str(request_id))
         except IngestError as error:
             self._log_refusal(error, request_id)
+            self._count_refusal(error, scope, now)
             await self._refuse(scope, receive, send, error, request_id)
         except Exception as error:
             log.error("request_failed", exc_info=error, request_id=str(request_id))
             await respond(send, *fault(request_id), request_id)
         else:
+            self._tally.answered(self._clock() - now)
             whole = _whole(scope)
             if whole is None or not whole.answer(_ok_head(body, request_id), body):
                 await respond(send, HTTPStatus.OK, body, request_id)
@@ -213,6 +219,16 @@ class Receiver:
                 while more and left >= 0:
                     chunk, more = await _next_chunk(receive)
                     left -= len(chunk)
+
+    def _count_refusal(self, error: IngestError, scope: Scope, now: float) -> None:
+        client = scope.get("client")
+        self._tally.refused(
+            error.reason,
+            at=datetime.fromtimestamp(now, UTC),
+            source=scope["path_params"]["source"],
+            client=client[0] if client else "",
+            headers=scope["headers"],
+        )
 
     def _log_refusal(self, error: IngestError, request_id: UUID) -> None:
         if self._refusals.lets_through(error.reason):

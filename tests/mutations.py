@@ -115,8 +115,8 @@ MUTATIONS = (
         promise=4,
         what="effects are committed before the job is finished",
         file="workers/effects.py",
-        old="        jobs.finish(self.db, succeeded)\n        self.db.commit()\n",
-        new="        self.db.commit()\n        jobs.finish(self.db, succeeded)\n"
+        old="        jobs.finish(self.db, succeeded, notes)\n        self.db.commit()\n",
+        new="        self.db.commit()\n        jobs.finish(self.db, succeeded, notes)\n"
         "        self.db.commit()\n",
         caught_by="integration/test_executor.py::"
         "test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back",

@@ -19,12 +19,14 @@ from uuid import UUID
 from celery import Celery
 from celery.signals import setup_logging, worker_process_init, worker_process_shutdown
 from celery.utils.log import get_multiprocessing_logger
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ingest import queues, sources, telemetry
 from ingest.dispatch import Dispatcher, broker_url
+from ingest.presence import Presence, identity
 from ingest.settings import Settings
 from ingest.store.database import Role, create_engine
+from ingest.store.processors import Registered, register
 from workers import guard, heartbeat, registry, rescue
 from workers.backoff import Rules
 from workers.executor import Executor
@@ -149,6 +151,7 @@ class _Child:
         self._processors = processors
         self._recorder: FlightRecorder | None = None
         self._keeper: LeaseKeeper | None = None
+        self._presence: Presence | None = None
         self.work: Work
 
     def start(self, **_signal: object) -> None:
@@ -168,8 +171,10 @@ class _Child:
         aside = create_engine(settings.database, role=Role.WORKER)
         folder = folder_for(settings.database)
         # Like no other before or after it: a dead process's jobs are found by its name.
-        worker = f"{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"
-        self._recorder = FlightRecorder(folder, worker)
+        process = identity("worker", random=os.urandom)
+        self._recorder = FlightRecorder(folder, process.id)
+        self._presence = Presence(settings.database, process, introduce=self._register)
+        self._presence.start()
         # From a thread: Celery kills a child that is not up within 4 seconds, and PostgreSQL may
         # be away.
         threading.Thread(target=self._rescue, args=(aside, folder), daemon=True).start()
@@ -179,7 +184,7 @@ class _Child:
         executor = Executor(
             engine,
             self._slices(self._recorder, alarm),
-            worker=worker,
+            worker=process.id,
             lease_s=settings.lease_s,
             keeper=keeper,
             clock=time.monotonic,
@@ -198,7 +203,7 @@ class _Child:
     def _slices(
         self, recorder: Recorder, time_limit: TimeLimit, *, connections: int = 1
     ) -> SliceRunner:
-        effects = create_engine(self._settings.database, role=Role.WORKER, pool_size=connections)
+        effects = create_engine(self._settings.database, role=Role.PROCESSOR, pool_size=connections)
         guard.install(effects)
         return SliceRunner(
             engine=effects,
@@ -220,6 +225,24 @@ class _Child:
             grace_s=HARD_LIMIT_GRACE_S,
         )
 
+    def _register(self, connection: Connection) -> None:
+        """Which processors this worker has."""
+        register(
+            connection,
+            [
+                Registered(
+                    name=each.name,
+                    types=each.types,
+                    queue=each.queue,
+                    batch=each.batch,
+                    threads=each.threads,
+                    max_attempts=each.max_attempts,
+                    timeout_s=each.timeout_s,
+                )
+                for each in self._processors
+            ],
+        )
+
     def _rescue(self, engine: Engine, folder: Path) -> None:
         rules = Rules(base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s)
         try:
@@ -229,6 +252,8 @@ class _Child:
 
     def stop(self, **_signal: object) -> None:
         """Connected to the child's end. What it still holds, the record must go on telling."""
+        if self._presence is not None:
+            self._presence.leave()
         if self._recorder is not None and not (self._keeper and self._keeper.is_holding):
             self._recorder.close()
 

@@ -5,7 +5,7 @@ savepoint, and after it the session is as it was: settings, role, temporary tabl
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.store import jobs
+from ingest.store.activity import Note
 from ingest.store.jobs import Held
 from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
 
@@ -31,8 +32,11 @@ _NEXT = f"RELEASE SAVEPOINT ingest_call; {_TIDY}; {_SAVEPOINT}"
 # What outlives a transaction.
 _LEAVE = b"RESET ALL; SELECT pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
 
-_COMMIT_LIMIT_S = 30
-"""A deferred trigger of a user's own may not hold the worker for ever."""
+# A deferred trigger of a user's own may not hold the worker for ever, nor a worker that is frozen
+# before its commit those who count in the same row.
+_COMMIT_LIMITS = (
+    "SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '5s'"
+)
 
 
 class StatementFailed(Exception):
@@ -130,16 +134,16 @@ class Effects:
             return False
         return self.is_intact() and not self.db.in_nested_transaction()
 
-    def commit(self, succeeded: Sequence[Held]) -> None:
-        """Finish the jobs and commit, together.
+    def commit(self, succeeded: Sequence[Held], notes: Iterable[Note] = ()) -> None:
+        """Finish the jobs and commit, together; `notes` say how long it took.
 
         Raises:
             LeaseLost: some were taken over meanwhile; nothing is committed.
             Exception: the commit was refused, or the connection is gone.
         """
         self._driver.guarded = False
-        self._send(f"SET LOCAL statement_timeout = '{_COMMIT_LIMIT_S}s'")
-        jobs.finish(self.db, succeeded)
+        self._send(_COMMIT_LIMITS)
+        jobs.finish(self.db, succeeded, notes)
         self.db.commit()
 
     def throw_away(self) -> None:

@@ -4,12 +4,13 @@ Three kinds: deliveries never admitted, jobs whose time has come, jobs whose lea
 Several relays may run; rows that one marks, another skips. With Redis away, leases still end."""
 
 import dataclasses
+import os
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine
@@ -18,8 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import queues, telemetry
 from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.errors import DispatchFailed
+from ingest.presence import Presence, identity
 from ingest.settings import Settings
-from ingest.store import events, jobs, partitions
+from ingest.store import activity, events, jobs, partitions, processes, processors
 from ingest.store.database import Role, create_engine
 from workers import heartbeat, rescue
 from workers.backoff import Rules
@@ -29,6 +31,11 @@ Id = TypeVar("Id")
 log = telemetry.logger(__name__)
 
 _UPKEEP_AGAIN_S = 60.0
+_SET_ASIDE_LIMIT = 10_000
+"""Jobs of paused processors that one sweep puts aside or takes up; a few hundred milliseconds."""
+_MINUTES_KEPT = timedelta(hours=26)
+"""So long activity is kept by the minute: a day's chart, and some."""
+_DEAD_PROCESSES_KEPT = timedelta(minutes=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +66,14 @@ class Relay:
         rescued = rescue.after_leases(
             self._engine, self._rules, limit=self._settings.relay_batch, random=random.uniform
         )
+        self._set_aside()
         return Swept(rescued=rescued, deliveries=self._deliveries(), jobs=self._jobs())
+
+    def tidy(self, now: datetime) -> None:
+        """What is to be done every minute: merge past activity, forget processes that are gone."""
+        with self._engine.begin() as connection:
+            activity.compact(connection, now=now, keep_minutes=_MINUTES_KEPT)
+            processes.forget(connection, older_than=_DEAD_PROCESSES_KEPT)
 
     def maintain(self, today: date) -> None:
         """Make the partitions of the coming days, and drop those that nobody keeps.
@@ -86,6 +100,21 @@ class Relay:
                 log.info("bodies_dropped", day=str(day))
             else:
                 log.warning("bodies_kept", day=str(day), unfinished=unfinished)
+
+    def _set_aside(self) -> None:
+        """Jobs of paused processors out of the way, and those of resumed ones back."""
+        with self._engine.begin() as connection:
+            paused, resumed = processors.set_aside(connection)
+            if not paused and not resumed:
+                return
+            moved = 0
+            for queue in jobs.queues(connection):
+                if paused:
+                    jobs.park(connection, queue, limit=_SET_ASIDE_LIMIT)
+                if resumed:
+                    moved += jobs.unpark(connection, queue, limit=_SET_ASIDE_LIMIT)
+            if resumed and not moved:
+                processors.settle(connection)
 
     def _deliveries(self) -> int:
         """Hint what was never admitted."""
@@ -146,12 +175,15 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
     engine = create_engine(settings.database, role=Role.RELAY)
     relay = Relay(engine, Dispatcher(settings.redis), settings)
     log.info("relay_started", interval_s=settings.relay_interval_s)
-    upkeep = Upkeep(relay)
+    upkeep, minutely = Upkeep(relay), Minutely(relay)
+    presence = Presence(settings.database, identity("relay", random=os.urandom))
+    presence.start()
     problem: str | None = None
     while not stop.is_set():
         try:
             swept = relay.sweep()
             upkeep.attend(today(), now=time.monotonic())
+            minutely.attend(now=time.monotonic())
         except (DispatchFailed, SQLAlchemyError) as error:
             found = error.reason if isinstance(error, DispatchFailed) else "database_unreachable"
             if found != problem:
@@ -165,6 +197,7 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
                 log.info("swept", **dataclasses.asdict(swept))
         heartbeat.beat(settings.heartbeat_file)
         stop.wait(settings.relay_interval_s)
+    presence.leave()
     engine.dispose()
 
 
@@ -186,6 +219,20 @@ class Upkeep:
         except SQLAlchemyError as error:
             log.warning("upkeep_waits", reason=type(error).__name__, again_in_s=_UPKEEP_AGAIN_S)
             self._not_before = now + _UPKEEP_AGAIN_S
+
+
+class Minutely:
+    """What is to be done once a minute."""
+
+    def __init__(self, relay: Relay) -> None:
+        self._relay = relay
+        self._not_before = 0.0
+
+    def attend(self, *, now: float) -> None:
+        """Do it, if it is time; `now` is monotonic, in seconds."""
+        if now >= self._not_before:
+            self._not_before = now + 60
+            self._relay.tidy(datetime.now(UTC))
 
 
 def _messages(ids: Sequence[Id]) -> Iterator[Sequence[Id]]:

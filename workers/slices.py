@@ -4,7 +4,9 @@ When the transaction itself breaks (connection lost, lease lost, commit refused)
 committed, and the jobs that are not to blame are returned to be run again, apart.
 """
 
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -15,6 +17,8 @@ from structlog.contextvars import bound_contextvars
 from ingest import telemetry
 from ingest.errors import InvalidEnvelope, LeaseLost, UnknownSource
 from ingest.sources.source import Source
+from ingest.store import activity
+from ingest.store.activity import LAG, SUCCEEDED, Note
 from ingest.store.jobs import ClaimedJob, Failure, Held
 from workers import outcome
 from workers.backoff import Random
@@ -68,6 +72,8 @@ class SliceRunner:
     time_limit: TimeLimit
     random: Random
     """Uniform between two numbers."""
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds: how long calls take, and how far behind the deliveries we are."""
 
     def run(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:
         """Call `processor` for each job, finish those that succeeded, commit.
@@ -147,6 +153,7 @@ class _Slice:
         self._calls = calls
         self._effects = effects
         self._result = result
+        self._took_s: dict[int, float] = {}
 
     def run(self) -> None:
         """Run, finish and commit, or sort out whose fault it is that this does not work."""
@@ -201,8 +208,11 @@ class _Slice:
             self._runner.recorder.rest()
         argument = events if self._processor.batch else events[0]
         limit = self._runner.time_limit(self._processor.timeout_s)
+        began = self._runner.clock()
         with _log_context(self._processor, events), limit:
             self._processor.function(argument, self._effects.db)
+        took_s = self._runner.clock() - began
+        self._took_s.update((call.job.id, took_s) for call in calls)
 
     def _finish(self) -> None:
         """Commit. Where there is but one job, the record goes on naming it: a process that dies in
@@ -215,11 +225,29 @@ class _Slice:
         if not succeeded:
             return
         try:
-            self._effects.commit([call.held for call in succeeded])
+            self._effects.commit([call.held for call in succeeded], self._notes(succeeded))
         except LeaseLost:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection
             raise _Broken(succeeded, error) from error
+
+    def _notes(self, succeeded: Sequence[Call]) -> list[Note]:
+        """How long the calls took (a list's call as long for each), and, but for replays, how long
+        after the delivery that is."""
+        now = self._runner.clock()
+        noted = Counter(
+            (SUCCEEDED, self._processor.name, activity.bucket(self._took_s[call.job.id]))
+            for call in succeeded
+        )
+        noted.update(
+            (LAG, "", activity.bucket(now - call.job.received_at.timestamp()))
+            for call in succeeded
+            if call.job.trigger != "replay"
+        )
+        return [
+            Note(what=what, label=label, bucket=bucket, count=count)
+            for (what, label, bucket), count in noted.items()
+        ]
 
     def _fail(self, call: Call, error: BaseException) -> None:
         self._result.failures.append(

@@ -8,6 +8,9 @@
        │                 └───▶ dead
        └──── put_back (replay), from any state but running
 
+    pending, retrying ──discard──▶ dead       an operator wants it no more; dead: marked so
+    the jobs of a paused processor wait: they are not claimed, and the relay puts them aside
+
 A row moves by compare-and-set: the statement names the state it expects, and rows that it does not
 return were not there to be moved. What a worker may still do with a running job is fenced by the
 attempt number: whoever claimed it later has another.
@@ -22,7 +25,8 @@ from uuid import UUID
 from sqlalchemy import Connection, text
 
 from ingest.errors import LeaseLost
-from ingest.store import arrays
+from ingest.store import activity, arrays
+from ingest.store.activity import NOTE, Note
 from ingest.store.lanes import waiting_queues
 
 
@@ -156,7 +160,8 @@ CREATE = """
                CASE WHEN s.replay IS NULL THEN p.queue ELSE :replay_queue END AS queue,
                CASE WHEN s.replay IS NULL THEN 'delivery' ELSE 'replay' END AS trigger,
                row_number() OVER (PARTITION BY p.processor ORDER BY s.event) <= p.claimed
-                   AS claimed
+                   AND p.processor <> ALL(ARRAY(SELECT name FROM processors
+                                                WHERE paused_at IS NOT NULL)) AS claimed
         FROM settled s
         JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
                     CAST(:max_attempts AS smallint[]), CAST(:claimed AS integer[]))
@@ -183,7 +188,8 @@ def claim(
     lease_s: float,
     max_attempts: int,
 ) -> list[ClaimedJob]:
-    """Take those of `job_ids` that wait and are due: attempt + 1, lease by the server's clock.
+    """Take those of `job_ids` that wait, are due and whose processor is not paused: attempt + 1,
+    lease by the server's clock.
 
     To be committed alone, before the work, so that a job that kills its process has spent an
     attempt. `max_attempts` is what their processor allows today."""
@@ -206,13 +212,15 @@ def renew(connection: Connection, held: Sequence[Held], *, lease_s: float) -> se
     )
 
 
-def finish(connection: Connection, held: Sequence[Held]) -> None:
-    """`running → succeeded`, in the transaction that holds the processor's effects.
+def finish(connection: Connection, held: Sequence[Held], notes: Iterable[Note] = ()) -> None:
+    """`running → succeeded`, in the transaction that holds the processor's effects; `notes` add to
+    the minute's activity.
 
     Raises:
         LeaseLost: some were taken over meanwhile; the transaction must roll back.
     """
-    finished = set(connection.execute(_FINISH, _arrays(held)).scalars())
+    parameters = _arrays(held) | activity.parameters(notes)
+    finished = set(connection.execute(_FINISH, parameters).scalars())
     lost = frozenset(each.id for each in held) - finished
     if lost:
         raise LeaseLost(lost)
@@ -263,6 +271,19 @@ def hint_due(connection: Connection, queue: str, *, limit: int, ttl_s: float) ->
     return list(connection.execute(_HINT_DUE, parameters).scalars())
 
 
+def park(connection: Connection, queue: str, *, limit: int) -> int:
+    """Put aside up to `limit` due jobs of `queue` whose processor is paused, so that the relay need
+    not look at them again; returns how many."""
+    parameters = {"queue": queue, "limit": limit}
+    return int(connection.execute(_PARK, parameters).scalar_one())
+
+
+def unpark(connection: Connection, queue: str, *, limit: int) -> int:
+    """Take up again what was put aside for processors that are paused no more."""
+    parameters = {"queue": queue, "limit": limit}
+    return int(connection.execute(_UNPARK, parameters).scalar_one())
+
+
 def unhint(connection: Connection, job_ids: Iterable[int]) -> None:
     """Take back `hint_due` for hints that were not sent."""
     connection.execute(_UNHINT, {"ids": arrays.literal(job_ids)})
@@ -299,6 +320,24 @@ def put_back(
     )
 
 
+def discard(connection: Connection, job_ids: Sequence[int], *, replay: int | None, why: str) -> int:
+    """`pending` or `retrying → dead`, and mark those that are dead: an operator wants them no more.
+    Running ones are left alone. Returns how many.
+
+    Args:
+        job_ids: the jobs.
+        replay: the row in `replays` that says who and why, if there is one.
+        why: a sentence, kept with the attempt that records it.
+    """
+    parameters = {"ids": arrays.literal(job_ids), "replay": replay, "why": why}
+    return int(connection.execute(_DISCARD, parameters).scalar_one())
+
+
+def hasten(connection: Connection, job_ids: Sequence[int]) -> int:
+    """Let jobs that wait for their next attempt have it now; returns how many."""
+    return connection.execute(_HASTEN, {"ids": arrays.literal(job_ids)}).rowcount
+
+
 def _arrays(held: Sequence[Held | Failure]) -> dict[str, str]:
     return {
         "ids": arrays.literal(each.id for each in held),
@@ -315,8 +354,11 @@ _CLAIMABLE = text(
     """
 )
 
+_PAUSED = "(ARRAY(SELECT name FROM processors WHERE paused_at IS NOT NULL))"
+_NOT_PAUSED = f"processor <> ALL{_PAUSED}"
+
 _CLAIM = text(
-    """
+    f"""
     WITH claimed AS (
         UPDATE jobs
         SET state = 'running', attempt = attempt + 1, max_attempts = :max_attempts,
@@ -327,6 +369,7 @@ _CLAIM = text(
             SELECT id FROM jobs
             WHERE id = ANY(CAST(:ids AS bigint[]))
               AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
+              AND {_NOT_PAUSED}
             ORDER BY id
             FOR UPDATE SKIP LOCKED
         ))
@@ -354,6 +397,7 @@ _RENEW = text(
 
 _FINISH = text(
     f"""
+    WITH noted AS ({NOTE})
     UPDATE jobs SET state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL
     FROM {_HELD} WHERE {_STILL_OURS}
     RETURNING jobs.id
@@ -371,7 +415,7 @@ _FAIL = text(
         ) AS failed (id, attempt, outcome, counts, retry_in_s, trigger, error_type, error_message,
                      traceback)
     ), held AS (
-        SELECT jobs.id, jobs.trigger, jobs.worker, jobs.started_at, jobs.replay
+        SELECT jobs.id, jobs.processor, jobs.trigger, jobs.worker, jobs.started_at, jobs.replay
         FROM jobs JOIN failed ON jobs.id = failed.id AND jobs.attempt = failed.attempt
         WHERE jobs.state = 'running'
         ORDER BY jobs.id
@@ -394,6 +438,13 @@ _FAIL = text(
                clock_timestamp(), failed.outcome, failed.error_type, failed.error_message,
                failed.traceback, held.replay
         FROM held JOIN failed USING (id)
+    ), noted AS (
+        INSERT INTO activity (minute, what, label, bucket, slot, count)
+        SELECT date_trunc('minute', now()), 'failed', processor, 0, pg_backend_pid() % 16, count(*)
+        FROM held JOIN failed USING (id) WHERE failed.counts
+        GROUP BY processor ORDER BY processor
+        ON CONFLICT (minute, what, label, bucket, slot)
+        DO UPDATE SET count = activity.count + excluded.count
     )
     SELECT id FROM moved
     """
@@ -422,15 +473,54 @@ _EXPIRED = text(
 _WAITING_QUEUES = waiting_queues("jobs", "due_at IS NOT NULL")
 
 _HINT_DUE = text(
-    """
+    f"""
     UPDATE jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
     WHERE id = ANY(ARRAY(
         SELECT id FROM jobs
-        WHERE queue = :queue AND due_at <= now()
+        WHERE queue = :queue AND due_at <= now() AND {_NOT_PAUSED}
         ORDER BY due_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
     ))
     RETURNING id
+    """
+)
+
+# Far from due, and back. Which processors have such jobs is noted beside their pause, so that
+# nobody looks for them in vain.
+_PARK = text(
+    f"""
+    WITH parked AS (
+        UPDATE jobs SET hinted_until = 'infinity'
+        WHERE id = ANY(ARRAY(
+            SELECT id FROM jobs
+            WHERE queue = :queue AND due_at <= now() AND processor = ANY{_PAUSED}
+            LIMIT :limit
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING processor
+    ), noted AS (
+        UPDATE processors SET parked = true
+        WHERE name IN (SELECT processor FROM parked) AND NOT parked
+    )
+    SELECT count(*) FROM parked
+    """
+)
+
+_UNPARK = text(
+    """
+    WITH unparked AS (
+        UPDATE jobs SET hinted_until = NULL
+        WHERE id = ANY(ARRAY(
+            SELECT id FROM jobs
+            WHERE queue = :queue AND due_at = 'infinity' AND processor = ANY(ARRAY(
+                SELECT name FROM processors WHERE parked AND paused_at IS NULL
+            ))
+            LIMIT :limit
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING 1
+    )
+    SELECT count(*) FROM unparked
     """
 )
 
@@ -455,7 +545,7 @@ _PUT_BACK = text(
         UPDATE jobs
         SET state = 'pending', trigger = 'replay', failures = 0, queue = :queue, replay = :replay,
             next_attempt_at = now() + make_interval(secs => given.delay_s),
-            hinted_until = NULL, finished_at = NULL
+            hinted_until = NULL, finished_at = NULL, discarded_at = NULL
         FROM unnest(CAST(:ids AS bigint[]), CAST(:delays_s AS float8[])) AS given (id, delay_s)
         JOIN chosen USING (id)
         WHERE jobs.id = given.id AND chosen.state <> 'running'
@@ -464,5 +554,36 @@ _PUT_BACK = text(
     SELECT id, 'pending' AS state FROM moved
     UNION ALL
     SELECT id, state FROM chosen WHERE state = 'running'
+    """
+)
+
+# The discard is an attempt that nobody made: it has a number, so that it stands in its place.
+_DISCARD = text(
+    """
+    WITH chosen AS (
+        SELECT id, trigger FROM jobs
+        WHERE id = ANY(CAST(:ids AS bigint[])) AND discarded_at IS NULL
+          AND state IN ('pending', 'retrying', 'dead')
+        ORDER BY id
+        FOR UPDATE
+    ), moved AS (
+        UPDATE jobs
+        SET state = 'dead', attempt = attempt + 1, discarded_at = now(), finished_at = now(),
+            next_attempt_at = NULL, hinted_until = NULL
+        FROM chosen WHERE jobs.id = chosen.id
+        RETURNING jobs.id, jobs.attempt, chosen.trigger
+    ), kept AS (
+        INSERT INTO attempts (job, number, trigger, started_at, finished_at, outcome,
+                              error_message, replay)
+        SELECT id, attempt, trigger, now(), now(), 'discarded', :why, :replay FROM moved
+    )
+    SELECT count(*) FROM moved
+    """
+)
+
+_HASTEN = text(
+    """
+    UPDATE jobs SET next_attempt_at = now(), hinted_until = NULL
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
     """
 )

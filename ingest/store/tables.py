@@ -6,6 +6,8 @@ referring row is written by the statement that writes the referred one, and neit
 Partitions of deliveries are the exception: they are dropped by day, and the ledger outlives them.
 """
 
+from uuid import UUID
+
 from sqlalchemy import (
     DDL,
     BigInteger,
@@ -14,6 +16,7 @@ from sqlalchemy import (
     Column,
     Computed,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -106,6 +109,8 @@ duplicates = Table(
 WAITING = ("pending", "retrying")
 STATES = ("pending", "running", "retrying", "succeeded", "dead")
 TRIGGERS = ("delivery", "retry", "rescue", "replay")
+BULK_ACTIONS = ("replay", "discard")
+BULK_STATUSES = ("running", "paused", "cancelled", "finished", "failed")
 OUTCOMES = ("succeeded", "failed", "discarded", "snoozed", "timed_out", "lost", "released")
 
 
@@ -140,6 +145,7 @@ jobs = Table(
     Column("finished_at", Timestamp),
     Column("worker", Text, comment="who ran or runs the last attempt"),
     Column("replay", BigInteger, comment="the last replay that put it back"),
+    Column("discarded_at", Timestamp, comment="dead, and an operator wants it no more"),
     UniqueConstraint("event", "processor"),
     _one_of("state", STATES),
     _one_of("trigger", TRIGGERS),
@@ -181,7 +187,7 @@ attempts = Table(
     _one_of("outcome", OUTCOMES),
 )
 
-# An operator's re-run: who, when, why, of what.
+# An operator's re-run, or discard, of all that a selection means: who, when, why, how far it is.
 replays = Table(
     "replays",
     metadata,
@@ -208,6 +214,110 @@ replays = Table(
         comment="left alone: running",
     ),
     Column("finished_at", Timestamp),
+    Column("action", Text, nullable=False, server_default="replay"),
+    Column("status", Text, nullable=False, server_default="running"),
+    Column(
+        "background",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the console runs it, and goes on after a restart",
+    ),
+    Column("rate", Double, comment="jobs that fall due a second"),
+    Column("total", BigInteger, comment="counted beforehand"),
+    Column(
+        "after_job",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="jobs up to this one are done",
+    ),
+    Column(
+        "after_event",
+        Uuid,
+        nullable=False,
+        server_default=text(f"'{UUID(int=0)}'"),
+        comment="events up to this one are done",
+    ),
+    Column("problem", Text, comment="why it failed"),
+    _one_of("action", BULK_ACTIONS),
+    _one_of("status", BULK_STATUSES),
+    Index("replays_running", "id", postgresql_where=text("status = 'running'")),
+)
+
+# What operators did besides: who, when, what, to what, why.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", Timestamp, nullable=False, server_default=func.now()),
+    Column("by", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("reason", Text),
+    Column("replay", BigInteger, comment="the bulk action that this began"),
+)
+
+# The processors that workers have registered, and which of them are paused.
+processors = Table(
+    "processors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("types", JSONB, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("batch", Boolean, nullable=False),
+    Column("threads", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("timeout_s", Double, nullable=False),
+    Column("registered_at", Timestamp, nullable=False),
+    Column("paused_at", Timestamp),
+    Column("paused_by", Text),
+    Column("pause_reason", Text),
+    Column(
+        "parked",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the relay has put jobs of it aside",
+    ),
+)
+
+# The processes that run, by their own word; one that was killed is no longer seen.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", Timestamp, nullable=False),
+    Column("seen_at", Timestamp, nullable=False),
+)
+
+# The last requests that were refused, a few for each reason. Anybody can send those.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("reason", Text, primary_key=True),
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
+    Column("at", Timestamp, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, comment="headers that tell what went wrong; no body"),
+)
+
+# How often what happened in which minute (ingest.store.activity).
+activity = Table(
+    "activity",
+    metadata,
+    Column("minute", Timestamp, primary_key=True, comment="or hour, once it is old"),
+    Column("what", Text, primary_key=True),
+    Column("label", Text, primary_key=True, comment="which processor, source or reason"),
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False, comment="how long"),
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 50},
 )
 
 # Events without a job, and how many rows there are of what only grows: both could be found by
@@ -308,12 +418,15 @@ contacts = Table(
 )
 
 
+# Who counts takes the lock of its slot first: admits of new events and of replayed ones count in
+# another order, and would wait for each other in a circle.
 _COUNT_ROWS = """
 CREATE FUNCTION count_rows() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     change bigint := (SELECT count(*) FROM changed);
 BEGIN
     IF change > 0 THEN
+        PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() %% 16);
         INSERT INTO totals (counted, slot, rows)
         VALUES (TG_TABLE_NAME, pg_backend_pid() %% 16,
                 CASE TG_OP WHEN 'DELETE' THEN -change ELSE change END)
@@ -341,23 +454,41 @@ BEGIN
     RETURN NULL;
 END $$
 """
+_NOTE_ACTIVITY = """
+CREATE FUNCTION note_activity() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() %% 16);
+    INSERT INTO activity (minute, what, label, bucket, slot, count)
+    SELECT date_trunc('minute', received_at), TG_ARGV[0], '', 0, pg_backend_pid() %% 16, count(*)
+    FROM changed GROUP BY 1 ORDER BY 1
+    ON CONFLICT (minute, what, label, bucket, slot)
+    DO UPDATE SET count = activity.count + excluded.count;
+    RETURN NULL;
+END $$
+"""
 
 
 def _trigger(name: str, table: Table, *, on: str, rows: str, function: str) -> str:
     return (
         f"CREATE TRIGGER {name} AFTER {on} ON {table.name} REFERENCING {rows} TABLE AS changed"
-        f" FOR EACH STATEMENT EXECUTE FUNCTION {function}()"
+        f" FOR EACH STATEMENT EXECUTE FUNCTION {function}"
     )
 
 
 for _statement in (
-    *(_COUNT_ROWS, _NOTE_UNHANDLED, _NOTE_HANDLED),
+    *(_COUNT_ROWS, _NOTE_UNHANDLED, _NOTE_HANDLED, _NOTE_ACTIVITY),
     *(
-        _trigger(f"count_{on.lower()}", table, on=on, rows=rows, function="count_rows")
+        _trigger(f"count_{on.lower()}", table, on=on, rows=rows, function="count_rows()")
         for table in (events, duplicates, jobs, unhandled)
         for on, rows in (("INSERT", "NEW"), ("DELETE", "OLD"))
     ),
-    _trigger("note_unhandled", events, on="INSERT", rows="NEW", function="note_unhandled"),
-    _trigger("note_handled", jobs, on="INSERT", rows="NEW", function="note_handled"),
+    _trigger("note_unhandled", events, on="INSERT", rows="NEW", function="note_unhandled()"),
+    *(
+        _trigger(
+            "note_activity", table, on="INSERT", rows="NEW", function=f"note_activity('{what}')"
+        )
+        for table, what in ((events, "event"), (duplicates, "duplicate"))
+    ),
+    _trigger("note_handled", jobs, on="INSERT", rows="NEW", function="note_handled()"),
 ):
     event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

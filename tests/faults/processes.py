@@ -1,6 +1,7 @@
 """Breaking the receivers, workers and relays."""
 
 import signal
+from functools import partial
 from random import Random
 
 from tests.faults.world import LEASE_S, World
@@ -41,6 +42,19 @@ def restart_all(world: World, random: Random) -> None:
     for member in members:
         member.process.send_signal(signal.SIGTERM)
         _await_restart(world, member, member.starts)
+        if member.program.name.startswith("receiver"):
+            # Its port is not its own, so that it answers there says nothing.
+            world.fleet.until(
+                partial(_has_reported, world, member.process.pid),
+                what=f"{member.program.name} reports",
+                timeout_s=60,
+            )
+
+
+def _has_reported(world: World, pid: int) -> bool:
+    with world.connect() as connection:
+        row = connection.execute("SELECT FROM processes WHERE pid = %s", [pid]).fetchone()
+    return row is not None
 
 
 def stall_worker(world: World, random: Random) -> None:

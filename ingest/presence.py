@@ -1,0 +1,75 @@
+"""A process's word that it is alive, every few seconds, from a thread of its own."""
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import __version__, telemetry
+from ingest.store import processes
+from ingest.store.database import Role, create_engine
+from ingest.store.processes import ProcessIdentity
+
+INTERVAL_S = 5.0
+_LEAVES_S = 2.0
+
+log = telemetry.logger(__name__)
+
+Report = Callable[[Connection], None]
+
+
+def identity(kind: str, *, random: Callable[[int], bytes]) -> ProcessIdentity:
+    """This process, under a name that none had before and none will have again."""
+    host, pid = socket.gethostname(), os.getpid()
+    return ProcessIdentity(
+        id=f"{host}:{pid}:{random(3).hex()}", kind=kind, host=host, pid=pid, version=__version__
+    )
+
+
+class Presence:
+    """Reports until it is told to leave. PostgreSQL being away delays it and nothing else."""
+
+    def __init__(
+        self,
+        database_url: str,
+        process: ProcessIdentity,
+        *,
+        introduce: Report | None = None,
+        report: Report | None = None,
+    ) -> None:
+        """What else the process has to tell: `introduce` once, `report` each time."""
+        self._engine = create_engine(database_url, role=Role.OPERATOR)
+        self._process = process
+        self._introduce = introduce
+        self._report = report
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
+
+    def start(self) -> None:
+        """Begin to report."""
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Report for the last time; waits a little for that, and not for PostgreSQL."""
+        self._ends.set()
+        self._thread.join(_LEAVES_S)
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            self._tell(leaves=False)
+            self._ends.wait(INTERVAL_S)
+        self._tell(leaves=True)
+        self._engine.dispose()
+
+    def _tell(self, *, leaves: bool) -> None:
+        try:
+            with self._engine.begin() as connection:
+                for tell in filter(None, (self._introduce, self._report)):
+                    tell(connection)
+                (processes.leave if leaves else processes.see)(connection, self._process)
+            self._introduce = None
+        except SQLAlchemyError as error:
+            log.debug("presence_not_reported", reason=type(error).__name__)

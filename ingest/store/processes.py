@@ -1,0 +1,95 @@
+"""Who runs: each process says so every few seconds, and what a worker works on, its jobs say."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection, text
+
+ALIVE_FOR = timedelta(seconds=20)
+"""A process that was not seen for longer is presumed dead: four of its reports are missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """One process, like no other before or after it."""
+
+    id: str
+    kind: str
+    """`receiver`, `worker`, `relay` or `console`."""
+    host: str
+    pid: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRecord:
+    """A process as it was last seen."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+    works_on: str | None
+    """The processor that a worker runs just now."""
+    jobs: int
+    """How many jobs it holds."""
+    since: datetime | None
+    """When it claimed the oldest of them."""
+
+
+def see(connection: Connection, process: ProcessIdentity) -> None:
+    """Record that a process is alive."""
+    connection.execute(
+        _SEE,
+        {
+            "id": process.id,
+            "kind": process.kind,
+            "host": process.host,
+            "pid": process.pid,
+            "version": process.version,
+        },
+    )
+
+
+def leave(connection: Connection, process: ProcessIdentity) -> None:
+    """Record that a process ends as it should."""
+    connection.execute(_LEAVE, {"id": process.id})
+
+
+def forget(connection: Connection, *, older_than: timedelta) -> None:
+    """Forget the processes that were not seen for so long."""
+    connection.execute(_FORGET, {"age": older_than})
+
+
+def all_of_them(connection: Connection) -> list[ProcessRecord]:
+    """Those that run, and those that lately stopped without a word."""
+    rows = connection.execute(_ALL, {"alive_for": ALIVE_FOR})
+    return [ProcessRecord(**row) for row in rows.mappings()]
+
+
+_SEE = text(
+    """
+    INSERT INTO processes (id, kind, host, pid, version, started_at, seen_at)
+    VALUES (:id, :kind, :host, :pid, :version, now(), now())
+    ON CONFLICT (id) DO UPDATE SET seen_at = now()
+    """
+)
+_LEAVE = text("DELETE FROM processes WHERE id = :id")
+_FORGET = text("DELETE FROM processes WHERE seen_at < now() - CAST(:age AS interval)")
+_ALL = text(
+    """
+    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at,
+           p.seen_at > now() - CAST(:alive_for AS interval) AS alive,
+           held.works_on, coalesce(held.jobs, 0) AS jobs, held.since
+    FROM processes p
+    LEFT JOIN (
+        SELECT worker, min(processor) AS works_on, count(*) AS jobs, min(started_at) AS since
+        FROM jobs WHERE lease_until IS NOT NULL GROUP BY worker
+    ) AS held ON held.worker = p.id
+    ORDER BY p.kind, p.host, p.started_at, p.id
+    """
+)

@@ -1,0 +1,170 @@
+"""The processors that workers have registered, and pausing them.
+
+The jobs of a paused processor wait: none is claimed (ingest.store.jobs). What runs, runs to its
+end.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from ingest.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registered:
+    """A processor as a worker has it."""
+
+    name: str
+    types: tuple[str, ...]
+    queue: str
+    batch: bool
+    threads: int
+    max_attempts: int
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessorRecord:
+    """A registered processor with what its jobs are up to."""
+
+    name: str
+    types: tuple[str, ...]
+    queue: str
+    batch: bool
+    threads: int
+    max_attempts: int
+    timeout_s: float
+    registered_at: datetime
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+    pending: int
+    retrying: int
+    running: int
+    dead: int
+    """Dead letters that nobody has discarded."""
+
+
+def register(connection: Connection, found: Sequence[Registered]) -> None:
+    """Record what a worker has; a pause stays."""
+    for each in sorted(found, key=lambda each: each.name):
+        connection.execute(
+            _REGISTER,
+            {
+                "name": each.name,
+                "types": json.dumps(each.types),
+                "queue": each.queue,
+                "batch": each.batch,
+                "threads": each.threads,
+                "max_attempts": each.max_attempts,
+                "timeout_s": each.timeout_s,
+            },
+        )
+
+
+def all_of_them(connection: Connection) -> list[ProcessorRecord]:
+    """Every processor that was ever registered, by name."""
+    return [
+        ProcessorRecord(**{**row, "types": tuple(row["types"])})
+        for row in connection.execute(_ALL).mappings()
+    ]
+
+
+def pause(connection: Connection, name: str, *, by: str, reason: str | None) -> None:
+    """Let the jobs of a processor wait, from the next claim on.
+
+    Raises:
+        NotFound: no worker has registered it.
+    """
+    _one(connection, _PAUSE, name, by=by, reason=reason)
+
+
+def resume(connection: Connection, name: str) -> None:
+    """Let its jobs go on; within a sweep of the relay they are dispatched.
+
+    Raises:
+        NotFound: no worker has registered it.
+    """
+    _one(connection, _RESUME, name)
+
+
+def settle(connection: Connection) -> None:
+    """Note that nothing is put aside any more for processors that are paused no more; for the
+    relay, once it finds none."""
+    connection.execute(_SETTLE)
+
+
+def set_aside(connection: Connection) -> tuple[bool, bool]:
+    """Whether any processor is paused, and whether jobs wait aside that should no more."""
+    row = connection.execute(_SET_ASIDE).one()
+    return bool(row.paused), bool(row.resumed)
+
+
+def _one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
+    changed = connection.execute(statement, {"name": name, **values})  # type: ignore[call-overload]
+    if changed.rowcount == 0:
+        raise NotFound(f"No worker has registered a processor {name}.", reason="not_found")
+
+
+_REGISTER = text(
+    """
+    INSERT INTO processors (name, types, queue, batch, threads, max_attempts, timeout_s,
+                            registered_at)
+    VALUES (:name, CAST(:types AS jsonb), :queue, :batch, :threads, :max_attempts, :timeout_s,
+            now())
+    ON CONFLICT (name) DO UPDATE
+    SET types = excluded.types, queue = excluded.queue, batch = excluded.batch,
+        threads = excluded.threads, max_attempts = excluded.max_attempts,
+        timeout_s = excluded.timeout_s, registered_at = excluded.registered_at
+    """
+)
+
+# Counted in the small indexes of what waits, runs and is dead.
+_ALL = text(
+    """
+    WITH waiting AS (
+        SELECT processor, count(*) FILTER (WHERE state = 'pending') AS pending,
+               count(*) FILTER (WHERE state = 'retrying') AS retrying
+        FROM jobs WHERE due_at IS NOT NULL GROUP BY processor
+    ), held AS (
+        SELECT processor, count(*) AS running FROM jobs WHERE lease_until IS NOT NULL
+        GROUP BY processor
+    ), lost AS (
+        SELECT processor, count(*) AS dead FROM jobs
+        WHERE state = 'dead' AND discarded_at IS NULL GROUP BY processor
+    )
+    SELECT p.name, p.types, p.queue, p.batch, p.threads, p.max_attempts, p.timeout_s,
+           p.registered_at, p.paused_at, p.paused_by, p.pause_reason,
+           coalesce(waiting.pending, 0) AS pending, coalesce(waiting.retrying, 0) AS retrying,
+           coalesce(held.running, 0) AS running, coalesce(lost.dead, 0) AS dead
+    FROM processors p
+    LEFT JOIN waiting ON waiting.processor = p.name
+    LEFT JOIN held ON held.processor = p.name
+    LEFT JOIN lost ON lost.processor = p.name
+    ORDER BY p.name
+    """
+)
+
+_PAUSE = text(
+    """
+    UPDATE processors
+    SET paused_at = coalesce(paused_at, now()), paused_by = :by, pause_reason = :reason
+    WHERE name = :name
+    """
+)
+_RESUME = text(
+    "UPDATE processors SET paused_at = NULL, paused_by = NULL, pause_reason = NULL"
+    " WHERE name = :name"
+)
+_SETTLE = text("UPDATE processors SET parked = false WHERE parked AND paused_at IS NULL")
+_SET_ASIDE = text(
+    """
+    SELECT bool_or(paused_at IS NOT NULL) AS paused,
+           bool_or(parked AND paused_at IS NULL) AS resumed
+    FROM processors
+    """
+)
