@@ -57,6 +57,7 @@ class JobRecord:
     max_attempts: int
     next_attempt_at: datetime | None
     lease_until: datetime | None
+    discarded_at: datetime | None
     attempts: tuple[AttemptRecord, ...]
 
 
@@ -91,6 +92,18 @@ def of_event(connection: Connection, event: UUID) -> EventHistory:
     )
 
 
+def event_of_job(connection: Connection, job: int) -> UUID:
+    """The event that a job is for.
+
+    Raises:
+        NotFound: there is no such job.
+    """
+    event: UUID | None = connection.execute(_EVENT_OF_JOB, {"id": job}).scalar()
+    if event is None:
+        raise NotFound(f"There is no job {job}.", reason="not_found")
+    return event
+
+
 def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
     attempts: dict[int, list[AttemptRecord]] = defaultdict(list)
     for row in connection.execute(_ATTEMPTS, {"id": event}).mappings():
@@ -110,6 +123,8 @@ _EVENT = text(
     """
 )
 
+_EVENT_OF_JOB = text("SELECT event FROM jobs WHERE id = :id")
+
 _DELIVERIES = text(
     """
     SELECT known.id, known.received_at, known.conflict, d.key_id, d.headers, d.body
@@ -126,7 +141,7 @@ _DELIVERIES = text(
 _JOBS = text(
     """
     SELECT id, processor, queue, state, trigger, attempt, failures, max_attempts,
-           next_attempt_at, lease_until
+           next_attempt_at, lease_until, discarded_at
     FROM jobs WHERE event = :id ORDER BY id
     """
 )

@@ -1,23 +1,20 @@
 """Lists of events, newest first."""
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from ingest import ids
 from ingest.errors import NotFound
-from ingest.store.selection import (
-    EVENT_STATES,
-    STATE_OF_EVENT,
-    TYPES,
-    UNHANDLED,
-    Selection,
-    named_by,
-    where,
-)
+from ingest.store.failures import ERROR_TYPE
+from ingest.store.selection import STATE_OF_EVENT, Selection, named_by
+from ingest.store.spans import Span, next_id
+from ingest.store.walking import Slice, walk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +29,27 @@ class ListedEvent:
     received_at: datetime
     deliveries: int
     """How often it was delivered."""
+    conflicts: bool
+    """Whether a delivery's content differs from the first's."""
+    error: str | None
+    """The type and the message of what its dead or retrying job failed with last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of a list, newest first, and where its neighbours begin."""
+
+    events: tuple[ListedEvent, ...]
+    older: UUID | None
+    """What to give as `before` for the next page; None: there is no older event."""
+    newer: UUID | None
+    """What to give as `after` for the page before; None: nothing is known to be newer."""
+    reached: datetime | None
+    """The time was up: between here and the end there may be more, which the next page goes on to
+    look for."""
+    named: tuple[ListedEvent, ...]
+    """On the first page of a search: events that the text names exactly, wherever in the list they
+    are, but for those of this page."""
 
 
 def events(connection: Connection, selection: Selection, *, limit: int) -> Iterator[ListedEvent]:
@@ -41,111 +59,126 @@ def events(connection: Connection, selection: Selection, *, limit: int) -> Itera
     on how many there are. A search is the exception: what it names exactly comes first; then it
     reads on, from the newest event to the oldest, for whatever contains it.
     """
-    if selection.search is None or selection.state in _FEW:
-        return _page(connection, selection, limit)
-    return itertools.islice(_searched(connection, selection), limit)
+    return itertools.islice(_found(connection, selection, limit), limit)
 
 
-def _page(connection: Connection, selection: Selection, limit: int) -> Iterator[ListedEvent]:
-    """One statement, which goes by the index that leads to the newest soonest."""
-    found = where(selection)
-    conditions = [*found.conditions, *_of_jobs(selection)]
-    parameters = found.parameters | {"limit": limit, "processor": selection.processor}
-    by_type = selection.types and selection.state not in _FEW and not selection.ids
-    if by_type:
-        conditions.append("events.type = known.type")
-    source, order = "events", "events.id"
-    if by_type:
-        # One type each time; naming it keeps the planner from walking back through all of them.
-        order = "events.type DESC, events.id"
-    if selection.state in _FEW:
-        order = "few.event"
-        source = f"({_FEW[selection.state]}) AS few JOIN events ON events.id = few.event"
-    query = f"""
-        SELECT {_COLUMNS}
-        FROM {source} CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
-        WHERE {" AND ".join(conditions) or "true"}
-        ORDER BY {order} DESC LIMIT :limit
+def _found(connection: Connection, selection: Selection, limit: int) -> Iterator[ListedEvent]:
+    named = _named(connection, selection)
+    yield from named
+    already = {event.id for event in named}
+    for part in walk(connection, selection, Span(), select=_SHOWN, wanted=limit):
+        yield from (event for event in _events(part) if event.id not in already)
+
+
+def page(
+    connection: Connection,
+    selection: Selection,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    budget_s: float = 0.1,
+    types_of: Mapping[str, Sequence[str]] | None = None,
+) -> Page:
+    """Some `limit` events of a selection: the newest, or those next to where another page ended.
+
+    Args:
+        connection: in whose transaction to read.
+        selection: which events.
+        limit: how many, at most.
+        before: only older ones; from `Page.older`.
+        after: only newer ones, of these the oldest; from `Page.newer`.
+        budget_s: seconds after which to look no further. A page that has found less says how far
+            it has looked, and its neighbour goes on from there.
+        types_of: the types that each processor works on. A list by processor that is given these
+            leads soon to the few events of a rare type; jobs from when the processor had other
+            types are not found by it.
     """
-    if by_type:
-        query = f"""
-            WITH RECURSIVE {TYPES}
-            SELECT page.* FROM known CROSS JOIN LATERAL ({query}) AS page
-            WHERE known.type LIKE ANY(CAST(:types AS text[]))
-            ORDER BY page.id DESC LIMIT :limit
-        """
-    rows = connection.execute(text(query), parameters)
-    return (ListedEvent(**row) for row in rows.mappings())
-
-
-def _of_jobs(selection: Selection) -> list[str]:
-    """The conditions of a selection that speak of jobs."""
-    conditions = []
-    if selection.state is not None:
-        assert selection.state in EVENT_STATES  # put into the statement, so that indexes fit it
-        conditions.append(f"summary.state = '{selection.state}'")
-    if selection.processor is not None:
-        conditions.append(
-            "EXISTS (SELECT FROM jobs WHERE event = events.id AND processor = :processor)"
-        )
-    return conditions
-
-
-def _searched(connection: Connection, selection: Selection) -> Iterator[ListedEvent]:
-    assert selection.search is not None
-    named = named_by(connection, selection.search)
-    if named:
-        exact = replace(selection, search=None, ids=named)
-        yield from _page(connection, exact, len(named))
-    found = where(selection)
-    query = text(
-        f"""
-        WITH slice AS MATERIALIZED (
-            SELECT * FROM events
-            WHERE {" AND ".join(("events.id < :before", *where(_range(selection)).conditions))}
-            ORDER BY events.id DESC LIMIT {_SLICE}
-        ), hits AS (
-            SELECT {_COLUMNS}
-            FROM slice AS events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
-            WHERE {" AND ".join((*found.conditions, *_of_jobs(selection)))}
-        )
-        SELECT (SELECT id FROM slice ORDER BY id LIMIT 1) AS reached, hits.*
-        FROM (SELECT) AS always LEFT JOIN hits ON true
-        ORDER BY hits.id DESC
-        """
+    began = time.perf_counter()
+    span = _span(before, after)
+    found: list[ListedEvent] = []
+    reached: UUID | None = None
+    for part in walk(
+        connection, selection, span, select=_SHOWN, wanted=limit + 1, types_of=types_of
+    ):
+        found += _events(part, newer=span.newer)
+        reached = part.reached
+        if len(found) > limit or time.perf_counter() - began >= budget_s:
+            break
+    is_full = len(found) > limit
+    shown = found[:limit]
+    further = shown[-1].id if is_full else reached
+    nearer = None if before is after is None else _back(span, shown)
+    named = _named(connection, selection) if before is after is None else []
+    return Page(
+        events=tuple(reversed(shown) if span.newer else shown),
+        older=nearer if span.newer else further,
+        newer=further if span.newer else nearer,
+        reached=None if is_full or reached is None else ids.received_at(reached),
+        named=tuple(event for event in named if event not in shown),
     )
-    before: UUID | None = _BEYOND_ALL
-    while before is not None:
-        parameters = found.parameters | {"before": before, "processor": selection.processor}
-        rows = [dict(row) for row in connection.execute(query, parameters).mappings()]
-        reached = [row.pop("reached") for row in rows]
-        yield from (ListedEvent(**row) for row in rows if row["id"] and row["id"] not in named)
-        before = reached[0]
 
 
-def _range(selection: Selection) -> Selection:
-    """Only from when to when."""
-    return Selection(since=selection.since, until=selection.until)
+def _span(before: UUID | None, after: UUID | None) -> Span:
+    span = Span(newer=after is not None and before is None)
+    if after is not None:
+        span = replace(span, low=next_id(after))
+    return span if before is None else replace(span, high=before)
 
 
-_SLICE = 5_000
-"""Events that one statement of a search reads; some tens of milliseconds."""
-_BEYOND_ALL = UUID(int=2**128 - 1)
+def _back(span: Span, shown: Sequence[ListedEvent]) -> UUID:
+    """Where the page that one came from begins; ids are bounds, whether or not they have events."""
+    if shown:
+        return shown[0].id
+    return span.low if span.newer else UUID(int=max(span.high.int - 1, 0))
 
-_COLUMNS = """events.id, events.source, events.event_id, events.type, summary.state,
-            events.received_at,
-            1 + (SELECT count(*) FROM duplicates WHERE event = events.id) AS deliveries"""
 
-# States that few events are in, each by the index that knows them.
-_FEW = {
-    "pending": "SELECT DISTINCT event FROM jobs WHERE due_at IS NOT NULL AND state = 'pending'"
-    " ORDER BY event DESC",
-    "retrying": "SELECT DISTINCT event FROM jobs WHERE due_at IS NOT NULL AND state = 'retrying'"
-    " ORDER BY event DESC",
-    "running": "SELECT DISTINCT event FROM jobs WHERE lease_until IS NOT NULL ORDER BY event DESC",
-    "dead": "SELECT DISTINCT event FROM jobs WHERE state = 'dead' ORDER BY event DESC",
-    UNHANDLED: "SELECT event FROM unhandled ORDER BY event DESC",
-}
+def _named(connection: Connection, selection: Selection) -> list[ListedEvent]:
+    """What the one text of a search names exactly, newest first."""
+    if len(selection.texts) != 1 or selection.names_events:
+        return []
+    named = named_by(connection, selection.texts[0])
+    if not named:
+        return []
+    exactly = replace(selection, search=None, ids=named)
+    parts = walk(connection, exactly, Span(), select=_SHOWN, wanted=len(named))
+    return [event for part in parts for event in _events(part)]
+
+
+def _events(part: Slice, *, newer: bool = False) -> list[ListedEvent]:
+    found = [
+        ListedEvent(**{name: row[name] for name in _COLUMNS})
+        for row in part.rows
+        if row["id"] is not None
+    ]
+    return sorted(found, key=lambda event: event.id, reverse=not newer)
+
+
+_COLUMNS = tuple(field.name for field in fields(ListedEvent))
+_SHOWN = f"""
+    SELECT events.id, events.source, events.event_id, events.type, summary.state,
+           events.received_at, repeats.deliveries, repeats.conflicts, CASE
+               WHEN summary.state IN ('dead', 'retrying') THEN (
+                   SELECT concat_ws(': ', last.error_type, last.error_message)
+                   FROM jobs CROSS JOIN LATERAL (
+                       SELECT {ERROR_TYPE} AS error_type, a.error_message, a.finished_at
+                       FROM attempts AS a
+                       WHERE a.job = jobs.id
+                         AND a.outcome NOT IN ('succeeded', 'snoozed', 'released')
+                       ORDER BY a.number DESC LIMIT 1
+                   ) AS last
+                   WHERE jobs.event = events.id AND jobs.state = summary.state
+                     AND jobs.discarded_at IS NULL
+                   ORDER BY last.finished_at DESC LIMIT 1
+               )
+           END AS error
+    FROM hits AS events
+    CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
+    CROSS JOIN LATERAL (
+        SELECT 1 + count(*) AS deliveries, coalesce(bool_or(conflict), false) AS conflicts
+        FROM duplicates WHERE event = events.id
+    ) AS repeats
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +222,16 @@ def delivery(connection: Connection, identity: UUID) -> WholeDelivery:
         raise NotFound(f"There is no delivery {identity}.", reason="not_found")
     return WholeDelivery(**row)
 
+
+def event_of(connection: Connection, delivery: UUID) -> UUID | None:
+    """The event that a delivery belongs to; None: it was rejected, or is still to be admitted."""
+    found: UUID | None = connection.execute(_EVENT_OF, {"id": delivery}).scalar_one_or_none()
+    return found
+
+
+_EVENT_OF = text(
+    "SELECT id FROM events WHERE id = :id UNION SELECT event FROM duplicates WHERE delivery = :id"
+)
 
 _DELIVERY = text(
     "SELECT id, source, received_at, rejected, key_id, headers, body FROM deliveries WHERE id = :id"

@@ -1,20 +1,25 @@
-"""Replay: an operator's re-run of jobs, of events without one, of deliveries that were rejected."""
+"""Replay: an operator's re-run of jobs, of events without one, of deliveries that were rejected.
+
+Discard goes the same way: all that a selection means, a batch at a time, so that it can be paused,
+cancelled, and gone on with after a restart."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
 from ingest import queues
-from ingest.errors import InvalidEnvelope
+from ingest.errors import InvalidEnvelope, NotFound
 from ingest.sources.source import Source
 from ingest.store import jobs
-from ingest.store.selection import UNHANDLED, Selection, where
+from ingest.store.selection import DISCARDED, UNHANDLED, Selection, where
 
 BATCH = 500
+REPLAY, DISCARD = "replay", "discard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +27,7 @@ class Counts:
     """What a replay touches."""
 
     jobs: int = 0
-    """Put back to pending."""
+    """Put back to pending, or discarded."""
     events: int = 0
     """Without the job in question: admitted again, which makes it."""
     running: int = 0
@@ -44,24 +49,46 @@ class Counts:
         return self.jobs + self.events
 
 
-def count(connection: Connection, selection: Selection) -> Counts:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A replay or a discard of all that a selection means, and how far it is."""
+
+    id: int
+    action: str
+    status: str
+    requested_at: datetime
+    requested_by: str
+    reason: str | None
+    selection: Selection
+    background: bool
+    """The console runs it; otherwise the command that began it."""
+    rate: float | None
+    total: int | None
+    counts: Counts
+    finished_at: datetime | None
+    problem: str | None
+    """Why it failed."""
+
+
+def count(connection: Connection, selection: Selection, *, action: str = REPLAY) -> Counts:
     """What `run` would touch now."""
     found = where(selection)
     parameters = found.parameters | _job_parameters(selection)
+    doable = f"jobs.state <> 'running' AND {_NEEDS[action]}"
     row = connection.execute(
         text(
             f"""
-            SELECT count(*) FILTER (WHERE jobs.state <> 'running' AND {_HAS_BODY}) AS jobs,
+            SELECT count(*) FILTER (WHERE {doable}) AS jobs,
                    count(*) FILTER (WHERE jobs.state = 'running') AS running,
-                   count(*) FILTER (WHERE jobs.state <> 'running' AND NOT {_HAS_BODY}) AS gone
+                   count(*) FILTER (WHERE jobs.state <> 'running' AND NOT {_NEEDS[action]}) AS gone
             FROM jobs JOIN events ON events.id = jobs.event
-            WHERE {found.sql} AND {_job_conditions(selection)}
+            WHERE {found.sql} AND {_job_conditions(selection, action)}
             """
         ),
         parameters,
     ).one()
     counts = Counts(jobs=row.jobs, running=row.running, gone=row.gone)
-    if _wants_events(selection):
+    if action == REPLAY and _wants_events(selection):
         row = connection.execute(
             text(
                 f"""
@@ -76,6 +103,26 @@ def count(connection: Connection, selection: Selection) -> Counts:
     return counts
 
 
+def by_processor(
+    connection: Connection, selection: Selection, *, action: str = REPLAY
+) -> list[tuple[str, int]]:
+    """How many jobs of each processor `run` would touch now, the most first."""
+    found = where(selection)
+    rows = connection.execute(
+        text(
+            f"""
+            SELECT jobs.processor, count(*) AS jobs
+            FROM jobs JOIN events ON events.id = jobs.event
+            WHERE {found.sql} AND {_job_conditions(selection, action)}
+              AND jobs.state <> 'running' AND {_NEEDS[action]}
+            GROUP BY jobs.processor ORDER BY count(*) DESC, jobs.processor
+            """
+        ),
+        found.parameters | _job_parameters(selection),
+    )
+    return [(row.processor, row.jobs) for row in rows]
+
+
 def run(
     engine: Engine,
     selection: Selection,
@@ -88,26 +135,149 @@ def run(
 
     The jobs go through the replay queue, so that what is live does not wait behind them. With
     `rate` they fall due at that many a second. Who asked, when and why is kept with every
-    attempt."""
+    attempt. Left before its end, it is cancelled."""
     with engine.begin() as connection:
-        replay = connection.execute(
-            _BEGIN,
-            {
-                "requested_by": requested_by,
-                "reason": reason,
-                "selection": json.dumps(asdict(selection), default=str),
-            },
-        ).scalar_one()
-    done = Counts()
-    for step in (_put_back_jobs, _readmit_events):
-        for counts in step(engine, selection, replay, rate, done.total):
-            done += counts
-            yield done
+        begun = begin(connection, selection, requested_by=requested_by, reason=reason, rate=rate)
+    try:
+        while (counts := advance(engine, begun)) is not None:
+            yield counts
+    finally:
+        with engine.begin() as connection:
+            change_status(connection, begun, "cancelled")  # unless it is finished
+
+
+def begin(
+    connection: Connection,
+    selection: Selection,
+    *,
+    action: str = REPLAY,
+    requested_by: str,
+    reason: str | None,
+    rate: float | None = None,
+    total: int | None = None,
+    background: bool = False,
+) -> int:
+    """Record that somebody wants all that `selection` means replayed or discarded; returns the
+    number under which `advance` does it, a batch a call."""
+    identity: int = connection.execute(
+        _BEGIN,
+        {
+            "action": action,
+            "requested_by": requested_by,
+            "reason": reason,
+            "selection": json.dumps(asdict(selection), default=str),
+            "rate": rate,
+            "total": total,
+            "background": background,
+        },
+    ).scalar_one()
+    return identity
+
+
+def advance(engine: Engine, operation: int) -> Counts | None:
+    """Do the next batch; returns the counts so far, or None when there is nothing (more) to do:
+    finished, paused, cancelled. Two who advance the same wait for each other, and each batch is
+    done once.
+
+    Raises:
+        SQLAlchemyError: PostgreSQL is away, or the statement took too long; nothing was done.
+    """
     with engine.begin() as connection:
-        connection.execute(
-            _END,
-            {"id": replay, "jobs": done.jobs, "events": done.events, "running": done.running},
+        row = connection.execute(_HOLD, {"id": operation}).one_or_none()
+        if row is None or row.status != "running":
+            return None
+        batch = _Batch(
+            connection,
+            operation,
+            action=row.action,
+            selection=Selection.from_json(row.selection),
+            why=_why(row),
+            rate=row.rate,
+            done=row.jobs + row.events,
         )
+        step = batch.jobs(row.after_job) or batch.events(row.after_event)
+        if step is None:
+            connection.execute(_END, {"id": operation})
+            return None
+        connection.execute(
+            _ADVANCE,
+            {
+                "id": operation,
+                "jobs": step.counts.jobs,
+                "events": step.counts.events,
+                "running": step.counts.running,
+                "after_job": step.after_job,
+                "after_event": step.after_event,
+            },
+        )
+    so_far = Counts(jobs=row.jobs, events=row.events, running=row.running)
+    return so_far + step.counts
+
+
+def change_status(connection: Connection, operation: int, status: str) -> bool:
+    """Pause, resume or cancel; whether that was possible: what has ended stays as it is."""
+    parameters = {"id": operation, "status": status}
+    return connection.execute(_CHANGE_STATUS, parameters).rowcount > 0
+
+
+def fail(connection: Connection, operation: int, problem: str) -> None:
+    """Record that it cannot go on."""
+    connection.execute(_FAIL, {"id": operation, "problem": problem})
+
+
+def running_in_background(connection: Connection) -> list[int]:
+    """What the console is to advance, oldest first."""
+    return list(connection.execute(_RUNNING).scalars())
+
+
+def operation(connection: Connection, identity: int) -> Operation:
+    """One replay or discard.
+
+    Raises:
+        NotFound: there is none of that number.
+    """
+    found = _operations(connection, "id = :id", {"id": identity})
+    if not found:
+        raise NotFound(f"There is no replay {identity}.", reason="not_found")
+    return found[0]
+
+
+def operations(connection: Connection, *, limit: int, before: int | None = None) -> list[Operation]:
+    """The newest replays and discards, those before a number."""
+    return _operations(
+        connection,
+        "CAST(:before AS bigint) IS NULL OR id < :before",
+        {"before": before, "limit": limit},
+    )
+
+
+def _operations(
+    connection: Connection, condition: str, parameters: Mapping[str, Any]
+) -> list[Operation]:
+    statement = text(f"{_OPERATIONS} WHERE {condition} ORDER BY id DESC LIMIT :limit")
+    rows = connection.execute(statement, {"limit": 1, **parameters})
+    return [
+        Operation(
+            id=row.id,
+            action=row.action,
+            status=row.status,
+            requested_at=row.requested_at,
+            requested_by=row.requested_by,
+            reason=row.reason,
+            selection=Selection.from_json(row.selection),
+            background=row.background,
+            rate=row.rate,
+            total=row.total,
+            counts=Counts(jobs=row.jobs, events=row.events, running=row.running),
+            finished_at=row.finished_at,
+            problem=row.problem,
+        )
+        for row in rows
+    ]
+
+
+def _why(row: Any) -> str:
+    return f"Discarded by {row.requested_by}" + (f": {row.reason}" if row.reason else ".")
 
 
 def reopen(
@@ -138,86 +308,122 @@ def reopen(
     return opened
 
 
-def _put_back_jobs(
-    engine: Engine, selection: Selection, replay: int, rate: float | None, done: int
-) -> Iterator[Counts]:
-    found = where(selection)
-    page = text(
-        f"""
-        SELECT jobs.id FROM jobs JOIN events ON events.id = jobs.event
-        WHERE {found.sql} AND {_job_conditions(selection)} AND {_HAS_BODY} AND jobs.id > :after
-        ORDER BY jobs.id LIMIT {BATCH}
-        FOR UPDATE OF jobs
-        """
-    )
-    parameters = found.parameters | _job_parameters(selection)
-    after = 0
-    while True:
-        with engine.begin() as connection:
-            ids = list(connection.execute(page, parameters | {"after": after}).scalars())
-            if not ids:
-                return
-            put_back = jobs.put_back(
-                connection,
-                ids,
-                replay=replay,
-                queue=queues.REPLAY,
-                delays_s=_delays(ids, rate, done),
-            )
-        after = ids[-1]
-        done += len(ids)
-        yield Counts(jobs=len(put_back.job_ids), running=put_back.running)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """What a batch did, and from where the next goes on."""
+
+    counts: Counts
+    after_job: int | None = None
+    after_event: UUID | None = None
 
 
-def _readmit_events(
-    engine: Engine, selection: Selection, replay: int, rate: float | None, done: int
-) -> Iterator[Counts]:
-    if not _wants_events(selection):
-        return
-    found = where(selection)
-    page = text(
-        f"""
-        SELECT events.id FROM events
-        WHERE {found.sql} AND {_lacks_job(selection)} AND {_HAS_BODY} AND events.id > :after
-        ORDER BY events.id LIMIT {BATCH}
-        """
-    )
-    parameters = found.parameters | {"processor": selection.processor}
-    after = UUID(int=0)
-    while True:
-        with engine.begin() as connection:
-            ids = list(connection.execute(page, parameters | {"after": after}).scalars())
-            if not ids:
-                return
-            readmitted = connection.execute(
-                _READMIT,
-                {
-                    "ids": ids,
-                    "delays_s": _delays(ids, rate, done),
-                    "replay": replay,
-                    "queue": queues.REPLAY,
-                    "processor": selection.processor,
-                },
-            ).rowcount
-        after = ids[-1]
-        done += len(ids)
-        yield Counts(events=readmitted)
+class _Batch:
+    """The next batch of an operation, in the transaction that records it."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        operation: int,
+        *,
+        action: str,
+        selection: Selection,
+        why: str,
+        rate: float | None,
+        done: int,
+    ) -> None:
+        self._connection = connection
+        self._operation = operation
+        self._action = action
+        self._selection = selection
+        self._why = why
+        self._rate = rate
+        self._done = done
+
+    def jobs(self, after: int) -> _Step | None:
+        """Jobs after a number; None: there are none left."""
+        found = where(self._selection)
+        page = text(
+            f"""
+            SELECT jobs.id FROM jobs JOIN events ON events.id = jobs.event
+            WHERE {found.sql} AND {_job_conditions(self._selection, self._action)}
+              AND {_NEEDS[self._action]} AND jobs.id > :after
+            ORDER BY jobs.id LIMIT {BATCH}
+            FOR UPDATE OF jobs
+            """
+        )
+        parameters = found.parameters | _job_parameters(self._selection) | {"after": after}
+        ids = list(self._connection.execute(page, parameters).scalars())
+        if not ids:
+            return None
+        counts = self._discard(ids) if self._action == DISCARD else self._put_back(ids)
+        return _Step(counts=counts, after_job=ids[-1])
+
+    def _put_back(self, ids: Sequence[int]) -> Counts:
+        put_back = jobs.put_back(
+            self._connection,
+            ids,
+            replay=self._operation,
+            queue=queues.REPLAY,
+            delays_s=_delays(ids, self._rate, self._done),
+        )
+        return Counts(jobs=len(put_back.job_ids), running=put_back.running)
+
+    def _discard(self, ids: Sequence[int]) -> Counts:
+        discarded = jobs.discard(self._connection, ids, replay=self._operation, why=self._why)
+        return Counts(jobs=discarded)
+
+    def events(self, after: UUID) -> _Step | None:
+        """Events without the job in question, after one; None: there are none left."""
+        if self._action == DISCARD or not _wants_events(self._selection):
+            return None
+        found = where(self._selection)
+        page = text(
+            f"""
+            SELECT events.id FROM events
+            WHERE {found.sql} AND {_lacks_job(self._selection)} AND {_HAS_BODY}
+              AND events.id > :after
+            ORDER BY events.id LIMIT {BATCH}
+            """
+        )
+        parameters = found.parameters | _job_parameters(self._selection) | {"after": after}
+        ids = list(self._connection.execute(page, parameters).scalars())
+        if not ids:
+            return None
+        readmitted = self._connection.execute(
+            _READMIT,
+            {
+                "ids": ids,
+                "delays_s": _delays(ids, self._rate, self._done),
+                "replay": self._operation,
+                "queue": queues.REPLAY,
+                "processor": self._selection.processor,
+            },
+        ).rowcount
+        return _Step(counts=Counts(events=readmitted), after_event=ids[-1])
 
 
 def _delays(ids: Sequence[object], rate: float | None, done: int) -> list[float]:
     return [(done + position) / rate if rate else 0.0 for position in range(len(ids))]
 
 
-def _job_conditions(selection: Selection) -> str:
+def _job_conditions(selection: Selection, action: str) -> str:
+    """Without a state and without ids, dead letters are meant; what an operator has discarded is
+    meant only where it is named."""
     conditions = []
     if selection.processor is not None:
         conditions.append("jobs.processor = :processor")
     if selection.state == UNHANDLED:
         conditions.append("false")
+    elif selection.state == DISCARDED:
+        conditions.append("jobs.discarded_at IS NOT NULL")
     elif selection.state is not None:
         conditions.append("jobs.state = :state")
-    elif not selection.ids:
-        conditions.append("jobs.state = 'dead'")
+        if selection.state == "dead" and not selection.names_events:
+            conditions.append("jobs.discarded_at IS NULL")
+    elif not selection.names_events:
+        conditions.append("jobs.state = 'dead' AND jobs.discarded_at IS NULL")
+    if action == DISCARD:
+        conditions.append(_DISCARDABLE)
     return " AND ".join(conditions) or "true"
 
 
@@ -229,7 +435,7 @@ def _wants_events(selection: Selection) -> bool:
     """Whether events that lack a job are meant too."""
     if selection.state is not None:
         return selection.state == UNHANDLED
-    return bool(selection.ids) or selection.processor is None
+    return selection.names_events or selection.processor is None
 
 
 def _lacks_job(selection: Selection) -> str:
@@ -240,20 +446,46 @@ def _lacks_job(selection: Selection) -> str:
 
 _BEGIN = text(
     """
-    INSERT INTO replays (requested_by, reason, selection)
-    VALUES (:requested_by, :reason, CAST(:selection AS jsonb))
+    INSERT INTO replays (action, requested_by, reason, selection, rate, total, background)
+    VALUES (:action, :requested_by, :reason, CAST(:selection AS jsonb), :rate, :total, :background)
     RETURNING id
     """
 )
-
-_END = text(
+_OPERATIONS = """
+    SELECT id, action, status, requested_at, requested_by, reason, selection, background, rate,
+           total, jobs, events, running, finished_at, problem
+    FROM replays
+"""
+_HOLD = text("SELECT * FROM replays WHERE id = :id FOR UPDATE")
+_ADVANCE = text(
     """
     UPDATE replays
-    SET jobs = :jobs, events = :events, running = :running, finished_at = now() WHERE id = :id
+    SET jobs = jobs + :jobs, events = events + :events, running = running + :running,
+        after_job = coalesce(:after_job, after_job),
+        after_event = coalesce(CAST(:after_event AS uuid), after_event)
+    WHERE id = :id
     """
 )
+_END = text("UPDATE replays SET status = 'finished', finished_at = now() WHERE id = :id")
+_CHANGE_STATUS = text(
+    """
+    UPDATE replays
+    SET status = :status, finished_at = CASE WHEN :status = 'cancelled' THEN now() END
+    WHERE id = :id AND status IN ('running', 'paused')
+    """
+)
+_FAIL = text(
+    """
+    UPDATE replays SET status = 'failed', problem = :problem, finished_at = now()
+    WHERE id = :id AND status = 'running'
+    """
+)
+_RUNNING = text("SELECT id FROM replays WHERE status = 'running' AND background ORDER BY id")
 
+_DISCARDABLE = "jobs.state IN ('pending', 'retrying', 'dead') AND jobs.discarded_at IS NULL"
 _HAS_BODY = "EXISTS (SELECT FROM deliveries WHERE deliveries.id = events.id)"
+# What a job needs for an action; without its body there is nothing to work on.
+_NEEDS = {REPLAY: _HAS_BODY, DISCARD: "true"}
 
 # An event's own delivery, unadmitted again: admit makes the jobs that the event lacks. One that
 # waits already for another processor's job gets those of all.

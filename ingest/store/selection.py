@@ -1,30 +1,35 @@
 """Which events somebody means: one filter for the lists, the counts and the replays."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from ingest import strict_json
 from ingest.errors import NotFound
 from ingest.ids import first_id
 from ingest.sources.source import join_event_id
+from ingest.store.about import concerns
+from ingest.store.bodies import BodyTest, Condition, contains, escape, has_field
+from ingest.store.distinct import SOURCES, TYPES
+from ingest.store.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.tables import STATES
 
 UNHANDLED = "unhandled"
-EVENT_STATES = (*STATES, UNHANDLED)
+DISCARDED = "discarded"
+EVENT_STATES = (*STATES, UNHANDLED, DISCARDED)
 
 # The state of an event is that of its jobs, the one that most needs a person first.
 STATE_OF_EVENT = """
     SELECT CASE
         WHEN count(*) = 0 THEN 'unhandled'
-        WHEN bool_or(state = 'dead') THEN 'dead'
+        WHEN bool_or(state = 'dead' AND discarded_at IS NULL) THEN 'dead'
         WHEN bool_or(state = 'retrying') THEN 'retrying'
         WHEN bool_or(state = 'running') THEN 'running'
         WHEN bool_or(state = 'pending') THEN 'pending'
+        WHEN bool_or(discarded_at IS NOT NULL) THEN 'discarded'
         ELSE 'succeeded'
     END AS state
     FROM jobs WHERE event = events.id
@@ -36,14 +41,65 @@ class Selection:
     """Conditions that all must hold; what is None or empty does not count."""
 
     ids: tuple[UUID, ...] = ()
+    """Events, by their id or by that of any of their deliveries."""
+    event_ids: tuple[str, ...] = ()
+    """Ids at the sender; together with `ids`, any of them."""
     types: tuple[str, ...] = ()
-    """Event types; `*` stands for anything."""
+    """Event types, any of them; `*` stands for anything."""
+    source: str | None = None
     processor: str | None = None
     state: str | None = None
+    error_type: str | None = None
+    """Of the last attempt of a job that is dead or retrying (ingest.store.failures)."""
+    raised_at: str | None = None
+    """Likewise: the last frame of its traceback; empty where it has none."""
     since: datetime | None = None
     until: datetime | None = None
-    search: str | None = None
-    """A text in the event id or in the raw body."""
+    about: tuple[tuple[str, str], ...] = ()
+    """What the event concerns (ingest.store.about): its kind and its value."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """A dotted path into the raw body, and the value there; `*` at its end stands for anything."""
+    search: str | tuple[str, ...] | None = None
+    """A text in the event id or in the raw body; or several, all of them there."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is searched for."""
+        given = (self.search,) if isinstance(self.search, str) else self.search or ()
+        return tuple(filter(None, given))
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether there is no condition."""
+        return replace(self, search=self.texts or None) == Selection()
+
+    @property
+    def names_events(self) -> bool:
+        """Whether the events are named one by one."""
+        return bool(self.ids or self.event_ids)
+
+    @property
+    def reads_bodies(self) -> bool:
+        """Whether only the bodies tell which events are meant."""
+        return bool(self.texts or self.fields)
+
+    @property
+    def is_of_failures(self) -> bool:
+        """Whether events are meant that have a job which fails."""
+        return self.error_type is not None or self.raised_at is not None
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "Selection":
+        """The selection that `dataclasses.asdict` took apart and JSON kept, ids and times as text.
+
+        Raises:
+            TypeError: it has a condition that this version does not know.
+        """
+        values = {name: _hashable(value) for name, value in document.items()}
+        for name in ("since", "until"):
+            if values.get(name) is not None:
+                values[name] = datetime.fromisoformat(values[name])
+        return cls(**values | {"ids": tuple(UUID(each) for each in values.get("ids", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,27 +117,80 @@ class Where:
 
 def where(selection: Selection) -> Where:
     """The part of a selection that speaks of events: all but state and processor."""
-    found: list[tuple[str, dict[str, Any]]] = []
-    if selection.ids:
-        found.append(("events.id = ANY(CAST(:ids AS uuid[]))", {"ids": list(selection.ids)}))
-    if selection.types:
-        patterns = [_like(each) for each in selection.types]
-        found.append(("events.type LIKE ANY(CAST(:types AS text[]))", {"types": patterns}))
-    if selection.since is not None:
-        found.append(("events.id >= CAST(:since AS uuid)", {"since": first_id(selection.since)}))
-    if selection.until is not None:
-        found.append(("events.id < CAST(:until AS uuid)", {"until": first_id(selection.until)}))
-    if selection.search:
-        found.append(_search(selection.search))
+    found = [*_conditions(selection), *(test.condition for test in body_tests(selection))]
     return Where(
         conditions=tuple(condition for condition, _ in found),
         parameters={name: value for _, values in found for name, value in values.items()},
     )
 
 
+def _conditions(selection: Selection) -> Iterator[Condition]:
+    if selection.names_events:
+        yield _named(selection)
+    if selection.types:
+        patterns = [escape(each).replace("*", "%") for each in selection.types]
+        yield "events.type LIKE ANY(CAST(:types AS text[]))", {"types": patterns}
+    if selection.source is not None:
+        yield "events.source = :source", {"source": selection.source}
+    if selection.since is not None:
+        yield "events.id >= CAST(:since AS uuid)", {"since": first_id(selection.since)}
+    if selection.until is not None:
+        yield "events.id < CAST(:until AS uuid)", {"until": first_id(selection.until)}
+    for n, (kind, value) in enumerate(selection.about):
+        yield concerns(kind, value, f"about_{n}")
+    if selection.is_of_failures:
+        yield _failing(selection)
+
+
+def body_tests(selection: Selection) -> Iterator[BodyTest]:
+    """The conditions that only bodies can meet."""
+    for n, (path, value) in enumerate(selection.fields):
+        beginning = value.removesuffix("*")
+        yield has_field([path], beginning, f"field_{n}", is_beginning=beginning != value)
+    for n, needle in enumerate(selection.texts):
+        yield contains(needle, f"search_{n}")
+
+
+def _named(selection: Selection) -> Condition:
+    sql = f"""events.id = ANY(ARRAY(
+        WITH RECURSIVE {SOURCES}
+        SELECT unnest(CAST(:ids AS uuid[]))
+        UNION ALL SELECT event FROM duplicates WHERE delivery = ANY(CAST(:ids AS uuid[]))
+        UNION ALL SELECT events.id FROM origin JOIN events ON events.source = origin.slug
+        WHERE events.event_id = ANY(CAST(:event_ids AS text[]))
+    ))"""
+    return sql, {"ids": list(selection.ids), "event_ids": list(selection.event_ids)}
+
+
+def _failing(selection: Selection) -> Condition:
+    """One job that is failing, of the processor if there is one given."""
+    wanted = {
+        ERROR_TYPE: selection.error_type,
+        f"coalesce({RAISED_AT}, '')": selection.raised_at,
+        "failing.processor": selection.processor,
+    }
+    given = {sql: value for sql, value in wanted.items() if value is not None}
+    conditions = "".join(f" AND {sql} = :failing_{n}" for n, sql in enumerate(given))
+    sql = f"""coalesce((
+        SELECT true FROM jobs AS failing
+        JOIN attempts AS a ON a.job = failing.id AND a.number = failing.attempt
+        WHERE failing.event = events.id AND failing.state IN ('dead', 'retrying')
+          AND failing.discarded_at IS NULL{conditions} LIMIT 1
+    ), false)"""
+    return sql, {f"failing_{n}": value for n, value in enumerate(given.values())}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
 def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
-    """The events that `name` names exactly: by their id at the sender, or by that of what they are
-    about (`790` for `order.created:790`)."""
+    """The events that `name` names exactly: by their id, by a delivery's, by their id at the
+    sender, or by that of what they are about (`790` for `order.created:790`)."""
+    try:
+        return tuple(connection.execute(_BY_ID, {"id": UUID(name)}).scalars())
+    except ValueError:
+        pass
     known = connection.execute(_NAMES).all()
     candidates = [name, *(join_event_id(row.name, name) for row in known if row.what == "type")]
     sources = [row.name for row in known if row.what == "source"]
@@ -113,47 +222,9 @@ def _resolve(connection: Connection, name: str) -> list[UUID]:
     return events
 
 
-def _search(needle: str) -> tuple[str, dict[str, Any]]:
-    """A body may spell a text as UTF-8 or escaped; it is searched for as it would be in both."""
-    return (
-        """(events.event_id ILIKE :like OR EXISTS (
-            SELECT FROM deliveries WHERE deliveries.id = events.id AND (
-                position(CAST(:raw AS bytea) IN body) > 0
-                OR position(CAST(:escaped AS bytea) IN body) > 0)))""",
-        {
-            "like": f"%{_escape(needle)}%",
-            "raw": needle.encode(),
-            "escaped": strict_json.canonical(needle)[1:-1],
-        },
-    )
-
-
-def _like(pattern: str) -> str:
-    return _escape(pattern).replace("*", "%")
-
-
-def _escape(literal: str) -> str:
-    return literal.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-# Which types there are, from step to step through an index (see ingest.store.lanes).
-TYPES = """
-    known AS (
-        (SELECT type FROM events ORDER BY type LIMIT 1)
-        UNION ALL
-        SELECT (SELECT type FROM events WHERE type > known.type ORDER BY type LIMIT 1)
-        FROM known WHERE known.type IS NOT NULL
-    )
-"""
 _NAMES = text(
     f"""
-    WITH RECURSIVE {TYPES}, origin AS (
-        (SELECT source AS slug FROM events ORDER BY source LIMIT 1)
-        UNION ALL
-        SELECT (SELECT e.source FROM events e WHERE e.source > origin.slug
-                ORDER BY e.source LIMIT 1)
-        FROM origin WHERE origin.slug IS NOT NULL
-    )
+    WITH RECURSIVE {TYPES}, {SOURCES}
     SELECT 'type' AS what, type AS name FROM known WHERE type IS NOT NULL
     UNION ALL
     SELECT 'source', slug FROM origin WHERE slug IS NOT NULL
@@ -169,4 +240,10 @@ _NAMED = text(
 _BY_ID = text(
     "SELECT id FROM events WHERE id = :id UNION SELECT event FROM duplicates WHERE delivery = :id"
 )
-_BY_EVENT_ID = text("SELECT id FROM events WHERE event_id = :event_id")
+_BY_EVENT_ID = text(
+    f"""
+    WITH RECURSIVE {SOURCES}
+    SELECT events.id FROM origin JOIN events ON events.source = origin.slug
+    WHERE events.event_id = :event_id
+    """
+)

@@ -1,17 +1,22 @@
 """A processor with threads: its jobs run at once, as well kept apart as one after another."""
 
+import concurrent.futures
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 
 import pytest
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
 from tests.integration.conftest import Worker
 from tests.integration.outcomes import effect, effects, job_states, make_tables
 from tests.support.deliver import deliver, order
+from tests.support.refuse import refuse_connections
 from tests.support.rows import one, rows
-from workers import Discard, Event, Snooze, processor
+from workers import Discard, Event, Snooze, executor, processor
+from workers.slices import Result
 
 MakeWorker = Callable[..., Worker]
 
@@ -125,3 +130,43 @@ def test_what_could_not_be_begun_in_time_is_handed_back(
     assert 0 < handed_back < 60
     assert states.count("pending") == handed_back
     assert states.count("succeeded") == 60 - handed_back
+
+
+Futures = Mapping[Future[Result], object]
+
+
+def one_by_one(running: Futures, **_: object) -> tuple[set[Future[Result]], None]:
+    """In place of `wait`: threads never end in the same moment."""
+    return {next(concurrent.futures.as_completed(running))}, None
+
+
+def all_at_once(running: Futures, **_: object) -> tuple[set[Future[Result]], None]:
+    """In place of `wait`: they always do."""
+    return concurrent.futures.wait(running).done, None
+
+
+@pytest.mark.parametrize("wait", [one_by_one, all_at_once])
+@pytest.mark.parametrize("refused", [1, 2])
+def test_how_some_end_is_recorded_although_others_could_not_begin(
+    refused: int,
+    wait: Callable[..., object],
+    engine: Engine,
+    database_url: str,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @processor("order.created", threads=5, retry_base_s=60)
+    def work(event: Event, db: Connection) -> None:
+        assert all_refused.wait(20)
+        raise ValueError("no")
+
+    monkeypatch.setattr(executor, "wait", wait)
+    worker = make_worker()
+    all_refused = refuse_connections(worker.effects, refused)
+    with pytest.raises(OperationalError, match="too many clients"):
+        worker.process(deliver(database_url, [order(n) for n in range(5)]))
+    states = sorted(job_states(engine).values())
+    assert states == ["retrying"] * (5 - refused) + ["running"] * refused
+    failed = {"outcome": "failed", "error_type": "ValueError", "error_message": "no"}
+    told = rows(engine, "SELECT outcome, error_type, error_message FROM attempts")
+    assert told == [failed] * (5 - refused)

@@ -1,0 +1,145 @@
+"""Which events concern a conversation, a phone number, an order, a message or a contact.
+
+No index leads from those to events, and none is needed: the read model that the built-in processors
+keep has them, with the ids of the events that made it. It is followed from a contact or a number to
+conversations, and from those to messages and orders. What it does not know:
+
+- an update that is named by its content (`conversation.updated`, `contact.updated`) and was
+  followed by a later one; the changes of an order's status are kept, all of them;
+- events that are not worked on yet, or failed. Those few are looked through for fields that name
+  what it is about, at most `LOOKED_THROUGH` in each state;
+- events of types that the built-in processors do not handle.
+
+A search for a field (ingest.store.bodies) finds all of these, at the cost of reading bodies.
+"""
+
+from ingest.sources.source import join_event_id
+from ingest.store.bodies import Condition, has_field
+from ingest.store.distinct import SOURCES
+
+KINDS = ("conversation", "phone", "order", "message", "contact")
+NUMBERED = ("conversation", "order", "contact")
+"""Kinds whose values are whole numbers."""
+LOOKED_THROUGH = 2_000
+
+
+def concerns(kind: str, value: str, name: str) -> Condition:
+    """Events that concern what is of that kind and value; the values' names begin with `name`.
+
+    A phone number is that of whom the shop talks to: the shop's own would mean every message."""
+    if kind in NUMBERED and not is_bigint(value):
+        return "false", {}
+    given = f"CAST(:{name}_given AS {'bigint' if kind in NUMBERED else 'text'})"
+    known = {table: sql.format(given=given) for table, sql in _KNOWN[kind].items()}
+    tables = ", ".join(f"known_{table} AS MATERIALIZED ({sql})" for table, sql in known.items())
+    names = " UNION ".join(_NAMES[table] for table in known)
+    mentioned, values = _mentioned(kind, value, name)
+    sql = f"""events.id = ANY(ARRAY(
+        WITH RECURSIVE {SOURCES}, {tables}, named (event_id) AS MATERIALIZED (
+            SELECT unnest(CAST(:{name}_names AS text[])) UNION {names}
+        )
+        SELECT found.id FROM origin CROSS JOIN named CROSS JOIN LATERAL (
+            SELECT id FROM events
+            WHERE source = origin.slug AND event_id = named.event_id LIMIT 1
+        ) AS found
+        UNION ALL
+        SELECT events.id FROM ({_UNFINISHED}) AS unfinished
+        JOIN events ON events.id = unfinished.event WHERE {mentioned}
+    ))"""
+    return sql, values | {f"{name}_given": value, f"{name}_names": _names(kind, value)}
+
+
+def is_bigint(value: str) -> bool:
+    """Whether a text is a whole number that a `bigint` holds."""
+    digits = value.removeprefix("-")
+    is_whole = digits.isascii() and digits.isdigit() and len(digits) < 20
+    return is_whole and -(2**63) <= int(value) < 2**63
+
+
+def _names(kind: str, value: str) -> list[str]:
+    """The ids of events that are named after what they concern."""
+    if kind == "phone":
+        return []
+    if kind != "message":
+        return [join_event_id(f"{kind}.created", str(int(value)))]
+    statuses = (join_event_id("message.status.updated", value, each) for each in _STATUSES)
+    return [join_event_id("message.received", value), *statuses]
+
+
+def _mentioned(kind: str, value: str, name: str) -> Condition:
+    mentioned, values = has_field(_FIELDS[kind], value, f"{name}_field").condition
+    if kind != "contact":
+        return mentioned, values
+    by_id, more = has_field(["data.id"], value, f"{name}_id").condition
+    return f"({mentioned} OR (events.type LIKE 'contact.%' AND {by_id}))", values | more
+
+
+_STATUSES = ("sent", "delivered", "read", "failed")
+_FIELDS = {
+    "conversation": ["data.conversation_id"],
+    "phone": ["data.from", "data.phone_number", "data.phone"],
+    "order": ["data.order_id"],
+    "message": ["data.message_id"],
+    "contact": ["data.contact_id"],
+}
+
+_MESSAGES = """SELECT message_id, conversation_id, received_event_id, status, status_event_id,
+               last_event_id FROM messages"""
+_IN_TALKS = "conversation_id = ANY(ARRAY(SELECT conversation_id FROM known_talks))"
+_TALKED = {
+    "conversations": f"SELECT * FROM conversations WHERE {_IN_TALKS}",
+    "messages": f"{_MESSAGES} WHERE {_IN_TALKS}",
+    "orders": f"SELECT * FROM orders WHERE {_IN_TALKS}",
+}
+# Rows of the read model, each table's found with those before it. `talks` are ids of conversations,
+# which need not have a row.
+_KNOWN: dict[str, dict[str, str]] = {
+    "message": {"messages": f"{_MESSAGES} WHERE message_id = {{given}}"},
+    "order": {"orders": "SELECT * FROM orders WHERE order_id = {given}"},
+    "conversation": {"talks": "SELECT {given} AS conversation_id"} | _TALKED,
+    "contact": {
+        "contacts": "SELECT * FROM contacts WHERE contact_id = {given}",
+        "talks": "SELECT conversation_id FROM conversations WHERE contact_id = {given}",
+    }
+    | _TALKED,
+    "phone": {
+        "contacts": "SELECT * FROM contacts WHERE phone = {given}",
+        "talks": """SELECT conversation_id FROM conversations WHERE phone_number = {given}
+            UNION SELECT conversation_id FROM conversations
+            WHERE contact_id = ANY(ARRAY(SELECT contact_id FROM known_contacts))
+            UNION SELECT conversation_id FROM messages WHERE from_number = {given}""",
+    }
+    | _TALKED
+    | {"messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number = {{given}}"},
+}
+
+# The ids of the events that made those rows. A message's events are named alike but for the status:
+# of a message that has one, every status that there may be is looked for.
+_NAMES = {
+    "talks": "SELECT 'conversation.created:' || conversation_id FROM known_talks",
+    "contacts": """SELECT unnest(ARRAY['contact.created:' || contact_id, last_event_id])
+            FROM known_contacts
+            UNION SELECT substr(version, strpos(version, ' ') + 1)
+            FROM known_contacts CROSS JOIN jsonb_each_text(versions) AS field (name, version)""",
+    "conversations": """SELECT unnest(ARRAY[created_event_id, updated_event_id, last_event_id])
+            FROM known_conversations""",
+    "messages": """SELECT unnest(ARRAY[received_event_id, status_event_id, last_event_id])
+            FROM known_messages
+            UNION SELECT split_part(status_event_id, ':', 1) || ':'
+                || split_part(status_event_id, ':', 2) || ':' || possible.status
+            FROM known_messages
+            CROSS JOIN (VALUES ('sent'), ('delivered'), ('read'), ('failed')) AS possible (status)
+            WHERE known_messages.status IS NOT NULL""",
+    "orders": """SELECT unnest(ARRAY['order.created:' || order_id, created_event_id,
+                                last_event_id]) FROM known_orders
+            UNION SELECT event_id FROM order_status_changes
+            WHERE order_id = ANY(ARRAY(SELECT order_id FROM known_orders))""",
+}
+
+_UNFINISHED = f"""
+            (SELECT event FROM jobs WHERE state = 'dead'
+             ORDER BY event DESC LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM unhandled ORDER BY event DESC LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM jobs WHERE due_at IS NOT NULL LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM jobs WHERE lease_until IS NOT NULL LIMIT {LOOKED_THROUGH})
+            """

@@ -1,0 +1,55 @@
+"""What operators did: who, when, what, to what, why. Kept for good."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Action:
+    """Something that a person, or a program with a token, did."""
+
+    id: int
+    at: datetime
+    by: str
+    action: str
+    target: str
+    reason: str | None
+    replay: int | None
+    """The bulk action that this began."""
+
+
+def record(
+    connection: Connection,
+    *,
+    by: str,
+    action: str,
+    target: str,
+    reason: str | None = None,
+    replay: int | None = None,
+) -> None:
+    """Keep it, in the transaction that does it."""
+    connection.execute(
+        _RECORD,
+        {"by": by, "action": action, "target": target, "reason": reason, "replay": replay},
+    )
+
+
+def newest(connection: Connection, *, limit: int, before: int | None = None) -> list[Action]:
+    """The newest actions, those before a number."""
+    rows = connection.execute(_NEWEST, {"limit": limit, "before": before}).mappings()
+    return [Action(**row) for row in rows]
+
+
+_RECORD = text(
+    "INSERT INTO actions (by, action, target, reason, replay)"
+    " VALUES (:by, :action, :target, :reason, :replay)"
+)
+_NEWEST = text(
+    """
+    SELECT id, at, by, action, target, reason, replay FROM actions
+    WHERE CAST(:before AS bigint) IS NULL OR id < :before
+    ORDER BY id DESC LIMIT :limit
+    """
+)

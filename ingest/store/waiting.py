@@ -1,0 +1,43 @@
+"""What is not done yet: how much, and since when."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, text
+
+from ingest.ids import received_at
+
+_EXAMINED = 50_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Oldest:
+    """The oldest of what waits."""
+
+    unadmitted: datetime | None
+    """Received then, and no worker has admitted it."""
+    job: datetime | None
+    """The event of this job was received then; it waits, retries or runs."""
+
+
+def oldest(connection: Connection) -> Oldest:
+    """When the oldest unfinished work was received. Of more than 50,000 waiting jobs, those that
+    are due longest are looked at."""
+    row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
+    return Oldest(
+        unadmitted=received_at(row.delivery) if row.delivery else None,
+        job=received_at(row.event) if row.event else None,
+    )
+
+
+# There is no min(uuid) before PostgreSQL 18.
+_OLDEST = text(
+    """
+    SELECT (SELECT delivery FROM unadmitted ORDER BY delivery LIMIT 1) AS delivery,
+           (SELECT event FROM (
+               (SELECT event FROM jobs WHERE due_at IS NOT NULL LIMIT :limit)
+               UNION ALL
+               (SELECT event FROM jobs WHERE lease_until IS NOT NULL LIMIT :limit)
+           ) AS unfinished ORDER BY event LIMIT 1) AS event
+    """
+)
