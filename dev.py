@@ -4,6 +4,7 @@
     python3 dev.py up          everything here: PostgreSQL, Redis, receiver, workers, relay
     python3 dev.py test        the whole test suite, against real servers
     python3 dev.py faults      the fault suite: real processes, broken under load (--help)
+    python3 dev.py browser     the console in a real browser (needs Chromium)
     python3 dev.py bench       speed, beside what one would write or pick instead (--help)
     python3 dev.py mutations   break each promise in a copy, and see a test fail for it
     python3 dev.py ANY ...     the same as `ingest ANY ...`
@@ -34,8 +35,8 @@ def main() -> NoReturn:
     command, *rest = sys.argv[1:]
     try:
         ensure_environment("requirements.lock")
-        if command == "bench":
-            ensure_environment("requirements-bench.lock")
+        if command in ("bench", "browser"):
+            ensure_environment(f"requirements-{command}.lock")
     except subprocess.CalledProcessError as error:
         sys.exit(f"dev.py: the installation failed (exit {error.returncode}); see above.")
     except KeyboardInterrupt:
@@ -43,6 +44,9 @@ def main() -> NoReturn:
     if command == "test":
         os.chdir(ROOT)
         become("python", "-m", "pytest", *rest)
+    if command == "browser":
+        os.chdir(ROOT)
+        become("python", "-m", "pytest", "--numprocesses=0", "tests/browser", *rest)
     suites = {"faults": "tests.faults", "mutations": "tests.mutations", "bench": "tests.benchmarks"}
     if command in suites:
         os.chdir(ROOT)

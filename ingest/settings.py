@@ -57,6 +57,28 @@ class Settings(BaseSettings):
         300, description="how far a request's timestamp may be from now, either way, seconds"
     )
 
+    receiver_url: str | None = Field(
+        None, description="where the console posts test events; unset: `host` and `port`"
+    )
+
+    console_host: str = Field("127.0.0.1", description="the console's address")
+    console_port: int = Field(8001, ge=1, le=65535, description="the console's port")
+    console_users: SecretStr | None = Field(
+        None, description="who logs in to the console: lines of `ingest console-password`"
+    )
+    console_tokens: SecretStr | None = Field(
+        None, description="programs that use the console's API: lines of `ingest console-token`"
+    )
+    console_hosts: _Names = Field(
+        (), description="names that the console goes by, separated by commas; unset: any"
+    )
+    console_behind_tls: bool = Field(
+        False, description="browsers reach the console over TLS that a proxy ends"
+    )
+    console_mask_viewers: bool = Field(
+        False, description="viewers see no phone numbers and no bodies"
+    )
+
     max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
     partial_max_bytes: _Positive = Field(
         64 * MIB, description="bytes of bodies still on their way, together; more is answered 503"
@@ -114,7 +136,7 @@ class Settings(BaseSettings):
         "auto", description="`auto`: readable in a terminal, JSON elsewhere"
     )
 
-    @field_validator("awalchat_secrets", "processors", mode="before")
+    @field_validator("awalchat_secrets", "console_hosts", "processors", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):

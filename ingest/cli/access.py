@@ -13,7 +13,7 @@ from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.sources import awalchat
 from ingest.store.database import Role, create_engine, describe
-from ingest.timestamps import parse_timestamp
+from ingest.timestamps import TIME_FORMS, parse_moment
 
 
 class CommandError(IngestError):
@@ -45,16 +45,9 @@ def parse_time(text: str | None) -> datetime | None:
     """
     if text is None:
         return None
-    unit = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}.get(text[-1:])
-    if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 10:
-        now = datetime.now(UTC).timestamp()
-        return datetime.fromtimestamp(max(0.0, now - int(text[:-1]) * unit), UTC)
-    moment = parse_timestamp(text)
-    if moment is None or moment.year < 1970:
-        raise CommandError(
-            f"{text!r} is no time: give 2026-01-31T12:00:00Z, or 15m, 2h, 7d for before now.",
-            reason="bad_time",
-        )
+    moment = parse_moment(text, now=datetime.now(UTC))
+    if moment is None:
+        raise CommandError(f"{text!r} is no time: give {TIME_FORMS}.", reason="bad_time")
     return moment
 
 

@@ -8,6 +8,7 @@ import typer
 
 from ingest.cli import output
 from ingest.cli.access import CommandError, database, parse_time
+from ingest.console.query import parse
 from ingest.store import history, listing
 from ingest.store.history import AttemptRecord, EventHistory, JobRecord
 from ingest.store.selection import EVENT_STATES, Selection, resolve
@@ -15,6 +16,8 @@ from ingest.store.selection import EVENT_STATES, Selection, resolve
 _DROPPED = b"(dropped when its day's retention ended)"
 
 _LONGEST_SHOWN = 60
+# What a line of `list --json` has: programs read it.
+_PRINTED = ("id", "source", "event_id", "type", "state", "received_at", "deliveries")
 
 app = typer.Typer(help="Look at events.", no_args_is_help=True)
 
@@ -29,25 +32,31 @@ def list_(
     since: Annotated[str | None, typer.Option(help="2026-01-31T12:00:00Z, or 15m, 2h, 7d.")] = None,
     until: Annotated[str | None, typer.Option(help="Likewise.")] = None,
     search: Annotated[str | None, typer.Option(help="Text in the event id or the body.")] = None,
+    query: Annotated[
+        str | None,
+        typer.Option(help="As in the console: 'state:dead order:55 data.total:1250 \"a text\"'."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List events, newest first."""
     if state is not None and state not in EVENT_STATES:
         raise CommandError(f"{state!r} is no state: {', '.join(EVENT_STATES)}.", reason="bad_state")
-    selection = Selection(
-        types=tuple(type_ or ()),
-        processor=processor,
-        state=state,
-        since=parse_time(since),
-        until=parse_time(until),
-        search=search,
+    asked = _asked(query or "")
+    selection = dataclasses.replace(
+        asked,
+        types=(*asked.types, *(type_ or ())),
+        processor=processor or asked.processor,
+        state=state or asked.state,
+        since=parse_time(since) or asked.since,
+        until=parse_time(until) or asked.until,
+        search=(*asked.texts, *filter(None, [search])),
     )
     with database() as engine, engine.connect() as connection:
         found = list(listing.events(connection, selection, limit=limit))
     if json:
         for event in found:
-            output.as_json(event)
+            output.as_json({name: getattr(event, name) for name in _PRINTED})
         return
     now = datetime.now(UTC)
     output.table(
@@ -67,6 +76,15 @@ def list_(
     )
     if not found and output.is_terminal():
         output.line("No event matches. `ingest send --documented` posts some.")
+
+
+def _asked(query: str) -> Selection:
+    """What `--query` says; where other options say something else, they count."""
+    found = parse(query, now=datetime.now(UTC))
+    if found.problems:
+        complaints = " ".join(each.message for each in found.problems)
+        raise CommandError(f"--query: {complaints}", reason="bad_query")
+    return found.selection
 
 
 def _short(event_id: str) -> str:

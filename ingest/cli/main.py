@@ -5,7 +5,18 @@ import sys
 import typer
 
 from ingest import __version__
-from ingest.cli import deliveries, events, processes, replay, send, simulate, sources, stats, up
+from ingest.cli import (
+    console,
+    deliveries,
+    events,
+    processes,
+    replay,
+    send,
+    simulate,
+    sources,
+    stats,
+    up,
+)
 from ingest.errors import IngestError
 
 app = typer.Typer(
@@ -20,6 +31,7 @@ app.command("up")(up.up)
 app.command("serve")(processes.serve)
 app.command("worker")(processes.worker)
 app.command("relay")(processes.relay)
+app.command("console")(processes.console)
 app.command("migrate")(processes.migrate)
 app.command("send")(send.send)
 app.command("simulate")(simulate.simulate)
@@ -28,6 +40,8 @@ app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.command("sources")(sources.sources)
+app.command("console-password")(console.console_password)
+app.command("console-token")(console.console_token)
 
 
 @app.callback(invoke_without_command=True)

@@ -5,7 +5,7 @@ import signal
 import socket
 import sys
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,7 +14,12 @@ from ingest.cli import output
 from ingest.cli.access import CommandError
 from ingest.cli.listening import listen
 
+if TYPE_CHECKING:
+    import uvicorn
+
 GRACEFUL_SHUTDOWN_S = 10
+CONSOLE_SHUTDOWN_S = 2
+"""Live tails never end by themselves."""
 
 
 def serve(
@@ -32,7 +37,7 @@ def serve(
     telemetry.configure(given.log_level, given.log_format)
     app = create_app(given)
     listener = listen(given.host, given.port) if fd is None else socket.socket(fileno=fd)
-    server = uvicorn.Server(
+    _serve(
         uvicorn.Config(
             app,
             loop="uvloop",
@@ -44,12 +49,40 @@ def serve(
             proxy_headers=False,  # nobody asks who the client is
             # One half-sent body would otherwise keep the process for ever.
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
-        )
+        ),
+        listener,
     )
-    # uvicorn ends in good order and then raises the signal again: that must not look like a crash.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run(sockets=[listener])
+
+
+def console(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    fd: Annotated[int | None, typer.Option(help="Listen on this inherited socket instead.")] = None,
+) -> None:
+    """Run the operator's console."""
+    import uvicorn
+
+    from ingest.console.app import create_app
+
+    given = settings.load(console_host=host, console_port=port)
+    telemetry.configure(given.log_level, given.log_format)
+    app = create_app(given)
+    listener = (
+        listen(given.console_host, given.console_port) if fd is None else socket.socket(fileno=fd)
+    )
+    _serve(
+        uvicorn.Config(
+            app,
+            loop="uvloop",
+            ws="none",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,  # a login is limited by address, which no client may choose
+            timeout_graceful_shutdown=CONSOLE_SHUTDOWN_S,
+        ),
+        listener,
+    )
 
 
 def worker(
@@ -104,6 +137,17 @@ def migrate() -> None:
     )
     if not made:
         output.line("Somebody reads deliveries: the relay will make the coming days' partitions.")
+
+
+def _serve(config: "uvicorn.Config", listener: socket.socket) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    import uvicorn
+
+    server = uvicorn.Server(config)
+    # uvicorn ends in good order and then raises the signal again: that must not look like a crash.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listener])
 
 
 def _become_workers(arguments: list[str]) -> None:

@@ -40,6 +40,9 @@ def up(
         Path | None, typer.Option(help=f"Folder for all that is kept.  [default: {DEFAULT_DATA}]")
     ] = None,
     port: Annotated[int | None, typer.Option(help="The receiver's port.  [default: 8000]")] = None,
+    console_port: Annotated[
+        int | None, typer.Option(help="The console's port.  [default: 8001]")
+    ] = None,
     receivers: Annotated[int, typer.Option(min=1, help="Receivers on that port.")] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Workers.")] = 1,
     relays: Annotated[int, typer.Option(min=1, help="Relays.")] = 1,
@@ -49,8 +52,9 @@ def up(
     folder = DataFolder(data or Path(os.environ.get(f"{PREFIX}DATA") or DEFAULT_DATA))
     folder.hold()
     folder.withdraw()  # what a run that was killed has left helps nobody
-    given = settings.load(standalone=True, data=data, port=port)
+    given = settings.load(standalone=True, data=data, port=port, console_port=console_port)
     listener = listen(given.host, given.port)
+    console_listener = listen(given.console_host, given.console_port)
     screen = _Screen()
     supervisor = Supervisor(say=screen.say, lock_fd=folder.lock_fd)
     supervisor.take_signals()
@@ -60,7 +64,8 @@ def up(
         supervisor.start(
             [run.process("relay", number) for number in range(1, relays + 1)]
             + [run.process("worker", number) for number in range(1, workers + 1)],
-            [run.receiver(number, listener) for number in range(1, receivers + 1)],
+            [run.receiver(number, listener) for number in range(1, receivers + 1)]
+            + [run.console(console_listener)],
         )
         run.publish()
         _greet(run, screen, time.monotonic() - began)
@@ -92,6 +97,8 @@ class _Run:
                 "redis_url": self.redis_url,
                 "host": self.settings.host,
                 "port": self.settings.port,
+                "console_host": self.settings.console_host,
+                "console_port": self.settings.console_port,
                 "awalchat_secrets": self.secrets,
             }
         )
@@ -119,6 +126,23 @@ class _Run:
             log=self.folder.logs / f"{name}.log",
             ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/ready"),
             env=self._environment(AWALCHAT_SECRETS=self.secrets),
+            pass_fds=(listener.fileno(),),
+        )
+
+    def console(self, listener: socket.socket) -> Program:
+        """The console."""
+        host, port = listener.getsockname()[:2]
+        return Program(
+            name="console",
+            command=[sys.executable, "-m", "ingest", "console", "--fd", str(listener.fileno())],
+            log=self.folder.logs / "console.log",
+            ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/live"),
+            env=self._environment(
+                AWALCHAT_SECRETS=self.secrets,
+                HOST=self.settings.host,
+                PORT=str(self.settings.port),
+                CONSOLE_HOST=self.settings.console_host,
+            ),
             pass_fds=(listener.fileno(),),
         )
 
@@ -176,6 +200,7 @@ def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
     )
     screen.say(f"ready in {seconds:.1f} s")
     for what, where in {
+        "console": f"http://{_bracketed(given.console_host)}:{given.console_port}",
         "post to": f"http://{_bracketed(given.host)}:{given.port}/webhooks/awalchat",
         "secret": secret,
         "database": describe(run.database_url) if given.database_url else run.database_url,

@@ -61,6 +61,7 @@ class Stack:
         self.engine: Engine = create_engine(database_url, role=Role.OPERATOR, pool_size=5)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
+        self.console_port = 0
 
     def start(self, *arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         """Start `ingest ARGUMENTS`."""
@@ -91,6 +92,38 @@ class Stack:
     def relay(self, **environment: str) -> subprocess.Popen[bytes]:
         """Start a relay and wait until it sweeps."""
         return self._start_and_wait("relay", **environment)
+
+    def console(self, **environment: str) -> subprocess.Popen[bytes]:
+        """Start a console and wait until it answers."""
+        self.console_port = free_port()
+        receiver = {"port": str(self.ports[0])} if self.ports else {}
+        process = self.start(
+            "console", "--port", str(self.console_port), **(receiver | environment)
+        )
+        until(lambda: self._serves(process), what="the console answers")
+        return process
+
+    def _serves(self, process: subprocess.Popen[bytes]) -> bool:
+        assert process.poll() is None, self.logs()[-3000:]
+        try:
+            return request(self.console_port, "GET", "/health/live").status == 200
+        except OSError:
+            return False
+
+    def ask(self, path: str, **headers: str) -> Answer:
+        """What the console answers to a GET."""
+        return request(self.console_port, "GET", path, headers=headers)
+
+    def tell(self, path: str, document: object = None, **headers: str) -> Answer:
+        """What the console's API answers to a POST of JSON."""
+        body = b"{}" if document is None else json.dumps(document).encode()
+        return request(
+            self.console_port,
+            "POST",
+            f"/api/v1{path}",
+            body,
+            {"content-type": "application/json"} | headers,
+        )
 
     def _start_and_wait(self, kind: str, **environment: str) -> subprocess.Popen[bytes]:
         alive = self.folder / f"{kind}-{len(self.processes)}.alive"

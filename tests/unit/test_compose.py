@@ -9,7 +9,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 services: dict[str, Any] = compose["services"]
-OURS = ("migrate", "receiver", "worker", "relay")
+OURS = ("migrate", "receiver", "worker", "relay", "console")
 
 
 def test_every_process_of_the_design_is_there() -> None:
@@ -27,7 +27,7 @@ def test_every_process_that_stays_has_a_health_check_and_comes_back(name: str) -
     assert services[name]["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("name", ["receiver", "worker", "relay"])
+@pytest.mark.parametrize("name", ["receiver", "worker", "relay", "console"])
 def test_nothing_starts_before_the_migration_is_done(name: str) -> None:
     condition = services[name]["depends_on"]["migrate"]["condition"]
     assert condition == "service_completed_successfully"
@@ -43,11 +43,17 @@ def test_secrets_come_from_files() -> None:
     assert all("file" in secret for secret in compose["secrets"].values())
 
 
-def test_only_the_receiver_is_given_the_webhook_secrets() -> None:
+def test_only_who_signs_or_verifies_is_given_the_webhook_secrets() -> None:
     given = [
         name for name, each in services.items() if "awalchat_secrets" in each.get("secrets", [])
     ]
-    assert given == ["receiver"]
+    assert given == ["receiver", "console"]  # the console signs test events
+
+
+def test_the_console_listens_for_others_with_credentials_only() -> None:
+    console = services["console"]
+    assert "INGEST_CONSOLE_USERS_FILE" in console["environment"]
+    assert all(port.startswith("127.0.0.1:") for port in console["ports"])
 
 
 def test_workers_scale() -> None:

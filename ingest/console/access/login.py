@@ -1,0 +1,161 @@
+"""Logging in with a name and a password, and out."""
+
+import time
+from collections.abc import Callable
+from ipaddress import IPv6Address, IPv6Network, ip_address
+
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.templating import Jinja2Templates
+
+from ingest import telemetry
+from ingest.console.access import cookies
+from ingest.console.access.credentials import User
+from ingest.console.access.incoming import LOGIN, is_secure, local
+from ingest.console.access.passwords import Passwords
+from ingest.console.access.refusals import Refusal
+from ingest.console.access.sessions import LIFETIME_S, Sessions
+from ingest.console.access.throttle import Throttle
+
+WINDOW_S = 60.0
+TRIES_PER_NAME = 5
+TRIES_PER_ADDRESS = 20
+"""Behind a proxy that does not say who asks, everybody has the same."""
+
+_MAX_KEYS = 10_000
+_NAME_LENGTH = 64
+_IPV6_PREFIX = 64  # what one subscriber has, at least
+_RETRY_AFTER_S = 5
+_LOG_INTERVAL_S = 1.0
+
+WRONG = "The name or the password is wrong."
+TOO_OFTEN = "Too many tries: wait a minute."
+NO_USERS = "Nobody has a password here: the console takes bearer tokens only."
+
+log = telemetry.logger(__name__)
+
+
+class Login:
+    """`/login` and `/logout`."""
+
+    def __init__(
+        self,
+        passwords: Passwords | None,
+        sessions: Sessions,
+        templates: Jinja2Templates,
+        *,
+        behind_tls: bool,
+        clock: Callable[[], float],
+    ) -> None:
+        """Without `passwords` nobody can log in. `clock` gives Unix time in seconds."""
+        self._passwords = passwords
+        self._sessions = sessions
+        self._templates = templates
+        self._behind_tls = behind_tls
+        self._throttle = Throttle(window_s=WINDOW_S, max_keys=_MAX_KEYS, clock=clock)
+        self._refusals = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+
+    async def show(self, request: Request) -> Response:
+        """The form, for whoever is not known yet."""
+        back = local(request.query_params.get("next"))
+        if request.state.identity is not None:
+            return RedirectResponse(back, 303)
+        return self._page(request, back, error=None if self._passwords else NO_USERS)
+
+    async def log_in(self, request: Request) -> Response:
+        """Begin a session."""
+        async with request.form() as form:
+            name, password = _text(form, "name").strip(), _text(form, "password")
+            back = local(_text(form, "next"))
+        if self._passwords is None:
+            return self._page(request, back, error=NO_USERS, status=403)
+        limits = _limits(name, request)
+        wait_s = self._throttle.take(limits)
+        if wait_s:
+            self._log_throttled(request)
+            return self._page(request, back, error=TOO_OFTEN, status=429, retry_after_s=wait_s)
+        try:
+            user = await self._passwords.check(name, password)
+        except Refusal as refusal:
+            self._throttle.give_back(limits)
+            status = int(refusal.status)
+            return self._page(
+                request, back, error=str(refusal), status=status, retry_after_s=_RETRY_AFTER_S
+            )
+        if user is None:
+            log.warning("login_failed", reason="wrong_credentials", client=_address(request))
+            return self._page(request, back, error=WRONG, status=403)
+        self._throttle.give_back(limits)
+        return self._begin(request, user, back)
+
+    async def log_out(self, request: Request) -> Response:
+        """End the session in this browser."""
+        response = RedirectResponse(LOGIN, 303)
+        self._set_session(request, response, "", max_age_s=0)
+        return response
+
+    def _begin(self, request: Request, user: User, back: str) -> Response:
+        log.info("logged_in", user=user.name, client=_address(request))
+        response = RedirectResponse(back, 303)
+        self._set_session(request, response, self._sessions.begin(user), max_age_s=LIFETIME_S)
+        return response
+
+    def _set_session(
+        self, request: Request, response: Response, value: str, *, max_age_s: int
+    ) -> None:
+        secure = is_secure(request.scope, behind_tls=self._behind_tls)
+        response.headers.append(
+            "Set-Cookie",
+            cookies.set_cookie(cookies.SESSION, value, secure=secure, max_age_s=max_age_s),
+        )
+
+    def _page(
+        self,
+        request: Request,
+        back: str,
+        *,
+        error: str | None,
+        status: int = 200,
+        retry_after_s: int | None = None,
+    ) -> Response:
+        headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        context = {"next": back, "error": error}
+        return self._templates.TemplateResponse(request, "login.html", context, status, headers)
+
+    def _log_throttled(self, request: Request) -> None:
+        if self._refusals.lets_through("throttled"):
+            log.warning(
+                "login_failed",
+                reason="throttled",
+                client=_address(request),
+                left_out=self._refusals.left_out("throttled"),
+            )
+
+
+def _limits(name: str, request: Request) -> dict[str, int]:
+    """How many tries each of the two has that are counted."""
+    return {
+        f"name {name[: _NAME_LENGTH + 1]}": TRIES_PER_NAME,
+        f"address {_network(_address(request))}": TRIES_PER_ADDRESS,
+    }
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "-"
+
+
+def _network(address: str) -> str:
+    """What one attacker has: with IPv6, a whole network."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(parsed, IPv6Address) and not parsed.ipv4_mapped:
+        return str(IPv6Network((int(parsed), _IPV6_PREFIX), strict=False))
+    return address
+
+
+def _text(form: FormData, name: str) -> str:
+    value = form.get(name)
+    return value if isinstance(value, str) else ""

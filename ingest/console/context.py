@@ -1,0 +1,30 @@
+"""What every page and every operation of the API works with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from ingest.console.operations import Operations
+from ingest.console.overview import Overviews
+from ingest.console.tail import Tail
+from ingest.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """The parts of a running console."""
+
+    settings: Settings
+    version: str
+    engine: Engine
+    overviews: Overviews
+    operations: Operations
+    tail: Tail
+    clock: Callable[[], float]
+    """Unix time in seconds."""
+
+    def now(self) -> datetime:
+        """The time."""
+        return datetime.fromtimestamp(self.clock(), UTC)

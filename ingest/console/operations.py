@@ -1,0 +1,266 @@
+"""What a person may change, each in one place: pages and the API come here.
+
+Every change is kept with who made it and why, in the transaction that makes it."""
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+import aiohttp
+from sqlalchemy import Connection, Engine, text
+
+from ingest.console.access.identity import Identity
+from ingest.console.errors import BadRequest, NotPossible
+from ingest.console.query import spell
+from ingest.console.runner import Runner
+from ingest.errors import NotFound
+from ingest.settings import Settings
+from ingest.sources import awalchat, awalchat_samples
+from ingest.store import actions, jobs, processors, replay
+from ingest.store.replay import DISCARD, REPLAY, Counts, Operation
+from ingest.store.selection import Selection
+
+REASON_LIMIT = 500
+_AT_ONCE = 20
+"""So many events are replayed or discarded before the answer; more, in the background."""
+_TEST_TIMEOUT_S = 5
+TEST_TYPES = ("message.received", "order.created")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestEvent:
+    """What became of a test event."""
+
+    type: str
+    status: int
+    """What the receiver answered."""
+    answered_in_s: float
+    request_id: str
+
+
+class Operations:
+    """The changes that the console makes."""
+
+    def __init__(self, engine: Engine, settings: Settings, runner: Runner) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._runner = runner
+
+    def preview(self, selection: Selection, action: str) -> Counts:
+        """What `begin` would touch now."""
+        with self._engine.connect() as connection:
+            return replay.count(connection, selection, action=action)
+
+    def begin(
+        self,
+        by: Identity,
+        selection: Selection,
+        *,
+        action: str,
+        reason: str | None,
+        rate: float | None = None,
+    ) -> Operation:
+        """Replay or discard all that `selection` means. Some events are done on return, the rest in
+        the background.
+
+        Raises:
+            BadRequest: there is no such action.
+        """
+        if action not in (REPLAY, DISCARD):
+            raise BadRequest(f"{action!r} is no action: replay or discard.", reason="bad_action")
+        counted = self.preview(selection, action)
+        at_once = 0 < len(selection.ids) <= _AT_ONCE
+        with self._engine.begin() as connection:
+            begun = replay.begin(
+                connection,
+                selection,
+                action=action,
+                requested_by=by.name,
+                reason=_trimmed(reason),
+                rate=rate,
+                total=counted.total,
+                background=not at_once,
+            )
+            actions.record(
+                connection,
+                by=by.name,
+                action=action,
+                target=_described(selection),
+                reason=_trimmed(reason),
+                replay=begun,
+            )
+        if at_once:
+            while replay.advance(self._engine, begun) is not None:
+                pass
+        self._runner.wake()
+        with self._engine.connect() as connection:
+            return replay.operation(connection, begun)
+
+    def change(self, by: Identity, operation: int, status: str) -> Operation:
+        """Pause, resume or cancel a replay or discard.
+
+        Raises:
+            NotFound: there is none of that number.
+            NotPossible: it has ended.
+        """
+        with self._engine.begin() as connection:
+            replay.operation(connection, operation)
+            if not replay.change_status(connection, operation, status):
+                raise NotPossible(f"Replay {operation} has ended already.", reason="has_ended")
+            verb = {"running": "resume", "paused": "pause", "cancelled": "cancel"}[status]
+            actions.record(
+                connection, by=by.name, action=verb, target=f"#{operation}", replay=operation
+            )
+        self._runner.wake()
+        with self._engine.connect() as connection:
+            return replay.operation(connection, operation)
+
+    def pause(self, by: Identity, processor: str, reason: str | None) -> None:
+        """Let the jobs of a processor wait.
+
+        Raises:
+            NotFound: no worker has registered it.
+        """
+        with self._engine.begin() as connection:
+            processors.pause(connection, processor, by=by.name, reason=_trimmed(reason))
+            actions.record(
+                connection, by=by.name, action="pause", target=processor, reason=_trimmed(reason)
+            )
+
+    def resume(self, by: Identity, processor: str, reason: str | None) -> None:
+        """Let the jobs of a processor go on.
+
+        Raises:
+            NotFound: no worker has registered it.
+        """
+        with self._engine.begin() as connection:
+            processors.resume(connection, processor)
+            actions.record(
+                connection, by=by.name, action="resume", target=processor, reason=_trimmed(reason)
+            )
+
+    def retry_now(self, by: Identity, job: int, reason: str | None) -> None:
+        """Let a job that waits for its next attempt have it now, and replay one that is dead.
+
+        Raises:
+            NotFound: there is no such job.
+            NotPossible: it runs, or has succeeded.
+        """
+        with self._engine.begin() as connection:
+            found = _job(connection, job)
+            if jobs.hasten(connection, [job]):
+                actions.record(
+                    connection,
+                    by=by.name,
+                    action="retry",
+                    target=f"{found.event} for {found.processor}",
+                    reason=_trimmed(reason),
+                )
+                return
+        if found.state != "dead":
+            raise NotPossible(f"Job {job} is {found.state}.", reason="not_waiting")
+        self.replay_job(by, job, reason)
+
+    def replay_job(self, by: Identity, job: int, reason: str | None) -> Operation:
+        """Put one job back to work. Raises NotFound."""
+        return self._of_job(by, job, REPLAY, reason)
+
+    def discard_job(self, by: Identity, job: int, reason: str | None) -> Operation:
+        """Want one job no more. Raises NotFound."""
+        return self._of_job(by, job, DISCARD, reason)
+
+    def _of_job(self, by: Identity, job: int, action: str, reason: str | None) -> Operation:
+        with self._engine.connect() as connection:
+            found = _job(connection, job)
+        selection = Selection(ids=(found.event,), processor=found.processor)
+        return self.begin(by, selection, action=action, reason=reason)
+
+    def send_test_event(self, by: Identity, event_type: str) -> TestEvent:
+        """Post an event to the receiver, signed as the sender would.
+
+        Raises:
+            BadRequest: there is no sample of that type.
+            NotPossible: there is no secret here, or no receiver answers.
+        """
+        if event_type not in awalchat_samples.types():
+            raise BadRequest(f"There is no sample of {event_type}.", reason="bad_type")
+        if not self._settings.awalchat_secrets:
+            raise NotPossible(
+                "This console has no secret to sign with: set INGEST_AWALCHAT_SECRETS.",
+                reason="no_secret",
+            )
+        random = Random(os.urandom(8))  # noqa: S311 - a sample, not a secret
+        body = awalchat_samples.make(event_type, random, datetime.now(UTC))
+        sent = asyncio.run(self._post(event_type, body))
+        with self._engine.begin() as connection:
+            actions.record(
+                connection, by=by.name, action="test event", target=f"{event_type}, {sent.status}"
+            )
+        return sent
+
+    async def _post(self, event_type: str, body: bytes) -> TestEvent:
+        secret = self._settings.awalchat_secrets[0].get_secret_value()
+        timestamp = int(time.time())
+        headers = {
+            "Content-Type": "application/json",
+            awalchat.TIMESTAMP_HEADER: str(timestamp),
+            awalchat.SIGNATURE_HEADER: awalchat.sign(secret, timestamp, body),
+        }
+        began = time.perf_counter()
+        timeout = aiohttp.ClientTimeout(total=_TEST_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as client,
+                client.post(receiver_url(self._settings), data=body, headers=headers) as answer,
+            ):
+                await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            raise NotPossible(
+                f"No receiver answers at {receiver_url(self._settings)}.", reason="no_receiver"
+            ) from None
+        return TestEvent(
+            type=event_type,
+            status=answer.status,
+            answered_in_s=time.perf_counter() - began,
+            request_id=answer.headers.get("x-request-id", ""),
+        )
+
+
+def receiver_url(settings: Settings) -> str:
+    """Where this console posts test events."""
+    if settings.receiver_url is not None:
+        return f"{settings.receiver_url.rstrip('/')}/webhooks/{awalchat.SLUG}"
+    anywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
+    host = anywhere.get(settings.host, settings.host)
+    return f"http://{host}:{settings.port}/webhooks/{awalchat.SLUG}"
+
+
+def _trimmed(reason: str | None) -> str | None:
+    """A reason as it is kept; nothing but white space is none."""
+    clean = (reason or "").replace("\x00", "").strip()[:REASON_LIMIT]
+    return clean or None
+
+
+def _described(selection: Selection) -> str:
+    """A selection as people read it."""
+    if selection.ids:
+        names = [str(each) for each in selection.ids[:3]]
+        more = len(selection.ids) - len(names)
+        rest = f" and {more} more" if more else ""
+        of = f" for {selection.processor}" if selection.processor else ""
+        return ", ".join(names) + rest + of
+    return spell(selection) or "everything"
+
+
+def _job(connection: Connection, job: int) -> Any:
+    row = connection.execute(_JOB, {"id": job}).one_or_none()
+    if row is None:
+        raise NotFound(f"There is no job {job}.", reason="not_found")
+    return row
+
+
+_JOB = text("SELECT event, processor, state FROM jobs WHERE id = :id")

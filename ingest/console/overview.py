@@ -1,0 +1,161 @@
+"""What the last hour, day or week looked like, and how everything is just now."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Connection, Engine, text
+
+from ingest.console import health
+from ingest.console.health import Database, Doorbell
+from ingest.store import activity, processes, processors, stats, waiting
+from ingest.store.activity import ANSWER, DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Histogram, Point
+from ingest.store.processes import ProcessRecord
+from ingest.store.processors import ProcessorRecord
+from ingest.store.stats import Stats
+
+LATE_AFTER = timedelta(minutes=1)
+"""An unfinished job older than this is worth a look: retries apart, work takes seconds."""
+_KEPT_S = 2.0
+"""What was read is shown again to whoever asks so soon."""
+
+
+class Range(StrEnum):
+    """How far an overview looks back."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+
+
+_SPANS = {
+    Range.HOUR: (timedelta(hours=1), timedelta(minutes=1)),
+    Range.DAY: (timedelta(days=1), timedelta(minutes=15)),
+    Range.WEEK: (timedelta(days=7), timedelta(hours=2)),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spell:
+    """What happened in one span of time. Percentiles are estimates, in seconds; None: nothing
+    happened."""
+
+    begins: datetime
+    accepted: int
+    """Deliveries, duplicates among them."""
+    duplicates: int
+    rejected: int
+    succeeded: int
+    failed: int
+    lag_p50_s: float | None
+    lag_p95_s: float | None
+    answer_p50_s: float | None
+    answer_p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """All of it."""
+
+    now: datetime
+    range: Range
+    span_s: float
+    spells: tuple[Spell, ...]
+    stats: Stats
+    """Counts of everything, ever."""
+    oldest_unadmitted: datetime | None
+    oldest_job: datetime | None
+    processors: tuple[ProcessorRecord, ...]
+    processes: tuple[ProcessRecord, ...]
+    database: Database
+    redis: Doorbell
+
+
+class Overviews:
+    """Reads overviews, each at most every two seconds however many ask."""
+
+    def __init__(self, engine: Engine, redis_url: str, *, clock: Callable[[], float]) -> None:
+        """`clock` gives Unix time in seconds."""
+        self._engine = engine
+        self._redis_url = redis_url
+        self._clock = clock
+        self._kept: dict[Range, Overview] = {}
+
+    def read(self, wanted: Range) -> Overview:
+        """The overview of a range.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL does not answer.
+        """
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        kept = self._kept.get(wanted)
+        if kept is not None and abs((now - kept.now).total_seconds()) < _KEPT_S:
+            return kept
+        redis = health.of_redis(self._redis_url)
+        with self._engine.connect() as connection:
+            found = read(connection, wanted, redis, now=now)
+        self._kept[wanted] = found
+        return found
+
+
+def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetime) -> Overview:
+    """The overview of a range up to `now`."""
+    length, span = _SPANS[wanted]
+    until = _ceiling(now, span)
+    since = until - length
+    points = activity.over_time(connection, since=since, until=until, span=span)
+    rejected = _rejected(connection, since, span)
+    oldest = waiting.oldest(connection)
+    return Overview(
+        now=now,
+        range=wanted,
+        span_s=span.total_seconds(),
+        spells=tuple(_spell(point, rejected.get(point.begins, 0)) for point in points),
+        stats=stats.read(connection),
+        oldest_unadmitted=oldest.unadmitted,
+        oldest_job=oldest.job,
+        processors=tuple(processors.all_of_them(connection)),
+        processes=tuple(processes.all_of_them(connection)),
+        database=health.of_database(connection),
+        redis=redis,
+    )
+
+
+def _spell(point: Point, rejected: int) -> Spell:
+    lag = point.histograms.get(LAG, Histogram())
+    answer = point.histograms.get(ANSWER, Histogram())
+    duplicates = point.count(DUPLICATE)
+    return Spell(
+        begins=point.begins,
+        accepted=point.count(EVENT) + duplicates,
+        duplicates=duplicates,
+        rejected=rejected,
+        succeeded=point.count(SUCCEEDED),
+        failed=point.count(FAILED),
+        lag_p50_s=lag.percentile(0.5),
+        lag_p95_s=lag.percentile(0.95),
+        answer_p50_s=answer.percentile(0.5),
+        answer_p95_s=answer.percentile(0.95),
+    )
+
+
+def _rejected(connection: Connection, since: datetime, span: timedelta) -> dict[datetime, int]:
+    rows = connection.execute(_REJECTED, {"since": since, "span": span})
+    return {row.begins: row.deliveries for row in rows}
+
+
+def _ceiling(moment: datetime, span: timedelta) -> datetime:
+    """The next whole `span`, counted from midnight UTC of some Monday."""
+    monday = datetime(2024, 1, 1, tzinfo=UTC)
+    return moment + (monday - moment) % span
+
+
+# By the small index of what was rejected.
+_REJECTED = text(
+    """
+    SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries
+    FROM deliveries WHERE rejected IS NOT NULL AND received_at >= :since
+    GROUP BY 1
+    """
+)

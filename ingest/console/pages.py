@@ -1,0 +1,524 @@
+"""The console's pages: each reads what it shows, and every change comes back to a page (303)."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.templating import Jinja2Templates
+
+from ingest.console import alerts, curl, masking, shown, views
+from ingest.console.access.identity import Identity, Role
+from ingest.console.context import Console
+from ingest.console.errors import BadRequest
+from ingest.console.operations import receiver_url
+from ingest.console.overview import LATE_AFTER, Range
+from ingest.console.query import Query, spell
+from ingest.console.shown import SHOWN_BYTES, address
+from ingest.console.views import EventView
+from ingest.errors import NotFound
+from ingest.store import (
+    actions,
+    activity,
+    counting,
+    failures,
+    history,
+    listing,
+    processors,
+    refusals,
+    replay,
+)
+from ingest.store.activity import FAILED, REFUSED, SUCCEEDED, Histogram
+from ingest.store.listing import Page
+from ingest.store.replay import DISCARD, REPLAY
+from ingest.store.selection import Selection, resolve
+
+FORM_MAX_BYTES = 1024 * 1024
+_PAGE = 50
+_SAMPLE = 5
+_LONGEST_QUERY = 2_000
+_RATES_OVER = timedelta(hours=1)
+_PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
+_MOVING = ("pending", "running", "retrying")
+
+
+class Pages:
+    """The endpoints."""
+
+    def __init__(self, console: Console, templates: Jinja2Templates) -> None:
+        self._console = console
+        self._templates = templates
+
+    def routes(self) -> list[BaseRoute]:
+        """Every page, and every form."""
+        reads = [
+            ("/", self.overview, "overview"),
+            ("/events", self.events, "events"),
+            ("/events/{id:uuid}", self.event, "event"),
+            ("/deliveries/{id:uuid}", self.delivery, "delivery"),
+            ("/failures", self.failures, "failures"),
+            ("/live", self.live, "live"),
+            ("/processors", self.processors, "processors"),
+            ("/actions", self.actions, "actions"),
+            ("/operations/{id:int}", self.operation, "operation"),
+        ]
+        forms = [
+            ("/events/preview", self.preview, "preview"),
+            ("/events/{id:uuid}/replay", self.replay_event, "replay event"),
+            ("/events/{id:uuid}/discard", self.discard_event, "discard event"),
+            ("/jobs/{id:int}/retry", self.retry_job, "retry job"),
+            ("/operations", self.begin, "begin"),
+            ("/operations/{id:int}/{change}", self.change, "change"),
+            ("/processors/{name}/{change}", self.change_processor, "change processor"),
+            ("/test-event", self.test_event, "test event"),
+        ]
+        return [
+            *(
+                Route(path, self._page(read), methods=["GET"], name=name)
+                for path, read, name in reads
+            ),
+            *(
+                Route(
+                    path,
+                    self._form(act),
+                    methods=["POST"],
+                    name=name,
+                    max_body_size=FORM_MAX_BYTES,
+                )
+                for path, act, name in forms
+            ),
+        ]
+
+    def error(self, request: Request, status: int, sentence: str, advice: str | None) -> Response:
+        """A page that says what is wrong."""
+        context = {
+            "status": status,
+            "sentence": sentence,
+            "advice": advice,
+            "version": self._console.version,
+            "identity": getattr(request.state, "identity", None),
+            "csrf_token": getattr(request.state, "csrf_token", ""),
+        }
+        return self._templates.TemplateResponse(request, "error.html", context, status_code=status)
+
+    # Reading.
+
+    def overview(self, request: Request) -> Response:
+        wanted = _range(request)
+        found = self._console.overviews.read(wanted)
+        empty = not found.stats.events.total and not found.stats.deliveries.rejected
+        return self._render(
+            request,
+            "overview.html",
+            "overview",
+            range=str(wanted),
+            now=found.now,
+            totals=shown.totals(found),
+            current=shown.current(found),
+            oldest_limit_s=LATE_AFTER.total_seconds(),
+            charts=shown.drawn(found),
+            dead_by_processor=shown.dead_letters(found),
+            services=shown.services(found),
+            processes=found.processes,
+            is_empty=empty,
+            receiver_url=receiver_url(self._console.settings),
+            test_event=bool(self._console.settings.awalchat_secrets),
+        )
+
+    def events(self, request: Request) -> Response:
+        text = request.query_params.get("q", "")[:_LONGEST_QUERY]
+        query = self._parse(request, text)
+        page, count = self._find(request, query)
+        return self._render(
+            request,
+            "events.html",
+            "events",
+            q=text,
+            problems=[each.message for each in query.problems],
+            chips=shown.chips(query.selection),
+            events=views.of_listed((*page.named, *page.events), masked=self._masks(request)),
+            count=shown.counted(count),
+            older=address("/events", q=text, before=page.older) if page.older else None,
+            newer=address("/events", q=text, after=page.newer) if page.newer else None,
+            searched_to=page.reached,
+            go_on=address("/events", q=text, before=page.older)
+            if page.reached and page.older
+            else None,
+        )
+
+    def event(self, request: Request) -> Response:
+        with self._console.engine.connect() as connection:
+            found = history.of_event(connection, request.path_params["id"])
+        event = views.of_event(found, masked=self._masks(request))
+        return self._render(
+            request,
+            "event.html",
+            "events",
+            event=event,
+            deliveries=[
+                {
+                    "id": each.id,
+                    "received_at": each.received_at,
+                    "key_id": each.signature.key_id,
+                    "signed_at": each.signature.signed_at,
+                    "skew_s": each.signature.skew_s,
+                    "conflict": each.conflict,
+                    "kept": each.body is not None,
+                    "diff": [(line.kind, line.text) for line in each.difference] or None,
+                }
+                for each in event.deliveries
+            ],
+            body=shown.body(event),
+            headers=event.deliveries[0].headers,
+            curl=self._curl(request, event),
+            jobs=[shown.job(each) for each in event.jobs],
+            moves=any(job.state in _MOVING for job in event.jobs),
+        )
+
+    def delivery(self, request: Request) -> Response:
+        """A rejected delivery, or the event that a delivery belongs to."""
+        with self._console.engine.connect() as connection:
+            found = listing.delivery(connection, request.path_params["id"])
+            with contextlib.suppress(NotFound):
+                return _see(f"/events/{resolve(connection, [str(found.id)])[0]}")
+        hidden = self._masks(request)
+        body = found.body[:SHOWN_BYTES].decode("utf-8", "replace")
+        return self._render(
+            request,
+            "delivery.html",
+            "failures",
+            delivery=found,
+            headers=found.headers,
+            body=views.HIDDEN if hidden else body,
+            size=len(found.body),
+            cut=len(found.body) > SHOWN_BYTES,
+        )
+
+    def failures(self, request: Request) -> Response:
+        wanted = str(_range(request, Range.DAY))
+        now = self._console.now()
+        with self._console.engine.connect() as connection:
+            found = failures.groups(connection, now=now, period=_PERIODS[wanted])
+            rejected = failures.rejected(connection)
+            samples = refusals.newest(connection)
+            refused = activity.by_label(connection, REFUSED, since=now - _PERIODS["week"])
+        found = views.of_failures(found, masked=self._masks(request))
+        return self._render(
+            request,
+            "failures.html",
+            "failures",
+            range=wanted,
+            groups=[shown.failing(each) for each in found.groups],
+            is_whole=found.is_whole,
+            examined=found.examined,
+            rejected=[
+                {
+                    "reason": each.reason,
+                    "text": None,
+                    "count": each.deliveries,
+                    "last_at": each.last_seen,
+                    "example_href": f"/deliveries/{each.example}",
+                }
+                for each in rejected
+            ],
+            refused=shown.refused(samples, refused),
+        )
+
+    def live(self, request: Request) -> Response:
+        text = request.query_params.get("q", "")[:_LONGEST_QUERY]
+        query = self._parse(request, text)
+        with self._console.engine.connect() as connection:
+            page = listing.page(connection, query.selection, limit=_PAGE)
+        return self._render(
+            request,
+            "live.html",
+            "live",
+            q=text,
+            problems=[each.message for each in query.problems],
+            stream_url=address("/live/stream", q=text),
+            events=views.of_listed(page.events, masked=self._masks(request)),
+        )
+
+    def processors(self, request: Request) -> Response:
+        since = self._console.now() - _RATES_OVER
+        with self._console.engine.connect() as connection:
+            found = processors.all_of_them(connection)
+            succeeded = activity.by_label(connection, SUCCEEDED, since=since)
+            failed = activity.by_label(connection, FAILED, since=since)
+        none = Histogram()
+        return self._render(
+            request,
+            "processors.html",
+            "processors",
+            range_text="in the last hour",
+            processors=[
+                {
+                    **asdict(each),
+                    "rate": succeeded.get(each.name, none).total / _RATES_OVER.total_seconds(),
+                    "p50_s": succeeded.get(each.name, none).percentile(0.5),
+                    "p95_s": succeeded.get(each.name, none).percentile(0.95),
+                    "failures": failed.get(each.name, none).total,
+                }
+                for each in found
+            ],
+        )
+
+    def actions(self, request: Request) -> Response:
+        before = _number(request.query_params.get("before"))
+        with self._console.engine.connect() as connection:
+            found = actions.newest(connection, limit=_PAGE + 1, before=before)
+            operations = {
+                number: replay.operation(connection, number)
+                for number in {each.replay for each in found if each.replay is not None}
+            }
+        listed = found[:_PAGE]
+        return self._render(
+            request,
+            "actions.html",
+            "actions",
+            actions=[shown.action(each, operations) for each in listed],
+            older=address("/actions", before=listed[-1].id) if len(found) > _PAGE else None,
+            newer="/actions" if before is not None else None,
+        )
+
+    def operation(self, request: Request) -> Response:
+        with self._console.engine.connect() as connection:
+            found = replay.operation(connection, request.path_params["id"])
+        return self._render(
+            request,
+            "operation.html",
+            "actions",
+            operation=shown.operation(found, now=self._console.now()),
+            selection=shown.pairs(found.selection),
+            list_href=address("/events", q=spell(found.selection)),
+        )
+
+    # Changing. Each returns where to go next.
+
+    def preview(self, request: Request, form: FormData) -> Response:
+        choice = _field(form, "action")
+        action, _, of = choice.partition("-")
+        if action not in (REPLAY, DISCARD) or of not in ("selected", "all"):
+            raise BadRequest("That is no action.", reason="bad_action")
+        ids = _ids(form) if of == "selected" else ()
+        text = _field(form, "q")[:_LONGEST_QUERY]
+        selection, problem = self._selected(request, text, ids, of)
+        with self._console.engine.connect() as connection:
+            counts = replay.count(connection, selection, action=action)
+            by_processor = replay.by_processor(connection, selection, action=action)
+            sample = listing.page(connection, selection, limit=_SAMPLE).events
+        return self._render(
+            request,
+            "preview.html",
+            "events",
+            action=action,
+            jobs={"value": counts.jobs, "kind": "exact"},
+            events=counts.events,
+            left_alone=counts.running + counts.gone,
+            by_processor=by_processor,
+            selection=shown.pairs(selection),
+            q=text,
+            ids=ids,
+            back=address("/events", q=text),
+            sample=views.of_listed(sample, masked=False),
+            problem=problem,
+        )
+
+    def begin(self, request: Request, form: FormData) -> Response:
+        ids = _ids(form)
+        text = _field(form, "q")[:_LONGEST_QUERY]
+        selection, problem = self._selected(request, text, ids, "selected" if ids else "all")
+        if problem is not None:
+            raise BadRequest(problem, reason="bad_query")
+        begun = self._console.operations.begin(
+            _who(request),
+            selection,
+            action=_field(form, "action"),
+            reason=_field(form, "reason"),
+            rate=_rate(_field(form, "rate")),
+        )
+        return _see(f"/operations/{begun.id}")
+
+    def change(self, request: Request, _form: FormData) -> Response:
+        statuses = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
+        wanted = statuses.get(request.path_params["change"])
+        if wanted is None:
+            raise BadRequest("That is no change.", reason="bad_action")
+        number = request.path_params["id"]
+        self._console.operations.change(_who(request), number, wanted)
+        return _see(f"/operations/{number}")
+
+    def replay_event(self, request: Request, form: FormData) -> Response:
+        return self._act_on_event(request, form, REPLAY)
+
+    def discard_event(self, request: Request, form: FormData) -> Response:
+        return self._act_on_event(request, form, DISCARD)
+
+    def retry_job(self, request: Request, form: FormData) -> Response:
+        job = request.path_params["id"]
+        self._console.operations.retry_now(_who(request), job, _field(form, "reason"))
+        with self._console.engine.connect() as connection:
+            return _see(f"/events/{history.event_of_job(connection, job)}")
+
+    def change_processor(self, request: Request, form: FormData) -> Response:
+        name, wanted = request.path_params["name"], request.path_params["change"]
+        changes = {
+            "pause": self._console.operations.pause,
+            "resume": self._console.operations.resume,
+        }
+        if wanted not in changes:
+            raise BadRequest("That is no change.", reason="bad_action")
+        changes[wanted](_who(request), name, _field(form, "reason"))
+        return _see("/processors")
+
+    def test_event(self, request: Request, form: FormData) -> Response:
+        wanted = _field(form, "type") or "message.received"
+        self._console.operations.send_test_event(_who(request), wanted)
+        return _see("/live")
+
+    def _act_on_event(self, request: Request, form: FormData, action: str) -> Response:
+        event = request.path_params["id"]
+        with self._console.engine.connect() as connection:
+            history.of_event(connection, event)
+        self._console.operations.begin(
+            _who(request), Selection(ids=(event,)), action=action, reason=_field(form, "reason")
+        )
+        return _see(f"/events/{event}")
+
+    # What they share.
+
+    def _page(self, read: Callable[[Request], Response]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            return await run_in_threadpool(read, request)
+
+        return endpoint
+
+    def _form(self, act: Callable[[Request, FormData], Response]) -> Callable[[Request], Any]:
+        async def endpoint(request: Request) -> Response:
+            form = await request.form()
+            return await run_in_threadpool(act, request, form)
+
+        return endpoint
+
+    def _render(self, request: Request, template: str, page: str, **context: Any) -> Response:
+        who: Identity = request.state.identity
+        shared = alerts.read(self._console)
+        return self._templates.TemplateResponse(
+            request,
+            template,
+            {
+                "page": page,
+                "identity": who,
+                "csrf_token": request.state.csrf_token,
+                "version": self._console.version,
+                "alerts": shared.alerts,
+                "dead_letters": shared.dead_letters,
+                **context,
+            },
+        )
+
+    def _masks(self, request: Request) -> bool:
+        return masking.applies(self._console.settings, request.state.identity)
+
+    def _parse(self, request: Request, text: str) -> Query:
+        who = request.state.identity
+        return masking.parse(self._console.settings, who, text, now=self._console.now())
+
+    def _find(self, request: Request, query: Query) -> tuple[Page, counting.Count | None]:
+        before, after = (_uuid(request.query_params.get(name)) for name in ("before", "after"))
+        with self._console.engine.connect() as connection:
+            page = listing.page(
+                connection, query.selection, limit=_PAGE, before=before, after=after
+            )
+            return page, counting.count(connection, query.selection)
+
+    def _selected(
+        self, request: Request, text: str, ids: Sequence[UUID], of: str
+    ) -> tuple[Selection, str | None]:
+        """What a form means, and what is wrong with it. A search that is not understood in part
+        would mean more than its author thinks."""
+        if of == "selected":
+            problem = None if ids else "Nothing is selected."
+            return Selection(ids=tuple(ids)) if ids else _NOTHING, problem
+        query = self._parse(request, text)
+        problem = query.problems[0].message if query.problems else None
+        return query.selection, problem
+
+    def _curl(self, request: Request, event: EventView) -> str | None:
+        """For who may send things: the secret signs it."""
+        body = event.deliveries[0].body
+        settings = self._console.settings
+        if (
+            body is None
+            or request.state.identity.role is not Role.OPERATOR
+            or not settings.awalchat_secrets
+            or len(body) > SHOWN_BYTES
+        ):
+            return None
+        secret = settings.awalchat_secrets[0].get_secret_value()
+        return curl.command(
+            receiver_url(settings), secret, body.encode(), now=int(self._console.clock())
+        )
+
+
+_NOTHING = Selection(ids=(UUID(int=0),))
+
+
+def _range(request: Request, default: Range = Range.HOUR) -> Range:
+    try:
+        return Range(request.query_params.get("range", default))
+    except ValueError:
+        return default
+
+
+def _see(path: str) -> Response:
+    return RedirectResponse(path, HTTPStatus.SEE_OTHER)
+
+
+def _who(request: Request) -> Identity:
+    who: Identity = request.state.identity
+    return who
+
+
+def _field(form: FormData, name: str) -> str:
+    value = form.get(name, "")
+    return value if isinstance(value, str) else ""
+
+
+def _ids(form: FormData) -> tuple[UUID, ...]:
+    given = [each for each in form.getlist("id") if isinstance(each, str)]
+    found = tuple(filter(None, map(_uuid, given)))
+    if len(found) != len(given):
+        raise BadRequest("That is no event's id.", reason="bad_id")
+    return found
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text) if text else None
+    except ValueError:
+        return None
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 19 else None
+
+
+def _rate(text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.001 <= rate <= 1_000_000:
+        raise BadRequest("The rate is a number of jobs a second.", reason="bad_rate")
+    return rate

@@ -1,0 +1,276 @@
+"""What an operator types to say which events are meant: `state:dead type:order.* "a text"`.
+
+A part is a filter and its value, or a text to search for. Values and texts with white space are
+quoted; in quotes `\\"` and `\\\\` stand for `"` and `\\`. Several types are alternatives, and so
+are several ids; everything else must all hold. What is not understood is told and ignored: where
+events are changed, a query with problems must not be acted upon.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from ingest.store import about
+from ingest.store.selection import EVENT_STATES, Selection
+from ingest.text import is_storable
+from ingest.timestamps import TIME_FORMS, parse_moment
+
+MOST_PARTS = 50
+"""Each costs a condition in SQL."""
+
+FILTERS = {
+    "type": "event type, `*` stands for anything",
+    "state": f"one of {', '.join(EVENT_STATES)}",
+    "processor": "with a job of this processor",
+    "source": "who sent it",
+    "since": f"received then or later: {TIME_FORMS}",
+    "until": "received before then, likewise",
+    "conversation": "concerns the conversation of this id",
+    "phone": "concerns whom has this number",
+    "order": "concerns the order of this id",
+    "message": "concerns the message of this id",
+    "contact": "concerns the contact of this id",
+    "error": "a job is dead or retrying since an error of this type",
+    "raised": "likewise, and the error was raised there: the last frame of its traceback",
+    "id": "its id, a delivery's, or its id at the sender",
+}
+"""What each filter asks for. Besides, a path into the body: `data.order_id:55`, `.event:…`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """A part that was not understood, and ignored."""
+
+    text: str
+    position: int
+    """Where in the text it begins, in characters."""
+    message: str
+    """A sentence that says why, and what would do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """What a text means."""
+
+    selection: Selection
+    problems: tuple[Problem, ...]
+
+
+def parse(text: str, *, now: datetime) -> Query:
+    """Read a query; spans such as `2h` are before `now`. Never raises."""
+    draft = _Draft(now=now)
+    problems = []
+    for number, part in enumerate(_parts(text)):
+        is_beyond = number == MOST_PARTS
+        complaint = _TOO_MANY if is_beyond else _take(draft, part)
+        if complaint is not None:
+            problems.append(Problem(text=part.spelled, position=part.position, message=complaint))
+        if is_beyond:
+            break
+    return Query(selection=draft.selection(), problems=tuple(problems))
+
+
+def spell(selection: Selection) -> str:
+    """The text that `parse` reads as `selection`, if the paths of its fields have no white space,
+    colon or quote in them."""
+    filters: list[tuple[str, str | None]] = [("id", str(each)) for each in selection.ids]
+    filters += [("id", each) for each in selection.event_ids]
+    filters += [("type", each) for each in selection.types]
+    filters += [(name, getattr(selection, column)) for name, column in _ONCE.items()]
+    filters += [("since", _spell_time(selection.since)), ("until", _spell_time(selection.until))]
+    filters += selection.about
+    filters += [(_spell_path(path), value) for path, value in selection.fields]
+    spelled = [f"{name}:{_quoted(value)}" for name, value in filters if value is not None]
+    return " ".join([*spelled, *(_quoted(each, colons=False) for each in selection.texts)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    spelled: str
+    position: int
+    key: str | None
+    value: str
+    is_quoted: bool
+    is_open: bool
+    """Its quote is not closed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Draft:
+    """A selection in the making."""
+
+    now: datetime
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, name: str, value: object) -> None:
+        self.found[name] = tuple(dict.fromkeys((*self.found.get(name, ()), value)))
+
+    def selection(self) -> Selection:
+        return Selection(**self.found)
+
+
+def _parts(text: str) -> Iterator[_Part]:
+    for match in filter(lambda match: match[0], _PART.finditer(text)):
+        key, quoted, plain = match["key"], match["quoted"], match["plain"]
+        yield _Part(
+            spelled=match[0],
+            position=match.start(),
+            key=key,
+            value=plain if quoted is None else _ESCAPED.sub(r"\1", quoted),
+            is_quoted=quoted is not None,
+            is_open=quoted is not None and not match["closed"],
+        )
+
+
+def _take(draft: _Draft, part: _Part) -> str | None:
+    """Add a part to a draft, or say why not."""
+    if part.is_open:
+        return "The quote is not closed."
+    if not is_storable(part.value) or not is_storable(part.key or ""):
+        return "It has a character that no text can hold, U+0000 or half of a pair."
+    if part.key is None:
+        if part.value:
+            draft.add("search", part.value)
+        return None
+    return _take_filter(draft, part, part.key)
+
+
+def _take_filter(draft: _Draft, part: _Part, key: str) -> str | None:
+    name, path = key.lower(), _path(key)
+    if not part.value and not (part.is_quoted and (path or name == "raised")):
+        return f"`{key}:` lacks a value."
+    if name in _READERS:
+        return _READERS[name](draft, name, part.value)
+    if path is not None:
+        draft.add("fields", (path, part.value))
+        return None
+    if _LOOKS_LIKE_A_FILTER.fullmatch(name) and not part.value.startswith("//"):
+        return _unknown(name)
+    draft.add("search", f"{key}:{part.value}")
+    return None
+
+
+def _unknown(name: str) -> str:
+    similar = difflib.get_close_matches(name, FILTERS, n=1)
+    if similar:
+        return f"`{name}` is no filter; did you mean `{similar[0]}`?"
+    return (
+        f"`{name}` is no filter: they are {', '.join(FILTERS)}, and paths such as `data.{name}`."
+        " A text with a colon is quoted."
+    )
+
+
+def _path(key: str) -> str | None:
+    """The path into the body that a key is; types have dots too, so it says where it begins."""
+    if key.startswith("."):
+        return key[1:] or None
+    return key if key.startswith("data.") else None
+
+
+def _read_many(draft: _Draft, name: str, value: str) -> str | None:
+    draft.add(f"{name}s", value)
+    return None
+
+
+def _read_once(draft: _Draft, name: str, value: Any) -> str | None:
+    if draft.found.setdefault(_ONCE.get(name, name), value) != value:
+        return f"`{name}:` is given twice: the first counts."
+    return None
+
+
+def _read_state(draft: _Draft, name: str, value: str) -> str | None:
+    if value not in EVENT_STATES:
+        return f"`{value}` is no state: they are {', '.join(EVENT_STATES)}."
+    return _read_once(draft, name, value)
+
+
+def _read_time(draft: _Draft, name: str, value: str) -> str | None:
+    moment = parse_moment(value, now=draft.now)
+    if moment is None:
+        return f"`{value}` is no time: give {TIME_FORMS}."
+    return _read_once(draft, name, moment)
+
+
+def _read_id(draft: _Draft, _name: str, value: str) -> str | None:
+    if _UUID.fullmatch(value):
+        draft.add("ids", UUID(value))
+    else:
+        draft.add("event_ids", value)
+    return None
+
+
+def _read_number(draft: _Draft, name: str, value: str) -> str | None:
+    if not about.is_bigint(value):
+        return f"`{value}` is no {name} id, which is a whole number."
+    draft.add("about", (name, str(int(value))))
+    return None
+
+
+def _read_phone(draft: _Draft, name: str, value: str) -> str | None:
+    digits = _PHONE_MARKS.sub("", value)
+    if not (digits.isascii() and digits.isdigit()):
+        return f"`{value}` is no phone number: give its digits, 966500000000."
+    draft.add("about", (name, digits))
+    return None
+
+
+def _read_message(draft: _Draft, name: str, value: str) -> str | None:
+    draft.add("about", (name, value))
+    return None
+
+
+def _spell_time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _spell_path(path: str) -> str:
+    return path if path.startswith("data.") else f".{path}"
+
+
+def _quoted(value: str, *, colons: bool = True) -> str:
+    if _PLAIN.fullmatch(value) and (colons or ":" not in value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+_TOO_MANY = f"Only the first {MOST_PARTS} parts count."
+# Filters with one value, by the name of what they set.
+_ONCE = {
+    "state": "state",
+    "processor": "processor",
+    "source": "source",
+    "error": "error_type",
+    "raised": "raised_at",
+}
+_READERS: dict[str, Callable[[_Draft, str, str], str | None]] = {
+    "type": _read_many,
+    "state": _read_state,
+    "processor": _read_once,
+    "source": _read_once,
+    "error": _read_once,
+    "raised": _read_once,
+    "since": _read_time,
+    "until": _read_time,
+    **dict.fromkeys(about.NUMBERED, _read_number),
+    "phone": _read_phone,
+    "message": _read_message,
+    "id": _read_id,
+}
+# A quote begins a text, or a value after a colon; it ends the part. Possessive, so that a text is
+# read once, whatever it is.
+_PART = re.compile(
+    r"""
+    (?: (?P<key> [^\s":]++ ) : )?+
+    (?: " (?P<quoted> (?: [^"\\] | \\. )*+ \\?+ ) (?P<closed> "?+ ) | (?P<plain> [^\s"] \S*+ | ) )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_ESCAPED = re.compile(r'\\(["\\])')
+_LOOKS_LIKE_A_FILTER = re.compile(r"[a-z_]{1,40}")
+_PHONE_MARKS = re.compile(r"^\+|[ ()-]")
+_PLAIN = re.compile(r'[^\s"]\S*')
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -1,0 +1,80 @@
+"""Does the replays and discards that were begun in the console, a batch at a time.
+
+How far each is stands in its row, so a console that is started again goes on, and two consoles
+share the work."""
+
+import threading
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from ingest import telemetry
+from ingest.store import replay
+
+_PAUSE_S = 0.5
+_CANCELLED = "57014"
+
+log = telemetry.logger(__name__)
+
+
+class Runner:
+    """The thread that does it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._wanted = threading.Event()
+        self._ends = False
+        self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with what was left unfinished."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something new to do."""
+        self._wanted.set()
+
+    def stop(self, *, timeout_s: float) -> None:
+        """End after the batch that is being done."""
+        self._ends = True
+        self._wanted.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._ends:
+            try:
+                goes_on = self._round()
+            except SQLAlchemyError as error:
+                log.warning("runner_waits", reason=type(error).__name__)
+                goes_on = False
+            if not goes_on:
+                self._wanted.wait(_PAUSE_S)
+                self._wanted.clear()
+
+    def _round(self) -> bool:
+        """One batch of each; whether there is more to do."""
+        with self._engine.connect() as connection:
+            running = replay.running_in_background(connection)
+        advanced = [self._advance(each) for each in running]
+        return any(advanced)
+
+    def _advance(self, operation: int) -> bool:
+        try:
+            return replay.advance(self._engine, operation) is not None
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            self._fail(operation, error)
+            return False
+
+    def _fail(self, operation: int, error: DBAPIError) -> None:
+        """What PostgreSQL refuses once it refuses again: better told than tried for ever."""
+        state = getattr(error.orig, "sqlstate", None)
+        problem = (
+            "Finding the next batch took too long: narrow the selection, by time for example."
+            if state == _CANCELLED
+            else f"PostgreSQL refused: {type(error.orig).__name__}."
+        )
+        log.warning("operation_failed", operation=operation, sqlstate=state)
+        with self._engine.begin() as connection:
+            replay.fail(connection, operation, problem)

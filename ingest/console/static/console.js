@@ -1,0 +1,249 @@
+// The console's own script. Every page can be read without it.
+"use strict";
+
+const root = document.documentElement;
+const find = (selector, within = document) => within.querySelector(selector);
+const all = (selector, within = document) => [...within.querySelectorAll(selector)];
+const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
+const csrfToken = () => find("meta[name=csrf-token]").content;
+
+// ---- theme: at once, before the first paint, so that nobody is blinded at night
+
+const systemTheme = () => (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+let stored = {}; // where storage is forbidden, the choice lasts as long as the page
+try { stored = localStorage; } catch { /* as said */ }
+root.dataset.script = "";
+if (stored.theme) root.dataset.theme = stored.theme;
+
+function toggleTheme() {
+  const theme = (root.dataset.theme || systemTheme()) === "dark" ? "light" : "dark";
+  root.dataset.theme = stored.theme = theme;
+  // Who is back at what the system wants, follows the system from then on.
+  if (theme === systemTheme()) delete stored.theme;
+}
+
+// ---- times, in the viewer's zone
+
+const spell = (options) => new Intl.DateTimeFormat("en-GB", { hourCycle: "h23", ...options });
+const HOUR = { hour: "2-digit", minute: "2-digit" }, SECOND = { ...HOUR, second: "2-digit" };
+const DAY = { day: "numeric", month: "short" };
+const spelled = {
+  minute: spell(HOUR), day: spell(DAY), clock: spell(SECOND), dated: spell({ ...DAY, ...SECOND }),
+  full: spell({ ...DAY, year: "numeric", ...SECOND, timeZoneName: "short" }),
+};
+const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
+
+function spellTime(moment, kind) {
+  if (kind !== "relative") {
+    // What was not today needs its day.
+    const other = kind === "clock" && moment.toDateString() !== new Date().toDateString();
+    return spelled[other ? "dated" : kind].format(moment);
+  }
+  const seconds = (Date.now() - moment) / 1000;
+  const found = UNITS.find(([, length]) => Math.abs(seconds) >= length);
+  if (!found) return "now";
+  const text = `${Math.floor(Math.abs(seconds) / found[1])} ${found[0]}`;
+  return seconds < 0 ? `in ${text}` : `${text} ago`;
+}
+
+function localise(within) {
+  for (const each of all("[data-time]", within)) {
+    each.textContent = spellTime(new Date(each.getAttribute("datetime") || each.dataset.at), each.dataset.time);
+  }
+}
+
+// ---- charts: the values where the pointer is
+
+function showTip({ target, clientX, clientY }) {
+  let tip = find(".tip");
+  const slot = target.closest?.(".chart .slot");
+  if (!slot) return tip?.remove();
+  // Kept apart: the browser would show a title as well, after a second.
+  const title = find("title", slot);
+  if (title) slot.dataset.tip = title.textContent.split("\n").slice(1).join("\n");
+  title?.remove();
+  if (!tip) document.body.append(tip = make("div", { className: "tip" }));
+  tip.textContent = `${spelled.dated.format(new Date(slot.dataset.at))}\n${slot.dataset.tip}`;
+  tip.style.left = `${Math.min(clientX + 14, innerWidth - tip.offsetWidth - 8)}px`;
+  tip.style.top = `${Math.max(clientY - tip.offsetHeight - 10, 8)}px`;
+}
+
+// ---- saying and copying
+
+function toast(textContent) {
+  const box = make("div", { className: "toast is-error", textContent });
+  if (find("#toasts").lastElementChild?.textContent !== textContent) find("#toasts").append(box);
+  setTimeout(() => box.remove(), 6000);
+}
+
+async function copy(button) {
+  const text = button.dataset.copy ?? find(button.dataset.copyFrom).textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without TLS there is no clipboard to write to, but what is selected can be copied.
+    const area = make("textarea", { value: text });
+    document.body.append(area);
+    area.select();
+    const copied = document.execCommand("copy");
+    area.remove();
+    if (!copied) return toast("The browser does not let this page copy.");
+  }
+  button.classList.add("is-done");
+  setTimeout(() => button.classList.remove("is-done"), 1200);
+}
+
+// ---- forms that ask first
+
+let sure = null;
+function askFirst(event) {
+  const { target: form, submitter } = event;
+  const question = submitter?.dataset.confirm ?? form.dataset.confirm;
+  if (!question || sure === form) return;
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  const dialog = find("#confirm"), field = find(".field", dialog), reason = find("input", field);
+  find("#confirm-text").textContent = question;
+  field.hidden = !("askReason" in form.dataset);
+  reason.value = dialog.returnValue = "";
+  dialog.onclose = () => {
+    if (dialog.returnValue !== "yes") return;
+    if (!field.hidden) form.append(make("input", { type: "hidden", name: "reason", value: reason.value }));
+    sure = form;
+    form.requestSubmit(submitter);
+    sure = null;
+  };
+  dialog.showModal();
+  (field.hidden ? find("[value=yes]", dialog) : reason).focus();
+}
+
+function replay(action) {
+  const form = make("form", { method: "post", action, hidden: true });
+  form.dataset.confirm = "Replay this event? Its jobs run again from the raw body.";
+  form.dataset.askReason = "";
+  form.append(make("input", { type: "hidden", name: "csrf_token", value: csrfToken() }));
+  document.body.append(form);
+  form.requestSubmit();
+}
+
+// ---- lists
+
+function countSelected(form) {
+  const boxes = all("input[name=id]", form), chosen = boxes.filter((box) => box.checked).length;
+  const actions = find(".needs-selection", form), whole = find("[data-select-all]", form);
+  if (!actions) return;
+  find("[data-selected]", form).textContent = `${chosen} selected`;
+  actions.classList.toggle("has-selection", chosen > 0);
+  whole.checked = chosen > 0 && chosen === boxes.length;
+  whole.indeterminate = chosen > 0 && chosen < boxes.length;
+}
+
+function move(step) {
+  const links = all("[data-row] .row-link"), at = links.indexOf(document.activeElement);
+  const next = links[at < 0 ? 0 : Math.min(Math.max(at + step, 0), links.length - 1)];
+  next?.focus({ preventScroll: true });
+  next?.closest("[data-row]").scrollIntoView({ block: "nearest" });
+}
+
+function press(event) {
+  const typing = event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select");
+  if (event.key === "Escape") return typing?.blur();
+  if (typing || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
+  const row = document.activeElement?.closest("[data-row]");
+  const act = {
+    "/": () => find("[data-search]")?.select(),
+    "?": () => find("#help").showModal(),
+    j: () => move(1),
+    k: () => move(-1),
+    x: () => row && find("input[name=id]", row)?.click(),
+    r() {
+      if (document.body.dataset.role !== "operator") return;
+      if (row?.dataset.replay) replay(row.dataset.replay);
+      else find("[data-replay-form]")?.requestSubmit();
+    },
+  }[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+}
+
+// ---- the live tail
+
+const MOST_ROWS = 500;
+
+function tail(list) {
+  const state = find("[data-tail-state]"), button = find("[data-tail-pause]"), held = [];
+  let paused = false;
+  const say = (name, text) => { state.dataset.state = name; state.textContent = text; };
+  const add = (innerHTML) => {
+    for (const row of [...make("template", { innerHTML }).content.children]) {
+      if (row.id && document.getElementById(row.id)) continue; // sent again after a reconnection
+      row.classList.add("fresh");
+      localise(row);
+      list.prepend(row);
+    }
+    while (list.children.length > MOST_ROWS) list.lastElementChild.remove();
+  };
+  const stream = new EventSource(list.dataset.tail);
+  stream.onopen = () => paused || say("on", "connected");
+  stream.onerror = () => say("away", stream.readyState === EventSource.CLOSED
+    ? "not connected: load the page again" : "not connected: trying again");
+  stream.onmessage = ({ data }) => {
+    if (!paused) return add(data);
+    if (held.push(data) > MOST_ROWS) held.shift();
+    say("paused", `paused, ${held.length < MOST_ROWS ? "" : "at least "}${held.length} held back`);
+  };
+  button.onclick = () => {
+    paused = !paused;
+    button.textContent = paused ? "Go on" : "Pause";
+    if (!paused) held.splice(0).forEach(add);
+    say(paused ? "paused" : "on", paused ? "paused" : "connected");
+  };
+}
+
+// ---- htmx
+
+// A page that refreshes itself waits while nobody looks, and while somebody picks something in it.
+function isBusy(element) {
+  const picked = getSelection();
+  return document.hidden || find("dialog[open]") || element.contains(document.activeElement)
+    || (!picked.isCollapsed && element.contains(picked.anchorNode));
+}
+
+let open = []; // what is unfolded stays so when its part of the page is renewed
+addEventListener("htmx:configRequest", ({ detail }) => { detail.headers["X-CSRF-Token"] = csrfToken(); });
+addEventListener("htmx:beforeRequest", (event) => {
+  if ("poll" in event.target.dataset && isBusy(event.target)) event.preventDefault();
+});
+addEventListener("htmx:beforeSwap", ({ target }) => { open = all("details[id]", target).map(({ id, open }) => ({ id, open })); });
+addEventListener("htmx:load", ({ target }) => {
+  localise(target);
+  for (const each of open) Object.assign(document.getElementById(each.id) ?? {}, each);
+});
+addEventListener("htmx:responseError", ({ detail }) => toast(`The console answered ${detail.xhr.status}: what is shown may be old.`));
+addEventListener("htmx:sendError", () => toast("The console does not answer: what is shown is old."));
+
+// ---- all of it
+
+addEventListener("submit", askFirst, true);
+addEventListener("keydown", press);
+addEventListener("pointermove", showTip);
+addEventListener("change", ({ target }) => {
+  const form = target.closest("[data-bulk]");
+  if (!form) return;
+  if ("selectAll" in target.dataset) for (const box of all("input[name=id]", form)) box.checked = target.checked;
+  countSelected(form);
+});
+addEventListener("click", ({ target }) => {
+  if (target.closest("[data-theme-toggle]")) toggleTheme();
+  const button = target.closest("[data-copy], [data-copy-from]");
+  if (button) copy(button);
+});
+addEventListener("DOMContentLoaded", () => {
+  localise(document);
+  all("[data-tail]").forEach(tail);
+  find(".nav [aria-current]")?.scrollIntoView({ inline: "center", block: "nearest" });
+  setInterval(() => document.hidden || localise(document), 5000);
+});
+// Not only when it loads: a page that the browser kept comes back with its boxes as they were left.
+addEventListener("pageshow", () => all("[data-bulk]").forEach(countSelected));

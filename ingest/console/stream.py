@@ -1,0 +1,74 @@
+"""The live tail as server-sent events: rendered rows, as they arrive."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.templating import Jinja2Templates
+
+from ingest.console import masking, views
+from ingest.console.context import Console
+from ingest.store.listing import ListedEvent
+from ingest.store.selection import Selection
+
+_KEEPS_OPEN_S = 15.0
+"""A comment this often keeps proxies from ending what seems idle."""
+
+
+def stream(
+    console: Console, templates: Jinja2Templates
+) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint."""
+    row = templates.env.get_template("parts.html").module.live_row  # type: ignore[attr-defined]
+
+    async def endpoint(request: Request) -> Response:
+        who = request.state.identity
+        text = request.query_params.get("q", "")
+        query = masking.parse(console.settings, who, text, now=console.now())
+        masked = masking.applies(console.settings, who)
+
+        async def rows() -> AsyncIterator[str]:
+            yield "retry: 2000\n\n"
+            quiet_since = asyncio.get_running_loop().time()
+            async for found in console.tail.watch():
+                shown = [each for each in found if matches(query.selection, each)]
+                for event in views.of_listed(shown, masked=masked):
+                    yield _message(event.id.hex, str(row(event)))
+                now = asyncio.get_running_loop().time()
+                if shown:
+                    quiet_since = now
+                elif now - quiet_since > _KEEPS_OPEN_S:
+                    quiet_since = now
+                    yield ": still here\n\n"
+
+        return StreamingResponse(
+            rows(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+        )
+
+    return endpoint
+
+
+def matches(selection: Selection, event: ListedEvent) -> bool:
+    """Whether an arriving event is one of a selection, as far as its line tells."""
+    return (
+        (not selection.types or any(_is_like(event.type, each) for each in selection.types))
+        and selection.source in (None, event.source)
+        and selection.state in (None, event.state)
+        and _says(selection.texts, event)
+    )
+
+
+def _is_like(event_type: str, pattern: str) -> bool:
+    spelled = ".*".join(map(re.escape, pattern.split("*")))
+    return re.fullmatch(spelled, event_type, re.DOTALL) is not None
+
+
+def _says(texts: Sequence[str], event: ListedEvent) -> bool:
+    return all(each.lower() in event.event_id.lower() for each in texts)
+
+
+def _message(identity: str, html: str) -> str:
+    lines = "".join(f"data: {line}\n" for line in html.splitlines() if line.strip())
+    return f"id: {identity}\n{lines}\n"

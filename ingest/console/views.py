@@ -1,0 +1,176 @@
+"""What pages and API show of an event: read from the store, with what the viewer may not see
+masked."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+from ingest.console.pretty import pretty
+from ingest.sources import awalchat
+from ingest.store.failures import Failures
+from ingest.store.history import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
+from ingest.store.listing import ListedEvent
+
+HIDDEN = "(hidden from viewers)"
+_PHONE = re.compile(r"(?<![\w.-])\+?\d{7,15}(?![\w.-])")
+_DIFF_LIMIT = 400
+"""Lines of a difference that are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """How a delivery proved where it came from."""
+
+    key_id: str | None
+    """Which secret matched; None: the delivery's day was dropped."""
+    signed_at: datetime | None
+    skew_s: float | None
+    """How long before its receipt it was signed, by both clocks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffLine:
+    """A line of the difference of two bodies."""
+
+    kind: Literal["added", "removed", "same"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryView:
+    """One delivery of an event."""
+
+    id: UUID
+    received_at: datetime
+    is_first: bool
+    conflict: bool
+    signature: Signature
+    headers: tuple[tuple[str, str], ...] | None
+    body: str | None
+    """As received; None: dropped when its day's retention ended."""
+    difference: tuple[DiffLine, ...]
+    """From the first delivery's body, where it differs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventView:
+    """An event, its deliveries (the first one first) and its jobs."""
+
+    id: UUID
+    source: str
+    event_id: str
+    type: str
+    state: str
+    received_at: datetime
+    deliveries: tuple[DeliveryView, ...]
+    jobs: tuple[JobRecord, ...]
+    masked: bool
+    """Whether bodies, messages of errors and phone numbers were left out."""
+
+
+def of_event(event: EventHistory, *, masked: bool) -> EventView:
+    """An event as it is shown."""
+    first = event.deliveries[0]
+    return EventView(
+        id=event.id,
+        source=event.source,
+        event_id=mask_phones(event.event_id) if masked else event.event_id,
+        type=event.type,
+        state=event.state,
+        received_at=event.received_at,
+        deliveries=tuple(_delivery(each, first, masked) for each in event.deliveries),
+        jobs=tuple(_masked_job(job) if masked else job for job in event.jobs),
+        masked=masked,
+    )
+
+
+def of_listed(events: Sequence[ListedEvent], *, masked: bool) -> tuple[ListedEvent, ...]:
+    """Events of a list as they are shown."""
+    if not masked:
+        return tuple(events)
+    return tuple(
+        replace(
+            each,
+            event_id=mask_phones(each.event_id),
+            error=None if each.error is None else each.error.partition(":")[0],
+        )
+        for each in events
+    )
+
+
+def of_failures(found: Failures, *, masked: bool) -> Failures:
+    """Groups of failures as they are shown."""
+    if not masked:
+        return found
+    return replace(
+        found,
+        groups=tuple(
+            replace(each, message=None if each.message is None else HIDDEN) for each in found.groups
+        ),
+    )
+
+
+def mask_phones(text: str) -> str:
+    """What could be phone numbers, without all but their last two digits."""
+    return _PHONE.sub(lambda found: "•" * (len(found[0]) - 2) + found[0][-2:], text)
+
+
+def _delivery(each: DeliveryRecord, first: DeliveryRecord, masked: bool) -> DeliveryView:
+    body = None if each.body is None else each.body.decode("utf-8", "replace")
+    headers = None
+    if each.headers is not None:
+        headers = tuple((str(name), str(value)) for name, value in each.headers)
+    return DeliveryView(
+        id=each.id,
+        received_at=each.received_at,
+        is_first=each.id == first.id,
+        conflict=each.conflict,
+        signature=_signature(each, headers),
+        headers=headers,
+        body=HIDDEN if masked and body is not None else body,
+        difference=() if masked else _difference(first, each),
+    )
+
+
+def _signature(delivery: DeliveryRecord, headers: Sequence[tuple[str, str]] | None) -> Signature:
+    stamp = dict(headers or ()).get(awalchat.TIMESTAMP_HEADER.lower())
+    signed_at = None
+    if stamp is not None and stamp.isascii() and stamp.isdigit() and len(stamp) <= 11:
+        signed_at = datetime.fromtimestamp(int(stamp), UTC)
+    skew_s = None
+    if signed_at is not None:
+        skew_s = round((delivery.received_at - signed_at).total_seconds(), 3)
+    return Signature(key_id=delivery.key_id, signed_at=signed_at, skew_s=skew_s)
+
+
+def _difference(first: DeliveryRecord, other: DeliveryRecord) -> tuple[DiffLine, ...]:
+    if not other.conflict or first.body is None or other.body is None:
+        return ()
+    before, after = (
+        pretty(body.decode("utf-8", "replace")).splitlines() for body in (first.body, other.body)
+    )
+    kinds: dict[str, Literal["added", "removed", "same"]] = {
+        "+": "added",
+        "-": "removed",
+        " ": "same",
+    }
+    lines = (line for line in difflib.ndiff(before, after) if line[0] in kinds)
+    found = [DiffLine(kind=kinds[line[0]], text=line[2:]) for line in lines]
+    return tuple(found[:_DIFF_LIMIT])
+
+
+def _masked_job(job: JobRecord) -> JobRecord:
+    return replace(job, attempts=tuple(_masked_attempt(each) for each in job.attempts))
+
+
+def _masked_attempt(attempt: AttemptRecord) -> AttemptRecord:
+    """Without what an error may quote."""
+    return replace(
+        attempt,
+        error_message=None if attempt.error_message is None else HIDDEN,
+        traceback=None if attempt.traceback is None else HIDDEN,
+    )

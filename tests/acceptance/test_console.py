@@ -1,0 +1,215 @@
+"""The console's API over real processes: what it shows, what it changes, what it keeps."""
+
+import json
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.acceptance import shop_processors
+from tests.acceptance.harness import Stack, request
+from tests.support.rows import execute
+from tests.support.waiting import until
+
+
+@pytest.fixture
+def make_console(make_stack: Callable[..., Stack]) -> Callable[..., Stack]:
+    """A whole stack with the shop's processors and a console."""
+
+    def make(**environment: str) -> Stack:
+        stack = make_stack(processors="shop_processors", read_model="false", **environment)
+        shutil.copy(shop_processors.__file__, stack.folder)
+        execute(
+            stack.engine, "CREATE TABLE IF NOT EXISTS effects (what text, event text, attempt int)"
+        )
+        stack.receiver()
+        stack.worker()
+        stack.relay()
+        stack.console()
+        return stack
+
+    return make
+
+
+def order(number: int, note: str = "") -> bytes:
+    """An order, and what its processor is to do with it."""
+    data = {"order_id": number, "conversation_id": 7, "status": "pending", "note": note}
+    return json.dumps({"event": "order.created", "data": data}).encode()
+
+
+def events(stack: Stack, q: str = "") -> list[dict[str, Any]]:
+    answer = stack.ask(f"/api/v1/events?q={q}")
+    assert answer.status == 200, answer.body
+    found: list[dict[str, Any]] = answer.json["events"]
+    return found
+
+
+def finished(stack: Stack, operation: int) -> dict[str, Any]:
+    """A replay or discard, once it has ended."""
+
+    def ended() -> dict[str, Any] | None:
+        found: dict[str, Any] = stack.ask(f"/api/v1/replays/{operation}").json
+        return found if found["status"] != "running" else None
+
+    found = until(ended, what="the operation ends")
+    assert found is not None
+    return found
+
+
+def test_from_a_dead_letter_to_its_success(make_console: Callable[..., Stack]) -> None:
+    stack = make_console()
+    (stack.folder / "broken").touch()
+    stack.post_all([order(number, "fails") for number in range(5)] + [order(99)])
+    stack.wait_until_idle()
+    groups = stack.ask("/api/v1/failures").json["groups"]
+    assert [(each["processor"], each["error_type"], each["jobs"]) for each in groups] == [
+        ("whims", "ConnectionError", 5)
+    ]
+    assert "whims" in groups[0]["raised_at"]
+    assert len(events(stack, "state:dead")) == 5
+    (stack.folder / "broken").unlink()
+    found = stack.tell("/replays", {"q": "state:dead", "dry_run": True}).json
+    assert found["operation"] is None
+    assert found["counts"]["jobs"] == 5
+    begun = stack.tell("/replays", {"q": "state:dead", "reason": "the CRM is back"}).json
+    ended = finished(stack, begun["operation"]["id"])
+    assert (ended["status"], ended["counts"]["jobs"], ended["total"]) == ("finished", 5, 5)
+    stack.wait_until_idle()
+    assert events(stack, "state:dead") == []
+    event = stack.ask(f"/api/v1/events/{groups[0]['example']}").json
+    attempts = next(job for job in event["jobs"] if job["processor"] == "whims")["attempts"]
+    assert [each["outcome"] for each in attempts] == ["failed", "failed", "failed", "succeeded"]
+    assert attempts[-1]["replay_reason"] == "the CRM is back"
+    done = stack.ask("/api/v1/actions").json
+    assert [(each["by"], each["action"], each["reason"]) for each in done] == [
+        ("local", "replay", "the CRM is back")
+    ]
+
+
+def test_what_is_discarded_is_asked_about_no_more(make_console: Callable[..., Stack]) -> None:
+    stack = make_console()
+    stack.post_all([order(number, "discards") for number in range(3)])
+    stack.wait_until_idle()
+    dead = events(stack, "state:dead")
+    gone, *others = [each["id"] for each in dead]
+    assert stack.tell(f"/events/{gone}/discard", {"reason": "a test"}).json["counts"]["jobs"] == 1
+    assert [each["id"] for each in events(stack, "state:dead")] == others
+    assert [each["id"] for each in events(stack, "state:discarded")] == [gone]
+    assert stack.ask("/api/v1/failures").json["groups"][0]["jobs"] == 2
+    begun = stack.tell("/replays", {"everything": True, "dry_run": True}).json
+    assert begun["counts"]["jobs"] == 2
+    whims = stack.ask(f"/api/v1/events/{gone}").json["jobs"][1]
+    assert whims["attempts"][-1]["outcome"] == "discarded"
+    assert whims["attempts"][-1]["error_message"] == "Discarded by local: a test"
+
+
+def test_a_paused_processor_waits_and_nothing_fails(make_console: Callable[..., Stack]) -> None:
+    stack = make_console(hint_ttl_s="1", hint_grace_s="0.2", relay_interval_s="0.2")
+    until(lambda: "whims" in names(stack), what="the worker has registered its processors")
+    assert stack.tell("/processors/whims/pause", {"reason": "a deploy"}).status == 200
+    stack.post_all([order(number) for number in range(50)])
+    until(lambda: stack.value("SELECT count(*) FROM effects WHERE what = 'ledger'") == 50)
+    until(
+        lambda: stack.value("SELECT count(*) FROM jobs WHERE due_at = 'infinity'") == 50,
+        what="the relay has put them aside",
+    )
+    assert stack.value("SELECT count(*) FROM effects WHERE what = 'whims'") == 0
+    found = next(each for each in processors(stack) if each["name"] == "whims")
+    assert (found["pending"], found["dead"]) == (50, 0)
+    assert (found["paused_by"], found["pause_reason"]) == ("local", "a deploy")
+    assert stack.tell("/processors/whims/resume").status == 200
+    until(lambda: stack.value("SELECT count(*) FROM effects WHERE what = 'whims'") == 50)
+    stack.wait_until_idle()
+    assert stack.value("SELECT count(*) FROM attempts") == 0
+    assert stack.tell("/processors/nobody/pause").status == 404
+
+
+def processors(stack: Stack) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = stack.ask("/api/v1/processors").json
+    return found
+
+
+def names(stack: Stack) -> set[str]:
+    return {each["name"] for each in processors(stack)}
+
+
+def test_no_history_is_gone_after_a_restart(make_console: Callable[..., Stack]) -> None:
+    stack = make_console()
+    (stack.folder / "broken").touch()
+    stack.post_all([order(number, "fails") for number in range(4)] + [order(9)] * 3)
+    forged = {"x-awal-webhook-signature": "0"}
+    request(stack.ports[0], "POST", "/webhooks/awalchat", order(1), forged)
+    stack.wait_until_idle()
+    stack.tell("/processors/ledger/pause", {"reason": "why not"})
+    until(lambda: told(stack)["answers"] > 0, what="the receiver has reported")
+    before = told(stack)
+    stack.close()
+    stack.processes.clear()
+    stack.ports.clear()
+    stack.receiver()
+    stack.worker()
+    stack.relay()
+    stack.console()
+    assert told(stack) == before
+    assert before["accepted"] == 7
+    assert before["duplicates"] == 2
+    assert before["failed"] == 12
+    assert before["refusals"] == ["timestamp_missing"]
+
+
+def told(stack: Stack) -> dict[str, Any]:
+    """What the console says of the past."""
+    overview = stack.ask("/api/v1/overview?range=day").json
+    spells = overview["spells"]
+    sums = {
+        name: sum(each[name] for each in spells)
+        for name in ("accepted", "duplicates", "succeeded", "failed")
+    }
+    return {
+        **sums,
+        "answers": sum(each["answer_p50_s"] is not None for each in spells),
+        "events": [each["id"] for each in events(stack)],
+        "groups": [each["message"] for each in stack.ask("/api/v1/failures").json["groups"]],
+        "refusals": [each["reason"] for each in stack.ask("/api/v1/refusals").json],
+        "actions": [each["target"] for each in stack.ask("/api/v1/actions").json],
+        "paused": [each["name"] for each in processors(stack) if each["paused_at"]],
+    }
+
+
+def test_a_replay_goes_on_after_the_console_was_killed(make_console: Callable[..., Stack]) -> None:
+    stack = make_console()
+    stack.post_all([order(number) for number in range(1_200)])
+    stack.wait_until_idle()
+    begun = stack.tell("/replays", {"q": "state:succeeded", "rate": 5_000}).json["operation"]["id"]
+    until(lambda: stack.ask(f"/api/v1/replays/{begun}").json["counts"]["jobs"] > 0)
+    paused = stack.tell(f"/replays/{begun}/pause").json
+    assert paused["status"] == "paused"
+    stack.processes[-1].kill()
+    stack.console()
+    assert stack.ask(f"/api/v1/replays/{begun}").json["status"] == "paused"
+    stack.tell(f"/replays/{begun}/resume")
+    ended = finished(stack, begun)
+    assert (ended["status"], ended["counts"]["jobs"]) == ("finished", ended["total"])
+    assert stack.tell(f"/replays/{begun}/cancel").status == 409
+
+
+def test_who_is_alive_is_shown(make_console: Callable[..., Stack]) -> None:
+    stack = make_console()
+
+    def alive() -> dict[str, int]:
+        found = [each["kind"] for each in stack.ask("/api/v1/overview").json["processes"]]
+        return {kind: found.count(kind) for kind in set(found)}
+
+    until(lambda: alive() == {"receiver": 1, "worker": 2, "relay": 1, "console": 1}, timeout_s=20)
+    sent = stack.tell("/test-event", {"type": "order.created"}).json
+    assert sent["status"] == 200
+    until(lambda: len(events(stack, "type:order.created")) == 1)
+
+
+def test_elsewhere_than_on_this_machine_it_wants_credentials(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    refused = stack.command("console", "--host", "192.0.2.1", "--port", "1", ok=False)
+    assert "without credentials" in refused

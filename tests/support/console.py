@@ -1,0 +1,122 @@
+"""A small application behind the console's access control, and people who use it."""
+
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from argon2 import PasswordHasher
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.templating import Jinja2Templates
+from starlette.types import ASGIApp
+
+import ingest.console
+from ingest import settings
+from ingest.console.access import credentials, door
+from tests.support.asgi import Browser
+
+TEMPLATES = Path(ingest.console.__file__).parent / "templates"
+
+PASSWORD = "correct horse battery"
+OTHER_PASSWORD = "entirely different words"
+TOKEN = "token_of_the_deploy_script"
+VIEWER_TOKEN = "token_of_the_dashboard"
+START = 1_800_000_000.0
+
+TOKENS = (
+    f"deploy:operator:{credentials.digest(TOKEN)};"
+    f"dashboard:viewer:{credentials.digest(VIEWER_TOKEN)}"
+)
+
+
+@cache
+def hashed(password: str) -> str:
+    """A hash that costs next to nothing to check."""
+    return PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(password)
+
+
+def users(password: str = PASSWORD, role: str = "operator") -> str:
+    """Alice, who has the password and the role, and Victor, who looks."""
+    return f"alice:{role}:{hashed(password)}\nvictor:viewer:{hashed(OTHER_PASSWORD)}\n"
+
+
+@dataclass
+class Clock:
+    """A clock that the test moves."""
+
+    now: float = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Console:
+    """The application and what it was asked to change."""
+
+    app: ASGIApp
+    clock: Clock
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def browser(self, **more: Any) -> Browser:
+        return Browser(app=self.app, **more)
+
+    def logged_in(self, name: str = "alice", password: str = PASSWORD, **more: Any) -> Browser:
+        """A browser in which somebody has logged in."""
+        browser = self.browser(**more)
+        assert browser.log_in(name, password).status == 303
+        return browser
+
+
+def console(*, clock: Clock | None = None, **given: Any) -> Console:
+    """A console with these settings."""
+    clock = clock or Clock()
+    control = door.create(settings.load(**given), clock=clock, random=os.urandom)
+    changes: list[dict[str, Any]] = []
+
+    async def who(request: Request) -> Response:
+        identity = request.state.identity
+        shown = [identity.name, identity.role, identity.via] if identity else None
+        return JSONResponse({"identity": shown, "csrf_token": request.state.csrf_token})
+
+    async def change(request: Request) -> Response:
+        body = await request.body()
+        form = dict(await request.form())
+        changes.append({"by": request.state.identity.name, "body": body, "form": form})
+        return JSONResponse({"changed": True})
+
+    async def stream(_request: Request) -> Response:
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"data: 1\n\n"
+            yield b"data: 2\n\n"
+
+        return StreamingResponse(pieces(), media_type="text/event-stream")
+
+    app = Starlette(
+        routes=[
+            *control.routes(_templates()),
+            Route("/", who),
+            Route("/events", who),
+            Route("/replay", change, methods=["POST", "PUT", "DELETE"]),
+            Route("/api/v1/events", who),
+            Route("/api/v1/replay", change, methods=["POST"]),
+            Route("/static/{path:path}", who, methods=["GET", "POST"]),
+            Route("/health/live", who, methods=["GET", "POST"]),
+            Route("/stream", stream),
+        ]
+    )
+    return Console(control.middleware(app), clock, changes)
+
+
+def _templates() -> Jinja2Templates:
+    base = "<title>{% block title %}{% endblock %}</title>{% block content %}{% endblock %}"
+    loader = jinja2.ChoiceLoader(
+        [jinja2.DictLoader({"base.html": base}), jinja2.FileSystemLoader(TEMPLATES)]
+    )
+    return Jinja2Templates(env=jinja2.Environment(loader=loader, autoescape=True))

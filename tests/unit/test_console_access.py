@@ -1,0 +1,757 @@
+"""The door of the console: who gets in, and what gets a change through."""
+
+import asyncio
+import os
+import re
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from itsdangerous import URLSafeSerializer
+from starlette.types import Message
+
+from ingest.console.access.credentials import parse_users
+from ingest.console.access.forgery import FORM_MAX_BYTES
+from ingest.console.access.headers import HEADERS
+from ingest.console.access.sessions import LIFETIME_S, Sessions
+from ingest.errors import SettingsError
+from tests.support.asgi import Browser, ask, run
+from tests.support.console import (
+    OTHER_PASSWORD,
+    PASSWORD,
+    TEMPLATES,
+    TOKEN,
+    TOKENS,
+    VIEWER_TOKEN,
+    Clock,
+    Console,
+    console,
+    users,
+)
+
+OWN_HOST = ("host", "127.0.0.1:8001")
+FORM = ("content-type", "application/x-www-form-urlencoded")
+ANYWHERE = "0.0.0.0"  # noqa: S104 - what is refused, or guarded
+JSON = ("content-type", "application/json")
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def opened() -> Console:
+    """A console without credentials."""
+    return console()
+
+
+def guarded(**more: Any) -> Console:
+    """A console with users and tokens."""
+    return console(**({"console_users": users(), "console_tokens": TOKENS} | more))
+
+
+def token_of(browser: Browser) -> str:
+    found = browser.get("/").json()["csrf_token"]
+    assert isinstance(found, str)
+    return found
+
+
+def bearer(token: str) -> tuple[str, str]:
+    return "authorization", f"Bearer {token}"
+
+
+# Where it listens.
+
+
+@pytest.mark.parametrize("host", [ANYWHERE, "::", "192.168.1.2", "console.example", ""])
+def test_without_credentials_it_refuses_to_listen_where_others_reach_it(host: str) -> None:
+    with pytest.raises(SettingsError, match=r"refuses to listen on .* without credentials"):
+        console(console_host=host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.53", "localhost", "::1"])
+def test_without_credentials_it_listens_for_this_machine(host: str) -> None:
+    assert console(console_host=host).browser().get("/").status == 200
+
+
+@pytest.mark.parametrize("given", [{"console_users": users()}, {"console_tokens": TOKENS}])
+def test_with_credentials_it_listens_anywhere(given: dict[str, Any]) -> None:
+    answer = console(console_host=ANYWHERE, **given).browser(host="console.example").get("/")
+    assert answer.status == 303
+
+
+# Without credentials.
+
+
+def test_without_credentials_everybody_here_is_the_operator() -> None:
+    shown = opened().browser().get("/events").json()
+    assert shown["identity"] == ["local", "operator", "loopback"]
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:8001", "127.0.0.1:9", "127.8.9.1", "[::1]:8001", "[::1]"]
+)
+def test_without_credentials_it_goes_by_the_names_of_this_machine(host: str) -> None:
+    assert opened().browser(host=host).get("/").status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "evil.example",
+        "evil.example:8001",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.nip.io:8001",
+        "10.0.0.1",
+        "[2001:db8::1]:8001",
+        ANYWHERE,
+        "2130706433",
+    ],
+)
+def test_a_name_that_was_made_to_point_here_is_refused(host: str) -> None:
+    for target in ("/", "/api/v1/events", "/static/app.css", "/login"):
+        assert opened().browser(host=host).get(target).status == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["", "local host", "a@localhost", "localhost:x", "::1", "localhost/", "localhost, a"]
+)
+def test_what_is_no_host_is_a_bad_request(host: str) -> None:
+    assert opened().browser(host=host).get("/").status == 400
+
+
+def test_a_request_without_a_host_is_a_bad_request() -> None:
+    assert ask(opened().app, "GET", "/").status == 400
+
+
+@pytest.mark.parametrize(
+    "header", ["forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"]
+)
+def test_without_credentials_nothing_comes_through_a_proxy(header: str) -> None:
+    assert ask(opened().app, "GET", "/", [OWN_HOST, (header, "203.0.113.9")]).status == 403
+
+
+def test_without_credentials_no_other_machine_is_answered() -> None:
+    assert opened().browser(client="192.168.1.7").get("/").status == 403
+    assert opened().browser(client="::ffff:127.0.0.1").get("/").status == 200
+    assert ask(opened().app, "GET", "/", [OWN_HOST], client=None).status == 200
+
+
+def test_without_credentials_a_page_of_ours_changes_something() -> None:
+    here = opened()
+    browser = here.browser()
+    answer = browser.post("/replay", {"csrf_token": token_of(browser), "id": "7"})
+    assert answer.status == 200
+    assert here.changes[0]["by"] == "local"
+    assert here.changes[0]["form"]["id"] == "7"
+
+
+def test_without_credentials_a_program_changes_something_with_json() -> None:
+    here = opened()
+    answer = ask(here.app, "POST", "/api/v1/replay", [OWN_HOST, JSON], b'{"id": 7}')
+    assert answer.status == 200
+    assert here.changes[0]["body"] == b'{"id": 7}'
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("sec-fetch-site", "cross-site"),
+        ("origin", "http://evil.example"),
+        ("cookie", "ingest_csrf=planted"),
+        ("content-type", "text/plain"),
+    ],
+)
+def test_what_a_browser_may_have_sent_is_no_program(more: tuple[str, str]) -> None:
+    here = opened()
+    given = dict([OWN_HOST, JSON, more])
+    assert ask(here.app, "POST", "/api/v1/replay", given.items(), b"{}").status == 403
+    assert not here.changes
+
+
+def test_a_program_asks_the_api_and_not_the_pages() -> None:
+    assert ask(opened().app, "POST", "/replay", [OWN_HOST, JSON], b"{}").status == 403
+
+
+def test_a_program_needs_a_token_where_there_are_credentials() -> None:
+    assert ask(guarded().app, "POST", "/api/v1/replay", [OWN_HOST, JSON], b"{}").status == 401
+
+
+# Who asks.
+
+
+def test_a_page_leads_to_the_login_and_back() -> None:
+    answer = guarded().browser().get("/events?state=dead&type=a%20b")
+    assert answer.status == 303
+    assert answer.one("location") == "/login?next=/events%3Fstate%3Ddead%26type%3Da%2520b"
+
+
+def test_a_form_that_was_sent_too_late_leads_to_the_login() -> None:
+    answer = guarded().browser().post("/replay", {"csrf_token": "x"})
+    assert (answer.status, answer.one("location")) == (303, "/login")
+
+
+def test_a_part_of_a_page_tells_the_browser_to_go_to_the_login() -> None:
+    answer = (
+        guarded()
+        .browser()
+        .get("/events", hx_request="true", hx_current_url="http://127.0.0.1:8001/events?page=2")
+    )
+    assert answer.status == 401
+    assert answer.one("hx-redirect") == "/login?next=/events%3Fpage%3D2"
+
+
+@pytest.mark.parametrize(
+    "url", ["", "x", "http://h//evil.example", "http://h/\\evil", "http://[", "javascript:alert(1)"]
+)
+def test_a_part_of_a_page_never_leads_elsewhere(url: str) -> None:
+    answer = guarded().browser().get("/events", hx_request="true", hx_current_url=url)
+    assert (answer.status, answer.one("hx-redirect")) == (401, "/login")
+
+
+def test_the_api_says_that_it_wants_a_token() -> None:
+    answer = guarded().browser().get("/api/v1/events", hx_request="true")
+    assert answer.status == 401
+    assert answer.one("www-authenticate") == "Bearer"
+    assert answer.json()["error"] == "unauthenticated"
+    assert answer.json()["message"]
+
+
+@pytest.mark.parametrize("target", ["/static/app.css", "/login", "/health/live"])
+def test_what_is_open_needs_nobody(target: str) -> None:
+    assert guarded().browser().get(target).status == 200
+
+
+@pytest.mark.parametrize("target", ["/static/app.css", "/health/live"])
+def test_what_is_open_to_look_at_is_not_open_to_change(target: str) -> None:
+    assert guarded().browser().post(target, {}).status == 303
+
+
+@pytest.mark.parametrize(
+    "target", ["/static", "/login/", "/login/x", "/health/live/", "/LOGIN", "//login", "/api"]
+)
+def test_what_only_looks_open_is_not(target: str) -> None:
+    assert guarded().browser().get(target).status in (303, 401)
+
+
+def test_the_probe_may_name_any_host() -> None:
+    for here in (opened(), guarded(console_hosts="console.example")):
+        assert here.browser(host="10.1.2.3:8001").get("/health/live").status == 200
+
+
+def test_only_the_named_hosts_are_answered() -> None:
+    here = guarded(console_hosts="Console.example, other.example")
+    assert here.browser(host="console.example:8443").get("/login").status == 200
+    assert here.browser(host="OTHER.example").get("/login").status == 200
+    assert here.browser(host="evil.example").get("/login").status == 403
+    assert here.browser(host="127.0.0.1:8001").get("/login").status == 403
+
+
+def test_a_websocket_is_closed() -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    run(guarded().app, {"type": "websocket", "path": "/", "headers": []}, receive, send)
+    assert [message["type"] for message in sent] == ["websocket.close"]
+
+
+# Sessions.
+
+
+def test_a_session_knows_its_user_and_role() -> None:
+    here = guarded()
+    alice = here.logged_in().get("/events").json()["identity"]
+    victor = here.logged_in("victor", OTHER_PASSWORD).get("/events").json()["identity"]
+    assert alice == ["alice", "operator", "session"]
+    assert victor == ["victor", "viewer", "session"]
+
+
+def test_the_session_cookie_is_for_this_site_and_no_script() -> None:
+    browser = guarded().browser()
+    answer = browser.log_in("alice", PASSWORD)
+    (cookie,) = SimpleCookie("\n".join(answer.all("set-cookie"))).values()
+    assert cookie.key == "ingest_session"
+    assert cookie["httponly"]
+    assert (cookie["samesite"], cookie["path"], cookie["domain"]) == ("Lax", "/", "")
+    assert cookie["max-age"] == str(LIFETIME_S) == str(12 * 3_600)
+    assert not cookie["secure"]
+
+
+@pytest.mark.parametrize(
+    ("given", "scheme"), [({"console_behind_tls": True}, "http"), ({}, "https")]
+)
+def test_over_tls_cookies_are_secure_and_for_this_host_alone(
+    given: dict[str, Any], scheme: str
+) -> None:
+    browser = guarded(**given).browser(scheme=scheme, host="console.example")
+    origin = "https://console.example"
+    page = browser.get("/login")
+    (csrf,) = page.all("set-cookie")
+    assert csrf.startswith("__Host-ingest_csrf=")
+    assert "; Secure" in csrf
+    token = re.findall(r'name="csrf_token" value="(\w+)"', page.text)[0]
+    form = {"csrf_token": token, "name": "alice", "password": PASSWORD}
+    answer = browser.post("/login", form, origin=origin)
+    (session,) = answer.all("set-cookie")
+    assert session.startswith("__Host-ingest_session=")
+    assert "; Secure" in session
+    assert "domain" not in session.lower()
+    assert browser.get("/events").json()["identity"][0] == "alice"
+
+
+def test_over_tls_a_cookie_without_the_prefix_counts_for_nothing() -> None:
+    here = guarded()
+    cookie = here.logged_in().cookies["ingest_session"]
+    browser = here.browser(scheme="https", cookies={"ingest_session": cookie})
+    assert browser.get("/events").status == 303
+
+
+def test_a_session_ends_after_twelve_hours() -> None:
+    here = guarded()
+    browser = here.logged_in()
+    here.clock.now += LIFETIME_S - 1
+    assert browser.get("/events").status == 200
+    here.clock.now += 1
+    assert browser.get("/events").status == 303
+
+
+def test_a_session_survives_a_restart() -> None:
+    cookies = guarded().logged_in().cookies
+    assert guarded().browser(cookies=cookies).get("/events").status == 200
+
+
+def test_a_changed_password_ends_every_session() -> None:
+    here = guarded()
+    alice, victor = here.logged_in().cookies, here.logged_in("victor", OTHER_PASSWORD).cookies
+    after = guarded(console_users=users("a changed password"))
+    assert after.browser(cookies=alice).get("/events").status == 303
+    assert after.browser(cookies=victor).get("/events").status == 303
+
+
+def test_a_changed_role_counts_at_once_for_a_session_that_goes_on() -> None:
+    cookies = guarded().logged_in().cookies
+    after = guarded(console_users=users(role="viewer"))
+    assert after.browser(cookies=cookies).get("/events").json()["identity"][1] == "viewer"
+
+
+def test_somebody_who_is_gone_is_out() -> None:
+    cookies = guarded().logged_in().cookies
+    left = "\n".join(users().splitlines()[1:])
+    assert guarded(console_users=left).browser(cookies=cookies).get("/events").status == 303
+
+
+def test_a_session_is_bound_to_the_password_of_its_user() -> None:
+    def sessions(given: str) -> Sessions:
+        found = parse_users(given)
+        return Sessions(found, secret=b"the same", clock=Clock(), random=os.urandom)
+
+    before, after = users(), users("a changed password")
+    cookie = sessions(before).begin(parse_users(before)["alice"])
+    assert sessions(before).find(cookie) is not None
+    assert sessions(after).find(cookie) is None
+
+
+def test_a_forged_cookie_is_none() -> None:
+    here = guarded()
+    real = here.logged_in().cookies["ingest_session"]
+    payload, _, signature = real.rpartition(".")
+    own = URLSafeSerializer("a key of mine", salt="session").dumps({"name": "alice", "began": 0})
+    forged = [
+        "",
+        ".",
+        "alice",
+        payload,
+        f"{payload}.",
+        f".{signature}",
+        f"{payload}.{signature[:-1]}",
+        f"{payload[:-2]}AA.{signature}",
+        str(own),
+        real + "x",
+        "\xff" * 20,
+    ]
+    for cookie in forged:
+        assert here.browser(cookies={"ingest_session": cookie}).get("/events").status == 303
+
+
+def test_a_cookie_that_is_there_twice_is_none() -> None:
+    here = guarded()
+    real = here.logged_in().cookies["ingest_session"]
+    for header in (
+        f"ingest_session={real}; ingest_session={real}",
+        f"ingest_session=planted; a=b; ingest_session={real}",
+    ):
+        headers = [OWN_HOST, ("cookie", header)]
+        assert ask(here.app, "GET", "/events", headers).status == 303
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "host",
+        "cookie",
+        "authorization",
+        "origin",
+        "sec-fetch-site",
+        "content-type",
+        "x-csrf-token",
+    ],
+)
+def test_a_header_that_decides_something_is_not_there_twice(name: str) -> None:
+    value = OWN_HOST[1] if name == "host" else "x"
+    headers = [("host", OWN_HOST[1]), (name, value), (name, value)]
+    for here in (opened(), guarded()):
+        assert ask(here.app, "GET", "/", headers).status == 400
+        assert ask(here.app, "GET", "/api/v1/events", headers).json()["error"] == "header_repeated"
+
+
+# Bearer tokens.
+
+
+def test_a_token_needs_no_cookie_and_no_page() -> None:
+    here = guarded()
+    answer = ask(here.app, "POST", "/api/v1/replay", [OWN_HOST, bearer(TOKEN), JSON], b"{}")
+    assert answer.status == 200
+    assert here.changes[0]["by"] == "deploy"
+    shown = ask(here.app, "GET", "/events", [OWN_HOST, ("authorization", f"bearer {TOKEN}")])
+    assert shown.json() == {"identity": ["deploy", "operator", "token"], "csrf_token": ""}
+
+
+def test_a_wrong_token_is_not_made_up_for_by_a_cookie() -> None:
+    here = guarded()
+    browser = here.logged_in()
+    form = {"csrf_token": token_of(browser)}
+    for wrong in ("x", "", TOKEN[:-1], f"{TOKEN}x", "\xff"):
+        header = f"Bearer {wrong}"
+        assert browser.get("/events", authorization=header).status == 401
+        assert browser.get("/api/v1/events", authorization=header).status == 401
+        assert browser.post("/replay", form, authorization=header).status == 401
+    assert not here.changes
+    assert browser.post("/replay", form).status == 200
+
+
+def test_the_token_decides_and_not_the_session_beside_it() -> None:
+    here = guarded()
+    browser = here.logged_in()
+    answer = browser.post(
+        "/replay", {"csrf_token": token_of(browser)}, authorization=f"Bearer {VIEWER_TOKEN}"
+    )
+    assert answer.status == 403
+    assert not here.changes
+
+
+def test_a_session_cookie_is_no_token_and_a_token_no_session() -> None:
+    here = guarded()
+    cookie = here.logged_in().cookies["ingest_session"]
+    assert ask(here.app, "GET", "/api/v1/events", [OWN_HOST, bearer(cookie)]).status == 401
+    assert here.browser(cookies={"ingest_session": TOKEN}).get("/events").status == 303
+
+
+def test_the_credentials_of_a_proxy_leave_the_session_alone() -> None:
+    browser = guarded().logged_in()
+    answer = browser.get("/events", authorization="Basic YTpi")
+    assert answer.json()["identity"] == ["alice", "operator", "session"]
+    assert browser.post("/replay", {}, authorization="Basic YTpi").status == 403
+
+
+# Roles.
+
+
+@pytest.mark.parametrize("target", ["/replay", "/api/v1/replay"])
+def test_a_viewer_changes_nothing(target: str) -> None:
+    here = guarded()
+    browser = here.logged_in("victor", OTHER_PASSWORD)
+    assert browser.post(target, {"csrf_token": token_of(browser)}).status == 403
+    assert ask(here.app, "POST", target, [OWN_HOST, bearer(VIEWER_TOKEN)]).status == 403
+    assert not here.changes
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "TRACE", "get", "ANYTHING"])
+def test_whatever_is_not_known_to_be_safe_is_a_change(method: str) -> None:
+    here = guarded()
+    for target in ("/events", "/static/app.css", "/health/live"):
+        assert ask(here.app, method, target, [OWN_HOST, bearer(VIEWER_TOKEN)]).status == 403
+
+
+def test_a_viewer_looks() -> None:
+    browser = guarded().logged_in("victor", OTHER_PASSWORD)
+    assert browser.get("/events").status == 200
+    assert ask(browser.app, "HEAD", "/events", [OWN_HOST, bearer(VIEWER_TOKEN)]).status == 200
+
+
+def test_a_refusal_is_json_for_the_api_and_a_sentence_for_a_person() -> None:
+    here = guarded()
+    told = ask(here.app, "POST", "/api/v1/replay", [OWN_HOST, bearer(VIEWER_TOKEN)])
+    assert told.json() == {"error": "role_insufficient", "message": "A viewer changes nothing."}
+    said = ask(here.app, "POST", "/replay", [OWN_HOST, bearer(VIEWER_TOKEN)])
+    assert said.one("content-type") == "text/plain; charset=utf-8"
+    assert said.text == "A viewer changes nothing.\n"
+
+
+# Forgery.
+
+
+@pytest.mark.parametrize("make", [opened, guarded])
+def test_a_form_of_ours_changes_something_and_arrives_whole(make: Any) -> None:
+    here = make()
+    browser = here.logged_in() if make is guarded else here.browser()
+    token = token_of(browser)
+    form = {"before": "1", "csrf_token": token, "after": "é"}
+    assert browser.post("/replay", form).status == 200
+    assert here.changes[0]["form"] == form
+    assert here.changes[0]["body"] == urlencode(form).encode()
+
+
+def test_a_script_of_ours_sends_the_token_in_a_header() -> None:
+    here = guarded()
+    browser = here.logged_in()
+    answer = browser.post("/replay", {"id": "7"}, x_csrf_token=token_of(browser))
+    assert answer.status == 200
+    assert here.changes[0]["form"] == {"id": "7"}
+
+
+def test_a_form_that_comes_in_pieces_arrives_whole() -> None:
+    here = guarded()
+    browser = here.logged_in()
+    body = urlencode({"id": "7", "csrf_token": token_of(browser), "why": "x" * 100}).encode()
+    headers = [OWN_HOST, FORM, ("cookie", f"ingest_session={browser.cookies['ingest_session']}")]
+    pieces = [body[start : start + 9] for start in range(0, len(body), 9)]
+    assert ask(here.app, "POST", "/replay", headers, pieces).status == 200
+    assert here.changes[0]["body"] == body
+
+
+@pytest.mark.parametrize("make", [opened, guarded])
+@pytest.mark.parametrize("wrong", [None, "", "x", "\xff", "0" * 64])
+def test_without_the_right_token_nothing_changes(make: Any, wrong: str | None) -> None:
+    here = make()
+    browser = here.logged_in() if make is guarded else here.browser()
+    token_of(browser)
+    form = {"id": "7"} if wrong is None else {"csrf_token": wrong}
+    assert browser.post("/replay", form).status == 403
+    if wrong is not None:
+        assert browser.post("/replay", {}, x_csrf_token=wrong).status == 403
+    assert not here.changes
+
+
+def test_a_wrong_header_is_not_made_up_for_by_the_form() -> None:
+    browser = guarded().logged_in()
+    form = {"csrf_token": token_of(browser)}
+    assert browser.post("/replay", form, x_csrf_token="x").status == 403
+
+
+def test_two_tokens_in_a_form_are_none() -> None:
+    here = guarded()
+    browser = here.logged_in()
+    token = token_of(browser)
+    headers = [OWN_HOST, FORM, ("cookie", f"ingest_session={browser.cookies['ingest_session']}")]
+    body = f"csrf_token={token}&csrf_token={token}".encode()
+    assert ask(here.app, "POST", "/replay", headers, body).status == 403
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "text/plain", "", "x/y"])
+def test_the_token_is_not_looked_for_in_other_bodies(kind: str) -> None:
+    browser = guarded().logged_in()
+    form = {"csrf_token": token_of(browser)}
+    assert browser.post("/replay", form, content_type=kind).status == 403
+
+
+@pytest.mark.parametrize("make", [opened, guarded])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"sec_fetch_site": ""},
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:3000"},
+        {"origin": "http://127.0.0.1"},
+        {"origin": "http://127.0.0.1:8001.evil.example"},
+        {"origin": "http://localhost:8001"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "127.0.0.1:8001"},
+        {"origin": "file://127.0.0.1:8001"},
+    ],
+)
+def test_another_site_changes_nothing_even_with_the_token(
+    make: Any, header: dict[str, str]
+) -> None:
+    here = make()
+    browser = here.logged_in() if make is guarded else here.browser()
+    assert browser.post("/replay", {"csrf_token": token_of(browser)}, **header).status == 403
+    assert not here.changes
+
+
+def test_over_tls_the_page_came_over_tls() -> None:
+    here = guarded()
+    browser = here.logged_in(scheme="https")
+    form = {"csrf_token": token_of(browser)}
+    assert browser.post("/replay", form, origin="http://127.0.0.1:8001").status == 403
+    assert browser.post("/replay", form).status == 200
+
+
+def test_a_browser_that_does_not_say_where_from_needs_the_token_alone() -> None:
+    here = guarded()
+    browser = here.logged_in()
+    headers = [
+        OWN_HOST,
+        ("cookie", f"ingest_session={browser.cookies['ingest_session']}"),
+        ("x-csrf-token", token_of(browser)),
+    ]
+    assert ask(here.app, "POST", "/replay", headers).status == 200
+    assert ask(here.app, "POST", "/replay", headers[:2]).status == 403
+
+
+def test_the_token_of_one_session_is_none_for_another() -> None:
+    here = guarded()
+    first, second = here.logged_in(), here.logged_in()
+    assert token_of(first) != token_of(second)
+    assert second.post("/replay", {"csrf_token": token_of(first)}).status == 403
+
+
+def test_the_token_from_before_the_login_is_none_after_it() -> None:
+    browser = guarded().browser()
+    before = re.findall(r'value="(\w{64})"', browser.get("/login").text)[0]
+    browser.log_in("alice", PASSWORD)
+    assert browser.post("/replay", {"csrf_token": before}).status == 403
+
+
+def test_without_credentials_the_token_is_bound_to_the_browser() -> None:
+    here = opened()
+    first, second = here.browser(), here.browser()
+    token = token_of(first)
+    token_of(second)
+    assert second.post("/replay", {"csrf_token": token}).status == 403
+    assert here.browser().post("/replay", {"csrf_token": token}).status == 403
+    assert first.post("/replay", {"csrf_token": token}).status == 200
+
+
+def test_without_credentials_a_browser_keeps_its_cookie() -> None:
+    browser = opened().browser()
+    (cookie,) = browser.get("/").all("set-cookie")
+    assert re.fullmatch(r"ingest_csrf=[0-9a-f]{64}; Path=/; HttpOnly; SameSite=Lax", cookie)
+    token = token_of(browser)
+    assert not browser.get("/events").all("set-cookie")
+    assert token_of(browser) == token
+
+
+def test_a_planted_cookie_does_not_come_with_its_token() -> None:
+    here = opened()
+    planted = here.browser(cookies={"ingest_csrf": "planted"})
+    for guess in ("planted", "", "0" * 64):
+        assert planted.post("/replay", {"csrf_token": guess}).status == 403
+
+
+def test_a_form_that_is_too_large_is_not_read() -> None:
+    browser = guarded().logged_in()
+    form = {"csrf_token": token_of(browser), "more": "x" * FORM_MAX_BYTES}
+    assert browser.post("/replay", form).status == 413
+    headers = [OWN_HOST, FORM]
+    endless = [b"x" * 65_536] * 64
+    assert ask(browser.app, "POST", "/login", headers, endless).status == 413
+
+
+def test_a_form_with_endlessly_many_fields_is_refused() -> None:
+    browser = guarded().logged_in()
+    headers = [OWN_HOST, FORM, ("cookie", f"ingest_session={browser.cookies['ingest_session']}")]
+    body = f"csrf_token={token_of(browser)}&".encode() + b"a=b&" * 20_000
+    assert ask(browser.app, "POST", "/replay", headers, body).status == 403
+
+
+def test_a_form_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.console.access.forgery._FORM_DEADLINE_S", 0.01)
+    headers = [(b"host", b"127.0.0.1:8001"), (b"content-type", FORM[1].encode())]
+    scope = {"type": "http", "method": "POST", "path": "/login", "headers": headers}
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    run(guarded().app, scope, receive, send)
+    assert sent[0]["status"] == 408
+
+
+def test_a_browser_that_hangs_up_changes_nothing() -> None:
+    here = opened()
+    assert ask(here.app, "POST", "/replay", [OWN_HOST, FORM], []).status == 400
+    assert not here.changes
+
+
+# Every response.
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [("/login", 200), ("/events", 303), ("/api/v1/events", 401), ("/health/live", 200)],
+)
+def test_every_response_tells_the_browser_what_pages_may_do(target: str, status: int) -> None:
+    answer = guarded().browser().get(target)
+    assert answer.status == status
+    for name, value in HEADERS.items():
+        assert answer.one(name.lower()) == value
+    assert answer.one("cache-control") == "no-store"
+
+
+def test_nothing_runs_that_is_not_ours() -> None:
+    policy = HEADERS["Content-Security-Policy"]
+    assert "unsafe" not in policy
+    for rule in ("default-src 'none'", "base-uri 'none'", "frame-ancestors 'none'"):
+        assert rule in policy
+    page = (TEMPLATES / "login.html").read_text()
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=", page)
+
+
+def test_our_own_forms_keep_their_origin() -> None:
+    assert HEADERS["Referrer-Policy"] == "same-origin"
+
+
+def test_static_files_may_be_kept_and_set_no_cookie() -> None:
+    for here in (opened(), guarded()):
+        answer = here.browser().get("/static/app.css")
+        assert answer.one("cache-control") is None
+        assert not answer.all("set-cookie")
+        assert answer.one("x-content-type-options") == "nosniff"
+
+
+def test_a_stream_passes_piece_by_piece() -> None:
+    answer = opened().browser().get("/stream")
+    assert answer.pieces == [b"data: 1\n\n", b"data: 2\n\n"]
+
+
+def test_nobody_is_left_in_a_state_that_the_server_uses_again() -> None:
+    here = guarded()
+    state: dict[str, Any] = {"kept": 1}
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/events",
+        "query_string": b"",
+        "headers": [(b"host", b"a"), (b"authorization", f"Bearer {TOKEN}".encode())],
+        "state": state,
+    }
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(_message: Message) -> None: ...
+
+    run(here.app, scope, receive, send)
+    assert state == {"kept": 1}
+
+
+def test_a_clock_that_is_set_back_ends_no_session() -> None:
+    clock = Clock()
+    browser = guarded(clock=clock).logged_in()
+    clock.now -= 3_600
+    assert browser.get("/events").status == 200

@@ -1,0 +1,165 @@
+"""The search syntax: what it means, what it does not understand, and that it never fails."""
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ingest.console.query import FILTERS, MOST_PARTS, parse, spell
+from ingest.store.about import KINDS
+from ingest.store.selection import EVENT_STATES, Selection
+from tests.support.effort import examples
+
+NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ID = UUID("01a211ec-b9b9-7d4b-8f43-27f574144b61")
+
+
+@pytest.mark.parametrize(
+    ("text", "selection"),
+    [
+        ("", Selection()),
+        (" \t ", Selection()),
+        ("type:order.* type:tag.added", Selection(types=("order.*", "tag.added"))),
+        ("STATE:dead", Selection(state="dead")),
+        ("state:dead state:dead", Selection(state="dead")),
+        (
+            "processor:my_app.orders source:awalchat",
+            Selection(processor="my_app.orders", source="awalchat"),
+        ),
+        ("since:2h", Selection(since=NOW - timedelta(hours=2))),
+        ("until:2026-01-31T12:00:00+03:00", Selection(until=NOW - timedelta(hours=3))),
+        ("conversation:0123", Selection(about=(("conversation", "123"),))),
+        ('phone:"+966 (50) 000-0000"', Selection(about=(("phone", "966500000000"),))),
+        ("order:55 contact:-9", Selection(about=(("order", "55"), ("contact", "-9")))),
+        ("message:wamid.X:1", Selection(about=(("message", "wamid.X:1"),))),
+        (f"id:{ID} id:order.created:790", Selection(ids=(ID,), event_ids=("order.created:790",))),
+        ("data.Total:1250", Selection(fields=(("data.Total", "1250"),))),
+        (".event:order.created", Selection(fields=(("event", "order.created"),))),
+        ('data.note:"" data.x:*', Selection(fields=(("data.note", ""), ("data.x", "*")))),
+        ('error:ValueError raised:""', Selection(error_type="ValueError", raised_at="")),
+        ('"free text" word', Selection(search=("free text", "word"))),
+        (r'"say \"hi\" \\ \d"', Selection(search=(r'say "hi" \ \d',))),
+        ('a"b "c"d', Selection(search=('a"b', "c", "d"))),
+        ('"type:order"', Selection(search=("type:order",))),
+        # A sender's id for an event, an address, a time: texts that have a colon.
+        ("order.created:790", Selection(search=("order.created:790",))),
+        (
+            "https://shop.example/x 12:30 :x",
+            Selection(search=("https://shop.example/x", "12:30", ":x")),
+        ),
+        ("مرحباً data.name:نورة", Selection(fields=(("data.name", "نورة"),), search=("مرحباً",))),
+    ],
+)
+def test_a_query_means(text: str, selection: Selection) -> None:
+    found = parse(text, now=NOW)
+    assert found.problems == ()
+    assert found.selection == selection
+    assert parse(spell(selection), now=NOW).selection == selection
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stat:dead", "`stat` is no filter; did you mean `state`?"),
+        (
+            "zzz:1",
+            f"`zzz` is no filter: they are {', '.join(FILTERS)}, and paths such as `data.zzz`.",
+        ),
+        ("state:ded", f"`ded` is no state: they are {', '.join(EVENT_STATES)}."),
+        ("state:", "`state:` lacks a value."),
+        ('type:""', "`type:` lacks a value."),
+        ("data.x:", "`data.x:` lacks a value."),
+        ("since:yesterday", "`yesterday` is no time: give 2026-01-31T12:00:00Z, or 15m, 2h, 7d"),
+        ("until:1969-12-31", "`1969-12-31` is no time"),
+        ("order:x", "`x` is no order id, which is a whole number."),
+        (f"order:{2**63}", "is no order id"),
+        ("order:٣", "is no order id"),
+        ("phone:abc", "`abc` is no phone number: give its digits, 966500000000."),
+        ("state:running", "`state:` is given twice: the first counts."),
+        ('"open', "The quote is not closed."),
+        ('data.x:"open\\', "The quote is not closed."),
+        ("a\x00b", "It has a character that no text can hold"),
+        ("data.\ud800:x", "It has a character that no text can hold"),
+    ],
+)
+def test_what_is_not_understood_is_told_and_the_rest_applies(text: str, message: str) -> None:
+    query = f"  state:dead {text}"
+    found = parse(query, now=NOW)
+    (problem,) = found.problems
+    assert message in problem.message
+    assert problem.message.endswith((".", "?"))
+    assert problem.text == text
+    assert query[problem.position :] == text
+    assert found.selection == Selection(state="dead")
+
+
+def test_only_so_many_parts_count() -> None:
+    found = parse("x " * MOST_PARTS + "state:dead y", now=NOW)
+    assert found.selection == Selection(search=("x",))
+    (problem,) = found.problems
+    assert problem.text == "state:dead"
+
+
+pieces = st.sampled_from(
+    [*(f"{each}:" for each in FILTERS), *EVENT_STATES, '"', "\\", " ", ":", ".", "data.", "2h", "*"]
+)
+
+
+@settings(max_examples=examples(300))
+@given(st.text() | st.lists(pieces | st.text(max_size=3)).map("".join))
+@example("since:999999999d until:0001-01-01T00:00:00+14:00")
+@example('"' * 5_000)
+def test_whatever_is_typed_means_something_and_is_spelled_as_it_was_read(text: str) -> None:
+    found = parse(text, now=NOW)
+    for problem in found.problems:
+        assert text[problem.position :].startswith(problem.text)
+    again = parse(spell(found.selection), now=NOW)
+    assert again.selection == found.selection
+    assert again.problems == ()
+
+
+words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1)
+names = st.from_regex(r'[^\s":\x00]+', fullmatch=True).filter(str.isprintable)
+moments = st.datetimes(datetime(1970, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 the strategy's form
+numbers = st.integers(-(2**63), 2**63 - 1).map(str)
+about = st.one_of(
+    st.tuples(st.sampled_from(["conversation", "order", "contact"]), numbers),
+    st.tuples(st.just("phone"), st.from_regex(r"[0-9]{1,15}", fullmatch=True)),
+    st.tuples(st.just("message"), words),
+)
+
+
+def many(values: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(values, max_size=3, unique=True).map(tuple)
+
+
+selections = st.builds(
+    Selection,
+    ids=many(st.uuids()),
+    event_ids=many(words.map(lambda text: f"order.created:{text}")),
+    types=many(words),
+    source=st.none() | words,
+    processor=st.none() | words,
+    state=st.none() | st.sampled_from(EVENT_STATES),
+    error_type=st.none() | words,
+    raised_at=st.none() | st.just("") | words,
+    since=st.none() | moments,
+    until=st.none() | moments,
+    about=many(about),
+    fields=many(st.tuples(names | names.map("data.{}".format), st.just("") | words)),
+    search=st.none() | many(words).filter(bool),
+)
+
+
+@settings(max_examples=examples(200))
+@given(selections)
+def test_a_selection_is_read_as_it_was_spelled(selection: Selection) -> None:
+    found = parse(spell(selection), now=NOW)
+    assert found.problems == ()
+    assert found.selection == selection
+
+
+def test_every_kind_that_events_concern_has_a_filter() -> None:
+    assert set(KINDS) <= set(FILTERS)
