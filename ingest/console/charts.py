@@ -15,15 +15,11 @@ from markupsafe import Markup
 from ingest.console.formats import compact, duration, iso, number
 
 _HEIGHT = 150
-_TOP, _FLOOR = 10, 128
-"""Where the highest tick is, and the zero; the times are below."""
-_AXIS = 46
-"""Width of the room for the ticks."""
-_LEAST_BAR = 2.0
-"""Pixels: three failures among a million are to be seen."""
+_TOP, _FLOOR = 10, 128  # the highest tick, and the zero; the times are below
+_AXIS = 46  # the room for the ticks
+_LEAST_BAR = 2.0  # pixels: three failures among a million are to be seen
 _LABELS = 6
-_WIDTH = 1000
-"""Of the box that lines are drawn in, which is stretched."""
+_WIDTH = 1000  # of the box that lines are drawn in, which is stretched
 _LARGEST = 1e18
 _ALMOST = 1 - 1e-9  # floating point: 0.3 is not 3 * 0.1
 
@@ -100,9 +96,8 @@ def sparkline(
         for index, value in enumerate(clean)
         if (tall := max(value / highest * (height - 1), _LEAST_BAR) if value else 0)
     )
-    summary = f"{label}: {len(clean)} values, at most {number(highest)}"
-    if clean:
-        summary += f", last {number(clean[-1])}"
+    last = f", last {number(clean[-1])}" if clean else ""
+    summary = f"{label}: {len(clean)} values, at most {number(highest)}{last}"
     return Markup(
         '<svg class="spark tone-{0}" width="{1}" height="{2}" viewBox="0 0 {1} {2}" role="img"'
         ' aria-label="{3}"><path class="base" d="M0 19.5H{1}"/>{4}</svg>'

@@ -6,8 +6,8 @@ conversations, and from those to messages and orders. What it does not know:
 
 - an update that is named by its content (`conversation.updated`, `contact.updated`) and was
   followed by a later one; the changes of an order's status are kept, all of them;
-- events that are not worked on yet, or failed. Those few are looked through for fields that name
-  what it is about, at most `LOOKED_THROUGH` in each state;
+- events that are not worked on yet, or failed. Those few are looked through for a field that names
+  what was given, at most `LOOKED_THROUGH` in each state;
 - events of types that the built-in processors do not handle.
 
 A search for a field (ingest.store.bodies) finds all of these, at the cost of reading bodies.
@@ -136,10 +136,13 @@ _NAMES = {
             WHERE order_id = ANY(ARRAY(SELECT order_id FROM known_orders))""",
 }
 
+# In the order of their indexes, so that the planner takes those.
 _UNFINISHED = f"""
             (SELECT event FROM jobs WHERE state = 'dead'
              ORDER BY event DESC LIMIT {LOOKED_THROUGH})
             UNION (SELECT event FROM unhandled ORDER BY event DESC LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM jobs WHERE due_at IS NOT NULL LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM jobs WHERE lease_until IS NOT NULL LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM jobs WHERE due_at IS NOT NULL
+                   ORDER BY queue, due_at LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM jobs WHERE lease_until IS NOT NULL
+                   ORDER BY lease_until LIMIT {LOOKED_THROUGH})
             """

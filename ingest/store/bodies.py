@@ -53,8 +53,9 @@ def has_field(
     with it; the values' names begin with `name`.
 
     Numbers are compared as numbers (`1250` is `1250.00`), everything else as text, so `123` is
-    both the number and the string, and `true` the word; null is no value. A body that jsonb
-    refuses, such as one with an escaped U+0000, has no fields.
+    both the number and the string, and `true` the word; null is no value. Not found are numbers
+    that are spelled with an exponent, and fields of a body that jsonb refuses, such as one with an
+    escaped U+0000.
     """
     number = None if is_beginning else _NUMBER.fullmatch(value)
     values: dict[str, Any] = {f"{name}_value": f"{escape(value)}%" if is_beginning else value}

@@ -407,8 +407,8 @@ def _delays(ids: Sequence[object], rate: float | None, done: int) -> list[float]
 
 
 def _job_conditions(selection: Selection, action: str) -> str:
-    """Without a state and without ids, dead letters are meant; what an operator has discarded is
-    meant only where it is named."""
+    """Without a state and without ids, dead letters are meant, and with an error, what is failing
+    with it; what an operator has discarded is meant only where it is named."""
     conditions = []
     if selection.processor is not None:
         conditions.append("jobs.processor = :processor")
@@ -420,6 +420,8 @@ def _job_conditions(selection: Selection, action: str) -> str:
         conditions.append("jobs.state = :state")
         if selection.state == "dead" and not selection.names_events:
             conditions.append("jobs.discarded_at IS NULL")
+    elif selection.is_of_failures:
+        conditions.append("jobs.state IN ('dead', 'retrying') AND jobs.discarded_at IS NULL")
     elif not selection.names_events:
         conditions.append("jobs.state = 'dead' AND jobs.discarded_at IS NULL")
     if action == DISCARD:
@@ -433,7 +435,7 @@ def _job_parameters(selection: Selection) -> dict[str, Any]:
 
 def _wants_events(selection: Selection) -> bool:
     """Whether events that lack a job are meant too."""
-    if selection.state is not None:
+    if selection.state is not None or selection.is_of_failures:
         return selection.state == UNHANDLED
     return selection.names_events or selection.processor is None
 

@@ -31,7 +31,7 @@ from ingest.store.spans import Span
 
 FIRST_SLICE = 1_000
 _LARGEST_SLICE = 100_000
-_LARGEST_OF_FEW = 10_000
+_LARGEST_OF_FEW = 5_000
 _SLICE_S = 0.025
 """What a slice should take; the next one's size follows from what the last one took."""
 _FEW = 20_000
@@ -138,7 +138,7 @@ def _some(named: Selection, rest: Selection, order: str) -> _Way:
 def _is_few(connection: Connection, state: str) -> bool:
     if state not in ("pending", "retrying"):
         return True
-    return bool(connection.execute(_WAITING, {"most": _FEW}).scalar_one() <= _FEW)
+    return bool(connection.execute(_COUNT_WAITING, {"most": _FEW}).scalar_one() <= _FEW)
 
 
 def _read_ids(
@@ -239,25 +239,30 @@ def _of_jobs(rest: Selection) -> list[str]:
     return conditions
 
 
-def _jobs_in(condition: str, state: str) -> str:
-    return f"""SELECT DISTINCT event FROM jobs
-        WHERE {condition} AND state = '{state}' AND {_within("event")}
-        ORDER BY event {{order}} LIMIT :size"""
+def _events_of(jobs: str, state: str) -> str:
+    return f"""SELECT DISTINCT event FROM {jobs}
+        WHERE state = '{state}' AND {_within("event")} ORDER BY event {{order}} LIMIT :size"""
 
 
+# Without the order the planner may read all jobs for these, as if they lay among the others.
+_WAITING = f"""(SELECT event, state FROM jobs WHERE due_at IS NOT NULL
+              ORDER BY queue, due_at LIMIT {_FEW}) AS waiting"""
+_RUNNING = f"""(SELECT event, state FROM jobs WHERE lease_until IS NOT NULL
+              ORDER BY lease_until LIMIT {_FEW}) AS running"""
 # States that few events are in, each by the index that knows them; what an operator has discarded
 # is among the dead letters there.
 _STATES = {
-    "pending": _jobs_in("due_at IS NOT NULL", "pending"),
-    "retrying": _jobs_in("due_at IS NOT NULL", "retrying"),
-    "running": _jobs_in("lease_until IS NOT NULL", "running"),
-    "dead": _jobs_in("true", "dead"),
-    DISCARDED: _jobs_in("true", "dead"),
+    "pending": _events_of(_WAITING, "pending"),
+    "retrying": _events_of(_WAITING, "retrying"),
+    "running": _events_of(_RUNNING, "running"),
+    "dead": _events_of("jobs", "dead"),
+    DISCARDED: _events_of("jobs", "dead"),
     UNHANDLED: f"""SELECT event FROM unhandled WHERE {_within("event")}
         ORDER BY event {{order}} LIMIT :size""",
 }
+_ALL_RETRYING = _events_of("jobs", "retrying").replace("WHERE", "WHERE due_at IS NOT NULL AND")
 _FAILING = f"""SELECT DISTINCT event FROM (
-            ({_STATES["dead"]}) UNION ALL ({_STATES["retrying"]})
+            ({_STATES["dead"]}) UNION ALL ({_ALL_RETRYING})
         ) AS failing ORDER BY event {{order}} LIMIT :size"""
 # One type each time; naming it in the order keeps the planner from walking through all events.
 _BY_TYPE = f"""SELECT page.id FROM known CROSS JOIN LATERAL (
@@ -276,6 +281,10 @@ _EDGES = {
     )
     for newer in (False, True)
 }
-_WAITING = text(
-    "SELECT count(*) FROM (SELECT FROM jobs WHERE due_at IS NOT NULL LIMIT :most + 1) AS waiting"
+_COUNT_WAITING = text(
+    """
+    SELECT count(*) FROM (
+        SELECT FROM jobs WHERE due_at IS NOT NULL ORDER BY queue, due_at LIMIT :most + 1
+    ) AS waiting
+    """
 )

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tests.benchmarks import console
 from tests.benchmarks import lag as lags
 from tests.benchmarks import price as prices
 from tests.benchmarks import stored as stores
@@ -183,6 +184,7 @@ def stored(size: Size) -> Iterator[Stored | stores.Timed]:
         ours.prepare(world)
         stores.seed(world, size.stored)
         yield from stores.reads(world)
+        yield from console.pages(world)
         after = _rates(world, ours, size)
     for what, rate in before.items():
         yield Stored(what=what, before=rate, after=after[what], events=size.stored)

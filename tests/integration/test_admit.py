@@ -79,6 +79,34 @@ def test_a_worker_claims_as_many_as_it_asks_for_as_they_are_made(
         jobs.finish(connection, [Held(id=job.id, attempt=1) for job in admitted.claimed])
 
 
+def test_each_claimed_job_has_the_body_whoever_else_has_a_job_of_the_event(
+    engine: Engine, database_url: str
+) -> None:
+    deliveries = deliver(database_url, [order(n) for n in range(3)])
+    waits = NewJobs(type="order.created", processor="a", queue="events", max_attempts=3)
+    with engine.begin() as connection:
+        admitted = events.admit(
+            connection,
+            deliveries,
+            [
+                waits,
+                replace(ORDERS, claimed=3),
+                replace(NOTIFY, claimed=2),
+                replace(waits, processor="z"),
+            ],
+            replay_queue="replay",
+            hint_ttl_s=10,
+            claimant=Claimant(worker="a", lease_s=60),
+        )
+    bodies = {delivery: order(n) for n, delivery in enumerate(deliveries)}
+    claimed = sorted((job.processor, job.event, job.body) for job in admitted.claimed)
+    assert claimed == [
+        *(("notify", delivery, bodies[delivery]) for delivery in deliveries[:2]),
+        *(("orders", delivery, bodies[delivery]) for delivery in deliveries),
+    ]
+    assert len(admitted.jobs) == 7
+
+
 def test_admitting_again_changes_nothing(engine: Engine, database_url: str) -> None:
     deliveries = deliver(database_url, [order(1), order(2)])
     admit(engine, deliveries)

@@ -1,5 +1,6 @@
 """Effects and success share a transaction; a failure harms no neighbour and is never silent."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable
@@ -7,12 +8,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
-from ingest.store import jobs
+from ingest.store import events, jobs
+from ingest.store.events import Admitted
 from ingest.store.jobs import Held
 from tests.integration.conftest import Worker
 from tests.integration.outcomes import effect, effects, job_states, make_tables, run_due
 from tests.support.deliver import deliver, order
+from tests.support.refuse import refuse_connections
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
 from workers import Discard, Event, Snooze, processor, rescue
@@ -461,3 +465,101 @@ def test_a_job_of_a_processor_that_nobody_has_waits(
     assert job_states(engine) == {1: "pending"}
     run_due(engine, with_it)
     assert job_states(engine) == {1: "succeeded"}
+
+
+def lost_connection() -> OperationalError:
+    return OperationalError("", None, Exception("server closed the connection unexpectedly"))
+
+
+def admit_in_turn(
+    monkeypatch: pytest.MonkeyPatch, *runs: Callable[[Callable[[], Admitted]], Admitted]
+) -> None:
+    """The next runs of admit, each around the real one."""
+    really, left = events.admit, iter(runs)
+
+    def admit(*arguments: Any, **options: Any) -> Admitted:
+        return next(left)(lambda: really(*arguments, **options))
+
+    monkeypatch.setattr(events, "admit", admit)
+
+
+def leaves_some(admit: Callable[[], Admitted]) -> Admitted:
+    """As if another worker were inserting one of the events."""
+    return dataclasses.replace(admit(), unsettled=1)
+
+
+def breaks_off(_: Callable[[], Admitted]) -> Admitted:
+    raise lost_connection()
+
+
+def test_what_was_claimed_runs_although_a_second_admit_breaks_off(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @processor("order.created", name="first")
+    def first(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    @processor("order.created", name="second")
+    def second(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    admit_in_turn(monkeypatch, leaves_some, breaks_off)
+    make_worker().process(deliver(database_url, [order(n) for n in range(5)]))
+    assert effects(engine) == sorted([*range(5)] * 2)
+    assert one(engine, "SELECT count(*) FROM jobs WHERE state = 'succeeded'") == 10
+
+
+def test_an_admit_that_breaks_off_before_anything_was_claimed_is_said_so(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @processor("order.created")
+    def work(event: Event, db: Connection) -> None: ...
+
+    admit_in_turn(monkeypatch, breaks_off)
+    with pytest.raises(OperationalError):
+        make_worker().process(deliver(database_url, [order(1)]))
+    assert one(engine, "SELECT count(*) FROM unadmitted") == 1
+
+
+def test_what_was_claimed_is_kept_leased_while_admit_goes_on(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @processor("order.created", max_attempts=1)
+    def work(event: Event, db: Connection) -> None:
+        effect(event, db)
+
+    def takes_its_time(admit: Callable[[], Admitted]) -> Admitted:
+        before = one(engine, "SELECT lease_until FROM jobs")
+        until(lambda: one(engine, "SELECT lease_until FROM jobs") > before, what="renewed")
+        return admit()
+
+    admit_in_turn(monkeypatch, leaves_some, takes_its_time)
+    make_worker(lease_s=0.6).process(deliver(database_url, [order(1)]))
+    assert job_states(engine) == {1: "succeeded"}
+
+
+def test_what_was_claimed_for_one_processor_runs_although_that_of_another_could_not_begin(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    ran: list[str] = []
+
+    @processor("order.created", name="first")
+    def first(event: Event, db: Connection) -> None:
+        ran.append("first")
+
+    @processor("order.created", name="second")
+    def second(event: Event, db: Connection) -> None:
+        ran.append("second")
+
+    worker = make_worker()
+    refuse_connections(worker.effects, 1)
+    with pytest.raises(OperationalError, match="too many clients"):
+        worker.process(deliver(database_url, [order(n) for n in range(3)]))
+    states = rows(
+        engine, "SELECT processor, state FROM jobs GROUP BY processor, state ORDER BY processor"
+    )
+    assert states == [
+        {"processor": "first", "state": "running"},
+        {"processor": "second", "state": "succeeded"},
+    ]
+    assert ran == ["second"] * 3

@@ -1,0 +1,207 @@
+"""What people do with the console, in a real browser."""
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.acceptance.harness import Stack
+from tests.browser.conftest import screenshot
+from tests.support.waiting import until
+
+SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+ARABIC = "أين طلبي؟"
+
+
+def order(number: int, note: str = "", **more: object) -> bytes:
+    data = {"order_id": number, "conversation_id": 7, "status": "pending", "note": note} | more
+    return json.dumps({"event": "order.created", "data": data}, ensure_ascii=False).encode()
+
+
+def message(number: int, text: str) -> bytes:
+    data = {
+        "message_id": f"wamid.{number}",
+        "conversation_id": 7,
+        "from": "966512345678",
+        "to": "966500000000",
+        "type": "text",
+        "body": text,
+    }
+    return json.dumps({"event": "message.received", "data": data}, ensure_ascii=False).encode()
+
+
+@pytest.fixture
+def broken(stack: Stack) -> Iterator[None]:
+    """The CRM is away while the test posts its orders."""
+    (stack.folder / "broken").touch()
+    yield
+    (stack.folder / "broken").unlink(missing_ok=True)
+
+
+def post(stack: Stack, *bodies: bytes) -> None:
+    answers = stack.post_all(bodies)
+    assert {each.status for each in answers} == {200}
+    stack.wait_until_idle()
+
+
+def test_at_night_orders_are_missing(page: Page, stack: Stack, broken: None) -> None:
+    """From the overview to the dead letter, its cause, and its replay."""
+    post(stack, *(order(100 + number, "fails") for number in range(3)), order(110))
+    (stack.folder / "broken").unlink()
+    page.goto("/")
+    expect(page.get_by_role("heading", name="Dead letters by processor")).to_be_visible()
+    page.get_by_role("link", name=re.compile("^Failures")).first.click()
+    row = page.get_by_role("row").filter(has_text="the CRM is away")
+    expect(row).to_contain_text("whims")
+    expect(row).to_contain_text("in whims")
+    row.get_by_role("link").first.click()
+    expect(page.get_by_text("ConnectionError").first).to_be_visible()
+    expect(page.locator(".timeline .attempt").filter(has_text="failed")).to_have_count(3)
+    page.get_by_text("Traceback").first.click()
+    expect(page.get_by_text("raise ConnectionError").first).to_be_visible()
+    page.get_by_label("Reason").first.fill("the CRM is back")
+    page.get_by_role("button", name="Replay", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Go on").click()
+    expect(page.get_by_text("replay by local").first).to_be_visible(timeout=15_000)
+    expect(page.locator(".event-head .badge, .page-head .badge").first).to_have_text(
+        "succeeded", timeout=15_000
+    )
+    expect(page.get_by_text("the CRM is back").first).to_be_visible()
+
+
+def test_all_that_match_are_replayed_with_a_preview_and_their_progress(
+    page: Page, stack: Stack, broken: None
+) -> None:
+    post(stack, *(order(200 + number, "fails") for number in range(12)))
+    (stack.folder / "broken").unlink()
+    page.goto("/events?q=state:dead+type:order.*")
+    page.get_by_role("button", name=re.compile("^Replay all that match")).click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("This will replay")
+    page.locator("main input[name=reason]").fill("the CRM is back")
+    page.get_by_role("button", name=re.compile("^Replay .* job")).click()
+    expect(page.locator("#operation .badge").first).to_have_text("finished", timeout=15_000)
+    stack.wait_until_idle()
+    page.goto("/events?q=state:dead+type:order.*")
+    expect(page.get_by_text("No event matches")).to_be_visible()
+    page.goto("/actions")
+    expect(page.get_by_role("row").nth(1)).to_contain_text("the CRM is back")
+
+
+def test_a_long_replay_is_paused_and_cancelled(page: Page, stack: Stack) -> None:
+    post(stack, *(order(10_000 + number) for number in range(1_500)))
+    page.goto("/events?q=state:succeeded+type:order.created")
+    page.get_by_role("button", name=re.compile("^Replay all that match")).click()
+    page.get_by_role("button", name=re.compile("^Replay .* job")).click()
+    # A lock on the jobs is what makes it long.
+    with stack.engine.begin() as connection:
+        connection.exec_driver_sql("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE")
+        page.goto(page.url)
+        page.get_by_role("button", name="Pause", exact=True).click(no_wait_after=True)
+    badge = page.locator("#operation .badge").first
+    expect(badge).to_have_text("paused", timeout=20_000)
+    expect(page.locator("#operation progress")).to_be_visible()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Go on").click()
+    expect(badge).to_have_text("cancelled", timeout=20_000)
+    stack.wait_until_idle(timeout_s=60)
+
+
+def test_events_arrive_live_and_wait_while_it_is_paused(page: Page, stack: Stack) -> None:
+    page.goto("/live?q=type:message.*")
+    until(lambda: page.evaluate("document.querySelector('[data-tail]') !== null"))
+    page.wait_for_timeout(700)  # the stream's first reading
+    post(stack, message(1, ARABIC), order(300))
+    expect(page.locator("tbody tr").filter(has_text="wamid.1")).to_be_visible(timeout=10_000)
+    expect(page.locator("tbody tr").filter(has_text="300")).to_have_count(0)
+    page.get_by_role("button", name=re.compile("pause", re.I)).click()
+    post(stack, message(2, "paused"))
+    page.wait_for_timeout(1_500)
+    expect(page.locator("tbody tr").filter(has_text="wamid.2")).to_have_count(0)
+    page.get_by_role("button", name=re.compile("resume|go on", re.I)).click()
+    post(stack, message(3, "again"))
+    expect(page.locator("tbody tr").filter(has_text="wamid.3")).to_be_visible(timeout=10_000)
+
+
+def test_what_senders_write_is_text(page: Page, stack: Stack) -> None:
+    post(stack, message(66, SCRIPT), order(667, customer=SCRIPT))
+    for name in ("message.received:wamid.66", "order.created:667"):
+        page.goto(f'/events?q=id:"{name}"')
+        page.locator("tbody a.row-link").first.click()
+        expect(page.get_by_text("onerror").first).to_be_visible()
+        page.goto(f'/live?q="{SCRIPT}"')
+        page.goto(f'/events?q="{SCRIPT}"')
+        assert page.title() != "owned"
+        expect(page.locator("main script, main img")).to_have_count(0)
+
+
+def test_it_is_used_by_keyboard(page: Page, stack: Stack) -> None:
+    post(stack, *(order(400 + number) for number in range(3)))
+    page.goto("/events")
+    page.keyboard.press("/")
+    expect(page.locator("[data-search]")).to_be_focused()
+    page.keyboard.type("type:order.created")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("q=type"))
+    page.locator("body").click(position={"x": 2, "y": 400})
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/events/[0-9a-f-]{36}"))
+    page.keyboard.press("r")
+    expect(page.get_by_role("dialog")).to_contain_text("Replay this event?")
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("Keys")
+
+
+def test_the_theme_is_chosen_and_remembered(page: Page) -> None:
+    page.goto("/")
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("[data-theme-toggle]").click()
+    after = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert before != after
+    page.goto("/events")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == after
+
+
+def test_times_are_the_viewers_own_with_utc_beside(page: Page, stack: Stack) -> None:
+    post(stack, order(500))
+    page.goto('/events?q=id:"order.created:500"')
+    page.locator("tbody a.row-link").first.click()
+    shown = page.locator("dl.facts time").first
+    utc = shown.get_attribute("title") or ""
+    assert "UTC" in utc
+    hour = (int(utc[11:13]) + 3) % 24  # Riyadh
+    expect(shown).to_contain_text(f"{hour:02d}:{utc[14:16]}")
+
+
+def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
+    post(stack, order(600))
+    context = browser.new_context(
+        base_url=f"http://127.0.0.1:{stack.console_port}", java_script_enabled=False
+    )
+    page = context.new_page()
+    page.goto("/events?q=type:order.created")
+    page.locator("tbody a.row-link").first.click()
+    expect(page.get_by_text('"order_id"').first).to_be_visible()
+    page.get_by_role("button", name="Replay", exact=True).click()
+    stack.wait_until_idle()
+    page.reload()
+    expect(page.get_by_text("replay by local").first).to_be_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("path", ["/", "/events", "/failures", "/live", "/processors", "/actions"])
+def test_no_page_is_wider_than_the_screen(
+    page: Page, stack: Stack, broken: None, path: str, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 780})
+    page.goto(path)
+    wide = page.evaluate("document.documentElement.scrollWidth")
+    assert wide <= width
+    screenshot(page, f"{path.strip('/') or 'overview'}-{width}")

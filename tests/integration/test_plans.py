@@ -1,0 +1,158 @@
+"""With many events, lists and counts go by indexes: no plan reads a table from end to end."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+from psycopg import sql
+from sqlalchemy import Connection, Engine, event
+
+from ingest.store import counting, listing
+from ingest.store.database import Role, conninfo, create_engine
+from ingest.store.selection import EVENT_STATES, Selection
+from tests.conftest import Servers, cloned
+
+COUNT = 50_000
+# A twentieth of a second apart. One of 1,000 is dead, another waits, one of 5,000 has no processor.
+SEED = """
+    WITH seeded AS MATERIALIZED (
+        SELECT i, (lpad(to_hex(%(begin)s + i * 50), 12, '0') || '7' || substr(hash, 1, 3) || '8'
+                   || substr(hash, 4, 15))::uuid AS id, i %% 1000 AS conversation,
+               CASE WHEN i %% 5000 = 7 THEN 'tag.added' WHEN i %% 100 = 0 THEN 'order.created'
+                    WHEN i %% 2 = 0 THEN 'message.status.updated' ELSE 'message.received'
+               END AS type
+        FROM (SELECT i, md5(i::text) AS hash
+              FROM generate_series(0, %(count)s - 1) AS i) AS numbered
+    ), sent AS (
+        INSERT INTO deliveries (id, source, received_at, key_id, headers, body)
+        SELECT id, 'awalchat', now(), '-', '[]', convert_to('{"data":{"conversation_id":'
+               || conversation || ',"note":"' || repeat('.', 200) || '"}}', 'UTF8') FROM seeded
+    ), known AS (
+        INSERT INTO events SELECT id, 'awalchat', type || ':' || i, type, '-', now() FROM seeded
+    ), worked AS (
+        INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
+                          finished_at, next_attempt_at)
+        SELECT id, CASE type WHEN 'order.created' THEN 'orders' ELSE 'messages' END, 'events',
+               state, 'delivery', 1, 0, 3, CASE WHEN state <> 'pending' THEN now() END,
+               CASE WHEN state = 'pending' THEN now() END
+        FROM (SELECT *, CASE i %% 1000 WHEN 1 THEN 'dead' WHEN 2 THEN 'pending' ELSE 'succeeded' END
+                        AS state FROM seeded WHERE type <> 'tag.added') AS stated
+        RETURNING id, state
+    ), failed AS (
+        INSERT INTO attempts (job, number, trigger, started_at, finished_at, outcome, error_type)
+        SELECT id, 1, 'delivery', now(), now(), 'failed', 'E' FROM worked WHERE state = 'dead'
+    ), lacking AS (
+        INSERT INTO unhandled SELECT id FROM seeded WHERE type = 'tag.added'
+    ), written AS (
+        INSERT INTO messages (message_id, conversation_id, from_number, received_event_id,
+                              last_event_id)
+        SELECT i, conversation, '9665' || conversation, type || ':' || i, type || ':' || i
+        FROM seeded WHERE type = 'message.received'
+    )
+    INSERT INTO orders (order_id, conversation_id, created_event_id, last_event_id)
+    SELECT i, conversation, type || ':' || i, type || ':' || i
+    FROM seeded WHERE type = 'order.created'
+"""
+LARGE = {"events", "jobs", "deliveries", "messages"}
+
+
+@pytest.fixture(scope="module")
+def seeded(servers: Servers, template: str) -> Iterator[Engine]:
+    """A database with many events, its statistics up to date."""
+    with cloned(servers, template) as url:
+        begin = int((datetime.now(UTC) - timedelta(seconds=COUNT / 20)).timestamp() * 1000)
+        with psycopg.connect(conninfo(url), autocommit=True) as connection:
+            connection.execute("SET session_replication_role = replica")
+            connection.execute(sql.SQL(SEED), {"begin": begin, "count": COUNT})
+            connection.execute("VACUUM (ANALYZE)")
+        engine = create_engine(url, role=Role.OPERATOR)
+        yield engine
+        engine.dispose()
+
+
+def selections(connection: Connection) -> Iterator[Selection]:
+    """Everything that a list may be narrowed by, but for what is in bodies."""
+    newest = listing.page(connection, Selection(), limit=1).events[0]
+    moment = newest.received_at - timedelta(hours=1)
+    yield from (Selection(), Selection(since=moment), Selection(until=moment))
+    for type_ in ("message.received", "order.*", "tag.added", "none", "*"):
+        yield Selection(types=(type_,))
+        yield Selection(types=(type_,), state="dead", since=moment)
+        yield Selection(types=(type_,), state="succeeded", processor="orders")
+    yield from (Selection(state=state) for state in EVENT_STATES)
+    yield from (Selection(processor=name) for name in ("messages", "orders", "none"))
+    yield from (Selection(source=name) for name in ("awalchat", "other"))
+    yield Selection(ids=(newest.id, UUID(int=1)), event_ids=("order.created:100",))
+    for kind, value in (
+        ("conversation", "7"),
+        ("order", "100"),
+        ("message", "1"),
+        ("contact", "7"),
+    ):
+        yield Selection(about=((kind, value),))
+        yield Selection(about=((kind, value),), state="dead")
+    yield Selection(error_type="E")
+
+
+def test_no_list_and_no_count_reads_a_whole_table(seeded: Engine) -> None:
+    with seeded.connect() as connection:
+        for selection in list(selections(connection)):
+            for run in (_pages(selection), _count(selection)):
+                for statement, values in _statements(connection, run):
+                    scanned = set(_scanned(_plan(connection, statement, values)))
+                    assert not scanned, (selection, statement)
+
+
+def _pages(selection: Selection) -> Callable[[Connection], object]:
+    def run(connection: Connection) -> None:
+        page = listing.page(connection, selection, limit=50, budget_s=60)
+        if page.events:
+            listing.page(connection, selection, limit=50, before=page.events[-1].id)
+            listing.page(connection, selection, limit=50, after=page.events[-1].id)
+
+    return run
+
+
+def _count(selection: Selection) -> Callable[[Connection], object]:
+    return lambda connection: counting.count(connection, selection, budget_s=60)
+
+
+def _statements(
+    connection: Connection, run: Callable[[Connection], object]
+) -> list[tuple[str, Any]]:
+    """What a function asks the database."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(*given: Any) -> None:
+        asked.append((given[2], given[3]))
+
+    event.listen(connection, "before_cursor_execute", note)
+    run(connection)
+    event.remove(connection, "before_cursor_execute", note)
+    return [(statement, values) for statement, values in asked if "EXPLAIN" not in statement]
+
+
+def _plan(connection: Connection, statement: str, values: Any) -> dict[str, Any]:
+    explained = connection.exec_driver_sql(f"EXPLAIN (FORMAT JSON) {statement}", values)
+    plan: dict[str, Any] = explained.scalar_one()[0]["Plan"]
+    return plan
+
+
+def _scanned(plan: dict[str, Any]) -> Iterator[str]:
+    """The large tables that a plan reads from end to end."""
+    table = plan.get("Relation Name", "")
+    is_empty = table.startswith("deliveries_") and plan["Total Cost"] < 1
+    if plan["Node Type"] == "Seq Scan" and table.partition("_")[0] in LARGE and not is_empty:
+        yield table
+    for part in plan.get("Plans", ()):
+        yield from _scanned(part)
+
+
+def test_a_whole_table_that_is_read_is_noticed(seeded: Engine) -> None:
+    with seeded.connect() as connection:
+        for table in ("events", "jobs", "deliveries", "messages"):
+            plan = _plan(connection, f"SELECT count(*) FROM {table} WHERE ctid::text <> ''", {})
+            assert set(_scanned(plan)), table

@@ -1,0 +1,250 @@
+"""What a selection means: by fields and texts of bodies, by names, by failures, by what events are
+about. Each as a condition of one statement (replays) and in a list (slices of events)."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, text
+
+from ingest.store import replay
+from ingest.store.replay import Counts
+from ingest.store.selection import Selection, where
+from tests.integration.conftest import Worker
+from tests.support.deliver import body, deliver, order
+from tests.support.rows import execute
+from tests.support.states import give_job, listed
+from workers import processors, registry
+
+MakeWorker = Callable[..., Worker]
+BUILT_IN = [
+    each for each in registry._declared if each.function.__module__.startswith(processors.__name__)
+]
+
+
+def found(engine: Engine, selection: Selection) -> set[UUID]:
+    """The events of a selection, in both ways."""
+    meant = where(selection)
+    with engine.connect() as connection:
+        statement = text(f"SELECT id FROM events WHERE {meant.sql}")
+        at_once = set(connection.execute(statement, meant.parameters).scalars())
+    assert {event.id for event in listed(engine, selection)} == at_once
+    return at_once
+
+
+def store(engine: Engine, database_url: str, bodies: Sequence[bytes]) -> list[UUID]:
+    """Events that nobody works on."""
+    ids = deliver(database_url, bodies)
+    execute(
+        engine,
+        "INSERT INTO events SELECT delivery, source, event_id, type, fingerprint, received_at"
+        " FROM unadmitted",
+    )
+    return ids
+
+
+DATA = [
+    '{"n":1250.00}',
+    '{"n":1250}',
+    '{"n":"1250"}',
+    '{"n":"1250.00"}',
+    '{"n":125}',
+    '{"n":1.250e3}',
+    '{"n":true,"m":null}',
+    '{"n":"true"}',
+    '{"s":"نورة"}',
+    '{"s":"\\u0646\\u0648\\u0631\\u0629"}',
+    '{"s":"\\u0646\\u0648\\u0631\\u0629 1250"}',
+    '{"s":"a/b \\"c\\""}',
+    '{"s":"a\\/b \\"c\\""}',
+    '{"s":"","items":[{"sku":"A-1"},{"sku":"B_2%"}]}',
+    '{"s":"\\u0000","n":1250}',
+    '{"s":1e400000,"n":1250}',
+    '{"n":"0050"}',
+    '{"n":-7.5}',
+]
+BODIES = [
+    f'{{"id":{number},"event":"x.y","data":{each}}}'.encode() for number, each in enumerate(DATA)
+]
+FIELDS: list[tuple[str, str, set[int]]] = [
+    ("data.n", "1250", {0, 1, 2}),
+    ("data.n", "1250.00", {0, 1, 3}),
+    ("data.n", "1250.0", {0, 1}),
+    ("data.n", "-7.50", {17}),
+    ("data.n", "50", set()),
+    ("data.n", "0050", {16}),
+    ("data.n", "true", {6, 7}),
+    ("data.m", "null", set()),
+    ("data.n", "12*", {0, 1, 2, 3, 4}),
+    ("data.n", "*", {0, 1, 2, 3, 4, 5, 6, 7, 16, 17}),
+    ("data.s", "نورة", {8, 9}),
+    ("data.s", "نو*", {8, 9, 10}),
+    ("data.s", 'a/b "c"', {11, 12}),
+    ("data.s", "", {13}),
+    ("data.items.1.sku", "B_2%", {13}),
+    ("data.items.0.sku", "A_1", set()),
+    ("data.items.0.sku", "A_*", set()),
+    ("data.N", "1250", set()),
+    ("event", "x.y", {*range(18)} - {14, 15}),
+    ("data'; --", "1", set()),
+]
+
+
+def test_a_field_is_found_by_its_value(engine: Engine, database_url: str) -> None:
+    ids = store(engine, database_url, BODIES)
+    for path, value, numbers in FIELDS:
+        expected = {ids[number] for number in numbers}
+        assert found(engine, Selection(fields=((path, value),))) == expected, (path, value)
+    both = Selection(fields=(("data.n", "1250"), ("event", "x.*")))
+    assert found(engine, both) == {ids[0], ids[1], ids[2]}
+
+
+def test_a_text_is_found_however_it_is_spelled(engine: Engine, database_url: str) -> None:
+    ids = store(engine, database_url, BODIES)
+    for search, numbers in (
+        ("نورة", {8, 9, 10}),
+        ('a/b "c"', {11, 12}),
+        ("X.Y", {*range(len(BODIES))}),  # event ids in any case
+        ("SKU", set()),
+        (("sku", "A-1"), {13}),
+        (("sku", "نورة"), set()),
+        ("%", {13}),
+        ((), {*range(len(BODIES))}),
+    ):
+        expected = {ids[number] for number in numbers}
+        assert found(engine, Selection(search=search)) == expected, search
+
+
+def test_events_are_named_by_any_of_their_ids(engine: Engine, database_url: str) -> None:
+    ids = store(engine, database_url, [order(number) for number in range(5)])
+    repeat = UUID(int=7)
+    execute(
+        engine,
+        "INSERT INTO duplicates VALUES (:repeat, :event, now(), false)",
+        repeat=repeat,
+        event=ids[1],
+    )
+    named = Selection(ids=(ids[0], repeat), event_ids=("order.created:2", "order.created:9"))
+    assert found(engine, named) == {ids[0], ids[1], ids[2]}
+    assert found(engine, Selection(event_ids=("order.created:9",))) == set()
+
+
+def test_failures_are_found_by_their_error(engine: Engine, database_url: str) -> None:
+    ids = store(engine, database_url, [order(number) for number in range(6)])
+    for event, state in zip(ids, ("dead", "retrying", "dead", "succeeded", "dead"), strict=False):
+        give_job(engine, event, state, "p")
+    give_job(engine, ids[0], "succeeded", "q")
+    execute(
+        engine,
+        "INSERT INTO attempts (job, number, trigger, started_at, finished_at, outcome, error_type,"
+        " traceback) SELECT id, attempt, 'delivery', now(), now(),"
+        " CASE WHEN event = :lost THEN 'lost' ELSE 'failed' END,"
+        " CASE WHEN event <> :lost THEN 'E' END, CASE WHEN event <> :lost THEN"
+        ' E\'Traceback:\n  File "a.py", line 1\n  File "b.py", line 2, in f\n    f()\' END'
+        " FROM jobs WHERE processor = 'p'",
+        lost=ids[2],
+    )
+    execute(engine, "UPDATE jobs SET discarded_at = now() WHERE event = :id", id=ids[4])
+    there = '"b.py", line 2, in f'
+    for selection, numbers in (
+        (Selection(error_type="E"), {0, 1}),
+        (Selection(error_type="E", state="dead"), {0}),
+        (Selection(error_type="E", raised_at=there), {0, 1}),
+        (Selection(error_type="E", raised_at=""), set()),
+        (Selection(error_type="lost", raised_at=""), {2}),
+        (Selection(raised_at=there, processor="p"), {0, 1}),
+        (Selection(error_type="F"), set()),
+    ):
+        events = {event.id for event in listed(engine, selection)}
+        assert events == {ids[number] for number in numbers}, selection
+    # The error is that of the processor's own job.
+    assert listed(engine, Selection(error_type="E", processor="q")) == []
+    assert [event.id for event in listed(engine, Selection(state="discarded"))] == [ids[4]]
+
+
+def _story() -> list[tuple[str, dict[str, Any]]]:
+    """A customer's, and one of somebody else."""
+    return [
+        ("contact.created", {"id": 9, "name": "نورة", "phone": "9661"}),
+        ("contact.updated", {"id": 9, "name": "N", "updated_at": "2024-01-20T10:00:00Z"}),
+        ("conversation.created", {"conversation_id": 1, "contact_id": 9, "phone_number": "9661"}),
+        ("conversation.updated", {"conversation_id": 1, "status": "x", "updated_at": "2024-01-01"}),
+        ("conversation.updated", {"conversation_id": 1, "status": "y", "updated_at": "2024-01-02"}),
+        ("message.received", {"message_id": "w:1", "conversation_id": 1, "from": "9661"}),
+        ("message.status.updated", {"message_id": "w:1", "status": "sent"}),
+        ("message.status.updated", {"message_id": "w:1", "status": "read"}),
+        ("order.created", {"order_id": 5, "conversation_id": 1}),
+        ("order.status.updated", {"order_id": 5, "new_status": "a", "updated_at": "2024-01-01"}),
+        ("order.status.updated", {"order_id": 5, "new_status": "b", "updated_at": "2024-01-02"}),
+        ("message.received", {"message_id": "w2", "conversation_id": 2, "from": "9661"}),
+        ("order.created", {"order_id": 6, "conversation_id": 1, "total": 10**40}),  # dead
+        ("survey.answered", {"conversation_id": 1, "id": 9}),  # unhandled
+        ("message.received", {"message_id": "w3", "conversation_id": 3, "from": "9662"}),
+        ("order.created", {"order_id": 1, "conversation_id": 3}),
+        ("contact.created", {"id": 1, "phone": "9663"}),
+    ]
+
+
+CONVERSATION = {2, 4, 5, 6, 7, 8, 9, 10, 12, 13}
+CUSTOMER = CONVERSATION - {12, 13} | {0, 1}
+CONCERNED: list[tuple[str, str, set[int]]] = [
+    ("conversation", "1", CONVERSATION),  # but for what the read model has forgotten
+    ("order", "5", {8, 9, 10}),
+    ("order", "6", {12}),
+    ("message", "w:1", {5, 6, 7}),
+    ("message", "w", set()),
+    ("contact", "9", CUSTOMER),
+    ("contact", "1", {16}),
+    ("phone", "9661", CUSTOMER | {11}),
+    ("phone", "9662", {14, 15}),
+    ("phone", "9664", set()),
+    ("order", "no number", set()),
+    ("order", str(2**63), set()),
+]
+
+
+def test_events_are_found_by_what_they_concern(
+    engine: Engine, database_url: str, make_worker: MakeWorker, declared: list[Any]
+) -> None:
+    declared.extend(BUILT_IN)
+    story = _story()
+    ids = deliver(database_url, [body(kind, data) for kind, data in story])
+    make_worker().process(ids)
+    for kind, value, numbers in CONCERNED:
+        expected = {ids[number] for number in numbers}
+        assert found(engine, Selection(about=((kind, value),))) == expected, (kind, value)
+    both = Selection(about=(("order", "5"), ("conversation", "1")), types=("*.created",))
+    assert found(engine, both) == {ids[8]}
+    by_field = Selection(fields=(("data.conversation_id", "1"),))
+    assert ids[3] in found(engine, by_field)
+
+
+def test_what_waits_is_found_by_what_it_concerns(engine: Engine, database_url: str) -> None:
+    ids = store(engine, database_url, [body(kind, data) for kind, data in _story()])
+    for event in ids[:4]:
+        give_job(engine, event, "pending", "p")
+    for event in ids[4:8]:
+        give_job(engine, event, "running", "p")
+    execute(engine, "DELETE FROM unhandled WHERE event IN (SELECT event FROM jobs)")
+    expected = {ids[number] for number in (2, 3, 4, 5, 8, 12, 13)}
+    assert found(engine, Selection(about=(("conversation", "1"),))) == expected
+
+
+def test_a_replay_and_a_list_mean_the_same(engine: Engine, database_url: str) -> None:
+    ids = store(
+        engine, database_url, [order(number, conversation_id=number % 2) for number in range(6)]
+    )
+    for event in ids:
+        give_job(engine, event, "dead", "p")
+    execute(engine, "DELETE FROM unhandled")
+    with engine.connect() as connection:
+        for selection in (
+            Selection(about=(("conversation", "1"),)),
+            Selection(fields=(("data.conversation_id", "1"),)),
+            Selection(search='"conversation_id": 1'),
+        ):
+            assert replay.count(connection, selection) == Counts(jobs=3), selection
+            asked = json.dumps(dataclasses.asdict(selection), default=str)
+            assert Selection.from_json(json.loads(asked)) == selection
