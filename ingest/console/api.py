@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ingest import telemetry
-from ingest.console import masking, openapi, views
+from ingest.console import finding, masking, openapi, views
 from ingest.console.access.identity import Identity
 from ingest.console.context import Console
 from ingest.console.errors import BadRequest, NotPossible
@@ -23,7 +23,7 @@ from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
 from ingest.errors import IngestError, NotFound
-from ingest.store import actions, counting, failures, history, listing, processors, refusals, replay
+from ingest.store import actions, failures, history, processors, refusals, replay
 from ingest.store.actions import Action
 from ingest.store.counting import Count
 from ingest.store.failures import Failures, Rejected
@@ -120,8 +120,8 @@ class EventPage:
     """Give it as `after` for the page before."""
     searched_to: str | None
     """A search that ran out of time has read back to this time; `older` goes on from there."""
-    count: Count | None
-    """Of all that match; None: counting would take too long."""
+    count: Count
+    """Of all that match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,22 +286,21 @@ def _stats(console: Console, _call: Call) -> Stats:
 
 def _events(console: Console, call: Call) -> EventPage:
     selection = _selection(console, call.by, call.query.q)
-    with console.engine.connect() as connection:
-        page = listing.page(
-            connection,
-            selection,
-            limit=call.query.limit,
-            before=call.query.before,
-            after=call.query.after,
-        )
-        count = counting.count(connection, selection)
+    found = finding.find(
+        console.engine,
+        selection,
+        limit=call.query.limit,
+        before=call.query.before,
+        after=call.query.after,
+    )
+    page = found.page
     masked = masking.applies(console.settings, call.by)
     return EventPage(
         events=views.of_listed((*page.named, *page.events), masked=masked),
         older=page.older,
         newer=page.newer,
         searched_to=page.reached.isoformat() if page.reached else None,
-        count=count,
+        count=found.count,
     )
 
 

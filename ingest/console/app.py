@@ -110,6 +110,8 @@ def _templates() -> Jinja2Templates:
     templates.env.lstrip_blocks = True
     for module in (formats, charts):
         templates.env.filters.update(module.FILTERS)
+    for name in templates.env.list_templates():
+        templates.env.get_template(name)  # compiled now, rather than while the first one waits
     return templates
 
 

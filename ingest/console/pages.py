@@ -15,10 +15,11 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.templating import Jinja2Templates
 
-from ingest.console import alerts, curl, masking, shown, views
+from ingest.console import alerts, curl, finding, masking, shown, views
 from ingest.console.access.identity import Identity, Role
 from ingest.console.context import Console
 from ingest.console.errors import BadRequest
+from ingest.console.finding import Found
 from ingest.console.operations import receiver_url
 from ingest.console.overview import LATE_AFTER, Range
 from ingest.console.query import Query, spell
@@ -28,7 +29,6 @@ from ingest.errors import NotFound
 from ingest.store import (
     actions,
     activity,
-    counting,
     failures,
     history,
     listing,
@@ -37,7 +37,6 @@ from ingest.store import (
     replay,
 )
 from ingest.store.activity import FAILED, REFUSED, SUCCEEDED, Histogram
-from ingest.store.listing import Page
 from ingest.store.replay import DISCARD, REPLAY
 from ingest.store.selection import Selection, resolve
 
@@ -136,7 +135,8 @@ class Pages:
     def events(self, request: Request) -> Response:
         text = request.query_params.get("q", "")[:_LONGEST_QUERY]
         query = self._parse(request, text)
-        page, count = self._find(request, query)
+        found = self._find(request, query)
+        page = found.page
         return self._render(
             request,
             "events.html",
@@ -145,7 +145,7 @@ class Pages:
             problems=[each.message for each in query.problems],
             chips=shown.chips(query.selection),
             events=views.of_listed((*page.named, *page.events), masked=self._masks(request)),
-            count=shown.counted(count),
+            count=shown.counted(found.count),
             older=address("/events", q=text, before=page.older) if page.older else None,
             newer=address("/events", q=text, after=page.newer) if page.newer else None,
             searched_to=page.reached,
@@ -432,13 +432,11 @@ class Pages:
         who = request.state.identity
         return masking.parse(self._console.settings, who, text, now=self._console.now())
 
-    def _find(self, request: Request, query: Query) -> tuple[Page, counting.Count | None]:
+    def _find(self, request: Request, query: Query) -> Found:
         before, after = (_uuid(request.query_params.get(name)) for name in ("before", "after"))
-        with self._console.engine.connect() as connection:
-            page = listing.page(
-                connection, query.selection, limit=_PAGE, before=before, after=after
-            )
-            return page, counting.count(connection, query.selection)
+        return finding.find(
+            self._console.engine, query.selection, limit=_PAGE, before=before, after=after
+        )
 
     def _selected(
         self, request: Request, text: str, ids: Sequence[UUID], of: str

@@ -151,10 +151,8 @@ def chips(selection: Selection) -> list[dict[str, Any]]:
     ]
 
 
-def counted(count: Count | None) -> dict[str, Any] | None:
+def counted(count: Count) -> dict[str, Any]:
     """A count as the list tells it."""
-    if count is None:
-        return None
     return {"value": count.number, "kind": count.kind.replace(" ", "_")}
 
 

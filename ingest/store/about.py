@@ -138,8 +138,10 @@ _NAMES = {
 
 # In the order of their indexes, so that the planner takes those.
 _UNFINISHED = f"""
-            (SELECT event FROM jobs WHERE state = 'dead'
+            (SELECT event FROM jobs WHERE state = 'dead' AND discarded_at IS NULL
              ORDER BY event DESC LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM jobs WHERE discarded_at IS NOT NULL
+                   ORDER BY event DESC LIMIT {LOOKED_THROUGH})
             UNION (SELECT event FROM unhandled ORDER BY event DESC LIMIT {LOOKED_THROUGH})
             UNION (SELECT event FROM jobs WHERE due_at IS NOT NULL
                    ORDER BY queue, due_at LIMIT {LOOKED_THROUGH})

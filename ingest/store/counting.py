@@ -111,7 +111,10 @@ _SUCCEEDED = text(
          ORDER BY queue, due_at LIMIT :most + 1)
         UNION ALL (SELECT event FROM jobs WHERE lease_until IS NOT NULL
                    ORDER BY lease_until LIMIT :most + 1)
-        UNION ALL (SELECT event FROM jobs WHERE state = 'dead' ORDER BY event LIMIT :most + 1)
+        UNION ALL (SELECT event FROM jobs WHERE state = 'dead' AND discarded_at IS NULL
+                   ORDER BY event LIMIT :most + 1)
+        UNION ALL (SELECT event FROM jobs WHERE discarded_at IS NOT NULL
+                   ORDER BY event LIMIT :most + 1)
     )
     SELECT (SELECT count(*) FROM unfinished) AS unfinished,
            CAST(coalesce(sum(CASE counted WHEN 'events' THEN rows ELSE -rows END), 0) AS bigint)

@@ -74,6 +74,11 @@ def all_of_them(connection: Connection) -> list[ProcessorRecord]:
     ]
 
 
+def types(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """The types that each processor works on."""
+    return {row.name: tuple(row.types) for row in connection.execute(_TYPES)}
+
+
 def pause(connection: Connection, name: str, *, by: str, reason: str | None) -> None:
     """Let the jobs of a processor wait, from the next claim on.
 
@@ -122,6 +127,8 @@ _REGISTER = text(
         timeout_s = excluded.timeout_s, registered_at = excluded.registered_at
     """
 )
+
+_TYPES = text("SELECT name, types FROM processors")
 
 # Counted in the small indexes of what waits, runs and is dead.
 _ALL = text(

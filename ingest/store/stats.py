@@ -80,7 +80,8 @@ _COUNTS = text(
     ), held AS (
         SELECT count(*) AS running FROM jobs WHERE lease_until IS NOT NULL
     ), lost AS (
-        SELECT count(*) AS dead FROM jobs WHERE state = 'dead'
+        SELECT (SELECT count(*) FROM jobs WHERE state = 'dead' AND discarded_at IS NULL)
+             + (SELECT count(*) FROM jobs WHERE discarded_at IS NOT NULL) AS dead
     )
     SELECT grown.events, grown.duplicates, grown.unhandled,
            (SELECT count(*) FROM duplicates WHERE conflict) AS conflicts,

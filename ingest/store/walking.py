@@ -2,9 +2,9 @@
 
 Where an index leads to few events (the states that few are in, types, ids), a slice is the next so
 many of those, each with the rest of the conditions. Elsewhere it is a range of ids that holds the
-next so many events, whose jobs and bodies are read as they lie: 10,000 bodies in 6 ms, where one by
-one they take 50. No statement leaves the planner a choice: of ranges of ids it expects one row or a
-two-hundredth of all, and joins accordingly.
+next so many events, whose jobs and bodies are read as they lie: 10,000 bodies in 14 ms, where one
+by one they take 50. No statement leaves the planner a choice: of ranges of ids it expects one row
+or a two-hundredth of all, and joins accordingly.
 """
 
 import time
@@ -239,9 +239,9 @@ def _of_jobs(rest: Selection) -> list[str]:
     return conditions
 
 
-def _events_of(jobs: str, state: str) -> str:
+def _events_of(jobs: str, condition: str) -> str:
     return f"""SELECT DISTINCT event FROM {jobs}
-        WHERE state = '{state}' AND {_within("event")} ORDER BY event {{order}} LIMIT :size"""
+        WHERE {condition} AND {_within("event")} ORDER BY event {{order}} LIMIT :size"""
 
 
 # Without the order the planner may read all jobs for these, as if they lay among the others.
@@ -249,18 +249,17 @@ _WAITING = f"""(SELECT event, state FROM jobs WHERE due_at IS NOT NULL
               ORDER BY queue, due_at LIMIT {_FEW}) AS waiting"""
 _RUNNING = f"""(SELECT event, state FROM jobs WHERE lease_until IS NOT NULL
               ORDER BY lease_until LIMIT {_FEW}) AS running"""
-# States that few events are in, each by the index that knows them; what an operator has discarded
-# is among the dead letters there.
+# States that few events are in, each by the index that knows them.
 _STATES = {
-    "pending": _events_of(_WAITING, "pending"),
-    "retrying": _events_of(_WAITING, "retrying"),
-    "running": _events_of(_RUNNING, "running"),
-    "dead": _events_of("jobs", "dead"),
-    DISCARDED: _events_of("jobs", "dead"),
+    "pending": _events_of(_WAITING, "state = 'pending'"),
+    "retrying": _events_of(_WAITING, "state = 'retrying'"),
+    "running": _events_of(_RUNNING, "state = 'running'"),
+    "dead": _events_of("jobs", "state = 'dead' AND discarded_at IS NULL"),
+    DISCARDED: _events_of("jobs", "discarded_at IS NOT NULL"),
     UNHANDLED: f"""SELECT event FROM unhandled WHERE {_within("event")}
         ORDER BY event {{order}} LIMIT :size""",
 }
-_ALL_RETRYING = _events_of("jobs", "retrying").replace("WHERE", "WHERE due_at IS NOT NULL AND")
+_ALL_RETRYING = _events_of("jobs", "due_at IS NOT NULL AND state = 'retrying'")
 _FAILING = f"""SELECT DISTINCT event FROM (
             ({_STATES["dead"]}) UNION ALL ({_ALL_RETRYING})
         ) AS failing ORDER BY event {{order}} LIMIT :size"""

@@ -26,9 +26,15 @@ def upgrade() -> None:
     op.execute(REPLAYS)
     op.execute("ALTER TABLE jobs ADD COLUMN discarded_at timestamptz")
     op.execute("COMMENT ON COLUMN jobs.discarded_at IS 'dead, and an operator wants it no more'")
+    op.execute(INDEXES)
 
 
 def downgrade() -> None:
+    op.execute(
+        "DROP INDEX jobs_dead, jobs_discarded, messages_from_number, conversations_contact_id,"
+        " conversations_phone_number, contacts_phone"
+    )
+    op.execute("CREATE INDEX jobs_dead ON jobs (event) WHERE state = 'dead'")
     op.execute("ALTER TABLE jobs DROP COLUMN discarded_at")
     op.execute("DROP INDEX replays_running")
     op.execute(
@@ -161,4 +167,15 @@ COMMENT ON COLUMN replays.after_job IS 'jobs up to this one are done';
 COMMENT ON COLUMN replays.after_event IS 'events up to this one are done';
 COMMENT ON COLUMN replays.problem IS 'why it failed';
 CREATE INDEX replays_running ON replays (id) WHERE status = 'running';
+"""
+
+# What is discarded is asked about no more, and found by itself; phone numbers are searched for.
+INDEXES = """
+DROP INDEX jobs_dead;
+CREATE INDEX jobs_dead ON jobs (event) WHERE state = 'dead' AND discarded_at IS NULL;
+CREATE INDEX jobs_discarded ON jobs (event) WHERE discarded_at IS NOT NULL;
+CREATE INDEX messages_from_number ON messages (from_number);
+CREATE INDEX conversations_contact_id ON conversations (contact_id);
+CREATE INDEX conversations_phone_number ON conversations (phone_number);
+CREATE INDEX contacts_phone ON contacts (phone);
 """

@@ -99,7 +99,7 @@ def _paths(world: World) -> Iterator[str]:
         "type:order.* state:dead",
         "error:KeyError",
         "conversation:123",
-        "phone:966500000000",
+        "phone:966500000123",
         "order:77",
         f"message:{message}",
         f"id:{old.id}",

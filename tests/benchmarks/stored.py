@@ -41,8 +41,9 @@ _SEED = f"""
         SELECT id, 'awalchat', at, '00000000', '[]',
                convert_to('{{"event":"' || type || '","timestamp":"2026-01-20T10:30:00Z","data":'
                    || '{{"message_id":"' || message || '","conversation_id":' || i %% 5000
-                   || ',"from":"966500000000","to":"966500000001","type":"text","body":"'
-                   || repeat('.', 120) || '","timestamp":"2026-01-20T10:30:00Z"}}}}', 'UTF8')
+                   || ',"from":"9665' || lpad((i %% 50000)::text, 8, '0')
+                   || '","to":"966500000001","type":"text","body":"' || repeat('.', 120)
+                   || '","timestamp":"2026-01-20T10:30:00Z"}}}}', 'UTF8')
         FROM seeded
     ), known AS (
         INSERT INTO events (id, source, event_id, type, fingerprint, received_at)
@@ -58,8 +59,8 @@ _SEED = f"""
     )
     INSERT INTO messages (message_id, conversation_id, from_number, to_number, type, body,
                           timestamp, received_event_id, last_event_at, last_event_id)
-    SELECT message, i %% 5000, '966500000000', '966500000001', 'text', repeat('.', 120), at,
-           type || ':' || message, at, type || ':' || message
+    SELECT message, i %% 5000, '9665' || lpad((i %% 50000)::text, 8, '0'), '966500000001', 'text',
+           repeat('.', 120), at, type || ':' || message, at, type || ':' || message
     FROM seeded
 """
 _TOTALS = """
