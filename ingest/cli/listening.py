@@ -1,5 +1,4 @@
-"""The receiver's socket, opened before anything else starts, so that a taken port is said at
-once."""
+"""Sockets, opened before anything else starts, so that a taken port is said at once."""
 
 import socket
 
@@ -9,8 +8,8 @@ from ingest.cli.access import CommandError
 _BACKLOG = 2048
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens on `host` and `port`.
+def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
+    """A socket that listens on `host` and `port`; `option` chooses another port.
 
     Raises:
         CommandError: the port is taken, or the address is not ours.
@@ -20,6 +19,6 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise CommandError(
-            f"Cannot listen on {host}:{port} ({error.strerror}): choose another with --port.",
+            f"Cannot listen on {host}:{port} ({error.strerror}): choose another with {option}.",
             reason="port_taken",
         ) from None

@@ -54,7 +54,7 @@ def up(
     folder.withdraw()  # what a run that was killed has left helps nobody
     given = settings.load(standalone=True, data=data, port=port, console_port=console_port)
     listener = listen(given.host, given.port)
-    console_listener = listen(given.console_host, given.console_port)
+    console_listener = listen(given.console_host, given.console_port, option="--console-port")
     screen = _Screen()
     supervisor = Supervisor(say=screen.say, lock_fd=folder.lock_fd)
     supervisor.take_signals()

@@ -23,6 +23,7 @@ from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
 from ingest.errors import IngestError, NotFound
+from ingest.sources import awalchat_samples
 from ingest.store import actions, failures, history, processors, refusals, replay
 from ingest.store.actions import Action
 from ingest.store.counting import Count
@@ -89,8 +90,23 @@ class Why(_Given):
     reason: _Reason = None
 
 
+_SOME_IDS: dict[str, Any] = {"required": ["ids"], "properties": {"ids": {"minItems": 1}}}
+_SOME_QUERY: dict[str, Any] = {"required": ["q"], "properties": {"q": {"pattern": r"\S"}}}
+_EVERYTHING: dict[str, Any] = {
+    "required": ["everything"],
+    "properties": {"everything": {"const": True}},
+}
+
+
 class Wanted(_Given):
     """What to replay or discard: events by their ids, or all that a search means."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [_SOME_IDS, _SOME_QUERY, _EVERYTHING],
+            "not": {"allOf": [_SOME_IDS, _SOME_QUERY]},
+        }
+    )
 
     action: Literal["replay", "discard"] = "replay"
     ids: list[UUID] = Field(default_factory=list, max_length=_IDS)
@@ -106,7 +122,11 @@ class Wanted(_Given):
 class TestWanted(_Given):
     """Which sample to send."""
 
-    type: str = Field("message.received", max_length=200)
+    type: str = Field(
+        "message.received",
+        max_length=200,
+        json_schema_extra={"enum": list(awalchat_samples.types())},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,19 +202,34 @@ def routes(console: Console) -> list[BaseRoute]:
     async def serve_document(_request: Request) -> Response:
         return JSONResponse(document)
 
+    by_path: dict[str, dict[str, Callable[[Request], Any]]] = {}
+    for each in ENDPOINTS:
+        by_path.setdefault(PREFIX + each.path, {})[each.method] = _endpoint(console, each)
     return [
         Route(f"{PREFIX}/openapi.json", serve_document, methods=["GET"], name="openapi"),
         *(
             Route(
-                PREFIX + each.path,
-                _endpoint(console, each),
-                methods=[each.method],
-                name=f"api {each.method} {each.path}",
+                path,
+                _by_method(answers),
+                methods=list(answers),
+                name=f"api {path}",
                 max_body_size=BODY_MAX_BYTES,
             )
-            for each in ENDPOINTS
+            for path, answers in by_path.items()
         ),
     ]
+
+
+def _by_method(answers: Mapping[str, Callable[[Request], Any]]) -> Callable[[Request], Any]:
+    """One route a path: of two, the first would answer 405 and name its own methods only."""
+
+    async def answer(request: Request) -> Response:
+        found: Response = await answers["GET" if request.method == "HEAD" else request.method](
+            request
+        )
+        return found
+
+    return answer
 
 
 def problem(status: HTTPStatus, code: str, message: str) -> Response:
@@ -250,7 +285,7 @@ async def _read(request: Request, endpoint: Endpoint) -> Call:
     if repeated:
         raise BadRequest(f"{repeated[0]} is given more than once.", reason="bad_query")
     if endpoint.query is not None:
-        query = _checked(endpoint.query, dict(request.query_params), "bad_query", lax=True)
+        query = _checked(endpoint.query, dict(request.query_params), "bad_query")
     elif request.query_params:
         raise BadRequest("This takes no query parameters.", reason="bad_query")
     if endpoint.body is not None:
@@ -259,11 +294,11 @@ async def _read(request: Request, endpoint: Endpoint) -> Call:
     return Call(by=request.state.identity, path=path, query=query, body=body)
 
 
-def _checked(
-    model: type[_Given], given: bytes | dict[str, str], reason: str, *, lax: bool = False
-) -> Any:
+def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) -> Any:
     try:
-        return model.model_validate_json(given) if isinstance(given, bytes) else model(**given)
+        if isinstance(given, bytes):  # "yes" is no `true` in JSON
+            return model.model_validate_json(given, strict=True)
+        return model(**given)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(each) for each in first["loc"]) or "the body"

@@ -17,6 +17,7 @@ from ingest.store.stats import Stats
 
 LATE_AFTER = timedelta(minutes=1)
 """An unfinished job older than this is worth a look: retries apart, work takes seconds."""
+_AWAY_S = 10.0
 _KEPT_S = 2.0
 """What was read is shown again to whoever asks so soon."""
 
@@ -81,6 +82,8 @@ class Overviews:
         self._redis_url = redis_url
         self._clock = clock
         self._kept: dict[Range, Overview] = {}
+        never = datetime(1970, 1, 1, tzinfo=UTC)
+        self._asked = (never, Doorbell(version=None, answers_in_s=None, waiting={}))
 
     def read(self, wanted: Range) -> Overview:
         """The overview of a range.
@@ -92,10 +95,19 @@ class Overviews:
         kept = self._kept.get(wanted)
         if kept is not None and abs((now - kept.now).total_seconds()) < _KEPT_S:
             return kept
-        redis = health.of_redis(self._redis_url)
+        redis = self._doorbell(now)
         with self._engine.connect() as connection:
             found = read(connection, wanted, redis, now=now)
         self._kept[wanted] = found
+        return found
+
+    def _doorbell(self, now: datetime) -> Doorbell:
+        """Redis; where it does not answer, nobody waits for it again so soon."""
+        asked_at, found = self._asked
+        if found.version is None and abs((now - asked_at).total_seconds()) < _AWAY_S:
+            return found
+        found = health.of_redis(self._redis_url)
+        self._asked = (now, found)
         return found
 
 

@@ -24,6 +24,7 @@ from ingest.console.operations import receiver_url
 from ingest.console.overview import LATE_AFTER, Range
 from ingest.console.query import Query, spell
 from ingest.console.shown import SHOWN_BYTES, address
+from ingest.console.stream import is_checked
 from ingest.console.views import EventView
 from ingest.errors import NotFound
 from ingest.store import (
@@ -46,6 +47,9 @@ _SAMPLE = 5
 _LONGEST_QUERY = 2_000
 _RATES_OVER = timedelta(hours=1)
 _PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
+_LIVE_KNOWS = (
+    "What arrives is filtered by type, source, state and text of its id only; the list is complete."
+)
 _MOVING = ("pending", "running", "retrying")
 
 
@@ -111,6 +115,7 @@ class Pages:
     # Reading.
 
     def overview(self, request: Request) -> Response:
+        """What came in, what became of it, and how everything is."""
         wanted = _range(request)
         found = self._console.overviews.read(wanted)
         empty = not found.stats.events.total and not found.stats.deliveries.rejected
@@ -133,6 +138,7 @@ class Pages:
         )
 
     def events(self, request: Request) -> Response:
+        """A page of the events that a search means."""
         text = request.query_params.get("q", "")[:_LONGEST_QUERY]
         query = self._parse(request, text)
         found = self._find(request, query)
@@ -155,6 +161,7 @@ class Pages:
         )
 
     def event(self, request: Request) -> Response:
+        """One event with all that happened to it."""
         with self._console.engine.connect() as connection:
             found = history.of_event(connection, request.path_params["id"])
         event = views.of_event(found, masked=self._masks(request))
@@ -203,6 +210,7 @@ class Pages:
         )
 
     def failures(self, request: Request) -> Response:
+        """What fails, what was rejected, what was refused."""
         wanted = str(_range(request, Range.DAY))
         now = self._console.now()
         with self._console.engine.connect() as connection:
@@ -233,6 +241,7 @@ class Pages:
         )
 
     def live(self, request: Request) -> Response:
+        """The newest events, and the stream of those that arrive."""
         text = request.query_params.get("q", "")[:_LONGEST_QUERY]
         query = self._parse(request, text)
         with self._console.engine.connect() as connection:
@@ -242,12 +251,16 @@ class Pages:
             "live.html",
             "live",
             q=text,
-            problems=[each.message for each in query.problems],
+            problems=[
+                *(each.message for each in query.problems),
+                *([] if is_checked(query.selection) else [_LIVE_KNOWS]),
+            ],
             stream_url=address("/live/stream", q=text),
             events=views.of_listed(page.events, masked=self._masks(request)),
         )
 
     def processors(self, request: Request) -> Response:
+        """The processors, and how they do."""
         since = self._console.now() - _RATES_OVER
         with self._console.engine.connect() as connection:
             found = processors.all_of_them(connection)
@@ -272,6 +285,7 @@ class Pages:
         )
 
     def actions(self, request: Request) -> Response:
+        """What operators did."""
         before = _number(request.query_params.get("before"))
         with self._console.engine.connect() as connection:
             found = actions.newest(connection, limit=_PAGE + 1, before=before)
@@ -290,6 +304,7 @@ class Pages:
         )
 
     def operation(self, request: Request) -> Response:
+        """One replay or discard, and how far it is."""
         with self._console.engine.connect() as connection:
             found = replay.operation(connection, request.path_params["id"])
         return self._render(
@@ -304,6 +319,7 @@ class Pages:
     # Changing. Each returns where to go next.
 
     def preview(self, request: Request, form: FormData) -> Response:
+        """What a replay or discard would touch, before it is begun."""
         choice = _field(form, "action")
         action, _, of = choice.partition("-")
         if action not in (REPLAY, DISCARD) or of not in ("selected", "all"):
@@ -333,6 +349,7 @@ class Pages:
         )
 
     def begin(self, request: Request, form: FormData) -> Response:
+        """Begin a replay or discard."""
         ids = _ids(form)
         text = _field(form, "q")[:_LONGEST_QUERY]
         selection, problem = self._selected(request, text, ids, "selected" if ids else "all")
@@ -348,6 +365,7 @@ class Pages:
         return _see(f"/operations/{begun.id}")
 
     def change(self, request: Request, _form: FormData) -> Response:
+        """Pause, resume or cancel one."""
         statuses = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
         wanted = statuses.get(request.path_params["change"])
         if wanted is None:
@@ -357,18 +375,22 @@ class Pages:
         return _see(f"/operations/{number}")
 
     def replay_event(self, request: Request, form: FormData) -> Response:
+        """Replay an event."""
         return self._act_on_event(request, form, REPLAY)
 
     def discard_event(self, request: Request, form: FormData) -> Response:
+        """Discard what of an event waits or is dead."""
         return self._act_on_event(request, form, DISCARD)
 
     def retry_job(self, request: Request, form: FormData) -> Response:
+        """Let a job run now."""
         job = request.path_params["id"]
         self._console.operations.retry_now(_who(request), job, _field(form, "reason"))
         with self._console.engine.connect() as connection:
             return _see(f"/events/{history.event_of_job(connection, job)}")
 
     def change_processor(self, request: Request, form: FormData) -> Response:
+        """Pause or resume a processor."""
         name, wanted = request.path_params["name"], request.path_params["change"]
         changes = {
             "pause": self._console.operations.pause,
@@ -380,6 +402,7 @@ class Pages:
         return _see("/processors")
 
     def test_event(self, request: Request, form: FormData) -> Response:
+        """Send a signed sample to the receiver."""
         wanted = _field(form, "type") or "message.received"
         self._console.operations.send_test_event(_who(request), wanted)
         return _see("/live")

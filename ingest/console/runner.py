@@ -6,7 +6,7 @@ share the work."""
 import threading
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError
 
 from ingest import telemetry
 from ingest.store import replay
@@ -62,19 +62,20 @@ class Runner:
         try:
             return replay.advance(self._engine, operation) is not None
         except DBAPIError as error:
-            if error.connection_invalidated:
+            problem = _lasting_problem(error)
+            if problem is None:
                 raise
-            self._fail(operation, error)
+            log.warning("operation_failed", operation=operation, problem=problem)
+            with self._engine.begin() as connection:
+                replay.fail(connection, operation, problem)
             return False
 
-    def _fail(self, operation: int, error: DBAPIError) -> None:
-        """What PostgreSQL refuses once it refuses again: better told than tried for ever."""
-        state = getattr(error.orig, "sqlstate", None)
-        problem = (
-            "Finding the next batch took too long: narrow the selection, by time for example."
-            if state == _CANCELLED
-            else f"PostgreSQL refused: {type(error.orig).__name__}."
-        )
-        log.warning("operation_failed", operation=operation, sqlstate=state)
-        with self._engine.begin() as connection:
-            replay.fail(connection, operation, problem)
+
+def _lasting_problem(error: DBAPIError) -> str | None:
+    """Why trying again would not help; None: it may. A database that is away comes back, and a lock
+    is let go."""
+    if getattr(error.orig, "sqlstate", None) == _CANCELLED:
+        return "Finding the next batch took too long: narrow the selection, by time for example."
+    if isinstance(error, ProgrammingError | DataError):
+        return f"PostgreSQL refused: {type(error.orig).__name__}."
+    return None

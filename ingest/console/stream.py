@@ -13,6 +13,8 @@ from ingest.console.context import Console
 from ingest.store.listing import ListedEvent
 from ingest.store.selection import Selection
 
+_LASTS_S = 600.0
+"""Then the browser connects anew, and whoever may see no more does not."""
 _KEEPS_OPEN_S = 15.0
 """A comment this often keeps proxies from ending what seems idle."""
 
@@ -32,6 +34,7 @@ def stream(
         async def rows() -> AsyncIterator[str]:
             yield "retry: 2000\n\n"
             quiet_since = asyncio.get_running_loop().time()
+            ends = quiet_since + _LASTS_S
             async for found in console.tail.watch():
                 shown = [each for each in found if matches(query.selection, each)]
                 for event in views.of_listed(shown, masked=masked):
@@ -42,6 +45,8 @@ def stream(
                 elif now - quiet_since > _KEEPS_OPEN_S:
                     quiet_since = now
                     yield ": still here\n\n"
+                if now > ends:
+                    return
 
         return StreamingResponse(
             rows(), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
@@ -58,6 +63,17 @@ def matches(selection: Selection, event: ListedEvent) -> bool:
         and selection.state in (None, event.state)
         and _says(selection.texts, event)
     )
+
+
+def is_checked(selection: Selection) -> bool:
+    """Whether a line tells all that a selection asks for."""
+    told = Selection(
+        types=selection.types,
+        source=selection.source,
+        state=selection.state,
+        search=selection.search,
+    )
+    return told == selection
 
 
 def _is_like(event_type: str, pattern: str) -> bool:

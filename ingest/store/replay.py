@@ -16,6 +16,7 @@ from ingest import queues
 from ingest.errors import InvalidEnvelope, NotFound
 from ingest.sources.source import Source
 from ingest.store import jobs
+from ingest.store.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.selection import DISCARDED, UNHANDLED, Selection, where
 
 BATCH = 500
@@ -424,13 +425,22 @@ def _job_conditions(selection: Selection, action: str) -> str:
         conditions.append("jobs.state IN ('dead', 'retrying') AND jobs.discarded_at IS NULL")
     elif not selection.names_events:
         conditions.append("jobs.state = 'dead' AND jobs.discarded_at IS NULL")
+    if selection.error_type is not None:
+        conditions.append(f"({_LAST.format(what=ERROR_TYPE)}) = :error_type")
+    if selection.raised_at is not None:
+        conditions.append(f"coalesce(({_LAST.format(what=RAISED_AT)}), '') = :raised_at")
     if action == DISCARD:
         conditions.append(_DISCARDABLE)
     return " AND ".join(conditions) or "true"
 
 
 def _job_parameters(selection: Selection) -> dict[str, Any]:
-    return {"processor": selection.processor, "state": selection.state}
+    return {
+        "processor": selection.processor,
+        "state": selection.state,
+        "error_type": selection.error_type,
+        "raised_at": selection.raised_at,
+    }
 
 
 def _wants_events(selection: Selection) -> bool:
@@ -485,6 +495,8 @@ _FAIL = text(
 _RUNNING = text("SELECT id FROM replays WHERE status = 'running' AND background ORDER BY id")
 
 _DISCARDABLE = "jobs.state IN ('pending', 'retrying', 'dead') AND jobs.discarded_at IS NULL"
+_LAST = "SELECT {what} FROM attempts a WHERE a.job = jobs.id AND a.number = jobs.attempt"
+
 _HAS_BODY = "EXISTS (SELECT FROM deliveries WHERE deliveries.id = events.id)"
 # What a job needs for an action; without its body there is nothing to work on.
 _NEEDS = {REPLAY: _HAS_BODY, DISCARD: "true"}

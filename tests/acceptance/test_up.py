@@ -51,12 +51,30 @@ def test_a_second_one_on_the_same_folder_is_refused_in_one_sentence(
     assert first.stats()["events"]["total"] == 0
 
 
+def test_the_console_is_part_of_it(make_up: Callable[..., Up]) -> None:
+    up = make_up().wait_until_ready()
+    assert f"http://127.0.0.1:{up.console_port}" in up.said
+    page = request(up.console_port, "GET", "/")
+    assert page.status == 200
+    assert b"Nothing has arrived yet" in page.body
+    sent = request(
+        up.console_port,
+        "POST",
+        "/api/v1/test-event",
+        b'{"type": "order.created"}',
+        {"content-type": "application/json"},
+    )
+    assert sent.json["status"] == 200
+    until(lambda: up.stats()["jobs"]["succeeded"] == 1)
+
+
 def test_a_port_that_is_taken_is_said_before_anything_starts(make_up: Callable[..., Up]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         up = make_up("--port", str(taken.getsockname()[1]))
         assert up.process.wait(30) == 1
     (sentence,) = up.said.strip().splitlines()
     assert "Cannot listen on" in sentence
+    assert "--port" in sentence
     assert not (up.folder / ".ingest" / "postgres").exists()
 
 

@@ -18,12 +18,23 @@ class Up:
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.folder = folder
         self.port = free_port()
+        self.console_port = free_port()
         self._known: set[int] = set()
         self._environment = os.environ | environment
         self._output = folder / "output.txt"
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ingest", "up", "--port", str(self.port), *arguments],
+                [
+                    sys.executable,
+                    "-m",
+                    "ingest",
+                    "up",
+                    "--port",
+                    str(self.port),
+                    "--console-port",
+                    str(self.console_port),
+                    *arguments,
+                ],
                 cwd=folder,
                 env=self._environment,
                 stdout=output,

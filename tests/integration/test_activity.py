@@ -1,0 +1,364 @@
+"""Counts of what happened in each minute: added to from everywhere, merged later, never changed."""
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from ingest.store import activity, events, jobs
+from ingest.store.activity import DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Note, Point
+from ingest.store.jobs import Failure, Held, NewJobs, Outcome
+from tests.integration.conftest import Worker
+from tests.support.deliver import deliver, order
+from tests.support.rows import execute, one, rows
+from workers import Event, Snooze, processor
+
+MakeWorker = Callable[..., Worker]
+
+ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
+NOW = datetime.now(UTC)
+TODAY = NOW.replace(minute=0, second=0, microsecond=0)
+"""The hour that has begun."""
+
+
+def over_time(
+    engine: Engine, since: datetime, until: datetime, span: timedelta = MINUTE
+) -> list[Point]:
+    with engine.connect() as connection:
+        return activity.over_time(connection, since=since, until=until, span=span)
+
+
+def lately(engine: Engine, what: str) -> int:
+    """How often it happened since an hour or so."""
+    points = over_time(engine, TODAY - HOUR, TODAY + 2 * HOUR)
+    return sum(point.count(what) for point in points)
+
+
+def insert(engine: Engine, found: Sequence[tuple[datetime, str, str, int, int, int]]) -> None:
+    """Rows as they are: minute, what, label, bucket, slot, count."""
+    with engine.begin() as connection:
+        for minute, what, label, bucket, slot, count in found:
+            connection.execute(
+                text(
+                    "INSERT INTO activity VALUES (:minute, :what, :label, :bucket, :slot, :count)"
+                ),
+                {
+                    "minute": minute,
+                    "what": what,
+                    "label": label,
+                    "bucket": bucket,
+                    "slot": slot,
+                    "count": count,
+                },
+            )
+
+
+def compact(engine: Engine, *, keep_minutes: timedelta = 26 * HOUR, now: datetime = NOW) -> int:
+    with engine.begin() as connection:
+        return activity.compact(connection, now=now, keep_minutes=keep_minutes)
+
+
+def admit(
+    engine: Engine, deliveries: Sequence[UUID], processors: Sequence[NewJobs] = ()
+) -> list[int]:
+    with engine.begin() as connection:
+        admitted = events.admit(
+            connection, deliveries, processors, replay_queue="replay", hint_ttl_s=0
+        )
+    return [job.id for job in admitted.jobs]
+
+
+def received(engine: Engine, moments: dict[UUID, datetime]) -> None:
+    """As if deliveries had come then."""
+    for delivery, moment in moments.items():
+        execute(
+            engine,
+            "UPDATE unadmitted SET received_at = :at WHERE delivery = :id",
+            at=moment,
+            id=delivery,
+        )
+
+
+def test_notes_add_up_over_the_slots_of_many_connections(engine: Engine) -> None:
+    notes = [
+        Note(what=SUCCEEDED, label="orders", bucket=3, count=2),
+        Note(what=SUCCEEDED, label="notify", bucket=3),
+        Note(what=SUCCEEDED, label="orders", bucket=5),
+    ]
+    with ExitStack() as opened:
+        for _ in range(5):  # as many backends, and so slots
+            connection = opened.enter_context(engine.connect())
+            for _ in range(4):
+                with connection.begin():
+                    activity.note(connection, notes)
+    slots = {row["slot"] for row in rows(engine, "SELECT slot FROM activity")}
+    assert len(slots) > 1
+    assert lately(engine, SUCCEEDED) == 5 * 4 * 4
+    with engine.connect() as connection:
+        found = activity.by_label(connection, SUCCEEDED, since=TODAY - HOUR)
+    assert {label: each.total for label, each in found.items()} == {"orders": 60, "notify": 20}
+    assert (found["orders"].counts[3], found["orders"].counts[5]) == (40, 20)
+
+
+def test_no_notes_are_no_statement(engine: Engine) -> None:
+    with engine.begin() as connection:
+        activity.note(connection, [])
+    assert one(engine, "SELECT count(*) FROM activity") == 0
+
+
+def test_notes_from_everywhere_at_once_are_all_counted(engine: Engine) -> None:
+    """In whatever order each names them: nobody waits for another in a circle."""
+    notes = [
+        Note(what=what, label=label)
+        for what in (SUCCEEDED, FAILED, LAG)
+        for label in ("a", "b", "c")
+    ]
+
+    def work(seed: int) -> None:
+        source = random.Random(seed)
+        for _ in range(20):
+            shuffled = source.sample(notes, len(notes))
+            with engine.begin() as connection:
+                activity.note(connection, shuffled)
+
+    with ThreadPoolExecutor(20) as pool:
+        for done in [pool.submit(work, seed) for seed in range(20)]:
+            done.result(60)
+    for what in (SUCCEEDED, FAILED, LAG):
+        assert lately(engine, what) == 20 * 20 * 3
+
+
+def test_events_and_duplicates_are_counted_in_the_minute_in_which_they_came(
+    engine: Engine, database_url: str
+) -> None:
+    begins = TODAY - 3 * HOUR
+    deliveries = deliver(database_url, [order(n) for n in (0, 1, 2, 0, 1, 2, 2)])
+    minutes = [0, 1, 1, 1, 5, 5, 59]
+    received(
+        engine,
+        {
+            delivery: begins + minute * MINUTE + timedelta(seconds=59.9)
+            for delivery, minute in zip(deliveries, minutes, strict=True)
+        },
+    )
+    admit(engine, deliveries[:1])
+    admit(engine, deliveries)
+    points = over_time(engine, begins, begins + HOUR)
+    assert [point.begins for point in points] == [begins + n * MINUTE for n in range(60)]
+    counted = {
+        what: {n: point.count(what) for n, point in enumerate(points) if point.count(what)}
+        for what in (EVENT, DUPLICATE)
+    }
+    assert counted == {EVENT: {0: 1, 1: 2}, DUPLICATE: {1: 1, 5: 2, 59: 1}}
+    hours = over_time(engine, begins, begins + 2 * HOUR, span=HOUR)
+    assert [(each.count(EVENT), each.count(DUPLICATE)) for each in hours] == [(3, 4), (0, 0)]
+
+
+def test_a_time_that_is_no_whole_number_of_spans_ends_with_a_part(engine: Engine) -> None:
+    insert(engine, [(TODAY + n * MINUTE, EVENT, "", 0, 0, 1) for n in range(20)])
+    points = over_time(engine, TODAY, TODAY + 12 * MINUTE, span=5 * MINUTE)
+    assert [point.count(EVENT) for point in points] == [5, 5, 2]
+
+
+def test_what_ends_well_is_counted_with_how_long_it_took_and_how_late_that_is(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", name="orders", max_attempts=3)
+    def work(event: Event, db: Connection) -> None:
+        if event.data["order_id"] == 1:
+            raise ValueError("no")
+        if event.data["order_id"] == 2:
+            raise Snooze(60)
+
+    make_worker().process(deliver(database_url, [order(n) for n in range(6)]))
+    assert (lately(engine, EVENT), lately(engine, SUCCEEDED), lately(engine, LAG)) == (6, 4, 4)
+    assert lately(engine, FAILED) == 1  # a snooze is none
+    with engine.connect() as connection:
+        took = activity.by_label(connection, SUCCEEDED, since=TODAY - HOUR)
+        failed = activity.by_label(connection, FAILED, since=TODAY - HOUR)
+    assert {label: each.total for label, each in took.items()} == {"orders": 4}
+    assert {label: each.total for label, each in failed.items()} == {"orders": 1}
+    longest = took["orders"].percentile(1.0)
+    assert longest is not None
+    assert longest < 20
+
+
+def test_a_replay_is_no_lag(engine: Engine, database_url: str, make_worker: MakeWorker) -> None:
+    @processor("order.created", name="orders")
+    def work(event: Event, db: Connection) -> None: ...
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [order(1)]))
+    job = one(engine, "SELECT id FROM jobs")
+    with engine.begin() as connection:
+        jobs.put_back(connection, [job], replay=1, queue="replay", delays_s=[0.0])
+    worker.process(jobs=[job])
+    assert (lately(engine, SUCCEEDED), lately(engine, LAG)) == (2, 1)
+
+
+def test_what_is_not_committed_is_not_counted(engine: Engine, database_url: str) -> None:
+    """The counts share the transaction of what they count, and its fence."""
+    ids = admit(engine, deliver(database_url, [order(1), order(2)]), [ORDERS])
+    with engine.begin() as connection:
+        claimed = jobs.claim(connection, ids, worker="w", lease_s=60, max_attempts=3)
+    stale = [Held(id=job.id, attempt=job.attempt + 1) for job in claimed]
+    with pytest.raises(Exception, match="taken over"), engine.begin() as connection:
+        jobs.finish(connection, stale, [Note(what=SUCCEEDED, label="orders", count=2)])
+    with engine.begin() as connection:
+        jobs.fail(
+            connection,
+            [
+                Failure(id=each.id, attempt=each.attempt, outcome=Outcome.FAILED, retry_in_s=None)
+                for each in stale
+            ],
+        )
+    assert (lately(engine, SUCCEEDED), lately(engine, FAILED)) == (0, 0)
+
+
+def scattered(source: random.Random, count: int) -> list[tuple[datetime, str, str, int, int, int]]:
+    """Rows of two days, of many slots."""
+    found = {
+        (
+            TODAY - source.randrange(48 * 60) * MINUTE,
+            source.choice([EVENT, SUCCEEDED]),
+            source.choice(["", "orders"]),
+            source.choice([0, 3]),
+            source.randrange(16),
+        )
+        for _ in range(count)
+    }
+    return [(*key, source.randrange(1, 100)) for key in sorted(found)]
+
+
+def told(points: Sequence[Point]) -> list[Counter[tuple[str, int]]]:
+    return [
+        Counter(
+            {
+                (what, bucket): count
+                for what, histogram in point.histograms.items()
+                for bucket, count in enumerate(histogram.counts)
+                if count
+            }
+        )
+        for point in points
+    ]
+
+
+def test_compacting_changes_no_count(engine: Engine) -> None:
+    source = random.Random(8)
+    insert(engine, scattered(source, 3_000))
+    kept = TODAY - 26 * HOUR
+
+    def counts() -> list[object]:
+        with engine.connect() as connection:
+            labels = activity.by_label(connection, SUCCEEDED, since=TODAY - 2 * DAY)
+        return [
+            told(over_time(engine, TODAY - 2 * DAY, TODAY + HOUR, span=HOUR)),
+            told(over_time(engine, kept, TODAY + HOUR, span=MINUTE)),
+            labels,
+        ]
+
+    before, rows_before = counts(), one(engine, "SELECT count(*) FROM activity")
+    spared = compact(engine)
+    assert counts() == before
+    assert rows_before - one(engine, "SELECT count(*) FROM activity") == spared > 0
+    # Older than the bound, an hour is a row of each kind; lately, a minute is.
+    assert (
+        one(
+            engine,
+            "SELECT count(*) FROM activity WHERE minute < :kept AND (slot > 0 OR minute <>"
+            " date_trunc('hour', minute, 'UTC'))",
+            kept=kept,
+        )
+        == 0
+    )
+    assert (
+        one(
+            engine,
+            "SELECT count(*) FROM activity WHERE slot > 0 AND minute BETWEEN :since AND :until",
+            since=NOW - HOUR,
+            until=NOW - 3 * MINUTE,
+        )
+        == 0
+    )
+    assert compact(engine) == 0
+    assert counts() == before
+
+
+def test_minutes_that_are_still_counted_in_are_left_as_they_are(engine: Engine) -> None:
+    now = TODAY + 30 * MINUTE
+    recent = [(now - n * MINUTE, EVENT, "", 0, slot, 1) for n in (0, 1, 2) for slot in (3, 4)]
+    insert(engine, recent)
+    assert compact(engine, now=now) == 0
+    assert compact(engine, now=now + 3 * MINUTE) == 3
+
+
+def test_what_comes_late_is_added_to_an_hour_that_was_merged(engine: Engine) -> None:
+    long_ago = TODAY - 40 * HOUR
+    insert(engine, [(long_ago + n * MINUTE, EVENT, "", 0, 1, 1) for n in range(60)])
+    compact(engine)
+    for late in ([(0, 0, 5), (7, 2, 1)], [(0, 3, 1), (59, 0, 1)]):
+        for minute, slot, count in late:
+            execute(
+                engine,
+                "INSERT INTO activity VALUES (:minute, 'event', '', 0, :slot, :count)"
+                " ON CONFLICT (minute, what, label, bucket, slot)"
+                " DO UPDATE SET count = activity.count + excluded.count",
+                minute=long_ago + minute * MINUTE,
+                slot=slot,
+                count=count,
+            )
+        compact(engine)
+    assert rows(engine, "SELECT minute, slot, count FROM activity") == [
+        {"minute": long_ago, "slot": 0, "count": 68}
+    ]
+
+
+def test_compacting_while_others_count_loses_nothing(engine: Engine, database_url: str) -> None:
+    """Late deliveries are counted in minutes that are being merged."""
+    deliveries = deliver(database_url, [order(n) for n in range(400)])
+    source = random.Random(3)
+    received(
+        engine,
+        {each: TODAY - source.randrange(10, 50) * MINUTE for each in deliveries[::2]}
+        | {each: TODAY - 30 * HOUR - source.randrange(60) * MINUTE for each in deliveries[1::2]},
+    )
+    ended = threading.Event()
+
+    def merge() -> None:
+        while not ended.is_set():
+            compact(engine, now=datetime.now(UTC))
+
+    with ThreadPoolExecutor(10) as pool:
+        merging = [pool.submit(merge) for _ in range(2)]
+        try:
+            batches = [deliveries[n::40] for n in range(40)]
+            for done in [pool.submit(admit, engine, batch) for batch in batches]:
+                done.result(60)
+        finally:
+            ended.set()
+        for merged in merging:
+            merged.result(60)
+    points = over_time(engine, TODAY - 2 * DAY, TODAY + 2 * HOUR, span=HOUR)
+    assert sum(point.count(EVENT) for point in points) == 400
+
+
+def test_hours_begin_where_those_of_utc_do_whatever_the_servers_time_zone(
+    engine: Engine,
+) -> None:
+    name = one(engine, "SELECT current_database()")
+    execute(engine, f"ALTER DATABASE {name} SET timezone = 'Asia/Kolkata'")
+    engine.dispose()
+    long_ago = TODAY - 40 * HOUR
+    insert(engine, [(long_ago + n * MINUTE, EVENT, "", 0, 1, 1) for n in range(60)])
+    compact(engine)
+    points = over_time(engine, long_ago - HOUR, long_ago + 2 * HOUR, span=HOUR)
+    assert [point.count(EVENT) for point in points] == [0, 60, 0]
