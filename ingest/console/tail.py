@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -42,7 +42,7 @@ class Tail:
         """How many watch."""
         return len(self._viewers)
 
-    async def watch(self) -> AsyncIterator[Sequence[ListedEvent]]:
+    async def watch(self) -> AsyncGenerator[Sequence[ListedEvent], None]:
         """What arrives from now on, oldest first, as it is read; an empty sequence now and then, so
         that whoever has left is noticed."""
         queue: asyncio.Queue[Sequence[ListedEvent]] = asyncio.Queue(_WAITING_LIMIT)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,20 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine, event
 
-from ingest.store import counting, listing
+from ingest.console import overview
+from ingest.console.health import Doorbell
+from ingest.console.overview import Range
+from ingest.store import (
+    actions,
+    activity,
+    counting,
+    failures,
+    history,
+    listing,
+    processors,
+    refusals,
+    replay,
+)
 from ingest.store.database import Role, conninfo, create_engine
 from ingest.store.selection import EVENT_STATES, Selection
 from tests.conftest import Servers, cloned
@@ -91,6 +105,7 @@ def selections(connection: Connection) -> Iterator[Selection]:
         ("order", "100"),
         ("message", "1"),
         ("contact", "7"),
+        ("phone", "96657"),
     ):
         yield Selection(about=((kind, value),))
         yield Selection(about=((kind, value),), state="dead")
@@ -104,6 +119,34 @@ def test_no_list_and_no_count_reads_a_whole_table(seeded: Engine) -> None:
                 for statement, values in _statements(connection, run):
                     scanned = set(_scanned(_plan(connection, statement, values)))
                     assert not scanned, (selection, statement)
+
+
+def reads(event: UUID) -> Iterator[Callable[[Connection], object]]:
+    """What the console's other pages read."""
+    now = datetime.now(UTC)
+    redis = Doorbell(version=None, answers_in_s=None, waiting={})
+    for wanted in Range:
+        yield partial(overview.read, wanted=wanted, redis=redis, now=now)
+    yield partial(history.of_event, event=event)
+    yield partial(failures.groups, now=now)
+    yield failures.rejected
+    yield refusals.newest
+    yield processors.all_of_them
+    yield partial(activity.by_label, what="succeeded", since=now - timedelta(hours=1))
+    yield partial(actions.newest, limit=50)
+    yield partial(replay.operations, limit=50)
+    for action in (replay.REPLAY, replay.DISCARD):
+        yield partial(replay.count, selection=Selection(state="dead"), action=action)
+        yield partial(replay.by_processor, selection=Selection(state="dead"), action=action)
+
+
+def test_no_page_of_the_console_reads_a_whole_table(seeded: Engine) -> None:
+    with seeded.connect() as connection:
+        (newest,) = listing.page(connection, Selection(), limit=1).events
+        for run in reads(newest.id):
+            for statement, values in _statements(connection, run):
+                scanned = set(_scanned(_plan(connection, statement, values)))
+                assert not scanned, statement
 
 
 def _pages(selection: Selection) -> Callable[[Connection], object]:

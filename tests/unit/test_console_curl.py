@@ -9,6 +9,7 @@ from pathlib import Path
 from ingest.console import curl
 from tests.support.signing import SECRET, signed_headers
 
+NOW = 1_795_000_000
 # Stands in for curl: keeps its arguments and what comes in.
 RECORDER = f"""#!{sys.executable}
 import json, sys
@@ -22,13 +23,11 @@ def test_a_shell_sends_the_same_bytes_with_a_good_signature(tmp_path: Path) -> N
     fake = tmp_path / "curl"
     fake.write_text(RECORDER)
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    command = curl.command(
-        "http://127.0.0.1:8000/webhooks/awalchat", SECRET, body, now=1_795_000_000
-    )
+    command = curl.command("http://localhost/hook", SECRET, body, now=NOW)
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", command], cwd=tmp_path, env={"PATH": path}, check=True)
     assert (tmp_path / "body").read_bytes() == body
     assert not (tmp_path / "owned").exists()
     arguments = (tmp_path / "arguments").read_text()
-    for name, value in signed_headers(body, now=1_795_000_000).items():
+    for name, value in signed_headers(body, timestamp=NOW).items():
         assert f"{name}: {value}".lower() in arguments.lower()

@@ -37,7 +37,10 @@ def test_whatever_it_is_it_is_shown(text: str) -> None:
 
 
 def test_numbers_keep_their_digits_and_escapes_are_spelled_out() -> None:
-    sent = '{"total":1250.00,"big":12345678901234567890,"name":"\\u0623\\u062d\\u0645\\u062f","x":[],"y":{}}'
+    sent = (
+        '{"total":1250.00,"big":12345678901234567890,'
+        '"name":"\\u0623\\u062d\\u0645\\u062f","x":[],"y":{}}'
+    )
     assert pretty(sent) == (
         '{\n  "total": 1250.00,\n  "big": 12345678901234567890,\n  "name": "أحمد",\n'
         '  "x": [],\n  "y": {}\n}'

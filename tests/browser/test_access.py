@@ -1,0 +1,477 @@
+"""Who gets into the console and what they may do there, in a real browser."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from ingest.console.access import credentials
+from ingest.console.access.passwords import hash_password
+from ingest.dispatch import connect
+from tests.acceptance import shop_processors
+from tests.acceptance.harness import Answer, Stack, free_port, request
+from tests.conftest import Servers, cloned
+from tests.support.rows import execute
+from tests.support.waiting import until
+
+PASSWORDS = {"omar": "the desert is wide", "vera": "only looking, thanks"}
+TOKEN, VIEWER_TOKEN = "token_of_the_deploy_script", "token_of_the_dashboard"
+WRONG = "The name or the password is wrong."
+PHONE = "966512345678"
+TEXT = "أين طلبي؟"
+ERROR = "the CRM is away"
+LISTS = ("/", "/events", "/failures", "/live", "/processors", "/actions")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guarded:
+    """A stack whose consoles ask who somebody is, and what happened there."""
+
+    stack: Stack
+    port: int
+    """Its console hides bodies from viewers."""
+    tls_port: int
+    """Its console is told that a proxy ends TLS, and hides nothing."""
+    failed: str
+    """An event that is dead, and was sent twice with different bodies."""
+    message: str
+    """An event whose body has a phone number."""
+    rejected: str
+    """A delivery that is no event."""
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, path: str, **headers: str) -> Answer:
+        return request(self.port, "GET", path, headers=headers)
+
+    def changes(self) -> tuple[Any, ...]:
+        """What anybody has changed so far."""
+        found = self.stack.query(
+            "SELECT (SELECT count(*) FROM actions) AS actions,"
+            " (SELECT count(*) FROM replays) AS replays,"
+            " (SELECT count(*) FROM processors WHERE paused_at IS NOT NULL) AS paused,"
+            " (SELECT sum(attempt) FROM jobs) AS attempts"
+        )
+        return tuple(found[0].values())
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    servers: Servers, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guarded]:
+    """Two consoles with an operator, a viewer and a token of each."""
+    with connect(servers.redis_url) as client:
+        client.flushall()
+    with cloned(servers, template) as url:
+        stack = Stack(
+            url,
+            servers.redis_url,
+            tmp_path_factory.mktemp("access"),
+            processors="shop_processors",
+            console_users=(
+                f"omar:operator:{hash_password(PASSWORDS['omar'])}\n"
+                f"vera:viewer:{hash_password(PASSWORDS['vera'])}"
+            ),
+            console_tokens=(
+                f"deploy:operator:{credentials.digest(TOKEN)};"
+                f"dashboard:viewer:{credentials.digest(VIEWER_TOKEN)}"
+            ),
+        )
+        try:
+            yield start(stack)
+        finally:
+            stack.close()
+
+
+def start(stack: Stack) -> Guarded:
+    shutil.copy(shop_processors.__file__, stack.folder)
+    (stack.folder / "broken").touch()
+    execute(stack.engine, "CREATE TABLE effects (what text, event text, attempt integer)")
+    stack.receiver()
+    stack.worker()
+    stack.relay()
+    stack.console(console_behind_tls="true")
+    tls_port = stack.console_port
+    stack.console(console_mask_viewers="true")
+    said = {"message_id": "wamid.1", "conversation_id": 7, "from": PHONE, "body": TEXT}
+    ordered = {"order_id": 1, "conversation_id": 7, "note": "fails", "phone": PHONE}
+    bodies = [
+        body("message.received", said),
+        body("order.created", ordered),
+        body("order.created", ordered | {"customer": TEXT}),
+        body("", {"from": PHONE, "body": TEXT}),
+    ]
+    assert [stack.post(each).status for each in bodies] == [200, 200, 200, 400]
+    stack.wait_until_idle()
+    until(lambda: stack.value("SELECT count(*) FROM duplicates") == 1)
+    event = "SELECT id::text FROM events WHERE type = "
+    return Guarded(
+        stack=stack,
+        port=stack.console_port,
+        tls_port=tls_port,
+        failed=stack.value(f"{event} 'order.created'"),
+        message=stack.value(f"{event} 'message.received'"),
+        rejected=stack.value("SELECT id::text FROM deliveries WHERE rejected IS NOT NULL"),
+    )
+
+
+def body(event_type: str, data: dict[str, Any]) -> bytes:
+    return json.dumps({"event": event_type, "data": data}, ensure_ascii=False).encode()
+
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser, guarded: Guarded) -> Iterator[Visit]:
+    """Opens browsers, in which the one who is named has logged in. What scripts throw fails."""
+    contexts, thrown = [], []
+
+    def open_one(name: str | None = None) -> Page:
+        contexts.append(browser.new_context(base_url=guarded.origin))
+        page = contexts[-1].new_page()
+        page.on("pageerror", lambda error: thrown.append(str(error)))
+        if name is not None:
+            page.goto("/login")
+            log_in(page, name)
+            page.wait_for_url(f"{guarded.origin}/")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not thrown
+
+
+def log_in(page: Page, name: str, password: str | None = None) -> None:
+    page.get_by_label("Name").fill(name)
+    page.get_by_label("Password").fill(PASSWORDS[name] if password is None else password)
+    page.get_by_role("button", name="Log in").click()
+
+
+def submit(page: Page, path: str, **form: str) -> tuple[int, str]:
+    """What the console answers to a form that the page's own script sends."""
+    status, text = page.evaluate(
+        "async ([path, form]) => {"
+        " const answer = await fetch(path, {method: 'POST', body: new URLSearchParams(form)});"
+        " return [answer.status, await answer.text()]; }",
+        [path, form],
+    )
+    return int(status), str(text)
+
+
+def token_of(page: Page) -> str:
+    return page.locator("meta[name=csrf-token]").get_attribute("content") or ""
+
+
+def test_without_a_login_every_page_leads_to_it_and_back(guarded: Guarded, visit: Visit) -> None:
+    page = visit()
+    pages = (*LISTS, f"/events/{guarded.failed}", f"/deliveries/{guarded.rejected}", "/nowhere")
+    for path in pages:
+        page.goto(path)
+        assert page.url == f"{guarded.origin}/login" + (f"?next={path}" if path != "/" else "")
+        expect(page.get_by_role("navigation")).to_have_count(0)
+    wanted = "/events?q=state:dead+type:order.*"
+    page.goto(wanted)
+    log_in(page, "omar")
+    page.wait_for_url(f"{guarded.origin}{wanted}")
+    expect(page.locator("tbody tr")).to_have_count(1)
+
+
+@pytest.mark.parametrize(
+    "elsewhere", ["https://evil.example/", "//evil.example", "/\\evil.example"]
+)
+def test_a_login_leads_nowhere_else(guarded: Guarded, visit: Visit, elsewhere: str) -> None:
+    page = visit()
+    page.goto(f"/login?next={quote(elsewhere, safe='')}")
+    log_in(page, "omar")
+    page.wait_for_url(f"{guarded.origin}/")
+
+
+def test_a_wrong_password_and_a_wrong_name_are_told_apart_by_nobody(
+    guarded: Guarded, visit: Visit
+) -> None:
+    page = visit()
+    page.goto("/failures")
+    for name, password in (("omar", "the desert is small"), ("nobody", PASSWORDS["omar"])):
+        log_in(page, name, password)
+        expect(page.get_by_role("alert")).to_have_text(WRONG)
+        assert PASSWORDS["omar"] not in page.content()
+    assert page.context.cookies(f"{guarded.origin}/failures") == [
+        each for each in page.context.cookies() if each["name"] == "ingest_csrf"
+    ]
+    log_in(page, "omar")
+    page.wait_for_url(f"{guarded.origin}/failures")
+
+
+def test_who_logs_out_is_out(guarded: Guarded, visit: Visit) -> None:
+    page = visit("omar")
+    expect(page.locator("header .who")).to_have_text("omar")
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url(f"{guarded.origin}/login")
+    page.goto("/events")
+    assert page.url.endswith("/login?next=/events")
+    page.go_back()
+    expect(page.locator("tbody tr")).to_have_count(0)
+
+
+def test_a_page_that_outlives_its_session_leads_to_the_login_and_back(
+    guarded: Guarded, visit: Visit
+) -> None:
+    page = visit("omar")
+    page.goto("/?range=day")
+    page.context.clear_cookies()
+    page.evaluate("htmx.ajax('GET', '/?range=day', '#overview')")
+    page.wait_for_url(f"{guarded.origin}/login?next=/%3Frange%3Dday")
+    log_in(page, "omar")
+    page.wait_for_url(f"{guarded.origin}/?range=day")
+
+
+def test_a_viewer_finds_nothing_to_press(guarded: Guarded, visit: Visit) -> None:
+    changes = re.compile("^(Replay|Discard|Retry|Pause|Resume|Send)")
+    acts = re.compile("replay|discard|retry|pause|resume|preview|operations|test-event")
+    pressed = {}
+    for name in ("vera", "omar"):
+        page = visit(name)
+        pressed[name] = 0
+        for path in (*LISTS, f"/events/{guarded.failed}", "/events?q=state:dead"):
+            page.goto(path)
+            main = page.locator("main")
+            buttons = main.get_by_role("button", name=changes).filter(visible=True)
+            if path == "/live":  # its pause is the page's own
+                buttons = buttons.filter(has_not_text="Pause")
+            pressed[name] += buttons.count()
+            if name == "vera":
+                boxes = main.get_by_role("checkbox")
+                expect(boxes).to_have_count(0)
+                actions = [each.get_attribute("action") for each in main.locator("form").all()]
+                assert not [each for each in actions if acts.search(each or "")] or path.startswith(
+                    "/events"
+                )
+    assert pressed["vera"] == 0
+    assert pressed["omar"] > 8
+
+
+def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Visit) -> None:
+    page = visit("vera")
+    page.goto(f"/events/{guarded.failed}")
+    before = guarded.changes()
+    page.keyboard.press("r")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    job = guarded.stack.value("SELECT min(id) FROM jobs")
+    for path, form in (
+        (f"/events/{guarded.failed}/replay", {}),
+        (f"/events/{guarded.failed}/discard", {}),
+        (f"/jobs/{job}/retry", {}),
+        ("/events/preview", {"action": "replay-all", "q": "state:dead"}),
+        ("/operations", {"action": "replay", "q": "state:dead"}),
+        ("/operations/1/cancel", {}),
+        ("/processors/whims/pause", {}),
+        ("/test-event", {}),
+    ):
+        answer = submit(page, path, csrf_token=token_of(page), **form)
+        assert answer == (403, "A viewer changes nothing.\n"), path
+    for path in ("/replays", "/processors/whims/pause", f"/events/{guarded.failed}/replay"):
+        status, text = submit(page, f"/api/v1{path}", csrf_token=token_of(page))
+        assert (status, json.loads(text)["error"]) == (403, "role_insufficient")
+    assert guarded.changes() == before
+
+
+def test_a_form_needs_the_token_of_its_own_session(guarded: Guarded, visit: Visit) -> None:
+    page, other = visit("omar"), visit("vera")
+    before = guarded.changes()
+    stale = visit("omar")
+    for token in (None, "", "0" * 64, token_of(other), token_of(stale)):
+        form = {} if token is None else {"csrf_token": token}
+        for path in (f"/events/{guarded.failed}/replay", "/processors/whims/pause", "/test-event"):
+            status, text = submit(page, path, **form)
+            assert status == 403, (path, token)
+            assert text.startswith("This page is out of date")
+    page.goto(f"/events/{guarded.failed}")
+    page.locator("form.act [name=csrf_token]").evaluate("field => field.remove()")
+    page.get_by_role("button", name="Replay", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Go on").click()
+    expect(page.get_by_text("This page is out of date")).to_be_visible()
+    assert guarded.changes() == before
+
+
+@pytest.mark.parametrize("site", ["another site", "another origin"])
+def test_a_form_on_another_site_changes_nothing(guarded: Guarded, visit: Visit, site: str) -> None:
+    """Even one that knows the token."""
+    page = visit("omar")
+    token = token_of(page)
+    origin = {"another site": "http://evil.test", "another origin": "http://127.0.0.1"}[site]
+    lure = f"{origin}:{free_port()}/"
+    form = (
+        f'<form method="post" action="{guarded.origin}/processors/whims/pause">'
+        f'<input type="hidden" name="csrf_token" value="{token}"><button>Win</button></form>'
+    )
+    page.route(lure, lambda route: route.fulfill(content_type="text/html", body=form))
+    before = guarded.changes()
+    page.goto(lure)
+    with page.expect_response(lambda answer: "/pause" in answer.url) as answered:
+        page.get_by_role("button", name="Win").click()
+    if site == "another site":  # the cookie stays at home, so nobody is logged in
+        assert answered.value.status == 303
+        page.wait_for_url(f"{guarded.origin}/login")
+    else:
+        assert answered.value.status == 403
+        expect(page.get_by_text("This request comes from another site.")).to_be_visible()
+    assert guarded.changes() == before
+
+
+def test_a_viewer_sees_no_body_no_phone_number_and_no_error_message(
+    guarded: Guarded, visit: Visit
+) -> None:
+    pages = (
+        *LISTS,
+        f"/events/{guarded.failed}",
+        f"/events/{guarded.message}",
+        f"/deliveries/{guarded.rejected}",
+        "/events?q=state:dead",
+    )
+    found = {name: "".join(sources(visit(name), pages)) for name in PASSWORDS}
+    for secret in (PHONE, TEXT, ERROR, "raise ConnectionError"):
+        assert secret not in found["vera"], secret
+        assert secret in found["omar"], secret
+    assert "ConnectionError" in found["vera"]  # what kind of error it is says nothing of anybody
+
+
+def sources(page: Page, paths: tuple[str, ...]) -> Iterator[str]:
+    """The HTML of pages, as it was sent and as it is."""
+    for path in paths:
+        answer = page.goto(path)
+        assert answer is not None
+        assert answer.status == 200, path
+        yield answer.text()
+        yield page.content()
+
+
+def test_a_viewer_is_told_no_more_by_the_api(guarded: Guarded) -> None:
+    paths = (
+        "/events",
+        f"/events/{guarded.failed}",
+        f"/events/{guarded.message}",
+        "/failures",
+        "/rejected",
+        "/refusals",
+        "/overview",
+        "/actions",
+        "/replays",
+    )
+    found = {}
+    for token in (TOKEN, VIEWER_TOKEN):
+        answers = [guarded.ask(f"/api/v1{path}", authorization=f"Bearer {token}") for path in paths]
+        assert {each.status for each in answers} == {200}
+        found[token] = "".join(each.body.decode() for each in answers)
+    for secret in (PHONE, TEXT, ERROR, "raise ConnectionError"):
+        assert secret not in found[VIEWER_TOKEN], secret
+        assert secret in found[TOKEN], secret
+
+
+@pytest.mark.parametrize("search", [f"phone:{PHONE}", TEXT, f"data.from:{PHONE}"])
+def test_a_viewer_finds_nothing_by_what_is_hidden(
+    guarded: Guarded, visit: Visit, search: str
+) -> None:
+    page = visit("vera")
+    page.goto(f"/events?q={quote(search)}")
+    expect(page.locator("#problems")).to_contain_text("Viewers do not search in bodies")
+    path = f"/api/v1/events?q={quote(search)}"
+    refused = guarded.ask(path, authorization=f"Bearer {VIEWER_TOKEN}")
+    assert (refused.status, refused.json["error"]) == (400, "bad_query")
+    answer = guarded.ask(path, authorization=f"Bearer {TOKEN}")
+    assert guarded.message in {each["id"] for each in answer.json["events"]}
+
+
+def test_what_is_hidden_does_not_arrive_live_either(guarded: Guarded, visit: Visit) -> None:
+    page = visit("vera")
+    page.goto("/live")
+    expect(page.locator("[data-tail-state]")).to_have_text("connected")
+    named = {"contact_id": 5, "name": TEXT, "phone": PHONE}
+    new = body("contact.created", named)[:-1] + f', "id": "{PHONE}"}}'.encode()
+    assert guarded.stack.post(new).status == 200
+    row = page.locator("tbody tr").filter(has_text="contact.created")
+    expect(row).to_contain_text("78", timeout=10_000)
+    assert PHONE not in page.content()
+    assert TEXT not in page.content()
+
+
+def test_a_token_is_for_the_header_alone(guarded: Guarded) -> None:
+    path = "/api/v1/events"
+    assert guarded.ask(path, authorization=f"Bearer {TOKEN}").status == 200
+    for headers in (
+        {},
+        {"authorization": f"Bearer {TOKEN}0"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"cookie": f"ingest_session={TOKEN}"},
+        {"cookie": f"authorization=Bearer {TOKEN}"},
+    ):
+        answer = guarded.ask(path, **headers)
+        assert (answer.status, answer.json["error"]) == (401, "unauthenticated")
+        assert answer.headers["www-authenticate"] == "Bearer"
+    assert guarded.ask(f"{path}?token={TOKEN}").status == 401
+    wrong = guarded.ask("/events", cookie=f"ingest_session={TOKEN}")
+    assert (wrong.status, wrong.headers["location"]) == (303, "/login?next=/events")
+
+
+def test_a_token_has_a_role_too(guarded: Guarded) -> None:
+    def pause(token: str) -> Answer:
+        return request(
+            guarded.port,
+            "POST",
+            "/api/v1/processors/stalls/pause",
+            b"{}",
+            {"authorization": f"Bearer {token}", "content-type": "application/json"},
+        )
+
+    assert pause(VIEWER_TOKEN).status == 403
+    assert pause(TOKEN).status == 200
+    by = guarded.stack.value("SELECT paused_by FROM processors WHERE name = 'stalls'")
+    assert by == "deploy"
+
+
+def test_scripts_and_other_sites_do_not_get_at_the_cookies(guarded: Guarded, visit: Visit) -> None:
+    page = visit("omar")
+    cookies = {each["name"]: each for each in page.context.cookies()}
+    assert set(cookies) == {"ingest_session", "ingest_csrf"}
+    for each in cookies.values():
+        assert (each["httpOnly"], each["sameSite"], each["path"]) == (True, "Lax", "/")
+        assert each["domain"] == "127.0.0.1"
+    assert page.evaluate("document.cookie") == ""
+
+
+def test_behind_tls_the_cookies_are_for_tls_alone(guarded: Guarded) -> None:
+    form = request(guarded.tls_port, "GET", "/login")
+    cookie, _, flags = form.headers["set-cookie"].partition("; ")
+    assert cookie.startswith("__Host-ingest_csrf=")
+    assert flags == "Path=/; HttpOnly; SameSite=Lax; Secure"
+    token = re.search(r'name="csrf_token" value="(\w+)"', form.body.decode())
+    assert token is not None
+    fields = {"csrf_token": token[1], "name": "omar", "password": PASSWORDS["omar"]}
+    answer = request(
+        guarded.tls_port,
+        "POST",
+        "/login",
+        "&".join(f"{name}={quote(value)}" for name, value in fields.items()).encode(),
+        {
+            "content-type": "application/x-www-form-urlencoded",
+            "cookie": cookie,
+            "origin": f"https://127.0.0.1:{guarded.tls_port}",
+        },
+    )
+    session, _, flags = answer.headers["set-cookie"].partition("; ")
+    assert session.startswith("__Host-ingest_session=")
+    assert flags == "Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=43200"
+    page = request(guarded.tls_port, "GET", "/events", headers={"cookie": session})
+    assert page.status == 200
+    plain = session.removeprefix("__Host-")  # which a site without TLS could have planted
+    page = request(guarded.tls_port, "GET", "/events", headers={"cookie": plain})
+    assert page.status == 303
