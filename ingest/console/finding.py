@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from ingest.store import counting, listing, processors
 from ingest.store.counting import Count
 from ingest.store.listing import Page
-from ingest.store.selection import Selection
+from ingest.store.selection import Selection, narrow
 
 BUDGET_S = 0.08
 """For both together; a statement that has begun is not broken off."""
@@ -35,6 +35,7 @@ def find(
     """What matches, as far as the time goes; page and count say how far that was."""
     began = time.perf_counter()
     with engine.connect() as connection:
+        selection = narrow(connection, selection)
         page = listing.page(
             connection,
             selection,

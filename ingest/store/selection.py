@@ -142,6 +142,22 @@ def _conditions(selection: Selection) -> Iterator[Condition]:
         yield _failing(selection)
 
 
+def narrow(connection: Connection, selection: Selection, *, at_most: int = 20_000) -> Selection:
+    """The same events, those that it is about named by their ids: for who asks more than once. What
+    more than `at_most` events concern stays as it is."""
+    if not selection.about or selection.names_events:
+        return selection
+    found = where(Selection(about=selection.about))
+    statement = text(f"SELECT id FROM events WHERE {found.sql} LIMIT {at_most + 1}")
+    ids = tuple(connection.execute(statement, found.parameters).scalars())
+    if len(ids) > at_most:
+        return selection
+    return replace(selection, about=(), ids=ids or (_NO_EVENT,))
+
+
+_NO_EVENT = UUID(int=0)
+
+
 def body_tests(selection: Selection) -> Iterator[BodyTest]:
     """The conditions that only bodies can meet."""
     for n, (path, value) in enumerate(selection.fields):

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, text
 
 from ingest.store import replay
 from ingest.store.replay import Counts
-from ingest.store.selection import Selection, where
+from ingest.store.selection import Selection, narrow, where
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute
@@ -215,6 +215,10 @@ def test_events_are_found_by_what_they_concern(
     for kind, value, numbers in CONCERNED:
         expected = {ids[number] for number in numbers}
         assert found(engine, Selection(about=((kind, value),))) == expected, (kind, value)
+        with engine.connect() as connection:
+            narrowed = narrow(connection, Selection(about=((kind, value),)))
+        assert not narrowed.about
+        assert found(engine, narrowed) == expected
     both = Selection(about=(("order", "5"), ("conversation", "1")), types=("*.created",))
     assert found(engine, both) == {ids[8]}
     by_field = Selection(fields=(("data.conversation_id", "1"),))

@@ -1,0 +1,382 @@
+"""Pictures of the console's pages for the documentation.
+
+    python -m tests.browser.screenshots [FOLDER]
+
+Starts everything on servers of its own, lets a shop send a day's events, and writes each page in
+light and in dark to FOLDER (docs/screenshots unless it is given). Takes about a minute and needs
+what `python3 dev.py browser` installs, Chromium too. Look at every picture before it is kept.
+"""
+
+import json
+import math
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+from sqlalchemy import text
+
+from ingest.console.access.passwords import hash_password
+from ingest.embedded import postgres, valkey
+from ingest.simulation.shop import Shop
+from ingest.store import migrations, partitions
+from ingest.store.database import Role, create_engine
+from tests.acceptance.harness import Stack, request
+from tests.conftest import Running
+from tests.support.waiting import until
+
+EVENTS = 6_000
+WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+PASSWORD = "the desert is wide"
+
+PROCESSORS = '''
+"""What the shop plugs in. Files say which of the services that it calls are away."""
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from workers import Discard, Event, processor
+
+
+class CourierError(Exception):
+    """The courier's API answered with an error."""
+
+
+@processor("order.created", "order.status.updated", name="crm", max_attempts=4, timeout_s=10)
+def tell_crm(event: Event, db: Connection) -> None:
+    order = event.data["order_id"]
+    if Path("crm-is-away").exists() or (order % 40 == 7 and event.attempt < 3):
+        raise ConnectionError("crm.shop.example: connection refused")
+
+
+@processor("order.created", name="invoices", max_attempts=2)
+def write_invoice(event: Event, db: Connection) -> None:
+    amount = f"{event.data['total']} {event.data['currency']}"
+    if event.data["total"] > 4_950:
+        raise Discard(f"{amount} is above the limit: invoices by hand")
+
+
+@processor("order.status.updated", name="courier", max_attempts=8, retry_base_s=5_400, threads=4)
+def call_courier(event: Event, db: Connection) -> None:
+    if event.data["new_status"] == "shipped" and Path("courier-is-away").exists():
+        raise CourierError("503 from api.courier.example: try again later")
+
+
+@processor("contact.created", "contact.updated", name="newsletter", queue="bulk")
+def subscribe(event: Event, db: Connection) -> None:
+    pass
+'''
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A console with a day behind it."""
+
+    origin: str
+    login_origin: str
+    dead: str
+    conflict: str
+    rejected: str
+
+
+def main(folder: Path) -> None:
+    """Write all pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with everything() as stack, sync_playwright() as playwright:
+        found = shutil.which("chromium") or shutil.which("chromium-browser")
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        shown = fill(stack)
+        for scheme in ("light", "dark"):
+            for name, reach in PAGES.items():
+                picture(browser, shown, reach, folder / f"{name}-{scheme}.png", scheme=scheme)
+            for name in ("overview", "event"):
+                path = folder / f"{name}-narrow-{scheme}.png"
+                picture(browser, shown, PAGES[name], path, scheme=scheme, viewport=NARROW)
+        browser.close()
+
+
+@contextmanager
+def everything() -> Iterator[Stack]:
+    """A receiver, a worker, a relay and a console, on a new database."""
+    with ExitStack() as ends:
+        home = Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="shots-")))
+        for name in ("run", "logs", "shop"):
+            (home / name).mkdir(mode=0o700)
+        sockets = home / "run"
+        for program in (postgres.program(home, sockets), valkey.program(home, sockets)):
+            ends.enter_context(Running(program))
+        url = postgres.url(sockets, "postgres")
+        engine = create_engine(url, role=Role.MIGRATION)
+        with engine.connect() as connection:
+            migrations.upgrade(connection)
+        with engine.begin() as connection:
+            partitions.ensure(connection, today=datetime.now(UTC).date(), days_ahead=2)
+        engine.dispose()
+        stack = Stack(url, valkey.url(sockets), home / "shop", processors="shop")
+        ends.callback(stack.close)
+        (stack.folder / "shop.py").write_text(PROCESSORS)
+        for start in (stack.receiver, stack.worker, stack.relay, stack.console):
+            start()
+        yield stack
+
+
+# A day at the shop.
+
+
+def fill(stack: Stack) -> Shown:
+    """Let a day's events arrive, with all that goes wrong, and put them where the day had them."""
+    origin = f"http://127.0.0.1:{stack.console_port}"
+    until(lambda: len(stack.ask("/api/v1/processors").json) > 7, what="the worker has registered")
+    send(stack, bodies(Random(7)))
+    spread(stack)
+    stack.tell("/processors/newsletter/pause", {"reason": "until the new templates are live"})
+    more = Shop(Random(8), opened_at=datetime.now(UTC)).occurrences()
+    stack.post_all([told(each.type, each.data, each.timestamp) for each in islice(more, 12)])
+    until(lambda: stack.value("SELECT count(*) FROM unadmitted") == 0, what="all is admitted")
+    operate(stack)
+    stack.console(console_users=f"noura:operator:{hash_password(PASSWORD)}")
+
+    def one(sql: str) -> str:
+        found: str = stack.value(f"SELECT {sql} LIMIT 1")
+        return found
+
+    return Shown(
+        origin=origin,
+        login_origin=f"http://127.0.0.1:{stack.console_port}",
+        dead=one("event::text FROM jobs WHERE state = 'dead' AND processor = 'crm'"),
+        conflict=one("event::text FROM duplicates WHERE conflict"),
+        rejected=one("id::text FROM deliveries WHERE rejected IS NOT NULL"),
+    )
+
+
+def bodies(random: Random) -> list[bytes]:
+    """What the shop sends in a day, in its order."""
+    happened = Shop(random, opened_at=datetime.now(UTC) - timedelta(days=1)).occurrences()
+    return [told(each.type, each.data, each.timestamp) for each in islice(happened, EVENTS)]
+
+
+def told(event_type: str, data: dict[str, Any], timestamp: str) -> bytes:
+    envelope = {"event": event_type, "timestamp": timestamp, "data": data}
+    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def send(stack: Stack, all_of_them: Sequence[bytes]) -> None:
+    """Post them, while for a part of the day a service is away; some are posted again."""
+    random = Random(9)
+    away = {"crm-is-away": (0.70, 0.73), "courier-is-away": (0.86, 1.0)}
+    cuts = sorted({0.0, 1.0, *(each for span in away.values() for each in span)})
+    for begins, ends in pairwise(cuts):
+        for name, (since, until_then) in away.items():
+            (stack.folder / name).unlink(missing_ok=True)
+            if since <= begins < until_then:
+                (stack.folder / name).touch()
+        part = list(all_of_them[int(begins * EVENTS) : int(ends * EVENTS)])
+        stack.post_all(part)
+        stack.post_all(random.sample(part, len(part) // 25))
+        wait_until_quiet(stack)
+    order = {"order_id": 55_120_417, "conversation_id": 88, "status": "pending"}
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    items = ["عباية سوداء مطرّزة، مقاس 54", "Oud perfume, 50 ml"]
+    for total in (1250.0, 1175.0):  # the same id, another body
+        paid = order | {"total": total, "currency": "SAR", "items": items}
+        stack.post(told("order.created", paid, stamp))
+        wait_until_quiet(stack)
+    for number in range(3):
+        stack.post(told("order.created", order | {"order_id": number, "total": 80}, stamp))
+        stack.post(told("invoice.paid", {"id": number, "amount": 1250, "currency": "SAR"}, stamp))
+    for odd in (b'{"event":"","data":{"text":"\xd8\xa3\xd9\x8a\xd9\x86"}}', b"[]", b'{"data":1'):
+        stack.post(odd)
+    forged = {"X-Awal-Webhook-Signature": "0" * 64, "User-Agent": "curl/8.5.0"}
+    stack.post(all_of_them[0], **forged)
+    late = {"X-Awal-Webhook-Timestamp": str(int(time.time()) - 86_400)}
+    stack.post(all_of_them[1], **late)
+    request(stack.ports[0], "POST", "/webhooks/awalchat", all_of_them[2])
+    wait_until_quiet(stack)
+
+
+def wait_until_quiet(stack: Stack) -> None:
+    """Until nothing is left but what waits for a service."""
+    left = (
+        "SELECT (SELECT count(*) FROM unadmitted) + (SELECT count(*) FROM jobs WHERE state IN"
+        " ('pending', 'running') OR (state = 'retrying' AND processor <> 'courier'))"
+    )
+    until(lambda: stack.value(left) == 0, what="all is worked on", timeout_s=120)
+
+
+def operate(stack: Stack) -> None:
+    """What operators did."""
+    stack.tell("/test-event", {"type": "message.received"})
+    replayed = {"q": "state:dead processor:crm type:order.created", "reason": "the CRM is back"}
+    stack.tell("/replays", replayed)
+    until(lambda: stack.ask("/api/v1/replays/1").json["status"] == "finished")
+    discarded = stack.value("SELECT min(event::text) FROM jobs WHERE processor = 'invoices'")
+    stack.tell(f"/events/{discarded}/discard", {"reason": "فاتورة يدوية، تمت المعالجة"})
+    wanted = {"q": "type:message.* since:12h", "rate": 50, "reason": "new field in the read model"}
+    begun = stack.tell("/replays", wanted).json["operation"]["id"]
+    until(lambda: stack.ask(f"/api/v1/replays/{begun}").json["status"] == "finished")
+    with stack.engine.begin() as connection:
+        connection.execute(text(_HALF_WAY), {"id": begun})
+
+
+# The day, put back to where it was.
+
+
+def spread(stack: Stack) -> None:
+    """Move everything from the minute in which it was posted to when the shop would have sent it,
+    and count it there."""
+    events = [each["id"] for each in stack.query("SELECT id::text FROM events ORDER BY id")]
+    with stack.engine.begin() as connection:
+        moments = moments_of_a_day(len(events), until_then=datetime.now(UTC))
+        connection.execute(text(_MOMENTS), {"ids": events, "moments": moments})
+        connection.exec_driver_sql(_SPREAD)
+
+
+def moments_of_a_day(count: int, *, until_then: datetime) -> list[datetime]:
+    """`count` moments of the last day, as dense as customers are awake: few at night, a peak
+    towards noon and a higher one in the evening, by Riyadh's clock."""
+    random = Random(11)
+    minutes = [until_then - timedelta(minutes=ago) for ago in range(1440, 0, -1)]
+    weights = [awake((each.hour + 3) % 24 + each.minute / 60) for each in minutes]
+    chosen = random.choices(minutes, [each * random.uniform(0.7, 1.3) for each in weights], k=count)
+    return sorted(each + timedelta(seconds=random.uniform(0, 58)) for each in chosen)
+
+
+def awake(hour: float) -> float:
+    noon, evening = math.exp(-(((hour - 12.5) / 2.8) ** 2)), math.exp(-(((hour - 21) / 2.3) ** 2))
+    return 0.06 + 0.6 * noon + evening
+
+
+_MOMENTS = """
+    CREATE TEMPORARY TABLE moved ON COMMIT DROP AS
+    SELECT e.id, m.moment, m.moment - e.received_at AS by
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:moments AS timestamptz[])) AS m (id, moment)
+    JOIN events e USING (id)
+"""
+_BUCKET = "CASE WHEN ms < 1 THEN 0 ELSE least(24, floor(log(2, ms))::int + 1) END"
+_MS = "(extract(epoch FROM a.finished_at - a.started_at) * 1000)::numeric AS ms"
+
+
+def _invented(what: str, median_ms: float) -> str:
+    """Durations about a median, one for each event, longer while the CRM was away."""
+    return f"""
+        INSERT INTO activity (minute, what, label, bucket, slot, count)
+        SELECT minute, '{what}', '', {_BUCKET}, 0, count(*) FROM (
+            SELECT date_trunc('minute', received_at) AS minute, ({median_ms} * exp(
+                0.5 * (random() + random() + random() + random() - 2) * 2
+                + 0.4 * sin(extract(epoch FROM received_at) / 5000)))::numeric AS ms
+            FROM events) AS invented
+        GROUP BY 1, 4
+    """
+
+
+_SPREAD = f"""
+    UPDATE events e SET received_at = moment FROM moved m WHERE m.id = e.id;
+    UPDATE duplicates d SET received_at = moment + random() * interval '90 s'
+        FROM moved m WHERE m.id = d.event;
+    UPDATE deliveries d SET received_at = moment FROM moved m WHERE m.id = d.id;
+    UPDATE deliveries d SET received_at = u.received_at FROM duplicates u WHERE u.delivery = d.id;
+    UPDATE deliveries SET received_at = received_at - random() * interval '9 h'
+        WHERE rejected IS NOT NULL;
+    UPDATE deliveries SET headers = (SELECT jsonb_agg(CASE
+            WHEN lower(h->>0) <> 'x-awal-webhook-timestamp' THEN h
+            ELSE jsonb_build_array(h->>0, floor(extract(epoch FROM received_at) - 0.2)::text) END)
+        FROM jsonb_array_elements(headers) AS h);
+    UPDATE jobs j SET started_at = started_at + by, finished_at = finished_at + by
+        FROM moved m WHERE m.id = j.event;
+    UPDATE attempts a SET started_at = a.started_at + by, finished_at = a.finished_at + by
+        FROM jobs j JOIN moved m ON m.id = j.event WHERE j.id = a.job;
+    UPDATE refusals SET at = at - random() * interval '5 h';
+    UPDATE processes SET started_at = started_at - interval '75 h', host = 'shop-1';
+    DELETE FROM activity WHERE what <> 'refused';
+    INSERT INTO activity (minute, what, label, bucket, slot, count)
+        SELECT date_trunc('minute', received_at), 'event', '', 0, 0, count(*)
+        FROM events GROUP BY 1;
+    INSERT INTO activity (minute, what, label, bucket, slot, count)
+        SELECT date_trunc('minute', received_at), 'duplicate', '', 0, 0, count(*)
+        FROM duplicates GROUP BY 1;
+    INSERT INTO activity (minute, what, label, bucket, slot, count)
+        SELECT date_trunc('minute', finished_at), 'succeeded', processor, {_BUCKET}, 0, count(*)
+        FROM (SELECT a.processor, a.finished_at, {_MS} FROM jobs a WHERE state = 'succeeded') AS d
+        GROUP BY 1, 3, 4;
+    INSERT INTO activity (minute, what, label, bucket, slot, count)
+        SELECT date_trunc('minute', finished_at), 'failed', processor, {_BUCKET}, 0, count(*)
+        FROM (SELECT j.processor, a.finished_at, {_MS}
+              FROM attempts a JOIN jobs j ON j.id = a.job WHERE outcome = 'failed') AS d
+        GROUP BY 1, 3, 4;
+    {_invented("lag", 55)};
+    {_invented("answer", 7)};
+"""
+
+_HALF_WAY = """
+    UPDATE replays SET status = 'paused', finished_at = NULL, jobs = total * 5 / 9,
+        requested_at = requested_at - interval '4 min'
+    WHERE id = :id
+"""
+
+
+# The pages.
+
+
+def at(path: str) -> Callable[[Page, Shown], object]:
+    return lambda page, shown: page.goto(f"{shown.origin}{path}")
+
+
+def preview(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/events?q=state:dead+processor:crm")
+    page.get_by_role("button", name="Replay all that match").click()
+
+
+PAGES: dict[str, Callable[[Page, Shown], object]] = {
+    "overview": at("/?range=day"),
+    "events": at("/events"),
+    "events-dead": at("/events?q=state:dead+since:24h"),
+    "event": lambda page, shown: page.goto(f"{shown.origin}/events/{shown.dead}"),
+    "event-conflict": lambda page, shown: page.goto(f"{shown.origin}/events/{shown.conflict}"),
+    "delivery": lambda page, shown: page.goto(f"{shown.origin}/deliveries/{shown.rejected}"),
+    "failures": at("/failures"),
+    "live": at("/live"),
+    "processors": at("/processors"),
+    "actions": at("/actions"),
+    "operation": at("/operations/3"),
+    "preview": preview,
+    "login": lambda page, shown: page.goto(f"{shown.login_origin}/login"),
+}
+
+
+def picture(
+    browser: Browser,
+    shown: Shown,
+    reach: Callable[[Page, Shown], object],
+    path: Path,
+    *,
+    scheme: str,
+    viewport: dict[str, int] = WIDE,
+) -> None:
+    """One page, as a new visitor in Riyadh sees it."""
+    context = browser.new_context(
+        viewport={"width": viewport["width"], "height": viewport["height"]},
+        color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce",
+        timezone_id="Asia/Riyadh",
+        locale="en-GB",
+    )
+    page = context.new_page()
+    reach(page, shown)
+    page.locator("main").wait_for()
+    page.evaluate("document.activeElement.blur()")
+    page.screenshot(path=path)
+    context.close()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/screenshots"))

@@ -1,0 +1,221 @@
+"""axe-core finds nothing serious on any page: light, dark, and on a telephone."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from ingest.console.access.passwords import hash_password
+from tests.acceptance.harness import Stack, request
+from tests.conftest import Servers, cloned
+from tests.support.rows import execute
+from tests.support.waiting import until
+
+PASSWORD = "the desert is wide"
+TEXT = "أين طلبي؟ Where is it?"
+LOOKS = {"light": ("light", 1280), "dark": ("dark", 1280), "narrow": ("light", 360)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A console where everything has happened, and one where nothing has."""
+
+    origin: str
+    empty_origin: str
+    dead: str
+    conflict: str
+    unhandled: str
+    waiting: str
+    rejected: str
+    """Ids: of events, and of a delivery."""
+
+
+@pytest.fixture(scope="module")
+def empty(
+    servers: Servers, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Stack]:
+    """A console with a login, and nothing else."""
+    with cloned(servers, template) as url:
+        folder = tmp_path_factory.mktemp("empty")
+        users = f"omar:operator:{hash_password(PASSWORD)}"
+        stack = Stack(url, servers.redis_url, folder, console_users=users)
+        stack.console()
+        yield stack
+        stack.close()
+
+
+@pytest.fixture(scope="module")
+def shown(stack: Stack, empty: Stack) -> Shown:
+    """All that a page can show."""
+    (stack.folder / "broken").touch()
+    until(lambda: len(stack.ask("/api/v1/processors").json) > 2, what="the worker has registered")
+    stack.tell("/processors/waits/pause", {"reason": "a deploy"})
+    said = {"message_id": "wamid.1", "conversation_id": 7, "from": "966512345678", "body": TEXT}
+    bodies = [
+        *(order(number, note="fails") for number in range(3)),
+        order(10, note="discards"),
+        order(11),
+        order(11),
+        order(11, status="paid"),
+        body("conversation.created", {"conversation_id": 7}),
+        body("message.received", said),
+        body("invoice.created", {"id": 1}),
+        b"[]",
+    ]
+    assert [stack.post(each).status for each in bodies] == [200] * 10 + [400]
+    forged = {"x-awal-webhook-signature": "0", "x-awal-webhook-timestamp": "1"}
+    assert request(stack.ports[0], "POST", "/webhooks/awalchat", order(9), forged).status == 401
+    until(lambda: stack.unfinished() == 1, what="all but the paused is worked on")
+    stack.tell("/replays", {"q": "type:order.*", "reason": TEXT})
+    until(lambda: stack.ask("/api/v1/replays/1").json["status"] == "finished")
+    stack.tell("/replays", {"q": "type:order.created state:dead"})
+    until(lambda: stack.unfinished() == 1, what="the replays are worked on")
+    half_way = "UPDATE replays SET status = 'paused', finished_at = NULL, total = 9 WHERE id = 2"
+    execute(stack.engine, half_way)
+
+    def event(event_id: str) -> str:
+        sql = "SELECT id::text FROM events WHERE event_id = :event_id"
+        found: str = stack.value(sql, event_id=event_id)
+        return found
+
+    return Shown(
+        origin=f"http://127.0.0.1:{stack.console_port}",
+        empty_origin=f"http://127.0.0.1:{empty.console_port}",
+        dead=event("order.created:0"),
+        conflict=event("order.created:11"),
+        unhandled=stack.value("SELECT id::text FROM events WHERE type = 'invoice.created'"),
+        waiting=event("conversation.created:7"),
+        rejected=stack.value("SELECT id::text FROM deliveries WHERE rejected IS NOT NULL"),
+    )
+
+
+def order(number: int, **more: object) -> bytes:
+    data = {"order_id": number, "conversation_id": 7, "status": "pending", "note": ""} | more
+    return body("order.created", data)
+
+
+def body(event_type: str, data: dict[str, Any]) -> bytes:
+    return json.dumps({"event": event_type, "data": data}, ensure_ascii=False).encode()
+
+
+# How each page is reached.
+
+
+def at(path: str) -> Callable[[Page, Shown], object]:
+    """A page, its path with the names of ids in it."""
+    return lambda page, shown: page.goto(f"{shown.origin}{path.format_map(asdict(shown))}")
+
+
+def unfolded(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/events/{shown.dead}")
+    page.get_by_text("Traceback").first.click()
+    page.get_by_text("curl", exact=True).click()
+
+
+def asked(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/events/{shown.dead}")
+    page.get_by_role("button", name="Retry now").first.click()
+    page.get_by_role("dialog").wait_for()
+
+
+def keys(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/")
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+
+
+def selected(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/events")
+    page.get_by_role("checkbox").nth(1).check()
+
+
+def previewed(action: str) -> Callable[[Page, Shown], object]:
+    def reach(page: Page, shown: Shown) -> None:
+        page.goto(f"{shown.origin}/events?q=type:order.*")
+        page.get_by_role("button", name=re.compile(f"^{action} all")).click()
+        page.get_by_role("heading", name=re.compile(f"This will {action.lower()}")).wait_for()
+
+    return reach
+
+
+def login(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.empty_origin}/login")
+    page.get_by_label("Name").fill("omar")
+    page.get_by_label("Password").fill("a wrong password")
+    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("alert").wait_for()
+
+
+def without_events(path: str) -> Callable[[Page, Shown], object]:
+    def reach(page: Page, shown: Shown) -> None:
+        page.goto(f"{shown.empty_origin}/login?next={path}")
+        page.get_by_label("Name").fill("omar")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(f"{shown.empty_origin}{path}")
+
+    return reach
+
+
+PAGES: dict[str, Callable[[Page, Shown], object]] = {
+    "overview": at("/"),
+    "overview of a week": at("/?range=week"),
+    "events": at("/events"),
+    "events, some selected": selected,
+    "events, a search with problems": at("/events?q=state:lost+colour:red"),
+    "events, none": at("/events?q=type:nothing"),
+    "a dead event": at("/events/{dead}"),
+    "a dead event, all unfolded": unfolded,
+    "a dead event, about to retry": asked,
+    "an event with a conflict": at("/events/{conflict}"),
+    "an event without processors": at("/events/{unhandled}"),
+    "an event that waits": at("/events/{waiting}"),
+    "a rejected delivery": at("/deliveries/{rejected}"),
+    "failures": at("/failures"),
+    "live": at("/live"),
+    "processors": at("/processors"),
+    "actions": at("/actions"),
+    "an operation, finished": at("/operations/1"),
+    "an operation, paused": at("/operations/2"),
+    "a preview of a replay": previewed("Replay"),
+    "a preview of a discard": previewed("Discard"),
+    "keys": keys,
+    "nothing at this address": at("/nowhere"),
+    "login": login,
+    "overview, empty": without_events("/"),
+    "failures, none": without_events("/failures"),
+    "processors, none": without_events("/processors"),
+    "actions, none": without_events("/actions"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("name", PAGES)
+def test_nothing_is_hard_to_use(browser: Browser, shown: Shown, name: str, look: str) -> None:
+    scheme, width = LOOKS[look]
+    context = browser.new_context(
+        viewport={"width": width, "height": 800},
+        color_scheme="dark" if scheme == "dark" else "light",
+        reduced_motion="reduce",
+    )
+    page = context.new_page()
+    PAGES[name](page, shown)
+    found = violations(page)
+    context.close()
+    assert not found, "\n".join(found)
+
+
+def violations(page: Page) -> list[str]:
+    """What axe-core finds serious or critical, an element a line."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{each['impact']} {each['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for each in found
+        if each["impact"] in ("serious", "critical")
+        for node in each["nodes"]
+    ]
