@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     receiver_url: str | None = Field(
         None, description="where the console posts test events; unset: `host` and `port`"
     )
+    public_url: str | None = Field(
+        None,
+        description="the receiver's address as senders know it; unset: `receiver_url`",
+    )
 
     console_host: str = Field("127.0.0.1", description="the console's address")
     console_port: int = Field(8001, ge=1, le=65535, description="the console's port")

@@ -1,7 +1,8 @@
 """What a receiver counts between two of its reports: how long its answers took, what it refused.
 
 Counted on the event loop, reported from a thread (ingest.presence). A report that fails is made
-again with the next; a crash loses at most the counts of some seconds, and never a delivery.
+again with the next; a crash, or a commit that fails, loses the counts of some seconds at most, and
+never a delivery.
 """
 
 from collections import Counter
@@ -64,7 +65,7 @@ class Tally:
                     *(Note(what=REFUSED, label=each, count=n) for each, n in list(refused.items())),
                 ],
             )
-            refusals.keep(connection, list(samples.values()))
+            refusals.keep(connection, [samples[reason] for reason in sorted(samples)])
         except BaseException:
             self._answers.update(answers)
             self._refused.update(refused)

@@ -66,7 +66,10 @@ class Relay:
         rescued = rescue.after_leases(
             self._engine, self._rules, limit=self._settings.relay_batch, random=random.uniform
         )
-        self._set_aside()
+        try:
+            self._set_aside()
+        except SQLAlchemyError as error:  # it can wait; the rest cannot
+            log.warning("set_aside_waits", reason=type(error).__name__)
         return Swept(rescued=rescued, deliveries=self._deliveries(), jobs=self._jobs())
 
     def tidy(self, now: datetime) -> None:
@@ -107,14 +110,14 @@ class Relay:
             paused, resumed = processors.set_aside(connection)
             if not paused and not resumed:
                 return
-            moved = 0
+            taken_up = 0
             for queue in jobs.queues(connection):
                 if paused:
-                    jobs.park(connection, queue, limit=_SET_ASIDE_LIMIT)
+                    jobs.park(connection, queue, paused, limit=_SET_ASIDE_LIMIT)
                 if resumed:
-                    moved += jobs.unpark(connection, queue, limit=_SET_ASIDE_LIMIT)
-            if resumed and not moved:
-                processors.settle(connection)
+                    taken_up += jobs.unpark(connection, queue, resumed, limit=_SET_ASIDE_LIMIT)
+            if resumed and not taken_up:
+                processors.settle(connection, resumed)
 
     def _deliveries(self) -> int:
         """Hint what was never admitted."""

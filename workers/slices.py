@@ -242,7 +242,7 @@ class _Slice:
         noted.update(
             (LAG, "", activity.bucket(now - call.job.received_at.timestamp()))
             for call in succeeded
-            if call.job.trigger != "replay"
+            if call.job.replay is None
         )
         return [
             Note(what=what, label=label, bucket=bucket, count=count)

@@ -63,6 +63,7 @@ def console(
     import uvicorn
 
     from ingest.console.app import create_app
+    from ingest.http import BoundedHttp
 
     given = settings.load(console_host=host, console_port=port)
     telemetry.configure(given.log_level, given.log_format)
@@ -74,6 +75,7 @@ def console(
         uvicorn.Config(
             app,
             loop="uvloop",
+            http=BoundedHttp,
             ws="none",
             log_config=None,
             access_log=False,

@@ -113,7 +113,10 @@ def _run(
     engine: Engine, selection: Selection, planned: Counts, rate: float | None, reason: str | None
 ) -> Counts:
     steps = replays.run(engine, selection, requested_by=getpass.getuser(), reason=reason, rate=rate)
-    return list(_shown(steps, planned.total))[-1]
+    done = Counts()
+    for done in _shown(steps, planned.total):  # noqa: B007 - the last one counts
+        pass
+    return done
 
 
 def _shown(steps: Iterator[Counts], total: int) -> Iterator[Counts]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ingest.console.context import Console
-from ingest.console.overview import LATE_AFTER, Overview, Range
+from ingest.console.overview import LATE_AFTER, Overview
 
 _NEEDED = {
     "receiver": "No receiver is alive: senders get no answer.",
@@ -23,7 +23,9 @@ class Shared:
 
 def read(console: Console) -> Shared:
     """What is wrong, as the overview of the last hour knows it."""
-    found = console.overviews.read(Range.HOUR)
+    found = console.overviews.newest()
+    if found is None:
+        return Shared(alerts=(), dead_letters=0)
     return Shared(
         alerts=tuple(_all(found)), dead_letters=sum(each.dead for each in found.processors)
     )

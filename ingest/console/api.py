@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,14 +14,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ingest import telemetry
-from ingest.console import finding, masking, openapi, views
+from ingest.console import finding, masking, openapi, problems, views
 from ingest.console.access.identity import Identity
-from ingest.console.context import Console
-from ingest.console.errors import BadRequest, NotPossible
+from ingest.console.context import FORM_MAX_BYTES, LONGEST_QUERY, PAGE, Console
+from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
-from ingest.errors import IngestError, NotFound
+from ingest.errors import NotFound
 from ingest.sources import awalchat_samples
 from ingest.store import actions, failures, history, processors, refusals, replay
 from ingest.store.actions import Action
@@ -36,20 +35,11 @@ from ingest.store.selection import Selection
 from ingest.store.stats import Stats
 
 PREFIX = "/api/v1"
-BODY_MAX_BYTES = 1024 * 1024
-_PAGE = 50
 _MOST = 200
 _IDS = 1_000
-_LONGEST_QUERY = 2_000
 _LARGEST_ID = 2**63 - 1
 
 log = telemetry.logger(__name__)
-
-STATUSES: Mapping[type[IngestError], HTTPStatus] = {
-    BadRequest: HTTPStatus.BAD_REQUEST,
-    NotFound: HTTPStatus.NOT_FOUND,
-    NotPossible: HTTPStatus.CONFLICT,
-}
 
 
 class _Given(BaseModel):
@@ -58,7 +48,7 @@ class _Given(BaseModel):
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
-_Text = Annotated[str, Field(max_length=_LONGEST_QUERY, pattern=r"^[^\x00]*$")]
+_Text = Annotated[str, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
 _Reason = Annotated[str | None, Field(max_length=500, pattern=r"^[^\x00]*$")]
 
 
@@ -66,7 +56,7 @@ class EventsQuery(_Given):
     """Which events, and which page of them."""
 
     q: _Text = Field("", description="what to search for, in the syntax of the console's search")
-    limit: int = Field(_PAGE, ge=1, le=_MOST)
+    limit: int = Field(PAGE, ge=1, le=_MOST)
     before: UUID | None = Field(None, description="only events older than this one")
     after: UUID | None = Field(None, description="only events newer than this one")
 
@@ -80,7 +70,7 @@ class OverviewQuery(_Given):
 class PageQuery(_Given):
     """Which page."""
 
-    limit: int = Field(_PAGE, ge=1, le=_MOST)
+    limit: int = Field(PAGE, ge=1, le=_MOST)
     before: int | None = Field(None, ge=1, le=_LARGEST_ID)
 
 
@@ -213,7 +203,7 @@ def routes(console: Console) -> list[BaseRoute]:
                 _by_method(answers),
                 methods=list(answers),
                 name=f"api {path}",
-                max_body_size=BODY_MAX_BYTES,
+                max_body_size=FORM_MAX_BYTES,
             )
             for path, answers in by_path.items()
         ),
@@ -239,26 +229,8 @@ def problem(status: HTTPStatus, code: str, message: str) -> Response:
 
 def problem_of(error: Exception) -> Response:
     """The answer to an error that an operation raised."""
-    if isinstance(error, IngestError):
-        return problem(STATUSES.get(type(error), HTTPStatus.BAD_REQUEST), error.reason, str(error))
-    if isinstance(error, SQLAlchemyError):
-        state = getattr(getattr(error, "orig", None), "sqlstate", None)
-        if state == "57014":
-            return problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "took_too_long",
-                "This took too long and was stopped: narrow it, by time for example.",
-            )
-        if isinstance(error, OperationalError):
-            return problem(
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                "database_unreachable",
-                "PostgreSQL does not answer.",
-            )
-    log.error("request_failed", exc_info=error)
-    return problem(
-        HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "A bug of ours; see the log."
-    )
+    found = problems.explain(error)
+    return problem(found.status, found.code, found.sentence)
 
 
 def _endpoint(console: Console, endpoint: Endpoint) -> Callable[[Request], Any]:
@@ -341,7 +313,7 @@ def _events(console: Console, call: Call) -> EventPage:
 
 def _event(console: Console, call: Call) -> EventView:
     with console.engine.connect() as connection:
-        found = history.of_event(connection, call.path["id"])
+        found = history.of_event(connection, call.path["id"], **views.BOUNDS)
     return views.of_event(found, masked=masking.applies(console.settings, call.by))
 
 
@@ -358,14 +330,14 @@ def _begin(
 ) -> Bulk:
     """For one event, which has to be there."""
     with console.engine.connect() as connection:
-        history.of_event(connection, selection.ids[0])
+        history.check(connection, selection.ids[0])
     begun = console.operations.begin(by, selection, action=action, reason=reason)
     return Bulk(counts=begun.counts, operation=begun)
 
 
 def _bulk(console: Console, call: Call) -> Bulk:
     wanted: Wanted = call.body
-    if not wanted.ids and not wanted.q and not wanted.everything:
+    if not wanted.ids and not wanted.everything and _is_everything(console, call):
         raise BadRequest(
             "Say what: ids, q, or everything for all dead letters.", reason="nothing_selected"
         )
@@ -385,17 +357,20 @@ def _bulk(console: Console, call: Call) -> Bulk:
 
 def _operations(console: Console, call: Call) -> Sequence[Operation]:
     with console.engine.connect() as connection:
-        return replay.operations(connection, limit=call.query.limit, before=call.query.before)
+        found = replay.operations(connection, limit=call.query.limit, before=call.query.before)
+    masked = masking.applies(console.settings, call.by)
+    return [views.of_operation(each, masked=masked) for each in found]
 
 
 def _operation(console: Console, call: Call) -> Operation:
     with console.engine.connect() as connection:
-        return replay.operation(connection, call.path["id"])
+        found = replay.operation(connection, call.path["id"])
+    return views.of_operation(found, masked=masking.applies(console.settings, call.by))
 
 
 def _changing(status: str) -> Callable[[Console, Call], Operation]:
     def change(console: Console, call: Call) -> Operation:
-        return console.operations.change(call.by, call.path["id"], status)
+        return console.operations.change(call.by, call.path["id"], status, call.body.reason)
 
     return change
 
@@ -446,7 +421,9 @@ def _resume(console: Console, call: Call) -> Done:
 
 def _actions(console: Console, call: Call) -> Sequence[Action]:
     with console.engine.connect() as connection:
-        return actions.newest(connection, limit=call.query.limit, before=call.query.before)
+        found = actions.newest(connection, limit=call.query.limit, before=call.query.before)
+    masked = masking.applies(console.settings, call.by)
+    return [views.of_action(each, masked=masked) for each in found]
 
 
 def _test_event(console: Console, call: Call) -> TestEvent:
@@ -459,6 +436,10 @@ def _selection(console: Console, by: Identity, q: str) -> Selection:
     if query.problems:
         raise BadRequest(query.problems[0].message, reason="bad_query")
     return query.selection
+
+
+def _is_everything(console: Console, call: Call) -> bool:
+    return _selection(console, call.by, call.body.q).is_everything
 
 
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
@@ -618,7 +599,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/processors/{name}/pause",
+        path="/processors/{name:path}/pause",
         body=Why,
         answers=Done,
         handle=_pause,
@@ -627,7 +608,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/processors/{name}/resume",
+        path="/processors/{name:path}/resume",
         body=Why,
         answers=Done,
         handle=_resume,

@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,19 +17,18 @@ from starlette.staticfiles import StaticFiles
 from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
-from ingest import __version__, telemetry
-from ingest.console import api, charts, formats
+from ingest import __version__
+from ingest.console import api, charts, formats, problems, shown
 from ingest.console.access import door
 from ingest.console.access.incoming import is_api
 from ingest.console.context import Console
-from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.operations import Operations
 from ingest.console.overview import Overviews
 from ingest.console.pages import Pages
 from ingest.console.runner import Runner
 from ingest.console.stream import stream
 from ingest.console.tail import Tail
-from ingest.errors import IngestError, NotFound
+from ingest.errors import IngestError
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
 from ingest.store.database import Role, create_engine
@@ -38,13 +36,6 @@ from ingest.store.database import Role, create_engine
 _HERE = Path(__file__).parent
 _CONNECTIONS = 8
 _STOPS_S = 5.0
-_STATUSES = {
-    BadRequest: HTTPStatus.BAD_REQUEST,
-    NotFound: HTTPStatus.NOT_FOUND,
-    NotPossible: HTTPStatus.CONFLICT,
-}
-
-log = telemetry.logger(__name__)
 
 
 def create_app(settings: Settings) -> ASGIApp:
@@ -110,53 +101,22 @@ def _templates() -> Jinja2Templates:
     templates.env.lstrip_blocks = True
     for module in (formats, charts):
         templates.env.filters.update(module.FILTERS)
+    templates.env.globals["events_of"] = shown.events_of
     for name in templates.env.list_templates():
         templates.env.get_template(name)  # compiled now, rather than while the first one waits
     return templates
 
 
-def _refusing(pages: Pages):  # type: ignore[no-untyped-def]
+def _refusing(pages: Pages) -> Callable[[Request, Exception], Awaitable[Response]]:
     """Answers errors: to a program as JSON, to a person as a page."""
 
     async def refuse(request: Request, error: Exception) -> Response:
+        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         if is_api(request.url.path):
-            return _for_programs(error)
-        status, sentence, advice = _explain(error)
-        return pages.error(request, status, sentence, advice)
+            answer = api.problem_of(error)
+        else:
+            answer = pages.error(request, problems.explain(error))
+        answer.headers.update(headers)
+        return answer
 
     return refuse
-
-
-def _for_programs(error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        return api.problem_of(error)
-    status = HTTPStatus(error.status_code)
-    answer = api.problem(status, status.name.lower(), f"{status.phrase}.")
-    answer.headers.update(error.headers or {})
-    return answer
-
-
-def _explain(error: Exception) -> tuple[int, str, str | None]:
-    """Status, what happened, and what to do."""
-    if isinstance(error, HTTPException):
-        if error.status_code == HTTPStatus.NOT_FOUND:
-            return 404, "There is nothing at this address", "Look for it among the events."
-        return error.status_code, HTTPStatus(error.status_code).phrase, None
-    if isinstance(error, IngestError):
-        return int(_STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)), str(error), None
-    if isinstance(error, SQLAlchemyError):
-        return _explain_database(error)
-    log.error("request_failed", exc_info=error)
-    return 500, "This is a bug of ours", "The console's log says more."
-
-
-def _explain_database(error: SQLAlchemyError) -> tuple[int, str, str | None]:
-    state = getattr(getattr(error, "orig", None), "sqlstate", None)
-    if state == "57014":
-        return 503, "This took too long and was stopped", "Narrow it, by time for example."
-    if isinstance(error, ProgrammingError) and state == "42P01":
-        return 503, "The database is not migrated", "Run ingest migrate."
-    if isinstance(error, OperationalError):
-        return 503, "PostgreSQL does not answer", "Deliveries are answered 503, and senders retry."
-    log.error("request_failed", exc_info=error)
-    return 500, "PostgreSQL refused", "The console's log says more."

@@ -11,6 +11,12 @@ from ingest.console.overview import Overviews
 from ingest.console.tail import Tail
 from ingest.settings import Settings
 
+LONGEST_QUERY = 2_000
+"""Characters of a search."""
+PAGE = 50
+"""Events, or actions, of a page."""
+FORM_MAX_BYTES = 1024 * 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Console:

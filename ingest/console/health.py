@@ -1,6 +1,7 @@
 """Whether PostgreSQL and Redis are well, and what lies in the queues."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import redis
@@ -8,8 +9,6 @@ from sqlalchemy import Connection, text
 
 from ingest import queues
 from ingest.dispatch import connect
-
-_LANES = (queues.LIVE, queues.REPLAY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +50,16 @@ def of_database(connection: Connection) -> Database:
     )
 
 
-def of_redis(redis_url: str) -> Doorbell:
-    """Ask Redis, which may well be away."""
+def of_redis(redis_url: str, lanes: Iterable[str]) -> Doorbell:
+    """Ask Redis, which may well be away, and what waits in these queues and in the lane beside
+    each."""
     client = connect(redis_url)
     began = time.perf_counter()
     try:
         version = str(client.info("server")["redis_version"])
         answers_in_s = time.perf_counter() - began
-        lanes = [lane for queue in _LANES for lane in (queue, queues.overdue(queue))]
-        waiting = {lane: int(client.llen(lane)) for lane in lanes}
+        both = [lane for queue in lanes for lane in (queue, queues.overdue(queue))]
+        waiting = {lane: int(client.llen(lane)) for lane in both}
     except (redis.RedisError, OSError):
         return Doorbell(version=None, answers_in_s=None, waiting={})
     finally:

@@ -16,6 +16,7 @@ _PATH_TYPES: dict[str, dict[str, Any]] = {
     "uuid": {"type": "string", "format": "uuid"},
     "int": {"type": "integer", "minimum": 0},
     "": {"type": "string", "minLength": 1, "pattern": r"^[^/\x00]+$"},
+    "path": {"type": "string", "minLength": 1, "pattern": r"^[^\x00]+$"},
 }
 _ALWAYS = (
     HTTPStatus.BAD_REQUEST,

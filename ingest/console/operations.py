@@ -8,27 +8,24 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
-from typing import Any
 
 import aiohttp
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Engine
 
 from ingest.console.access.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.query import spell
 from ingest.console.runner import Runner
-from ingest.errors import NotFound
 from ingest.settings import Settings
 from ingest.sources import awalchat, awalchat_samples
-from ingest.store import actions, jobs, processors, replay
+from ingest.store import actions, history, jobs, processors, replay
 from ingest.store.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.selection import Selection
 
 REASON_LIMIT = 500
 _AT_ONCE = 20
-"""So many events are replayed or discarded before the answer; more, in the background."""
+"""So many events are replayed or discarded before the answer; more, only after it."""
 _TEST_TIMEOUT_S = 5
-TEST_TYPES = ("message.received", "order.created")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +70,6 @@ class Operations:
         if action not in (REPLAY, DISCARD):
             raise BadRequest(f"{action!r} is no action: replay or discard.", reason="bad_action")
         counted = self.preview(selection, action)
-        at_once = 0 < len(selection.ids) <= _AT_ONCE
         with self._engine.begin() as connection:
             begun = replay.begin(
                 connection,
@@ -83,7 +79,7 @@ class Operations:
                 reason=_trimmed(reason),
                 rate=rate,
                 total=counted.total,
-                background=not at_once,
+                background=True,
             )
             actions.record(
                 connection,
@@ -93,14 +89,13 @@ class Operations:
                 reason=_trimmed(reason),
                 replay=begun,
             )
-        if at_once:
-            while replay.advance(self._engine, begun) is not None:
-                pass
+        if 0 < len(selection.ids) <= _AT_ONCE:
+            replay.advance(self._engine, begun)
         self._runner.wake()
         with self._engine.connect() as connection:
             return replay.operation(connection, begun)
 
-    def change(self, by: Identity, operation: int, status: str) -> Operation:
+    def change(self, by: Identity, operation: int, status: str, reason: str | None) -> Operation:
         """Pause, resume or cancel a replay or discard.
 
         Raises:
@@ -113,7 +108,12 @@ class Operations:
                 raise NotPossible(f"Replay {operation} has ended already.", reason="has_ended")
             verb = {"running": "resume", "paused": "pause", "cancelled": "cancel"}[status]
             actions.record(
-                connection, by=by.name, action=verb, target=f"#{operation}", replay=operation
+                connection,
+                by=by.name,
+                action=verb,
+                target=f"#{operation}",
+                reason=_trimmed(reason),
+                replay=operation,
             )
         self._runner.wake()
         with self._engine.connect() as connection:
@@ -148,10 +148,12 @@ class Operations:
 
         Raises:
             NotFound: there is no such job.
-            NotPossible: it runs, or has succeeded.
+            NotPossible: it runs, has succeeded, or waits for its processor to be resumed.
         """
         with self._engine.begin() as connection:
-            found = _job(connection, job)
+            found = history.job(connection, job)
+            if processors.is_paused(connection, found.processor):
+                raise NotPossible(f"{found.processor} is paused: resume it.", reason="paused")
             if jobs.hasten(connection, [job]):
                 actions.record(
                     connection,
@@ -175,7 +177,7 @@ class Operations:
 
     def _of_job(self, by: Identity, job: int, action: str, reason: str | None) -> Operation:
         with self._engine.connect() as connection:
-            found = _job(connection, job)
+            found = history.job(connection, job)
         selection = Selection(ids=(found.event,), processor=found.processor)
         return self.begin(by, selection, action=action, reason=reason)
 
@@ -230,13 +232,24 @@ class Operations:
         )
 
 
+def public_url(settings: Settings) -> str:
+    """Where senders post to, as people know it."""
+    if settings.public_url is not None:
+        return _webhooks(settings.public_url)
+    return receiver_url(settings)
+
+
 def receiver_url(settings: Settings) -> str:
     """Where this console posts test events."""
     if settings.receiver_url is not None:
-        return f"{settings.receiver_url.rstrip('/')}/webhooks/{awalchat.SLUG}"
+        return _webhooks(settings.receiver_url)
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
     host = anywhere.get(settings.host, settings.host)
-    return f"http://{host}:{settings.port}/webhooks/{awalchat.SLUG}"
+    return _webhooks(f"http://{host}:{settings.port}")
+
+
+def _webhooks(base: str) -> str:
+    return f"{base.rstrip('/')}/webhooks/{awalchat.SLUG}"
 
 
 def _trimmed(reason: str | None) -> str | None:
@@ -254,13 +267,3 @@ def _described(selection: Selection) -> str:
         of = f" for {selection.processor}" if selection.processor else ""
         return ", ".join(names) + rest + of
     return spell(selection) or "everything"
-
-
-def _job(connection: Connection, job: int) -> Any:
-    row = connection.execute(_JOB, {"id": job}).one_or_none()
-    if row is None:
-        raise NotFound(f"There is no job {job}.", reason="not_found")
-    return row
-
-
-_JOB = text("SELECT event, processor, state FROM jobs WHERE id = :id")

@@ -1,5 +1,6 @@
 """The console's pages: each reads what it shows, and every change comes back to a page (303)."""
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -17,11 +18,12 @@ from starlette.templating import Jinja2Templates
 
 from ingest.console import alerts, curl, finding, masking, shown, views
 from ingest.console.access.identity import Identity, Role
-from ingest.console.context import Console
+from ingest.console.context import FORM_MAX_BYTES, LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.finding import Found
-from ingest.console.operations import receiver_url
+from ingest.console.operations import public_url
 from ingest.console.overview import LATE_AFTER, Range
+from ingest.console.problems import Explained
 from ingest.console.query import Query, spell
 from ingest.console.shown import SHOWN_BYTES, address
 from ingest.console.stream import is_checked
@@ -41,12 +43,10 @@ from ingest.store.activity import FAILED, REFUSED, SUCCEEDED, Histogram
 from ingest.store.replay import DISCARD, REPLAY
 from ingest.store.selection import Selection, resolve
 
-FORM_MAX_BYTES = 1024 * 1024
-_PAGE = 50
 _SAMPLE = 5
-_LONGEST_QUERY = 2_000
 _RATES_OVER = timedelta(hours=1)
 _PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
+_FORM_DEADLINE_S = 10.0
 _LIVE_KNOWS = (
     "What arrives is filtered by type, source, state and text of its id only; the list is complete."
 )
@@ -80,7 +80,7 @@ class Pages:
             ("/jobs/{id:int}/retry", self.retry_job, "retry job"),
             ("/operations", self.begin, "begin"),
             ("/operations/{id:int}/{change}", self.change, "change"),
-            ("/processors/{name}/{change}", self.change_processor, "change processor"),
+            ("/processors/{name:path}/{change}", self.change_processor, "change processor"),
             ("/test-event", self.test_event, "test event"),
         ]
         return [
@@ -100,17 +100,19 @@ class Pages:
             ),
         ]
 
-    def error(self, request: Request, status: int, sentence: str, advice: str | None) -> Response:
+    def error(self, request: Request, found: Explained) -> Response:
         """A page that says what is wrong."""
         context = {
-            "status": status,
-            "sentence": sentence,
-            "advice": advice,
+            "status": int(found.status),
+            "sentence": found.sentence,
+            "advice": found.advice,
             "version": self._console.version,
             "identity": getattr(request.state, "identity", None),
             "csrf_token": getattr(request.state, "csrf_token", ""),
         }
-        return self._templates.TemplateResponse(request, "error.html", context, status_code=status)
+        return self._templates.TemplateResponse(
+            request, "error.html", context, status_code=found.status
+        )
 
     # Reading.
 
@@ -133,13 +135,13 @@ class Pages:
             services=shown.services(found),
             processes=found.processes,
             is_empty=empty,
-            receiver_url=receiver_url(self._console.settings),
+            receiver_url=public_url(self._console.settings),
             test_event=bool(self._console.settings.awalchat_secrets),
         )
 
     def events(self, request: Request) -> Response:
         """A page of the events that a search means."""
-        text = request.query_params.get("q", "")[:_LONGEST_QUERY]
+        text = request.query_params.get("q", "")[:LONGEST_QUERY]
         query = self._parse(request, text)
         found = self._find(request, query)
         page = found.page
@@ -163,7 +165,7 @@ class Pages:
     def event(self, request: Request) -> Response:
         """One event with all that happened to it."""
         with self._console.engine.connect() as connection:
-            found = history.of_event(connection, request.path_params["id"])
+            found = history.of_event(connection, request.path_params["id"], **views.BOUNDS)
         event = views.of_event(found, masked=self._masks(request))
         return self._render(
             request,
@@ -178,7 +180,7 @@ class Pages:
                     "signed_at": each.signature.signed_at,
                     "skew_s": each.signature.skew_s,
                     "conflict": each.conflict,
-                    "kept": each.body is not None,
+                    "kept": each.kept,
                     "diff": [(line.kind, line.text) for line in each.difference] or None,
                 }
                 for each in event.deliveries
@@ -242,10 +244,10 @@ class Pages:
 
     def live(self, request: Request) -> Response:
         """The newest events, and the stream of those that arrive."""
-        text = request.query_params.get("q", "")[:_LONGEST_QUERY]
+        text = request.query_params.get("q", "")[:LONGEST_QUERY]
         query = self._parse(request, text)
         with self._console.engine.connect() as connection:
-            page = listing.page(connection, query.selection, limit=_PAGE)
+            page = listing.page(connection, query.selection, limit=PAGE)
         return self._render(
             request,
             "live.html",
@@ -288,18 +290,18 @@ class Pages:
         """What operators did."""
         before = _number(request.query_params.get("before"))
         with self._console.engine.connect() as connection:
-            found = actions.newest(connection, limit=_PAGE + 1, before=before)
+            found = actions.newest(connection, limit=PAGE + 1, before=before)
             operations = {
                 number: replay.operation(connection, number)
                 for number in {each.replay for each in found if each.replay is not None}
             }
-        listed = found[:_PAGE]
+        listed = [views.of_action(each, masked=self._masks(request)) for each in found[:PAGE]]
         return self._render(
             request,
             "actions.html",
             "actions",
             actions=[shown.action(each, operations) for each in listed],
-            older=address("/actions", before=listed[-1].id) if len(found) > _PAGE else None,
+            older=address("/actions", before=listed[-1].id) if len(found) > PAGE else None,
             newer="/actions" if before is not None else None,
         )
 
@@ -307,6 +309,7 @@ class Pages:
         """One replay or discard, and how far it is."""
         with self._console.engine.connect() as connection:
             found = replay.operation(connection, request.path_params["id"])
+        found = views.of_operation(found, masked=self._masks(request))
         return self._render(
             request,
             "operation.html",
@@ -325,7 +328,7 @@ class Pages:
         if action not in (REPLAY, DISCARD) or of not in ("selected", "all"):
             raise BadRequest("That is no action.", reason="bad_action")
         ids = _ids(form) if of == "selected" else ()
-        text = _field(form, "q")[:_LONGEST_QUERY]
+        text = _field(form, "q")[:LONGEST_QUERY]
         selection, problem = self._selected(request, text, ids, of)
         with self._console.engine.connect() as connection:
             counts = replay.count(connection, selection, action=action)
@@ -351,7 +354,7 @@ class Pages:
     def begin(self, request: Request, form: FormData) -> Response:
         """Begin a replay or discard."""
         ids = _ids(form)
-        text = _field(form, "q")[:_LONGEST_QUERY]
+        text = _field(form, "q")[:LONGEST_QUERY]
         selection, problem = self._selected(request, text, ids, "selected" if ids else "all")
         if problem is not None:
             raise BadRequest(problem, reason="bad_query")
@@ -364,14 +367,14 @@ class Pages:
         )
         return _see(f"/operations/{begun.id}")
 
-    def change(self, request: Request, _form: FormData) -> Response:
+    def change(self, request: Request, form: FormData) -> Response:
         """Pause, resume or cancel one."""
         statuses = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
         wanted = statuses.get(request.path_params["change"])
         if wanted is None:
             raise BadRequest("That is no change.", reason="bad_action")
         number = request.path_params["id"]
-        self._console.operations.change(_who(request), number, wanted)
+        self._console.operations.change(_who(request), number, wanted, _field(form, "reason"))
         return _see(f"/operations/{number}")
 
     def replay_event(self, request: Request, form: FormData) -> Response:
@@ -387,7 +390,7 @@ class Pages:
         job = request.path_params["id"]
         self._console.operations.retry_now(_who(request), job, _field(form, "reason"))
         with self._console.engine.connect() as connection:
-            return _see(f"/events/{history.event_of_job(connection, job)}")
+            return _see(f"/events/{history.job(connection, job).event}")
 
     def change_processor(self, request: Request, form: FormData) -> Response:
         """Pause or resume a processor."""
@@ -410,7 +413,7 @@ class Pages:
     def _act_on_event(self, request: Request, form: FormData, action: str) -> Response:
         event = request.path_params["id"]
         with self._console.engine.connect() as connection:
-            history.of_event(connection, event)
+            history.check(connection, event)
         self._console.operations.begin(
             _who(request), Selection(ids=(event,)), action=action, reason=_field(form, "reason")
         )
@@ -426,7 +429,8 @@ class Pages:
 
     def _form(self, act: Callable[[Request, FormData], Response]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            form = await request.form()
+            async with asyncio.timeout(_FORM_DEADLINE_S):
+                form = await request.form()
             return await run_in_threadpool(act, request, form)
 
         return endpoint
@@ -458,7 +462,7 @@ class Pages:
     def _find(self, request: Request, query: Query) -> Found:
         before, after = (_uuid(request.query_params.get(name)) for name in ("before", "after"))
         return finding.find(
-            self._console.engine, query.selection, limit=_PAGE, before=before, after=after
+            self._console.engine, query.selection, limit=PAGE, before=before, after=after
         )
 
     def _selected(
@@ -486,7 +490,7 @@ class Pages:
             return None
         secret = settings.awalchat_secrets[0].get_secret_value()
         return curl.command(
-            receiver_url(settings), secret, body.encode(), now=int(self._console.clock())
+            public_url(settings), secret, body.encode(), now=int(self._console.clock())
         )
 
 

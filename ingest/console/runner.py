@@ -60,15 +60,23 @@ class Runner:
 
     def _advance(self, operation: int) -> bool:
         try:
-            return replay.advance(self._engine, operation) is not None
+            progress = replay.advance(self._engine, operation)
+            return not progress.waits and not progress.has_ended
         except DBAPIError as error:
             problem = _lasting_problem(error)
             if problem is None:
-                raise
-            log.warning("operation_failed", operation=operation, problem=problem)
-            with self._engine.begin() as connection:
-                replay.fail(connection, operation, problem)
-            return False
+                log.warning("operation_waits", operation=operation, reason=type(error).__name__)
+            else:
+                self._fail(operation, problem)
+        except Exception as error:  # of one that another version has begun, say
+            log.error("operation_failed", operation=operation, exc_info=error)
+            self._fail(operation, f"A bug of ours: {type(error).__name__}; see the console's log.")
+        return False
+
+    def _fail(self, operation: int, problem: str) -> None:
+        log.warning("operation_failed", operation=operation, problem=problem)
+        with self._engine.begin() as connection:
+            replay.fail(connection, operation, problem)
 
 
 def _lasting_problem(error: DBAPIError) -> str | None:

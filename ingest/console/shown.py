@@ -32,6 +32,11 @@ def address(path: str, **parameters: object) -> str:
     return f"{path}?{urlencode(given, quote_via=quote)}" if given else path
 
 
+def events_of(**conditions: Any) -> str:
+    """The address of the events that meet some conditions of a Selection."""
+    return address("/events", q=spell(Selection(**conditions)))
+
+
 def totals(found: Overview) -> dict[str, int]:
     """The sums over the range."""
     sums = {
@@ -109,7 +114,7 @@ def dead_letters(found: Overview) -> list[dict[str, Any]]:
         {
             "processor": each.name,
             "count": each.dead,
-            "href": address("/events", q=f"state:dead processor:{each.name}"),
+            "href": events_of(state="dead", processor=each.name),
         }
         for each in sorted(found.processors, key=lambda each: -each.dead)
         if each.dead
@@ -259,6 +264,7 @@ def operation(found: Operation, *, now: datetime) -> dict[str, Any]:
         "finished_at": found.finished_at,
         "reason": found.reason,
         "rate": found.rate,
+        "background": found.background,
         "done": found.counts.total,
         "total": found.total,
         "left_alone": found.counts.running,

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -17,13 +18,23 @@ from ingest.store.selection import Selection
 
 INTERVAL_S = 0.5
 READ_LIMIT = 200
-"""Events that one reading takes; when more came, the rest is passed over and said so."""
+"""Events that one reading takes; when more came, older ones are passed over, and that is said."""
 _OVERLAP = timedelta(seconds=15)
 """Events are admitted later than their ids say; so far back each reading looks again."""
 _WAITING_LIMIT = 50
 """Readings that may wait for a viewer that does not keep up."""
 
 log = telemetry.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrived:
+    """What one reading found."""
+
+    events: Sequence[ListedEvent] = ()
+    """Oldest first."""
+    passed_over: bool = False
+    """More had come than one reading takes, or the viewer did not keep up."""
 
 
 class Tail:
@@ -33,7 +44,7 @@ class Tail:
         """`clock` gives Unix time in seconds."""
         self._engine = engine
         self._clock = clock
-        self._viewers: set[asyncio.Queue[Sequence[ListedEvent]]] = set()
+        self._viewers: set[asyncio.Queue[Arrived]] = set()
         self._reader: asyncio.Task[None] | None = None
         self._seen: OrderedDict[UUID, None] = OrderedDict()
 
@@ -42,10 +53,10 @@ class Tail:
         """How many watch."""
         return len(self._viewers)
 
-    async def watch(self) -> AsyncGenerator[Sequence[ListedEvent], None]:
-        """What arrives from now on, oldest first, as it is read; an empty sequence now and then, so
-        that whoever has left is noticed."""
-        queue: asyncio.Queue[Sequence[ListedEvent]] = asyncio.Queue(_WAITING_LIMIT)
+    async def watch(self) -> AsyncGenerator[Arrived, None]:
+        """What arrives from now on, as it is read; often nothing, so that whoever has left is
+        noticed. What is admitted more than 15 seconds after its receipt is not seen."""
+        queue: asyncio.Queue[Arrived] = asyncio.Queue(_WAITING_LIMIT)
         self._viewers.add(queue)
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read_all(), name="tail")
@@ -66,17 +77,19 @@ class Tail:
         begins = datetime.fromtimestamp(self._clock(), UTC)
         self._seen.clear()
         while self._viewers:
-            found: Sequence[ListedEvent] = ()
+            found = Arrived()
             try:
                 found = await asyncio.to_thread(self._read, begins)
             except SQLAlchemyError as error:
                 log.warning("tail_waits", reason=type(error).__name__)
             for queue in self._viewers:
-                with contextlib.suppress(asyncio.QueueFull):  # it has seen enough to be behind
-                    queue.put_nowait(found)
+                if queue.full():
+                    queue.get_nowait()
+                    found = replace(found, passed_over=True)
+                queue.put_nowait(found)
             await asyncio.sleep(INTERVAL_S)
 
-    def _read(self, begins: datetime) -> Sequence[ListedEvent]:
+    def _read(self, begins: datetime) -> Arrived:
         since = max(begins, datetime.fromtimestamp(self._clock(), UTC) - _OVERLAP)
         with self._engine.connect() as connection:
             page = listing.page(connection, Selection(since=since), limit=READ_LIMIT)
@@ -85,4 +98,5 @@ class Tail:
             self._seen[event.id] = None
         while len(self._seen) > 50 * READ_LIMIT:
             self._seen.popitem(last=False)
-        return list(reversed(fresh))
+        is_full = len(fresh) == len(page.events) == READ_LIMIT
+        return Arrived(events=tuple(reversed(fresh)), passed_over=is_full)

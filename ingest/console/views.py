@@ -3,7 +3,7 @@ masked."""
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
@@ -11,14 +11,21 @@ from uuid import UUID
 
 from ingest.console.pretty import pretty
 from ingest.sources import awalchat
+from ingest.store.actions import Action
 from ingest.store.failures import Failures
 from ingest.store.history import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
 from ingest.store.listing import ListedEvent
+from ingest.store.replay import Operation
 
 HIDDEN = "(hidden from viewers)"
-_PHONE = re.compile(r"(?<![\w.-])\+?\d{7,15}(?![\w.-])")
-_DIFF_LIMIT = 400
-"""Lines of a difference that are shown."""
+BOUNDS: Mapping[str, int] = {"most": 50, "conflicts": 5}
+"""How much of an event's history is read."""
+_PHONE = re.compile(r"\+?\d{7,}")
+_MESSAGE_ID = re.compile(r"wamid\.[\w+/=-]+")
+"""WhatsApp's ids of messages hold the number, in base64."""
+_DIFF_LIMIT = 300
+"""Lines of a body that are compared: it takes the square of it, at worst."""
+_KINDS: dict[str, Literal["added", "removed"]] = {"+": "added", "-": "removed"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +57,10 @@ class DeliveryView:
     conflict: bool
     signature: Signature
     headers: tuple[tuple[str, str], ...] | None
+    kept: bool
+    """Whether its body is there, or was dropped when its day's retention ended."""
     body: str | None
-    """As received; None: dropped when its day's retention ended."""
+    """As received: of the first, and of the first few that differ."""
     difference: tuple[DiffLine, ...]
     """From the first delivery's body, where it differs."""
 
@@ -66,6 +75,8 @@ class EventView:
     type: str
     state: str
     received_at: datetime
+    delivered: int
+    """How often; `deliveries` are the first of them."""
     deliveries: tuple[DeliveryView, ...]
     jobs: tuple[JobRecord, ...]
     masked: bool
@@ -82,6 +93,7 @@ def of_event(event: EventHistory, *, masked: bool) -> EventView:
         type=event.type,
         state=event.state,
         received_at=event.received_at,
+        delivered=event.delivered,
         deliveries=tuple(_delivery(each, first, masked) for each in event.deliveries),
         jobs=tuple(_masked_job(job) if masked else job for job in event.jobs),
         masked=masked,
@@ -115,8 +127,37 @@ def of_failures(found: Failures, *, masked: bool) -> Failures:
 
 
 def mask_phones(text: str) -> str:
-    """What could be phone numbers, without all but their last two digits."""
-    return _PHONE.sub(lambda found: "•" * (len(found[0]) - 2) + found[0][-2:], text)
+    """Without what could be phone numbers, but for their last two digits, and without the ids of
+    messages, which hold one, but for their last four characters."""
+    hidden = _MESSAGE_ID.sub(lambda found: f"wamid.••••{found[0][-4:]}", text)
+    return _PHONE.sub(lambda found: "•" * (len(found[0]) - 2) + found[0][-2:], hidden)
+
+
+def of_operation(found: Operation, *, masked: bool) -> Operation:
+    """A replay or discard as it is shown: without what an operator has searched for."""
+    if not masked:
+        return found
+    selection = replace(
+        found.selection,
+        event_ids=tuple(mask_phones(each) for each in found.selection.event_ids),
+        about=tuple((kind, HIDDEN) for kind, _ in found.selection.about),
+        fields=tuple((path, HIDDEN) for path, _ in found.selection.fields),
+        search=HIDDEN if found.selection.texts else None,
+    )
+    return replace(found, selection=selection, reason=_hidden(found.reason))
+
+
+def of_action(found: Action, *, masked: bool) -> Action:
+    """What an operator did, as it is shown. What a bulk action was of, may be what was searched
+    for."""
+    if not masked:
+        return found
+    target = HIDDEN if found.action in ("replay", "discard") else mask_phones(found.target)
+    return replace(found, target=target, reason=_hidden(found.reason))
+
+
+def _hidden(text: str | None) -> str | None:
+    return None if text is None else HIDDEN
 
 
 def _delivery(each: DeliveryRecord, first: DeliveryRecord, masked: bool) -> DeliveryView:
@@ -131,6 +172,7 @@ def _delivery(each: DeliveryRecord, first: DeliveryRecord, masked: bool) -> Deli
         conflict=each.conflict,
         signature=_signature(each, headers),
         headers=headers,
+        kept=each.kept,
         body=HIDDEN if masked and body is not None else body,
         difference=() if masked else _difference(first, each),
     )
@@ -148,19 +190,18 @@ def _signature(delivery: DeliveryRecord, headers: Sequence[tuple[str, str]] | No
 
 
 def _difference(first: DeliveryRecord, other: DeliveryRecord) -> tuple[DiffLine, ...]:
+    """The lines that differ, with their neighbours; of long bodies, the beginning."""
     if not other.conflict or first.body is None or other.body is None:
         return ()
     before, after = (
-        pretty(body.decode("utf-8", "replace")).splitlines() for body in (first.body, other.body)
+        pretty(body.decode("utf-8", "replace")).splitlines()[:_DIFF_LIMIT]
+        for body in (first.body, other.body)
     )
-    kinds: dict[str, Literal["added", "removed", "same"]] = {
-        "+": "added",
-        "-": "removed",
-        " ": "same",
-    }
-    lines = (line for line in difflib.ndiff(before, after) if line[0] in kinds)
-    found = [DiffLine(kind=kinds[line[0]], text=line[2:]) for line in lines]
-    return tuple(found[:_DIFF_LIMIT])
+    lines = list(difflib.unified_diff(before, after, lineterm=""))[2:]  # after the file names
+    return tuple(
+        DiffLine(kind=_KINDS.get(line[:1], "same"), text="…" if line[:2] == "@@" else line[1:])
+        for line in lines
+    )
 
 
 def _masked_job(job: JobRecord) -> JobRecord:
@@ -171,6 +212,7 @@ def _masked_attempt(attempt: AttemptRecord) -> AttemptRecord:
     """Without what an error may quote."""
     return replace(
         attempt,
-        error_message=None if attempt.error_message is None else HIDDEN,
-        traceback=None if attempt.traceback is None else HIDDEN,
+        error_message=_hidden(attempt.error_message),
+        traceback=_hidden(attempt.traceback),
+        replay_reason=_hidden(attempt.replay_reason),
     )

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, TextClause, text
 from ingest.store import arrays
 
 BUCKETS = 24
-"""The last holds whatever takes longer than an hour."""
+"""The last holds whatever takes longer than two hours and twenty minutes."""
 
 EVENT, DUPLICATE = "event", "duplicate"
 SUCCEEDED, FAILED, LAG = "succeeded", "failed", "lag"

@@ -87,6 +87,7 @@ def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
         type=row.type,
         received_at=row.received_at,
         body=body,
+        replay=row.replay,
     )
 
 

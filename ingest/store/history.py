@@ -11,14 +11,20 @@ from sqlalchemy import Connection, text
 from ingest.errors import NotFound
 from ingest.store.selection import STATE_OF_EVENT
 
+_ALL = 2**31 - 1
+"""Without a limit."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRecord:
-    """One delivery of the event; body and headers are None once its day was dropped."""
+    """One delivery of the event; body and headers are None once its day was dropped, and the body
+    where nobody asked for it."""
 
     id: UUID
     received_at: datetime
     conflict: bool
+    kept: bool
+    """Whether its body is there."""
     key_id: str | None
     headers: list[tuple[str, str]] | None
     body: bytes | None
@@ -71,12 +77,23 @@ class EventHistory:
     type: str
     state: str
     received_at: datetime
+    delivered: int
+    """How often."""
     deliveries: tuple[DeliveryRecord, ...]
     jobs: tuple[JobRecord, ...]
 
 
-def of_event(connection: Connection, event: UUID) -> EventHistory:
+def of_event(
+    connection: Connection, event: UUID, *, most: int = _ALL, conflicts: int = _ALL
+) -> EventHistory:
     """Everything about one event.
+
+    Args:
+        connection: in whose transaction to read.
+        event: its id.
+        most: deliveries, the first ones.
+        conflicts: of how many that differ from the first to read the body; without a limit, of all
+            deliveries.
 
     Raises:
         NotFound: there is none of that id.
@@ -84,7 +101,8 @@ def of_event(connection: Connection, event: UUID) -> EventHistory:
     row = connection.execute(_EVENT, {"id": event}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no event {event}.", reason="not_found")
-    deliveries = connection.execute(_DELIVERIES, {"id": event}).mappings()
+    parameters = {"id": event, "most": most, "conflicts": conflicts, "all": conflicts == _ALL}
+    deliveries = connection.execute(_DELIVERIES, parameters).mappings()
     return EventHistory(
         **row,
         deliveries=tuple(DeliveryRecord(**each) for each in deliveries),
@@ -92,16 +110,31 @@ def of_event(connection: Connection, event: UUID) -> EventHistory:
     )
 
 
-def event_of_job(connection: Connection, job: int) -> UUID:
-    """The event that a job is for.
+def check(connection: Connection, event: UUID) -> None:
+    """Raises NotFound where there is no such event."""
+    if connection.execute(_CHECK, {"id": event}).scalar() is None:
+        raise NotFound(f"There is no event {event}.", reason="not_found")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobName:
+    """What a job is for, and its state."""
+
+    event: UUID
+    processor: str
+    state: str
+
+
+def job(connection: Connection, identity: int) -> JobName:
+    """One job.
 
     Raises:
-        NotFound: there is no such job.
+        NotFound: there is none of that number.
     """
-    event: UUID | None = connection.execute(_EVENT_OF_JOB, {"id": job}).scalar()
-    if event is None:
-        raise NotFound(f"There is no job {job}.", reason="not_found")
-    return event
+    row = connection.execute(_JOB, {"id": identity}).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"There is no job {identity}.", reason="not_found")
+    return JobName(**row)
 
 
 def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
@@ -117,24 +150,31 @@ def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
 
 _EVENT = text(
     f"""
-    SELECT id, source, event_id, type, summary.state, received_at
+    SELECT id, source, event_id, type, summary.state, received_at,
+           1 + (SELECT count(*) FROM duplicates WHERE event = :id) AS delivered
     FROM events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
     WHERE id = :id
     """
 )
 
-_EVENT_OF_JOB = text("SELECT event FROM jobs WHERE id = :id")
+_CHECK = text("SELECT 1 FROM events WHERE id = :id")
+_JOB = text("SELECT event, processor, state FROM jobs WHERE id = :id")
 
 _DELIVERIES = text(
     """
-    SELECT known.id, known.received_at, known.conflict, d.key_id, d.headers, d.body
+    SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.key_id,
+           d.headers,
+           CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
+                THEN d.body END AS body
     FROM (
-        SELECT id, received_at, false AS conflict FROM events WHERE id = :id
+        SELECT id, received_at, false AS conflict, 0 AS nth FROM events WHERE id = :id
         UNION ALL
-        SELECT delivery, received_at, conflict FROM duplicates WHERE event = :id
+        (SELECT delivery, received_at, conflict,
+                row_number() OVER (PARTITION BY conflict ORDER BY delivery)
+         FROM duplicates WHERE event = :id ORDER BY delivery LIMIT :most)
     ) AS known
     LEFT JOIN deliveries d ON d.id = known.id
-    ORDER BY known.id <> :id, known.id
+    ORDER BY known.id <> :id, known.id LIMIT :most
     """
 )
 

@@ -92,6 +92,8 @@ class ClaimedJob:
     received_at: datetime
     body: bytes | None
     """None: the bodies of its day were dropped."""
+    replay: int | None = None
+    """The last replay that put it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +172,7 @@ CREATE = """
         WHERE s.delivery = s.event
     ) AS wanted
     ON CONFLICT (event, processor) DO NOTHING
-    RETURNING id, event, processor, queue, state, attempt, failures, trigger
+    RETURNING id, event, processor, queue, state, attempt, failures, trigger, replay
 """
 
 
@@ -271,16 +273,16 @@ def hint_due(connection: Connection, queue: str, *, limit: int, ttl_s: float) ->
     return list(connection.execute(_HINT_DUE, parameters).scalars())
 
 
-def park(connection: Connection, queue: str, *, limit: int) -> int:
-    """Put aside up to `limit` due jobs of `queue` whose processor is paused, so that the relay need
-    not look at them again; returns how many."""
-    parameters = {"queue": queue, "limit": limit}
+def park(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
+    """Put aside the jobs of paused `processors` among the `limit` of `queue` that are due longest,
+    so that the relay need not look at them again; returns how many."""
+    parameters = {"queue": queue, "processors": list(processors), "limit": limit}
     return int(connection.execute(_PARK, parameters).scalar_one())
 
 
-def unpark(connection: Connection, queue: str, *, limit: int) -> int:
-    """Take up again what was put aside for processors that are paused no more."""
-    parameters = {"queue": queue, "limit": limit}
+def unpark(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
+    """Take up again up to `limit` jobs of `processors` that were put aside; returns how many."""
+    parameters = {"queue": queue, "processors": list(processors), "limit": limit}
     return int(connection.execute(_UNPARK, parameters).scalar_one())
 
 
@@ -373,10 +375,10 @@ _CLAIM = text(
             ORDER BY id
             FOR UPDATE SKIP LOCKED
         ))
-        RETURNING id, event, processor, attempt, failures, trigger
+        RETURNING id, event, processor, attempt, failures, trigger, replay
     )
     SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
-           e.type, e.received_at, d.body
+           e.type, e.received_at, d.body, c.replay
     FROM claimed c
     JOIN events e ON e.id = c.event
     LEFT JOIN deliveries d ON d.id = c.event
@@ -488,13 +490,18 @@ _HINT_DUE = text(
 # Far from due, and back. Which processors have such jobs is noted beside their pause, so that
 # nobody looks for them in vain.
 _PARK = text(
-    f"""
-    WITH parked AS (
+    """
+    WITH due AS MATERIALIZED (
+        SELECT id, processor FROM jobs WHERE queue = :queue AND due_at <= now()
+        ORDER BY due_at LIMIT :limit
+    ), parked AS (
         UPDATE jobs SET hinted_until = 'infinity'
         WHERE id = ANY(ARRAY(
             SELECT id FROM jobs
-            WHERE queue = :queue AND due_at <= now() AND processor = ANY{_PAUSED}
-            LIMIT :limit
+            WHERE id = ANY(ARRAY(
+                      SELECT id FROM due WHERE processor = ANY(CAST(:processors AS text[]))
+                  ))
+              AND due_at <= now()
             FOR UPDATE SKIP LOCKED
         ))
         RETURNING processor
@@ -512,9 +519,8 @@ _UNPARK = text(
         UPDATE jobs SET hinted_until = NULL
         WHERE id = ANY(ARRAY(
             SELECT id FROM jobs
-            WHERE queue = :queue AND due_at = 'infinity' AND processor = ANY(ARRAY(
-                SELECT name FROM processors WHERE parked AND paused_at IS NULL
-            ))
+            WHERE queue = :queue AND due_at = 'infinity'
+              AND processor = ANY(CAST(:processors AS text[]))
             LIMIT :limit
             FOR UPDATE SKIP LOCKED
         ))

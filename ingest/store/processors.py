@@ -79,6 +79,11 @@ def types(connection: Connection) -> dict[str, tuple[str, ...]]:
     return {row.name: tuple(row.types) for row in connection.execute(_TYPES)}
 
 
+def queues(connection: Connection) -> list[str]:
+    """The queues that they use."""
+    return list(connection.execute(_QUEUES).scalars())
+
+
 def pause(connection: Connection, name: str, *, by: str, reason: str | None) -> None:
     """Let the jobs of a processor wait, from the next claim on.
 
@@ -86,6 +91,11 @@ def pause(connection: Connection, name: str, *, by: str, reason: str | None) -> 
         NotFound: no worker has registered it.
     """
     _one(connection, _PAUSE, name, by=by, reason=reason)
+
+
+def is_paused(connection: Connection, name: str) -> bool:
+    """Whether its jobs wait."""
+    return connection.execute(_IS_PAUSED, {"name": name}).scalar() is not None
 
 
 def resume(connection: Connection, name: str) -> None:
@@ -97,16 +107,16 @@ def resume(connection: Connection, name: str) -> None:
     _one(connection, _RESUME, name)
 
 
-def settle(connection: Connection) -> None:
-    """Note that nothing is put aside any more for processors that are paused no more; for the
-    relay, once it finds none."""
-    connection.execute(_SETTLE)
+def set_aside(connection: Connection) -> tuple[list[str], list[str]]:
+    """Which processors are paused, and which are no more but have jobs put aside. Both are locked
+    until the transaction ends: none is paused or resumed while its jobs are moved."""
+    rows = connection.execute(_SET_ASIDE).all()
+    return [row.name for row in rows if row.paused], [row.name for row in rows if not row.paused]
 
 
-def set_aside(connection: Connection) -> tuple[bool, bool]:
-    """Whether any processor is paused, and whether jobs wait aside that should no more."""
-    row = connection.execute(_SET_ASIDE).one()
-    return bool(row.paused), bool(row.resumed)
+def settle(connection: Connection, names: Sequence[str]) -> None:
+    """Note of those of `names` that nothing of theirs is put aside any more, if that is so."""
+    connection.execute(_SETTLE, {"names": list(names)})
 
 
 def _one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
@@ -128,6 +138,8 @@ _REGISTER = text(
     """
 )
 
+_IS_PAUSED = text("SELECT 1 FROM processors WHERE name = :name AND paused_at IS NOT NULL")
+_QUEUES = text("SELECT DISTINCT queue FROM processors")
 _TYPES = text("SELECT name, types FROM processors")
 
 # Counted in the small indexes of what waits, runs and is dead.
@@ -167,11 +179,18 @@ _RESUME = text(
     "UPDATE processors SET paused_at = NULL, paused_by = NULL, pause_reason = NULL"
     " WHERE name = :name"
 )
-_SETTLE = text("UPDATE processors SET parked = false WHERE parked AND paused_at IS NULL")
+_SETTLE = text(
+    """
+    UPDATE processors SET parked = false
+    WHERE name = ANY(CAST(:names AS text[])) AND NOT EXISTS (
+        SELECT FROM jobs WHERE due_at = 'infinity' AND jobs.processor = processors.name
+    )
+    """
+)
 _SET_ASIDE = text(
     """
-    SELECT bool_or(paused_at IS NOT NULL) AS paused,
-           bool_or(parked AND paused_at IS NULL) AS resumed
-    FROM processors
+    SELECT name, paused_at IS NOT NULL AS paused FROM processors
+    WHERE paused_at IS NOT NULL OR parked
+    ORDER BY name FOR UPDATE
     """
 )

@@ -20,6 +20,7 @@ from ingest.store.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.selection import DISCARDED, UNHANDLED, Selection, where
 
 BATCH = 500
+_AHEAD_S = 30.0
 REPLAY, DISCARD = "replay", "discard"
 
 
@@ -48,6 +49,18 @@ class Counts:
     def total(self) -> int:
         """Everything that is re-run."""
         return self.jobs + self.events
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far an operation is."""
+
+    counts: Counts
+    """So far."""
+    waits: bool = False
+    """It is ahead of its rate: later."""
+    has_ended: bool = False
+    """There is nothing to do: it has finished, or was paused or cancelled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,8 +153,8 @@ def run(
     with engine.begin() as connection:
         begun = begin(connection, selection, requested_by=requested_by, reason=reason, rate=rate)
     try:
-        while (counts := advance(engine, begun)) is not None:
-            yield counts
+        while not (progress := advance(engine, begun)).has_ended:
+            yield progress.counts
     finally:
         with engine.begin() as connection:
             change_status(connection, begun, "cancelled")  # unless it is finished
@@ -175,10 +188,11 @@ def begin(
     return identity
 
 
-def advance(engine: Engine, operation: int) -> Counts | None:
-    """Do the next batch; returns the counts so far, or None when there is nothing (more) to do:
-    finished, paused, cancelled. Two who advance the same wait for each other, and each batch is
-    done once.
+def advance(engine: Engine, operation: int) -> Progress:
+    """Do the next batch. Two who advance the same wait for each other, and each batch is done once.
+
+    In the background, one with a rate puts back what falls due in the next half minute and no more,
+    so that the rest can still be paused or cancelled.
 
     Raises:
         SQLAlchemyError: PostgreSQL is away, or the statement took too long; nothing was done.
@@ -186,20 +200,15 @@ def advance(engine: Engine, operation: int) -> Counts | None:
     with engine.begin() as connection:
         row = connection.execute(_HOLD, {"id": operation}).one_or_none()
         if row is None or row.status != "running":
-            return None
-        batch = _Batch(
-            connection,
-            operation,
-            action=row.action,
-            selection=Selection.from_json(row.selection),
-            why=_why(row),
-            rate=row.rate,
-            done=row.jobs + row.events,
-        )
-        step = batch.jobs(row.after_job) or batch.events(row.after_event)
+            return Progress(counts=Counts(), has_ended=True)
+        so_far = Counts(jobs=row.jobs, events=row.events, running=row.running)
+        if row.background and row.ahead_s > _AHEAD_S:
+            return Progress(counts=so_far, waits=True)
+        batch = _Batch(connection, row)
+        step = batch.jobs() or batch.events()
         if step is None:
             connection.execute(_END, {"id": operation})
-            return None
+            return Progress(counts=so_far, has_ended=True)
         connection.execute(
             _ADVANCE,
             {
@@ -209,14 +218,15 @@ def advance(engine: Engine, operation: int) -> Counts | None:
                 "running": step.counts.running,
                 "after_job": step.after_job,
                 "after_event": step.after_event,
+                "ahead_s": step.ahead_s,
             },
         )
-    so_far = Counts(jobs=row.jobs, events=row.events, running=row.running)
-    return so_far + step.counts
+    return Progress(counts=so_far + step.counts)
 
 
 def change_status(connection: Connection, operation: int, status: str) -> bool:
-    """Pause, resume or cancel; whether that was possible: what has ended stays as it is."""
+    """Pause, resume or cancel; whether that was possible. What has ended stays as it is, but for
+    what has failed; what a command runs can only be cancelled."""
     parameters = {"id": operation, "status": status}
     return connection.execute(_CHANGE_STATUS, parameters).rowcount > 0
 
@@ -316,65 +326,58 @@ class _Step:
     counts: Counts
     after_job: int | None = None
     after_event: UUID | None = None
+    ahead_s: float = 0.0
+    """By so much what was put back is ahead of its rate."""
 
 
 class _Batch:
     """The next batch of an operation, in the transaction that records it."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        operation: int,
-        *,
-        action: str,
-        selection: Selection,
-        why: str,
-        rate: float | None,
-        done: int,
-    ) -> None:
+    def __init__(self, connection: Connection, row: Any) -> None:
+        """`row` is the operation's."""
         self._connection = connection
-        self._operation = operation
-        self._action = action
-        self._selection = selection
-        self._why = why
-        self._rate = rate
-        self._done = done
+        self._row = row
+        self._action: str = row.action
+        self._selection = Selection.from_json(row.selection)
+        # With a slow rate, a batch is what falls due in about as long as it may be ahead.
+        self._size = BATCH if row.rate is None else max(1, min(BATCH, int(row.rate * _AHEAD_S)))
 
-    def jobs(self, after: int) -> _Step | None:
-        """Jobs after a number; None: there are none left."""
+    def jobs(self) -> _Step | None:
+        """Jobs after those that are done; None: there are none left."""
         found = where(self._selection)
         page = text(
             f"""
             SELECT jobs.id FROM jobs JOIN events ON events.id = jobs.event
             WHERE {found.sql} AND {_job_conditions(self._selection, self._action)}
-              AND {_NEEDS[self._action]} AND jobs.id > :after
-            ORDER BY jobs.id LIMIT {BATCH}
+              AND {_NEEDS[self._action]} AND jobs.id > :after AND jobs.id <= :last
+            ORDER BY jobs.id LIMIT {self._size}
             FOR UPDATE OF jobs
             """
         )
-        parameters = found.parameters | _job_parameters(self._selection) | {"after": after}
+        bounds = {"after": self._row.after_job, "last": self._row.last_job}
+        parameters = found.parameters | _job_parameters(self._selection) | bounds
         ids = list(self._connection.execute(page, parameters).scalars())
         if not ids:
             return None
         counts = self._discard(ids) if self._action == DISCARD else self._put_back(ids)
-        return _Step(counts=counts, after_job=ids[-1])
+        return _Step(counts=counts, after_job=ids[-1], ahead_s=self._ahead_s(len(ids)))
 
     def _put_back(self, ids: Sequence[int]) -> Counts:
         put_back = jobs.put_back(
             self._connection,
             ids,
-            replay=self._operation,
+            replay=self._row.id,
             queue=queues.REPLAY,
-            delays_s=_delays(ids, self._rate, self._done),
+            delays_s=self._delays_s(len(ids)),
         )
         return Counts(jobs=len(put_back.job_ids), running=put_back.running)
 
     def _discard(self, ids: Sequence[int]) -> Counts:
-        discarded = jobs.discard(self._connection, ids, replay=self._operation, why=self._why)
+        discarded = jobs.discard(self._connection, ids, replay=self._row.id, why=_why(self._row))
         return Counts(jobs=discarded)
 
-    def events(self, after: UUID) -> _Step | None:
-        """Events without the job in question, after one; None: there are none left."""
+    def events(self) -> _Step | None:
+        """Events without the job in question, after those that are done; None: none are left."""
         if self._action == DISCARD or not _wants_events(self._selection):
             return None
         found = where(self._selection)
@@ -382,11 +385,12 @@ class _Batch:
             f"""
             SELECT events.id FROM events
             WHERE {found.sql} AND {_lacks_job(self._selection)} AND {_HAS_BODY}
-              AND events.id > :after
-            ORDER BY events.id LIMIT {BATCH}
+              AND events.id > :after AND events.id <= CAST(:last AS uuid)
+            ORDER BY events.id LIMIT {self._size}
             """
         )
-        parameters = found.parameters | _job_parameters(self._selection) | {"after": after}
+        bounds = {"after": self._row.after_event, "last": self._row.last_event}
+        parameters = found.parameters | _job_parameters(self._selection) | bounds
         ids = list(self._connection.execute(page, parameters).scalars())
         if not ids:
             return None
@@ -394,17 +398,27 @@ class _Batch:
             _READMIT,
             {
                 "ids": ids,
-                "delays_s": _delays(ids, self._rate, self._done),
-                "replay": self._operation,
+                "delays_s": self._delays_s(len(ids)),
+                "replay": self._row.id,
                 "queue": queues.REPLAY,
                 "processor": self._selection.processor,
             },
         ).rowcount
-        return _Step(counts=Counts(events=readmitted), after_event=ids[-1])
+        return _Step(
+            counts=Counts(events=readmitted),
+            after_event=ids[-1],
+            ahead_s=self._ahead_s(len(ids)),
+        )
 
+    def _delays_s(self, count: int) -> list[float]:
+        """When each of the batch is due, seconds from now."""
+        if self._row.rate is None:
+            return [0.0] * count
+        return [self._row.ahead_s + number / self._row.rate for number in range(count)]
 
-def _delays(ids: Sequence[object], rate: float | None, done: int) -> list[float]:
-    return [(done + position) / rate if rate else 0.0 for position in range(len(ids))]
+    def _ahead_s(self, count: int) -> float:
+        """When the one after the batch will be."""
+        return 0.0 if self._row.rate is None else float(self._row.ahead_s + count / self._row.rate)
 
 
 def _job_conditions(selection: Selection, action: str) -> str:
@@ -458,8 +472,11 @@ def _lacks_job(selection: Selection) -> str:
 
 _BEGIN = text(
     """
-    INSERT INTO replays (action, requested_by, reason, selection, rate, total, background)
-    VALUES (:action, :requested_by, :reason, CAST(:selection AS jsonb), :rate, :total, :background)
+    INSERT INTO replays (action, requested_by, reason, selection, rate, total, background,
+                         last_job, last_event)
+    VALUES (:action, :requested_by, :reason, CAST(:selection AS jsonb), :rate, :total, :background,
+            (SELECT id FROM jobs ORDER BY id DESC LIMIT 1),
+            (SELECT id FROM events ORDER BY id DESC LIMIT 1))
     RETURNING id
     """
 )
@@ -468,13 +485,20 @@ _OPERATIONS = """
            total, jobs, events, running, finished_at, problem
     FROM replays
 """
-_HOLD = text("SELECT * FROM replays WHERE id = :id FOR UPDATE")
+_HOLD = text(
+    """
+    SELECT *, greatest(0, CAST(extract(epoch FROM coalesce(paced_until, now()) - now()) AS float8))
+              AS ahead_s
+    FROM replays WHERE id = :id FOR UPDATE
+    """
+)
 _ADVANCE = text(
     """
     UPDATE replays
     SET jobs = jobs + :jobs, events = events + :events, running = running + :running,
         after_job = coalesce(:after_job, after_job),
-        after_event = coalesce(CAST(:after_event AS uuid), after_event)
+        after_event = coalesce(CAST(:after_event AS uuid), after_event),
+        paced_until = now() + make_interval(secs => :ahead_s)
     WHERE id = :id
     """
 )
@@ -482,8 +506,10 @@ _END = text("UPDATE replays SET status = 'finished', finished_at = now() WHERE i
 _CHANGE_STATUS = text(
     """
     UPDATE replays
-    SET status = :status, finished_at = CASE WHEN :status = 'cancelled' THEN now() END
-    WHERE id = :id AND status IN ('running', 'paused')
+    SET status = CAST(:status AS text), problem = NULL,
+        finished_at = CASE WHEN CAST(:status AS text) = 'cancelled' THEN now() END
+    WHERE id = :id AND status IN ('running', 'paused', 'failed')
+      AND (background OR CAST(:status AS text) = 'cancelled')
     """
 )
 _FAIL = text(

@@ -21,8 +21,8 @@ class Oldest:
 
 
 def oldest(connection: Connection) -> Oldest:
-    """When the oldest unfinished work was received. Of more than 50,000 waiting jobs, those that
-    are due longest are looked at."""
+    """When the oldest unfinished work was received, replays apart. Of more than 50,000 waiting
+    jobs, so many are looked at."""
     row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
     return Oldest(
         unadmitted=received_at(row.delivery) if row.delivery else None,
@@ -33,11 +33,14 @@ def oldest(connection: Connection) -> Oldest:
 # There is no min(uuid) before PostgreSQL 18.
 _OLDEST = text(
     """
-    SELECT (SELECT delivery FROM unadmitted ORDER BY delivery LIMIT 1) AS delivery,
+    SELECT (SELECT delivery FROM unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT 1)
+               AS delivery,
            (SELECT event FROM (
-               (SELECT event FROM jobs WHERE due_at IS NOT NULL LIMIT :limit)
+               (SELECT event FROM jobs WHERE due_at IS NOT NULL AND replay IS NULL
+                LIMIT :limit)
                UNION ALL
-               (SELECT event FROM jobs WHERE lease_until IS NOT NULL LIMIT :limit)
+               (SELECT event FROM jobs WHERE lease_until IS NOT NULL AND replay IS NULL
+                LIMIT :limit)
            ) AS unfinished ORDER BY event LIMIT 1) AS event
     """
 )

@@ -40,6 +40,7 @@ def downgrade() -> None:
     op.execute(
         "ALTER TABLE replays DROP COLUMN action, DROP COLUMN status, DROP COLUMN background,"
         " DROP COLUMN rate, DROP COLUMN total, DROP COLUMN after_job, DROP COLUMN after_event,"
+        " DROP COLUMN last_job, DROP COLUMN last_event, DROP COLUMN paced_until,"
         " DROP COLUMN problem"
     )
     op.execute("DROP FUNCTION note_activity() CASCADE")
@@ -155,6 +156,9 @@ ALTER TABLE replays
     ADD COLUMN total bigint,
     ADD COLUMN after_job bigint DEFAULT 0 NOT NULL,
     ADD COLUMN after_event uuid DEFAULT '00000000-0000-0000-0000-000000000000' NOT NULL,
+    ADD COLUMN last_job bigint,
+    ADD COLUMN last_event uuid,
+    ADD COLUMN paced_until timestamptz,
     ADD COLUMN problem text,
     ADD CONSTRAINT replays_action CHECK (action IN ('replay', 'discard')),
     ADD CONSTRAINT replays_status
@@ -165,6 +169,9 @@ COMMENT ON COLUMN replays.rate IS 'jobs that fall due a second';
 COMMENT ON COLUMN replays.total IS 'counted beforehand';
 COMMENT ON COLUMN replays.after_job IS 'jobs up to this one are done';
 COMMENT ON COLUMN replays.after_event IS 'events up to this one are done';
+COMMENT ON COLUMN replays.last_job IS 'jobs after this one came later, and are not meant';
+COMMENT ON COLUMN replays.last_event IS 'likewise';
+COMMENT ON COLUMN replays.paced_until IS 'with a rate: when what was put back last is due';
 COMMENT ON COLUMN replays.problem IS 'why it failed';
 CREATE INDEX replays_running ON replays (id) WHERE status = 'running';
 """

@@ -32,6 +32,7 @@ from ingest.store import migrations, partitions
 from ingest.store.database import Role, create_engine
 from tests.acceptance.harness import Stack, request
 from tests.conftest import Running
+from tests.support.signing import signed_headers
 from tests.support.waiting import until
 
 EVENTS = 6_000
@@ -196,11 +197,14 @@ def send(stack: Stack, all_of_them: Sequence[bytes]) -> None:
         stack.post(told("invoice.paid", {"id": number, "amount": 1250, "currency": "SAR"}, stamp))
     for odd in (b'{"event":"","data":{"text":"\xd8\xa3\xd9\x8a\xd9\x86"}}', b"[]", b'{"data":1'):
         stack.post(odd)
-    forged = {"X-Awal-Webhook-Signature": "0" * 64, "User-Agent": "curl/8.5.0"}
-    stack.post(all_of_them[0], **forged)
-    late = {"X-Awal-Webhook-Timestamp": str(int(time.time()) - 86_400)}
-    stack.post(all_of_them[1], **late)
-    request(stack.ports[0], "POST", "/webhooks/awalchat", all_of_them[2])
+    odd_headers: tuple[dict[str, str], ...] = (
+        {},
+        signed_headers(all_of_them[0]) | {"X-Awal-Webhook-Signature": "0" * 64},
+        signed_headers(all_of_them[0], timestamp=int(time.time()) - 86_400),
+    )
+    for headers in odd_headers:
+        headers["User-Agent"] = "curl/8.5.0"
+        request(stack.ports[0], "POST", "/webhooks/awalchat", all_of_them[0], headers)
     wait_until_quiet(stack)
 
 

@@ -107,7 +107,7 @@ def start(stack: Stack) -> Guarded:
         body("message.received", said),
         body("order.created", ordered),
         body("order.created", ordered | {"customer": TEXT}),
-        body("", {"from": PHONE, "body": TEXT}),
+        json.dumps([PHONE, TEXT], ensure_ascii=False).encode(),
     ]
     assert [stack.post(each).status for each in bodies] == [200, 200, 200, 400]
     stack.wait_until_idle()

@@ -76,7 +76,7 @@ def order(number: int, note: str = "") -> bytes:
     return json.dumps({"event": "order.created", "data": data}).encode()
 
 
-def call(api: Stack, case: Case, role: str | None = "operator") -> Response:
+def call(api: Stack, case: Case[Any], role: str | None = "operator") -> Response:
     """The answer, which must be one of those that the document tells of."""
     base_url = f"http://127.0.0.1:{api.console_port}"
     headers = {} if role is None else {"Authorization": f"Bearer {TOKENS[role]}"}
@@ -90,7 +90,7 @@ def call(api: Stack, case: Case, role: str | None = "operator") -> Response:
     return response
 
 
-def is_misspelt(case: Case, response: Response) -> bool:
+def is_misspelt(case: Case[Any], response: Response) -> bool:
     """Whether it was refused for a search that is a text, as documented, and makes no sense."""
     asked = case.query if case.method == "GET" else case.body
     return (
@@ -118,7 +118,7 @@ def test_a_viewer_may_read_and_not_change(api: Stack, method: str, path: str) ->
     assert status in ((200, 404) if method == "GET" else (403,))
 
 
-def made(method: str, path: str, body: object = None, **found: Any) -> Case:
+def made(method: str, path: str, body: dict[str, Any] | None = None, **found: Any) -> Case[Any]:
     """A request, of something that is there or of nothing."""
     operation = document[path][method]
     names = [each.name for each in operation.path_parameters]
@@ -148,5 +148,5 @@ def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-def test_whatever_is_asked_is_answered_as_documented(case: Case, api: Stack) -> None:
+def test_whatever_is_asked_is_answered_as_documented(case: Case[Any], api: Stack) -> None:
     call(api, case)

@@ -1,6 +1,6 @@
 """Every transition of a job, in any order, beside a model of it: the rows equal the model."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from uuid import UUID
 
 import pytest
@@ -17,8 +17,11 @@ from hypothesis.stateful import (
 from sqlalchemy import Connection, Engine, text
 
 from ingest.errors import LeaseLost
-from ingest.store import events, jobs
+from ingest.settings import load
+from ingest.store import events, jobs, processors
 from ingest.store.jobs import Held, Outcome
+from ingest.store.processors import Registered
+from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.effort import examples
 from tests.support.job_model import (
@@ -27,6 +30,7 @@ from tests.support.job_model import (
     JOBS,
     LATER_S,
     PROCESSORS,
+    ROWS,
     WITH_ATTEMPTS,
     WORKERS,
     Ending,
@@ -45,6 +49,8 @@ from tests.support.job_model import (
     waits,
 )
 from tests.support.rows import execute, rows
+from workers import relay
+from workers.relay import Relay
 
 _READMIT = """
     INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
@@ -52,6 +58,20 @@ _READMIT = """
     SELECT id, source, event_id, type, fingerprint, received_at, 'replay', now(), :replay
     FROM events WHERE id = ANY(:ids)
 """
+_TABLES = ("attempts", "jobs", "duplicates", "events", "unadmitted", "deliveries", "processors")
+_SET_ASIDE_LIMIT = 3
+
+
+def _registered(name: str) -> Registered:
+    return Registered(
+        name=name,
+        types=(PROCESSORS[name].type,),
+        queue=PROCESSORS[name].queue,
+        batch=False,
+        threads=1,
+        max_attempts=PROCESSORS[name].max_attempts,
+        timeout_s=30,
+    )
 
 
 class JobMachine(RuleBasedStateMachine):
@@ -59,6 +79,7 @@ class JobMachine(RuleBasedStateMachine):
 
     engine: Engine
     url: str
+    relay: Relay
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,9 +90,13 @@ class JobMachine(RuleBasedStateMachine):
         self.replays = 0
         self.before: dict[int, Row] = {}
         self.was_replay = False
+        self.paused: set[str] = set()
+        self.put_aside: set[str] = set()
+        """Processors that jobs were put aside of, and not yet all taken up."""
         with self.engine.begin() as db:
-            for table in ("attempts", "jobs", "duplicates", "events", "unadmitted", "deliveries"):
+            for table in _TABLES:
                 db.execute(text(f"DELETE FROM {table}"))
+            processors.register(db, [_registered(name) for name in PROCESSORS])
 
     @initialize(names=st.lists(st.sampled_from([1, 2, 3]), min_size=1, max_size=4))
     def begin(self, names: list[int]) -> None:
@@ -153,11 +178,13 @@ class JobMachine(RuleBasedStateMachine):
     @rule(choice=choices, worker=st.sampled_from(WORKERS), max_attempts=st.integers(1, 5))
     def claim(self, choice: int, worker: str, max_attempts: int) -> None:
         ids = chosen(sorted(self.jobs), choice)
-        expected = [id_ for id_ in ids if self.jobs[id_].is_claimable]
+        due = [id_ for id_ in ids if self.jobs[id_].is_claimable]
+        expected = [id_ for id_ in due if self.jobs[id_].processor not in self.paused]
         with self.engine.begin() as db:
             claimable = jobs.claimable(db, ids)
             claimed = jobs.claim(db, ids, worker=worker, lease_s=LATER_S, max_attempts=max_attempts)
-        assert [ref.id for ref in claimable] == [each.id for each in claimed] == expected
+        assert [ref.id for ref in claimable] == due
+        assert [each.id for each in claimed] == expected
         for each in claimed:
             job = self.jobs[each.id]
             job.claim(worker, max_attempts)
@@ -328,7 +355,7 @@ class JobMachine(RuleBasedStateMachine):
         expected = {
             id_
             for id_, job in self.jobs.items()
-            if job.queue == queue and job.is_claimable and not job.is_hinted
+            if job.queue == queue and job.is_unhinted and job.processor not in self.paused
         }
         with self.engine.begin() as db:
             found = jobs.hint_due(db, queue, limit=limit, ttl_s=LATER_S)
@@ -345,7 +372,7 @@ class JobMachine(RuleBasedStateMachine):
         with self.engine.begin() as db:
             jobs.unhint(db, ids)
         for id_ in ids:
-            self.jobs[id_].is_hinted = False
+            self.jobs[id_].is_hinted = self.jobs[id_].is_parked = False
 
     @rule(choice=choices)
     def time_passes(self, choice: int) -> None:
@@ -354,11 +381,93 @@ class JobMachine(RuleBasedStateMachine):
         execute(
             self.engine,
             "UPDATE jobs SET next_attempt_at = now() - interval '1 s',"
-            " hinted_until = now() - interval '1 s' WHERE id = ANY(:ids)",
+            " hinted_until = CASE WHEN hinted_until < 'infinity' THEN now() - interval '1 s'"
+            " ELSE hinted_until END WHERE id = ANY(:ids)",
             ids=named,
         )
         for id_ in named:
             self.jobs[id_].is_due, self.jobs[id_].is_hinted = True, False
+
+    @rule(choice=choices, named=st.booleans())
+    def discard(self, choice: int, named: bool) -> None:
+        ids = chosen(sorted(self.jobs), choice)
+        expected = [id_ for id_ in ids if self.jobs[id_].is_discardable]
+        self.replays += named
+        replay = self.replays if named else None
+        with self.engine.begin() as db:
+            assert jobs.discard(db, ids, replay=replay, why="no") == len(expected)
+        for id_ in expected:
+            self.jobs[id_].discard(replay)
+
+    @rule(choice=choices)
+    def hasten(self, choice: int) -> None:
+        ids = chosen(sorted(self.jobs), choice)
+        expected = [id_ for id_ in ids if self.jobs[id_].waits]
+        with self.engine.begin() as db:
+            assert jobs.hasten(db, ids) == len(expected)
+        for id_ in expected:
+            self.jobs[id_].hasten()
+
+    @rule(name=st.sampled_from(sorted(PROCESSORS)))
+    def pause(self, name: str) -> None:
+        with self.engine.begin() as db:
+            processors.pause(db, name, by="sara", reason=None)
+        self.paused.add(name)
+
+    @rule(name=st.sampled_from(sorted(PROCESSORS)))
+    def resume(self, name: str) -> None:
+        with self.engine.begin() as db:
+            processors.resume(db, name)
+        self.paused.discard(name)
+
+    @rule()
+    def set_aside(self) -> None:
+        """Jobs of paused processors among those that are due longest, and as many back."""
+        resumed = self.put_aside - self.paused
+        assert self._to_set_aside() == (sorted(self.paused), sorted(resumed))
+        due = self._by_queue(lambda job: job.is_unhinted)
+        to_unpark = self._by_queue(lambda job: job.is_parked and job.processor in resumed)
+        before = self._parked()
+        self.relay._set_aside()
+        after = self._parked()
+        parked, unparked = after - before, before - after
+        for those in due.values():
+            to_park = {id_ for id_ in those if self.jobs[id_].processor in self.paused}
+            assert parked & those <= to_park
+            assert len(those) > _SET_ASIDE_LIMIT or parked & those == to_park
+        for those in to_unpark.values():
+            assert len(unparked & those) == min(len(those), _SET_ASIDE_LIMIT)
+        assert parked <= set().union(*due.values())
+        assert unparked <= set().union(*to_unpark.values())
+        for id_ in parked | unparked:
+            self.jobs[id_].is_parked = id_ in parked
+        if not unparked:
+            self.put_aside &= self.paused
+        self.put_aside |= {self.jobs[id_].processor for id_ in parked}
+
+    def _by_queue(self, meant: Callable[[Job], bool]) -> dict[str, set[int]]:
+        found: dict[str, set[int]] = {}
+        for id_, job in self.jobs.items():
+            if meant(job):
+                found.setdefault(job.queue, set()).add(id_)
+        return found
+
+    def _parked(self) -> set[int]:
+        return {row["id"] for row in rows(self.engine, JOBS) if row["is_parked"]}
+
+    def _to_set_aside(self) -> tuple[list[str], list[str]]:
+        with self.engine.begin() as db:
+            return processors.set_aside(db)
+
+    @rule()
+    def resume_everything(self) -> None:
+        """Within some sweeps nothing is aside any more."""
+        for name in sorted(self.paused):
+            self.resume(name)
+        for _ in range(len(self.jobs) + 1):
+            self.set_aside()
+        assert self._to_set_aside() == ([], [])
+        assert self._parked() == set()
 
     def _leaving_alone(self, held: Sequence[Held]) -> "_Untouched":
         """A block in which the rows of stale claims do not change in any column."""
@@ -379,7 +488,7 @@ class JobMachine(RuleBasedStateMachine):
     @invariant()
     def what_holds_of_every_job_holds(self) -> None:
         """Said of the rows alone, in case the model shares a mistake with the statements."""
-        now = {row["id"]: row for row in rows(self.engine, "SELECT * FROM jobs")}
+        now = {row["job"]["id"]: row["job"] for row in rows(self.engine, ROWS)}
         told = rows(self.engine, "SELECT job, number FROM attempts ORDER BY job, number")
         for id_, row in now.items():
             check_columns(row)
@@ -407,10 +516,14 @@ class _Untouched:
 
 
 @pytest.fixture
-def machine(engine: Engine, database_url: str) -> Iterator[type[JobMachine]]:
+def machine(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[type[JobMachine]]:
+    monkeypatch.setattr(relay, "_SET_ASIDE_LIMIT", _SET_ASIDE_LIMIT)
     JobMachine.engine, JobMachine.url = engine, database_url
+    JobMachine.relay = Relay(engine, Sent(), load())
     yield JobMachine
-    del JobMachine.engine, JobMachine.url
+    del JobMachine.engine, JobMachine.url, JobMachine.relay
 
 
 def test_jobs_move_as_the_model_says_whoever_calls_what_when(machine: type[JobMachine]) -> None:

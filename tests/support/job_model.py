@@ -22,7 +22,8 @@ MOVES = {
     ("running", "retrying"),
     ("running", "dead"),
 }
-"""The arrows that are no replay's."""
+"""The arrows that are no replay's and no discard's."""
+DISCARDABLE = ("pending", "retrying", "dead")
 
 ALL = 2**16 - 1
 choices = st.sampled_from([ALL, ALL, 0x5555, 0xAAAA, 1, 2, 4, 8]) | st.integers(0, ALL)
@@ -87,8 +88,12 @@ class Job:
     """Waiting: its time has come."""
     is_hinted: bool = False
     """Waiting: Redis is presumed to know."""
+    is_parked: bool = False
+    """Waiting: put aside, as its processor is or was paused."""
     is_leased: bool = False
     """Running: the lease holds."""
+    is_discarded: bool = False
+    """Dead: an operator wants it no more."""
     ended: dict[int, Attempt] = field(default_factory=dict)
 
     @property
@@ -98,6 +103,11 @@ class Job:
     @property
     def is_claimable(self) -> bool:
         return self.waits and self.is_due
+
+    @property
+    def is_unhinted(self) -> bool:
+        """Whether the relay is to do something about it."""
+        return self.is_claimable and not self.is_hinted and not self.is_parked
 
     @property
     def is_expired(self) -> bool:
@@ -110,7 +120,7 @@ class Job:
     def claim(self, worker: str, max_attempts: int) -> None:
         self.state, self.attempt = "running", self.attempt + 1
         self.worker, self.max_attempts = worker, max_attempts
-        self.is_leased, self.is_due, self.is_hinted = True, False, False
+        self.is_leased, self.is_due, self.is_hinted, self.is_parked = True, False, False, False
 
     def finish(self) -> None:
         self.state, self.is_leased = "succeeded", False
@@ -128,7 +138,23 @@ class Job:
             self._end("succeeded")
         self.state, self.trigger, self.failures = "pending", "replay", 0
         self.replay, self.queue = replay, queue
-        self.is_due, self.is_hinted = delay_s == 0, False
+        self.is_due, self.is_hinted, self.is_parked = delay_s == 0, False, False
+        self.is_discarded = False
+
+    @property
+    def is_discardable(self) -> bool:
+        return self.state in DISCARDABLE and not self.is_discarded
+
+    def discard(self, replay: int | None) -> None:
+        """An attempt that nobody made, so that it stands in its place."""
+        self.state, self.attempt, self.is_discarded = "dead", self.attempt + 1, True
+        self.is_due, self.is_hinted, self.is_parked = False, False, False
+        self.ended[self.attempt] = Attempt(
+            trigger=self.trigger, worker=None, outcome="discarded", replay=replay
+        )
+
+    def hasten(self) -> None:
+        self.is_due, self.is_hinted, self.is_parked = True, False, False
 
     def _end(self, outcome: str) -> None:
         self.is_leased = False
@@ -181,8 +207,10 @@ def as_row(job: Job) -> Row:
         "worker": job.worker,
         "replay": job.replay,
         "is_due": job.is_claimable,
-        "is_hinted": job.waits and job.is_hinted,
+        "is_hinted": job.waits and (job.is_hinted or job.is_parked),
+        "is_parked": job.is_parked,
         "is_leased": job.is_leased,
+        "is_discarded": job.is_discarded,
     }
 
 
@@ -191,7 +219,8 @@ def check_columns(row: Row) -> None:
     assert (row["next_attempt_at"] is not None) == (state in ("pending", "retrying"))
     assert (row["lease_until"] is not None) == (state == "running")
     assert (row["finished_at"] is not None) == (state in ("succeeded", "dead"))
-    assert (row["started_at"] is not None) == (row["worker"] is not None) == (row["attempt"] > 0)
+    assert (row["started_at"] is not None) == (row["worker"] is not None) <= (row["attempt"] > 0)
+    assert row["discarded_at"] is None or state == "dead"
     if state in ("running", "succeeded", "dead"):
         assert row["due_at"] is row["hinted_until"] is None
     else:
@@ -211,11 +240,15 @@ def check_move(before: Row, row: Row, *, by_replay: bool) -> None:
     assert row["attempt"] >= before["attempt"]
     if by_replay and row["replay"] != before["replay"]:
         assert before["state"] != "running"
-        assert (row["state"], row["failures"]) == ("pending", 0)
+        assert (row["state"], row["failures"], row["discarded_at"]) == ("pending", 0, None)
         return
     assert row["failures"] >= before["failures"]
     assert row["replay"] == before["replay"]
-    if row["state"] != before["state"]:
+    if row["discarded_at"] != before["discarded_at"]:
+        assert (before["discarded_at"], row["state"]) == (None, "dead")
+        assert before["state"] in DISCARDABLE
+        assert (row["attempt"], row["failures"]) == (before["attempt"] + 1, before["failures"])
+    elif row["state"] != before["state"]:
         assert (before["state"], row["state"]) in MOVES
         claims = row["state"] == "running"
         assert row["attempt"] == before["attempt"] + claims
@@ -226,9 +259,13 @@ JOBS = """
            replay,
            coalesce(next_attempt_at <= now(), false) AS is_due,
            coalesce(hinted_until > now(), false) AS is_hinted,
-           coalesce(lease_until > now(), false) AS is_leased
+           coalesce(hinted_until = 'infinity', false) AS is_parked,
+           coalesce(lease_until > now(), false) AS is_leased,
+           discarded_at IS NOT NULL AS is_discarded
     FROM jobs
 """
+ROWS = "SELECT to_jsonb(jobs) AS job FROM jobs"
+"""All of them; times as texts that are ordered as they are, `infinity` the last of them."""
 ATTEMPTS = "SELECT job, number, trigger, worker, outcome, replay FROM attempts"
 WITH_ATTEMPTS = """
     SELECT to_jsonb(jobs) AS job, (SELECT count(*) FROM attempts WHERE job = jobs.id) AS attempts

@@ -205,7 +205,7 @@ def test_a_session_goes_on_while_its_name_is_tried() -> None:
 
 def test_an_own_account_does_not_make_up_for_guesses_at_another() -> None:
     here = guarded()
-    for _ in range(login.TRIES_PER_NAME):
+    for _ in range(login.TRIES_PER_NAME_AND_ADDRESS):
         assert here.browser().log_in("alice", "wrong").status == 403
         assert here.browser().log_in("victor", OTHER_PASSWORD).status == 303
     assert here.browser().log_in("alice", "wrong").status == 429

@@ -35,7 +35,8 @@ EVENT = ListedEvent(
         ("966512345678", "••••••••••78"),
         ("call +966512345678 now", "call •••••••••••78 now"),
         ("order.created:790", "order.created:790"),
-        ("wamid.HBgMOTY2NTAwMDAwMDAwFQ", "wamid.HBgMOTY2NTAwMDAwMDAwFQ"),
+        ("message.received:wamid.HBgMOTY2NTAwMDAwMDAwFQ", "message.received:wamid.••••AwFQ"),
+        ("true_966500000000%40c.us", "true_••••••••••00%40c.us"),
     ],
 )
 def test_what_could_be_a_phone_number_is_masked(text: str, masked: str) -> None:
@@ -77,4 +78,4 @@ def test_what_arrives_is_filtered(selection: Selection, expected: bool) -> None:
 
 def test_what_a_line_does_not_tell_is_not_filtered_by() -> None:
     for field in ({"processor": "x"}, {"since": NOW}, {"fields": (("data.a", "1"),)}):
-        assert not is_checked(replace(Selection(), **field))  # type: ignore[arg-type]
+        assert not is_checked(replace(Selection(), **field))

@@ -19,8 +19,10 @@ from ingest.console.access.sessions import LIFETIME_S, Sessions
 from ingest.console.access.throttle import Throttle
 
 WINDOW_S = 60.0
-TRIES_PER_NAME = 5
-TRIES_PER_ADDRESS = 20
+TRIES_PER_NAME_AND_ADDRESS = 5
+TRIES_PER_NAME = 30
+"""From wherever: so many that nobody keeps others out by trying, and few for who guesses."""
+TRIES_PER_ADDRESS = 30
 """Behind a proxy that does not say who asks, everybody has the same."""
 
 _MAX_KEYS = 10_000
@@ -134,10 +136,12 @@ class Login:
 
 
 def _limits(name: str, request: Request) -> dict[str, int]:
-    """How many tries each of the two has that are counted."""
+    """How many tries each of the three has that are counted."""
+    tried, network = name[: _NAME_LENGTH + 1], _network(_address(request))
     return {
-        f"name {name[: _NAME_LENGTH + 1]}": TRIES_PER_NAME,
-        f"address {_network(_address(request))}": TRIES_PER_ADDRESS,
+        f"both {network} {tried}": TRIES_PER_NAME_AND_ADDRESS,
+        f"name {tried}": TRIES_PER_NAME,
+        f"address {network}": TRIES_PER_ADDRESS,
     }
 
 

@@ -1,0 +1,98 @@
+"""What an error means for whoever asked: one reading for pages and API."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
+from starlette.exceptions import HTTPException
+
+from ingest import telemetry
+from ingest.console.errors import BadRequest, NotPossible
+from ingest.errors import IngestError, NotFound
+
+log = telemetry.logger(__name__)
+
+_STATUSES = {
+    BadRequest: HTTPStatus.BAD_REQUEST,
+    NotFound: HTTPStatus.NOT_FOUND,
+    NotPossible: HTTPStatus.CONFLICT,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """An error, told."""
+
+    status: HTTPStatus
+    code: str
+    """A slug for programs."""
+    sentence: str
+    advice: str | None = None
+
+
+_BUSY = Explained(
+    status=HTTPStatus.SERVICE_UNAVAILABLE,
+    code="busy",
+    sentence="Something else holds what this needs.",
+    advice="Try again in a moment.",
+)
+_BY_SQLSTATE = {
+    "57014": Explained(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        code="took_too_long",
+        sentence="This took too long and was stopped.",
+        advice="Narrow it, by time for example.",
+    ),
+    "55P03": _BUSY,  # a lock was not to be had in time
+    "40P01": _BUSY,  # a deadlock
+    "42P01": Explained(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        code="not_migrated",
+        sentence="The database is not migrated.",
+        advice="Run ingest migrate.",
+    ),
+}
+_AWAY = Explained(
+    status=HTTPStatus.SERVICE_UNAVAILABLE,
+    code="database_unreachable",
+    sentence="PostgreSQL does not answer.",
+    advice="Deliveries are answered 503 meanwhile, and senders retry.",
+)
+_OURS = Explained(
+    status=HTTPStatus.INTERNAL_SERVER_ERROR,
+    code="internal_error",
+    sentence="This is a bug of ours.",
+    advice="The console's log says more.",
+)
+
+
+def explain(error: Exception) -> Explained:
+    """What to tell; what nobody expected is logged."""
+    if isinstance(error, HTTPException):
+        return _of_http(HTTPStatus(error.status_code))
+    if isinstance(error, IngestError):
+        status = _STATUSES.get(type(error), HTTPStatus.BAD_REQUEST)
+        return Explained(status=status, code=error.reason, sentence=str(error))
+    if isinstance(error, PoolExhausted | TimeoutError):
+        return _BUSY
+    if isinstance(error, SQLAlchemyError):
+        state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
+        if state in _BY_SQLSTATE:
+            return _BY_SQLSTATE[state]
+        if isinstance(error, OperationalError):
+            return _AWAY
+    log.error("request_failed", exc_info=error)
+    return _OURS
+
+
+def _of_http(status: HTTPStatus) -> Explained:
+    """What the routes themselves refuse."""
+    if status is HTTPStatus.NOT_FOUND:
+        return Explained(
+            status=status,
+            code="not_found",
+            sentence="There is nothing at this address.",
+            advice="Look for it among the events.",
+        )
+    return Explained(status=status, code=status.name.lower(), sentence=f"{status.phrase}.")
