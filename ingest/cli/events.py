@@ -8,7 +8,7 @@ import typer
 
 from ingest.cli import output
 from ingest.cli.access import CommandError, database, parse_time
-from ingest.console.query import parse
+from ingest.query import parse
 from ingest.store import history, listing
 from ingest.store.history import AttemptRecord, EventHistory, JobRecord
 from ingest.store.selection import EVENT_STATES, Selection, resolve

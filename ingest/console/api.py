@@ -182,6 +182,8 @@ class Endpoint:
     handle: Callable[[Console, Call], object]
     query: type[_Given] | None = None
     body: type[_Given] | None = None
+    needs_body: bool = False
+    """Whether it means nothing without one."""
     errors: tuple[HTTPStatus, ...] = ()
 
 
@@ -530,6 +532,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         method="POST",
         path="/replays",
         body=Wanted,
+        needs_body=True,
         answers=Bulk,
         handle=_bulk,
         summary="Replay or discard some events, or all that a search means",

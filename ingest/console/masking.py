@@ -4,9 +4,9 @@ also not by searching for them."""
 from dataclasses import replace
 from datetime import datetime
 
-from ingest.console import query
+from ingest import query
 from ingest.console.access.identity import Identity, Role
-from ingest.console.query import Problem, Query
+from ingest.query import Problem, Query
 from ingest.settings import Settings
 from ingest.store.selection import Selection
 

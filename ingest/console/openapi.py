@@ -110,7 +110,7 @@ def _operation(endpoint: "Endpoint", schemas: _Schemas) -> dict[str, Any]:
     }
     if endpoint.body is not None:
         described["requestBody"] = {
-            "required": False,
+            "required": endpoint.needs_body,
             "content": {"application/json": {"schema": schemas.body(endpoint)}},
         }
     return described

@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from ingest.console.access.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
-from ingest.console.query import spell
 from ingest.console.runner import Runner
+from ingest.query import spell
 from ingest.settings import Settings
 from ingest.sources import awalchat, awalchat_samples
 from ingest.store import actions, history, jobs, processors, replay

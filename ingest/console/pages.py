@@ -24,11 +24,11 @@ from ingest.console.finding import Found
 from ingest.console.operations import public_url
 from ingest.console.overview import LATE_AFTER, Range
 from ingest.console.problems import Explained
-from ingest.console.query import Query, spell
 from ingest.console.shown import SHOWN_BYTES, address
 from ingest.console.stream import is_checked
 from ingest.console.views import EventView
 from ingest.errors import NotFound
+from ingest.query import Query, spell
 from ingest.store import (
     actions,
     activity,

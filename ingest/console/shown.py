@@ -10,8 +10,8 @@ from ingest.console.charts import Series, bars, lines
 from ingest.console.formats import size
 from ingest.console.overview import Overview, Spell
 from ingest.console.pretty import pretty
-from ingest.console.query import spell
 from ingest.console.views import EventView
+from ingest.query import spell
 from ingest.store.actions import Action
 from ingest.store.activity import Histogram
 from ingest.store.counting import Count

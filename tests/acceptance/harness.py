@@ -100,7 +100,7 @@ class Stack:
         process = self.start(
             "console", "--port", str(self.console_port), **(receiver | environment)
         )
-        until(lambda: self._serves(process), what="the console answers")
+        until(lambda: self._serves(process), what="the console answers", timeout_s=60)
         return process
 
     def _serves(self, process: subprocess.Popen[bytes]) -> bool:

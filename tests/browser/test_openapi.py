@@ -95,7 +95,7 @@ def is_misspelt(case: Case[Any], response: Response) -> bool:
     asked = case.query if case.method == "GET" else case.body
     return (
         response.status_code == 400
-        and response.json()["error"] == "bad_query"
+        and response.json()["error"] in ("bad_query", "nothing_selected")
         and isinstance(asked, dict)
         and bool(asked.get("q"))
     )

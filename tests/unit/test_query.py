@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ingest.console.query import FILTERS, MOST_PARTS, parse, spell
+from ingest.query import FILTERS, MOST_PARTS, parse, spell
 from ingest.store.about import KINDS
 from ingest.store.selection import EVENT_STATES, Selection
 from tests.support.effort import examples
