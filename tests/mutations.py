@@ -150,8 +150,8 @@ MUTATIONS = (
         promise=5,
         what="failed attempts are not kept",
         file="ingest/store/jobs.py",
-        old="        FROM held JOIN failed USING (id)\n    )\n    SELECT id FROM moved",
-        new="        FROM held JOIN failed USING (id) WHERE false\n    )\n    SELECT id FROM moved",
+        old="        FROM held JOIN failed USING (id)\n    ), noted AS (",
+        new="        FROM held JOIN failed USING (id) WHERE false\n    ), noted AS (",
         caught_by="integration/test_executor.py",
     ),
     Mutation(
