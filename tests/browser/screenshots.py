@@ -243,6 +243,10 @@ def spread(stack: Stack) -> None:
         moments = moments_of_a_day(len(events), until_then=datetime.now(UTC))
         connection.execute(text(_MOMENTS), {"ids": events, "moments": moments})
         connection.exec_driver_sql(_SPREAD)
+        home = {"home": str(stack.folder)}
+        connection.execute(
+            text("UPDATE attempts SET traceback = replace(traceback, :home, '/app')"), home
+        )
 
 
 def moments_of_a_day(count: int, *, until_then: datetime) -> list[datetime]:

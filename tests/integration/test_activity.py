@@ -18,6 +18,7 @@ from ingest.store.jobs import Failure, Held, NewJobs, Outcome
 from tests.integration.conftest import Worker
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
+from tests.support.slots import slot_of, two_backends, until_waiting
 from workers import Event, Snooze, processor
 
 MakeWorker = Callable[..., Worker]
@@ -114,26 +115,34 @@ def test_no_notes_are_no_statement(engine: Engine) -> None:
     assert one(engine, "SELECT count(*) FROM activity") == 0
 
 
-def test_notes_from_everywhere_at_once_are_all_counted(engine: Engine) -> None:
-    """In whatever order each names them: nobody waits for another in a circle."""
-    notes = [
-        Note(what=what, label=label)
-        for what in (SUCCEEDED, FAILED, LAG)
-        for label in ("a", "b", "c")
-    ]
+def test_who_notes_the_same_in_another_order_does_not_wait_in_a_circle(engine: Engine) -> None:
+    first, second = Note(what=FAILED, label="a"), Note(what=SUCCEEDED, label="b")
 
-    def work(seed: int) -> None:
-        source = random.Random(seed)
-        for _ in range(20):
-            shuffled = source.sample(notes, len(notes))
-            with engine.begin() as connection:
-                activity.note(connection, shuffled)
+    def note(connection: Connection, notes: Sequence[Note]) -> None:
+        with connection.begin():
+            activity.note(connection, notes)
 
-    with ThreadPoolExecutor(20) as pool:
-        for done in [pool.submit(work, seed) for seed in range(20)]:
-            done.result(60)
-    for what in (SUCCEEDED, FAILED, LAG):
-        assert lately(engine, what) == 20 * 20 * 3
+    with two_backends(engine, of_one_slot=True) as (one_way, other_way):
+        slot = slot_of(one_way)
+        this_minute = datetime.now(UTC).replace(second=0, microsecond=0)
+        insert(
+            engine,
+            [
+                (this_minute + n * MINUTE, each.what, each.label, 0, slot, 0)
+                for n in range(2)
+                for each in (first, second)
+            ],
+        )
+        with ThreadPoolExecutor(2) as pool:
+            with engine.begin() as holding:
+                holding.execute(text("SELECT FROM activity WHERE label = 'a' FOR UPDATE"))
+                noted = [pool.submit(note, one_way, [first, second])]
+                until_waiting(engine, 1)
+                noted.append(pool.submit(note, other_way, [second, first]))
+                until_waiting(engine, 2)
+            for each in noted:
+                each.result(20)
+    assert (lately(engine, FAILED), lately(engine, SUCCEEDED)) == (2, 2)
 
 
 def test_events_and_duplicates_are_counted_in_the_minute_in_which_they_came(

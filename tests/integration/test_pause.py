@@ -16,7 +16,7 @@ from ingest.store.processors import ProcessorRecord, Registered
 from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
-from tests.support.waiting import until
+from tests.support.slots import until_waiting
 from workers import relay as relay_module
 from workers.relay import Relay
 
@@ -275,23 +275,12 @@ def test_a_resume_waits_for_a_relay_that_puts_jobs_aside_and_brings_them_back(
             paused, _ = processors.set_aside(slow)
             assert jobs.park(slow, "events", paused, limit=100) == len(second) == 1
             resuming = pool.submit(resume, engine)
-            until(lambda: blocked(engine), what="the resume waits")
+            until_waiting(engine, 1)
         resuming.result(20)
     for _ in range(2):
         found.sweep()
     assert aside(engine) == []
     assert {*first, *second} <= set(hinted(sent))
-
-
-def blocked(engine: Engine) -> int:
-    """How many wait for a lock."""
-    return int(
-        one(
-            engine,
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-    )
 
 
 def test_time_that_passes_counts_nothing(engine: Engine, database_url: str) -> None:

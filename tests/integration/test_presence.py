@@ -1,7 +1,8 @@
 """Who runs, by their own word, and what a receiver counts between two of its reports."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,6 +19,7 @@ from ingest.store.processes import ALIVE_FOR, ProcessIdentity, ProcessRecord
 from ingest.tally import Tally
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
+from tests.support.slots import two_backends, until_waiting
 from tests.support.waiting import until
 
 RECEIVER = ProcessIdentity(id="a:1:0", kind="receiver", host="a", pid=1, version="1.0")
@@ -235,6 +237,7 @@ def test_counts_that_could_not_be_reported_are_reported_with_the_next(
     for _ in range(3):
         tally.answered(0.002)
         refuse(tally)
+    refuse(tally, "too_large")
     make_presence(report=tell)
     until(lambda: reports.times > 2, what="it reports in vain")
     tally.answered(0.002)
@@ -242,7 +245,8 @@ def test_counts_that_could_not_be_reported_are_reported_with_the_next(
     execute(engine, f"ALTER TABLE away RENAME TO {lacking}")
     until(lambda: answers(engine), what="it reports")
     until(lambda: len(found(engine)), what="it was seen")
-    assert (answers(engine), counted(engine, REFUSED), len(kept(engine))) == (4, 4, 1)
+    assert (answers(engine), counted(engine, REFUSED)) == (4, 5)
+    assert {each.reason for each in kept(engine)} == {"bad_signature", "too_large"}
 
 
 def test_a_tally_counts_answers_by_how_long_they_took_and_refusals_by_reason(
@@ -283,6 +287,37 @@ def test_of_each_reason_the_last_ten_samples_are_kept(engine: Engine) -> None:
     ]
     assert len(found) == 13
     assert [each.at for each in found] == sorted((each.at for each in found), reverse=True)
+
+
+def test_who_reports_the_same_reasons_in_another_order_does_not_wait_in_a_circle(
+    engine: Engine,
+) -> None:
+    reasons = ["bad_signature", "too_large"]
+    full = Tally()
+    for number in range(20):
+        refuse(full, reasons[number % 2])
+        report(engine, full)
+
+    def tell(connection: Connection, reasons: Sequence[str]) -> None:
+        tally = Tally()
+        for reason in reasons:
+            refuse(tally, reason, client="10.0.0.9")
+        with connection.begin():
+            tally.report(connection)
+
+    with (
+        two_backends(engine, of_one_slot=False) as (one_way, other_way),
+        ThreadPoolExecutor(2) as pool,
+    ):
+        with engine.begin() as holding:
+            holding.execute(text("SELECT FROM refusals WHERE reason = 'bad_signature' FOR UPDATE"))
+            told = [pool.submit(tell, one_way, reasons)]
+            until_waiting(engine, 1)
+            told.append(pool.submit(tell, other_way, reasons[::-1]))
+            until_waiting(engine, 2)
+        for each in told:
+            each.result(20)
+    assert counted(engine, REFUSED) == 24
 
 
 def test_a_flood_of_refusals_costs_one_sample_of_each_reason_a_report(engine: Engine) -> None:

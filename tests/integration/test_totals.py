@@ -1,11 +1,9 @@
 """Counts that triggers keep: right, and nobody waits for another in a circle to keep them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from uuid import UUID
 
-import pytest
 from sqlalchemy import Connection, Engine, text
 
 from ingest.store import events, stats
@@ -13,10 +11,9 @@ from ingest.store.events import Admitted
 from ingest.store.jobs import NewJobs
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
-from tests.support.waiting import until
+from tests.support.slots import slot_of, two_backends, until_waiting
 
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3)
-SLOTS = 16
 
 
 def admit(
@@ -37,25 +34,6 @@ def readmit(engine: Engine, named: Sequence[UUID]) -> None:
         " 'replay', now(), 7 FROM events WHERE id = ANY(:ids)",
         ids=list(named),
     )
-
-
-def slot_of(connection: Connection) -> int:
-    return int(connection.execute(text(f"SELECT pg_backend_pid() % {SLOTS}")).scalar_one())
-
-
-@pytest.fixture
-def two_of_one_slot(engine: Engine) -> Iterator[tuple[Connection, Connection, int]]:
-    """Two connections whose backends count in the same rows, and which these are."""
-    with ExitStack() as opened:
-        found: dict[int, Connection] = {}
-        while True:
-            connection = opened.enter_context(engine.connect())
-            with connection.begin():
-                slot = slot_of(connection)
-            if slot in found:
-                yield found[slot], connection, slot
-                return
-            found[slot] = connection
 
 
 def check_totals(engine: Engine) -> None:
@@ -83,40 +61,29 @@ def check_totals(engine: Engine) -> None:
 
 
 def test_who_admits_and_who_replays_in_one_slot_do_not_wait_in_a_circle(
-    engine: Engine, database_url: str, two_of_one_slot: tuple[Connection, Connection, int]
+    engine: Engine, database_url: str
 ) -> None:
     """New events are counted before their jobs, events that get their first job after them."""
-    admitting, replaying, slot = two_of_one_slot
-    unhandled = deliver(database_url, [order(1)])
-    admit(admitting, unhandled, [])
-    readmit(engine, unhandled)
-    fresh = deliver(database_url, [body("ticket.escalated", {"ticket_id": 5}), order(2)])
-    execute(engine, "INSERT INTO totals VALUES ('jobs', :slot, 0)", slot=slot)
-    with ThreadPoolExecutor(2) as pool:
-        with engine.begin() as holding:  # until both wait, in this order
-            holding.execute(
-                text("SELECT FROM totals WHERE counted = 'jobs' AND slot = :slot FOR UPDATE"),
-                {"slot": slot},
-            )
-            replay = pool.submit(admit, replaying, unhandled)
-            until(waiting(engine, 1), what="the replay waits for the row of the jobs")
-            admission = pool.submit(admit, admitting, fresh)
-            until(waiting(engine, 2), what="the admission waits too")
-        assert len(replay.result(20).jobs) == 1
-        assert len(admission.result(20).jobs) == 1
+    with two_backends(engine, of_one_slot=True) as (admitting, replaying):
+        unhandled = deliver(database_url, [order(1)])
+        admit(admitting, unhandled, [])
+        readmit(engine, unhandled)
+        fresh = deliver(database_url, [body("ticket.escalated", {"ticket_id": 5}), order(2)])
+        slot = slot_of(admitting)
+        execute(engine, "INSERT INTO totals VALUES ('jobs', :slot, 0)", slot=slot)
+        with ThreadPoolExecutor(2) as pool:
+            with engine.begin() as holding:  # until both wait, in this order
+                holding.execute(
+                    text("SELECT FROM totals WHERE counted = 'jobs' AND slot = :slot FOR UPDATE"),
+                    {"slot": slot},
+                )
+                replay = pool.submit(admit, replaying, unhandled)
+                until_waiting(engine, 1)
+                admission = pool.submit(admit, admitting, fresh)
+                until_waiting(engine, 2)
+            assert len(replay.result(20).jobs) == 1
+            assert len(admission.result(20).jobs) == 1
     check_totals(engine)
-
-
-def waiting(engine: Engine, count: int) -> Callable[[], bool]:
-    """Whether that many wait for a lock."""
-    return lambda: (
-        one(
-            engine,
-            "SELECT count(*) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND wait_event_type = 'Lock'",
-        )
-        == count
-    )
 
 
 def test_whoever_admits_replays_and_repeats_at_once_the_totals_are_right(
