@@ -115,7 +115,10 @@ class Executor:
                 self._settle(processor, running)
         finally:
             while running:  # after an error too: how the others ended is not to be lost
-                self._settle(processor, running)
+                try:
+                    self._settle(processor, running)
+                except Exception as error:
+                    log.warning("another_failed", processor=processor.name, exc_info=error)
         return list(waiting)
 
     def _settle(self, processor: Processor, running: dict[Future[Result], ClaimedJob]) -> None:

@@ -21,6 +21,7 @@ READ_LIMIT = 200
 """Events that one reading takes; when more came, older ones are passed over, and that is said."""
 _OVERLAP = timedelta(seconds=15)
 """Events are admitted later than their ids say; so far back each reading looks again."""
+_REMEMBERED = 50 * READ_LIMIT
 _WAITING_LIMIT = 50
 """Readings that may wait for a viewer that does not keep up."""
 
@@ -46,7 +47,6 @@ class Tail:
         self._clock = clock
         self._viewers: set[asyncio.Queue[Arrived]] = set()
         self._reader: asyncio.Task[None] | None = None
-        self._seen: OrderedDict[UUID, None] = OrderedDict()
 
     @property
     def viewers(self) -> int:
@@ -54,15 +54,19 @@ class Tail:
         return len(self._viewers)
 
     async def watch(self) -> AsyncGenerator[Arrived, None]:
-        """What arrives from now on, as it is read; often nothing, so that whoever has left is
-        noticed. What is admitted more than 15 seconds after its receipt is not seen."""
+        """What arrives, from a little before now on, since a page was on its way meanwhile.
+        Often nothing, so that whoever has left is noticed; no event twice. What is admitted more
+        than 15 seconds after its receipt is not seen."""
         queue: asyncio.Queue[Arrived] = asyncio.Queue(_WAITING_LIMIT)
         self._viewers.add(queue)
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read_all(), name="tail")
+        sent = _Recent()
         try:
+            found = await asyncio.to_thread(self._read)
             while True:
-                yield await queue.get()
+                yield replace(found, events=sent.fresh(found.events))
+                found = await queue.get()
         finally:
             self._viewers.discard(queue)
 
@@ -74,29 +78,41 @@ class Tail:
                 await self._reader
 
     async def _read_all(self) -> None:
-        begins = datetime.fromtimestamp(self._clock(), UTC)
-        self._seen.clear()
+        seen = _Recent()
         while self._viewers:
-            found = Arrived()
-            try:
-                found = await asyncio.to_thread(self._read, begins)
-            except SQLAlchemyError as error:
-                log.warning("tail_waits", reason=type(error).__name__)
+            read = await asyncio.to_thread(self._read)
+            fresh = seen.fresh(read.events)
+            found = Arrived(events=fresh, passed_over=len(fresh) == READ_LIMIT)
             for queue in self._viewers:
                 if queue.full():
                     queue.get_nowait()
-                    found = replace(found, passed_over=True)
-                queue.put_nowait(found)
+                    queue.put_nowait(replace(found, passed_over=True))
+                else:
+                    queue.put_nowait(found)
             await asyncio.sleep(INTERVAL_S)
 
-    def _read(self, begins: datetime) -> Arrived:
-        since = max(begins, datetime.fromtimestamp(self._clock(), UTC) - _OVERLAP)
-        with self._engine.connect() as connection:
-            page = listing.page(connection, Selection(since=since), limit=READ_LIMIT)
-        fresh = [event for event in page.events if event.id not in self._seen]
-        for event in fresh:
-            self._seen[event.id] = None
-        while len(self._seen) > 50 * READ_LIMIT:
-            self._seen.popitem(last=False)
-        is_full = len(fresh) == len(page.events) == READ_LIMIT
-        return Arrived(events=tuple(reversed(fresh)), passed_over=is_full)
+    def _read(self) -> Arrived:
+        """The newest events of the last seconds."""
+        since = datetime.fromtimestamp(self._clock(), UTC) - _OVERLAP
+        try:
+            with self._engine.connect() as connection:
+                page = listing.page(connection, Selection(since=since), limit=READ_LIMIT)
+        except SQLAlchemyError as error:
+            log.warning("tail_waits", reason=type(error).__name__)
+            return Arrived()
+        return Arrived(events=tuple(reversed(page.events)))
+
+
+class _Recent:
+    """Which events have been, of late."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[UUID, None] = OrderedDict()
+
+    def fresh(self, events: Sequence[ListedEvent]) -> tuple[ListedEvent, ...]:
+        """Those that have not been, and now have."""
+        found = tuple(event for event in events if event.id not in self._ids)
+        self._ids.update((event.id, None) for event in found)
+        while len(self._ids) > _REMEMBERED:
+            self._ids.popitem(last=False)
+        return found

@@ -196,8 +196,8 @@ _BEFORE = "CAST(:before AS timestamptz)"
 _MERGE_SLOTS = _merge(
     "minute", f"slot > 0 AND minute < {_BEFORE} AND minute >= {_BEFORE} - interval '1 hour'"
 )
+_HOUR = "date_trunc('hour', {}, 'UTC')"  # not the server's, which may begin at half past
 _MERGE_HOURS = _merge(
-    "date_trunc('hour', minute)",
-    f"minute < date_trunc('hour', {_BEFORE})"
-    " AND (minute <> date_trunc('hour', minute) OR slot > 0)",
+    _HOUR.format("minute"),
+    f"minute < {_HOUR.format(_BEFORE)} AND (minute <> {_HOUR.format('minute')} OR slot > 0)",
 )

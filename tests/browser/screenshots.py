@@ -25,6 +25,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import text
 
+from ingest.console.access.credentials import digest
 from ingest.console.access.passwords import hash_password
 from ingest.embedded import postgres, valkey
 from ingest.simulation.shop import Shop
@@ -36,7 +37,8 @@ from tests.support.signing import signed_headers
 from tests.support.waiting import until
 
 EVENTS = 6_000
-WIDE, NARROW = {"width": 1280, "height": 800}, {"width": 390, "height": 844}
+TOKENS = {"noura": "token_of_noura", "fahad": "token_of_fahad"}
+WIDE, NARROW = (1280, 800), (390, 844)
 PASSWORD = "the desert is wide"
 
 PROCESSORS = '''
@@ -67,7 +69,7 @@ def write_invoice(event: Event, db: Connection) -> None:
         raise Discard(f"{amount} is above the limit: invoices by hand")
 
 
-@processor("order.status.updated", name="courier", max_attempts=8, retry_base_s=5_400, threads=4)
+@processor("order.status.updated", name="courier", retry_base_s=7_200, retry_cap_s=86_400)
 def call_courier(event: Event, db: Connection) -> None:
     if event.data["new_status"] == "shipped" and Path("courier-is-away").exists():
         raise CourierError("503 from api.courier.example: try again later")
@@ -81,10 +83,9 @@ def subscribe(event: Event, db: Connection) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A console with a day behind it."""
+    """A console with a day behind it, and where its pages are."""
 
     origin: str
-    login_origin: str
     dead: str
     conflict: str
     rejected: str
@@ -98,11 +99,17 @@ def main(folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         shown = fill(stack)
         for scheme in ("light", "dark"):
+            camera = Camera(browser, shown, folder, scheme)
             for name, reach in PAGES.items():
-                picture(browser, shown, reach, folder / f"{name}-{scheme}.png", scheme=scheme)
+                camera.take(f"{name}-{scheme}", reach)
             for name in ("overview", "event"):
-                path = folder / f"{name}-narrow-{scheme}.png"
-                picture(browser, shown, PAGES[name], path, scheme=scheme, viewport=NARROW)
+                camera.take(f"{name}-narrow-{scheme}", PAGES[name], viewport=NARROW)
+        pause(stack)
+        for scheme in ("light", "dark"):
+            camera = Camera(browser, shown, folder, scheme)
+            camera.take(f"processors-{scheme}", at("/processors"))
+            camera.take(f"actions-{scheme}", at("/actions"))
+            camera.take(f"login-{scheme}", at("/login"), logged_in=False)
         browser.close()
 
 
@@ -123,7 +130,16 @@ def everything() -> Iterator[Stack]:
         with engine.begin() as connection:
             partitions.ensure(connection, today=datetime.now(UTC).date(), days_ahead=2)
         engine.dispose()
-        stack = Stack(url, valkey.url(sockets), home / "shop", processors="shop")
+        stack = Stack(
+            url,
+            valkey.url(sockets),
+            home / "shop",
+            processors="shop",
+            console_users=f"noura:operator:{hash_password(PASSWORD)}",
+            console_tokens=";".join(
+                f"{name}:operator:{digest(token)}" for name, token in TOKENS.items()
+            ),
+        )
         ends.callback(stack.close)
         (stack.folder / "shop.py").write_text(PROCESSORS)
         for start in (stack.receiver, stack.worker, stack.relay, stack.console):
@@ -136,34 +152,44 @@ def everything() -> Iterator[Stack]:
 
 def fill(stack: Stack) -> Shown:
     """Let a day's events arrive, with all that goes wrong, and put them where the day had them."""
-    origin = f"http://127.0.0.1:{stack.console_port}"
-    until(lambda: len(stack.ask("/api/v1/processors").json) > 7, what="the worker has registered")
+    registered = "SELECT count(*) FROM processors"
+    until(lambda: stack.value(registered) > 7, what="the worker has registered")
     send(stack, bodies(Random(7)))
     spread(stack)
-    stack.tell("/processors/newsletter/pause", {"reason": "until the new templates are live"})
-    more = Shop(Random(8), opened_at=datetime.now(UTC)).occurrences()
-    stack.post_all([told(each.type, each.data, each.timestamp) for each in islice(more, 12)])
-    until(lambda: stack.value("SELECT count(*) FROM unadmitted") == 0, what="all is admitted")
     operate(stack)
-    stack.console(console_users=f"noura:operator:{hash_password(PASSWORD)}")
 
     def one(sql: str) -> str:
         found: str = stack.value(f"SELECT {sql} LIMIT 1")
         return found
 
     return Shown(
-        origin=origin,
-        login_origin=f"http://127.0.0.1:{stack.console_port}",
-        dead=one("event::text FROM jobs WHERE state = 'dead' AND processor = 'crm'"),
+        origin=f"http://127.0.0.1:{stack.console_port}",
+        dead=one("max(event::text) FROM jobs WHERE state = 'dead' AND processor = 'crm'"),
         conflict=one("event::text FROM duplicates WHERE conflict"),
-        rejected=one("id::text FROM deliveries WHERE rejected IS NOT NULL"),
+        rejected=one("id::text FROM deliveries WHERE rejected = 'body_not_json'"),
     )
 
 
 def bodies(random: Random) -> list[bytes]:
-    """What the shop sends in a day, in its order."""
+    """What the shop sends in a day, in its order; towards the end some of it is odd."""
     happened = Shop(random, opened_at=datetime.now(UTC) - timedelta(days=1)).occurrences()
-    return [told(each.type, each.data, each.timestamp) for each in islice(happened, EVENTS)]
+    found = [told(each.type, each.data, each.timestamp) for each in islice(happened, EVENTS)]
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    items = ["عباية سوداء مطرّزة، مقاس 54", "Oud perfume, 50 ml"]
+    order = {"order_id": 55_120_417, "conversation_id": 88, "status": "pending", "total": 1250.0}
+    whole = order | {"currency": "SAR", "items": items}
+    paid = {"invoice_id": 7_301, "amount": 1250.0, "currency": "SAR"}
+    for place, event_type, data in (
+        (-400, "order.created", whole | {"total": 1175.0}),  # the same id, another body
+        (-70, "order.created", order | {"order_id": 55_120_420}),
+        (-52, "order.created", order | {"order_id": 55_120_433}),
+        (-33, "invoice.paid", paid),
+        (-30, "order.created", whole),
+        (-16, "order.created", order | {"order_id": 55_120_438}),
+        (-9, "invoice.paid", paid | {"invoice_id": 7_302}),
+    ):
+        found.insert(place, told(event_type, data, stamp))
+    return found
 
 
 def told(event_type: str, data: dict[str, Any], timestamp: str) -> bytes:
@@ -181,22 +207,13 @@ def send(stack: Stack, all_of_them: Sequence[bytes]) -> None:
             (stack.folder / name).unlink(missing_ok=True)
             if since <= begins < until_then:
                 (stack.folder / name).touch()
-        part = list(all_of_them[int(begins * EVENTS) : int(ends * EVENTS)])
+        first, last = (int(share * len(all_of_them)) for share in (begins, ends))
+        part = list(all_of_them[first:last])
         stack.post_all(part)
         stack.post_all(random.sample(part, len(part) // 25))
         wait_until_quiet(stack)
-    order = {"order_id": 55_120_417, "conversation_id": 88, "status": "pending"}
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    items = ["عباية سوداء مطرّزة، مقاس 54", "Oud perfume, 50 ml"]
-    for total in (1250.0, 1175.0):  # the same id, another body
-        paid = order | {"total": total, "currency": "SAR", "items": items}
-        stack.post(told("order.created", paid, stamp))
-        wait_until_quiet(stack)
-    for number in range(3):
-        stack.post(told("order.created", order | {"order_id": number, "total": 80}, stamp))
-        stack.post(told("invoice.paid", {"id": number, "amount": 1250, "currency": "SAR"}, stamp))
-    for odd in (b'{"event":"","data":{"text":"\xd8\xa3\xd9\x8a\xd9\x86"}}', b"[]", b'{"data":1'):
-        stack.post(odd)
+    for odd in ('{"event":"message.received","data":{"body":"أين طلب', "[]"):
+        stack.post(odd.encode())
     odd_headers: tuple[dict[str, str], ...] = (
         {},
         signed_headers(all_of_them[0]) | {"X-Awal-Webhook-Signature": "0" * 64},
@@ -218,18 +235,40 @@ def wait_until_quiet(stack: Stack) -> None:
 
 
 def operate(stack: Stack) -> None:
-    """What operators did."""
-    stack.tell("/test-event", {"type": "message.received"})
-    replayed = {"q": "state:dead processor:crm type:order.created", "reason": "the CRM is back"}
-    stack.tell("/replays", replayed)
-    until(lambda: stack.ask("/api/v1/replays/1").json["status"] == "finished")
-    discarded = stack.value("SELECT min(event::text) FROM jobs WHERE processor = 'invoices'")
-    stack.tell(f"/events/{discarded}/discard", {"reason": "فاتورة يدوية، تمت المعالجة"})
-    wanted = {"q": "type:message.* since:12h", "rate": 50, "reason": "new field in the read model"}
-    begun = stack.tell("/replays", wanted).json["operation"]["id"]
-    until(lambda: stack.ask(f"/api/v1/replays/{begun}").json["status"] == "finished")
+    """What operators did in the last hours."""
+    tell(stack, "noura", "/test-event", type="message.received")
+    wanted = {"q": "processor:crm error:ConnectionError type:order.created"}
+    first = tell(stack, "noura", "/replays", reason="the CRM is back", **wanted)
+    until(lambda: stack.value("SELECT status FROM replays WHERE id = 1") == "finished")
+    assert first["operation"]["id"] == 1
+    by_hand = stack.value(
+        "SELECT min(j.event::text) FROM jobs j JOIN attempts ON job = j.id"
+        " WHERE error_type = 'Discard'"
+    )
+    tell(stack, "fahad", f"/events/{by_hand}/discard", reason="فاتورة يدوية، تمت المعالجة")
+    again = {"q": "type:message.* state:succeeded", "rate": 0.01}
+    tell(stack, "fahad", "/replays", reason="new column in the read model", **again)
+    until(lambda: stack.value("SELECT jobs FROM replays WHERE id = 3") > 0)
+    tell(stack, "fahad", "/replays/3/pause", reason="after the evening's peak")
+    wait_until_quiet(stack)
     with stack.engine.begin() as connection:
-        connection.execute(text(_HALF_WAY), {"id": begun})
+        connection.exec_driver_sql(_HOURS_AGO)
+
+
+def pause(stack: Stack) -> None:
+    """Pause a processor, and let something wait for it."""
+    tell(stack, "noura", "/processors/newsletter/pause", reason="until the new templates are live")
+    for number in range(3):
+        named = {"id": 9_000 + number, "name": "سارة", "phone": f"96650000000{number}"}
+        stack.post(told("contact.created", named, "2026-01-20T11:00:00Z"))
+    until(lambda: stack.value("SELECT count(*) FROM jobs WHERE state = 'pending'") == 3)
+
+
+def tell(stack: Stack, by: str, path: str, **document: Any) -> Any:
+    """Ask the console's API for something."""
+    answer = stack.tell(path, document, authorization=f"Bearer {TOKENS[by]}")
+    assert answer.status == 200, answer.body
+    return answer.json
 
 
 # The day, put back to where it was.
@@ -325,10 +364,17 @@ _SPREAD = f"""
     {_invented("answer", 7)};
 """
 
-_HALF_WAY = """
-    UPDATE replays SET status = 'paused', finished_at = NULL, jobs = total * 5 / 9,
-        requested_at = requested_at - interval '4 min'
-    WHERE id = :id
+_HOURS_AGO = """
+    UPDATE replays SET rate = 20, jobs = total * 5 / 9 WHERE id = 3;
+    CREATE TEMPORARY TABLE earlier ON COMMIT DROP AS
+        SELECT id, replay, (6 - id) * interval '47 min' AS by FROM actions;
+    UPDATE actions a SET at = at - by FROM earlier e WHERE e.id = a.id;
+    UPDATE replays r SET requested_at = requested_at - by, finished_at = finished_at - by
+        FROM earlier e WHERE e.replay = r.id;
+    UPDATE jobs j SET started_at = started_at - by, finished_at = finished_at - by
+        FROM earlier e WHERE e.replay = j.replay AND j.trigger = 'replay';
+    UPDATE attempts a SET started_at = started_at - by, finished_at = finished_at - by
+        FROM earlier e WHERE e.replay = a.replay;
 """
 
 
@@ -340,50 +386,68 @@ def at(path: str) -> Callable[[Page, Shown], object]:
 
 
 def preview(page: Page, shown: Shown) -> None:
-    page.goto(f"{shown.origin}/events?q=state:dead+processor:crm")
-    page.get_by_role("button", name="Replay all that match").click()
+    page.goto(f"{shown.origin}/failures")
+    row = page.get_by_role("row").filter(has_text="crm")
+    row.get_by_role("button", name="Replay all of these").click()
+    page.get_by_role("heading", name="This will replay").wait_for()
+
+
+def conflict(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/events/{shown.conflict}")
+    page.locator("#body-title").evaluate("title => title.scrollIntoView()")
 
 
 PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "overview": at("/?range=day"),
     "events": at("/events"),
-    "events-dead": at("/events?q=state:dead+since:24h"),
+    "events-search": at("/events?q=type:order.*+state:dead+since:24h"),
     "event": lambda page, shown: page.goto(f"{shown.origin}/events/{shown.dead}"),
-    "event-conflict": lambda page, shown: page.goto(f"{shown.origin}/events/{shown.conflict}"),
+    "event-conflict": conflict,
     "delivery": lambda page, shown: page.goto(f"{shown.origin}/deliveries/{shown.rejected}"),
     "failures": at("/failures"),
     "live": at("/live"),
-    "processors": at("/processors"),
-    "actions": at("/actions"),
     "operation": at("/operations/3"),
     "preview": preview,
-    "login": lambda page, shown: page.goto(f"{shown.login_origin}/login"),
 }
 
 
-def picture(
-    browser: Browser,
-    shown: Shown,
-    reach: Callable[[Page, Shown], object],
-    path: Path,
-    *,
-    scheme: str,
-    viewport: dict[str, int] = WIDE,
-) -> None:
-    """One page, as a new visitor in Riyadh sees it."""
-    context = browser.new_context(
-        viewport={"width": viewport["width"], "height": viewport["height"]},
-        color_scheme="dark" if scheme == "dark" else "light",
-        reduced_motion="reduce",
-        timezone_id="Asia/Riyadh",
-        locale="en-GB",
-    )
-    page = context.new_page()
-    reach(page, shown)
-    page.locator("main").wait_for()
-    page.evaluate("document.activeElement.blur()")
-    page.screenshot(path=path)
-    context.close()
+@dataclass(frozen=True)
+class Camera:
+    """Takes pictures, as somebody in Riyadh sees the pages."""
+
+    browser: Browser
+    shown: Shown
+    folder: Path
+    scheme: str
+
+    def take(
+        self,
+        name: str,
+        reach: Callable[[Page, Shown], object],
+        *,
+        viewport: tuple[int, int] = WIDE,
+        logged_in: bool = True,
+    ) -> None:
+        """One page."""
+        context = self.browser.new_context(
+            viewport={"width": viewport[0], "height": viewport[1]},
+            color_scheme="dark" if self.scheme == "dark" else "light",
+            reduced_motion="reduce",
+            timezone_id="Asia/Riyadh",
+            locale="en-GB",
+        )
+        page = context.new_page()
+        if logged_in:
+            page.goto(f"{self.shown.origin}/login")
+            page.get_by_label("Name").fill("noura")
+            page.get_by_label("Password").fill(PASSWORD)
+            page.get_by_role("button", name="Log in").click()
+            page.wait_for_url(f"{self.shown.origin}/")
+        reach(page, self.shown)
+        page.locator("main").wait_for()
+        page.evaluate("document.activeElement.blur()")
+        page.screenshot(path=self.folder / f"{name}.png")
+        context.close()
 
 
 if __name__ == "__main__":

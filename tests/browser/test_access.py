@@ -44,6 +44,8 @@ class Guarded:
     """An event whose body has a phone number."""
     rejected: str
     """A delivery that is no event."""
+    replayed: int
+    """A replay of all that concerns the phone number."""
 
     @property
     def origin(self) -> str:
@@ -112,6 +114,13 @@ def start(stack: Stack) -> Guarded:
     assert [stack.post(each).status for each in bodies] == [200, 200, 200, 400]
     stack.wait_until_idle()
     until(lambda: stack.value("SELECT count(*) FROM duplicates") == 1)
+    # What was searched for is kept with what was done.
+    replayed = stack.tell(
+        "/replays", {"q": f"phone:{PHONE}"}, authorization=f"Bearer {TOKEN}"
+    ).json["operation"]["id"]
+    ended = "SELECT finished_at IS NOT NULL FROM replays WHERE id = :id"
+    until(lambda: stack.value(ended, id=replayed))
+    stack.wait_until_idle()
     event = "SELECT id::text FROM events WHERE type = "
     return Guarded(
         stack=stack,
@@ -120,6 +129,7 @@ def start(stack: Stack) -> Guarded:
         failed=stack.value(f"{event} 'order.created'"),
         message=stack.value(f"{event} 'message.received'"),
         rejected=stack.value("SELECT id::text FROM deliveries WHERE rejected IS NOT NULL"),
+        replayed=replayed,
     )
 
 
@@ -325,6 +335,7 @@ def test_a_viewer_sees_no_body_no_phone_number_and_no_error_message(
         f"/events/{guarded.failed}",
         f"/events/{guarded.message}",
         f"/deliveries/{guarded.rejected}",
+        f"/operations/{guarded.replayed}",
         "/events?q=state:dead",
     )
     found = {name: "".join(sources(visit(name), pages)) for name in PASSWORDS}
@@ -355,6 +366,7 @@ def test_a_viewer_is_told_no_more_by_the_api(guarded: Guarded) -> None:
         "/overview",
         "/actions",
         "/replays",
+        f"/replays/{guarded.replayed}",
     )
     found = {}
     for token in (TOKEN, VIEWER_TOKEN):

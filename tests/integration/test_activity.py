@@ -359,7 +359,6 @@ def test_compacting_while_others_count_loses_nothing(engine: Engine, database_ur
     assert sum(point.count(EVENT) for point in points) == 400
 
 
-@pytest.mark.xfail(reason="they are cut in the session's time zone")
 def test_hours_begin_where_those_of_utc_do_whatever_the_servers_time_zone(
     engine: Engine,
 ) -> None:

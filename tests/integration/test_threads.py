@@ -150,7 +150,7 @@ def all_at_once(running: Futures, **_: object) -> tuple[set[Future[Result]], Non
     [
         (1, one_by_one),
         (1, all_at_once),
-        pytest.param(2, one_by_one, marks=pytest.mark.xfail(reason="the second error ends it")),
+        (2, one_by_one),
         (2, all_at_once),
     ],
 )
