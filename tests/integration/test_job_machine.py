@@ -408,20 +408,20 @@ class JobMachine(RuleBasedStateMachine):
         for id_ in expected:
             self.jobs[id_].hasten()
 
-    @rule(name=st.sampled_from(sorted(PROCESSORS)))
-    def pause(self, name: str) -> None:
+    @rule(names=some_processors, sweeps=st.integers(0, 2))
+    def pause_none_but(self, names: list[str], sweeps: int) -> None:
+        """An operator pauses and resumes, and the relay looks so often."""
         with self.engine.begin() as db:
-            processors.pause(db, name, by="sara", reason=None)
-        self.paused.add(name)
+            for name in PROCESSORS:
+                if name in names:
+                    processors.pause(db, name, by="sara", reason=None)
+                else:
+                    processors.resume(db, name)
+        self.paused = set(names)
+        for _ in range(sweeps):
+            self._set_aside()
 
-    @rule(name=st.sampled_from(sorted(PROCESSORS)))
-    def resume(self, name: str) -> None:
-        with self.engine.begin() as db:
-            processors.resume(db, name)
-        self.paused.discard(name)
-
-    @rule()
-    def set_aside(self) -> None:
+    def _set_aside(self) -> None:
         """Jobs of paused processors among those that are due longest, and as many back."""
         resumed = self.put_aside - self.paused
         assert self._to_set_aside() == (sorted(self.paused), sorted(resumed))
@@ -459,13 +459,9 @@ class JobMachine(RuleBasedStateMachine):
         with self.engine.begin() as db:
             return processors.set_aside(db)
 
-    @rule()
-    def resume_everything(self) -> None:
-        """Within some sweeps nothing is aside any more."""
-        for name in sorted(self.paused):
-            self.resume(name)
-        for _ in range(len(self.jobs) + 1):
-            self.set_aside()
+    def teardown(self) -> None:
+        """Whatever came before: once nobody is paused, within some sweeps nothing is aside."""
+        self.pause_none_but([], sweeps=len(self.jobs) + 1)
         assert self._to_set_aside() == ([], [])
         assert self._parked() == set()
 
@@ -530,8 +526,8 @@ def test_jobs_move_as_the_model_says_whoever_calls_what_when(machine: type[JobMa
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples(30),
-            stateful_step_count=30,
+            max_examples=examples(40),
+            stateful_step_count=50,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
         ),
