@@ -104,6 +104,11 @@ class IdParts:
     tail: str
 
 
+def type_name(event_type: str) -> str:
+    """An event's type; senders may leave it empty, which nobody would see."""
+    return event_type or "(empty type)"
+
+
 def id_parts(event_id: str, type: str) -> IdParts:  # noqa: A002 - the design's word
     """Take an event id apart."""
     rest = event_id.removeprefix(f"{type}:")
@@ -185,5 +190,6 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "iso": iso,
     "utc": utc,
     "id_parts": id_parts,
+    "type_name": type_name,
     "json_html": json_html,
 }

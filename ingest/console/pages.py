@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
@@ -40,8 +40,8 @@ from ingest.store import (
     replay,
 )
 from ingest.store.activity import FAILED, REFUSED, SUCCEEDED, Histogram
-from ingest.store.replay import DISCARD, REPLAY
-from ingest.store.selection import Selection, resolve
+from ingest.store.replay import DISCARD, REPLAY, Counts
+from ingest.store.selection import UNHANDLED, Selection, resolve
 
 _SAMPLE = 5
 _RATES_OVER = timedelta(hours=1)
@@ -154,6 +154,7 @@ class Pages:
             chips=shown.chips(query.selection),
             events=views.of_listed((*page.named, *page.events), masked=self._masks(request)),
             count=shown.counted(found.count),
+            bulk=shown.bulk(query.selection),
             older=address("/events", q=text, before=page.older) if page.older else None,
             newer=address("/events", q=text, after=page.newer) if page.newer else None,
             searched_to=page.reached,
@@ -333,7 +334,8 @@ class Pages:
         with self._console.engine.connect() as connection:
             counts = replay.count(connection, selection, action=action)
             by_processor = replay.by_processor(connection, selection, action=action)
-            sample = listing.page(connection, selection, limit=_SAMPLE).events
+            meant = _sampled(selection, counts)
+            sample = listing.page(connection, meant, limit=_SAMPLE).events
         return self._render(
             request,
             "preview.html",
@@ -502,6 +504,13 @@ def _range(request: Request, default: Range = Range.HOUR) -> Range:
         return Range(request.query_params.get("range", default))
     except ValueError:
         return default
+
+
+def _sampled(selection: Selection, counts: Counts) -> Selection:
+    """Where no state is given, events of those that the action is about."""
+    if not selection.means_what_failed:
+        return selection
+    return replace(selection, state=UNHANDLED if counts.events and not counts.jobs else "dead")
 
 
 def _see(path: str) -> Response:

@@ -18,7 +18,7 @@ from ingest.store.counting import Count
 from ingest.store.failures import Failing
 from ingest.store.history import JobRecord
 from ingest.store.refusals import Refusal
-from ingest.store.replay import Operation
+from ingest.store.replay import DISCARD, REPLAY, Operation
 from ingest.store.selection import EVENT_STATES, Selection
 
 SHOWN_BYTES = 256 * 1024
@@ -154,6 +154,14 @@ def chips(selection: Selection) -> list[dict[str, Any]]:
         }
         for state in (None, *EVENT_STATES)
     ]
+
+
+def bulk(selection: Selection) -> dict[str, str]:
+    """Which of the matching events are replayed or discarded: all, or what failed of them."""
+    if not selection.means_what_failed:
+        return {REPLAY: "all", DISCARD: "all"}
+    both = "all dead and unhandled" if selection.processor is None else "all dead"
+    return {REPLAY: both, DISCARD: "all dead"}
 
 
 def counted(count: Count) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.failures import ERROR_TYPE
-from ingest.store.selection import STATE_OF_EVENT, Selection, named_by
+from ingest.store.selection import Selection, named_by, state_of_event
 from ingest.store.spans import Span, next_id
 from ingest.store.walking import Slice, walk
 
@@ -26,6 +26,7 @@ class ListedEvent:
     event_id: str
     type: str
     state: str
+    """As far as the processor goes, in a list by processor."""
     received_at: datetime
     deliveries: int
     """How often it was delivered."""
@@ -66,7 +67,7 @@ def _found(connection: Connection, selection: Selection, limit: int) -> Iterator
     named = _named(connection, selection)
     yield from named
     already = {event.id for event in named}
-    for part in walk(connection, selection, Span(), select=_SHOWN, wanted=limit):
+    for part in walk(connection, selection, Span(), select=_shown(selection), wanted=limit):
         yield from (event for event in _events(part) if event.id not in already)
 
 
@@ -99,7 +100,7 @@ def page(
     found: list[ListedEvent] = []
     reached: UUID | None = None
     for part in walk(
-        connection, selection, span, select=_SHOWN, wanted=limit + 1, types_of=types_of
+        connection, selection, span, select=_shown(selection), wanted=limit + 1, types_of=types_of
     ):
         found += _events(part, newer=span.newer)
         reached = part.reached
@@ -141,7 +142,7 @@ def _named(connection: Connection, selection: Selection) -> list[ListedEvent]:
     if not named:
         return []
     exactly = replace(selection, search=None, ids=named)
-    parts = walk(connection, exactly, Span(), select=_SHOWN, wanted=len(named))
+    parts = walk(connection, exactly, Span(), select=_shown(exactly), wanted=len(named))
     return [event for part in parts for event in _events(part)]
 
 
@@ -155,7 +156,11 @@ def _events(part: Slice, *, newer: bool = False) -> list[ListedEvent]:
 
 
 _COLUMNS = tuple(field.name for field in fields(ListedEvent))
-_SHOWN = f"""
+
+
+def _shown(selection: Selection) -> str:
+    of_processor = "" if selection.processor is None else "AND jobs.processor = :processor"
+    return f"""
     SELECT events.id, events.source, events.event_id, events.type, summary.state,
            events.received_at, repeats.deliveries, repeats.conflicts, CASE
                WHEN summary.state IN ('dead', 'retrying') THEN (
@@ -168,12 +173,12 @@ _SHOWN = f"""
                        ORDER BY a.number DESC LIMIT 1
                    ) AS last
                    WHERE jobs.event = events.id AND jobs.state = summary.state
-                     AND jobs.discarded_at IS NULL
+                     AND jobs.discarded_at IS NULL {of_processor}
                    ORDER BY last.finished_at DESC LIMIT 1
                )
            END AS error
     FROM hits AS events
-    CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
+    CROSS JOIN LATERAL ({state_of_event(selection)}) AS summary
     CROSS JOIN LATERAL (
         SELECT 1 + count(*) AS deliveries, coalesce(bool_or(conflict), false) AS conflicts
         FROM duplicates WHERE event = events.id

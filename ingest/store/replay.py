@@ -17,7 +17,7 @@ from ingest.errors import InvalidEnvelope, NotFound
 from ingest.sources.source import Source
 from ingest.store import jobs
 from ingest.store.failures import ERROR_TYPE, RAISED_AT
-from ingest.store.selection import DISCARDED, UNHANDLED, Selection, where
+from ingest.store.selection import DISCARDED, UNHANDLED, Selection, none_more_urgent, where
 
 BATCH = 500
 _AHEAD_S = 30.0
@@ -422,23 +422,25 @@ class _Batch:
 
 
 def _job_conditions(selection: Selection, action: str) -> str:
-    """Without a state and without ids, dead letters are meant, and with an error, what is failing
-    with it; what an operator has discarded is meant only where it is named."""
+    """The jobs in the state that an event is in, or is in as far as its processor goes. Without a
+    state and without ids, dead letters are meant, and with an error, what is failing with it; what
+    an operator has discarded is meant only where it is named."""
     conditions = []
+    state = _state(selection)
     if selection.processor is not None:
         conditions.append("jobs.processor = :processor")
-    if selection.state == UNHANDLED:
+    if state == UNHANDLED:
         conditions.append("false")
-    elif selection.state == DISCARDED:
+    elif state == DISCARDED:
         conditions.append("jobs.discarded_at IS NOT NULL")
-    elif selection.state is not None:
+    elif state is not None:
         conditions.append("jobs.state = :state")
-        if selection.state == "dead" and not selection.names_events:
+        if state == "dead" and not selection.names_events:
             conditions.append("jobs.discarded_at IS NULL")
     elif selection.is_of_failures:
         conditions.append("jobs.state IN ('dead', 'retrying') AND jobs.discarded_at IS NULL")
-    elif not selection.names_events:
-        conditions.append("jobs.state = 'dead' AND jobs.discarded_at IS NULL")
+    if not (state in (None, UNHANDLED) or selection.processor or selection.names_events):
+        conditions.append(none_more_urgent(state))
     if selection.error_type is not None:
         conditions.append(f"({_LAST.format(what=ERROR_TYPE)}) = :error_type")
     if selection.raised_at is not None:
@@ -448,10 +450,14 @@ def _job_conditions(selection: Selection, action: str) -> str:
     return " AND ".join(conditions) or "true"
 
 
+def _state(selection: Selection) -> str | None:
+    return "dead" if selection.means_what_failed else selection.state
+
+
 def _job_parameters(selection: Selection) -> dict[str, Any]:
     return {
         "processor": selection.processor,
-        "state": selection.state,
+        "state": _state(selection),
         "error_type": selection.error_type,
         "raised_at": selection.raised_at,
     }

@@ -22,15 +22,18 @@ DISCARDED = "discarded"
 EVENT_STATES = (*STATES, UNHANDLED, DISCARDED)
 
 # The state of an event is that of its jobs, the one that most needs a person first.
-STATE_OF_EVENT = """
+_BY_URGENCY = {
+    "dead": "state = 'dead' AND discarded_at IS NULL",
+    "retrying": "state = 'retrying'",
+    "running": "state = 'running'",
+    "pending": "state = 'pending'",
+    DISCARDED: "discarded_at IS NOT NULL",
+    "succeeded": "state = 'succeeded'",
+}
+STATE_OF_EVENT = f"""
     SELECT CASE
-        WHEN count(*) = 0 THEN 'unhandled'
-        WHEN bool_or(state = 'dead' AND discarded_at IS NULL) THEN 'dead'
-        WHEN bool_or(state = 'retrying') THEN 'retrying'
-        WHEN bool_or(state = 'running') THEN 'running'
-        WHEN bool_or(state = 'pending') THEN 'pending'
-        WHEN bool_or(discarded_at IS NOT NULL) THEN 'discarded'
-        ELSE 'succeeded'
+        {" ".join(f"WHEN bool_or({those}) THEN '{state}'" for state, those in _BY_URGENCY.items())}
+        ELSE '{UNHANDLED}'
     END AS state
     FROM jobs WHERE event = events.id
 """
@@ -49,6 +52,7 @@ class Selection:
     source: str | None = None
     processor: str | None = None
     state: str | None = None
+    """Of the event, or of the event as far as `processor` goes."""
     error_type: str | None = None
     """Of the last attempt of a job that is dead or retrying (ingest.store.failures)."""
     raised_at: str | None = None
@@ -84,6 +88,12 @@ class Selection:
         return bool(self.texts or self.fields)
 
     @property
+    def means_what_failed(self) -> bool:
+        """Whether nothing says in which state the jobs are that are to be replayed or discarded:
+        then those that are dead."""
+        return not (self.state is not None or self.names_events or self.is_of_failures)
+
+    @property
     def is_of_failures(self) -> bool:
         """Whether events are meant that have a job which fails."""
         return self.error_type is not None or self.raised_at is not None
@@ -113,6 +123,26 @@ class Where:
     def sql(self) -> str:
         """The conditions joined, `true` if there is none."""
         return " AND ".join(self.conditions) or "true"
+
+
+def state_of_event(selection: Selection) -> str:
+    """A query for the state of the row in `events`, as far as the selection's processor goes; with
+    one, it needs the parameter `processor`."""
+    return STATE_OF_EVENT + ("" if selection.processor is None else _OF_PROCESSOR)
+
+
+_OF_PROCESSOR = " AND processor = :processor"
+
+
+def none_more_urgent(state: str) -> str:
+    """A condition on a job, which is in that state: it is the state of its event."""
+    states = list(_BY_URGENCY)
+    more_urgent = [_BY_URGENCY[each] for each in states[: states.index(state)]]
+    if not more_urgent:
+        return "true"
+    those = " OR ".join(f"({each})" for each in more_urgent)
+    others = f"SELECT FROM jobs AS other WHERE other.event = jobs.event AND ({those})"
+    return f"NOT EXISTS ({others})"
 
 
 def where(selection: Selection) -> Where:
@@ -179,11 +209,12 @@ def _named(selection: Selection) -> Condition:
 
 
 def _failing(selection: Selection) -> Condition:
-    """One job that is failing, of the processor if there is one given."""
+    """One job that is failing, of the processor and in the state if they are given."""
     wanted = {
         ERROR_TYPE: selection.error_type,
         f"coalesce({RAISED_AT}, '')": selection.raised_at,
         "failing.processor": selection.processor,
+        "failing.state": selection.state,
     }
     given = {sql: value for sql, value in wanted.items() if value is not None}
     conditions = "".join(f" AND {sql} = :failing_{n}" for n, sql in enumerate(given))

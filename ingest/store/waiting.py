@@ -21,8 +21,8 @@ class Oldest:
 
 
 def oldest(connection: Connection) -> Oldest:
-    """When the oldest unfinished work was received, replays apart. Of more than 50,000 waiting
-    jobs, so many are looked at."""
+    """When the oldest unfinished work was received, apart from replays and from what waits because
+    its processor is paused. Of more than 50,000 waiting jobs, so many are looked at."""
     row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
     return Oldest(
         unadmitted=received_at(row.delivery) if row.delivery else None,
@@ -30,14 +30,15 @@ def oldest(connection: Connection) -> Oldest:
     )
 
 
+_LIVE = "processor <> ALL(ARRAY(SELECT name FROM processors WHERE paused_at IS NOT NULL))"
 # There is no min(uuid) before PostgreSQL 18.
 _OLDEST = text(
-    """
+    f"""
     SELECT (SELECT delivery FROM unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT 1)
                AS delivery,
            (SELECT event FROM (
                (SELECT event FROM jobs WHERE due_at IS NOT NULL AND replay IS NULL
-                LIMIT :limit)
+                 AND {_LIVE} LIMIT :limit)
                UNION ALL
                (SELECT event FROM jobs WHERE lease_until IS NOT NULL AND replay IS NULL
                 LIMIT :limit)

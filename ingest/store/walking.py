@@ -21,10 +21,10 @@ from ingest.store.distinct import TYPES
 from ingest.store.selection import (
     DISCARDED,
     EVENT_STATES,
-    STATE_OF_EVENT,
     UNHANDLED,
     Selection,
     body_tests,
+    state_of_event,
     where,
 )
 from ingest.store.spans import Span
@@ -112,13 +112,16 @@ def _choose(
         named = Selection(ids=selection.ids, event_ids=selection.event_ids, about=selection.about)
         rest = replace(selection, ids=(), event_ids=(), about=())
         return _some(named, rest, order)
-    if selection.state in _STATES and _is_few(connection, selection.state):
-        told = selection.state == UNHANDLED
+    told = selection.state == UNHANDLED
+    lacks_one = told and selection.processor is not None
+    if selection.state in _STATES and not lacks_one and _is_few(connection, selection.state):
         rest = replace(selection, state=None) if told else selection
         return _Way(ids=_STATES[selection.state].format(order=order), rest=rest, parameters={})
     if selection.is_of_failures:
         return _Way(ids=_FAILING.format(order=order), rest=selection, parameters={})
-    types = selection.types or tuple(types_of.get(selection.processor or "", ()))
+    types = selection.types
+    if selection.processor is not None and not told:
+        types = types or tuple(types_of.get(selection.processor, ()))
     if types:
         rest = replace(selection, types=())
         parameters = where(Selection(types=types)).parameters
@@ -188,10 +191,9 @@ def _of_a_range(rest: Selection) -> tuple[list[str], dict[str, Any]]:
     if tests:
         values = {name: value for test in tests for name, value in test.values.items()} | values
         return [_among(_bodies(tests)), *found.conditions, *_of_jobs(rest)], values
-    if rest.processor is not None:
+    if rest.processor is not None and rest.state != UNHANDLED:
         jobs = f"SELECT event FROM jobs WHERE processor = :processor AND {_within('event')}"
-        others = _of_jobs(replace(rest, processor=None))
-        return [_among(jobs), *found.conditions, *others], values
+        return [_among(jobs), *found.conditions, *_of_jobs(rest)], values
     return [*found.conditions, *_of_jobs(rest)], values
 
 
@@ -224,19 +226,18 @@ def _within(column: str) -> str:
 
 
 def _summary(rest: Selection) -> str:
-    return "" if rest.state is None else f"CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary"
+    return "" if rest.state is None else f"CROSS JOIN LATERAL ({state_of_event(rest)}) AS summary"
 
 
 def _of_jobs(rest: Selection) -> list[str]:
     """The conditions that speak of jobs, each event's looked up."""
-    conditions = []
     if rest.state is not None:
         assert rest.state in EVENT_STATES  # put into the statement
-        conditions.append(f"summary.state = '{rest.state}'")
+        return [f"summary.state = '{rest.state}'"]
     if rest.processor is not None:
         job = "SELECT true FROM jobs WHERE event = events.id AND processor = :processor"
-        conditions.append(f"coalesce(({job}), false)")
-    return conditions
+        return [f"coalesce(({job}), false)"]
+    return []
 
 
 def _events_of(jobs: str, condition: str) -> str:

@@ -39,14 +39,16 @@ def stack(
     with cloned(servers, template) as url:
         folder = tmp_path_factory.mktemp("browser")
         stack = Stack(url, servers.redis_url, folder, processors="shop_processors")
-        shutil.copy(shop_processors.__file__, folder)
-        execute(stack.engine, "CREATE TABLE effects (what text, event text, attempt integer)")
-        stack.receiver()
-        stack.worker()
-        stack.relay()
-        stack.console()
-        yield stack
-        stack.close()
+        try:
+            shutil.copy(shop_processors.__file__, folder)
+            execute(stack.engine, "CREATE TABLE effects (what text, event text, attempt integer)")
+            stack.receiver()
+            stack.worker()
+            stack.relay()
+            stack.console()
+            yield stack
+        finally:
+            stack.close()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from sqlalchemy import Connection, Engine, text
 
 from ingest import settings
 from ingest.errors import NotFound
-from ingest.store import events, jobs, processors, stats
+from ingest.ids import received_at
+from ingest.store import events, jobs, processors, stats, waiting
 from ingest.store.jobs import Claimant, Failure, Held, NewJobs, Outcome
 from ingest.store.processors import ProcessorRecord, Registered
 from tests.integration.conftest import Sent
@@ -354,6 +355,25 @@ def test_what_waits_aside_is_counted_as_waiting(engine: Engine, database_url: st
     with engine.connect() as connection:
         counted = stats.read(connection).jobs
     assert (counted.pending, counted.retrying) == (5, 1)
+
+
+def test_what_waits_for_a_resume_is_not_called_late(engine: Engine, database_url: str) -> None:
+    ids = make(engine, database_url, 2)
+    oldest, newer = sorted({row["event"] for row in rows(engine, "SELECT event FROM jobs")})
+    with engine.begin() as connection:
+        held = [Held(id=each, attempt=1) for each in ids["notify"][:1]]
+        assert claim(engine, [held[0].id]) == held
+        jobs.finish(connection, held)
+    for paused, expected in ((False, oldest), (True, newer)):
+        if paused:
+            pause(engine)
+        with engine.connect() as connection:
+            assert waiting.oldest(connection).job == received_at(expected)
+    relay(engine)[0].sweep()
+    with engine.connect() as connection:
+        assert waiting.oldest(connection).job == received_at(newer)
+        resume(engine)
+        assert waiting.oldest(connection).job == received_at(oldest)
 
 
 def test_who_paused_and_why_is_kept_and_since_when(engine: Engine) -> None:

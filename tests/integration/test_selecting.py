@@ -2,16 +2,18 @@
 about. Each as a condition of one statement (replays) and in a list (slices of events)."""
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Engine, text
 
-from ingest.store import replay
+from ingest.store import counting, replay
 from ingest.store.replay import Counts
-from ingest.store.selection import Selection, narrow, where
+from ingest.store.selection import EVENT_STATES, Selection, narrow, where
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute
@@ -151,6 +153,8 @@ def test_failures_are_found_by_their_error(engine: Engine, database_url: str) ->
     for selection, numbers in (
         (Selection(error_type="E"), {0, 1}),
         (Selection(error_type="E", state="dead"), {0}),
+        (Selection(error_type="E", state="retrying"), {1}),
+        (Selection(error_type="E", state="succeeded"), set()),
         (Selection(error_type="E", raised_at=there), {0, 1}),
         (Selection(error_type="E", raised_at=""), set()),
         (Selection(error_type="lost", raised_at=""), {2}),
@@ -252,3 +256,55 @@ def test_a_replay_and_a_list_mean_the_same(engine: Engine, database_url: str) ->
             assert replay.count(connection, selection) == Counts(jobs=3), selection
             asked = json.dumps(dataclasses.asdict(selection), default=str)
             assert Selection.from_json(json.loads(asked)) == selection
+
+
+# The state of an event is the first of these that one of its jobs is in.
+URGENCY = ("dead", "retrying", "running", "pending", "discarded", "succeeded")
+JOB_STATES = (None, *URGENCY)
+
+
+@pytest.fixture
+def pairs(engine: Engine, database_url: str) -> dict[UUID, dict[str, str]]:
+    """Events whose two processors' jobs, or none, are in all pairs of states."""
+    states = list(itertools.product(JOB_STATES, repeat=2))
+    ids = store(engine, database_url, [order(number) for number in range(len(states))])
+    stored = {}
+    for event, pair in zip(ids, states, strict=True):
+        stored[event] = {name: each for name, each in zip("pq", pair, strict=True) if each}
+        for name, state in stored[event].items():
+            give_job(engine, event, "dead" if state == "discarded" else state, name)
+            if state == "discarded":
+                execute(
+                    engine,
+                    "UPDATE jobs SET discarded_at = now() WHERE event = :id AND processor = :name",
+                    id=event,
+                    name=name,
+                )
+    execute(engine, "DELETE FROM unhandled WHERE event IN (SELECT event FROM jobs)")
+    return stored
+
+
+@pytest.mark.parametrize("processor", [None, "p", "q", "none"])
+@pytest.mark.parametrize("state", EVENT_STATES)
+def test_what_is_listed_in_a_state_is_what_is_replayed_and_discarded(
+    engine: Engine, pairs: dict[UUID, dict[str, str]], state: str, processor: str | None
+) -> None:
+    """In that state as far as the processor goes, where one is named."""
+    selection = Selection(state=state, processor=processor)
+    expected, jobs = {}, 0
+    for event, states in pairs.items():
+        asked = [each for name, each in states.items() if processor in (None, name)]
+        if next((each for each in URGENCY if each in asked), "unhandled") == state:
+            expected[event] = state
+            jobs += asked.count(state)
+    assert {each.id: each.state for each in listed(engine, selection)} == expected
+    with engine.connect() as connection:
+        assert counting.count(connection, selection).number == len(expected)
+        to_replay = replay.count(connection, selection)
+        to_discard = replay.count(connection, selection, action=replay.DISCARD)
+    assert to_replay == Counts(
+        jobs=0 if state == "running" else jobs,
+        running=jobs if state == "running" else 0,
+        events=len(expected) if state == "unhandled" else 0,
+    )
+    assert to_discard.jobs == (jobs if state in ("pending", "retrying", "dead") else 0)

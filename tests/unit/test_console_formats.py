@@ -119,3 +119,8 @@ def test_no_text_takes_long(hostile: str) -> None:
     began = time.perf_counter()
     formats.json_html(hostile)
     assert time.perf_counter() - began < 5
+
+
+def test_an_empty_type_is_seen() -> None:
+    assert formats.type_name("order.created") == "order.created"
+    assert formats.type_name("") == "(empty type)"
