@@ -4,7 +4,8 @@
 
 Starts everything on servers of its own, lets a shop send a day's events, and writes each page in
 light and in dark to FOLDER (docs/screenshots unless it is given). Takes about a minute and needs
-what `python3 dev.py browser` installs, Chromium too. Look at every picture before it is kept.
+what `python3 dev.py browser` installs, Chromium too. Look at every picture before it is kept;
+`pngquant --ext .png --force` makes them a third as large.
 """
 
 import json
@@ -367,13 +368,13 @@ _SPREAD = f"""
 _HOURS_AGO = """
     UPDATE replays SET rate = 20, jobs = total * 5 / 9 WHERE id = 3;
     CREATE TEMPORARY TABLE earlier ON COMMIT DROP AS
-        SELECT id, replay, (6 - id) * interval '47 min' AS by FROM actions;
-    UPDATE actions a SET at = at - by FROM earlier e WHERE e.id = a.id;
-    UPDATE replays r SET requested_at = requested_at - by, finished_at = finished_at - by
+        SELECT id, replay, (6 - id) * interval '47 min' AS ago FROM actions;
+    UPDATE actions a SET at = at - ago FROM earlier e WHERE e.id = a.id;
+    UPDATE replays r SET requested_at = requested_at - ago, finished_at = finished_at - ago
         FROM earlier e WHERE e.replay = r.id;
-    UPDATE jobs j SET started_at = started_at - by, finished_at = finished_at - by
+    UPDATE jobs j SET started_at = started_at - ago, finished_at = finished_at - ago
         FROM earlier e WHERE e.replay = j.replay AND j.trigger = 'replay';
-    UPDATE attempts a SET started_at = started_at - by, finished_at = finished_at - by
+    UPDATE attempts a SET started_at = started_at - ago, finished_at = finished_at - ago
         FROM earlier e WHERE e.replay = a.replay;
 """
 
