@@ -355,7 +355,7 @@ class _Batch:
             """
         )
         bounds = {"after": self._row.after_job, "last": self._row.last_job}
-        parameters = found.parameters | _job_parameters(self._selection) | bounds
+        parameters = found.parameters | _job_parameters(self._selection, self._row.id) | bounds
         ids = list(self._connection.execute(page, parameters).scalars())
         if not ids:
             return None
@@ -390,7 +390,7 @@ class _Batch:
             """
         )
         bounds = {"after": self._row.after_event, "last": self._row.last_event}
-        parameters = found.parameters | _job_parameters(self._selection) | bounds
+        parameters = found.parameters | _job_parameters(self._selection, self._row.id) | bounds
         ids = list(self._connection.execute(page, parameters).scalars())
         if not ids:
             return None
@@ -454,8 +454,13 @@ def _state(selection: Selection) -> str | None:
     return "dead" if selection.means_what_failed else selection.state
 
 
-def _job_parameters(selection: Selection) -> dict[str, Any]:
+_NO_OPERATION = 0
+"""Their numbers begin with 1."""
+
+
+def _job_parameters(selection: Selection, operation: int = _NO_OPERATION) -> dict[str, Any]:
     return {
+        "operation": operation,
         "processor": selection.processor,
         "state": _state(selection),
         "error_type": selection.error_type,

@@ -135,14 +135,15 @@ _OF_PROCESSOR = " AND processor = :processor"
 
 
 def none_more_urgent(state: str) -> str:
-    """A condition on a job, which is in that state: it is the state of its event."""
+    """A condition on a job, which is in that state: it is the state of its event, apart from what
+    the replay `:operation` has put back of it."""
     states = list(_BY_URGENCY)
     more_urgent = [_BY_URGENCY[each] for each in states[: states.index(state)]]
     if not more_urgent:
         return "true"
     those = " OR ".join(f"({each})" for each in more_urgent)
     others = f"SELECT FROM jobs AS other WHERE other.event = jobs.event AND ({those})"
-    return f"NOT EXISTS ({others})"
+    return f"NOT EXISTS ({others} AND other.replay IS DISTINCT FROM :operation)"
 
 
 def where(selection: Selection) -> Where:

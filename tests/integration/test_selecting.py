@@ -308,3 +308,18 @@ def test_what_is_listed_in_a_state_is_what_is_replayed_and_discarded(
         events=len(expected) if state == "unhandled" else 0,
     )
     assert to_discard.jobs == (jobs if state in ("pending", "retrying", "dead") else 0)
+
+
+def test_what_a_replay_has_put_back_already_does_not_keep_it_from_the_rest(
+    engine: Engine, pairs: dict[UUID, dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first job of an event that succeeded makes it a pending one."""
+    monkeypatch.setattr(replay, "BATCH", 1)
+    execute(engine, "UPDATE jobs SET started_at = finished_at")
+    both = [event for event, states in pairs.items() if list(states.values()) == ["succeeded"] * 2]
+    steps = replay.run(
+        engine, Selection(state="succeeded"), requested_by="sara", reason=None, rate=None
+    )
+    assert list(steps)[-1].jobs == 2 * len(both) + 2  # and those of one processor only
+    pending = {each.id for each in listed(engine, Selection(state="pending"))}
+    assert set(both) <= pending
