@@ -29,9 +29,9 @@ from ingest.errors import (
     TooManyBodies,
     UnknownSource,
 )
-from ingest.http import WHOLE, Whole
+from ingest.http import Exchange
 from ingest.ids import RANDOM_BYTES, delivery_id
-from ingest.sources.source import Headers, Source
+from ingest.sources.source import EventName, Headers, Source
 from ingest.store.deliveries import Delivery
 from ingest.tally import Tally
 from ingest.text import storable
@@ -97,28 +97,65 @@ class Receiver:
         self._refusals = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, whatever it is."""
         now = self._clock()
-        request_id = delivery_id(int(now * 1000), self._random(RANDOM_BYTES))
+        request_id = self._request_id(now)
+        slug: str = scope["path_params"]["source"]
         try:
-            body = await self._answer(scope, receive, now, request_id)
+            body = await self._answer(slug, scope, receive, now, request_id)
         except _Disconnected:
             log.debug("sender_disconnected", request_id=str(request_id))
         except IngestError as error:
-            self._log_refusal(error, request_id)
-            self._count_refusal(error, scope, now)
+            self._note_refusal(error, slug, scope["client"], scope["headers"], now, request_id)
             await self._refuse(scope, receive, send, error, request_id)
         except Exception as error:
             log.error("request_failed", exc_info=error, request_id=str(request_id))
             await respond(send, *fault(request_id), request_id)
         else:
             self._tally.answered(self._clock() - now)
-            whole = _whole(scope)
-            if whole is None or not whole.answer(_ok_head(body, request_id), body):
-                await respond(send, HTTPStatus.OK, body, request_id)
+            await respond(send, HTTPStatus.OK, body, request_id)
 
-    async def _answer(self, scope: Scope, receive: Receive, now: float, request_id: UUID) -> bytes:
+    def take(self, slug: str, headers: Headers, body: bytes, exchange: Exchange) -> bool:
+        """Take a delivery that came whole and has nothing wrong with it, and answer it when it is
+        committed. False: it has, or it is none; `__call__` says what."""
+        now = self._clock()
+        request_id = self._request_id(now)
+        source = self._sources[slug]
+        try:
+            if len(body) > self._limits.body_bytes:
+                return False
+            key_id = source.verify(headers, body, now=int(now))
+            name = source.name(source.open(body))
+            delivery = _delivery(request_id, source, now, key_id, headers, body, name)
+            committed = self._writer.submit(delivery)
+        except Exception:
+            return False
+
+        def answer(committed: asyncio.Future[None]) -> None:
+            error = committed.exception()
+            if error is None:
+                self._tally.answered(self._clock() - now)
+                exchange.answer(_ok_head(_RECEIVED, request_id), _RECEIVED)
+                return
+            if isinstance(error, IngestError):
+                self._note_refusal(error, slug, exchange.client, headers, now, request_id)
+                status, more, text = self._refusal(error, request_id)
+            else:
+                log.error("request_failed", exc_info=error, request_id=str(request_id))
+                (status, text), more = fault(request_id), []
+            exchange.answer(_head(status, [*_headers(text, request_id), *more]), text)
+
+        committed.add_done_callback(answer)
+        return True
+
+    def _request_id(self, now: float) -> UUID:
+        return delivery_id(int(now * 1000), self._random(RANDOM_BYTES))
+
+    async def _answer(
+        self, slug: str, scope: Scope, receive: Receive, now: float, request_id: UUID
+    ) -> bytes:
         """The body of a 200; every other answer is an exception."""
-        source = self._sources.get(scope["path_params"]["source"])
+        source = self._sources.get(slug)
         if source is None:
             raise UnknownSource("No such source.", reason="unknown_source")
         headers: Headers = scope["headers"]
@@ -136,16 +173,7 @@ class Receiver:
                 return answer
             rejection = error
         await self._writer.append(
-            Delivery(
-                id=request_id,
-                source=source.slug,
-                received_at=datetime.fromtimestamp(int(now * 1000) / 1000, UTC),
-                key_id=key_id,
-                headers=_keep(headers, source),
-                body=body,
-                name=name,
-                rejected=rejection.reason if rejection else None,
-            )
+            _delivery(request_id, source, now, key_id, headers, body, name, rejection)
         )
         if rejection is not None:
             raise rejection
@@ -154,11 +182,6 @@ class Receiver:
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body, within the limits of size and time."""
         limit = self._limits.body_bytes
-        whole = _whole(scope)
-        if whole is not None and (body := whole.body()) is not None:
-            if len(body) > limit:
-                raise _too_large(limit)
-            return body
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value[:20]) > limit:
                 raise _too_large(limit)
@@ -174,18 +197,24 @@ class Receiver:
     async def _refuse(
         self, scope: Scope, receive: Receive, send: Send, error: IngestError, request_id: UUID
     ) -> None:
-        status = STATUSES[type(error)]
-        headers = []
-        if status is HTTPStatus.SERVICE_UNAVAILABLE:
-            headers.append((b"retry-after", str(self._limits.retry_after_s).encode()))
+        status, headers, body = self._refusal(error, request_id)
         if isinstance(error, _CLOSING):
             headers.append((b"connection", b"close"))
-        body = error_body(error.reason, str(error), request_id)
         lingers = isinstance(error, BodyTooLarge) and not _expects_leave(scope["headers"])
         await respond(send, status, body, request_id, headers, ends=not lingers)
         if lingers:
             await self._drop_rest(receive)
             await send({"type": "http.response.body", "body": b""})
+
+    def _refusal(
+        self, error: IngestError, request_id: UUID
+    ) -> tuple[HTTPStatus, list[tuple[bytes, bytes]], bytes]:
+        """The status, the further headers and the body that an error is answered with."""
+        status = STATUSES[type(error)]
+        headers = []
+        if status is HTTPStatus.SERVICE_UNAVAILABLE:
+            headers.append((b"retry-after", str(self._limits.retry_after_s).encode()))
+        return status, headers, error_body(error.reason, str(error), request_id)
 
     async def _collect(self, receive: Receive, limit: int) -> bytes:
         """Most bodies come in one piece. What comes in more is counted while it waits for the rest:
@@ -220,17 +249,22 @@ class Receiver:
                     chunk, more = await _next_chunk(receive)
                     left -= len(chunk)
 
-    def _count_refusal(self, error: IngestError, scope: Scope, now: float) -> None:
-        client = scope.get("client")
+    def _note_refusal(
+        self,
+        error: IngestError,
+        slug: str,
+        client: tuple[str, int] | None,
+        headers: Headers,
+        now: float,
+        request_id: UUID,
+    ) -> None:
         self._tally.refused(
             error.reason,
             at=datetime.fromtimestamp(now, UTC),
-            source=scope["path_params"]["source"],
+            source=slug,
             client=client[0] if client else "",
-            headers=scope["headers"],
+            headers=headers,
         )
-
-    def _log_refusal(self, error: IngestError, request_id: UUID) -> None:
         if self._refusals.lets_through(error.reason):
             log.warning(
                 "request_refused",
@@ -255,12 +289,7 @@ async def respond(
         {
             "type": "http.response.start",
             "status": status.value,
-            "headers": [
-                (b"content-type", b"application/json"),
-                (b"content-length", str(len(body)).encode()),
-                (b"x-request-id", str(request_id).encode()),
-                *(headers or ()),
-            ],
+            "headers": [*_headers(body, request_id), *(headers or ())],
         }
     )
     await send({"type": "http.response.body", "body": body, "more_body": not ends})
@@ -277,15 +306,47 @@ def fault(request_id: UUID) -> tuple[HTTPStatus, bytes]:
     return HTTPStatus.INTERNAL_SERVER_ERROR, body
 
 
-def _whole(scope: Scope) -> Whole | None:
-    extensions: Mapping[str, Any] = scope.get("extensions") or {}
-    return extensions.get(WHOLE)
+def _headers(body: bytes, request_id: UUID) -> list[tuple[bytes, bytes]]:
+    return [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-request-id", str(request_id).encode()),
+    ]
+
+
+def _head(status: HTTPStatus, headers: Headers) -> bytes:
+    """A status line and headers, as they are sent."""
+    lines = [b"%b: %b\r\n" % each for each in headers]
+    return b"HTTP/1.1 %d %b\r\n%b" % (status, status.phrase.encode(), b"".join(lines))
 
 
 def _ok_head(body: bytes, request_id: UUID) -> bytes:
+    """Of all but every answer, so put together by hand."""
     return (
         b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
         b"content-length: %d\r\nx-request-id: %b\r\n" % (len(body), str(request_id).encode())
+    )
+
+
+def _delivery(
+    request_id: UUID,
+    source: Source,
+    now: float,
+    key_id: str,
+    headers: Headers,
+    body: bytes,
+    name: EventName | None,
+    rejection: InvalidEnvelope | None = None,
+) -> Delivery:
+    return Delivery(
+        id=request_id,
+        source=source.slug,
+        received_at=datetime.fromtimestamp(int(now * 1000) / 1000, UTC),
+        key_id=key_id,
+        headers=_keep(headers, source),
+        body=body,
+        name=name,
+        rejected=rejection.reason if rejection else None,
     )
 
 

@@ -79,6 +79,13 @@ class DeliveryWriter:
         Raises:
             StorageUnavailable: it was not committed, or nobody knows; the sender must send it
                 again."""
+        await self.submit(delivery)
+
+    def submit(self, delivery: Delivery) -> asyncio.Future[None]:
+        """What is done when `delivery` is committed, or fails as `append` does.
+
+        Raises:
+            StorageUnavailable: it cannot even wait for that."""
         if self._unreachable is not None:
             raise _unavailable(self._unreachable)
         if self._closing:
@@ -92,7 +99,7 @@ class DeliveryWriter:
         self._backlog.append(_Waiting(delivery, committed))
         self._backlog_bytes += delivery.size
         self._arrived.set()
-        await committed
+        return committed
 
     async def close(self) -> None:
         """Refuse what comes, commit what waits, close the connection."""

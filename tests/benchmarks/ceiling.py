@@ -3,6 +3,7 @@
 Run as a program it is that receiver: it listens on the inherited socket whose number it is given.
 """
 
+import asyncio
 import sys
 
 from ingest.cli.main import main
@@ -18,11 +19,14 @@ class Ceiling(Ours):
     receiver = ("-m", "tests.benchmarks.ceiling")
 
 
-async def _keep_nothing(_writer: DeliveryWriter, _delivery: Delivery) -> None:
-    """Instead of `append`."""
+def _keep_nothing(_writer: DeliveryWriter, _delivery: Delivery) -> asyncio.Future[None]:
+    """Instead of `submit`."""
+    done = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 if __name__ == "__main__":
-    DeliveryWriter.append = _keep_nothing  # type: ignore[assignment,method-assign]
+    DeliveryWriter.submit = _keep_nothing  # type: ignore[assignment,method-assign]
     sys.argv[1:] = ["serve", "--fd", sys.argv[1]]
     main()

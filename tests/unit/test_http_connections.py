@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from ingest import http
-from ingest.http import WHOLE, BoundedHttp, Whole
+from ingest.http import BoundedHttp, Exchange, Headers, Take
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -19,15 +19,22 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 @asynccontextmanager
 async def serving(
-    app: Application,
+    app: Application, served: list[BoundedHttp] | None = None
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a server of `app`."""
-    config = uvicorn.Config(app, http=BoundedHttp, log_config=None, access_log=False)
+    """A connection to a server of `app`; its other end goes to `served`."""
+    config = uvicorn.Config(
+        app, http=BoundedHttp, log_config=None, access_log=False, proxy_headers=False
+    )
     config.load()
     state = ServerState()
-    server = await asyncio.get_running_loop().create_server(
-        lambda: BoundedHttp(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-    )
+
+    def serve() -> BoundedHttp:
+        protocol = BoundedHttp(config=config, server_state=state, app_state={})
+        if served is not None:
+            served.append(protocol)
+        return protocol
+
+    server = await asyncio.get_running_loop().create_server(serve, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:
         yield reader, writer
@@ -36,27 +43,37 @@ async def serving(
         server.close()
 
 
-async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers a whole body with itself, in one piece where that is possible."""
-    whole: Whole = scope["extensions"][WHOLE]
-    body = whole.body()
-    if body is None:
+class Echo:
+    """Answers a body with itself, and says which way it came."""
+
+    def __init__(self, *, after_s: float = 0.0) -> None:
+        self._after_s = after_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body, more = b"", True
         while more:
             message = await receive()
             body, more = body + message["body"], message["more_body"]
-    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx-way: short\r\n" % len(body)
-    if not whole.answer(head, body):
+        await asyncio.sleep(self._after_s)
         length = str(len(body)).encode()
         headers = [(b"content-length", length), (b"x-way", b"long")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
+    def takes(self, method: bytes, target: bytes) -> Take | None:
+        return self._take if (method, target) == (b"POST", b"/") else None
 
-def post(body: bytes, *more: bytes) -> bytes:
-    return b"\r\n".join(
-        (b"POST / HTTP/1.1", b"Host: x", b"Content-Length: %d" % len(body), *more, b"", body)
-    )
+    def _take(self, headers: Headers, body: bytes, exchange: Exchange) -> bool:
+        if body == b"no":
+            return False
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx-way: short\r\n" % len(body)
+        loop = asyncio.get_running_loop()
+        loop.call_later(self._after_s, exchange.answer, head, body)
+        return True
+
+
+def post(body: bytes, *more: bytes, line: bytes = b"POST / HTTP/1.1") -> bytes:
+    return b"\r\n".join((line, b"Host: x", b"Content-Length: %d" % len(body), *more, b"", body))
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -68,33 +85,112 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 def test_pipelined_requests_are_answered_in_their_order() -> None:
     async def run() -> None:
-        async with serving(echo) as (reader, writer):
+        async with serving(Echo()) as (reader, writer):
             writer.write(b"".join(post(b"%d" % number) for number in range(20)))
             answers = [await answer(reader) for _ in range(20)]
-            assert answers == [(b"short", b"%d" % number) for number in range(20)]
+            assert [body for _, body in answers] == [b"%d" % number for number in range(20)]
+            assert {way for way, _ in answers[1:]} == {b"long"}  # each behind another
+            writer.write(post(b"alone"))
+            assert await answer(reader) == (b"short", b"alone")
 
     asyncio.run(run())
 
 
-def test_a_connection_that_is_to_be_closed_is_closed_after_its_answer() -> None:
+@pytest.mark.parametrize(
+    "request_",
+    [
+        post(b"x", b"Connection: close"),
+        post(b"x", line=b"POST / HTTP/1.0"),
+        post(b"x", line=b"POST /elsewhere HTTP/1.1"),
+        post(b"x", line=b"PUT / HTTP/1.1"),
+        post(b"x", b"Expect: 100-continue"),
+        post(b"no"),
+        b"POST / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n1\r\ny\r\n0\r\n\r\n",
+    ],
+    ids=["to be closed", "1.0", "path", "method", "expects", "not taken", "no body", "chunks"],
+)
+def test_each_request_is_answered_whichever_way_it_goes(request_: bytes) -> None:
+    head, _, body = request_.partition(b"\r\n\r\n")
+    is_short = head.endswith((b"Host: x", b"chunked"))
+    said = b"xy" if b"chunked" in head else body
+
     async def run() -> None:
-        async with serving(echo) as (reader, writer):
-            writer.write(post(b"last", b"Connection: close"))
-            assert await answer(reader) == (b"long", b"last")
-            assert await asyncio.wait_for(reader.read(), 10) == b""
+        async with serving(Echo()) as (reader, writer):
+            for _ in range(3):
+                writer.write(request_)
+                if b"Expect" in head:
+                    assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+                assert await answer(reader) == (b"short" if is_short else b"long", said)
+                if b"close" in head or b"1.0" in head:
+                    assert await asyncio.wait_for(reader.read(), 10) == b""
+                    return
 
     asyncio.run(run())
 
 
 def test_a_body_that_comes_later_is_waited_for() -> None:
     async def run() -> None:
-        async with serving(echo) as (reader, writer):
+        async with serving(Echo()) as (reader, writer):
             request = post(b"in two parts")
-            writer.write(request[:-5])
-            await writer.drain()
-            await asyncio.sleep(0.05)  # so that it is read in two parts
-            writer.write(request[-5:])
-            assert await answer(reader) == (b"short", b"in two parts")
+            for cut in (-5, -12, 20):
+                writer.write(request[:cut])
+                await writer.drain()
+                await asyncio.sleep(0.05)  # so that it is read in two parts
+                writer.write(request[cut:])
+                way = b"short" if cut == 20 else b"long"
+                assert await answer(reader) == (way, b"in two parts")
+
+    asyncio.run(run())
+
+
+def test_what_comes_while_an_answer_is_due_waits_for_it() -> None:
+    async def run() -> None:
+        async with serving(Echo(after_s=0.2)) as (reader, writer):
+            writer.write(post(b"first"))
+            await asyncio.sleep(0.05)
+            writer.write(post(b"second"))
+            assert await answer(reader) == (b"short", b"first")
+            assert await answer(reader) == (b"long", b"second")
+
+    asyncio.run(run())
+
+
+def test_who_hangs_up_before_the_answer_harms_nobody() -> None:
+    async def run() -> None:
+        caught: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: caught.append(what))
+        async with serving(Echo(after_s=0.1)) as (_, writer):
+            writer.write(post(b"gone"))
+            await asyncio.sleep(0.05)
+            writer.close()
+            await asyncio.sleep(0.15)
+        assert not caught
+
+    asyncio.run(run())
+
+
+def test_a_server_that_shuts_down_answers_what_is_due_and_closes() -> None:
+    async def run() -> None:
+        served: list[BoundedHttp] = []
+        async with serving(Echo(after_s=0.2), served) as (reader, writer):
+            writer.write(post(b"last"))
+            await asyncio.sleep(0.05)
+            served[0].shutdown()
+            assert await answer(reader) == (b"short", b"last")
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("rest", [b"no chunk\r\n", b"1\r\nx\r\nno chunk\r\n"])
+def test_a_body_that_is_not_http_is_hung_up_on(rest: bytes) -> None:
+    """A 400 is final; the sender may send it better."""
+
+    async def run() -> None:
+        async with serving(Echo()) as (reader, writer):
+            writer.write(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + rest)
+            assert await asyncio.wait_for(reader.read(), 10) == b""
 
     asyncio.run(run())
 
@@ -105,12 +201,8 @@ def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
     monkeypatch.setattr(http, "HEAD_DEADLINE_S", 0.1)
     monkeypatch.setattr(http, "IDLE_LIMIT_S", 0.1)
 
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.6)
-        await echo(scope, receive, send)
-
     async def run() -> None:
-        async with serving(slow) as (reader, writer):
+        async with serving(Echo(after_s=0.6)) as (reader, writer):
             writer.write(post(b"waits"))
             assert await answer(reader) == (b"short", b"waits")
             assert await asyncio.wait_for(reader.read(), 10) == b""
