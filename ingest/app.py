@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from ingest import receiver, sources, telemetry, writer
 from ingest.dispatch import Dispatcher, HintThread
@@ -35,7 +35,7 @@ log = telemetry.logger(__name__)
 _WEBHOOKS = "/webhooks/"
 
 
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(settings: Settings) -> "Application":
     """The receiver as an ASGI application.
 
     Raises:

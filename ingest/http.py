@@ -23,6 +23,8 @@ IDLE_LIMIT_S = 15.0
 PIPELINE_LIMIT = 64
 """Requests on one connection that may wait behind the one that is being answered."""
 
+_FEW_PIECES = 4
+
 _UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _IGNORED = b"\r\nx-ignor"  # as long as what it replaces
 _END_OF_HEAD = b"\r\n\r\n"
@@ -82,7 +84,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     _running: RequestResponseCycle | Exchange | None = None
     _take: Take | None = None
-    """What takes the request that is being read, if its body comes with its head."""
+    """What takes the request that is being read, if its body comes at once."""
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a head."""
@@ -96,6 +98,7 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered too; uvicorn tells the newest of a pipeline."""
         self._watch.cancel()
+        self._take = None
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
@@ -110,7 +113,8 @@ class BoundedHttp(HttpToolsProtocol):
             data = _without_upgrade(data)
         super().data_received(data)
         if self._take is not None:
-            self._go_the_long_way()
+            # Many clients write a head, then its body: a turn of the loop is left for that to come.
+            self.loop.call_soon(self.loop.call_soon, self._wait_no_more, self._pieces)
         if self._in_head and self._head_bytes > HEAD_LIMIT:
             self.transport.close()
 
@@ -166,29 +170,48 @@ class BoundedHttp(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
-        for piece in self._pieces:
+        pieces, self._pieces = self._pieces, []
+        for piece in pieces:
             super().on_body(piece)
 
+    def _wait_no_more(self, pieces: list[bytes]) -> None:
+        if self._take is not None and pieces is self._pieces:
+            self._go_the_long_way()
+
+    def shutdown(self) -> None:
+        """Answer what has begun, then close."""
+        if self._take is not None:
+            self._go_the_long_way()
+        super().shutdown()
+
     def on_body(self, body: bytes) -> None:
-        """A piece of a body."""
-        if self._take is None:
-            super().on_body(body)
-        else:
+        """A piece of a body. What comes at once comes in few."""
+        if self._take is not None and len(self._pieces) < _FEW_PIECES:
             self._pieces.append(body)
+            return
+        if self._take is not None:
+            self._go_the_long_way()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes next is another head."""
         self._in_head = True
         if self._take is not None:
-            take, before = self._take, self.cycle
-            self._running = exchange = Exchange(self)
-            self.cycle = exchange  # type: ignore[assignment]  # it plays that part
-            if take(self.headers, b"".join(self._pieces), exchange):
-                self._take = None
+            if self._is_taken(self._take):
                 return
-            self.cycle = before
             self._go_the_long_way()
         super().on_message_complete()
+
+    def _is_taken(self, take: Take) -> bool:
+        before = self.cycle
+        self._running = exchange = Exchange(self)
+        self.cycle = exchange  # type: ignore[assignment]  # it plays that part
+        if take(self.headers, b"".join(self._pieces), exchange):
+            self._take = None
+            self._pieces = []  # an idle connection keeps no body
+            return True
+        self.cycle = before
+        return False
 
     def finish(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
         """Write an answer in one piece, and go on."""

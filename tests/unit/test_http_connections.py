@@ -10,8 +10,10 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from ingest import http
-from ingest.http import BoundedHttp, Exchange, Headers, Take
+from ingest import http, settings
+from ingest.app import create_app
+from ingest.http import BoundedHttp, Exchange, Headers, ShortWay, Take
+from tests.support.signing import SECRET
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -138,18 +140,73 @@ def test_a_body_that_comes_later_is_waited_for() -> None:
                 await writer.drain()
                 await asyncio.sleep(0.05)  # so that it is read in two parts
                 writer.write(request[cut:])
-                way = b"short" if cut == 20 else b"long"
-                assert await answer(reader) == (way, b"in two parts")
+                _, body = await answer(reader)
+                assert body == b"in two parts"
 
     asyncio.run(run())
 
 
+def test_a_body_that_follows_its_head_at_once_goes_the_short_way() -> None:
+    async def run() -> None:
+        served: list[BoundedHttp] = []
+        async with serving(Echo(), served) as (reader, writer):
+            writer.write(post(b"warm"))
+            assert await answer(reader) == (b"short", b"warm")
+            head, _, body = post(b"in two writes").partition(b"\r\n\r\n")
+            served[0].data_received(head + b"\r\n\r\n")
+            served[0].data_received(body)
+            assert await answer(reader) == (b"short", b"in two writes")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("ends", ["hangs up", "shuts down"])
+def test_a_head_without_its_body_is_let_go_of(ends: str) -> None:
+    async def run() -> None:
+        caught: list[dict[str, object]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, what: caught.append(what))
+        served: list[BoundedHttp] = []
+        async with serving(Echo(), served) as (reader, writer):
+            writer.write(post(b"warm"))
+            assert await answer(reader) == (b"short", b"warm")
+            head, _, body = post(b"late").partition(b"\r\n\r\n")
+            served[0].data_received(head + b"\r\n\r\n")
+            if ends == "hangs up":
+                served[0].transport.abort()
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            else:
+                served[0].shutdown()
+                writer.write(body)
+                assert await answer(reader) == (b"long", b"late")
+                assert await asyncio.wait_for(reader.read(), 10) == b""
+            await asyncio.sleep(0.05)
+        assert not caught
+
+    asyncio.run(run())
+
+
+def test_the_receiver_takes_its_deliveries_the_short_way_and_nothing_else() -> None:
+    addresses = {"database_url": "postgresql://x/x", "redis_url": "redis://x"}
+    app = create_app(settings.load(awalchat_secrets=SECRET, **addresses))
+    assert isinstance(app, ShortWay)
+    assert app.takes(b"POST", b"/webhooks/awalchat") is not None
+    for method, target in (
+        (b"GET", b"/webhooks/awalchat"),
+        (b"POST", b"/webhooks/another"),
+        (b"POST", b"/webhooks/awalchat?x=1"),
+        (b"POST", b"/health/live"),
+    ):
+        assert app.takes(method, target) is None
+
+
 def test_what_comes_while_an_answer_is_due_waits_for_it() -> None:
     async def run() -> None:
-        async with serving(Echo(after_s=0.2)) as (reader, writer):
-            writer.write(post(b"first"))
-            await asyncio.sleep(0.05)
-            writer.write(post(b"second"))
+        served: list[BoundedHttp] = []
+        async with serving(Echo(after_s=0.2), served) as (reader, writer):
+            writer.write(post(b"warm"))
+            assert await answer(reader) == (b"short", b"warm")
+            served[0].data_received(post(b"first"))
+            served[0].data_received(post(b"second"))
             assert await answer(reader) == (b"short", b"first")
             assert await answer(reader) == (b"long", b"second")
 
@@ -174,8 +231,9 @@ def test_a_server_that_shuts_down_answers_what_is_due_and_closes() -> None:
     async def run() -> None:
         served: list[BoundedHttp] = []
         async with serving(Echo(after_s=0.2), served) as (reader, writer):
-            writer.write(post(b"last"))
-            await asyncio.sleep(0.05)
+            writer.write(post(b"warm"))
+            assert await answer(reader) == (b"short", b"warm")
+            served[0].data_received(post(b"last"))
             served[0].shutdown()
             assert await answer(reader) == (b"short", b"last")
             assert await asyncio.wait_for(reader.read(), 10) == b""
