@@ -186,8 +186,10 @@ def test_a_head_without_its_body_is_let_go_of(ends: str) -> None:
 
 
 def test_the_receiver_takes_its_deliveries_the_short_way_and_nothing_else() -> None:
-    addresses = {"database_url": "postgresql://x/x", "redis_url": "redis://x"}
-    app = create_app(settings.load(awalchat_secrets=SECRET, **addresses))
+    given = settings.load(
+        awalchat_secrets=SECRET, database_url="postgresql://x/x", redis_url="redis://x"
+    )
+    app = create_app(given)
     assert isinstance(app, ShortWay)
     assert app.takes(b"POST", b"/webhooks/awalchat") is not None
     for method, target in (
