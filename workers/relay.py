@@ -33,8 +33,9 @@ log = telemetry.logger(__name__)
 _UPKEEP_AGAIN_S = 60.0
 _SET_ASIDE_LIMIT = 10_000
 """Jobs of paused processors that one sweep puts aside or takes up; a few hundred milliseconds."""
-_MINUTES_KEPT = timedelta(hours=26)
-"""So long activity is kept by the minute: a day's chart, and some."""
+_MINUTES_KEPT, _QUARTERS_KEPT = timedelta(hours=2), timedelta(hours=26)
+"""So long activity is kept by the minute, for an hour's chart, and by the quarter of an hour, for a
+day's."""
 _DEAD_PROCESSES_KEPT = timedelta(minutes=10)
 
 
@@ -75,7 +76,9 @@ class Relay:
     def tidy(self, now: datetime) -> None:
         """What is to be done every minute: merge past activity, forget processes that are gone."""
         with self._engine.begin() as connection:
-            activity.compact(connection, now=now, keep_minutes=_MINUTES_KEPT)
+            activity.compact(
+                connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
+            )
             processes.forget(connection, older_than=_DEAD_PROCESSES_KEPT)
 
     def maintain(self, today: date) -> None:

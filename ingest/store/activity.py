@@ -114,15 +114,20 @@ def by_label(connection: Connection, what: str, *, since: datetime) -> dict[str,
     return {label: Histogram(counts=tuple(counts)) for label, counts in found.items()}
 
 
-def compact(connection: Connection, *, now: datetime, keep_minutes: timedelta) -> int:
-    """Merge what nobody adds to any more: the slots of past minutes, and minutes older than
-    `keep_minutes` into hours. Returns how many rows that spared."""
+def compact(
+    connection: Connection, *, now: datetime, keep_minutes: timedelta, keep_quarters: timedelta
+) -> int:
+    """Merge what nobody adds to any more: the slots of past minutes, minutes older than
+    `keep_minutes` into quarters of an hour, and quarters older than `keep_quarters` into hours.
+    Returns how many rows that spared."""
+    minutes, quarters = now - keep_minutes, now - keep_quarters
     spared = 0
-    for statement, before in (
-        (_MERGE_SLOTS, now - timedelta(minutes=2)),
-        (_MERGE_HOURS, now - keep_minutes),
+    for statement, parameters in (
+        (_MERGE_SLOTS, {"before": now - timedelta(minutes=2), "since": now - timedelta(hours=1)}),
+        (_MERGE_QUARTERS, {"before": minutes, "since": quarters}),
+        (_MERGE_HOURS, {"before": quarters}),
     ):
-        row = connection.execute(statement, {"before": before}).one()
+        row = connection.execute(statement, parameters).one()
         spared += row.removed - row.added
     return spared
 
@@ -192,12 +197,16 @@ def _merge(minute: str, rows: str) -> TextClause:
     )
 
 
-_BEFORE = "CAST(:before AS timestamptz)"
-_MERGE_SLOTS = _merge(
-    "minute", f"slot > 0 AND minute < {_BEFORE} AND minute >= {_BEFORE} - interval '1 hour'"
-)
-_HOUR = "date_trunc('hour', {}, 'UTC')"  # not the server's, which may begin at half past
-_MERGE_HOURS = _merge(
-    _HOUR.format("minute"),
-    f"minute < {_HOUR.format(_BEFORE)} AND (minute <> {_HOUR.format('minute')} OR slot > 0)",
-)
+def _merge_older(whole: str, *, since: str = "true") -> TextClause:
+    """Merge minutes into `whole` ones, those that are over at `:before`."""
+    minute, before = whole.format("minute"), whole.format(_BEFORE)
+    return _merge(minute, f"minute < {before} AND {since} AND (minute <> {minute} OR slot > 0)")
+
+
+_BEFORE, _SINCE = "CAST(:before AS timestamptz)", "CAST(:since AS timestamptz)"
+# Not the server's hours, which may begin at half past.
+_HOUR = "date_trunc('hour', {}, 'UTC')"
+_QUARTER = "date_bin('15 minutes', {}, TIMESTAMPTZ '2024-01-01 00:00+00')"
+_MERGE_SLOTS = _merge("minute", f"slot > 0 AND minute < {_BEFORE} AND minute >= {_SINCE}")
+_MERGE_QUARTERS = _merge_older(_QUARTER, since=f"minute >= {_HOUR.format(_SINCE)}")
+_MERGE_HOURS = _merge_older(_HOUR)

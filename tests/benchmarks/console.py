@@ -16,7 +16,8 @@ from tests.benchmarks.world import World, answers, free_port
 
 _RUNS = 7
 
-# What the past leaves besides: an attempt of each dead letter, a month of activity, a processor.
+# What the past leaves besides: an attempt of each dead letter, a month of activity as the relay
+# has merged it, a processor.
 _PAST = (
     """
     INSERT INTO attempts (job, number, trigger, worker, started_at, finished_at, outcome,
@@ -31,8 +32,11 @@ _PAST = (
     """
     INSERT INTO activity (minute, what, label, bucket, slot, count)
     SELECT minute, what, label, bucket, 0, 100
-    FROM (SELECT generate_series(date_trunc('minute', now()) - interval '26 hours', now(),
+    FROM (SELECT generate_series(date_trunc('minute', now()) - interval '2 hours', now(),
                                  interval '1 minute')
+          UNION
+          SELECT generate_series(date_trunc('hour', now()) - interval '26 hours', now(),
+                                 interval '15 minutes')
           UNION
           SELECT generate_series(date_trunc('hour', now()) - interval '30 days', now(),
                                  interval '1 hour')) AS at (minute)

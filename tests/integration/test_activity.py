@@ -62,9 +62,9 @@ def insert(engine: Engine, found: Sequence[tuple[datetime, str, str, int, int, i
             )
 
 
-def compact(engine: Engine, *, keep_minutes: timedelta = 26 * HOUR, now: datetime = NOW) -> int:
+def compact(engine: Engine, *, now: datetime = NOW) -> int:
     with engine.begin() as connection:
-        return activity.compact(connection, now=now, keep_minutes=keep_minutes)
+        return activity.compact(connection, now=now, keep_minutes=2 * HOUR, keep_quarters=26 * HOUR)
 
 
 def admit(
@@ -271,14 +271,24 @@ def test_compacting_changes_no_count(engine: Engine) -> None:
             labels = activity.by_label(connection, SUCCEEDED, since=TODAY - 2 * DAY)
         return [
             told(over_time(engine, TODAY - 2 * DAY, TODAY + HOUR, span=HOUR)),
-            told(over_time(engine, kept, TODAY + HOUR, span=MINUTE)),
+            told(over_time(engine, kept, TODAY + HOUR, span=15 * MINUTE)),
+            told(over_time(engine, TODAY - HOUR, TODAY + HOUR, span=MINUTE)),
             labels,
         ]
 
     before = counts()
     assert compact(engine) > 0
     assert counts() == before
-    # Older than the bound, an hour is a row of each kind; lately, a minute is.
+    # Older than the bounds, an hour or a quarter of one is a row of each kind; lately, a minute is.
+    assert (
+        one(
+            engine,
+            "SELECT count(*) FROM activity WHERE minute < :kept AND (slot > 0"
+            " OR extract(minute FROM minute AT TIME ZONE 'UTC')::int % 15 <> 0)",
+            kept=TODAY - 2 * HOUR,
+        )
+        == 0
+    )
     assert (
         one(
             engine,
