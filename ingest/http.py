@@ -52,6 +52,11 @@ class Exchange:
         self.response_complete = True
         self._protocol.finish(head, body, keep_alive=self.keep_alive)
 
+    def hang_up(self) -> None:
+        """Close the connection; the sender sends its request again."""
+        self.response_complete = True
+        self._protocol.transport.close()
+
     @property
     def message_event(self) -> "Exchange":
         """Whom uvicorn tells that the sender has hung up."""
@@ -85,6 +90,7 @@ class BoundedHttp(HttpToolsProtocol):
     _running: RequestResponseCycle | Exchange | None = None
     _take: Take | None = None
     """What takes the request that is being read, if its body comes at once."""
+    _pieces: list[bytes]
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a head."""
@@ -103,6 +109,8 @@ class BoundedHttp(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
+        self._running = self.cycle = None  # type: ignore[assignment]  # an exchange knows us
+        self._pieces = []
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, within the bounds."""
@@ -123,7 +131,7 @@ class BoundedHttp(HttpToolsProtocol):
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
-        self._pieces: list[bytes] = []
+        self._pieces = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Headers of the head only: what trails a body signs nothing."""
@@ -256,7 +264,7 @@ class BoundedHttp(HttpToolsProtocol):
         begun = self._head_bytes > 0 or self.cycle is None
         since = self._head_since if begun else self._idle_since
         # Answered before its body was whole, a request may never be: that is idle too.
-        waits = self._in_head if begun else self.cycle.response_complete
+        waits = self._in_head if begun else self._take is None and self.cycle.response_complete
         if waits and now - since >= (HEAD_DEADLINE_S if begun else IDLE_LIMIT_S):
             self.transport.close()
         else:

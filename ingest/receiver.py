@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -117,37 +118,58 @@ class Receiver:
             await respond(send, HTTPStatus.OK, body, request_id)
 
     def take(self, slug: str, headers: Headers, body: bytes, exchange: Exchange) -> bool:
-        """Take a delivery that came whole and has nothing wrong with it, and answer it when it is
-        committed. False: it has, or it is none; `__call__` says what."""
+        """Take a delivery that came whole, and answer it when it is committed, or refuse it if it
+        is signed wrongly or cannot be stored. False: something else is to be said of it, which
+        `__call__` does."""
         now = self._clock()
         request_id = self._request_id(now)
         source = self._sources[slug]
+        settle = partial(self._settle, exchange, slug, headers, now, request_id)
+        if len(body) > self._limits.body_bytes:
+            return False
         try:
-            if len(body) > self._limits.body_bytes:
-                return False
             key_id = source.verify(headers, body, now=int(now))
             name = source.name(source.open(body))
             delivery = _delivery(request_id, source, now, key_id, headers, body, name)
             committed = self._writer.submit(delivery)
+        except StorageUnavailable as error:
+            settle(error)
+        except InvalidSignature as error:
+            if not source.is_signed(headers):
+                return False
+            settle(error)
         except Exception:
             return False
+        else:
+            committed.add_done_callback(lambda done: settle(done.exception()))
+        return True
 
-        def answer(committed: asyncio.Future[None]) -> None:
-            error = committed.exception()
+    def _settle(
+        self,
+        exchange: Exchange,
+        slug: str,
+        headers: Headers,
+        now: float,
+        request_id: UUID,
+        error: BaseException | None,
+    ) -> None:
+        """Answer what was taken. Nobody hears of an exception here, so there must be none."""
+        try:
             if error is None:
                 self._tally.answered(self._clock() - now)
                 exchange.answer(_ok_head(_RECEIVED, request_id), _RECEIVED)
                 return
+            more: list[tuple[bytes, bytes]] = []
             if isinstance(error, IngestError):
                 self._note_refusal(error, slug, exchange.client, headers, now, request_id)
-                status, more, text = self._refusal(error, request_id)
+                status, more, body = self._refusal(error, request_id)
             else:
                 log.error("request_failed", exc_info=error, request_id=str(request_id))
-                (status, text), more = fault(request_id), []
-            exchange.answer(_head(status, [*_headers(text, request_id), *more]), text)
-
-        committed.add_done_callback(answer)
-        return True
+                status, body = fault(request_id)
+            exchange.answer(_head(status, [*_headers(body, request_id), *more]), body)
+        except Exception as bug:
+            log.error("request_failed", exc_info=bug, request_id=str(request_id))
+            exchange.hang_up()
 
     def _request_id(self, now: float) -> UUID:
         return delivery_id(int(now * 1000), self._random(RANDOM_BYTES))

@@ -1,48 +1,18 @@
 """The HTTP server over real sockets: whole bodies, answers in one piece, idle connections."""
 
 import asyncio
+import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import weakref
 
 import pytest
-import uvicorn
 from starlette.types import Receive, Scope, Send
-from uvicorn.server import ServerState
 
 from ingest import http, settings
 from ingest.app import create_app
 from ingest.http import BoundedHttp, Exchange, Headers, ShortWay, Take
+from tests.support.serving import serving
 from tests.support.signing import SECRET
-
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-@asynccontextmanager
-async def serving(
-    app: Application, served: list[BoundedHttp] | None = None
-) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a server of `app`; its other end goes to `served`."""
-    config = uvicorn.Config(
-        app, http=BoundedHttp, log_config=None, access_log=False, proxy_headers=False
-    )
-    config.load()
-    state = ServerState()
-
-    def serve() -> BoundedHttp:
-        protocol = BoundedHttp(config=config, server_state=state, app_state={})
-        if served is not None:
-            served.append(protocol)
-        return protocol
-
-    server = await asyncio.get_running_loop().create_server(serve, "127.0.0.1", 0)
-    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        server.close()
 
 
 class Echo:
@@ -266,6 +236,44 @@ def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
             writer.write(post(b"waits"))
             assert await answer(reader) == (b"short", b"waits")
             assert await asyncio.wait_for(reader.read(), 10) == b""
+
+    asyncio.run(run())
+
+
+def test_a_head_that_has_just_come_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "IDLE_LIMIT_S", 0.0)
+
+    async def run() -> None:
+        served: list[BoundedHttp] = []
+        async with serving(Echo(), served) as (reader, writer):
+            writer.write(post(b"warm"))
+            assert await answer(reader) == (b"short", b"warm")
+            head, _, body = post(b"late").partition(b"\r\n\r\n")
+            served[0].data_received(head + b"\r\n\r\n")
+            served[0]._check_head()
+            writer.write(body)
+            assert (await answer(reader))[1] == b"late"
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_is_gone_leaves_nothing_behind() -> None:
+    async def run() -> None:
+        served: list[BoundedHttp] = []
+        async with serving(Echo(), served) as (reader, writer):
+            writer.write(post(b"x"))
+            await answer(reader)
+            gone = weakref.ref(served.pop())
+            writer.close()
+            gc.disable()
+            try:
+                for _ in range(100):
+                    await asyncio.sleep(0.02)
+                    if gone() is None:
+                        return
+            finally:
+                gc.enable()
+        pytest.fail("It waits for the collector of cycles.")
 
     asyncio.run(run())
 

@@ -1,0 +1,39 @@
+"""BoundedHttp over a real socket, in this process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
+
+from ingest.http import BoundedHttp
+
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+@asynccontextmanager
+async def serving(
+    app: Application, served: list[BoundedHttp] | None = None
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to a server of `app`; its other end goes to `served`."""
+    config = uvicorn.Config(
+        app, http=BoundedHttp, log_config=None, access_log=False, proxy_headers=False
+    )
+    config.load()
+    state = ServerState()
+
+    def serve() -> BoundedHttp:
+        protocol = BoundedHttp(config=config, server_state=state, app_state={})
+        if served is not None:
+            served.append(protocol)
+        return protocol
+
+    server = await asyncio.get_running_loop().create_server(serve, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        server.close()
