@@ -1,4 +1,5 @@
-"""HTTP/1.1 between uvicorn and the receiver: bounds that uvicorn's protocol lacks.
+"""HTTP/1.1 between uvicorn and the receiver: bounds that uvicorn's protocol lacks, and a short way
+for requests that come whole.
 
 Anybody may connect, before any signature is looked at. So the head of a request is bounded in size
 and time, and so is what may be sent ahead of its answers. (Measured without: one connection took

@@ -25,7 +25,7 @@ MOST_PARTS = 50
 FILTERS = {
     "type": "event type, `*` stands for anything",
     "state": f"one of {', '.join(EVENT_STATES)}",
-    "processor": "with a job of this processor",
+    "processor": "with a job of this processor; its state then is that job's",
     "source": "who sent it",
     "since": f"received then or later: {TIME_FORMS}",
     "until": "received before then, likewise",

@@ -113,7 +113,7 @@ def test_one_that_fails_twice_then_works(make_shop: MakeStack) -> None:
     begun = [datetime.fromisoformat(each["started_at"]) for each in attempts]
     ended = [datetime.fromisoformat(each["finished_at"]) for each in attempts]
     # Full jitter: anything up to a ceiling that doubles, and the sweep that finds the job due.
-    sweep_s = 3
+    sweep_s = 8  # one a second, and what a loaded machine takes
     assert (begun[1] - ended[0]).total_seconds() < 0.2 + sweep_s
     assert (begun[2] - ended[1]).total_seconds() < 0.4 + sweep_s
     assert effects(stack, "whims") == [(1, 3)]

@@ -300,7 +300,7 @@ def test_a_long_reader_delays_the_upkeep_and_nothing_else(
         reader.execute(text("SELECT FROM deliveries"))
         began = time.monotonic()
         upkeep.attend(today, now=0)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         upkeep.attend(today, now=59)
         assert found.sweep().jobs == 1
     assert [queue for queue, _, _ in sent.messages] == ["events.overdue"]

@@ -126,4 +126,4 @@ def test_a_hostile_megabyte_is_refused_in_little_time(body: bytes) -> None:
     began = time.perf_counter()
     with pytest.raises(strict_json.InvalidJson):
         strict_json.loads(body)
-    assert time.perf_counter() - began < 2  # quadratic, it would be minutes
+    assert time.perf_counter() - began < 10  # quadratic, it would be minutes
