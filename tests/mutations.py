@@ -37,10 +37,18 @@ MUTATIONS = (
         promise=1,
         what="the answer does not wait for the commit",
         file="ingest/writer.py",
-        old="        self._arrived.set()\n        await committed\n",
-        new="        self._arrived.set()\n        await asyncio.sleep(0)\n",
+        old="        await self.submit(delivery)\n",
+        new="        self.submit(delivery)\n",
         caught_by="integration/test_writer.py::"
         "test_what_append_returns_from_is_committed_and_hinted",
+    ),
+    Mutation(
+        promise=1,
+        what="nor does that of a delivery which comes whole",
+        file="ingest/receiver.py",
+        old="            committed.add_done_callback(lambda done: settle(done.exception()))\n",
+        new="            settle(None)\n",
+        caught_by="unit/test_receiver_ways.py::test_both_ways_answer_alike",
     ),
     Mutation(
         promise=1,
