@@ -10,10 +10,12 @@ final: the sender would never send that event again.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from ingest.sources.source import Headers
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of a request line and its headers; nginx takes 32 KiB."""
@@ -25,13 +27,11 @@ PIPELINE_LIMIT = 64
 """Requests on one connection that may wait behind the one that is being answered."""
 
 _FEW_PIECES = 4
+"""A body that comes in more goes the long way, which bounds what of it is held."""
 
 _UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
 _IGNORED = b"\r\nx-ignor"  # as long as what it replaces
 _END_OF_HEAD = b"\r\n\r\n"
-
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Exchange:
@@ -68,7 +68,8 @@ class Exchange:
 
 
 Take = Callable[[Headers, bytes, Exchange], bool]
-"""Takes a request and answers it, now or later; or returns False and has done nothing."""
+"""Takes a request's headers and body, and answers it, now or later; or returns False and has done
+nothing."""
 
 
 @runtime_checkable

@@ -108,7 +108,7 @@ class Receiver:
         except _Disconnected:
             log.debug("sender_disconnected", request_id=str(request_id))
         except IngestError as error:
-            self._note_refusal(error, slug, scope["client"], scope["headers"], now, request_id)
+            self._note_refusal(error, slug, scope.get("client"), scope["headers"], now, request_id)
             await self._refuse(scope, receive, send, error, request_id)
         except Exception as error:
             log.error("request_failed", exc_info=error, request_id=str(request_id))

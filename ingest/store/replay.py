@@ -390,7 +390,7 @@ class _Batch:
             """
         )
         bounds = {"after": self._row.after_event, "last": self._row.last_event}
-        parameters = found.parameters | _job_parameters(self._selection, self._row.id) | bounds
+        parameters = found.parameters | _job_parameters(self._selection) | bounds
         ids = list(self._connection.execute(page, parameters).scalars())
         if not ids:
             return None

@@ -128,10 +128,7 @@ class Where:
 def state_of_event(selection: Selection) -> str:
     """A query for the state of the row in `events`, as far as the selection's processor goes; with
     one, it needs the parameter `processor`."""
-    return STATE_OF_EVENT + ("" if selection.processor is None else _OF_PROCESSOR)
-
-
-_OF_PROCESSOR = " AND processor = :processor"
+    return STATE_OF_EVENT + ("" if selection.processor is None else " AND processor = :processor")
 
 
 def none_more_urgent(state: str) -> str:

@@ -30,7 +30,7 @@ def oldest(connection: Connection) -> Oldest:
     )
 
 
-_LIVE = "processor <> ALL(ARRAY(SELECT name FROM processors WHERE paused_at IS NOT NULL))"
+_NOT_PAUSED = "processor <> ALL(ARRAY(SELECT name FROM processors WHERE paused_at IS NOT NULL))"
 # There is no min(uuid) before PostgreSQL 18.
 _OLDEST = text(
     f"""
@@ -38,7 +38,7 @@ _OLDEST = text(
                AS delivery,
            (SELECT event FROM (
                (SELECT event FROM jobs WHERE due_at IS NOT NULL AND replay IS NULL
-                 AND {_LIVE} LIMIT :limit)
+                 AND {_NOT_PAUSED} LIMIT :limit)
                UNION ALL
                (SELECT event FROM jobs WHERE lease_until IS NOT NULL AND replay IS NULL
                 LIMIT :limit)

@@ -11,10 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from tests.benchmarks.world import World, free_port
+from tests.benchmarks.world import World, start_uvicorn
 from tests.support.signing import SECRET
-
-_LISTENS = "Uvicorn running on"
 
 
 async def receive(request: Request) -> JSONResponse:
@@ -40,15 +38,4 @@ class VerifyOnly:
 
     def start_receivers(self, world: World, number: int = 1) -> int:
         """Start uvicorn with so many processes; returns the port."""
-        port = free_port()
-        log = world.home / "logs" / "receiver-1.log"
-        world.start(
-            "receiver-1",
-            [
-                *("-m", "uvicorn", "tests.benchmarks.verify_only:app", "--no-access-log"),
-                *("--host", "127.0.0.1", "--port", str(port), "--workers", str(number)),
-            ],
-            {},
-            ready=lambda: _LISTENS in log.read_text(),
-        )
-        return port
+        return start_uvicorn(world, "tests.benchmarks.verify_only:app", {}, number)

@@ -169,3 +169,22 @@ def _pss_mib(pid: int) -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+def start_uvicorn(world: World, app: str, environment: Mapping[str, str], number: int) -> int:
+    """Start plain uvicorn with so many processes of `app`; returns the port."""
+    port = free_port()
+    log = world.home / "logs" / "receiver-1.log"
+    world.start(
+        "receiver-1",
+        [
+            *("-m", "uvicorn", app, "--no-access-log"),
+            *("--host", "127.0.0.1", "--port", str(port), "--workers", str(number)),
+        ],
+        environment,
+        ready=lambda: _LISTENS in (text := log.read_text()) and text.count(_STARTED) >= number,
+    )
+    return port
+
+
+_LISTENS, _STARTED = "Uvicorn running on", "Application startup complete."

@@ -158,6 +158,16 @@ def test_types_that_a_processor_works_on_narrow_its_list(
     assert list(found.events) == expected
 
 
+def test_what_lacks_a_job_is_listed_whatever_types_its_processor_works_on(
+    engine: Engine, stored: list[UUID]
+) -> None:
+    lacks = Selection(processor="q", state="unhandled")
+    with engine.connect() as connection:
+        found = listing.page(connection, lacks, limit=100, types_of={"q": ["order.created"]})
+    assert list(found.events) == listed(engine, lacks)
+    assert {event.type for event in found.events} > {"order.created"}
+
+
 def test_counts_say_what_they_are(engine: Engine, stored: list[UUID]) -> None:
     with engine.connect() as connection:
         for selection in (*selections(), *more_selections(stored)):

@@ -138,6 +138,8 @@ def test_failures_are_found_by_their_error(engine: Engine, database_url: str) ->
     for event, state in zip(ids, ("dead", "retrying", "dead", "succeeded", "dead"), strict=False):
         give_job(engine, event, state, "p")
     give_job(engine, ids[0], "succeeded", "q")
+    give_job(engine, ids[5], "retrying", "p")  # with the error, and dead without it
+    give_job(engine, ids[5], "dead", "q")
     execute(
         engine,
         "INSERT INTO attempts (job, number, trigger, started_at, finished_at, outcome, error_type,"
@@ -151,14 +153,14 @@ def test_failures_are_found_by_their_error(engine: Engine, database_url: str) ->
     execute(engine, "UPDATE jobs SET discarded_at = now() WHERE event = :id", id=ids[4])
     there = '"b.py", line 2, in f'
     for selection, numbers in (
-        (Selection(error_type="E"), {0, 1}),
+        (Selection(error_type="E"), {0, 1, 5}),
         (Selection(error_type="E", state="dead"), {0}),
         (Selection(error_type="E", state="retrying"), {1}),
         (Selection(error_type="E", state="succeeded"), set()),
-        (Selection(error_type="E", raised_at=there), {0, 1}),
+        (Selection(error_type="E", raised_at=there), {0, 1, 5}),
         (Selection(error_type="E", raised_at=""), set()),
         (Selection(error_type="lost", raised_at=""), {2}),
-        (Selection(raised_at=there, processor="p"), {0, 1}),
+        (Selection(raised_at=there, processor="p"), {0, 1, 5}),
         (Selection(error_type="F"), set()),
     ):
         events = {event.id for event in listed(engine, selection)}

@@ -1,4 +1,4 @@
-"""What viewers do not see, and what of an arriving event is looked at."""
+"""What viewers do not see, what of an arriving event is looked at, what buttons speak of."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -7,10 +7,11 @@ from uuid import UUID
 import pytest
 
 from ingest import settings
-from ingest.console import masking, views
+from ingest.console import masking, pages, shown, views
 from ingest.console.access.identity import Identity, Role
 from ingest.console.stream import is_checked, matches
 from ingest.store.listing import ListedEvent
+from ingest.store.replay import Counts
 from ingest.store.selection import Selection
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -79,3 +80,18 @@ def test_what_arrives_is_filtered(selection: Selection, expected: bool) -> None:
 def test_what_a_line_does_not_tell_is_not_filtered_by() -> None:
     for field in ({"processor": "x"}, {"since": NOW}, {"fields": (("data.a", "1"),)}):
         assert not is_checked(replace(Selection(), **field))
+
+
+def test_the_buttons_and_the_preview_speak_of_what_is_touched() -> None:
+    of_orders, by_crm = Selection(types=("order.*",)), Selection(processor="crm")
+    assert shown.bulk(Selection(state="retrying")) == {"replay": "all", "discard": "all"}
+    assert shown.bulk(of_orders) == {"replay": "all dead and unhandled", "discard": "all dead"}
+    assert shown.bulk(by_crm) == {"replay": "all dead", "discard": "all dead"}
+    for selection, counts, state in (
+        (of_orders, Counts(jobs=2, events=3), "dead"),
+        (of_orders, Counts(events=3), "unhandled"),
+        (by_crm, Counts(), "dead"),
+        (Selection(state="retrying"), Counts(jobs=2), "retrying"),
+        (Selection(error_type="E"), Counts(jobs=2), None),
+    ):
+        assert pages._sampled(selection, counts).state == state

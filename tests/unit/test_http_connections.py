@@ -4,13 +4,16 @@ import asyncio
 import gc
 import time
 import weakref
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
 from ingest import http, settings
 from ingest.app import create_app
-from ingest.http import BoundedHttp, Exchange, Headers, ShortWay, Take
+from ingest.http import BoundedHttp, Exchange, ShortWay, Take
+from ingest.sources.source import Headers
 from tests.support.serving import serving
 from tests.support.signing import SECRET
 
@@ -53,6 +56,19 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     fields = dict(line.split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
     return fields[b"x-way"], await reader.readexactly(int(fields[b"content-length"]))
+
+
+@asynccontextmanager
+async def connected(
+    app: Echo,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, BoundedHttp]]:
+    """A connection on which a request was answered already, and the server's end of it, for what
+    must come within one turn of its loop."""
+    served: list[BoundedHttp] = []
+    async with serving(app, served) as (reader, writer):
+        writer.write(post(b"warm"))
+        assert await answer(reader) == (b"short", b"warm")
+        yield reader, writer, served[0]
 
 
 def test_pipelined_requests_are_answered_in_their_order() -> None:
@@ -118,14 +134,26 @@ def test_a_body_that_comes_later_is_waited_for() -> None:
 
 def test_a_body_that_follows_its_head_at_once_goes_the_short_way() -> None:
     async def run() -> None:
-        served: list[BoundedHttp] = []
-        async with serving(Echo(), served) as (reader, writer):
-            writer.write(post(b"warm"))
-            assert await answer(reader) == (b"short", b"warm")
+        async with connected(Echo()) as (reader, _writer, server):
             head, _, body = post(b"in two writes").partition(b"\r\n\r\n")
-            served[0].data_received(head + b"\r\n\r\n")
-            served[0].data_received(body)
+            server.data_received(head + b"\r\n\r\n")
+            server.data_received(body)
             assert await answer(reader) == (b"short", b"in two writes")
+
+    asyncio.run(run())
+
+
+def test_a_body_that_does_not_follow_at_once_is_waited_for_the_long_way() -> None:
+    """There is the deadline, and the bound on what is held."""
+
+    async def run() -> None:
+        async with connected(Echo()) as (reader, _, server):
+            head, _, body = post(b"late").partition(b"\r\n\r\n")
+            server.data_received(head + b"\r\n\r\n")
+            for _ in range(5):  # turns of the loop
+                await asyncio.sleep(0)
+            server.data_received(body)
+            assert await answer(reader) == (b"long", b"late")
 
     asyncio.run(run())
 
@@ -135,17 +163,14 @@ def test_a_head_without_its_body_is_let_go_of(ends: str) -> None:
     async def run() -> None:
         caught: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: caught.append(what))
-        served: list[BoundedHttp] = []
-        async with serving(Echo(), served) as (reader, writer):
-            writer.write(post(b"warm"))
-            assert await answer(reader) == (b"short", b"warm")
+        async with connected(Echo()) as (reader, writer, server):
             head, _, body = post(b"late").partition(b"\r\n\r\n")
-            served[0].data_received(head + b"\r\n\r\n")
+            server.data_received(head + b"\r\n\r\n")
             if ends == "hangs up":
-                served[0].transport.abort()
+                server.transport.abort()
                 assert await asyncio.wait_for(reader.read(), 10) == b""
             else:
-                served[0].shutdown()
+                server.shutdown()
                 writer.write(body)
                 assert await answer(reader) == (b"long", b"late")
                 assert await asyncio.wait_for(reader.read(), 10) == b""
@@ -173,12 +198,9 @@ def test_the_receiver_takes_its_deliveries_the_short_way_and_nothing_else() -> N
 
 def test_what_comes_while_an_answer_is_due_waits_for_it() -> None:
     async def run() -> None:
-        served: list[BoundedHttp] = []
-        async with serving(Echo(after_s=0.2), served) as (reader, writer):
-            writer.write(post(b"warm"))
-            assert await answer(reader) == (b"short", b"warm")
-            served[0].data_received(post(b"first"))
-            served[0].data_received(post(b"second"))
+        async with connected(Echo(after_s=0.2)) as (reader, _writer, server):
+            server.data_received(post(b"first"))
+            server.data_received(post(b"second"))
             assert await answer(reader) == (b"short", b"first")
             assert await answer(reader) == (b"long", b"second")
 
@@ -201,12 +223,9 @@ def test_who_hangs_up_before_the_answer_harms_nobody() -> None:
 
 def test_a_server_that_shuts_down_answers_what_is_due_and_closes() -> None:
     async def run() -> None:
-        served: list[BoundedHttp] = []
-        async with serving(Echo(after_s=0.2), served) as (reader, writer):
-            writer.write(post(b"warm"))
-            assert await answer(reader) == (b"short", b"warm")
-            served[0].data_received(post(b"last"))
-            served[0].shutdown()
+        async with connected(Echo(after_s=0.2)) as (reader, _writer, server):
+            server.data_received(post(b"last"))
+            server.shutdown()
             assert await answer(reader) == (b"short", b"last")
             assert await asyncio.wait_for(reader.read(), 10) == b""
 
@@ -244,13 +263,10 @@ def test_a_head_that_has_just_come_is_not_idle(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(http, "IDLE_LIMIT_S", 0.0)
 
     async def run() -> None:
-        served: list[BoundedHttp] = []
-        async with serving(Echo(), served) as (reader, writer):
-            writer.write(post(b"warm"))
-            assert await answer(reader) == (b"short", b"warm")
+        async with connected(Echo()) as (reader, writer, server):
             head, _, body = post(b"late").partition(b"\r\n\r\n")
-            served[0].data_received(head + b"\r\n\r\n")
-            served[0]._check_head()
+            server.data_received(head + b"\r\n\r\n")
+            server._check_head()
             writer.write(body)
             assert (await answer(reader))[1] == b"late"
 

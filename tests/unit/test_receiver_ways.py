@@ -97,7 +97,7 @@ CASES: dict[str, tuple[bytes, Callable[[bytes], dict[str, str]], str | None, str
     "no JSON": (b"{", signed_headers, None, "400"),
     "a handshake": (CHALLENGE, signed_headers, None, "200 OK"),
     "a handshake, not signed": (CHALLENGE, lambda _: {}, None, "200 OK"),
-    "too large": (b" " * 1_001, signed_headers, None, "413"),
+    "too large": (EVENT + b" " * 1_000, signed_headers, None, "413"),
     "nothing can wait": (EVENT, signed_headers, "at once", "503"),
     "not committed": (EVENT, signed_headers, "later", "503"),
     "a bug": (EVENT, signed_headers, "oddly", "500"),

@@ -4,11 +4,8 @@ from celery import Celery
 
 from ingest.dispatch import broker_url
 from tests.benchmarks.textbook.stored import StoredEvents, analyze, sqlalchemy_url, store
-from tests.benchmarks.world import World, free_port
+from tests.benchmarks.world import World, start_uvicorn
 from tests.support.signing import SECRET
-
-_LISTENS = "Uvicorn running on"
-_STARTED = "Application startup complete."
 
 
 class Textbook(StoredEvents):
@@ -19,18 +16,9 @@ class Textbook(StoredEvents):
 
     def start_receivers(self, world: World, number: int = 1) -> int:
         """Start uvicorn with so many processes; returns the port."""
-        port = free_port()
-        log = world.home / "logs" / "receiver-1.log"
-        world.start(
-            "receiver-1",
-            [
-                *("-m", "uvicorn", "tests.benchmarks.textbook.app:app", "--no-access-log"),
-                *("--host", "127.0.0.1", "--port", str(port), "--workers", str(number)),
-            ],
-            _environment(world),
-            ready=lambda: _LISTENS in (text := log.read_text()) and text.count(_STARTED) >= number,
+        return start_uvicorn(
+            world, "tests.benchmarks.textbook.app:app", _environment(world), number
         )
-        return port
 
     def fill(self, world: World, count: int, *, first: int = 0) -> None:
         """Store `count` events and send a task message for each."""
