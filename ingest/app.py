@@ -24,7 +24,9 @@ from ingest.http import Take
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
-from ingest.store.database import CONNECT_TIMEOUT_S, conninfo
+from ingest.store.address import Database
+from ingest.store.database import CONNECT_TIMEOUT_S, WriterConnection
+from ingest.store.sql import in_schema
 from ingest.tally import Tally
 
 _DISPATCH_CLOSES_S = 3
@@ -168,15 +170,17 @@ def _request_id() -> UUID:
     return delivery_id(int(time.time() * 1000), os.urandom(RANDOM_BYTES))
 
 
-async def _database_problem(url: str) -> str | None:
+async def _database_problem(database: Database) -> str | None:
     """Why no delivery could be stored now, or None."""
     try:
         async with (
             asyncio.timeout(CONNECT_TIMEOUT_S),
-            await psycopg.AsyncConnection.connect(conninfo(url), autocommit=True) as connection,
+            await WriterConnection.open(database) as connection,
         ):
-            cursor = await connection.execute("SELECT to_regclass('unadmitted') IS NOT NULL")
-            row = await cursor.fetchone()
+            asked = in_schema(
+                "SELECT to_regclass('ingest.unadmitted') IS NOT NULL", database.schema
+            )
+            row = await (await connection.execute(asked)).fetchone()
     except (psycopg.Error, OSError):
         return "unreachable"
     return None if row and row[0] else "not_migrated"

@@ -18,6 +18,14 @@ class SettingsError(IngestError):
     """A setting is missing or unusable: the process must not start."""
 
 
+class BadAddress(IngestError):
+    """The address of a server cannot be read. The message holds no part of it."""
+
+
+class MigrationRefused(IngestError):
+    """The database's schema cannot be brought up to date; nothing of it has changed."""
+
+
 class UnknownSource(IngestError):
     """No such source is configured: 404 for a request, a failed attempt for an event."""
 

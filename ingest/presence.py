@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import __version__, telemetry
 from ingest.store import processes
+from ingest.store.address import Database
 from ingest.store.database import Role, create_engine
 from ingest.store.processes import ProcessIdentity
 
@@ -34,14 +35,14 @@ class Presence:
 
     def __init__(
         self,
-        database_url: str,
+        database: Database,
         process: ProcessIdentity,
         *,
         introduce: Report | None = None,
         report: Report | None = None,
     ) -> None:
         """What else the process has to tell: `introduce` once, `report` each time."""
-        self._engine = create_engine(database_url, role=Role.OPERATOR)
+        self._engine = create_engine(database, role=Role.OPERATOR)
         self._process = process
         self._introduce = introduce
         self._report = report

@@ -15,7 +15,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ingest.errors import SettingsError
+from ingest.errors import BadAddress, SettingsError
+from ingest.store import address
+from ingest.store.address import SCHEMA, Database
 
 PREFIX = "INGEST_"
 DEFAULT_DATA = Path(".ingest")
@@ -26,7 +28,6 @@ MIN_SECRET_LENGTH = 16
 KIB, MIB = 1024, 1024 * 1024
 
 _SCHEMES = {
-    "database_url": ("postgresql://", "postgres://", "postgresql+psycopg://"),
     "redis_url": ("redis://", "rediss://", "unix://"),
 }
 
@@ -45,6 +46,12 @@ class Settings(BaseSettings):
 
     data: Path = Field(DEFAULT_DATA, description="the folder that `ingest up` keeps its data in")
     database_url: SecretStr | None = Field(None, description="PostgreSQL, `postgresql://…`")
+    migration_database_url: SecretStr | None = Field(
+        None, description="where `ingest migrate` connects, past a pooler; unset: `database_url`"
+    )
+    database_schema: str = Field(
+        SCHEMA, description="the schema that holds the pipeline's tables, and nothing else"
+    )
     redis_url: SecretStr | None = Field(None, description="Redis, `redis://…` or `unix:///path`")
 
     host: str = Field("127.0.0.1", description="the receiver's address")
@@ -154,7 +161,20 @@ class Settings(BaseSettings):
             raise ValueError(f"a secret is shorter than {MIN_SECRET_LENGTH} characters")
         return secrets
 
-    @field_validator("database_url", "redis_url")
+    @field_validator("database_url", "migration_database_url")
+    @classmethod
+    def _readable_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _or_value_error(lambda: address.parse(value.get_secret_value()))
+        return value
+
+    @field_validator("database_schema")
+    @classmethod
+    def _own_schema(cls, value: str) -> str:
+        _or_value_error(lambda: address.check_schema(value))
+        return value
+
+    @field_validator("redis_url")
     @classmethod
     def _right_kind(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         schemes = _SCHEMES[str(info.field_name)]
@@ -163,14 +183,22 @@ class Settings(BaseSettings):
         return value
 
     @property
-    def database(self) -> str:
-        """The database's URL. Raises SettingsError when there is none."""
+    def database(self) -> Database:
+        """Return the database. Raises SettingsError when there is none."""
         if self.database_url is None:
             raise SettingsError(
                 "No database: set INGEST_DATABASE_URL, or run `ingest up` in this folder.",
                 reason="no_database",
             )
-        return self.database_url.get_secret_value()
+        return address.parse(self.database_url.get_secret_value(), schema=self.database_schema)
+
+    @property
+    def migration_database(self) -> Database:
+        """Return the database as migrations reach it. Raises SettingsError when there is none."""
+        if self.migration_database_url is None:
+            return self.database
+        url = self.migration_database_url.get_secret_value()
+        return address.parse(url, schema=self.database_schema)
 
     @property
     def redis(self) -> str:
@@ -207,6 +235,14 @@ class _Standalone(Settings):
         cls, *args: Any, **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return super().settings_customise_sources(*args, **sources)[:-1]
+
+
+def _or_value_error(check: Callable[[], object]) -> None:
+    """Run a check, its refusal as the error that pydantic collects."""
+    try:
+        check()
+    except BadAddress as error:
+        raise ValueError(str(error)) from None
 
 
 def load(*, standalone: bool = False, **overrides: Any) -> Settings:

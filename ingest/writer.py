@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 import psycopg
-from psycopg import AsyncConnection
 
 from ingest import queues, telemetry
 from ingest.errors import StorageUnavailable
 from ingest.store import deliveries
-from ingest.store.database import CONNECT_TIMEOUT_S, Role, conninfo, options
+from ingest.store.address import Database
+from ingest.store.database import UnfitDatabase, WriterConnection
 from ingest.store.deliveries import Delivery
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5)
@@ -53,16 +53,16 @@ class DeliveryWriter:
     """Commits deliveries in groups."""
 
     def __init__(
-        self, database_url: str, limits: Limits, *, on_commit: Callable[[Sequence[UUID]], None]
+        self, database: Database, limits: Limits, *, on_commit: Callable[[Sequence[UUID]], None]
     ) -> None:
         """`on_commit` gets the ids of committed deliveries that are events; it must not block."""
-        self._database_url = database_url
+        self._database = database
         self._limits = limits
         self._on_commit = on_commit
         self._backlog: deque[_Waiting] = deque()
         self._backlog_bytes = 0
         self._arrived = asyncio.Event()
-        self._connection: AsyncConnection | None = None
+        self._connection: WriterConnection | None = None
         self._unreachable: str | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
@@ -190,9 +190,9 @@ class DeliveryWriter:
             self._connection = await self._open()
             await self._execute(batch)
 
-    async def _open(self) -> AsyncConnection:
+    async def _open(self) -> WriterConnection:
         return await self._in_time(
-            _open(self._database_url), _OPEN_TIMEOUT_S, "database_unreachable"
+            WriterConnection.open(self._database), _OPEN_TIMEOUT_S, "database_unreachable"
         )
 
     async def _execute(self, batch: list[_Waiting]) -> None:
@@ -261,30 +261,6 @@ class DeliveryWriter:
             await connection.close()
 
 
-async def _open(database_url: str) -> AsyncConnection:
-    """A connection whose commits are durable.
-
-    Raises:
-        psycopg.OperationalError: there is no server, or it takes none.
-        StorageUnavailable: the server does not write commits to disk.
-    """
-    connection = await AsyncConnection.connect(
-        conninfo(database_url),
-        autocommit=True,
-        connect_timeout=CONNECT_TIMEOUT_S,
-        options=options(Role.RECEIVER),
-    )
-    try:
-        cursor = await connection.execute("SHOW fsync")
-        row = await cursor.fetchone()
-        if row is None or row[0] != "on":
-            raise _unavailable("fsync_off")
-    except BaseException:
-        await connection.close()
-        raise
-    return connection
-
-
 def _refuse(batch: Sequence[_Waiting] | deque[_Waiting], error: StorageUnavailable) -> None:
     """An exception each: one for all would hold the frames, and so the bodies, of all who raise
     it."""
@@ -300,6 +276,8 @@ def _unavailable(reason: str) -> StorageUnavailable:
 def _as_unavailable(error: Exception) -> StorageUnavailable:
     if isinstance(error, StorageUnavailable):
         return error
+    if isinstance(error, UnfitDatabase):
+        return _unavailable(error.reason)
     if isinstance(error, psycopg.Error | OSError):
         sqlstate = getattr(error, "sqlstate", None)
         return _unavailable(f"sqlstate_{sqlstate}" if sqlstate else "database_unreachable")

@@ -1,15 +1,12 @@
-"""Alembic's environment: one migration at a time, each in its own transaction, none waiting for
-ever."""
+"""Alembic's environment. `ingest migrate` runs it (ingest.store.migrations); so does `alembic`."""
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest import settings
+from ingest.store import migrations
 from ingest.store.database import Role, create_engine
 from ingest.store.tables import metadata
-
-# Two `ingest migrate` at once: the second waits here, then finds nothing to do.
-ADVISORY_LOCK = 0x696E67657374  # "ingest"
 
 
 def include_object(
@@ -19,34 +16,32 @@ def include_object(
     return not (type_ == "table" and (name or "").startswith("deliveries_"))
 
 
-def migrate(connection: Connection) -> None:
-    connection.execute(text("SET LOCAL lock_timeout = 0"))
-    connection.execute(text("SET LOCAL statement_timeout = 0"))
-    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
-    connection.commit()
-    try:
-        context.configure(
-            connection=connection,
-            target_metadata=metadata,
-            include_object=include_object,
-            transaction_per_migration=True,
-        )
-        with context.begin_transaction():
-            context.run_migrations()
-    finally:
-        connection.rollback()
-        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": ADVISORY_LOCK})
-        connection.commit()
+def run(connection: Connection, home: str) -> None:
+    """Run the migrations that Alembic has been told to, in the transaction that is open."""
+    context.configure(
+        connection=connection,
+        target_metadata=metadata,
+        include_object=include_object,
+        include_schemas=True,
+        version_table_schema=home,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
 
 
 def main() -> None:
-    given = context.config.attributes.get("connection")
-    if isinstance(given, Connection):
-        migrate(given)
+    """Run inside `ingest migrate`, or for Alembic's own commands by the settings."""
+    attributes = context.config.attributes
+    if "connection" in attributes:
+        run(attributes["connection"], attributes["home"])
         return
-    engine = create_engine(settings.load().database, role=Role.MIGRATION)
-    with engine.connect() as connection:
-        migrate(connection)
+    given = settings.load()
+    engine = create_engine(given.migration_database, role=Role.MIGRATION)
+    attributes.update(home=given.database_schema, read_model=given.read_model)
+    with engine.connect() as connection, connection.begin():
+        migrations.take_turns(connection)
+        migrations.ensure_schema(connection, given.database_schema)
+        run(connection, given.database_schema)
     engine.dispose()
 
 

@@ -20,6 +20,7 @@ from ingest.embedded import postgres, process, valkey
 from ingest.embedded.process import Program
 from ingest.settings import Settings
 from ingest.store import migrations, partitions
+from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from tests.support.signing import SECRET
 
@@ -79,7 +80,7 @@ class Running:
 def template(servers: Servers) -> str:
     """A migrated database, to be cloned."""
     servers.execute(f"CREATE DATABASE {_TEMPLATE}")
-    engine = create_engine(servers.database_url(_TEMPLATE), role=Role.MIGRATION)
+    engine = create_engine(parse(servers.database_url(_TEMPLATE)), role=Role.MIGRATION)
     with engine.connect() as connection:
         migrations.upgrade(connection)
     with engine.begin() as connection:
@@ -93,6 +94,8 @@ def cloned(servers: Servers, template: str) -> Iterator[str]:
     """The address of a migrated database, dropped at the end."""
     name = f"test_{uuid4().hex}"
     servers.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    # Tests ask by bare names; statements of the product name the schema.
+    servers.execute(f"ALTER DATABASE {name} SET search_path = ingest, public")
     yield servers.database_url(name)
     servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
@@ -108,7 +111,7 @@ def database_url(servers: Servers, template: str) -> Iterator[str]:
 def shared_engine(servers: Servers, template: str) -> Iterator[Engine]:
     """An engine on a database of the module's, for tests that commit nothing."""
     with cloned(servers, template) as url:
-        found = create_engine(url, role=Role.WORKER)
+        found = create_engine(parse(url), role=Role.PROCESSOR)
         yield found
         found.dispose()
 
@@ -116,7 +119,7 @@ def shared_engine(servers: Servers, template: str) -> Iterator[Engine]:
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """An engine on it, with room for tests that work from several threads."""
-    found = create_engine(database_url, role=Role.PROCESSOR, pool_size=25)
+    found = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=25)
     yield found
     found.dispose()
 

@@ -203,10 +203,8 @@ class _Child:
     def _slices(
         self, recorder: Recorder, time_limit: TimeLimit, *, connections: int = 1
     ) -> SliceRunner:
-        effects = create_engine(self._settings.database, role=Role.PROCESSOR, pool_size=connections)
-        guard.install(effects)
         return SliceRunner(
-            engine=effects,
+            engine=guard.create_engine(self._settings.database, pool_size=connections),
             sources=sources.configured(self._settings),
             recorder=recorder,
             time_limit=time_limit,

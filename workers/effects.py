@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.store import jobs
 from ingest.store.activity import Note
+from ingest.store.database import Role, session_settings
 from ingest.store.jobs import Held
 from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
 
@@ -25,12 +26,12 @@ _UNDO = "ROLLBACK TO SAVEPOINT ingest_call"
 # Temporary tables come first in the search path unless it names them, and would stand before ours.
 _TIDY = (
     "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; "
-    "SELECT set_config('search_path', current_setting('search_path') || ', pg_temp', true)"
+    "SELECT pg_catalog.set_config("
+    "'search_path', pg_catalog.current_setting('search_path') || ', pg_temp', true)"
 )
-_BEGIN = f"{_TIDY}; {_SAVEPOINT}"
-_NEXT = f"RELEASE SAVEPOINT ingest_call; {_TIDY}; {_SAVEPOINT}"
+_NEXT = "RELEASE SAVEPOINT ingest_call"
 # What outlives a transaction.
-_LEAVE = b"RESET ALL; SELECT pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
+_RELEASE = "SELECT pg_catalog.pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
 
 # A deferred trigger of a user's own may not hold the worker for ever, nor a worker that is frozen
 # before its commit those who count in the same row.
@@ -72,12 +73,14 @@ class Effects:
         self._pooled = pooled
         self._driver = driver
         self._options = self.db.get_execution_options()
+        settings = session_settings(Role.PROCESSOR, driver.pgconn.server_version)
+        self._tidy = f"{_TIDY}; {settings}; {_SAVEPOINT}"
 
     def __enter__(self) -> Self:
         try:
             self._root = self.db.begin()
             self._driver.refused = False
-            self._send(_BEGIN)
+            self._send(self._tidy)
         except BaseException:
             self._give_back(clean=False)
             raise
@@ -120,7 +123,7 @@ class Effects:
         if self.db.in_nested_transaction():
             raise NestedLeftOpen
         self._restore()
-        self._send(_NEXT)
+        self._send(f"{_NEXT}; {self._tidy}")
 
     def undo(self) -> bool:
         """After a call that failed: undo its effects; False when the transaction cannot go on."""
@@ -142,7 +145,8 @@ class Effects:
             Exception: the commit was refused, or the connection is gone.
         """
         self._driver.guarded = False
-        self._send(_COMMIT_LIMITS)
+        # After the commit a pooler gives the server connection to somebody else.
+        self._send(_COMMIT_LIMITS if self._driver.is_direct else f"{_RELEASE}; {_COMMIT_LIMITS}")
         jobs.finish(self.db, succeeded, notes)
         self.db.commit()
 
@@ -156,11 +160,12 @@ class Effects:
     def _left_clean(self) -> bool:
         """Roll back what was not committed, and clear what outlives a transaction; False when that
         did not work."""
-        try:
-            self._driver.rollback()
-        except psycopg.Error:
+        if self._driver.closed:
             return False
-        return self._driver.pgconn.exec_(_LEAVE).status == ExecStatus.COMMAND_OK
+        is_open = self._driver.info.transaction_status is not TransactionStatus.IDLE
+        end = "ROLLBACK; " if is_open else ""
+        left = self._driver.pgconn.exec_(f"{end}RESET ALL; {_RELEASE}".encode())
+        return left.status == ExecStatus.COMMAND_OK
 
     def _give_back(self, *, clean: bool) -> None:
         """To the pool, which has this one only: kept from it, no job would run here again."""

@@ -10,7 +10,11 @@ import re
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
+
+from ingest.store import database as database_module
+from ingest.store.address import Database
+from ingest.store.database import PipelineConnection, Role
 
 # What could end a transaction stands at the start of a statement. Comments may come before it,
 # and another statement; in a literal it means nothing.
@@ -35,7 +39,7 @@ class TransactionEnded(Exception):
         )
 
 
-class GuardedConnection(psycopg.Connection[Any]):
+class GuardedConnection(PipelineConnection):
     """The driver's connection; while guarded, it refuses to end its transaction."""
 
     guarded = False
@@ -94,11 +98,12 @@ def ends_transaction(query: str) -> bool:
     return any(_ENDS_TRANSACTION.match(statement) for statement in statements)
 
 
-def install(engine: Engine) -> None:
-    """Let `engine` open guarded connections."""
-
-    @event.listens_for(engine, "do_connect")
-    def connect(
-        _dialect: object, _record: object, arguments: list[Any], options: dict[str, Any]
-    ) -> GuardedConnection:
-        return GuardedConnection.connect(*arguments, cursor_factory=GuardedCursor, **options)
+def create_engine(database: Database, *, pool_size: int = 1) -> Engine:
+    """Return an engine for processors, whose connections are guarded."""
+    return database_module.create_engine(
+        database,
+        role=Role.PROCESSOR,
+        pool_size=pool_size,
+        connection_class=GuardedConnection,
+        cursor_factory=GuardedCursor,
+    )

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from ingest.store.address import Database
 from ingest.store.jobs import Held
 
 _RUNNING = struct.Struct("<qq")  # job, attempt; zeros: none
@@ -67,9 +68,11 @@ class FlightRecorder:
         os.close(self._descriptor)
 
 
-def folder_for(database_url: str, parent: Path | None = None) -> Path:
+def folder_for(database: Database, parent: Path | None = None) -> Path:
     """The folder of a database's records on this machine, made if need be."""
-    digest = sha256(database_url.encode()).hexdigest()[:12]
+    digest = sha256(
+        repr((sorted(database.parameters.items()), database.schema)).encode()
+    ).hexdigest()[:12]
     folder = (parent or Path(tempfile.gettempdir())) / f"ingest-flights-{os.getuid()}-{digest}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():

@@ -12,7 +12,8 @@ from ingest import settings
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.sources import awalchat
-from ingest.store.database import Role, create_engine, describe
+from ingest.store.address import Database
+from ingest.store.database import Role, create_engine
 from ingest.timestamps import TIME_FORMS, parse_moment
 
 
@@ -27,12 +28,12 @@ def database() -> Iterator[Engine]:
     Raises:
         CommandError: it is unreachable, not migrated, or did not answer in time; in one sentence.
     """
-    url = settings.load().database
-    engine = create_engine(url, role=Role.OPERATOR)
+    address = settings.load().database
+    engine = create_engine(address, role=Role.OPERATOR)
     try:
         yield engine
     except SQLAlchemyError as error:
-        raise _explain(error, describe(url)) from error
+        raise _explain(error, address) from error
     finally:
         engine.dispose()
 
@@ -80,7 +81,7 @@ def signing_secret(found: Settings) -> str:
     return found.awalchat_secrets[0].get_secret_value()
 
 
-def _explain(error: SQLAlchemyError, where: str) -> CommandError:
+def _explain(error: SQLAlchemyError, where: Database) -> CommandError:
     sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
     if isinstance(error, ProgrammingError) and sqlstate == "42P01":
         return CommandError(

@@ -17,6 +17,8 @@ from ingest.cli.listening import listen
 if TYPE_CHECKING:
     import uvicorn
 
+    from ingest.store.migrations import State
+
 GRACEFUL_SHUTDOWN_S = 10
 CONSOLE_SHUTDOWN_S = 2
 """Live tails never end by themselves."""
@@ -114,31 +116,43 @@ def migrate() -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from ingest.store import migrations
-    from ingest.store.database import Role, create_engine, describe
+    from ingest.store.database import Role, create_engine
 
     given = settings.load()
-    engine = create_engine(given.database, role=Role.MIGRATION)
+    database = given.migration_database
+    target = migrations.Target(schema=database.schema, read_model=given.read_model)
+    engine = create_engine(database, role=Role.MIGRATION)
     try:
         with engine.connect() as connection:
-            before, newest = migrations.revisions(connection)
+            before = migrations.state(connection, target)
         made = migrations.prepare(
-            engine, today=datetime.now(UTC).date(), days_ahead=given.partition_days_ahead
+            engine,
+            target,
+            today=datetime.now(UTC).date(),
+            days_ahead=given.partition_days_ahead,
         )
     except SQLAlchemyError as error:
         cause = str(getattr(error, "orig", error)).strip().splitlines()
         raise CommandError(
-            f"The migration of {describe(given.database)} failed: {cause[0] if cause else error}",
+            f"The migration of {database} failed: {cause[0] if cause else error}",
             reason="migration_failed",
         ) from error
     finally:
         engine.dispose()
-    output.line(
-        f"The schema is at {newest}."
-        if before == newest
-        else f"Migrated from {before} to {newest}."
-    )
+    output.line(_migrated(before))
     if not made:
         output.line("Somebody reads deliveries: the relay will make the coming days' partitions.")
+
+
+def _migrated(before: "State") -> str:
+    if before.is_newer:
+        return (
+            f"The schema is at {before.revision}, newer than this code ({before.newest}), which"
+            " runs on it. Nothing was changed."
+        )
+    if before.revision == before.newest:
+        return f"The schema is at {before.newest}."
+    return f"Migrated from {before.revision or 'nothing'} to {before.newest}."
 
 
 def _serve(config: "uvicorn.Config", listener: socket.socket) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -26,7 +27,8 @@ from ingest.embedded.process import Program
 from ingest.embedded.supervisor import Supervisor
 from ingest.settings import DEFAULT_DATA, PREFIX, Settings
 from ingest.store import stats as counts
-from ingest.store.database import Role, create_engine, describe
+from ingest.store.address import Database, parse
+from ingest.store.database import Role, create_engine
 from ingest.store.stats import Stats
 
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -60,7 +62,7 @@ def up(
     supervisor.take_signals()
     try:
         run = _start_servers(given, folder, supervisor)
-        _migrate(run.database_url, given.partition_days_ahead)
+        _migrate(run.database, given)
         supervisor.start(
             [run.process("relay", number) for number in range(1, relays + 1)]
             + [run.process("worker", number) for number in range(1, workers + 1)],
@@ -69,7 +71,7 @@ def up(
         )
         run.publish()
         _greet(run, screen, time.monotonic() - began)
-        counter = _Counter(create_engine(run.database_url, role=Role.OPERATOR))
+        counter = _Counter(create_engine(run.database, role=Role.OPERATOR))
         counter.start()
         supervisor.watch(lambda: screen.count(counter.newest))
         screen.say("stopping")
@@ -88,6 +90,11 @@ class _Run:
     database_url: str
     redis_url: str
     secrets: str
+
+    @property
+    def database(self) -> Database:
+        """The database that this run uses."""
+        return parse(self.database_url, schema=self.settings.database_schema)
 
     def publish(self) -> None:
         """Let commands in this folder find us."""
@@ -171,21 +178,31 @@ def _start_servers(given: Settings, folder: DataFolder, supervisor: Supervisor) 
     return _Run(
         settings=given,
         folder=folder,
-        database_url=given.database if given.database_url else postgres.url(sockets),
+        database_url=_told(given.database_url) or postgres.url(sockets),
         redis_url=given.redis if given.redis_url else valkey.url(sockets),
         secrets=",".join(secrets or [folder.secret()]),
     )
 
 
-def _migrate(database_url: str, days_ahead: int) -> None:
+def _told(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()
+
+
+def _migrate(database: Database, given: Settings) -> None:
     from ingest.store import migrations  # Alembic takes a while to import
 
-    engine = create_engine(database_url, role=Role.MIGRATION)
+    engine = create_engine(database, role=Role.MIGRATION)
+    target = migrations.Target(schema=database.schema, read_model=given.read_model)
     try:
-        migrations.prepare(engine, today=datetime.now(UTC).date(), days_ahead=days_ahead)
+        migrations.prepare(
+            engine,
+            target,
+            today=datetime.now(UTC).date(),
+            days_ahead=given.partition_days_ahead,
+        )
     except SQLAlchemyError as error:
         raise CommandError(
-            f"The database {describe(database_url)} cannot be migrated: "
+            f"The database {database} cannot be migrated: "
             f"{str(getattr(error, 'orig', error)).splitlines()[0]}",
             reason="migration_failed",
         ) from error
@@ -203,7 +220,7 @@ def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
         "console": f"http://{_bracketed(given.console_host)}:{given.console_port}",
         "post to": f"http://{_bracketed(given.host)}:{given.port}/webhooks/awalchat",
         "secret": secret,
-        "database": describe(run.database_url) if given.database_url else run.database_url,
+        "database": str(run.database) if given.database_url else run.database_url,
         "redis": "in INGEST_REDIS_URL" if given.redis_url else run.redis_url,
         "logs": str(run.folder.logs),
         "try": f"{_how(run)} send --documented, then {_how(run)} events list (in this folder)",

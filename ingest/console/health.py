@@ -5,10 +5,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import redis
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest import queues
 from ingest.dispatch import connect
+from ingest.store.sql import statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ def of_redis(redis_url: str, lanes: Iterable[str]) -> Doorbell:
     return Doorbell(version=version, answers_in_s=answers_in_s, waiting=waiting)
 
 
-_DATABASE = text(
+_DATABASE = statement(
     """
     SELECT current_setting('server_version') AS version,
            pg_database_size(current_database()) AS size_bytes,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import queues
@@ -17,6 +17,7 @@ from ingest.store import activity, processes, processors, stats, waiting
 from ingest.store.activity import ANSWER, DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Histogram, Point
 from ingest.store.processes import ProcessRecord
 from ingest.store.processors import ProcessorRecord
+from ingest.store.sql import statement
 from ingest.store.stats import Stats
 
 LATE_AFTER = timedelta(minutes=1)
@@ -215,18 +216,18 @@ def _ceiling(moment: datetime, span: timedelta) -> datetime:
     return moment + (monday - moment) % span
 
 
-_UNADMITTED = text(
+_UNADMITTED = statement(
     """
     SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries
-    FROM unadmitted WHERE replay IS NULL AND received_at >= :since
+    FROM ingest.unadmitted WHERE replay IS NULL AND received_at >= :since
     GROUP BY 1
     """
 )
 # By the small index of what was rejected.
-_REJECTED = text(
+_REJECTED = statement(
     """
     SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries
-    FROM deliveries WHERE rejected IS NOT NULL AND received_at >= :since
+    FROM ingest.deliveries WHERE rejected IS NOT NULL AND received_at >= :since
     GROUP BY 1
     """
 )

@@ -39,12 +39,12 @@ def concerns(kind: str, value: str, name: str) -> Condition:
             SELECT unnest(CAST(:{name}_names AS text[])) UNION {names}
         )
         SELECT found.id FROM origin CROSS JOIN named CROSS JOIN LATERAL (
-            SELECT id FROM events
+            SELECT id FROM ingest.events
             WHERE source = origin.slug AND event_id = named.event_id LIMIT 1
         ) AS found
         UNION ALL
         SELECT events.id FROM ({_UNFINISHED}) AS unfinished
-        JOIN events ON events.id = unfinished.event WHERE {mentioned}
+        JOIN ingest.events ON events.id = unfinished.event WHERE {mentioned}
     ))"""
     return sql, values | {f"{name}_given": value, f"{name}_names": _names(kind, value)}
 
@@ -84,30 +84,30 @@ _FIELDS = {
 }
 
 _MESSAGES = """SELECT message_id, conversation_id, received_event_id, status, status_event_id,
-               last_event_id FROM messages"""
+               last_event_id FROM ingest.messages"""
 _IN_TALKS = "conversation_id = ANY(ARRAY(SELECT conversation_id FROM known_talks))"
 _TALKED = {
-    "conversations": f"SELECT * FROM conversations WHERE {_IN_TALKS}",
+    "conversations": f"SELECT * FROM ingest.conversations WHERE {_IN_TALKS}",
     "messages": f"{_MESSAGES} WHERE {_IN_TALKS}",
-    "orders": f"SELECT * FROM orders WHERE {_IN_TALKS}",
+    "orders": f"SELECT * FROM ingest.orders WHERE {_IN_TALKS}",
 }
 # Rows of the read model, each table's found with those before it. `talks` are ids of conversations,
 # which need not have a row.
 _KNOWN: dict[str, dict[str, str]] = {
     "message": {"messages": f"{_MESSAGES} WHERE message_id = {{given}}"},
-    "order": {"orders": "SELECT * FROM orders WHERE order_id = {given}"},
+    "order": {"orders": "SELECT * FROM ingest.orders WHERE order_id = {given}"},
     "conversation": {"talks": "SELECT {given} AS conversation_id"} | _TALKED,
     "contact": {
-        "contacts": "SELECT * FROM contacts WHERE contact_id = {given}",
-        "talks": "SELECT conversation_id FROM conversations WHERE contact_id = {given}",
+        "contacts": "SELECT * FROM ingest.contacts WHERE contact_id = {given}",
+        "talks": "SELECT conversation_id FROM ingest.conversations WHERE contact_id = {given}",
     }
     | _TALKED,
     "phone": {
-        "contacts": "SELECT * FROM contacts WHERE phone = {given}",
-        "talks": """SELECT conversation_id FROM conversations WHERE phone_number = {given}
-            UNION SELECT conversation_id FROM conversations
+        "contacts": "SELECT * FROM ingest.contacts WHERE phone = {given}",
+        "talks": """SELECT conversation_id FROM ingest.conversations WHERE phone_number = {given}
+            UNION SELECT conversation_id FROM ingest.conversations
             WHERE contact_id = ANY(ARRAY(SELECT contact_id FROM known_contacts))
-            UNION SELECT conversation_id FROM messages WHERE from_number = {given}""",
+            UNION SELECT conversation_id FROM ingest.messages WHERE from_number = {given}""",
     }
     | _TALKED
     | {"messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number = {{given}}"},
@@ -132,19 +132,19 @@ _NAMES = {
             WHERE known_messages.status IS NOT NULL""",
     "orders": """SELECT unnest(ARRAY['order.created:' || order_id, created_event_id,
                                 last_event_id]) FROM known_orders
-            UNION SELECT event_id FROM order_status_changes
+            UNION SELECT event_id FROM ingest.order_status_changes
             WHERE order_id = ANY(ARRAY(SELECT order_id FROM known_orders))""",
 }
 
 # In the order of their indexes, so that the planner takes those.
 _UNFINISHED = f"""
-            (SELECT event FROM jobs WHERE state = 'dead' AND discarded_at IS NULL
+            (SELECT event FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
              ORDER BY event DESC LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM jobs WHERE discarded_at IS NOT NULL
+            UNION (SELECT event FROM ingest.jobs WHERE discarded_at IS NOT NULL
                    ORDER BY event DESC LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM unhandled ORDER BY event DESC LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM jobs WHERE due_at IS NOT NULL
+            UNION (SELECT event FROM ingest.unhandled ORDER BY event DESC LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL
                    ORDER BY queue, due_at LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM jobs WHERE lease_until IS NOT NULL
+            UNION (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL
                    ORDER BY lease_until LIMIT {LOOKED_THROUGH})
             """

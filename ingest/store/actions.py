@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +44,13 @@ def newest(connection: Connection, *, limit: int, before: int | None = None) -> 
     return [Action(**row) for row in rows]
 
 
-_RECORD = text(
-    "INSERT INTO actions (by, action, target, reason, replay)"
+_RECORD = statement(
+    "INSERT INTO ingest.actions (by, action, target, reason, replay)"
     " VALUES (:by, :action, :target, :reason, :replay)"
 )
-_NEWEST = text(
+_NEWEST = statement(
     """
-    SELECT id, at, by, action, target, reason, replay FROM actions
+    SELECT id, at, by, action, target, reason, replay FROM ingest.actions
     WHERE CAST(:before AS bigint) IS NULL OR id < :before
     ORDER BY id DESC LIMIT :limit
     """

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import Connection, TextClause
 
 from ingest.store import arrays
+from ingest.store.sql import statement
 
 BUCKETS = 24
 """The last holds whatever takes longer than two hours and twenty minutes."""
@@ -122,12 +123,12 @@ def compact(
     Returns how many rows that spared."""
     minutes, quarters = now - keep_minutes, now - keep_quarters
     spared = 0
-    for statement, parameters in (
+    for merge, parameters in (
         (_MERGE_SLOTS, {"before": now - timedelta(minutes=2), "since": now - timedelta(hours=1)}),
         (_MERGE_QUARTERS, {"before": minutes, "since": quarters}),
         (_MERGE_HOURS, {"before": quarters}),
     ):
-        row = connection.execute(statement, parameters).one()
+        row = connection.execute(merge, parameters).one()
         spared += row.removed - row.added
     return spared
 
@@ -151,7 +152,7 @@ _ADD = """ON CONFLICT (minute, what, label, bucket, slot)
     DO UPDATE SET count = activity.count + excluded.count"""
 
 NOTE = f"""
-    INSERT INTO activity (minute, what, label, bucket, slot, count)
+    INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
     SELECT date_trunc('minute', now()), what, label, bucket, {_SLOT}, count
     FROM unnest(CAST(:whats AS text[]), CAST(:labels AS text[]), CAST(:buckets AS smallint[]),
                 CAST(:counts AS bigint[])) AS note (what, label, bucket, count)
@@ -159,20 +160,20 @@ NOTE = f"""
     {_ADD}
 """
 """A statement that adds `parameters`; a part of others."""
-_NOTE = text(NOTE)
+_NOTE = statement(NOTE)
 
-_OVER_TIME = text(
+_OVER_TIME = statement(
     """
     SELECT date_bin(:span, minute, :since) AS begins, what, bucket, sum(count) AS times
-    FROM activity
+    FROM ingest.activity
     WHERE minute >= :since AND minute < :until
     GROUP BY 1, 2, 3
     """
 )
 
-_BY_LABEL = text(
+_BY_LABEL = statement(
     """
-    SELECT label, bucket, sum(count) AS times FROM activity
+    SELECT label, bucket, sum(count) AS times FROM ingest.activity
     WHERE minute >= :since AND what = :what
     GROUP BY label, bucket
     """
@@ -181,12 +182,12 @@ _BY_LABEL = text(
 
 def _merge(minute: str, rows: str) -> TextClause:
     """Merge `rows` into one a `minute`; the rows that are merged into are none of them."""
-    return text(
+    return statement(
         f"""
         WITH removed AS (
-            DELETE FROM activity WHERE {rows} RETURNING *
+            DELETE FROM ingest.activity WHERE {rows} RETURNING *
         ), added AS (
-            INSERT INTO activity (minute, what, label, bucket, slot, count)
+            INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
             SELECT {minute}, what, label, bucket, 0, sum(count)
             FROM removed GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
             {_ADD}

@@ -29,7 +29,7 @@ class BodyTest:
         """The condition on `events`, each event's body fetched by itself. In a scalar subquery:
         of EXISTS the planner makes a join that reads every body there is, once it expects more
         than some thousands of events."""
-        body = f"SELECT {self.body} FROM deliveries WHERE deliveries.id = events.id"
+        body = f"SELECT {self.body} FROM ingest.deliveries WHERE deliveries.id = events.id"
         return f"({self.row} OR coalesce(({body}), false))", self.values
 
 

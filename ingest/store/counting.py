@@ -5,10 +5,11 @@ import enum
 import time
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.store.selection import Selection, where
 from ingest.store.spans import Span
+from ingest.store.sql import statement
 from ingest.store.walking import walk
 
 
@@ -93,32 +94,34 @@ def _is_of_rows(selection: Selection) -> bool:
 
 def _estimate(connection: Connection, selection: Selection) -> int:
     found = where(selection)
-    statement = text(f"EXPLAIN (FORMAT JSON) SELECT FROM events WHERE {found.sql}")
-    (explained,) = connection.execute(statement, found.parameters).scalar_one()
+    query = statement(f"EXPLAIN (FORMAT JSON) SELECT FROM ingest.events WHERE {found.sql}")
+    (explained,) = connection.execute(query, found.parameters).scalar_one()
     return int(explained["Plan"]["Plan Rows"])
 
 
 _RELIABLE = 0.02
 """Of a smaller part of all events the planner's histograms, a hundred buckets each, say little."""
 _NUMBER = "SELECT count(*) AS number FROM hits"
-_ALL = text("SELECT CAST(coalesce(sum(rows), 0) AS bigint) FROM totals WHERE counted = 'events'")
+_ALL = statement(
+    "SELECT CAST(coalesce(sum(rows), 0) AS bigint) FROM ingest.totals WHERE counted = 'events'"
+)
 # All but those that lack a job or have one that did not succeed, which small indexes know. In the
 # order of those indexes, so that the planner takes them.
-_SUCCEEDED = text(
+_SUCCEEDED = statement(
     """
     WITH unfinished AS MATERIALIZED (
-        (SELECT event FROM jobs WHERE due_at IS NOT NULL
+        (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL
          ORDER BY queue, due_at LIMIT :most + 1)
-        UNION ALL (SELECT event FROM jobs WHERE lease_until IS NOT NULL
+        UNION ALL (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL
                    ORDER BY lease_until LIMIT :most + 1)
-        UNION ALL (SELECT event FROM jobs WHERE state = 'dead' AND discarded_at IS NULL
+        UNION ALL (SELECT event FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
                    ORDER BY event LIMIT :most + 1)
-        UNION ALL (SELECT event FROM jobs WHERE discarded_at IS NOT NULL
+        UNION ALL (SELECT event FROM ingest.jobs WHERE discarded_at IS NOT NULL
                    ORDER BY event LIMIT :most + 1)
     )
     SELECT (SELECT count(*) FROM unfinished) AS unfinished,
            CAST(coalesce(sum(CASE counted WHEN 'events' THEN rows ELSE -rows END), 0) AS bigint)
                - (SELECT count(DISTINCT event) FROM unfinished) AS succeeded
-    FROM totals WHERE counted IN ('events', 'unhandled')
+    FROM ingest.totals WHERE counted IN ('events', 'unhandled')
     """
 )

@@ -1,15 +1,33 @@
-"""Connections: one address, and per role the limits that keep a stuck statement from stopping
-everything."""
+"""Connections: what each is set to, so that nothing depends on the role, the database or a pooler.
+
+A pooler drops start-up options, and in transaction mode it gives every transaction another server
+connection. So whatever a promise rests on is set with BEGIN itself, for the one transaction, in the
+same message. Prepared statements outlive a transaction: they are used only on a connection that
+reaches the server directly.
+"""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, Self
 
+import psycopg
 import sqlalchemy
-from sqlalchemy import Engine
+from psycopg import AsyncConnection, generators
+from psycopg.abc import PQGen
+from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGconn
+from sqlalchemy import Engine, event
+
+from ingest.store.address import Database
+from ingest.store.sql import OWN, SCHEMA, in_schema
 
 CONNECT_TIMEOUT_S = 2
+OLDEST_SERVER = 15
+"""The oldest PostgreSQL that the tests run on."""
+
+_TRANSACTION_TIMEOUT_SINCE = 17
 
 
 class Role(enum.Enum):
@@ -23,65 +41,267 @@ class Role(enum.Enum):
     MIGRATION = "migration"
 
 
-# Renewing a lease updates the row that the job's own transaction finishes: under a stricter
-# isolation, which a database may be set to, that would be a conflict.
-_COMMON = {"default_transaction_isolation": "read\\ committed"}
+class UnfitDatabase(psycopg.OperationalError):
+    """The server answers, but the promises cannot be kept on it."""
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        """`message` is a sentence, `reason` a slug."""
+        super().__init__(message)
+        self.reason = reason
+
+
+# What psycopg's adapters and our statements take for granted.
+_SPELLING = {
+    "datestyle": "'ISO, MDY'",
+    "intervalstyle": "'postgres'",
+    "extra_float_digits": "'1'",
+    "bytea_output": "'hex'",
+    "standard_conforming_strings": "'on'",
+}
+# A role may have it off: then an answer of 200 would not wait for the disk.
+_DURABLE = """CASE pg_catalog.current_setting('synchronous_commit')
+    WHEN 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END"""
+_COMMON = _SPELLING | {
+    "synchronous_commit": _DURABLE,
+    "statement_timeout": "'0'",
+    "idle_in_transaction_session_timeout": "'0'",
+}
+# The search path of our own connections finds nothing of the application's by mistake; a
+# processor's `db` keeps that of its role. Estimates of a batch can be far too high: compiling a
+# statement (jit) would then cost more than running it.
+_OURS = _COMMON | {"search_path": "'pg_catalog'", "timezone": "'UTC'", "jit": "'off'"}
 # PostgreSQL's own time-outs are all off by default. A server whose client was killed goes on with
 # its statement, and keeps its locks, until `client_connection_check_interval` notices.
 _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
     {
-        Role.RECEIVER: {"synchronous_commit": "on", "lock_timeout": "1s"},
-        Role.WORKER: {
-            "synchronous_commit": "on",
-            "lock_timeout": "10s",
-            "client_connection_check_interval": "1s",
-            "idle_in_transaction_session_timeout": "5s",
+        Role.RECEIVER: _OURS | {"lock_timeout": "'1s'"},
+        Role.WORKER: _OURS
+        | {
+            "lock_timeout": "'10s'",
+            "client_connection_check_interval": "'1s'",
+            "idle_in_transaction_session_timeout": "'5s'",
         },
         # A worker that is frozen in the middle of a statement of its own must not block the others.
         # What a processor does between its statements is its own business.
-        Role.PROCESSOR: {
-            "synchronous_commit": "on",
-            "lock_timeout": "10s",
-            "client_connection_check_interval": "1s",
-        },
-        Role.RELAY: {"statement_timeout": "10s", "lock_timeout": "2s"},
-        Role.OPERATOR: {"statement_timeout": "30s", "lock_timeout": "2s"},
-        Role.MIGRATION: {"statement_timeout": "60s", "lock_timeout": "4s"},
+        Role.PROCESSOR: _COMMON
+        | {"lock_timeout": "'10s'", "client_connection_check_interval": "'1s'"},
+        Role.RELAY: _OURS | {"statement_timeout": "'10s'", "lock_timeout": "'2s'"},
+        Role.OPERATOR: _OURS | {"statement_timeout": "'30s'", "lock_timeout": "'2s'"},
+        Role.MIGRATION: _OURS | {"statement_timeout": "'60s'", "lock_timeout": "'4s'"},
     }
 )
 
 
-def create_engine(url: str, *, role: Role, pool_size: int = 1) -> Engine:
-    """An engine on psycopg, its pool at most `pool_size`, which never logs a parameter."""
-    return sqlalchemy.create_engine(
-        _scheme(url, "postgresql+psycopg"),
+def session_settings(role: Role, server_version: int, *, local: bool = True) -> str:
+    """Return the statement that sets what connections of a role rely on.
+
+    Args:
+        role: what the connection is for.
+        server_version: as libpq gives it, 150004 for 15.4.
+        local: for the transaction alone, or for the session.
+    """
+    settings = dict(_SETTINGS[role])
+    if server_version >= _TRANSACTION_TIMEOUT_SINCE * 10_000:
+        settings["transaction_timeout"] = "'0'"
+    scope = "true" if local else "false"
+    calls = (
+        f"pg_catalog.set_config('{name}', {value}, {scope})" for name, value in settings.items()
+    )
+    return f"SELECT {', '.join(calls)}"
+
+
+class PipelineConnection(psycopg.Connection[Any]):
+    """psycopg's connection, whose every transaction begins with the settings of its role.
+
+    Under a stricter isolation, which a database may be set to, renewing a lease would conflict with
+    the job's own transaction: so the isolation is said too.
+    """
+
+    begin_statement = b"BEGIN"
+    is_direct = False
+    """Whether no pooler stands between: what is set for the session stays."""
+
+    def _start_query(self) -> PQGen[None]:
+        """Begin a transaction, and set what it rests on, in one message.
+
+        psycopg's own method sends BEGIN alone. It is internal to psycopg, which is pinned for that.
+        """
+        if self.autocommit or self.pgconn.transaction_status != TransactionStatus.IDLE:
+            return
+        self.pgconn.send_query(self.begin_statement)
+        for result in (yield from generators.execute(self.pgconn)):
+            if result.status == ExecStatus.FATAL_ERROR:
+                raise psycopg.errors.error_from_result(result, encoding="utf-8")
+
+    @classmethod
+    def open(cls, database: Database, role: Role, **options: Any) -> Self:
+        """Connect.
+
+        Raises:
+            psycopg.OperationalError: there is no server, or it takes none.
+            UnfitDatabase: the server or the database is of a kind that is not supported.
+        """
+        connection = cls.connect(**parameters(database, role), **options, autocommit=True)
+        try:
+            check_server(connection.pgconn)
+            pid = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+            connection.autocommit = False
+        except BaseException:
+            connection.close()
+            raise
+        settings = session_settings(role, connection.pgconn.server_version)
+        connection.begin_statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}".encode()
+        connection.is_direct = is_direct(connection.pgconn, pid)
+        if not connection.is_direct:
+            connection.prepare_threshold = None
+        return connection
+
+
+class WriterConnection(AsyncConnection[Any]):
+    """The writer's connection: every statement is a transaction, and says what it rests on."""
+
+    schema = SCHEMA
+    settings: str | None = None
+    """What is set for each transaction; None: it was set for the session."""
+
+    @classmethod
+    async def open(cls, database: Database) -> Self:
+        """Connect.
+
+        Raises:
+            psycopg.OperationalError: there is no server, or it takes none.
+            UnfitDatabase: the server or the database is of a kind that is not supported.
+        """
+        role = Role.RECEIVER
+        connection = await cls.connect(**parameters(database, role), autocommit=True)
+        try:
+            check_server(connection.pgconn)
+            cursor = await connection.execute("SELECT pg_catalog.pg_backend_pid()")
+            is_pooled = not is_direct(connection.pgconn, await cursor.fetchone())
+            version = connection.pgconn.server_version
+            if is_pooled:
+                connection.prepare_threshold = None
+                connection.settings = session_settings(role, version)
+            else:
+                await connection.execute(session_settings(role, version, local=False))
+        except BaseException:
+            await connection.close()
+            raise
+        connection.schema = database.schema
+        return connection
+
+    async def commit_durably(self, ctes: str, values: Sequence[Any]) -> None:
+        """Run data-modifying CTEs, and return when what they wrote is on disk.
+
+        The statement that writes also asks what its commit rests on, so that no pooler, reload or
+        failover can come between.
+
+        Raises:
+            psycopg.Error: nothing was written, or nobody knows.
+            UnfitDatabase: it was written, but not to disk.
+        """
+        sql = in_schema(ctes + _ASK_DURABILITY, self.schema)
+        if self.settings is None:
+            cursor = await self.execute(sql, values, prepare=True)
+        else:
+            async with self.pipeline():
+                await self.execute(self.settings, prepare=False)
+                cursor = await self.execute(sql, values, prepare=False)
+        _check_durability(await cursor.fetchone())
+
+
+_ASK_DURABILITY = """
+SELECT pg_catalog.current_setting('fsync'), pg_catalog.current_setting('synchronous_commit')
+"""
+
+
+def _check_durability(row: Sequence[str] | None) -> None:
+    fsync, synchronous_commit = row or ("unknown", "unknown")
+    for name, value in (("fsync", fsync), ("synchronous_commit", synchronous_commit)):
+        if value in ("off", "unknown"):
+            raise UnfitDatabase(
+                f"The server does not write commits to disk: {name} is {value}.",
+                reason=f"{name}_off",
+            )
+
+
+def create_engine(
+    database: Database,
+    *,
+    role: Role,
+    pool_size: int = 1,
+    connection_class: type[PipelineConnection] = PipelineConnection,
+    **options: Any,
+) -> Engine:
+    """Return an engine on psycopg, its pool at most `pool_size`, which never logs a parameter.
+
+    `options` are psycopg's, for `connection_class`.
+    """
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=partial(connection_class.open, database, role, **options),
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_S, "options": options(role)},
     )
+    if database.schema != SCHEMA:
+        _rename_schema(engine, database.schema)
+    return engine
 
 
-def conninfo(url: str) -> str:
-    """The address as libpq reads it, for connections that psycopg opens itself."""
-    return _scheme(url, "postgresql")
+def _rename_schema(engine: Engine, schema: str) -> None:
+    """Let statements of our own find their tables in `schema`."""
+
+    @event.listens_for(engine, "before_cursor_execute", retval=True)
+    def rename(
+        _connection: Any, _cursor: Any, sql: str, values: Any, context: Any, _many: bool
+    ) -> tuple[str, Any]:
+        if context is not None and context.execution_options.get(OWN):
+            sql = in_schema(sql, schema)
+        return sql, values
 
 
-def options(role: Role) -> str:
-    """libpq's `options` that set a role's limits for the session."""
-    settings = {**_COMMON, **_SETTINGS[role]}
-    return " ".join(f"-c {name}={value}" for name, value in settings.items())
+def parameters(database: Database, role: Role) -> dict[str, Any]:
+    """Return libpq's parameters for a connection of a role; what the address says wins."""
+    defaults = {
+        "connect_timeout": str(CONNECT_TIMEOUT_S),
+        "fallback_application_name": f"ingest-{role.value}",
+    }
+    if "," in database.parameters.get("host", ""):
+        defaults["target_session_attrs"] = "read-write"
+    return {**defaults, **database.parameters, "client_encoding": "UTF8"}
 
 
-def describe(url: str) -> str:
-    """The address without its password, for people and logs."""
-    parts = urlsplit(url)
-    host = parts.hostname or parse_qs(parts.query).get("host", ["local socket"])[0]
-    return f"{parts.path.lstrip('/') or 'postgres'} at {host}" + (
-        f":{parts.port}" if parts.port else ""
-    )
+def check_server(connection: PGconn) -> None:
+    """Refuse a server on which the pipeline does not work.
+
+    Raises:
+        UnfitDatabase: it is too old, or the database's encoding is not UTF8.
+    """
+    major = connection.server_version // 10_000
+    if major < OLDEST_SERVER:
+        raise UnfitDatabase(
+            f"The server must be PostgreSQL {OLDEST_SERVER} or newer; it is {major}.",
+            reason="server_too_old",
+        )
+    encoding = (connection.parameter_status(b"server_encoding") or b"").decode()
+    if encoding != "UTF8":
+        raise UnfitDatabase(
+            f"The database must be UTF8; it is {encoding}. (createdb --encoding=UTF8"
+            " --template=template0 makes one.)",
+            reason="database_not_utf8",
+        )
 
 
-def _scheme(url: str, scheme: str) -> str:
-    return scheme + url[url.index("://") :]
+def is_direct(connection: PGconn, backend: Sequence[int] | None) -> bool:
+    """Return whether a connection reaches the server itself rather than a pooler.
+
+    A pooler cannot tell its clients the process id of the server connection that they will get, so
+    it makes one up at the login.
+
+    Args:
+        connection: as it was opened.
+        backend: what the server answers to `SELECT pg_backend_pid()`.
+    """
+    return backend is not None and connection.backend_pid == backend[0]

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from ingest.sources.source import EventName
+from ingest.store.database import WriterConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,15 +32,18 @@ class Delivery:
 
 
 async def insert(
-    connection: AsyncConnection, deliveries: Sequence[Delivery], *, queue: str, hint_grace_s: float
+    connection: WriterConnection, deliveries: Sequence[Delivery], *, queue: str, hint_grace_s: float
 ) -> None:
     """Store deliveries and mark those that are events as unadmitted, in one statement.
 
     Sending the same deliveries again changes nothing, so a batch whose commit is in doubt can be
     repeated. Their hint goes to `queue`; after `hint_grace_s` seconds the relay takes it for lost.
+
+    Raises:
+        UnfitDatabase: they are stored, but the server has not written them to disk.
     """
     names = [delivery.name or _NO_NAME for delivery in deliveries]
-    await connection.execute(
+    await connection.commit_durably(
         _INSERT,
         (
             [delivery.id for delivery in deliveries],
@@ -57,7 +59,6 @@ async def insert(
             queue,
             hint_grace_s,
         ),
-        prepare=True,
     )
 
 
@@ -71,12 +72,15 @@ WITH given AS (
     ) AS given (id, source, received_at, key_id, headers, body,
                 rejected, event_id, type, fingerprint)
 ), stored AS (
-    INSERT INTO deliveries (id, source, received_at, key_id, headers, body, rejected)
+    INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body, rejected)
     SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, '') FROM given
     ON CONFLICT (id) DO NOTHING
+), noted AS (
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at)
+    SELECT id, source, event_id, type, fingerprint, received_at, %b,
+           now() + make_interval(secs => %b)
+    FROM given WHERE rejected = ''
+    ON CONFLICT (delivery) DO NOTHING
 )
-INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue, hint_at)
-SELECT id, source, event_id, type, fingerprint, received_at, %b, now() + make_interval(secs => %b)
-FROM given WHERE rejected = ''
-ON CONFLICT (delivery) DO NOTHING
 """

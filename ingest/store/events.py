@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.store import arrays, jobs
 from ingest.store.jobs import Claimant, ClaimedJob, JobRef, NewJobs
 from ingest.store.lanes import waiting_queues
+from ingest.store.sql import statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,15 +99,15 @@ def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
 # The FULL JOIN is one that must be hashed. The planner, which takes both sides for one row, would
 # otherwise compare each with each: 9 of 26 ms for 200 deliveries. A body comes once, however many
 # processors have a job of it.
-_ADMIT = text(
+_ADMIT = statement(
     f"""
     WITH taken AS MATERIALIZED (
-        SELECT * FROM unadmitted
+        SELECT * FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
         ORDER BY delivery
         FOR UPDATE SKIP LOCKED
     ), fresh AS (
-        INSERT INTO events (id, source, event_id, type, fingerprint, received_at)
+        INSERT INTO ingest.events (id, source, event_id, type, fingerprint, received_at)
         SELECT DISTINCT ON (source, event_id)
                delivery, source, event_id, type, fingerprint, received_at
         FROM taken
@@ -117,20 +118,20 @@ _ADMIT = text(
         SELECT id, source, event_id, type, fingerprint FROM fresh
         UNION ALL
         SELECT e.id, e.source, e.event_id, e.type, e.fingerprint
-        FROM events e
+        FROM ingest.events e
         WHERE (e.source, e.event_id) IN (SELECT source, event_id FROM taken)
     ), settled AS (
         SELECT t.delivery, t.source, t.event_id, t.received_at, t.processor, t.replay,
                k.id AS event, k.type, t.fingerprint <> k.fingerprint AS conflict
         FROM taken t JOIN known k USING (source, event_id)
     ), repeated AS (
-        INSERT INTO duplicates (delivery, event, received_at, conflict)
+        INSERT INTO ingest.duplicates (delivery, event, received_at, conflict)
         SELECT delivery, event, received_at, conflict FROM settled WHERE delivery <> event
         ON CONFLICT (delivery) DO NOTHING
         RETURNING conflict
     ), created AS ({jobs.CREATE}
     ), removed AS (
-        DELETE FROM unadmitted USING settled WHERE unadmitted.delivery = settled.delivery
+        DELETE FROM ingest.unadmitted USING settled WHERE unadmitted.delivery = settled.delivery
     ), summary AS (
         SELECT (SELECT count(*) FROM repeated) AS duplicates,
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
@@ -141,7 +142,7 @@ _ADMIT = text(
     LEFT JOIN (
         SELECT *, row_number() OVER (PARTITION BY event, state) AS nth FROM created
     ) AS created FULL JOIN settled s ON s.delivery = created.event ON true
-    LEFT JOIN deliveries d
+    LEFT JOIN ingest.deliveries d
            ON d.id = created.event AND created.state = 'running' AND created.nth = 1
     ORDER BY created.id
     """
@@ -165,13 +166,13 @@ def unhint(connection: Connection, deliveries: Sequence[UUID]) -> None:
     connection.execute(_UNHINT, {"ids": arrays.literal(deliveries)})
 
 
-_WAITING_QUEUES = waiting_queues("unadmitted", "true")
+_WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true")
 
-_HINT_OVERDUE = text(
+_HINT_OVERDUE = statement(
     """
-    UPDATE unadmitted SET hint_at = now() + make_interval(secs => :ttl_s)
+    UPDATE ingest.unadmitted SET hint_at = now() + make_interval(secs => :ttl_s)
     WHERE delivery = ANY(ARRAY(
-        SELECT delivery FROM unadmitted
+        SELECT delivery FROM ingest.unadmitted
         WHERE queue = :queue AND hint_at <= now()
         ORDER BY hint_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -180,4 +181,6 @@ _HINT_OVERDUE = text(
     """
 )
 
-_UNHINT = text("UPDATE unadmitted SET hint_at = now() WHERE delivery = ANY(CAST(:ids AS uuid[]))")
+_UNHINT = statement(
+    "UPDATE ingest.unadmitted SET hint_at = now() WHERE delivery = ANY(CAST(:ids AS uuid[]))"
+)

@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
 
 EXAMINED = 5_000
 """So many failing jobs, the newest, are grouped; some tens of milliseconds."""
@@ -113,14 +115,14 @@ RAISED_AT = "nullif(split_part(split_part(a.traceback, '  File ', -1), E'\\n', 1
 """The last frame of an attempt `a`: `"/app/orders.py", line 12, in total`."""
 ERROR_TYPE = "coalesce(a.error_type, a.outcome)"
 
-_GROUPS = text(
+_GROUPS = statement(
     f"""
     WITH dead AS MATERIALIZED (
-        SELECT id, event, processor, state, attempt FROM jobs
+        SELECT id, event, processor, state, attempt FROM ingest.jobs
         WHERE state = 'dead' AND discarded_at IS NULL
         ORDER BY event DESC LIMIT :limit
     ), retrying AS MATERIALIZED (
-        SELECT id, event, processor, state, attempt FROM jobs
+        SELECT id, event, processor, state, attempt FROM ingest.jobs
         WHERE due_at IS NOT NULL AND state = 'retrying'
         LIMIT :limit
     ), failing AS (
@@ -136,16 +138,16 @@ _GROUPS = text(
            (array_agg(a.error_message ORDER BY f.event DESC))[1] AS message,
            (SELECT count(*) FROM dead) = :limit OR (SELECT count(*) FROM retrying) = :limit
                AS is_cut
-    FROM failing f JOIN attempts a ON a.job = f.id AND a.number = f.attempt
+    FROM failing f JOIN ingest.attempts a ON a.job = f.id AND a.number = f.attempt
     WHERE a.outcome NOT IN ('snoozed', 'released')
     GROUP BY 1, 2, 3, 4
     """
 )
 
-_REJECTED = text(
+_REJECTED = statement(
     """
     WITH newest AS (
-        SELECT id, received_at, rejected FROM deliveries WHERE rejected IS NOT NULL
+        SELECT id, received_at, rejected FROM ingest.deliveries WHERE rejected IS NOT NULL
         ORDER BY id DESC LIMIT :limit
     )
     SELECT rejected AS reason, count(*) AS deliveries, min(received_at) AS first_seen,

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.errors import NotFound
 from ingest.store.selection import STATE_OF_EVENT
+from ingest.store.sql import statement
 
 _ALL = 2**31 - 1
 """Without a limit."""
@@ -148,59 +149,59 @@ def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
     )
 
 
-_EVENT = text(
+_EVENT = statement(
     f"""
     SELECT id, source, event_id, type, summary.state, received_at,
-           1 + (SELECT count(*) FROM duplicates WHERE event = :id) AS delivered
-    FROM events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
+           1 + (SELECT count(*) FROM ingest.duplicates WHERE event = :id) AS delivered
+    FROM ingest.events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
     WHERE id = :id
     """
 )
 
-_CHECK = text("SELECT 1 FROM events WHERE id = :id")
-_JOB = text("SELECT event, processor, state FROM jobs WHERE id = :id")
+_CHECK = statement("SELECT 1 FROM ingest.events WHERE id = :id")
+_JOB = statement("SELECT event, processor, state FROM ingest.jobs WHERE id = :id")
 
-_DELIVERIES = text(
+_DELIVERIES = statement(
     """
     SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.key_id,
            d.headers,
            CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
                 THEN d.body END AS body
     FROM (
-        SELECT id, received_at, false AS conflict, 0 AS nth FROM events WHERE id = :id
+        SELECT id, received_at, false AS conflict, 0 AS nth FROM ingest.events WHERE id = :id
         UNION ALL
         (SELECT delivery, received_at, conflict,
                 row_number() OVER (PARTITION BY conflict ORDER BY delivery)
-         FROM duplicates WHERE event = :id ORDER BY delivery LIMIT :most)
+         FROM ingest.duplicates WHERE event = :id ORDER BY delivery LIMIT :most)
     ) AS known
-    LEFT JOIN deliveries d ON d.id = known.id
+    LEFT JOIN ingest.deliveries d ON d.id = known.id
     ORDER BY known.id <> :id, known.id LIMIT :most
     """
 )
 
-_JOBS = text(
+_JOBS = statement(
     """
     SELECT id, processor, queue, state, trigger, attempt, failures, max_attempts,
            next_attempt_at, lease_until, discarded_at
-    FROM jobs WHERE event = :id ORDER BY id
+    FROM ingest.jobs WHERE event = :id ORDER BY id
     """
 )
 
 # Ended attempts, and the one that is on its job's row: the success that stands, or what runs now.
-_ATTEMPTS = text(
+_ATTEMPTS = statement(
     """
     SELECT known.*, r.requested_by AS replayed_by, r.requested_at AS replayed_at,
            r.reason AS replay_reason
     FROM (
         SELECT a.job, a.number, a.trigger, a.worker, a.started_at, a.finished_at, a.outcome,
                a.error_type, a.error_message, a.traceback, a.replay
-        FROM attempts a JOIN jobs j ON j.id = a.job WHERE j.event = :id
+        FROM ingest.attempts a JOIN ingest.jobs j ON j.id = a.job WHERE j.event = :id
         UNION ALL
         SELECT id, attempt, trigger, worker, started_at, finished_at,
                CASE WHEN state = 'succeeded' THEN state END, NULL, NULL, NULL, replay
-        FROM jobs WHERE event = :id AND state IN ('succeeded', 'running')
+        FROM ingest.jobs WHERE event = :id AND state IN ('succeeded', 'running')
     ) AS known
-    LEFT JOIN replays r ON r.id = known.replay AND known.trigger = 'replay'
+    LEFT JOIN ingest.replays r ON r.id = known.replay AND known.trigger = 'replay'
     ORDER BY known.job, known.number
     """
 )

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.errors import LeaseLost
 from ingest.store import activity, arrays
 from ingest.store.activity import NOTE, Note
 from ingest.store.lanes import waiting_queues
+from ingest.store.sql import statement
 
 
 class Outcome(enum.StrEnum):
@@ -149,8 +150,9 @@ class PutBack:
 # worker runs next are claimed as they are made: that spares each a second version and a round trip.
 # The others are pending, and hinted, because it works on them or dispatches them at once.
 CREATE = """
-    INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
-                      next_attempt_at, hinted_until, lease_until, started_at, worker, replay)
+    INSERT INTO ingest.jobs (event, processor, queue, state, trigger, attempt, failures,
+                             max_attempts, next_attempt_at, hinted_until, lease_until,
+                             started_at, worker, replay)
     SELECT event, processor, queue, CASE WHEN claimed THEN 'running' ELSE 'pending' END,
            trigger, CAST(claimed AS integer), 0, max_attempts,
            CASE WHEN NOT claimed THEN now() END,
@@ -162,7 +164,7 @@ CREATE = """
                CASE WHEN s.replay IS NULL THEN p.queue ELSE :replay_queue END AS queue,
                CASE WHEN s.replay IS NULL THEN 'delivery' ELSE 'replay' END AS trigger,
                row_number() OVER (PARTITION BY p.processor ORDER BY s.event) <= p.claimed
-                   AND p.processor <> ALL(ARRAY(SELECT name FROM processors
+                   AND p.processor <> ALL(ARRAY(SELECT name FROM ingest.processors
                                                 WHERE paused_at IS NOT NULL)) AS claimed
         FROM settled s
         JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
@@ -347,28 +349,28 @@ def _arrays(held: Sequence[Held | Failure]) -> dict[str, str]:
     }
 
 
-_CLAIMABLE = text(
+_CLAIMABLE = statement(
     """
-    SELECT id, processor, queue, trigger FROM jobs
+    SELECT id, processor, queue, trigger FROM ingest.jobs
     WHERE id = ANY(CAST(:ids AS bigint[]))
       AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
     ORDER BY id
     """
 )
 
-_PAUSED = "(ARRAY(SELECT name FROM processors WHERE paused_at IS NOT NULL))"
+_PAUSED = "(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
 _NOT_PAUSED = f"processor <> ALL{_PAUSED}"
 
-_CLAIM = text(
+_CLAIM = statement(
     f"""
     WITH claimed AS (
-        UPDATE jobs
+        UPDATE ingest.jobs
         SET state = 'running', attempt = attempt + 1, max_attempts = :max_attempts,
             worker = :worker, started_at = now(),
             lease_until = now() + make_interval(secs => :lease_s),
             next_attempt_at = NULL, hinted_until = NULL
         WHERE id = ANY(ARRAY(
-            SELECT id FROM jobs
+            SELECT id FROM ingest.jobs
             WHERE id = ANY(CAST(:ids AS bigint[]))
               AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
               AND {_NOT_PAUSED}
@@ -380,8 +382,8 @@ _CLAIM = text(
     SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
            e.type, e.received_at, d.body, c.replay
     FROM claimed c
-    JOIN events e ON e.id = c.event
-    LEFT JOIN deliveries d ON d.id = c.event
+    JOIN ingest.events e ON e.id = c.event
+    LEFT JOIN ingest.deliveries d ON d.id = c.event
     ORDER BY c.id
     """
 )
@@ -389,24 +391,24 @@ _CLAIM = text(
 _HELD = "unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[])) AS held (id, attempt)"
 _STILL_OURS = "jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.state = 'running'"
 
-_RENEW = text(
+_RENEW = statement(
     f"""
-    UPDATE jobs SET lease_until = now() + make_interval(secs => :lease_s)
+    UPDATE ingest.jobs SET lease_until = now() + make_interval(secs => :lease_s)
     FROM {_HELD} WHERE {_STILL_OURS}
     RETURNING jobs.id
     """
 )
 
-_FINISH = text(
+_FINISH = statement(
     f"""
     WITH noted AS ({NOTE})
-    UPDATE jobs SET state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL
+    UPDATE ingest.jobs SET state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL
     FROM {_HELD} WHERE {_STILL_OURS}
     RETURNING jobs.id
     """
 )
 
-_FAIL = text(
+_FAIL = statement(
     """
     WITH failed AS (
         SELECT * FROM unnest(
@@ -418,12 +420,12 @@ _FAIL = text(
                      traceback)
     ), held AS (
         SELECT jobs.id, jobs.processor, jobs.trigger, jobs.worker, jobs.started_at, jobs.replay
-        FROM jobs JOIN failed ON jobs.id = failed.id AND jobs.attempt = failed.attempt
+        FROM ingest.jobs JOIN failed ON jobs.id = failed.id AND jobs.attempt = failed.attempt
         WHERE jobs.state = 'running'
         ORDER BY jobs.id
         FOR UPDATE OF jobs
     ), moved AS (
-        UPDATE jobs
+        UPDATE ingest.jobs
         SET state = CASE WHEN failed.retry_in_s IS NULL THEN 'dead' ELSE 'retrying' END,
             failures = jobs.failures + CAST(failed.counts AS integer),
             trigger = CASE WHEN failed.retry_in_s IS NULL THEN jobs.trigger ELSE failed.trigger END,
@@ -434,14 +436,14 @@ _FAIL = text(
         WHERE jobs.id = failed.id
         RETURNING jobs.id
     ), kept AS (
-        INSERT INTO attempts (job, number, trigger, worker, started_at, finished_at, outcome,
+        INSERT INTO ingest.attempts (job, number, trigger, worker, started_at, finished_at, outcome,
                               error_type, error_message, traceback, replay)
         SELECT held.id, failed.attempt, held.trigger, held.worker, held.started_at,
                clock_timestamp(), failed.outcome, failed.error_type, failed.error_message,
                failed.traceback, held.replay
         FROM held JOIN failed USING (id)
     ), noted AS (
-        INSERT INTO activity (minute, what, label, bucket, slot, count)
+        INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
         SELECT date_trunc('minute', now()), 'failed', processor, 0, pg_backend_pid() % 16, count(*)
         FROM held JOIN failed USING (id) WHERE failed.counts
         GROUP BY processor ORDER BY processor
@@ -454,31 +456,31 @@ _FAIL = text(
 
 _ORPHAN_COLUMNS = "jobs.id, jobs.attempt, jobs.failures, jobs.max_attempts, jobs.trigger"
 
-_HELD_BY = text(
+_HELD_BY = statement(
     f"""
-    SELECT {_ORPHAN_COLUMNS} FROM jobs
+    SELECT {_ORPHAN_COLUMNS} FROM ingest.jobs
     WHERE lease_until IS NOT NULL AND worker = :worker
     ORDER BY id
     FOR UPDATE
     """
 )
 
-_EXPIRED = text(
+_EXPIRED = statement(
     f"""
-    SELECT {_ORPHAN_COLUMNS} FROM jobs
+    SELECT {_ORPHAN_COLUMNS} FROM ingest.jobs
     WHERE lease_until <= now()
     ORDER BY lease_until LIMIT :limit
     FOR UPDATE SKIP LOCKED
     """
 )
 
-_WAITING_QUEUES = waiting_queues("jobs", "due_at IS NOT NULL")
+_WAITING_QUEUES = waiting_queues("ingest.jobs", "due_at IS NOT NULL")
 
-_HINT_DUE = text(
+_HINT_DUE = statement(
     f"""
-    UPDATE jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
+    UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
     WHERE id = ANY(ARRAY(
-        SELECT id FROM jobs
+        SELECT id FROM ingest.jobs
         WHERE queue = :queue AND due_at <= now() AND {_NOT_PAUSED}
         ORDER BY due_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -489,15 +491,15 @@ _HINT_DUE = text(
 
 # Far from due, and back. Which processors have such jobs is noted beside their pause, so that
 # nobody looks for them in vain.
-_PARK = text(
+_PARK = statement(
     """
     WITH due AS MATERIALIZED (
-        SELECT id, processor FROM jobs WHERE queue = :queue AND due_at <= now()
+        SELECT id, processor FROM ingest.jobs WHERE queue = :queue AND due_at <= now()
         ORDER BY due_at LIMIT :limit
     ), parked AS (
-        UPDATE jobs SET hinted_until = 'infinity'
+        UPDATE ingest.jobs SET hinted_until = 'infinity'
         WHERE id = ANY(ARRAY(
-            SELECT id FROM jobs
+            SELECT id FROM ingest.jobs
             WHERE id = ANY(ARRAY(
                       SELECT id FROM due WHERE processor = ANY(CAST(:processors AS text[]))
                   ))
@@ -506,19 +508,19 @@ _PARK = text(
         ))
         RETURNING processor
     ), noted AS (
-        UPDATE processors SET parked = true
+        UPDATE ingest.processors SET parked = true
         WHERE name IN (SELECT processor FROM parked) AND NOT parked
     )
     SELECT count(*) FROM parked
     """
 )
 
-_UNPARK = text(
+_UNPARK = statement(
     """
     WITH unparked AS (
-        UPDATE jobs SET hinted_until = NULL
+        UPDATE ingest.jobs SET hinted_until = NULL
         WHERE id = ANY(ARRAY(
-            SELECT id FROM jobs
+            SELECT id FROM ingest.jobs
             WHERE queue = :queue AND due_at = 'infinity'
               AND processor = ANY(CAST(:processors AS text[]))
             LIMIT :limit
@@ -530,25 +532,25 @@ _UNPARK = text(
     """
 )
 
-_UNHINT = text(
-    "UPDATE jobs SET hinted_until = NULL"
+_UNHINT = statement(
+    "UPDATE ingest.jobs SET hinted_until = NULL"
     " WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')"
 )
 
-_PUT_BACK = text(
+_PUT_BACK = statement(
     """
     WITH chosen AS (
-        SELECT jobs.* FROM jobs
+        SELECT jobs.* FROM ingest.jobs
         WHERE id = ANY(CAST(:ids AS bigint[]))
         ORDER BY id
         FOR UPDATE
     ), succeeded AS (
-        INSERT INTO attempts (job, number, trigger, worker, started_at, finished_at, outcome,
+        INSERT INTO ingest.attempts (job, number, trigger, worker, started_at, finished_at, outcome,
                               replay)
         SELECT id, attempt, trigger, worker, started_at, finished_at, 'succeeded', replay
         FROM chosen WHERE state = 'succeeded'
     ), moved AS (
-        UPDATE jobs
+        UPDATE ingest.jobs
         SET state = 'pending', trigger = 'replay', failures = 0, queue = :queue, replay = :replay,
             next_attempt_at = now() + make_interval(secs => given.delay_s),
             hinted_until = NULL, finished_at = NULL, discarded_at = NULL
@@ -564,22 +566,22 @@ _PUT_BACK = text(
 )
 
 # The discard is an attempt that nobody made: it has a number, so that it stands in its place.
-_DISCARD = text(
+_DISCARD = statement(
     """
     WITH chosen AS (
-        SELECT id, trigger FROM jobs
+        SELECT id, trigger FROM ingest.jobs
         WHERE id = ANY(CAST(:ids AS bigint[])) AND discarded_at IS NULL
           AND state IN ('pending', 'retrying', 'dead')
         ORDER BY id
         FOR UPDATE
     ), moved AS (
-        UPDATE jobs
+        UPDATE ingest.jobs
         SET state = 'dead', attempt = attempt + 1, discarded_at = now(), finished_at = now(),
             next_attempt_at = NULL, hinted_until = NULL
         FROM chosen WHERE jobs.id = chosen.id
         RETURNING jobs.id, jobs.attempt, chosen.trigger
     ), kept AS (
-        INSERT INTO attempts (job, number, trigger, started_at, finished_at, outcome,
+        INSERT INTO ingest.attempts (job, number, trigger, started_at, finished_at, outcome,
                               error_message, replay)
         SELECT id, attempt, trigger, now(), now(), 'discarded', :why, :replay FROM moved
     )
@@ -587,9 +589,9 @@ _DISCARD = text(
     """
 )
 
-_HASTEN = text(
+_HASTEN = statement(
     """
-    UPDATE jobs SET next_attempt_at = now(), hinted_until = NULL
+    UPDATE ingest.jobs SET next_attempt_at = now(), hinted_until = NULL
     WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
     """
 )

@@ -1,6 +1,8 @@
 """Which queues have something waiting, at a cost that does not grow with what waits."""
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause
+
+from ingest.store.sql import statement
 
 
 def waiting_queues(table: str, condition: str) -> TextClause:
@@ -9,7 +11,7 @@ def waiting_queues(table: str, condition: str) -> TextClause:
     It steps from queue to queue through an index that begins with the queue, so a million rows in
     one queue cost as much as one. Both arguments are our own constants.
     """
-    return text(
+    return statement(
         f"""
         WITH RECURSIVE step AS (
             (SELECT queue FROM {table} WHERE {condition} ORDER BY queue LIMIT 1)

@@ -7,13 +7,14 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.failures import ERROR_TYPE
 from ingest.store.selection import Selection, named_by, state_of_event
 from ingest.store.spans import Span, next_id
+from ingest.store.sql import statement
 from ingest.store.walking import Slice, walk
 
 
@@ -165,9 +166,9 @@ def _shown(selection: Selection) -> str:
            events.received_at, repeats.deliveries, repeats.conflicts, CASE
                WHEN summary.state IN ('dead', 'retrying') THEN (
                    SELECT concat_ws(': ', last.error_type, last.error_message)
-                   FROM jobs CROSS JOIN LATERAL (
+                   FROM ingest.jobs CROSS JOIN LATERAL (
                        SELECT {ERROR_TYPE} AS error_type, a.error_message, a.finished_at
-                       FROM attempts AS a
+                       FROM ingest.attempts AS a
                        WHERE a.job = jobs.id
                          AND a.outcome NOT IN ('succeeded', 'snoozed', 'released')
                        ORDER BY a.number DESC LIMIT 1
@@ -181,7 +182,7 @@ def _shown(selection: Selection) -> str:
     CROSS JOIN LATERAL ({state_of_event(selection)}) AS summary
     CROSS JOIN LATERAL (
         SELECT 1 + count(*) AS deliveries, coalesce(bool_or(conflict), false) AS conflicts
-        FROM duplicates WHERE event = events.id
+        FROM ingest.duplicates WHERE event = events.id
     ) AS repeats
 """
 
@@ -234,18 +235,20 @@ def event_of(connection: Connection, delivery: UUID) -> UUID | None:
     return found
 
 
-_EVENT_OF = text(
-    "SELECT id FROM events WHERE id = :id UNION SELECT event FROM duplicates WHERE delivery = :id"
+_EVENT_OF = statement(
+    "SELECT id FROM ingest.events WHERE id = :id"
+    " UNION SELECT event FROM ingest.duplicates WHERE delivery = :id"
 )
 
-_DELIVERY = text(
-    "SELECT id, source, received_at, rejected, key_id, headers, body FROM deliveries WHERE id = :id"
+_DELIVERY = statement(
+    "SELECT id, source, received_at, rejected, key_id, headers, body"
+    " FROM ingest.deliveries WHERE id = :id"
 )
 
-_REJECTED = text(
+_REJECTED = statement(
     """
     SELECT id, source, received_at, rejected, octet_length(body) AS size
-    FROM deliveries WHERE rejected IS NOT NULL
+    FROM ingest.deliveries WHERE rejected IS NOT NULL
     ORDER BY id DESC LIMIT :limit
     """
 )

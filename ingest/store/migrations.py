@@ -1,5 +1,17 @@
-"""Bringing a database's schema up to date."""
+"""Bringing a database's schema up to date: all of it in one transaction, or nothing.
 
+Everything of the pipeline's lives in a schema of its own, Alembic's version table too, so that an
+application that shares the database keeps its own `alembic_version`. Installations from before
+revision 0005 have their tables where the search path led, and are moved (ingest.store.moving).
+
+Old and new code run side by side during a deploy. So a revision first adds what new code needs and
+leaves what old code uses; a later release takes that away (docs/upgrading.md). Each revision keeps
+in `ingest.revisions` the oldest code that runs on it.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
@@ -12,31 +24,61 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 import ingest
-from ingest.store import partitions
+from ingest.errors import MigrationRefused
+from ingest.store import moving, partitions
+from ingest.store.address import SCHEMA
+from ingest.store.sql import quoted, statement
+from ingest.store.tables import READ_MODEL, metadata
 
 _INSTALLED = Path(ingest.__file__).parent / "_migrations"
 _CHECKOUT = Path(ingest.__file__).parent.parent / "migrations"
 
+# Two `ingest migrate` at once: the second waits here, then finds nothing to do.
+_LOCK_KEY = 0x696E67657374  # "ingest"
+# Moving tables needs their locks. Whoever waits for those makes receivers wait behind it, so they
+# are asked for briefly, and again.
+_MOVE_TRIES = 40
+_MOVE_PAUSE_S = 0.25
 
-def config() -> Config:
-    """Alembic's configuration for the migrations that belong to this code."""
-    alembic = Config()
-    folder = _INSTALLED if _INSTALLED.exists() else _CHECKOUT
-    alembic.set_main_option("script_location", str(folder).replace("%", "%%"))
-    return alembic
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a database is to be brought to."""
+
+    schema: str = SCHEMA
+    read_model: bool = True
+    """Whether the tables of the built-in read model are made."""
+    scripts: Path | None = None
+    """The folder of the migrations; None: those of this code."""
 
 
-def prepare(engine: Engine, *, today: date, days_ahead: int) -> bool:
+_DEFAULT = Target()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Where a database stands."""
+
+    revision: str | None
+    """None: nothing of the pipeline's is there."""
+    newest: str
+    """The newest revision that this code knows."""
+    is_newer: bool = False
+    """Whether a later release has migrated it; this code runs on it."""
+
+
+def prepare(engine: Engine, target: Target = _DEFAULT, *, today: date, days_ahead: int) -> bool:
     """Run every missing migration and make the partitions of the coming days.
 
-    Returns whether the partitions are there. Behind a long reader (a dump) they are left to the
+    Return whether the partitions are there. Behind a long reader (a dump) they are left to the
     relay, and nothing is lost meanwhile: a start must not fail for them.
 
     Raises:
+        MigrationRefused: this database cannot be migrated; nothing has changed.
         SQLAlchemyError: PostgreSQL is away, refuses, or somebody keeps a table locked.
     """
     with engine.connect() as connection:
-        upgrade(connection)
+        upgrade(connection, target=target)
     try:
         with engine.begin() as connection:
             partitions.ensure(connection, today=today, days_ahead=days_ahead)
@@ -47,21 +89,126 @@ def prepare(engine: Engine, *, today: date, days_ahead: int) -> bool:
     return True
 
 
-def upgrade(connection: Connection, revision: str = "head") -> None:
-    """Run what is missing up to `revision`; two at once wait for each other."""
-    alembic = config()
-    alembic.attributes["connection"] = connection
-    command.upgrade(alembic, revision)
+def upgrade(connection: Connection, revision: str = "head", *, target: Target = _DEFAULT) -> None:
+    """Run what is missing up to `revision`; two at once wait for each other.
+
+    A schema that a later release has migrated is left as it is, if this code runs on it.
+
+    Raises:
+        MigrationRefused: this database cannot be migrated; nothing has changed.
+        SQLAlchemyError: PostgreSQL refuses; nothing has changed.
+    """
+    for tries_left in reversed(range(_MOVE_TRIES)):
+        try:
+            _upgrade(connection, revision, target)
+        except moving.TablesInUse as error:
+            connection.rollback()
+            if not tries_left:
+                raise MigrationRefused(str(error), reason="tables_in_use") from error
+            time.sleep(_MOVE_PAUSE_S)
+        else:
+            return
 
 
-def downgrade(connection: Connection, revision: str) -> None:
+def _upgrade(connection: Connection, revision: str, target: Target) -> None:
+    with connection.begin():
+        take_turns(connection)
+        if state(connection, target).is_newer:
+            return
+        old_home = moving.old_home(connection, target.schema)
+        if old_home is not None and moving.is_before_last(connection, old_home):
+            _run(connection, command.upgrade, moving.LAST, target, home=old_home)
+    with connection.begin():
+        take_turns(connection)
+        old_home = moving.old_home(connection, target.schema)
+        ensure_schema(connection, target.schema)
+        if old_home is not None:
+            moving.move(connection, old_home, target.schema)
+        _run(connection, command.upgrade, revision, target)
+
+
+def downgrade(connection: Connection, revision: str, *, target: Target = _DEFAULT) -> None:
     """Undo down to `revision`. Drops data; for development."""
-    alembic = config()
-    alembic.attributes["connection"] = connection
-    command.downgrade(alembic, revision)
+    with connection.begin():
+        take_turns(connection)
+        _run(connection, command.downgrade, revision, target)
 
 
-def revisions(connection: Connection) -> tuple[str | None, str | None]:
-    """The database's revision and the newest that this code knows."""
-    current = MigrationContext.configure(connection).get_current_revision()
-    return current, ScriptDirectory.from_config(config()).get_current_head()
+def state(connection: Connection, target: Target = _DEFAULT) -> State:
+    """Return where the database stands.
+
+    Raises:
+        MigrationRefused: a later release has migrated it, and this code does not run on it.
+    """
+    script = ScriptDirectory.from_config(config(target.scripts))
+    newest = script.get_current_head()
+    assert newest is not None
+    home = moving.old_home(connection, target.schema) or target.schema
+    options = {"version_table_schema": home}
+    current = MigrationContext.configure(connection, opts=options).get_current_revision()
+    known = {revision.revision for revision in script.walk_revisions()}
+    if current is None or current in known:
+        return State(revision=current, newest=newest)
+    runs_on = connection.execute(_RUNS_ON, {"revision": current, "code": newest}).scalar()
+    if not runs_on:
+        raise MigrationRefused(
+            f"The schema is newer ({current}) than this code ({newest}), which does not run on it:"
+            " install the later release again.",
+            reason="schema_newer",
+        )
+    return State(revision=current, newest=newest, is_newer=True)
+
+
+def config(scripts: Path | None = None) -> Config:
+    """Return Alembic's configuration for the migrations in `scripts`: or in this code."""
+    alembic = Config()
+    folder = scripts or (_INSTALLED if _INSTALLED.exists() else _CHECKOUT)
+    alembic.set_main_option("script_location", str(folder).replace("%", "%%"))
+    return alembic
+
+
+def take_turns(connection: Connection) -> None:
+    """Wait until no other migration runs; until the end of the transaction none will."""
+    connection.execute(statement("SET LOCAL lock_timeout = 0"))
+    connection.execute(statement("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
+    connection.execute(statement("SET LOCAL lock_timeout = '4s'"))
+
+
+def _run(
+    connection: Connection,
+    run: Callable[[Config, str], None],
+    revision: str,
+    target: Target,
+    *,
+    home: str | None = None,
+) -> None:
+    """Run Alembic in the transaction that is open, on the tables in `home`."""
+    home = home or target.schema
+    ensure_schema(connection, home)
+    alembic = config(target.scripts)
+    alembic.attributes.update(connection=connection, home=home, read_model=target.read_model)
+    run(alembic, revision)
+    if target.read_model and home == target.schema and run is command.upgrade:
+        metadata.create_all(
+            connection.execution_options(schema_translate_map={SCHEMA: home}), tables=READ_MODEL
+        )
+
+
+def ensure_schema(connection: Connection, schema: str) -> None:
+    """Make the schema if it is missing, and let the transaction's new tables be made in it.
+
+    Who may not make a schema may still be given one.
+    """
+    exists = connection.execute(
+        statement("SELECT to_regnamespace(:schema) IS NOT NULL"), {"schema": quoted(schema)}
+    )
+    if not exists.scalar_one():
+        connection.execute(statement(f"CREATE SCHEMA {quoted(schema)}"))
+    connection.execute(statement(f"SET LOCAL search_path = {quoted(schema)}"))
+
+
+_RUNS_ON = statement(
+    """
+    SELECT oldest_code <= CAST(:code AS text) FROM ingest.revisions WHERE revision = :revision
+    """
+)

@@ -10,13 +10,15 @@ so it is given up almost at once, and tried again some other time.
 
 from datetime import UTC, date, datetime, timedelta
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.ids import first_id
+from ingest.store.sql import statement
 
 _PREFIX = "deliveries_"
-_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(:key)").bindparams(key=0x64617973)  # "days"
-_PATIENCE = text("SET LOCAL lock_timeout = '100ms'")
+_LOCK_KEY = 0x64617973  # "days"
+_ONE_AT_A_TIME = statement("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_LOCK_KEY)
+_PATIENCE = statement("SET LOCAL lock_timeout = '100ms'")
 """Well below the receivers' own."""
 
 
@@ -65,11 +67,11 @@ def drop(connection: Connection, day: date) -> int | None:
         return unfinished
     connection.execute(_PATIENCE)
     # A replay reads the body in the transaction that puts its job back, so from here on none does.
-    connection.execute(text("LOCK TABLE deliveries IN ACCESS EXCLUSIVE MODE"))
+    connection.execute(statement("LOCK TABLE ingest.deliveries IN ACCESS EXCLUSIVE MODE"))
     unfinished = connection.execute(_UNFINISHED, bounds).scalar_one()
     if unfinished:
         return unfinished
-    connection.execute(text(f"DROP TABLE IF EXISTS {_name(day)}"))
+    connection.execute(statement(f"DROP TABLE IF EXISTS {_name(day)}"))
     return None
 
 
@@ -81,18 +83,18 @@ def _create(connection: Connection, day: date) -> None:
         connection.execute(_SET_ASIDE, bounds)
         connection.execute(_REMOVE_STRAYS, bounds)
     connection.execute(
-        text(
-            f"CREATE TABLE IF NOT EXISTS {_name(day)} PARTITION OF deliveries "
+        statement(
+            f"CREATE TABLE IF NOT EXISTS {_name(day)} PARTITION OF ingest.deliveries "
             f"FOR VALUES FROM ('{first}') TO ('{last}')"
         )
     )
     if aside:
-        connection.execute(text("INSERT INTO deliveries SELECT * FROM strays"))
-        connection.execute(text("DROP TABLE strays"))
+        connection.execute(statement("INSERT INTO ingest.deliveries SELECT * FROM pg_temp.strays"))
+        connection.execute(statement("DROP TABLE pg_temp.strays"))
 
 
 def _name(day: date) -> str:
-    return f"{_PREFIX}{day:%Y_%m_%d}"
+    return f"ingest.{_PREFIX}{day:%Y_%m_%d}"
 
 
 def _bounds(day: date) -> tuple[str, str]:
@@ -100,21 +102,22 @@ def _bounds(day: date) -> tuple[str, str]:
     return str(first_id(start)), str(first_id(start + timedelta(days=1)))
 
 
-_PARTITIONS = text(
+_PARTITIONS = statement(
     "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-    " WHERE i.inhparent = CAST('deliveries' AS regclass)"
+    " WHERE i.inhparent = CAST('ingest.deliveries' AS regclass)"
 )
 _IN_DAY = "id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)"
-_STRAYS = text(f"SELECT EXISTS (SELECT FROM deliveries_default WHERE {_IN_DAY})")
-_SET_ASIDE = text(
-    f"CREATE TEMPORARY TABLE strays AS SELECT * FROM deliveries_default WHERE {_IN_DAY}"
+_STRAYS = statement(f"SELECT EXISTS (SELECT FROM ingest.deliveries_default WHERE {_IN_DAY})")
+_SET_ASIDE = statement(
+    "CREATE TEMPORARY TABLE pg_temp.strays AS"
+    f" SELECT * FROM ingest.deliveries_default WHERE {_IN_DAY}"
 )
-_REMOVE_STRAYS = text(f"DELETE FROM deliveries_default WHERE {_IN_DAY}")
-_UNFINISHED = text(
+_REMOVE_STRAYS = statement(f"DELETE FROM ingest.deliveries_default WHERE {_IN_DAY}")
+_UNFINISHED = statement(
     """
-    SELECT (SELECT count(*) FROM unadmitted
+    SELECT (SELECT count(*) FROM ingest.unadmitted
             WHERE delivery >= CAST(:first AS uuid) AND delivery < CAST(:last AS uuid))
-         + (SELECT count(*) FROM jobs
+         + (SELECT count(*) FROM ingest.jobs
             WHERE (due_at IS NOT NULL OR lease_until IS NOT NULL)
               AND event >= CAST(:first AS uuid) AND event < CAST(:last AS uuid))
     """

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
 
 ALIVE_FOR = timedelta(seconds=20)
 """A process that was not seen for longer is presumed dead: four of its reports are missing."""
@@ -71,24 +73,24 @@ def all_of_them(connection: Connection) -> list[ProcessRecord]:
     return [ProcessRecord(**row) for row in rows.mappings()]
 
 
-_SEE = text(
+_SEE = statement(
     """
-    INSERT INTO processes (id, kind, host, pid, version, started_at, seen_at)
+    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at)
     VALUES (:id, :kind, :host, :pid, :version, now(), now())
     ON CONFLICT (id) DO UPDATE SET seen_at = now()
     """
 )
-_LEAVE = text("DELETE FROM processes WHERE id = :id")
-_FORGET = text("DELETE FROM processes WHERE seen_at < now() - CAST(:age AS interval)")
-_ALL = text(
+_LEAVE = statement("DELETE FROM ingest.processes WHERE id = :id")
+_FORGET = statement("DELETE FROM ingest.processes WHERE seen_at < now() - CAST(:age AS interval)")
+_ALL = statement(
     """
     SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at,
            p.seen_at > now() - CAST(:alive_for AS interval) AS alive,
            held.works_on, coalesce(held.jobs, 0) AS jobs, held.since
-    FROM processes p
+    FROM ingest.processes p
     LEFT JOIN (
         SELECT worker, min(processor) AS works_on, count(*) AS jobs, min(started_at) AS since
-        FROM jobs WHERE lease_until IS NOT NULL GROUP BY worker
+        FROM ingest.jobs WHERE lease_until IS NOT NULL GROUP BY worker
     ) AS held ON held.worker = p.id
     ORDER BY p.kind, p.host, p.started_at, p.id
     """

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.errors import NotFound
+from ingest.store.sql import statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +126,9 @@ def _one(connection: Connection, statement: object, name: str, **values: str | N
         raise NotFound(f"No worker has registered a processor {name}.", reason="not_found")
 
 
-_REGISTER = text(
+_REGISTER = statement(
     """
-    INSERT INTO processors (name, types, queue, batch, threads, max_attempts, timeout_s,
+    INSERT INTO ingest.processors (name, types, queue, batch, threads, max_attempts, timeout_s,
                             registered_at)
     VALUES (:name, CAST(:types AS jsonb), :queue, :batch, :threads, :max_attempts, :timeout_s,
             now())
@@ -138,29 +139,31 @@ _REGISTER = text(
     """
 )
 
-_IS_PAUSED = text("SELECT 1 FROM processors WHERE name = :name AND paused_at IS NOT NULL")
-_QUEUES = text("SELECT DISTINCT queue FROM processors")
-_TYPES = text("SELECT name, types FROM processors")
+_IS_PAUSED = statement(
+    "SELECT 1 FROM ingest.processors WHERE name = :name AND paused_at IS NOT NULL"
+)
+_QUEUES = statement("SELECT DISTINCT queue FROM ingest.processors")
+_TYPES = statement("SELECT name, types FROM ingest.processors")
 
 # Counted in the small indexes of what waits, runs and is dead.
-_ALL = text(
+_ALL = statement(
     """
     WITH waiting AS (
         SELECT processor, count(*) FILTER (WHERE state = 'pending') AS pending,
                count(*) FILTER (WHERE state = 'retrying') AS retrying
-        FROM jobs WHERE due_at IS NOT NULL GROUP BY processor
+        FROM ingest.jobs WHERE due_at IS NOT NULL GROUP BY processor
     ), held AS (
-        SELECT processor, count(*) AS running FROM jobs WHERE lease_until IS NOT NULL
+        SELECT processor, count(*) AS running FROM ingest.jobs WHERE lease_until IS NOT NULL
         GROUP BY processor
     ), lost AS (
-        SELECT processor, count(*) AS dead FROM jobs
+        SELECT processor, count(*) AS dead FROM ingest.jobs
         WHERE state = 'dead' AND discarded_at IS NULL GROUP BY processor
     )
     SELECT p.name, p.types, p.queue, p.batch, p.threads, p.max_attempts, p.timeout_s,
            p.registered_at, p.paused_at, p.paused_by, p.pause_reason,
            coalesce(waiting.pending, 0) AS pending, coalesce(waiting.retrying, 0) AS retrying,
            coalesce(held.running, 0) AS running, coalesce(lost.dead, 0) AS dead
-    FROM processors p
+    FROM ingest.processors p
     LEFT JOIN waiting ON waiting.processor = p.name
     LEFT JOIN held ON held.processor = p.name
     LEFT JOIN lost ON lost.processor = p.name
@@ -168,28 +171,28 @@ _ALL = text(
     """
 )
 
-_PAUSE = text(
+_PAUSE = statement(
     """
-    UPDATE processors
+    UPDATE ingest.processors
     SET paused_at = coalesce(paused_at, now()), paused_by = :by, pause_reason = :reason
     WHERE name = :name
     """
 )
-_RESUME = text(
-    "UPDATE processors SET paused_at = NULL, paused_by = NULL, pause_reason = NULL"
+_RESUME = statement(
+    "UPDATE ingest.processors SET paused_at = NULL, paused_by = NULL, pause_reason = NULL"
     " WHERE name = :name"
 )
-_SETTLE = text(
+_SETTLE = statement(
     """
-    UPDATE processors SET parked = false
+    UPDATE ingest.processors SET parked = false
     WHERE name = ANY(CAST(:names AS text[])) AND NOT EXISTS (
-        SELECT FROM jobs WHERE due_at = 'infinity' AND jobs.processor = processors.name
+        SELECT FROM ingest.jobs WHERE due_at = 'infinity' AND jobs.processor = processors.name
     )
     """
 )
-_SET_ASIDE = text(
+_SET_ASIDE = statement(
     """
-    SELECT name, paused_at IS NOT NULL AS paused FROM processors
+    SELECT name, paused_at IS NOT NULL AS paused FROM ingest.processors
     WHERE paused_at IS NOT NULL OR parked
     ORDER BY name FOR UPDATE
     """

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
 
 KEPT = 10
 """Samples of each reason."""
@@ -46,17 +48,19 @@ def newest(connection: Connection) -> list[Refusal]:
     return [Refusal(**row) for row in connection.execute(_NEWEST).mappings()]
 
 
-_KEEP = text(
+_KEEP = statement(
     """
-    INSERT INTO refusals (reason, slot, at, source, client, detail)
+    INSERT INTO ingest.refusals (reason, slot, at, source, client, detail)
     SELECT :reason, coalesce(
                (SELECT min(free) FROM generate_series(0, :kept - 1) AS free
-                WHERE free NOT IN (SELECT slot FROM refusals WHERE reason = :reason)),
-               (SELECT slot FROM refusals WHERE reason = :reason ORDER BY at LIMIT 1)
+                WHERE free NOT IN (SELECT slot FROM ingest.refusals WHERE reason = :reason)),
+               (SELECT slot FROM ingest.refusals WHERE reason = :reason ORDER BY at LIMIT 1)
            ), :at, :source, :client, CAST(:detail AS jsonb)
     ON CONFLICT (reason, slot) DO UPDATE
     SET at = excluded.at, source = excluded.source, client = excluded.client,
         detail = excluded.detail
     """
 )
-_NEWEST = text("SELECT reason, at, source, client, detail FROM refusals ORDER BY at DESC")
+_NEWEST = statement(
+    "SELECT reason, at, source, client, detail FROM ingest.refusals ORDER BY at DESC"
+)

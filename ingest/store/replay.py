@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine
 
 from ingest import queues
 from ingest.errors import InvalidEnvelope, NotFound
@@ -18,6 +18,7 @@ from ingest.sources.source import Source
 from ingest.store import jobs
 from ingest.store.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.selection import DISCARDED, UNHANDLED, Selection, none_more_urgent, where
+from ingest.store.sql import statement
 
 BATCH = 500
 _AHEAD_S = 30.0
@@ -90,12 +91,12 @@ def count(connection: Connection, selection: Selection, *, action: str = REPLAY)
     parameters = found.parameters | _job_parameters(selection)
     doable = f"jobs.state <> 'running' AND {_NEEDS[action]}"
     row = connection.execute(
-        text(
+        statement(
             f"""
             SELECT count(*) FILTER (WHERE {doable}) AS jobs,
                    count(*) FILTER (WHERE jobs.state = 'running') AS running,
                    count(*) FILTER (WHERE jobs.state <> 'running' AND NOT {_NEEDS[action]}) AS gone
-            FROM jobs JOIN events ON events.id = jobs.event
+            FROM ingest.jobs JOIN ingest.events ON events.id = jobs.event
             WHERE {found.sql} AND {_job_conditions(selection, action)}
             """
         ),
@@ -104,11 +105,11 @@ def count(connection: Connection, selection: Selection, *, action: str = REPLAY)
     counts = Counts(jobs=row.jobs, running=row.running, gone=row.gone)
     if action == REPLAY and _wants_events(selection):
         row = connection.execute(
-            text(
+            statement(
                 f"""
                 SELECT count(*) FILTER (WHERE {_HAS_BODY}) AS events,
                        count(*) FILTER (WHERE NOT {_HAS_BODY}) AS gone
-                FROM events WHERE {found.sql} AND {_lacks_job(selection)}
+                FROM ingest.events WHERE {found.sql} AND {_lacks_job(selection)}
                 """
             ),
             parameters,
@@ -123,10 +124,10 @@ def by_processor(
     """How many jobs of each processor `run` would touch now, the most first."""
     found = where(selection)
     rows = connection.execute(
-        text(
+        statement(
             f"""
             SELECT jobs.processor, count(*) AS jobs
-            FROM jobs JOIN events ON events.id = jobs.event
+            FROM ingest.jobs JOIN ingest.events ON events.id = jobs.event
             WHERE {found.sql} AND {_job_conditions(selection, action)}
               AND jobs.state <> 'running' AND {_NEEDS[action]}
             GROUP BY jobs.processor ORDER BY count(*) DESC, jobs.processor
@@ -265,8 +266,8 @@ def operations(connection: Connection, *, limit: int, before: int | None = None)
 def _operations(
     connection: Connection, condition: str, parameters: Mapping[str, Any]
 ) -> list[Operation]:
-    statement = text(f"{_OPERATIONS} WHERE {condition} ORDER BY id DESC LIMIT :limit")
-    rows = connection.execute(statement, {"limit": 1, **parameters})
+    query = statement(f"{_OPERATIONS} WHERE {condition} ORDER BY id DESC LIMIT :limit")
+    rows = connection.execute(query, {"limit": 1, **parameters})
     return [
         Operation(
             id=row.id,
@@ -345,9 +346,9 @@ class _Batch:
     def jobs(self) -> _Step | None:
         """Jobs after those that are done; None: there are none left."""
         found = where(self._selection)
-        page = text(
+        page = statement(
             f"""
-            SELECT jobs.id FROM jobs JOIN events ON events.id = jobs.event
+            SELECT jobs.id FROM ingest.jobs JOIN ingest.events ON events.id = jobs.event
             WHERE {found.sql} AND {_job_conditions(self._selection, self._action)}
               AND {_NEEDS[self._action]} AND jobs.id > :after AND jobs.id <= :last
             ORDER BY jobs.id LIMIT {self._size}
@@ -381,9 +382,9 @@ class _Batch:
         if self._action == DISCARD or not _wants_events(self._selection):
             return None
         found = where(self._selection)
-        page = text(
+        page = statement(
             f"""
-            SELECT events.id FROM events
+            SELECT events.id FROM ingest.events
             WHERE {found.sql} AND {_lacks_job(self._selection)} AND {_HAS_BODY}
               AND events.id > :after AND events.id <= CAST(:last AS uuid)
             ORDER BY events.id LIMIT {self._size}
@@ -477,35 +478,35 @@ def _wants_events(selection: Selection) -> bool:
 
 def _lacks_job(selection: Selection) -> str:
     if selection.processor is None:
-        return "events.id IN (SELECT event FROM unhandled)"
-    return "NOT EXISTS (SELECT FROM jobs WHERE event = events.id AND processor = :processor)"
+        return "events.id IN (SELECT event FROM ingest.unhandled)"
+    return "NOT EXISTS (SELECT FROM ingest.jobs WHERE event = events.id AND processor = :processor)"
 
 
-_BEGIN = text(
+_BEGIN = statement(
     """
-    INSERT INTO replays (action, requested_by, reason, selection, rate, total, background,
+    INSERT INTO ingest.replays (action, requested_by, reason, selection, rate, total, background,
                          last_job, last_event)
     VALUES (:action, :requested_by, :reason, CAST(:selection AS jsonb), :rate, :total, :background,
-            (SELECT id FROM jobs ORDER BY id DESC LIMIT 1),
-            (SELECT id FROM events ORDER BY id DESC LIMIT 1))
+            (SELECT id FROM ingest.jobs ORDER BY id DESC LIMIT 1),
+            (SELECT id FROM ingest.events ORDER BY id DESC LIMIT 1))
     RETURNING id
     """
 )
 _OPERATIONS = """
     SELECT id, action, status, requested_at, requested_by, reason, selection, background, rate,
            total, jobs, events, running, finished_at, problem
-    FROM replays
+    FROM ingest.replays
 """
-_HOLD = text(
+_HOLD = statement(
     """
     SELECT *, greatest(0, CAST(extract(epoch FROM coalesce(paced_until, now()) - now()) AS float8))
               AS ahead_s
-    FROM replays WHERE id = :id FOR UPDATE
+    FROM ingest.replays WHERE id = :id FOR UPDATE
     """
 )
-_ADVANCE = text(
+_ADVANCE = statement(
     """
-    UPDATE replays
+    UPDATE ingest.replays
     SET jobs = jobs + :jobs, events = events + :events, running = running + :running,
         after_job = coalesce(:after_job, after_job),
         after_event = coalesce(CAST(:after_event AS uuid), after_event),
@@ -513,62 +514,67 @@ _ADVANCE = text(
     WHERE id = :id
     """
 )
-_END = text("UPDATE replays SET status = 'finished', finished_at = now() WHERE id = :id")
-_CHANGE_STATUS = text(
+_END = statement(
+    "UPDATE ingest.replays SET status = 'finished', finished_at = now() WHERE id = :id"
+)
+_CHANGE_STATUS = statement(
     """
-    UPDATE replays
+    UPDATE ingest.replays
     SET status = CAST(:status AS text), problem = NULL,
         finished_at = CASE WHEN CAST(:status AS text) = 'cancelled' THEN now() END
     WHERE id = :id AND status IN ('running', 'paused', 'failed')
       AND (background OR CAST(:status AS text) = 'cancelled')
     """
 )
-_FAIL = text(
+_FAIL = statement(
     """
-    UPDATE replays SET status = 'failed', problem = :problem, finished_at = now()
+    UPDATE ingest.replays SET status = 'failed', problem = :problem, finished_at = now()
     WHERE id = :id AND status = 'running'
     """
 )
-_RUNNING = text("SELECT id FROM replays WHERE status = 'running' AND background ORDER BY id")
+_RUNNING = statement(
+    "SELECT id FROM ingest.replays WHERE status = 'running' AND background ORDER BY id"
+)
 
 _DISCARDABLE = "jobs.state IN ('pending', 'retrying', 'dead') AND jobs.discarded_at IS NULL"
-_LAST = "SELECT {what} FROM attempts a WHERE a.job = jobs.id AND a.number = jobs.attempt"
+_LAST = "SELECT {what} FROM ingest.attempts a WHERE a.job = jobs.id AND a.number = jobs.attempt"
 
-_HAS_BODY = "EXISTS (SELECT FROM deliveries WHERE deliveries.id = events.id)"
+_HAS_BODY = "EXISTS (SELECT FROM ingest.deliveries WHERE deliveries.id = events.id)"
 # What a job needs for an action; without its body there is nothing to work on.
 _NEEDS = {REPLAY: _HAS_BODY, DISCARD: "true"}
 
 # An event's own delivery, unadmitted again: admit makes the jobs that the event lacks. One that
 # waits already for another processor's job gets those of all.
-_READMIT = text(
+_READMIT = statement(
     """
-    INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
-                            hint_at, processor, replay)
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at, processor, replay)
     SELECT e.id, e.source, e.event_id, e.type, e.fingerprint, e.received_at, :queue,
            now() + make_interval(secs => given.delay_s), :processor, :replay
     FROM unnest(CAST(:ids AS uuid[]), CAST(:delays_s AS float8[])) AS given (id, delay_s)
-    JOIN events e USING (id)
+    JOIN ingest.events e USING (id)
     ON CONFLICT (delivery) DO UPDATE SET processor = NULL
     WHERE unadmitted.processor IS DISTINCT FROM EXCLUDED.processor
       AND unadmitted.processor IS NOT NULL
     """
 )
 
-_REJECTED = text(
+_REJECTED = statement(
     """
-    SELECT id, source, body FROM deliveries
+    SELECT id, source, body FROM ingest.deliveries
     WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL
     ORDER BY id FOR UPDATE
     """
 )
 
-_ACCEPT = text(
+_ACCEPT = statement(
     """
     WITH accepted AS (
-        UPDATE deliveries SET rejected = NULL WHERE id = :id RETURNING id, source, received_at
+        UPDATE ingest.deliveries SET rejected = NULL WHERE id = :id
+        RETURNING id, source, received_at
     )
-    INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
-                            hint_at)
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at)
     SELECT id, source, :event_id, :type, :fingerprint, received_at, :queue, now() FROM accepted
     """
 )

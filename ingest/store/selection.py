@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.errors import NotFound
 from ingest.ids import first_id
@@ -15,6 +15,7 @@ from ingest.store.about import concerns
 from ingest.store.bodies import BodyTest, Condition, contains, escape, has_field
 from ingest.store.distinct import SOURCES, TYPES
 from ingest.store.failures import ERROR_TYPE, RAISED_AT
+from ingest.store.sql import statement
 from ingest.store.tables import STATES
 
 UNHANDLED = "unhandled"
@@ -35,7 +36,7 @@ STATE_OF_EVENT = f"""
         {" ".join(f"WHEN bool_or({those}) THEN '{state}'" for state, those in _BY_URGENCY.items())}
         ELSE '{UNHANDLED}'
     END AS state
-    FROM jobs WHERE event = events.id
+    FROM ingest.jobs WHERE event = events.id
 """
 
 
@@ -139,7 +140,7 @@ def none_more_urgent(state: str) -> str:
     if not more_urgent:
         return "true"
     those = " OR ".join(f"({each})" for each in more_urgent)
-    others = f"SELECT FROM jobs AS other WHERE other.event = jobs.event AND ({those})"
+    others = f"SELECT FROM ingest.jobs AS other WHERE other.event = jobs.event AND ({those})"
     return f"NOT EXISTS ({others} AND other.replay IS DISTINCT FROM :operation)"
 
 
@@ -176,8 +177,8 @@ def narrow(connection: Connection, selection: Selection, *, at_most: int = 20_00
     if not selection.about or selection.names_events:
         return selection
     found = where(Selection(about=selection.about))
-    statement = text(f"SELECT id FROM events WHERE {found.sql} LIMIT {at_most + 1}")
-    ids = tuple(connection.execute(statement, found.parameters).scalars())
+    query = statement(f"SELECT id FROM ingest.events WHERE {found.sql} LIMIT {at_most + 1}")
+    ids = tuple(connection.execute(query, found.parameters).scalars())
     if len(ids) > at_most:
         return selection
     return replace(selection, about=(), ids=ids or (_NO_EVENT,))
@@ -199,8 +200,8 @@ def _named(selection: Selection) -> Condition:
     sql = f"""events.id = ANY(ARRAY(
         WITH RECURSIVE {SOURCES}
         SELECT unnest(CAST(:ids AS uuid[]))
-        UNION ALL SELECT event FROM duplicates WHERE delivery = ANY(CAST(:ids AS uuid[]))
-        UNION ALL SELECT events.id FROM origin JOIN events ON events.source = origin.slug
+        UNION ALL SELECT event FROM ingest.duplicates WHERE delivery = ANY(CAST(:ids AS uuid[]))
+        UNION ALL SELECT events.id FROM origin JOIN ingest.events ON events.source = origin.slug
         WHERE events.event_id = ANY(CAST(:event_ids AS text[]))
     ))"""
     return sql, {"ids": list(selection.ids), "event_ids": list(selection.event_ids)}
@@ -217,8 +218,8 @@ def _failing(selection: Selection) -> Condition:
     given = {sql: value for sql, value in wanted.items() if value is not None}
     conditions = "".join(f" AND {sql} = :failing_{n}" for n, sql in enumerate(given))
     sql = f"""coalesce((
-        SELECT true FROM jobs AS failing
-        JOIN attempts AS a ON a.job = failing.id AND a.number = failing.attempt
+        SELECT true FROM ingest.jobs AS failing
+        JOIN ingest.attempts AS a ON a.job = failing.id AND a.number = failing.attempt
         WHERE failing.event = events.id AND failing.state IN ('dead', 'retrying')
           AND failing.discarded_at IS NULL{conditions} LIMIT 1
     ), false)"""
@@ -267,7 +268,7 @@ def _resolve(connection: Connection, name: str) -> list[UUID]:
     return events
 
 
-_NAMES = text(
+_NAMES = statement(
     f"""
     WITH RECURSIVE {TYPES}, {SOURCES}
     SELECT 'type' AS what, type AS name FROM known WHERE type IS NOT NULL
@@ -275,20 +276,21 @@ _NAMES = text(
     SELECT 'source', slug FROM origin WHERE slug IS NOT NULL
     """
 )
-_NAMED = text(
+_NAMED = statement(
     """
-    SELECT id FROM events
+    SELECT id FROM ingest.events
     WHERE source = ANY(CAST(:sources AS text[])) AND event_id = ANY(CAST(:candidates AS text[]))
     ORDER BY id DESC
     """
 )
-_BY_ID = text(
-    "SELECT id FROM events WHERE id = :id UNION SELECT event FROM duplicates WHERE delivery = :id"
+_BY_ID = statement(
+    "SELECT id FROM ingest.events WHERE id = :id"
+    " UNION SELECT event FROM ingest.duplicates WHERE delivery = :id"
 )
-_BY_EVENT_ID = text(
+_BY_EVENT_ID = statement(
     f"""
     WITH RECURSIVE {SOURCES}
-    SELECT events.id FROM origin JOIN events ON events.source = origin.slug
+    SELECT events.id FROM origin JOIN ingest.events ON events.source = origin.slug
     WHERE events.event_id = :event_id
     """
 )

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,28 +67,28 @@ def read(connection: Connection) -> Stats:
 
 # What only grows is counted by triggers (ingest.store.tables); the rest is small, or found in small
 # indexes. One statement, so that all of it is of one moment.
-_COUNTS = text(
+_COUNTS = statement(
     """
     WITH grown AS (
         SELECT coalesce(sum(rows) FILTER (WHERE counted = 'events'), 0) AS events,
                coalesce(sum(rows) FILTER (WHERE counted = 'duplicates'), 0) AS duplicates,
                coalesce(sum(rows) FILTER (WHERE counted = 'jobs'), 0) AS jobs,
                coalesce(sum(rows) FILTER (WHERE counted = 'unhandled'), 0) AS unhandled
-        FROM totals
+        FROM ingest.totals
     ), waiting AS (
         SELECT count(*) FILTER (WHERE state = 'pending') AS pending,
                count(*) FILTER (WHERE state = 'retrying') AS retrying
-        FROM jobs WHERE due_at IS NOT NULL
+        FROM ingest.jobs WHERE due_at IS NOT NULL
     ), held AS (
-        SELECT count(*) AS running FROM jobs WHERE lease_until IS NOT NULL
+        SELECT count(*) AS running FROM ingest.jobs WHERE lease_until IS NOT NULL
     ), lost AS (
-        SELECT (SELECT count(*) FROM jobs WHERE state = 'dead' AND discarded_at IS NULL)
-             + (SELECT count(*) FROM jobs WHERE discarded_at IS NOT NULL) AS dead
+        SELECT (SELECT count(*) FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL)
+             + (SELECT count(*) FROM ingest.jobs WHERE discarded_at IS NOT NULL) AS dead
     )
     SELECT grown.events, grown.duplicates, grown.unhandled,
-           (SELECT count(*) FROM duplicates WHERE conflict) AS conflicts,
-           (SELECT count(*) FROM unadmitted WHERE replay IS NULL) AS unadmitted,
-           (SELECT count(*) FROM deliveries WHERE rejected IS NOT NULL) AS rejected,
+           (SELECT count(*) FROM ingest.duplicates WHERE conflict) AS conflicts,
+           (SELECT count(*) FROM ingest.unadmitted WHERE replay IS NULL) AS unadmitted,
+           (SELECT count(*) FROM ingest.deliveries WHERE rejected IS NOT NULL) AS rejected,
            waiting.pending, held.running, waiting.retrying, lost.dead,
            grown.jobs - waiting.pending - waiting.retrying - held.running - lost.dead AS succeeded
     FROM grown, waiting, held, lost

@@ -6,15 +6,17 @@ referring row is written by the statement that writes the referred one, and neit
 Partitions of deliveries are the exception: they are dropped by day, and the ledger outlives them.
 """
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    DDL,
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     Computed,
+    Connection,
     DateTime,
     Double,
     ForeignKey,
@@ -35,14 +37,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from ingest.store.address import SCHEMA
+
 metadata = MetaData(
+    schema=SCHEMA,
     naming_convention={
         "ix": "%(table_name)s_%(column_0_N_name)s",
         "uq": "%(table_name)s_%(column_0_N_name)s_key",
         "ck": "%(table_name)s_%(constraint_name)s",
         "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
         "pk": "%(table_name)s_pkey",
-    }
+    },
 )
 
 Timestamp = DateTime(timezone=True)
@@ -421,18 +426,28 @@ contacts = Table(
     Column("last_event_id", Text, nullable=False),
 )
 
+READ_MODEL = (messages, conversations, orders, order_status_changes, contacts)
+
+# What each revision of the schema asks of the code that runs on it (ingest.store.migrations).
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("revision", Text, primary_key=True),
+    Column("oldest_code", Text, nullable=False, comment="code of this revision still runs on it"),
+)
+
 
 # Who counts takes the lock of its slot first: admits of new events and of replayed ones count in
 # another order, and would wait for each other in a circle.
 _COUNT_ROWS = """
-CREATE FUNCTION count_rows() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ingest.count_rows() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     change bigint := (SELECT count(*) FROM changed);
 BEGIN
     IF change > 0 THEN
-        PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() %% 16);
-        INSERT INTO totals (counted, slot, rows)
-        VALUES (TG_TABLE_NAME, pg_backend_pid() %% 16,
+        PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() % 16);
+        INSERT INTO ingest.totals (counted, slot, rows)
+        VALUES (TG_TABLE_NAME, pg_backend_pid() % 16,
                 CASE TG_OP WHEN 'DELETE' THEN -change ELSE change END)
         ON CONFLICT (counted, slot) DO UPDATE SET rows = totals.rows + excluded.rows;
     END IF;
@@ -442,28 +457,30 @@ END $$
 # The next two say how to go, by an index and row by row: their plans are kept from when the tables
 # were small, and a join with the changed rows was ten times as slow.
 _NOTE_UNHANDLED = """
-CREATE FUNCTION note_unhandled() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION ingest.note_unhandled() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 BEGIN
-    INSERT INTO unhandled (event)
+    INSERT INTO ingest.unhandled (event)
     SELECT id FROM changed
-    WHERE (SELECT true FROM jobs WHERE jobs.event = changed.id LIMIT 1) IS NULL;
+    WHERE (SELECT true FROM ingest.jobs WHERE jobs.event = changed.id LIMIT 1) IS NULL;
     RETURN NULL;
 END $$
 """
 _NOTE_HANDLED = """
-CREATE FUNCTION note_handled() RETURNS trigger LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION ingest.note_handled() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
 BEGIN
-    DELETE FROM unhandled
+    DELETE FROM ingest.unhandled
     WHERE event = ANY(ARRAY(SELECT changed.event FROM changed WHERE changed.trigger = 'replay'));
     RETURN NULL;
 END $$
 """
 _NOTE_ACTIVITY = """
-CREATE FUNCTION note_activity() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ingest.note_activity() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() %% 16);
-    INSERT INTO activity (minute, what, label, bucket, slot, count)
-    SELECT date_trunc('minute', received_at), TG_ARGV[0], '', 0, pg_backend_pid() %% 16, count(*)
+    PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() % 16);
+    INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
+    SELECT date_trunc('minute', received_at), TG_ARGV[0], '', 0, pg_backend_pid() % 16, count(*)
     FROM changed GROUP BY 1 ORDER BY 1
     ON CONFLICT (minute, what, label, bucket, slot)
     DO UPDATE SET count = activity.count + excluded.count;
@@ -474,12 +491,12 @@ END $$
 
 def _trigger(name: str, table: Table, *, on: str, rows: str, function: str) -> str:
     return (
-        f"CREATE TRIGGER {name} AFTER {on} ON {table.name} REFERENCING {rows} TABLE AS changed"
-        f" FOR EACH STATEMENT EXECUTE FUNCTION {function}"
+        f"CREATE TRIGGER {name} AFTER {on} ON {table.fullname} REFERENCING {rows} TABLE AS changed"
+        f" FOR EACH STATEMENT EXECUTE FUNCTION ingest.{function}"
     )
 
 
-for _statement in (
+_TRIGGERS = (
     *(_COUNT_ROWS, _NOTE_UNHANDLED, _NOTE_HANDLED, _NOTE_ACTIVITY),
     *(
         _trigger(f"count_{on.lower()}", table, on=on, rows=rows, function="count_rows()")
@@ -494,5 +511,14 @@ for _statement in (
         for table, what in ((events, "event"), (duplicates, "duplicate"))
     ),
     _trigger("note_handled", jobs, on="INSERT", rows="NEW", function="note_handled()"),
-):
-    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]
+)
+
+
+@event.listens_for(metadata, "after_create")
+def _make_triggers(
+    _metadata: MetaData, connection: Connection, *, tables: Sequence[Table], **_more: Any
+) -> None:
+    """Make the triggers, unless only the read model's tables were made."""
+    if totals in tables:
+        for trigger in _TRIGGERS:
+            connection.execute(text(trigger))

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.ids import received_at
+from ingest.store.sql import statement
 
 _EXAMINED = 50_000
 
@@ -30,17 +31,19 @@ def oldest(connection: Connection) -> Oldest:
     )
 
 
-_NOT_PAUSED = "processor <> ALL(ARRAY(SELECT name FROM processors WHERE paused_at IS NOT NULL))"
+_NOT_PAUSED = (
+    "processor <> ALL(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
+)
 # There is no min(uuid) before PostgreSQL 18.
-_OLDEST = text(
+_OLDEST = statement(
     f"""
-    SELECT (SELECT delivery FROM unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT 1)
+    SELECT (SELECT delivery FROM ingest.unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT 1)
                AS delivery,
            (SELECT event FROM (
-               (SELECT event FROM jobs WHERE due_at IS NOT NULL AND replay IS NULL
+               (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL AND replay IS NULL
                  AND {_NOT_PAUSED} LIMIT :limit)
                UNION ALL
-               (SELECT event FROM jobs WHERE lease_until IS NOT NULL AND replay IS NULL
+               (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL AND replay IS NULL
                 LIMIT :limit)
            ) AS unfinished ORDER BY event LIMIT 1) AS event
     """

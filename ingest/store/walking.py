@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, RowMapping, text
+from sqlalchemy import Connection, RowMapping
 
 from ingest.ids import first_id
 from ingest.store.bodies import BodyTest
@@ -28,6 +28,7 @@ from ingest.store.selection import (
     where,
 )
 from ingest.store.spans import Span
+from ingest.store.sql import statement
 
 FIRST_SLICE = 1_000
 _LARGEST_SLICE = 100_000
@@ -133,7 +134,7 @@ def _choose(
 
 def _some(named: Selection, rest: Selection, order: str) -> _Way:
     found = where(named)
-    ids = f"""SELECT events.id FROM events WHERE {found.sql} AND {_within("events.id")}
+    ids = f"""SELECT events.id FROM ingest.events WHERE {found.sql} AND {_within("events.id")}
         ORDER BY events.id {order} LIMIT :size"""
     return _Way(ids=ids, rest=rest, parameters=found.parameters)
 
@@ -151,7 +152,7 @@ def _read_ids(
     conditions = [*found.conditions, *_of_jobs(way.rest)]
     query = f"""
         WITH RECURSIVE {TYPES}, walked (id) AS MATERIALIZED ({way.ids}), hits AS (
-            SELECT events.* FROM events {_summary(way.rest)}
+            SELECT events.* FROM ingest.events {_summary(way.rest)}
             WHERE {" AND ".join([_among("SELECT id FROM walked"), *conditions])}
             ORDER BY events.id {span.order} LIMIT :wanted
         )
@@ -160,7 +161,7 @@ def _read_ids(
         FROM (SELECT) AS always LEFT JOIN LATERAL ({select}) AS shown ON true
     """
     parameters = {**way.parameters, **found.parameters, **_bounds(span, way.rest, wanted)}
-    rows = connection.execute(text(query), {**parameters, "size": size}).mappings().all()
+    rows = connection.execute(statement(query), {**parameters, "size": size}).mappings().all()
     is_last = rows[0]["walked"] < size
     return Slice(rows=rows, reached=None if is_last else rows[0]["edge"])
 
@@ -173,14 +174,16 @@ def _read_range(
     conditions, values = _of_a_range(way.rest)
     query = f"""
         WITH hits AS (
-            SELECT events.* FROM events {_summary(way.rest)}
+            SELECT events.* FROM ingest.events {_summary(way.rest)}
             WHERE {" AND ".join([_within("events.id"), *conditions])}
             ORDER BY events.id {span.order} LIMIT :wanted
         )
         {select}
     """
     parameters = values | _bounds(span.upto(edge), way.rest, wanted)
-    return Slice(rows=connection.execute(text(query), parameters).mappings().all(), reached=edge)
+    return Slice(
+        rows=connection.execute(statement(query), parameters).mappings().all(), reached=edge
+    )
 
 
 def _of_a_range(rest: Selection) -> tuple[list[str], dict[str, Any]]:
@@ -192,7 +195,7 @@ def _of_a_range(rest: Selection) -> tuple[list[str], dict[str, Any]]:
         values = {name: value for test in tests for name, value in test.values.items()} | values
         return [_among(_bodies(tests)), *found.conditions, *_of_jobs(rest)], values
     if rest.processor is not None and rest.state != UNHANDLED:
-        jobs = f"SELECT event FROM jobs WHERE processor = :processor AND {_within('event')}"
+        jobs = f"SELECT event FROM ingest.jobs WHERE processor = :processor AND {_within('event')}"
         return [_among(jobs), *found.conditions, *_of_jobs(rest)], values
     return [*found.conditions, *_of_jobs(rest)], values
 
@@ -209,8 +212,8 @@ def _bodies(tests: Sequence[BodyTest]) -> str:
     passed = [f"test_{n}" for n in range(len(tests))]
     return f"""
         SELECT id FROM (
-            SELECT id, {of_rows} FROM events WHERE {_within("id")}
-            UNION ALL SELECT id, {of_bodies} FROM deliveries WHERE {_within("id")}
+            SELECT id, {of_rows} FROM ingest.events WHERE {_within("id")}
+            UNION ALL SELECT id, {of_bodies} FROM ingest.deliveries WHERE {_within("id")}
         ) AS tested
         WHERE {" OR ".join(passed)}
         GROUP BY id HAVING {" AND ".join(f"bool_or({each})" for each in passed)}
@@ -235,7 +238,7 @@ def _of_jobs(rest: Selection) -> list[str]:
         assert rest.state in EVENT_STATES  # put into the statement
         return [f"summary.state = '{rest.state}'"]
     if rest.processor is not None:
-        job = "SELECT true FROM jobs WHERE event = events.id AND processor = :processor"
+        job = "SELECT true FROM ingest.jobs WHERE event = events.id AND processor = :processor"
         return [f"coalesce(({job}), false)"]
     return []
 
@@ -246,45 +249,45 @@ def _events_of(jobs: str, condition: str) -> str:
 
 
 # Without the order the planner may read all jobs for these, as if they lay among the others.
-_WAITING = f"""(SELECT event, state FROM jobs WHERE due_at IS NOT NULL
+_WAITING = f"""(SELECT event, state FROM ingest.jobs WHERE due_at IS NOT NULL
               ORDER BY queue, due_at LIMIT {_FEW}) AS waiting"""
-_RUNNING = f"""(SELECT event, state FROM jobs WHERE lease_until IS NOT NULL
+_RUNNING = f"""(SELECT event, state FROM ingest.jobs WHERE lease_until IS NOT NULL
               ORDER BY lease_until LIMIT {_FEW}) AS running"""
 # States that few events are in, each by the index that knows them.
 _STATES = {
     "pending": _events_of(_WAITING, "state = 'pending'"),
     "retrying": _events_of(_WAITING, "state = 'retrying'"),
     "running": _events_of(_RUNNING, "state = 'running'"),
-    "dead": _events_of("jobs", "state = 'dead' AND discarded_at IS NULL"),
-    DISCARDED: _events_of("jobs", "discarded_at IS NOT NULL"),
-    UNHANDLED: f"""SELECT event FROM unhandled WHERE {_within("event")}
+    "dead": _events_of("ingest.jobs", "state = 'dead' AND discarded_at IS NULL"),
+    DISCARDED: _events_of("ingest.jobs", "discarded_at IS NOT NULL"),
+    UNHANDLED: f"""SELECT event FROM ingest.unhandled WHERE {_within("event")}
         ORDER BY event {{order}} LIMIT :size""",
 }
-_ALL_RETRYING = _events_of("jobs", "due_at IS NOT NULL AND state = 'retrying'")
+_ALL_RETRYING = _events_of("ingest.jobs", "due_at IS NOT NULL AND state = 'retrying'")
 _FAILING = f"""SELECT DISTINCT event FROM (
             ({_STATES["dead"]}) UNION ALL ({_ALL_RETRYING})
         ) AS failing ORDER BY event {{order}} LIMIT :size"""
 # One type each time; naming it in the order keeps the planner from walking through all events.
 _BY_TYPE = f"""SELECT page.id FROM known CROSS JOIN LATERAL (
-            SELECT events.id FROM events
+            SELECT events.id FROM ingest.events
             WHERE events.type = known.type AND {_within("events.id")}
             ORDER BY events.type {{order}}, events.id {{order}} LIMIT :size
         ) AS page
         WHERE known.type LIKE ANY(CAST(:types AS text[]))
         ORDER BY page.id {{order}} LIMIT :size"""
 _EDGES = {
-    newer: text(
+    newer: statement(
         f"""
-        SELECT id FROM events WHERE {_within("id")}
+        SELECT id FROM ingest.events WHERE {_within("id")}
         ORDER BY id {"ASC" if newer else "DESC"} OFFSET :skip LIMIT 1
         """
     )
     for newer in (False, True)
 }
-_COUNT_WAITING = text(
+_COUNT_WAITING = statement(
     """
     SELECT count(*) FROM (
-        SELECT FROM jobs WHERE due_at IS NOT NULL ORDER BY queue, due_at LIMIT :most + 1
+        SELECT FROM ingest.jobs WHERE due_at IS NOT NULL ORDER BY queue, due_at LIMIT :most + 1
     ) AS waiting
     """
 )

@@ -1,6 +1,6 @@
 """The tables that the built-in processors keep."""
 
-from alembic import op
+from alembic import context, op
 
 revision = "0002"
 down_revision = "0001"
@@ -9,11 +9,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute(SCHEMA)
+    if context.config.attributes["read_model"]:
+        op.execute(SCHEMA)
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE contacts, order_status_changes, orders, conversations, messages")
+    op.execute(
+        "DROP TABLE IF EXISTS contacts, order_status_changes, orders, conversations, messages"
+    )
 
 
 SCHEMA = """

@@ -3,6 +3,7 @@
 Workers wait while the last week's events are counted; receivers do not.
 """
 
+import sqlalchemy as sa
 from alembic import op
 
 revision = "0004"
@@ -27,12 +28,14 @@ def upgrade() -> None:
     op.execute("ALTER TABLE jobs ADD COLUMN discarded_at timestamptz")
     op.execute("COMMENT ON COLUMN jobs.discarded_at IS 'dead, and an operator wants it no more'")
     op.execute(INDEXES)
+    if op.get_bind().execute(sa.text("SELECT to_regclass('messages')")).scalar():
+        op.execute(READ_MODEL_INDEXES)
 
 
 def downgrade() -> None:
     op.execute(
-        "DROP INDEX jobs_dead, jobs_discarded, messages_from_number, conversations_contact_id,"
-        " conversations_phone_number, contacts_phone"
+        "DROP INDEX IF EXISTS jobs_dead, jobs_discarded, messages_from_number,"
+        " conversations_contact_id, conversations_phone_number, contacts_phone"
     )
     op.execute("CREATE INDEX jobs_dead ON jobs (event) WHERE state = 'dead'")
     op.execute("ALTER TABLE jobs DROP COLUMN discarded_at")
@@ -176,11 +179,15 @@ COMMENT ON COLUMN replays.problem IS 'why it failed';
 CREATE INDEX replays_running ON replays (id) WHERE status = 'running';
 """
 
-# What is discarded is asked about no more, and found by itself; phone numbers are searched for.
+# What is discarded is asked about no more, and found by itself.
 INDEXES = """
 DROP INDEX jobs_dead;
 CREATE INDEX jobs_dead ON jobs (event) WHERE state = 'dead' AND discarded_at IS NULL;
 CREATE INDEX jobs_discarded ON jobs (event) WHERE discarded_at IS NOT NULL;
+"""
+
+# Phone numbers are searched for.
+READ_MODEL_INDEXES = """
 CREATE INDEX messages_from_number ON messages (from_number);
 CREATE INDEX conversations_contact_id ON conversations (contact_id);
 CREATE INDEX conversations_phone_number ON conversations (phone_number);

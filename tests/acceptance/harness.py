@@ -16,6 +16,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
+from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from tests.support.rows import one, rows
 from tests.support.signing import SECRET, signed_headers
@@ -58,7 +59,7 @@ class Stack:
             "INGEST_RETRY_CAP_S": "1",
             "TMPDIR": str(folder),
         } | {f"INGEST_{name.upper()}": value for name, value in environment.items()}
-        self.engine: Engine = create_engine(database_url, role=Role.OPERATOR, pool_size=5)
+        self.engine: Engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ports: list[int] = []
         self.console_port = 0

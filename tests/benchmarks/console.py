@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 from ingest.store import listing
+from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from ingest.store.selection import Selection
 from tests.benchmarks.stored import Timed
@@ -81,7 +82,7 @@ def pages(world: World) -> Iterator[Timed]:
 def _paths(world: World) -> Iterator[str]:
     yield from ("/", "/?range=day", "/?range=week", "/events", "/failures", "/live")
     yield from ("/processors", "/actions")
-    engine = create_engine(world.database_url, role=Role.OPERATOR)
+    engine = create_engine(parse(world.database_url), role=Role.OPERATOR)
     with engine.connect() as connection:
         week_ago = datetime.now(UTC) - timedelta(days=7)
         (old,) = listing.events(connection, Selection(until=week_ago), limit=1)

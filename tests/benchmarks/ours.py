@@ -6,15 +6,14 @@ import os
 import time
 from datetime import UTC, datetime
 
-import psycopg
-
 from ingest import queues
 from ingest.cli.listening import listen
 from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.sources.awalchat import AwalChat
 from ingest.store import deliveries, migrations, partitions
-from ingest.store.database import Role, create_engine
+from ingest.store.address import parse
+from ingest.store.database import Role, WriterConnection, create_engine
 from ingest.store.deliveries import Delivery
 from tests.benchmarks import messages
 from tests.benchmarks.subject import Drained
@@ -39,7 +38,7 @@ class Ours:
 
     def prepare(self, world: World) -> None:
         """The schema."""
-        engine = create_engine(world.database_url, role=Role.MIGRATION)
+        engine = create_engine(parse(world.database_url), role=Role.MIGRATION)
         with engine.connect() as connection:
             migrations.upgrade(connection)
         with engine.begin() as connection:
@@ -113,7 +112,7 @@ class Ours:
 async def _fill(world: World, count: int, first: int) -> None:
     source = AwalChat([SECRET], tolerance_s=300)
     dispatcher = Dispatcher(world.redis_url)
-    connection = await psycopg.AsyncConnection.connect(world.database_url, autocommit=True)
+    connection = await WriterConnection.open(parse(world.database_url))
     async with connection:
         for start in range(first, first + count, _FILL_BATCH):
             batch = [

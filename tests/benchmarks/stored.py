@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from ingest import settings
 from ingest.dispatch import Dispatcher
 from ingest.store import listing, partitions, stats
+from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from ingest.store.selection import Selection
 from tests.benchmarks.world import World
@@ -84,7 +85,7 @@ class Timed:
 def seed(world: World, count: int) -> None:
     """Store `count` events of the last thirty days, each worked on."""
     today = datetime.now(UTC).date()
-    engine = create_engine(world.database_url, role=Role.MIGRATION)
+    engine = create_engine(parse(world.database_url), role=Role.MIGRATION)
     with engine.begin() as connection:
         partitions.ensure(connection, today=today - timedelta(days=_DAYS), days_ahead=_DAYS + 1)
     engine.dispose()
@@ -120,7 +121,7 @@ def seed(world: World, count: int) -> None:
 
 def reads(world: World) -> Iterator[Timed]:
     """What people ask for, and an idle relay's sweep; the first run counts."""
-    engine = create_engine(world.database_url, role=Role.OPERATOR)
+    engine = create_engine(parse(world.database_url), role=Role.OPERATOR)
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
         yield _time("stats", lambda: stats.read(connection))
@@ -155,7 +156,7 @@ def _page(connection: Connection, selection: Selection) -> Callable[[], object]:
 @contextmanager
 def _relay(world: World) -> Iterator[Relay]:
     given = settings.load(standalone=True, database_url=world.database_url)
-    engine = create_engine(world.database_url, role=Role.RELAY)
+    engine = create_engine(parse(world.database_url), role=Role.RELAY)
     dispatcher = Dispatcher(world.redis_url)
     try:
         yield Relay(engine, dispatcher, given)

@@ -31,6 +31,7 @@ from ingest.console.access.passwords import hash_password
 from ingest.embedded import postgres, valkey
 from ingest.simulation.shop import Shop
 from ingest.store import migrations, partitions
+from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from tests.acceptance.harness import Stack, request
 from tests.conftest import Running
@@ -125,7 +126,7 @@ def everything() -> Iterator[Stack]:
         for program in (postgres.program(home, sockets), valkey.program(home, sockets)):
             ends.enter_context(Running(program))
         url = postgres.url(sockets, "postgres")
-        engine = create_engine(url, role=Role.MIGRATION)
+        engine = create_engine(parse(url), role=Role.MIGRATION)
         with engine.connect() as connection:
             migrations.upgrade(connection)
         with engine.begin() as connection:

@@ -10,7 +10,7 @@ from pathlib import Path
 from random import Random
 
 import psycopg
-from alembic import command
+from sqlalchemy.exc import OperationalError
 
 from ingest.store import migrations
 from tests.faults.world import World
@@ -92,13 +92,11 @@ def migrate(world: World, random: Random) -> None:
         shutil.copytree(original, scripts, ignore=shutil.ignore_patterns("__pycache__"))
         revision = f"9{random.randrange(10**6):06d}"
         with world.engine.connect() as connection:
-            before, _ = migrations.revisions(connection)
+            before = migrations.state(connection).revision
         (scripts / "versions" / f"{revision}_column.py").write_text(
             _MIGRATION.format(revision=revision, before=before, column=f"column_{revision}")
         )
-        alembic = migrations.config()
-        alembic.set_main_option("script_location", str(scripts))
-        world.fleet.until(lambda: _upgraded(world, alembic), what="migrated", timeout_s=60)
+        world.fleet.until(lambda: _upgraded(world, scripts), what="migrated", timeout_s=60)
         with world.engine.begin() as connection:  # this code knows only its own revisions
             connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{before}'")
 
@@ -118,14 +116,11 @@ def await_database(world: World) -> None:
     world.engine.dispose()
 
 
-def _upgraded(world: World, alembic: object) -> bool:
-    """Whether it went through; on a busy table its lock may time out, and it is run again."""
-    from sqlalchemy.exc import OperationalError
-
+def _upgraded(world: World, scripts: Path) -> bool:
+    """Return whether it went through. On a busy table its lock times out: it is run again."""
     try:
         with world.engine.connect() as connection:
-            alembic.attributes["connection"] = connection  # type: ignore[attr-defined]
-            command.upgrade(alembic, "head")  # type: ignore[arg-type]
+            migrations.upgrade(connection, target=migrations.Target(scripts=scripts))
     except OperationalError:
         return False
     return True

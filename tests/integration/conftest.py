@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from ingest import settings, sources
 from ingest.dispatch import Dispatcher
-from ingest.store.database import Role, create_engine
+from ingest.store.address import parse
 from workers import guard, registry
 from workers.executor import Executor
 from workers.leases import LeaseKeeper
@@ -64,8 +64,7 @@ class Worker:
         self.alarm = Alarm(grace_s=60)
         if in_main_thread:
             self.alarm.install()
-        self.effects = create_engine(database_url, role=Role.PROCESSOR, pool_size=25)
-        guard.install(self.effects)
+        self.effects = guard.create_engine(parse(database_url), pool_size=25)
         runner = SliceRunner(
             engine=self.effects,
             sources=sources.configured(options),

@@ -271,11 +271,10 @@ def test_a_connection_that_ends_between_two_slices_is_replaced(
         effect(event, db)
 
     worker = make_worker()
-    statement = "_BEGIN" if moment == "before its transaction" else "_LEAVE"
-    broken = "SELECT pg_terminate_backend(pg_backend_pid())"
+    statements = "_TIDY" if moment == "before its transaction" else "_RELEASE"
     with monkeypatch.context() as patch:
         patch.setattr(
-            f"workers.effects.{statement}", broken.encode() if "L" in statement else broken
+            f"workers.effects.{statements}", "SELECT pg_terminate_backend(pg_backend_pid())"
         )
         with contextlib.suppress(DBAPIError, psycopg.Error):
             worker.process(deliver(database_url, [order(0)]))

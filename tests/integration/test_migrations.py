@@ -14,6 +14,7 @@ from sqlalchemy.exc import OperationalError
 from ingest.embedded import postgres
 from ingest.ids import delivery_id
 from ingest.store import migrations, partitions
+from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from ingest.store.tables import metadata
 from tests.conftest import Servers
@@ -35,8 +36,8 @@ def schema(url: str) -> list[str]:
         [
             postgres.find_binaries() / "pg_dump",
             "--schema-only",
-            "--exclude-table=deliveries_*",
-            "--exclude-table=alembic_version",
+            "--exclude-table=*.deliveries_*",
+            "--exclude-table=*.alembic_version",
             url,
         ],
         capture_output=True,
@@ -49,21 +50,22 @@ def schema(url: str) -> list[str]:
 
 
 def test_the_migrated_schema_is_the_one_in_tables(empty: str, database_url: str) -> None:
-    engine = create_engine(empty, role=Role.MIGRATION)
+    engine = create_engine(parse(empty), role=Role.MIGRATION)
     with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA ingest"))
         metadata.create_all(connection)
     engine.dispose()
     assert schema(database_url) == schema(empty)
 
 
 def test_there_and_back_again(empty: str) -> None:
-    engine = create_engine(empty, role=Role.MIGRATION)
+    engine = create_engine(parse(empty), role=Role.MIGRATION)
     with engine.connect() as connection:
         migrations.upgrade(connection)
         once = schema(empty)
         migrations.downgrade(connection, "base")
         tables = connection.execute(
-            text("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+            text("SELECT count(*) FROM pg_tables WHERE schemaname IN ('public', 'ingest')")
         ).scalar_one()
         assert tables == 1  # Alembic's
         connection.rollback()
@@ -81,13 +83,13 @@ def test_two_at_once_wait_for_each_other(empty: str) -> None:
     ]
     printed = sorted(process.communicate(timeout=60)[0] for process in running)
     assert [process.returncode for process in running] == [0, 0, 0]
-    assert sum("Migrated from None" in each for each in printed) >= 1
+    assert sum("Migrated from nothing" in each for each in printed) >= 1
 
 
 def test_the_days_wait_for_whoever_makes_them(engine: Engine, database_url: str) -> None:
     """Of three starts at once two failed: the locks of the first outlasted their patience."""
     far = datetime.now(UTC).date() + timedelta(days=400)
-    second = create_engine(database_url, role=Role.MIGRATION)
+    second = create_engine(parse(database_url), role=Role.MIGRATION)
 
     def make() -> list[date]:
         with second.begin() as connection:
@@ -105,7 +107,7 @@ def test_the_days_wait_for_whoever_makes_them(engine: Engine, database_url: str)
 
 def test_a_dump_does_not_keep_a_start_from_migrating(engine: Engine, database_url: str) -> None:
     far = datetime.now(UTC).date() + timedelta(days=400)
-    migrator = create_engine(database_url, role=Role.MIGRATION)
+    migrator = create_engine(parse(database_url), role=Role.MIGRATION)
     with engine.begin() as reader:
         reader.execute(text("SELECT FROM deliveries"))
         assert not migrations.prepare(migrator, today=far, days_ahead=0)
@@ -126,11 +128,11 @@ def waiting_for_locks(engine: Engine) -> int:
 
 
 def test_a_migration_does_not_wait_long_behind_a_lock(database_url: str, engine: Engine) -> None:
-    migrator = create_engine(database_url, role=Role.MIGRATION)
+    migrator = create_engine(parse(database_url), role=Role.MIGRATION)
     with engine.connect() as busy, migrator.connect() as connection:
         busy.execute(text("SELECT count(*) FROM jobs"))
         with pytest.raises(OperationalError, match="lock timeout"):
-            connection.execute(text("ALTER TABLE jobs ADD COLUMN later text"))
+            connection.execute(text("ALTER TABLE ingest.jobs ADD COLUMN later text"))
     migrator.dispose()
 
 

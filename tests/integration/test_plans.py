@@ -25,7 +25,8 @@ from ingest.store import (
     refusals,
     replay,
 )
-from ingest.store.database import Role, conninfo, create_engine
+from ingest.store.address import parse
+from ingest.store.database import Role, create_engine
 from ingest.store.selection import EVENT_STATES, Selection
 from tests.conftest import Servers, cloned
 
@@ -78,11 +79,11 @@ def seeded(servers: Servers, template: str) -> Iterator[Engine]:
     """A database with many events, its statistics up to date."""
     with cloned(servers, template) as url:
         begin = int((datetime.now(UTC) - timedelta(seconds=COUNT / 20)).timestamp() * 1000)
-        with psycopg.connect(conninfo(url), autocommit=True) as connection:
+        with psycopg.connect(url, autocommit=True) as connection:
             connection.execute("SET session_replication_role = replica")
             connection.execute(sql.SQL(SEED), {"begin": begin, "count": COUNT})
             connection.execute("VACUUM (ANALYZE)")
-        engine = create_engine(url, role=Role.OPERATOR)
+        engine = create_engine(parse(url), role=Role.OPERATOR)
         yield engine
         engine.dispose()
 
@@ -197,5 +198,5 @@ def _scanned(plan: dict[str, Any]) -> Iterator[str]:
 def test_a_whole_table_that_is_read_is_noticed(seeded: Engine) -> None:
     with seeded.connect() as connection:
         for table in ("events", "jobs", "deliveries", "messages"):
-            plan = _plan(connection, f"SELECT count(*) FROM {table} WHERE ctid::text <> ''", {})
+            plan = _plan(connection, f"SELECT count(*) FROM ingest.{table} WHERE ctid::text <> ''", {})
             assert set(_scanned(plan)), table

@@ -14,6 +14,7 @@ from ingest import presence
 from ingest.presence import Presence, Report, identity
 from ingest.store import activity, events, jobs, processes, refusals
 from ingest.store.activity import ANSWER, REFUSED
+from ingest.store.address import parse
 from ingest.store.jobs import NewJobs
 from ingest.store.processes import ALIVE_FOR, ProcessIdentity, ProcessRecord
 from ingest.tally import Tally
@@ -130,7 +131,7 @@ def make_presence(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     made: list[Presence] = []
 
     def make(process: ProcessIdentity = RECEIVER, **reports: Report) -> Presence:
-        made.append(Presence(database_url, process, **reports))
+        made.append(Presence(parse(database_url), process, **reports))
         made[-1].start()
         return made[-1]
 

@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 from ingest.errors import StorageUnavailable
 from ingest.ids import delivery_id
 from ingest.sources.source import EventName
+from ingest.store.address import parse
 from ingest.store.deliveries import Delivery
 from ingest.writer import DeliveryWriter, Limits
 from tests.conftest import Servers
@@ -55,7 +56,7 @@ async def writing(
     def on_commit(ids: Sequence[UUID]) -> None:
         sink.extend(ids)
 
-    writer = DeliveryWriter(url, Limits(**(defaults | limits)), on_commit=on_commit)
+    writer = DeliveryWriter(parse(url), Limits(**(defaults | limits)), on_commit=on_commit)
     await writer.start()
     try:
         yield writer

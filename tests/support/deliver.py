@@ -9,13 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from ingest import queues
 from ingest.ids import delivery_id
 from ingest.sources.awalchat import AwalChat
 from ingest.store import deliveries
-from ingest.store.database import conninfo
+from ingest.store.address import parse
+from ingest.store.database import WriterConnection
 from ingest.store.deliveries import Delivery
 
 _source = AwalChat([], tolerance_s=300)
@@ -38,9 +37,7 @@ def deliver(database_url: str, bodies: Sequence[bytes], *, hint_grace_s: float =
     made = [_delivery(each, now + position / 1000) for position, each in enumerate(bodies)]
 
     async def insert() -> None:
-        async with await AsyncConnection.connect(
-            conninfo(database_url), autocommit=True
-        ) as connection:
+        async with await WriterConnection.open(parse(database_url)) as connection:
             for start in range(0, len(made), 1_000):
                 await deliveries.insert(
                     connection,

@@ -18,6 +18,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import QueuePool, event
 from sqlalchemy.exc import DBAPIError
 
+from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from workers import guard
 
@@ -60,9 +61,8 @@ class Mortal:
     """The connections of one process at a time, its steps counted."""
 
     def __init__(self, database_url: str) -> None:
-        self.engine = create_engine(database_url, role=Role.WORKER)
-        self.effects = create_engine(database_url, role=Role.PROCESSOR)
-        guard.install(self.effects)
+        self.engine = create_engine(parse(database_url), role=Role.WORKER)
+        self.effects = guard.create_engine(parse(database_url))
         self.is_dead = False
         self.was_cut = False
         self._fault: Fault | None = None

@@ -62,7 +62,7 @@ def test_the_receiver_starts_without_a_processor() -> None:
 
 
 WRITES_JOBS = re.compile(
-    r"\b(?:insert\s+into|update|delete\s+from|merge\s+into)\s+(?:only\s+)?(?:jobs|attempts)\b",
+    r"\b(?:insert\s+into|update|delete\s+from|merge\s+into)\s+(?:only\s+)?(?:ingest\.)?(?:jobs|attempts)\b",
     re.IGNORECASE,
 )
 

@@ -1,18 +1,91 @@
-"""Addresses, as people write them and as libraries read them."""
+"""Addresses, as people write them."""
 
 import pytest
 
-from ingest.store.database import conninfo
+from ingest.errors import BadAddress
+from ingest.store.address import check_schema, parse
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("url", "parameters"),
     [
-        ("postgresql:///shop", "postgresql:///shop"),
-        ("postgres://u:p%40@db:5433/shop", "postgresql://u:p%40@db:5433/shop"),
-        ("postgresql+psycopg://u@/shop?host=%2Frun", "postgresql://u@/shop?host=%2Frun"),
-        ("postgresql://u@a:1,b:2/shop", "postgresql://u@a:1,b:2/shop"),
+        ("postgresql:///shop", {"dbname": "shop"}),
+        (
+            "postgres://u:p%40@db:5433/shop",
+            {"user": "u", "password": "p@", "host": "db", "port": "5433", "dbname": "shop"},
+        ),
+        (
+            "postgresql+psycopg://u@/shop?host=%2Frun",
+            {"user": "u", "dbname": "shop", "host": "/run"},
+        ),
+        (
+            "postgresql://u@a:1,b:2/shop",
+            {"user": "u", "host": "a,b", "port": "1,2", "dbname": "shop"},
+        ),
+        ("postgresql://u:a#b@h/x", {"user": "u", "password": "a#b", "host": "h", "dbname": "x"}),
+        (
+            "postgresql://u@h/x?options=-csearch_path%3Dhooks&sslmode=verify-full",
+            {
+                "user": "u",
+                "host": "h",
+                "dbname": "x",
+                "options": "-csearch_path=hooks",
+                "sslmode": "verify-full",
+            },
+        ),
+        (" postgresql://[::1]:5432/x\n", {"host": "::1", "port": "5432", "dbname": "x"}),
     ],
 )
-def test_only_the_scheme_of_an_address_is_changed(given: str, expected: str) -> None:
-    assert conninfo(given) == expected
+def test_an_address_is_read_by_the_rules_of_libpq(url: str, parameters: dict[str, str]) -> None:
+    assert parse(url).parameters == parameters
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:TOPSECRET@h/x",
+        "postgresql+asyncpg://u:TOPSECRET@h/x",
+        "postgresql://u:TOP/SECRET@h/x",
+        "postgresql://u:1234/SECRET@h/x",
+        "postgresql://u:TOPSECRET@h:port/x",
+        "postgresql://u:TOPSECRET@h:99999/x",
+        "postgresql://u:TOPSECRET@h:0/x",
+        "postgresql://u:TOP%zzSECRET@h/x",
+        "postgresql://u:TOPSECRET@[::1/x",
+        "postgresql://u:TOPSECRET@h/x?nonsense=1",
+        "u:TOPSECRET@h/x",
+        "",
+    ],
+)
+def test_what_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> None:
+    with pytest.raises(BadAddress) as refused:
+        parse(url)
+    message = str(refused.value)
+    assert "SECRET" not in message
+    assert "TOP" not in message
+    assert "1234" not in message
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("postgresql://u:secret@db:5433/shop", "shop at db:5433"),
+        ("postgresql://u:secret@a:1,b:2/shop", "shop at a:1 or b:2"),
+        ("postgresql://u@/shop?host=%2Frun", "shop at /run"),
+        ("postgresql:///", "the default at a local socket"),
+    ],
+)
+def test_people_are_told_where_a_database_is_and_not_who_may_use_it(url: str, said: str) -> None:
+    assert str(parse(url)) == said
+    assert "secret" not in repr(parse(url))
+
+
+@pytest.mark.parametrize("name", ["ingest", "hooks_2", "_x"])
+def test_a_schema_has_a_plain_name(name: str) -> None:
+    check_schema(name)
+
+
+@pytest.mark.parametrize("name", ["", "public", "pg_x", "A", "a b", 'a"b', "1a", "a" * 64, "ü"])
+def test_no_other_schema_will_do(name: str) -> None:
+    with pytest.raises(BadAddress):
+        check_schema(name)

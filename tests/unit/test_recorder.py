@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ingest.store.address import parse
 from ingest.store.jobs import Held
 from workers.recorder import FlightRecorder, Wreck, folder_for, wrecks
 
@@ -74,7 +75,7 @@ def test_a_wreck_is_seen_by_one_at_a_time(tmp_path: Path) -> None:
 
 
 def test_two_databases_do_not_share_a_folder(tmp_path: Path) -> None:
-    one = folder_for("postgresql://a/one", tmp_path)
-    assert one == folder_for("postgresql://a/one", tmp_path)
-    assert one != folder_for("postgresql://a/two", tmp_path)
+    one = folder_for(parse("postgresql://a/one"), tmp_path)
+    assert one == folder_for(parse("postgresql://a/one"), tmp_path)
+    assert one != folder_for(parse("postgresql://a/two"), tmp_path)
     assert one.stat().st_mode & 0o077 == 0

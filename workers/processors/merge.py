@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Table, TextClause, text
+from sqlalchemy import Connection, Table, TextClause
 from sqlalchemy.dialects import postgresql
 
 from ingest.store import arrays
+from ingest.store.sql import statement
 from workers.event import Event
 
 Place = tuple[Any, ...]
@@ -107,9 +108,9 @@ def _upsert(table: Table, key: str, settings: Mapping[str, str]) -> TextClause:
     columns = [key, *settings]
     arrays = ", ".join(f"CAST(:{column} AS {_type(table, column)}[])" for column in columns)
     assignments = ",\n        ".join(f"{column} = {sql}" for column, sql in settings.items())
-    return text(
+    return statement(
         f"""
-    INSERT INTO {table.name} AS present ({", ".join(columns)})
+    INSERT INTO {table.fullname} AS present ({", ".join(columns)})
     SELECT * FROM unnest({arrays})
     ON CONFLICT ({key}) DO UPDATE SET
         {assignments}

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from ingest.store import arrays, tables
+from ingest.store.sql import statement
 from workers.event import Event
 from workers.processors import fields
 from workers.processors.merge import LAST_EVENT, LONG_AGO, Entities, Group, Upsert, place, sql_place
@@ -84,9 +85,9 @@ def _updated(order_id: int, event: Event, orders: Entities) -> dict[str, Any]:
     }
 
 
-_KEEP_CHANGES = text(
+_KEEP_CHANGES = statement(
     """
-    INSERT INTO order_status_changes (order_id, event_id, old_status, new_status, updated_at)
+    INSERT INTO ingest.order_status_changes (order_id, event_id, old_status, new_status, updated_at)
     SELECT * FROM unnest(CAST(:order_id AS bigint[]), CAST(:event_id AS text[]),
                          CAST(:old_status AS text[]), CAST(:new_status AS text[]),
                          CAST(:updated_at AS timestamptz[]))

@@ -1,0 +1,96 @@
+"""The database's address, read once by libpq's rules, and in one form for every library."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import psycopg
+from psycopg import conninfo
+
+from ingest.errors import BadAddress
+
+SCHEMA = "ingest"
+"""The schema that statements name, and the default of `INGEST_DATABASE_SCHEMA`."""
+SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
+FORM = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+
+_SCHEME = re.compile(r"\A([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """Where the pipeline's tables are."""
+
+    parameters: Mapping[str, str] = field(repr=False)
+    """libpq's connection parameters; the password is among them."""
+    schema: str = SCHEMA
+
+    def __str__(self) -> str:
+        """Name the database for people and logs: `shop at db:5432`, without user and password."""
+        name = self.parameters.get("dbname") or self.parameters.get("user") or "the default"
+        hosts = (self.parameters.get("host") or "a local socket").split(",")
+        ports = self.parameters.get("port", "").split(",")
+        if len(ports) < len(hosts):
+            ports *= len(hosts)
+        places = (
+            f"{host}:{port}" if port else host for host, port in zip(hosts, ports, strict=False)
+        )
+        return f"{name} at {' or '.join(places)}"
+
+
+def parse(url: str, *, schema: str = SCHEMA) -> Database:
+    """Read an address.
+
+    Args:
+        url: `postgresql://…`, in any form that libpq takes: several hosts, a socket, options.
+        schema: the schema of the pipeline's tables, as `check_schema` lets it through.
+
+    Raises:
+        BadAddress: it cannot be read. The message holds no part of the address.
+    """
+    url = url.strip()
+    scheme = _SCHEME.match(url)
+    if scheme is None or scheme[1].lower() not in SCHEMES:
+        raise _bad(f"must begin with {' or '.join(f'{name}://' for name in SCHEMES)}")
+    try:
+        read = conninfo.conninfo_to_dict("postgresql" + url[scheme.end(1) :])
+    except psycopg.Error:  # its text quotes the address
+        raise _bad(f"is not of the form {FORM}?OPTIONS") from None
+    parameters = {name: str(value) for name, value in read.items() if value not in (None, "")}
+    _check_ports(parameters.get("port", ""))
+    if "@" in parameters.get("dbname", ""):
+        raise _bad(_SPECIAL)
+    return Database(parameters=MappingProxyType(parameters), schema=schema)
+
+
+def check_schema(name: str) -> None:
+    """Refuse a schema that cannot be the pipeline's own.
+
+    Raises:
+        BadAddress: it is reserved, or a name that would need quotes.
+    """
+    if name in _RESERVED or name.startswith("pg_") or not _SCHEMA_NAME.match(name):
+        raise BadAddress(
+            "must be a schema for the pipeline alone (not public): small letters, digits and"
+            " underscores, 63 at most",
+            reason="bad_schema",
+        )
+
+
+_RESERVED = ("public", "information_schema")
+_SCHEMA_NAME = re.compile(r"\A[a-z_][a-z0-9_]{0,62}\Z")
+_SPECIAL = (
+    f"is not of the form {FORM}: is a character of the password not percent-encoded"
+    " (%2F for /, %40 for @, %3A for :)?"
+)
+
+
+def _check_ports(ports: str) -> None:
+    for port in filter(None, ports.split(",")):
+        if not port.isascii() or not port.isdigit() or not 0 < int(port[:9]) < 65536:
+            raise _bad(_SPECIAL)
+
+
+def _bad(message: str) -> BadAddress:
+    return BadAddress(message, reason="bad_address")
