@@ -188,7 +188,7 @@ def _run(
     alembic = config(target.scripts)
     alembic.attributes.update(connection=connection, home=home, read_model=target.read_model)
     run(alembic, revision)
-    if target.read_model and home == target.schema and run is command.upgrade:
+    if target.read_model and revision == "head":
         metadata.create_all(
             connection.execution_options(schema_translate_map={SCHEMA: home}), tables=READ_MODEL
         )

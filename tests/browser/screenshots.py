@@ -131,6 +131,7 @@ def everything() -> Iterator[Stack]:
             migrations.upgrade(connection)
         with engine.begin() as connection:
             partitions.ensure(connection, today=datetime.now(UTC).date(), days_ahead=2)
+            connection.exec_driver_sql("ALTER DATABASE postgres SET search_path = ingest, public")
         engine.dispose()
         stack = Stack(
             url,

@@ -198,5 +198,7 @@ def _scanned(plan: dict[str, Any]) -> Iterator[str]:
 def test_a_whole_table_that_is_read_is_noticed(seeded: Engine) -> None:
     with seeded.connect() as connection:
         for table in ("events", "jobs", "deliveries", "messages"):
-            plan = _plan(connection, f"SELECT count(*) FROM ingest.{table} WHERE ctid::text <> ''", {})
+            plan = _plan(
+                connection, f"SELECT count(*) FROM ingest.{table} WHERE ctid::text <> ''", {}
+            )
             assert set(_scanned(plan)), table

@@ -311,6 +311,79 @@ def test_a_database_that_does_not_write_to_disk_is_refused(
             admin.execute("SELECT pg_reload_conf()")
 
 
+def test_a_server_that_stops_writing_to_disk_is_noticed_by_the_next_commit(
+    servers: Servers, database_url: str
+) -> None:
+    """The setting may change by a reload, on a connection that was asked when it was opened."""
+
+    async def scenario(admin: psycopg.Connection) -> None:
+        async with writing(database_url) as writer:
+            await writer.append(delivery(1))
+            admin.execute("ALTER SYSTEM SET fsync = off")
+            admin.execute("SELECT pg_reload_conf()")
+            shown = "SELECT current_setting('fsync')"
+            await _until_reloaded(writer, shown, "off")
+            with pytest.raises(StorageUnavailable) as refused:
+                await writer.append(delivery(2))
+            assert refused.value.reason == "fsync_off"
+
+    with psycopg.connect(servers.database_url("postgres"), autocommit=True) as admin:
+        try:
+            asyncio.run(scenario(admin))
+        finally:
+            admin.execute("ALTER SYSTEM RESET fsync")
+            admin.execute("SELECT pg_reload_conf()")
+
+
+async def _until_reloaded(writer: DeliveryWriter, query: str, wanted: str) -> None:
+    """Wait until the writer's own session has read the new configuration."""
+    async with asyncio.timeout(60):
+        while True:
+            assert writer._connection is not None
+            row = await (await writer._connection.execute(query)).fetchone()
+            if row == (wanted,):
+                return
+
+
+def test_a_session_that_lost_its_settings_answers_nothing(
+    database_url: str, engine: Engine
+) -> None:
+    """As behind a pooler that gives every statement another session."""
+    name = one(engine, "SELECT current_database()")
+    execute(engine, f"ALTER DATABASE {name} SET synchronous_commit = off")
+
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            await writer.append(delivery(1))
+            assert writer._connection is not None
+            await writer._connection.execute("RESET ALL")
+            with pytest.raises(StorageUnavailable) as refused:
+                await writer.append(delivery(2))
+            assert refused.value.reason == "synchronous_commit_off"
+            await writer.append(delivery(3))  # over a new connection
+
+    asyncio.run(scenario())
+
+
+def test_behind_a_pooler_each_commit_brings_its_own_settings(
+    database_url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = one(engine, "SELECT current_database()")
+    execute(engine, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    monkeypatch.setattr("ingest.store.database.is_direct", lambda *_: False)
+
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            for number in range(10):
+                await writer.append(delivery(number))
+                assert writer._connection is not None
+                await writer._connection.execute("DEALLOCATE ALL")
+                await writer._connection.execute("RESET ALL")
+
+    asyncio.run(scenario())
+    assert stored(engine) == 10
+
+
 def test_a_request_that_is_cancelled_does_not_disturb_the_others(
     database_url: str, engine: Engine
 ) -> None:

@@ -1,0 +1,280 @@
+"""The pipeline's tables live in a schema of their own, beside those of the application."""
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, text
+
+from ingest.embedded import postgres
+from ingest.errors import MigrationRefused
+from ingest.queues import REPLAY
+from ingest.store import events, migrations, stats
+from ingest.store.address import parse
+from ingest.store.database import Role, create_engine
+from ingest.store.jobs import NewJobs
+from ingest.store.migrations import Target
+from tests.conftest import Servers
+from tests.support.deliver import deliver, order
+from tests.support.rows import execute, one, rows
+
+OLD = Target(schema="public")
+"""Where installations from before revision 0005 lie."""
+PROCESSORS = [
+    NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3, claimed=0)
+]
+
+
+@pytest.fixture
+def url(servers: Servers) -> Iterator[str]:
+    """The address of an empty database."""
+    name = f"shop_{uuid4().hex}"
+    servers.execute(f"CREATE DATABASE {name}")
+    yield servers.database_url(name)
+    servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def application(url: str) -> Iterator[Engine]:
+    """The engine of an application in that database; it finds its own tables first."""
+    engine = create_engine(parse(url), role=Role.PROCESSOR, pool_size=4)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def migrator(url: str) -> Iterator[Engine]:
+    engine = create_engine(parse(url), role=Role.MIGRATION, pool_size=2)
+    yield engine
+    engine.dispose()
+
+
+def upgrade(migrator: Engine, revision: str = "head", target: Target | None = None) -> None:
+    with migrator.connect() as connection:
+        migrations.upgrade(connection, revision, target=target or Target())
+
+
+def admit(engine: Engine, url: str, count: int) -> None:
+    """Store and admit that many orders."""
+    ids = deliver(url, [order(number, total=number) for number in range(count)])
+    with engine.begin() as connection:
+        events.admit(connection, ids, PROCESSORS, replay_queue=REPLAY, hint_ttl_s=10)
+
+
+def tables(engine: Engine, schema: str) -> set[str]:
+    found = rows(engine, "SELECT tablename FROM pg_tables WHERE schemaname = :s", s=schema)
+    return {row["tablename"] for row in found}
+
+
+APPLICATION = """
+    CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
+    INSERT INTO alembic_version VALUES ('0001');
+    CREATE TABLE orders (id int PRIMARY KEY, note text);
+    CREATE TABLE events (id int PRIMARY KEY, note text);
+    CREATE TABLE jobs (id int PRIMARY KEY, note text);
+    CREATE TABLE deliveries (id int PRIMARY KEY, rejected boolean);
+    INSERT INTO orders VALUES (1, 'mine');
+    INSERT INTO events VALUES (1, 'mine');
+    INSERT INTO jobs VALUES (1, 'mine');
+"""
+MINE = """
+    SELECT (SELECT version_num FROM public.alembic_version) AS version,
+           (SELECT note FROM public.orders) AS orders, (SELECT note FROM public.events) AS events,
+           (SELECT note FROM public.jobs) AS jobs
+"""
+
+
+def test_an_applications_tables_and_its_version_are_left_alone(
+    application: Engine, migrator: Engine, url: str
+) -> None:
+    execute(application, APPLICATION)
+    before = tables(application, "public")
+    upgrade(migrator)
+    admit(migrator, url, 3)
+    assert rows(application, MINE) == [
+        {"version": "0001", "orders": "mine", "events": "mine", "jobs": "mine"}
+    ]
+    assert tables(application, "public") == before
+    assert one(application, "SELECT count(*) FROM ingest.events") == 3
+
+
+@pytest.mark.parametrize("revision", ["0001", "0002", "0003", "0004"])
+def test_an_installation_of_an_earlier_release_is_moved_with_its_data(
+    revision: str, application: Engine, migrator: Engine, url: str
+) -> None:
+    upgrade(migrator, revision, OLD)
+    fill_old(application, 5)
+    upgrade(migrator)
+    assert tables(application, "public") == set()
+    assert {"deliveries", "deliveries_default", "events", "orders", "alembic_version"} <= tables(
+        application, "ingest"
+    )
+    admit(migrator, url, 3)
+    with migrator.begin() as connection:
+        counted = stats.read(connection)
+    assert counted.events.total == 8
+    assert one(application, "SELECT count(*) FROM ingest.deliveries") == 8
+    assert one(application, "SELECT count(*) FROM ingest.jobs") == 8
+    upgrade(migrator)  # again: nothing to do
+
+
+def fill_old(application: Engine, count: int) -> None:
+    """Store events as an earlier release did, by bare names."""
+    execute(
+        application,
+        """
+        INSERT INTO deliveries (id, source, received_at, key_id, headers, body)
+        SELECT gen_random_uuid(), 'awalchat', now(), 'k', '[]', '{}'
+        FROM generate_series(1, :count);
+        INSERT INTO events (id, source, event_id, type, fingerprint, received_at)
+        SELECT id, source, id::text, 'order.created', 'f', received_at FROM deliveries;
+        INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
+                          next_attempt_at)
+        SELECT id, 'orders', 'events', 'pending', 'delivery', 0, 0, 3, now() FROM events;
+        """.replace(":count", str(count)),
+    )
+
+
+def test_processes_of_the_release_before_go_on_after_the_move(
+    application: Engine, migrator: Engine
+) -> None:
+    upgrade(migrator, "0004", OLD)
+    fill_old(application, 2)
+    upgrade(migrator)
+    fill_old_again = """
+        INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
+                                hint_at)
+        SELECT gen_random_uuid(), 'awalchat', 'x', 'x', 'f', now(), 'events', now()
+        ON CONFLICT (delivery) DO NOTHING
+    """
+    execute(application, fill_old_again)
+    claimed = """
+        UPDATE jobs SET state = 'running', lease_until = now(), next_attempt_at = NULL
+        WHERE id = ANY(ARRAY(SELECT id FROM jobs ORDER BY id FOR UPDATE SKIP LOCKED))
+    """
+    execute(application, claimed)
+    assert one(application, "SELECT count(*) FROM ingest.unadmitted") == 1
+    assert one(application, "SELECT count(*) FROM ingest.jobs WHERE state = 'running'") == 2
+
+
+def test_two_who_move_at_once_wait_for_each_other(application: Engine, migrator: Engine) -> None:
+    upgrade(migrator, "0004", OLD)
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(upgrade, migrator) for _ in range(2)]:
+            done.result(120)
+    assert tables(application, "public") == set()
+
+
+def test_what_cannot_be_moved_now_is_left_as_it_is(
+    application: Engine, migrator: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "_MOVE_TRIES", 2)
+    upgrade(migrator, "0004", OLD)
+    before = tables(application, "public")
+    with application.begin() as reader:
+        reader.execute(text("SELECT count(*) FROM public.deliveries"))
+        with pytest.raises(MigrationRefused, match="locked") as refused:
+            upgrade(migrator)
+    assert refused.value.reason == "tables_in_use"
+    assert tables(application, "public") == before
+    upgrade(migrator)
+    assert tables(application, "public") == set()
+
+
+def test_tables_of_ours_beside_a_version_that_is_not_are_left_alone(
+    application: Engine, migrator: Engine
+) -> None:
+    upgrade(migrator, "0004", OLD)
+    execute(application, "UPDATE public.alembic_version SET version_num = 'a1b2c3'")
+    before = tables(application, "public")
+    with pytest.raises(MigrationRefused, match="another application's"):
+        upgrade(migrator)
+    assert tables(application, "public") == before
+    assert tables(application, "ingest") == set()
+
+
+def test_who_might_use_the_tables_may_use_them_after_the_move(
+    servers: Servers, application: Engine, migrator: Engine
+) -> None:
+    role = f"app_{uuid4().hex[:8]}"
+    servers.execute(f"CREATE ROLE {role}")
+    try:
+        upgrade(migrator, "0004", OLD)
+        fill_old(application, 2)
+        execute(application, f"GRANT SELECT, INSERT ON events TO {role}")
+        upgrade(migrator)
+        for table in ("ingest.events", "public.events"):
+            with application.begin() as connection:
+                connection.execute(text(f"SET LOCAL ROLE {role}"))
+                assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 2
+    finally:
+        execute(application, f"DROP OWNED BY {role}")
+        servers.execute(f"DROP ROLE {role}")
+
+
+def test_a_dump_restores_into_an_empty_database(
+    servers: Servers, application: Engine, migrator: Engine, url: str
+) -> None:
+    """Triggers run while the search path is empty, as pg_dump sets it."""
+    upgrade(migrator)
+    admit(migrator, url, 4)
+    name = f"restored_{uuid4().hex}"
+    servers.execute(f"CREATE DATABASE {name}")
+    try:
+        binaries = postgres.find_binaries()
+        dump = subprocess.run([binaries / "pg_dump", url], capture_output=True, check=True).stdout
+        restored = servers.database_url(name)
+        psql = [binaries / "psql", "--quiet", "--set=ON_ERROR_STOP=1", restored]
+        subprocess.run(psql, input=dump, capture_output=True, check=True)
+        engine = create_engine(parse(restored), role=Role.OPERATOR)
+        upgrade(engine)
+        admit(engine, restored, 6)  # four are known already
+        with engine.begin() as connection:
+            counted = stats.read(connection)
+        engine.dispose()
+        assert (counted.events.total, counted.deliveries.duplicates) == (6, 4)
+        assert counted.jobs.pending == 6
+    finally:
+        servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_without_the_read_model_none_of_its_tables_are_made(
+    application: Engine, migrator: Engine
+) -> None:
+    model = {"messages", "conversations", "orders", "order_status_changes", "contacts"}
+    upgrade(migrator, target=Target(read_model=False))
+    assert not tables(application, "ingest") & model
+    upgrade(migrator)  # wanted later after all
+    assert model <= tables(application, "ingest")
+
+
+def test_a_newer_schema_is_left_as_it_is_where_this_code_runs_on_it(
+    application: Engine, migrator: Engine
+) -> None:
+    upgrade(migrator)
+    execute(application, "UPDATE ingest.alembic_version SET version_num = '9999'")
+    execute(application, "INSERT INTO ingest.revisions VALUES ('9999', '0005')")
+    upgrade(migrator)
+    with migrator.connect() as connection:
+        assert migrations.state(connection).is_newer
+    execute(application, "UPDATE ingest.revisions SET oldest_code = '9998'")
+    with migrator.connect() as connection, pytest.raises(MigrationRefused, match="newer"):
+        migrations.state(connection)
+
+
+def test_a_role_that_may_make_no_schema_may_use_one_that_it_is_given(
+    servers: Servers, application: Engine, url: str
+) -> None:
+    role = f"app_{uuid4().hex[:8]}"
+    servers.execute(f"CREATE ROLE {role} LOGIN")
+    try:
+        execute(application, f"CREATE SCHEMA ingest AUTHORIZATION {role}")
+        engine = create_engine(parse(f"{url}&user={role}"), role=Role.MIGRATION)
+        upgrade(engine)
+        engine.dispose()
+        assert "events" in tables(application, "ingest")
+    finally:
+        execute(application, f"DROP OWNED BY {role}")
+        servers.execute(f"DROP ROLE {role}")
