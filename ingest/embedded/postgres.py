@@ -38,7 +38,13 @@ def program(home: Path, sockets: Path, *, settings: tuple[str, ...] = ()) -> Pro
     who.own(sockets)
     if not data.exists():
         _initialise(binaries, data, who)
-    options = ("listen_addresses=", f"unix_socket_directories={sockets}", *settings)
+    options = (
+        "listen_addresses=",
+        f"unix_socket_directories={sockets}",
+        # By default "$user" comes first: the tables of our schema, which has the role's name.
+        "search_path=public",
+        *settings,
+    )
     return Program(
         name="postgres",
         command=[
