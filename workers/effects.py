@@ -17,7 +17,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.store import jobs
 from ingest.store.activity import Note
-from ingest.store.database import Role, session_settings
 from ingest.store.jobs import Held
 from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
 
@@ -27,7 +26,7 @@ _UNDO = "ROLLBACK TO SAVEPOINT ingest_call"
 _TIDY = (
     "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; "
     "SELECT pg_catalog.set_config("
-    "'search_path', pg_catalog.current_setting('search_path') || ', pg_temp', true)"
+    "'search_path', pg_catalog.current_setting('search_path') || ', pg_temp', true), "
 )
 _NEXT = "RELEASE SAVEPOINT ingest_call"
 # What outlives a transaction.
@@ -73,8 +72,7 @@ class Effects:
         self._pooled = pooled
         self._driver = driver
         self._options = self.db.get_execution_options()
-        settings = session_settings(Role.PROCESSOR, driver.pgconn.server_version)
-        self._tidy = f"{_TIDY}; {settings}; {_SAVEPOINT}"
+        self._tidy = f"{_TIDY}{driver.settings}; {_SAVEPOINT}"
 
     def __enter__(self) -> Self:
         try:

@@ -1,9 +1,9 @@
 """Connections: what each is set to, so that nothing depends on the role, the database or a pooler.
 
 A pooler drops start-up options, and in transaction mode it gives every transaction another server
-connection. So whatever a promise rests on is set with BEGIN itself, for the one transaction, in the
-same message. Prepared statements outlive a transaction: they are used only on a connection that
-reaches the server directly.
+connection. So behind one, whatever a promise rests on is set with BEGIN, for the one transaction,
+in the same message, and no statement is prepared. On a connection that reaches the server directly
+it is set once.
 """
 
 import enum
@@ -52,72 +52,76 @@ class UnfitDatabase(psycopg.OperationalError):
 
 # What psycopg's adapters and our statements take for granted.
 _SPELLING = {
-    "datestyle": "'ISO, MDY'",
-    "intervalstyle": "'postgres'",
-    "extra_float_digits": "'1'",
-    "bytea_output": "'hex'",
-    "standard_conforming_strings": "'on'",
+    "datestyle": "ISO, MDY",
+    "intervalstyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
 }
-# A role may have it off: then an answer of 200 would not wait for the disk.
-_DURABLE = """CASE pg_catalog.current_setting('synchronous_commit')
-    WHEN 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END"""
-_COMMON = _SPELLING | {
-    "synchronous_commit": _DURABLE,
-    "statement_timeout": "'0'",
-    "idle_in_transaction_session_timeout": "'0'",
-}
+_COMMON = _SPELLING | {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
 # The search path of our own connections finds nothing of the application's by mistake; a
 # processor's `db` keeps that of its role. Estimates of a batch can be far too high: compiling a
 # statement (jit) would then cost more than running it.
-_OURS = _COMMON | {"search_path": "'pg_catalog'", "timezone": "'UTC'", "jit": "'off'"}
+_OURS = _COMMON | {"search_path": "pg_catalog", "TimeZone": "UTC", "jit": "off"}
 # PostgreSQL's own time-outs are all off by default. A server whose client was killed goes on with
 # its statement, and keeps its locks, until `client_connection_check_interval` notices.
 _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
     {
-        Role.RECEIVER: _OURS | {"lock_timeout": "'1s'"},
+        Role.RECEIVER: _OURS | {"lock_timeout": "1s"},
         Role.WORKER: _OURS
         | {
-            "lock_timeout": "'10s'",
-            "client_connection_check_interval": "'1s'",
-            "idle_in_transaction_session_timeout": "'5s'",
+            "lock_timeout": "10s",
+            "client_connection_check_interval": "1s",
+            "idle_in_transaction_session_timeout": "5s",
         },
         # A worker that is frozen in the middle of a statement of its own must not block the others.
         # What a processor does between its statements is its own business.
-        Role.PROCESSOR: _COMMON
-        | {"lock_timeout": "'10s'", "client_connection_check_interval": "'1s'"},
-        Role.RELAY: _OURS | {"statement_timeout": "'10s'", "lock_timeout": "'2s'"},
-        Role.OPERATOR: _OURS | {"statement_timeout": "'30s'", "lock_timeout": "'2s'"},
-        Role.MIGRATION: _OURS | {"statement_timeout": "'60s'", "lock_timeout": "'4s'"},
+        Role.PROCESSOR: _COMMON | {"lock_timeout": "10s", "client_connection_check_interval": "1s"},
+        Role.RELAY: _OURS | {"statement_timeout": "10s", "lock_timeout": "2s"},
+        Role.OPERATOR: _OURS | {"statement_timeout": "30s", "lock_timeout": "2s"},
+        Role.MIGRATION: _OURS | {"statement_timeout": "1min", "lock_timeout": "4s"},
     }
 )
+# A role may have it off: then an answer of 200 would not wait for the disk. A reload of the
+# configuration changes it under open connections, so it is set each time.
+_DURABLE = """CASE pg_catalog.current_setting('synchronous_commit')
+    WHEN 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END"""
 
 
-def session_settings(role: Role, server_version: int, *, local: bool = True) -> str:
-    """Return the statement that sets what connections of a role rely on.
+def _wanted(role: Role, connection: PGconn) -> dict[str, str]:
+    """Return what connections of a role rely on: names and values as PostgreSQL spells them."""
+    wanted = dict(_SETTINGS[role])
+    if connection.server_version >= _TRANSACTION_TIMEOUT_SINCE * 10_000:
+        wanted["transaction_timeout"] = "0"
+    return wanted
 
-    Args:
-        role: what the connection is for.
-        server_version: as libpq gives it, 150004 for 15.4.
-        local: for the transaction alone, or for the session.
-    """
-    settings = dict(_SETTINGS[role])
-    if server_version >= _TRANSACTION_TIMEOUT_SINCE * 10_000:
-        settings["transaction_timeout"] = "'0'"
-    scope = "true" if local else "false"
-    calls = (
-        f"pg_catalog.set_config('{name}', {value}, {scope})" for name, value in settings.items()
+
+def _question(wanted: Mapping[str, str]) -> str:
+    """Return the statement that asks which server process this is, and for its settings."""
+    asked = "".join(f", pg_catalog.current_setting('{name}')" for name in wanted)
+    return f"SELECT pg_catalog.pg_backend_pid(){asked}"
+
+
+def _set_configs(settings: Mapping[str, str], *, is_local: bool) -> str:
+    """Return the expressions that make settings, for the transaction or for the session."""
+    scope = "true" if is_local else "false"
+    values = {name: f"'{value}'" for name, value in settings.items()}
+    return ", ".join(
+        f"pg_catalog.set_config('{name}', {value}, {scope})"
+        for name, value in {"synchronous_commit": _DURABLE, **values}.items()
     )
-    return f"SELECT {', '.join(calls)}"
 
 
 class PipelineConnection(psycopg.Connection[Any]):
-    """psycopg's connection, whose every transaction begins with the settings of its role.
+    """psycopg's connection, whose every transaction has the settings of its role.
 
     Under a stricter isolation, which a database may be set to, renewing a lease would conflict with
     the job's own transaction: so the isolation is said too.
     """
 
     begin_statement = b"BEGIN"
+    settings = ""
+    """The expressions that make its settings for one transaction, where they are not made yet."""
     is_direct = False
     """Whether no pooler stands between: what is set for the session stays."""
 
@@ -144,16 +148,22 @@ class PipelineConnection(psycopg.Connection[Any]):
         connection = cls.connect(**parameters(database, role), **options, autocommit=True)
         try:
             check_server(connection.pgconn)
-            pid = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
+            wanted = _wanted(role, connection.pgconn)
+            row = connection.execute(_question(wanted)).fetchone() or ()
+            connection.is_direct = is_direct(connection.pgconn, row)
+            if connection.is_direct:
+                connection.execute(f"SELECT {_set_configs(wanted, is_local=False)}")
+                shown = dict(zip(wanted, row[1:], strict=True))
+                wanted = {name: value for name, value in wanted.items() if shown[name] != value}
             connection.autocommit = False
         except BaseException:
             connection.close()
             raise
-        settings = session_settings(role, connection.pgconn.server_version)
-        connection.begin_statement = f"BEGIN ISOLATION LEVEL READ COMMITTED; {settings}".encode()
-        connection.is_direct = is_direct(connection.pgconn, pid)
+        connection.settings = _set_configs(wanted, is_local=True)
+        connection.begin_statement = b"BEGIN ISOLATION LEVEL READ COMMITTED"
         if not connection.is_direct:
             connection.prepare_threshold = None
+            connection.begin_statement += f"; SELECT {connection.settings}".encode()
         return connection
 
 
@@ -176,14 +186,13 @@ class WriterConnection(AsyncConnection[Any]):
         connection = await cls.connect(**parameters(database, role), autocommit=True)
         try:
             check_server(connection.pgconn)
-            cursor = await connection.execute("SELECT pg_catalog.pg_backend_pid()")
-            is_pooled = not is_direct(connection.pgconn, await cursor.fetchone())
-            version = connection.pgconn.server_version
-            if is_pooled:
-                connection.prepare_threshold = None
-                connection.settings = session_settings(role, version)
+            wanted = _wanted(role, connection.pgconn)
+            row = await (await connection.execute(_question(wanted))).fetchone()
+            if is_direct(connection.pgconn, row or ()):
+                await connection.execute(f"SELECT {_set_configs(wanted, is_local=False)}")
             else:
-                await connection.execute(session_settings(role, version, local=False))
+                connection.prepare_threshold = None
+                connection.settings = f"SELECT {_set_configs(wanted, is_local=True)}"
         except BaseException:
             await connection.close()
             raise
@@ -294,7 +303,7 @@ def check_server(connection: PGconn) -> None:
         )
 
 
-def is_direct(connection: PGconn, backend: Sequence[int] | None) -> bool:
+def is_direct(connection: PGconn, answer: Sequence[Any]) -> bool:
     """Return whether a connection reaches the server itself rather than a pooler.
 
     A pooler cannot tell its clients the process id of the server connection that they will get, so
@@ -302,6 +311,6 @@ def is_direct(connection: PGconn, backend: Sequence[int] | None) -> bool:
 
     Args:
         connection: as it was opened.
-        backend: what the server answers to `SELECT pg_backend_pid()`.
+        answer: a row that begins with what the server says its process id is.
     """
-    return backend is not None and connection.backend_pid == backend[0]
+    return bool(answer) and connection.backend_pid == answer[0]

@@ -274,7 +274,7 @@ def test_a_connection_that_ends_between_two_slices_is_replaced(
     statements = "_TIDY" if moment == "before its transaction" else "_RELEASE"
     with monkeypatch.context() as patch:
         patch.setattr(
-            f"workers.effects.{statements}", "SELECT pg_terminate_backend(pg_backend_pid())"
+            f"workers.effects.{statements}", "SELECT pg_terminate_backend(pg_backend_pid()), "
         )
         with contextlib.suppress(DBAPIError, psycopg.Error):
             worker.process(deliver(database_url, [order(0)]))

@@ -224,9 +224,11 @@ def test_a_dump_restores_into_an_empty_database(
     servers.execute(f"CREATE DATABASE {name}")
     try:
         binaries = postgres.find_binaries()
-        dump = subprocess.run([binaries / "pg_dump", url], capture_output=True, check=True).stdout
+        dump = subprocess.run(
+            [str(binaries / "pg_dump"), url], capture_output=True, check=True
+        ).stdout
         restored = servers.database_url(name)
-        psql = [binaries / "psql", "--quiet", "--set=ON_ERROR_STOP=1", restored]
+        psql = [str(binaries / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", restored]
         subprocess.run(psql, input=dump, capture_output=True, check=True)
         engine = create_engine(parse(restored), role=Role.OPERATOR)
         upgrade(engine)
