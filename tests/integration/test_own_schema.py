@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
+from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
 from ingest.embedded import postgres
@@ -280,3 +281,17 @@ def test_a_role_that_may_make_no_schema_may_use_one_that_it_is_given(
     finally:
         execute(application, f"DROP OWNED BY {role}")
         servers.execute(f"DROP ROLE {role}")
+
+
+def test_each_revision_since_the_move_says_which_code_runs_on_it(
+    application: Engine, migrator: Engine
+) -> None:
+    """The last two of them may be reached by code of the release before."""
+    upgrade(migrator)
+    script = ScriptDirectory.from_config(migrations.config())
+    listed = [revision for revision in script.walk_revisions() if revision.revision >= "0005"]
+    kept = rows(application, "SELECT revision, oldest_code FROM ingest.revisions ORDER BY 1 DESC")
+    assert kept == [
+        {"revision": each.revision, "oldest_code": each.module.oldest_code} for each in listed
+    ]
+    assert all(each.module.oldest_code < each.revision for each in listed)
