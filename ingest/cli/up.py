@@ -62,7 +62,7 @@ def up(
     supervisor.take_signals()
     try:
         run = _start_servers(given, folder, supervisor)
-        _migrate(run.database, given)
+        _migrate(run.migration_database, given)
         supervisor.start(
             [run.process("relay", number) for number in range(1, relays + 1)]
             + [run.process("worker", number) for number in range(1, workers + 1)],
@@ -95,6 +95,12 @@ class _Run:
     def database(self) -> Database:
         """The database that this run uses."""
         return parse(self.database_url, schema=self.settings.database_schema)
+
+    @property
+    def migration_database(self) -> Database:
+        """The same, past a pooler if the settings say how."""
+        given = self.settings
+        return given.migration_database if given.database_url else self.database
 
     def publish(self) -> None:
         """Let commands in this folder find us."""
