@@ -4,21 +4,17 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
 import redis
 from celery import Celery
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from ingest import queues, telemetry
+from ingest import broker, queues, telemetry
 from ingest.errors import DispatchFailed
+from ingest.redis_address import SOCKET_TIMEOUT_S, RedisAddress
 
 IDS_PER_MESSAGE = 200
 
-# kombu sets no time-out of its own: publishing to a frozen Redis would block for ever.
-SOCKET_TIMEOUT_S = 1.0
 _PAUSE_AFTER_FAILURE_S = 1.0
 # A message costs a worker several commits, however few ids it has. What comes after a quiet
 # time is dispatched at once; under load ids gather for so long.
@@ -28,42 +24,27 @@ _WAITING_LIMIT = 50_000
 log = telemetry.logger(__name__)
 
 
-def broker_url(redis_url: str) -> str:
-    """Redis's address as kombu reads it, which has its own form for Unix sockets."""
-    parts = urlsplit(redis_url)
-    if parts.scheme != "unix":
-        return redis_url
-    database = parse_qs(parts.query).get("db", ["0"])[0]
-    return f"redis+socket://{parts.path}?virtual_host={database}"
-
-
-def connect(redis_url: str) -> redis.Redis:
-    """A client that gives up after `SOCKET_TIMEOUT_S` instead of redis-py's ten retries."""
-    return redis.Redis.from_url(
-        redis_url, socket_timeout=SOCKET_TIMEOUT_S, retry=Retry(NoBackoff(), retries=0)
-    )
-
-
 class Dispatcher:
     """Sends hints, and says when it could not. One per thread."""
 
-    def __init__(self, redis_url: str) -> None:
+    def __init__(self, address: RedisAddress) -> None:
+        self._address = address
         self._app = Celery("ingest", set_as_current=False)
+        broker.configure(
+            self._app,
+            address,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=SOCKET_TIMEOUT_S,
+        )
         self._app.conf.update(
-            broker_url=broker_url(redis_url),
             result_backend=None,
             task_publish_retry=False,
             task_ignore_result=True,
             broker_pool_limit=1,
             broker_pool_acquire_timeout=SOCKET_TIMEOUT_S,
             broker_connection_timeout=SOCKET_TIMEOUT_S,
-            broker_transport_options={
-                "socket_timeout": SOCKET_TIMEOUT_S,
-                "socket_connect_timeout": SOCKET_TIMEOUT_S,
-                "socket_keepalive": True,
-            },
         )
-        self._redis = connect(redis_url)
+        self._redis = address.connect()
 
     def dispatch(
         self, queue: str, *, deliveries: Sequence[UUID] = (), jobs: Sequence[int] = ()
@@ -99,7 +80,7 @@ class Dispatcher:
             DispatchFailed: Redis does not answer.
         """
         try:
-            length: Any = self._redis.llen(queue)
+            length: Any = self._redis.llen(self._address.key(queue))
         except redis.RedisError as error:
             raise DispatchFailed(
                 f"Redis does not answer: {type(error).__name__}.", reason="redis_unreachable"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from ingest.errors import BadAddress, SettingsError
+from ingest.redis_address import DEFAULT_PREFIX, RedisAddress, parse_redis
 from ingest.store import address
 from ingest.store.address import SCHEMA, Database
 
@@ -26,10 +27,6 @@ UP_FILE = "up.json"
 
 MIN_SECRET_LENGTH = 16
 KIB, MIB = 1024, 1024 * 1024
-
-_SCHEMES = {
-    "redis_url": ("redis://", "rediss://", "unix://"),
-}
 
 _Positive = Annotated[int, Field(gt=0)]
 _Seconds = Annotated[float, Field(gt=0)]
@@ -53,6 +50,9 @@ class Settings(BaseSettings):
         SCHEMA, description="the schema that holds the pipeline's tables, and nothing else"
     )
     redis_url: SecretStr | None = Field(None, description="Redis, `redis://…` or `unix:///path`")
+    redis_prefix: str = Field(
+        DEFAULT_PREFIX, description="what the names of all keys in Redis begin with"
+    )
 
     host: str = Field("127.0.0.1", description="the receiver's address")
     port: int = Field(8000, ge=1, le=65535, description="the receiver's port")
@@ -176,10 +176,15 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _right_kind(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        schemes = _SCHEMES[str(info.field_name)]
-        if value is not None and not value.get_secret_value().startswith(schemes):
-            raise ValueError(f"must begin with {' or '.join(schemes)}")
+    def _readable_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            _or_value_error(lambda: parse_redis(value.get_secret_value()))
+        return value
+
+    @field_validator("redis_prefix")
+    @classmethod
+    def _plain_prefix(cls, value: str) -> str:
+        _or_value_error(lambda: parse_redis("redis://", prefix=value))
         return value
 
     @property
@@ -201,14 +206,14 @@ class Settings(BaseSettings):
         return address.parse(url, schema=self.database_schema)
 
     @property
-    def redis(self) -> str:
-        """Redis's URL. Raises SettingsError when there is none."""
+    def redis(self) -> RedisAddress:
+        """Return Redis's address. Raises SettingsError when there is none."""
         if self.redis_url is None:
             raise SettingsError(
                 "No Redis: set INGEST_REDIS_URL, or run `ingest up` in this folder.",
                 reason="no_redis",
             )
-        return self.redis_url.get_secret_value()
+        return parse_redis(self.redis_url.get_secret_value(), prefix=self.redis_prefix)
 
     @classmethod
     def settings_customise_sources(

@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy import Engine
 
 from ingest import settings
-from ingest.dispatch import connect
 from ingest.embedded import postgres, process, valkey
 from ingest.embedded.process import Program
 from ingest.settings import Settings
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
+from tests.support.redis_client import connect
 from tests.support.signing import SECRET
 
 _TEMPLATE = "template_for_tests"

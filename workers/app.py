@@ -21,8 +21,8 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 from celery.utils.log import get_multiprocessing_logger
 from sqlalchemy import Connection, Engine
 
-from ingest import queues, sources, telemetry
-from ingest.dispatch import Dispatcher, broker_url
+from ingest import broker, queues, sources, telemetry
+from ingest.dispatch import Dispatcher
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
 from ingest.store.database import Role, create_engine
@@ -106,8 +106,18 @@ def create_app(settings: Settings, processors: Registry) -> Celery:
 
 def configure(app: Celery, settings: Settings) -> None:
     """Every option that is not Celery's default, with its reason."""
+    broker.configure(
+        app,
+        settings.redis,
+        # Acknowledgements are counted here and not in Redis. There they fail when it goes away, and
+        # a worker whose messages all stay unacknowledged never fetches another (seen with kombu
+        # 5.7.0). What a killed worker had fetched, the relay hints again.
+        ack_emulation=False,
+        socket_timeout=5,
+        socket_connect_timeout=2,
+        health_check_interval=10,
+    )
     app.conf.update(
-        broker_url=broker_url(settings.redis),
         # Outcomes are rows. Events and remote control cost half the throughput and leak keys.
         result_backend=None,
         task_ignore_result=True,
@@ -130,16 +140,6 @@ def configure(app: Celery, settings: Settings) -> None:
         worker_redirect_stdouts=False,
         # Leaks are a user's processor's; a child is replaced before they matter.
         worker_max_memory_per_child=512 * 1024,
-        broker_transport_options={
-            # Acknowledgements are counted here and not in Redis. There they fail when it goes away,
-            # and a worker whose messages all stay unacknowledged never fetches another (seen with
-            # kombu 5.7.0). What a killed worker had fetched, the relay hints again.
-            "ack_emulation": False,
-            "socket_timeout": 5,
-            "socket_connect_timeout": 2,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-        },
     )
 
 

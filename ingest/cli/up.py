@@ -185,7 +185,7 @@ def _start_servers(given: Settings, folder: DataFolder, supervisor: Supervisor) 
         settings=given,
         folder=folder,
         database_url=_told(given.database_url) or postgres.url(sockets),
-        redis_url=given.redis if given.redis_url else valkey.url(sockets),
+        redis_url=_told(given.redis_url) or valkey.url(sockets),
         secrets=",".join(secrets or [folder.secret()]),
     )
 

@@ -8,7 +8,7 @@ import redis
 from sqlalchemy import Connection
 
 from ingest import queues
-from ingest.dispatch import connect
+from ingest.redis_address import RedisAddress
 from ingest.store.sql import statement
 
 
@@ -51,16 +51,16 @@ def of_database(connection: Connection) -> Database:
     )
 
 
-def of_redis(redis_url: str, lanes: Iterable[str]) -> Doorbell:
+def of_redis(address: RedisAddress, lanes: Iterable[str]) -> Doorbell:
     """Ask Redis, which may well be away, and what waits in these queues and in the lane beside
     each."""
-    client = connect(redis_url)
+    client = address.connect()
     began = time.perf_counter()
     try:
         version = str(client.info("server")["redis_version"])
         answers_in_s = time.perf_counter() - began
         both = [lane for queue in lanes for lane in (queue, queues.overdue(queue))]
-        waiting = {lane: int(client.llen(lane)) for lane in both}
+        waiting = {lane: int(client.llen(address.key(lane))) for lane in both}
     except (redis.RedisError, OSError):
         return Doorbell(version=None, answers_in_s=None, waiting={})
     finally:

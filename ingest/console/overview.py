@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import queues
 from ingest.console import health
 from ingest.console.health import Database, Doorbell
+from ingest.redis_address import RedisAddress
 from ingest.store import activity, processes, processors, stats, waiting
 from ingest.store.activity import ANSWER, DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Histogram, Point
 from ingest.store.processes import ProcessRecord
@@ -84,10 +85,10 @@ class Overviews:
     """Reads overviews, one at a time, and at most a tenth of the time: with a great backlog,
     counting it takes long, and every page shows something of it."""
 
-    def __init__(self, engine: Engine, redis_url: str, *, clock: Callable[[], float]) -> None:
+    def __init__(self, engine: Engine, redis: RedisAddress, *, clock: Callable[[], float]) -> None:
         """`clock` gives Unix time in seconds."""
         self._engine = engine
-        self._redis_url = redis_url
+        self._redis = redis
         self._clock = clock
         self._reading = threading.Lock()
         self._kept: dict[Range, tuple[Overview, float]] = {}
@@ -145,7 +146,7 @@ class Overviews:
             return found
         with self._engine.connect() as connection:
             lanes = {queues.LIVE, queues.REPLAY, *processors.queues(connection)}
-        found = health.of_redis(self._redis_url, sorted(lanes))
+        found = health.of_redis(self._redis, sorted(lanes))
         self._asked = (now, found)
         return found
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ingest.dispatch import connect
 from tests.acceptance.harness import Stack
 from tests.acceptance.up import Up
 from tests.conftest import Servers, cloned
+from tests.support.redis_client import connect
 
 
 @pytest.fixture

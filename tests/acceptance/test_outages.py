@@ -155,13 +155,13 @@ def test_without_redis_answers_are_200_and_as_quick_and_it_comes_back_empty(
 
 
 def test_a_redis_that_forgets_everything_costs_only_time(stack: Stack, own_redis: OwnRedis) -> None:
-    from ingest.dispatch import connect
+    from tests.support.redis_client import connect
 
     stack.receiver()
     answers = stack.post_all([order(number) for number in range(200)])
     assert {answer.status for answer in answers} == {200}
     with connect(own_redis.url) as client:
-        assert client.llen("events")
+        assert client.llen("ingest:events")
         client.flushall()
     stack.worker()
     assert stack.unfinished() == 200

@@ -10,6 +10,7 @@ from ingest import queues
 from ingest.cli.listening import listen
 from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.ids import RANDOM_BYTES, delivery_id
+from ingest.redis_address import parse_redis
 from ingest.sources.awalchat import AwalChat
 from ingest.store import deliveries, migrations, partitions
 from ingest.store.address import parse
@@ -113,7 +114,7 @@ class Ours:
 
 async def _fill(world: World, count: int, first: int) -> None:
     source = AwalChat([SECRET], tolerance_s=300)
-    dispatcher = Dispatcher(world.redis_url)
+    dispatcher = Dispatcher(parse_redis(world.redis_url))
     connection = await WriterConnection.open(parse(world.database_url))
     async with connection:
         for start in range(first, first + count, _FILL_BATCH):

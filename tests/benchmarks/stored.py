@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from ingest import settings
 from ingest.dispatch import Dispatcher
+from ingest.redis_address import parse_redis
 from ingest.store import listing, partitions, stats
 from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
@@ -157,7 +158,7 @@ def _page(connection: Connection, selection: Selection) -> Callable[[], object]:
 def _relay(world: World) -> Iterator[Relay]:
     given = settings.load(standalone=True, database_url=world.database_url)
     engine = create_engine(parse(world.database_url), role=Role.RELAY)
-    dispatcher = Dispatcher(world.redis_url)
+    dispatcher = Dispatcher(parse_redis(world.redis_url))
     try:
         yield Relay(engine, dispatcher, given)
     finally:

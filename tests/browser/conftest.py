@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from ingest.dispatch import connect
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack
 from tests.conftest import Servers, cloned
+from tests.support.redis_client import connect
 from tests.support.rows import execute
 
 

@@ -16,10 +16,10 @@ from ingest import __version__
 from ingest.console import openapi
 from ingest.console.access import credentials
 from ingest.console.api import ENDPOINTS, PREFIX, Problem
-from ingest.dispatch import connect
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack
 from tests.conftest import Servers, cloned
+from tests.support.redis_client import connect
 from tests.support.rows import execute
 
 TOKENS = {"operator": "token_of_the_deploy_script", "viewer": "token_of_the_dashboard"}

@@ -3,8 +3,8 @@
 import signal
 from random import Random
 
-from ingest.dispatch import connect
 from tests.faults.world import World
+from tests.support.redis_client import connect
 
 
 def kill(world: World, random: Random) -> None:

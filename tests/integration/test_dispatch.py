@@ -10,8 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from ingest.dispatch import Dispatcher, HintThread, broker_url, connect
+from ingest.dispatch import Dispatcher, HintThread
 from ingest.errors import DispatchFailed
+from ingest.redis_address import parse_redis
+from tests.support.redis_client import connect
 from tests.support.waiting import until
 
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -19,7 +21,7 @@ NOWHERE = "redis://127.0.0.1:1/0"
 
 def messages(redis_url: str, queue: str) -> list[Any]:
     with connect(redis_url) as client:
-        return [json.loads(each) for each in client.lrange(queue, 0, -1)]
+        return [json.loads(each) for each in client.lrange(f"ingest:{queue}", 0, -1)]
 
 
 def arguments(message: Any) -> Any:
@@ -27,7 +29,7 @@ def arguments(message: Any) -> Any:
 
 
 def test_a_message_holds_ids_and_nothing_else(redis_url: str) -> None:
-    dispatcher = Dispatcher(redis_url)
+    dispatcher = Dispatcher(parse_redis(redis_url))
     deliveries = [uuid4(), uuid4()]
     dispatcher.dispatch("events", deliveries=deliveries, jobs=[7, 8])
     (message,) = messages(redis_url, "events")
@@ -40,7 +42,7 @@ def test_a_message_holds_ids_and_nothing_else(redis_url: str) -> None:
 
 
 def test_after_a_flush_messages_arrive_as_before(redis_url: str) -> None:
-    dispatcher = Dispatcher(redis_url)
+    dispatcher = Dispatcher(parse_redis(redis_url))
     dispatcher.dispatch("events", jobs=[1])
     with connect(redis_url) as client:
         client.flushall()
@@ -50,7 +52,7 @@ def test_after_a_flush_messages_arrive_as_before(redis_url: str) -> None:
 
 
 def test_without_redis_it_says_so_soon() -> None:
-    dispatcher = Dispatcher(NOWHERE)
+    dispatcher = Dispatcher(parse_redis(NOWHERE))
     began = time.monotonic()
     with pytest.raises(DispatchFailed):
         dispatcher.dispatch("events", jobs=[1])
@@ -61,7 +63,7 @@ def test_without_redis_it_says_so_soon() -> None:
 
 
 def test_the_thread_coalesces_what_comes_in_quick_succession(redis_url: str) -> None:
-    thread = HintThread(Dispatcher(redis_url))
+    thread = HintThread(Dispatcher(parse_redis(redis_url)))
     ids = [uuid4() for _ in range(500)]
     for each in ids:
         thread.hint([each])
@@ -75,7 +77,7 @@ def test_the_thread_coalesces_what_comes_in_quick_succession(redis_url: str) -> 
 def test_hinting_never_blocks_and_never_raises_without_redis(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    thread = HintThread(Dispatcher(NOWHERE))
+    thread = HintThread(Dispatcher(parse_redis(NOWHERE)))
     thread.start()
     ids = [uuid4() for _ in range(100)]
     began = time.monotonic()
@@ -87,7 +89,7 @@ def test_hinting_never_blocks_and_never_raises_without_redis(
 
 
 def test_closing_sends_what_waits(redis_url: str) -> None:
-    thread = HintThread(Dispatcher(redis_url))
+    thread = HintThread(Dispatcher(parse_redis(redis_url)))
     thread.start()
     thread.hint([uuid4()])
     thread.close(timeout_s=5)
@@ -98,19 +100,22 @@ def test_closing_sends_what_waits(redis_url: str) -> None:
     ("given", "for_kombu"),
     [
         ("redis://host:6379/3", "redis://host:6379/3"),
-        ("unix:///run/redis.sock?db=2", "redis+socket:///run/redis.sock?virtual_host=2"),
+        (
+            "unix://:p%2Fw@/run/redis.sock?db=2",
+            "redis+socket://:p%2Fw@/run/redis.sock?virtual_host=2",
+        ),
         ("unix:///run/a%20b.sock", "redis+socket:///run/a%20b.sock?virtual_host=0"),
     ],
 )
 def test_kombu_has_its_own_spelling_of_sockets(given: str, for_kombu: str) -> None:
-    assert broker_url(given) == for_kombu
+    assert parse_redis(given).broker_url == for_kombu
 
 
 def test_nothing_of_a_message_is_logged(
     redis_url: str, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     with caplog.at_level(logging.DEBUG):
-        dispatcher = Dispatcher(redis_url)
+        dispatcher = Dispatcher(parse_redis(redis_url))
         delivery = uuid4()
         dispatcher.dispatch("events", deliveries=[delivery])
         dispatcher.close()

@@ -29,7 +29,7 @@ def test_the_environment_wins_over_a_running_up_and_the_command_line_over_both(
     monkeypatch.setenv("INGEST_PORT", "8222")
     assert settings.load().port == 8222
     assert settings.load(port=8333).port == 8333
-    assert settings.load().redis == "redis://up"
+    assert settings.load().redis.host == "up"
 
 
 def test_a_running_up_is_found_where_its_data_is(

@@ -2,7 +2,7 @@
 
 from celery import Celery
 
-from ingest.dispatch import broker_url
+from ingest.redis_address import parse_redis
 from tests.benchmarks.textbook.stored import StoredEvents, analyze, sqlalchemy_url, store
 from tests.benchmarks.world import World, start_uvicorn
 from tests.support.signing import SECRET
@@ -22,7 +22,7 @@ class Textbook(StoredEvents):
 
     def fill(self, world: World, count: int, *, first: int = 0) -> None:
         """Store `count` events and send a task message for each."""
-        app = Celery(broker=broker_url(world.redis_url))
+        app = Celery(broker=parse_redis(world.redis_url).broker_url)
         for event_id in store(world, count, first):
             app.send_task("process_event", args=(event_id,), ignore_result=True)
         app.close()
@@ -40,7 +40,7 @@ class Textbook(StoredEvents):
                 _environment(world),
                 ready=lambda: True,
             )
-        app = Celery(broker=broker_url(world.redis_url))
+        app = Celery(broker=parse_redis(world.redis_url).broker_url)
         world.fleet.until(
             lambda: len(app.control.ping(timeout=1, limit=number)) == number,
             what="the workers answer",
@@ -52,6 +52,6 @@ class Textbook(StoredEvents):
 def _environment(world: World) -> dict[str, str]:
     return {
         "BENCH_DATABASE_URL": sqlalchemy_url(world),
-        "BENCH_REDIS_URL": broker_url(world.redis_url),
+        "BENCH_REDIS_URL": parse_redis(world.redis_url).broker_url,
         "BENCH_SECRET": SECRET,
     }

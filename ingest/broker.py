@@ -1,0 +1,193 @@
+"""Redis as Celery uses it: our keys only, and nothing in Redis that can stop a worker.
+
+Anybody who shares the Redis may write to any key. So a message is looked at before Celery sees it,
+and an answer of Redis that kombu has no name for is taken for a lost connection, which Celery gets
+over by connecting again.
+"""
+
+import base64
+import binascii
+import json
+import ssl
+import time
+from queue import Empty
+from typing import Any, ClassVar
+
+from celery import Celery
+from kombu.transport import TRANSPORT_ALIASES
+from kombu.transport import redis as kombu_redis
+from kombu.utils.encoding import bytes_to_str
+from redis.exceptions import ResponseError
+
+from ingest import queues, telemetry
+from ingest.redis_address import RedisAddress
+
+_ALIAS = "ingest"
+"""What stands for our transport in an address: kombu takes it from there alone."""
+_LOG_INTERVAL_S = 10.0
+_LOOK_AGAIN_S = 5.0
+"""Between two looks at a key that another application holds."""
+
+log = telemetry.logger(__name__)
+
+
+def configure(app: Celery, address: RedisAddress, **transport_options: Any) -> None:
+    """Point a Celery application at Redis."""
+    TRANSPORT_ALIASES[_ALIAS] = f"{__name__}:Transport"
+    app.conf.update(
+        broker_url=address.broker_url.replace("redis", _ALIAS, 1),
+        broker_use_ssl=_tls_of_kombu(address),
+        broker_transport_options={
+            "global_keyprefix": address.key_prefix,
+            "socket_keepalive": True,
+            **transport_options,
+        },
+    )
+
+
+def _tls_of_kombu(address: RedisAddress) -> dict[str, Any] | None:
+    if address.tls is None:
+        return None
+    kinds = {
+        "required": ssl.CERT_REQUIRED,
+        "optional": ssl.CERT_OPTIONAL,
+        "none": ssl.CERT_NONE,
+    }
+    return {**address.tls, "ssl_cert_reqs": kinds[address.tls["ssl_cert_reqs"]]}
+
+
+def is_hint(message: Any) -> bool:
+    """Return whether a message, as kombu puts it into Redis, is one that the dispatcher sends."""
+    try:
+        body = json.loads(base64.b64decode(message["body"], validate=True))
+        (deliveries, jobs), keywords, _ = body
+        return bool(
+            message["headers"]["task"] == queues.TASK
+            and message["content-type"] == "application/json"
+            and message["properties"]["body_encoding"] == "base64"
+            and isinstance(message["properties"]["delivery_tag"], str)
+            and isinstance(message["properties"]["delivery_info"], dict)
+            and keywords == {}
+            and all(isinstance(each, str) and _is_hex_id(each) for each in deliveries)
+            and all(type(job) is int and 0 <= job < 2**63 for job in jobs)
+        )
+    except (KeyError, TypeError, ValueError, binascii.Error, RecursionError):
+        return False
+
+
+def _is_hex_id(text: str) -> bool:
+    return len(text) == 32 and text.isascii() and text.isalnum() and int(text, 16) >= 0
+
+
+class Channel(kombu_redis.Channel):  # type: ignore[misc]
+    """kombu's channel, which drops what is no hint."""
+
+    dropped = 0
+    """Messages of this process that were none."""
+    _reports: ClassVar[telemetry.Sampler] = telemetry.Sampler(
+        interval_s=_LOG_INTERVAL_S, clock=time.monotonic
+    )
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._foreign: frozenset[str] = frozenset()
+        """Queues under whose key something lies that is no list."""
+        self._look_again_at = 0.0
+
+    def _size(self, queue: str) -> int:
+        """Return how many messages wait; kombu asks as it declares a queue."""
+        try:
+            return int(super()._size(queue))
+        except ResponseError as error:
+            if "WRONGTYPE" not in str(error):
+                raise
+            return 0
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Ask for the next message of all queues but those whose key is another's."""
+        if self._foreign and time.monotonic() >= self._look_again_at:
+            self._look_for_foreign_keys()
+        queues_in_turn = self._queue_cycle.consume(len(self.active_queues))
+        keys = [
+            self.global_keyprefix + self._q_for_pri(queue, priority)
+            for priority in self.priority_steps
+            for queue in queues_in_turn
+            if queue not in self._foreign
+        ]
+        if keys:
+            self._in_poll = self.client.connection
+            self._brpop_sent_at = time.monotonic()
+            wait_s = self.brpop_timeout if timeout is None else timeout
+            self.client.connection.send_command("BRPOP", *keys, wait_s or 0)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Read what BRPOP answers, and deliver it if it is a hint."""
+        try:
+            answer = self._answer_of_brpop(**options)
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        if not answer:
+            raise Empty
+        queue = bytes_to_str(answer[0]).rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        message = _read(answer[1])
+        if is_hint(message):
+            self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way
+        else:
+            self._drop(queue)
+        return True
+
+    def _answer_of_brpop(self, **options: Any) -> Any:
+        try:
+            return self.client.parse_response(self.client.connection, "BRPOP", **options)
+        except ResponseError as error:
+            if "WRONGTYPE" in str(error):
+                self._look_for_foreign_keys()
+                return None
+            self.client.connection.disconnect()
+            raise
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+
+    def _look_for_foreign_keys(self) -> None:
+        """Find the queues whose key holds no list: whose it is, nobody knows, so it stays."""
+        self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
+        keys = {queue: self.global_keyprefix + queue for queue in self.active_queues}
+        kinds = {
+            queue: bytes_to_str(self.client.execute_command("TYPE", key))
+            for queue, key in keys.items()
+        }
+        foreign = frozenset(queue for queue, kind in kinds.items() if kind not in ("list", "none"))
+        if foreign != self._foreign:
+            log.warning(
+                "foreign_keys_in_redis",
+                keys=sorted(keys[queue] for queue in foreign),
+                kinds=sorted({kinds[queue] for queue in foreign}),
+            )
+        self._foreign = foreign
+
+    def _drop(self, queue: str) -> None:
+        type(self).dropped += 1
+        if self._reports.lets_through(queue):
+            log.warning(
+                "foreign_message_dropped",
+                queue=queue,
+                dropped=type(self).dropped,
+                left_out=self._reports.left_out(queue),
+            )
+
+
+def _read(raw: bytes | str) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+
+
+class Transport(kombu_redis.Transport):  # type: ignore[misc]
+    """kombu's transport, for which a refusal of Redis is a lost connection."""
+
+    Channel = Channel
+    connection_errors = (*kombu_redis.Transport.connection_errors, ResponseError)

@@ -1,0 +1,174 @@
+"""Redis's address, read once, and in one form for redis-py and for kombu."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from ingest.errors import BadAddress
+
+DEFAULT_PREFIX = "ingest"
+SOCKET_TIMEOUT_S = 1.0
+"""kombu sets no time-out of its own: publishing to a frozen Redis would block for ever."""
+
+_SCHEMES = ("redis", "rediss", "unix")
+_FORMS = "redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix://:PASSWORD@/PATH?db=DB"
+_PREFIX = re.compile(r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,62}\Z")
+_TLS_OPTIONS = (
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_check_hostname",
+)
+_CERT_REQS = ("required", "optional", "none")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisAddress:
+    """Where Redis is, and what the names of our keys begin with."""
+
+    host: str = "localhost"
+    port: int = 6379
+    path: str | None = None
+    """Of a socket, instead of host and port."""
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: int = 0
+    tls: Mapping[str, Any] | None = None
+    """redis-py's options; None: no TLS. Certificates are verified unless the address says not."""
+    prefix: str = DEFAULT_PREFIX
+
+    def __str__(self) -> str:
+        """Name it for people and logs, without user and password."""
+        return f"{self.path or f'{self.host}:{self.port}'}, database {self.database}"
+
+    def key(self, name: str) -> str:
+        """Return the name of a key of ours."""
+        return f"{self.key_prefix}{name}"
+
+    @property
+    def key_prefix(self) -> str:
+        """What the names of all our keys begin with."""
+        return f"{self.prefix}:"
+
+    def connect(self) -> redis.Redis:
+        """Return a client that gives up after a second instead of redis-py's ten retries."""
+        where: dict[str, Any] = (
+            {"host": self.host, "port": self.port}
+            if self.path is None
+            else {"unix_socket_path": self.path}
+        )
+        return redis.Redis(
+            **where,
+            username=self.username,
+            password=self.password,
+            db=self.database,
+            socket_timeout=SOCKET_TIMEOUT_S,
+            socket_connect_timeout=SOCKET_TIMEOUT_S,
+            retry=Retry(NoBackoff(), retries=0),
+            ssl=self.tls is not None,
+            **(self.tls or {}),
+        )
+
+    @property
+    def broker_url(self) -> str:
+        """The address as kombu reads it; holds the password."""
+        login = ""
+        if self.username or self.password:
+            login = f"{quote(self.username or '', safe='')}:{quote(self.password or '', safe='')}@"
+        if self.path is not None:
+            path = quote(self.path)
+            return f"redis+socket://{login}{path}?virtual_host={self.database}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis://{login}{host}:{self.port}/{self.database}"
+
+
+def parse_redis(url: str, *, prefix: str = DEFAULT_PREFIX) -> RedisAddress:
+    """Read an address.
+
+    Raises:
+        BadAddress: it cannot be read, or is of a kind that is not supported. The message holds no
+            part of the address.
+    """
+    url = url.strip()
+    scheme = url.partition("://")[0].lower()
+    if "cluster" in scheme or "sentinel" in scheme:
+        raise _bad("must be a single Redis: neither Cluster nor Sentinel is supported")
+    if "://" not in url or scheme not in _SCHEMES:
+        raise _bad(f"must begin with {', '.join(f'{name}://' for name in _SCHEMES)}")
+    if not _PREFIX.match(prefix):
+        raise BadAddress(
+            "must be a prefix of letters, digits, dots, dashes and underscores, 63 at most",
+            reason="bad_prefix",
+        )
+    try:
+        parts = urlsplit(url)
+        return _read(parts, prefix)
+    except ValueError:  # its text quotes the address
+        raise _bad(_HINT) from None
+
+
+_HINT = (
+    f"is not of the form {_FORMS}: is a character of the password not percent-encoded"
+    " (%2F for /, %23 for #, %3F for ?)?"
+)
+
+
+def _read(parts: SplitResult, prefix: str) -> RedisAddress:
+    if parts.fragment or "@" in parts.path or "@" in parts.query:
+        raise _bad(_HINT)
+    options = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    is_socket = parts.scheme == "unix"
+    database = options.pop("db", "") or ("" if is_socket else parts.path.lstrip("/")) or "0"
+    tls = _tls(parts.scheme, options)
+    if options:
+        raise _bad("has an option that is not known: db and ssl_… are")
+    if not database.isascii() or not database.isdigit() or len(database) > 5:
+        raise _bad("must name its database by a number")
+    where: dict[str, Any] = {}
+    if is_socket:
+        if parts.hostname or len(parts.path) < 2:
+            raise _bad(f"is not of the form {_FORMS}")
+        where["path"] = unquote(parts.path)
+    else:
+        if "," in parts.netloc.rpartition("@")[2]:
+            raise _bad("must name one host: neither Cluster nor Sentinel is supported")
+        where["host"] = parts.hostname or "localhost"
+        where["port"] = 6379 if parts.port is None else parts.port
+        if not 0 < where["port"] < 65536:
+            raise _bad("must have a port from 1 to 65535")
+    return RedisAddress(
+        **where,
+        username=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        database=int(database),
+        tls=tls,
+        prefix=prefix,
+    )
+
+
+def _tls(scheme: str, options: dict[str, str]) -> Mapping[str, Any] | None:
+    """Take the options of TLS out of `options`."""
+    named: dict[str, Any] = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
+    if scheme != "rediss":
+        if named:
+            raise _bad("has options of TLS and no TLS: begin it with rediss://")
+        return None
+    required = str(named.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
+    if required not in _CERT_REQS:
+        raise _bad(f"must have ssl_cert_reqs as one of {', '.join(_CERT_REQS)}")
+    named["ssl_cert_reqs"] = required
+    checks = str(named.get("ssl_check_hostname", required == "required")).lower()
+    named["ssl_check_hostname"] = required == "required" and checks in ("true", "1", "yes")
+    return MappingProxyType(named)
+
+
+def _bad(message: str) -> BadAddress:
+    return BadAddress(message, reason="bad_address")

@@ -1,0 +1,154 @@
+"""A Redis that others use too: their keys are theirs, and none of them ends a worker."""
+
+import base64
+import json
+from collections.abc import Callable
+from uuid import uuid4
+
+import pytest
+
+from tests.acceptance.harness import Stack
+from tests.support.deliver import order
+from tests.support.redis_client import connect
+from tests.support.waiting import until
+
+
+def message(task: str, arguments: object) -> str:
+    """A message as another Celery application would send it."""
+    body = base64.b64encode(json.dumps([arguments, {}, {}]).encode()).decode()
+    return json.dumps(
+        {
+            "body": body,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"lang": "py", "task": task, "id": str(uuid4())},
+            "properties": {
+                "delivery_tag": str(uuid4()),
+                "delivery_info": {"exchange": "", "routing_key": "events"},
+                "body_encoding": "base64",
+            },
+        }
+    )
+
+
+FOREIGN = (
+    "plain text",
+    "",
+    "[]",
+    "null",
+    '{"body": 1}',
+    "[" * 100_000,
+    json.dumps({"headers": {"task": "ingest.process"}, "properties": {}}),
+    message("shop.tasks.mail", [1, 2]),
+    message("ingest.process", ["not", "ids"]),
+    message("ingest.process", [["zz"], []]),
+    message("ingest.process", [[], [2**70]]),
+    message("ingest.process", [[], ["DROP TABLE"]]),
+)
+
+
+def processed(stack: Stack) -> int:
+    found: int = stack.value("SELECT count(*) FROM jobs WHERE state = 'succeeded'")
+    return found
+
+
+def test_keys_of_ours_have_the_prefix_and_those_of_others_are_left_alone(
+    make_stack: Callable[..., Stack], redis_url: str
+) -> None:
+    with connect(redis_url) as client:
+        client.xadd("events", {"of": "another"})
+        client.rpush("replay", "of another")
+        client.set("_kombu.binding.events", "of another")
+        theirs = set(client.keys("*"))
+        stack = make_stack()
+        stack.receiver()
+        stack.worker()
+        stack.relay()
+        stack.post_all([order(number) for number in range(20)])
+        until(lambda: processed(stack) == 20, what="all is worked on", timeout_s=120)
+        ours = {key for key in client.keys("*") if key not in theirs}
+        assert all(key.startswith(b"ingest:") for key in ours), ours
+        assert client.xlen("events") == 1
+        assert client.lrange("replay", 0, -1) == [b"of another"]
+
+
+def test_two_installations_on_one_redis_do_not_see_each_other(
+    make_stack: Callable[..., Stack], redis_url: str
+) -> None:
+    stack = make_stack(redis_prefix="hooks")
+    stack.receiver()
+    stack.worker()
+    stack.post(order(1))
+    until(lambda: processed(stack) == 1, what="the order is worked on", timeout_s=120)
+    with connect(redis_url) as client:
+        assert all(key.startswith(b"hooks:") for key in client.keys("*"))
+
+
+def test_messages_that_are_not_ours_are_dropped_and_said_so(
+    make_stack: Callable[..., Stack], redis_url: str
+) -> None:
+    stack = make_stack()
+    with connect(redis_url) as client:
+        client.rpush("ingest:events", *FOREIGN)
+        stack.receiver()
+        worker = stack.worker()
+        stack.post(order(1))
+        until(lambda: processed(stack) == 1, what="the order is worked on", timeout_s=120)
+        client.lpush("ingest:events", *FOREIGN)
+        stack.post(order(2))
+        until(lambda: processed(stack) == 2, what="the next is worked on", timeout_s=120)
+        until(lambda: not client.exists("ingest:events"), what="all is taken", timeout_s=120)
+    assert worker.poll() is None
+    logs = stack.logs()
+    assert "foreign_message_dropped" in logs
+    assert "DROP TABLE" not in logs
+    assert "plain text" not in logs
+
+
+@pytest.mark.parametrize("queue", ["events", "replay"])
+def test_a_key_that_is_no_list_stops_nothing(
+    queue: str, make_stack: Callable[..., Stack], redis_url: str
+) -> None:
+    """What is dispatched to that queue goes through the relay's lane beside it."""
+    stack = make_stack()
+    with connect(redis_url) as client:
+        client.xadd(f"ingest:{queue}", {"of": "another"})
+        stack.receiver()
+        worker = stack.worker()
+        stack.relay()
+        stack.post_all([order(number) for number in range(5)])
+        until(lambda: processed(stack) == 5, what="all is worked on", timeout_s=120)
+        assert client.xlen(f"ingest:{queue}") == 1
+        client.delete(f"ingest:{queue}")
+        stack.post(order(6))
+        until(lambda: processed(stack) == 6, what="the next is worked on", timeout_s=120)
+    assert worker.poll() is None
+    assert "foreign_keys_in_redis" in stack.logs()
+
+
+@pytest.mark.parametrize(
+    ("breaks", "mends"),
+    [
+        (("maxmemory", "1"), ("maxmemory", "0")),
+        (("min-replicas-to-write", "3"), ("min-replicas-to-write", "0")),
+    ],
+)
+def test_a_redis_that_refuses_is_outlived(
+    breaks: tuple[str, str],
+    mends: tuple[str, str],
+    make_stack: Callable[..., Stack],
+    redis_url: str,
+) -> None:
+    stack = make_stack(hint_grace_s="0.5")
+    stack.receiver()
+    worker = stack.worker()
+    relay = stack.relay()
+    with connect(redis_url) as client:
+        client.config_set(*breaks)
+        try:
+            assert {answer.status for answer in stack.post_all([order(1), order(2)])} == {200}
+            until(lambda: "relay_waits" in stack.logs(), what="the relay notices", timeout_s=120)
+        finally:
+            client.config_set(*mends)
+    until(lambda: processed(stack) == 2, what="all is worked on", timeout_s=120)
+    assert (worker.poll(), relay.poll()) == (None, None)
