@@ -4,9 +4,9 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -15,10 +15,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ingest import setting_values
 from ingest.errors import BadAddress, SettingsError
 from ingest.redis_address import DEFAULT_PREFIX, RedisAddress, parse_redis
 from ingest.store import address
 from ingest.store.address import SCHEMA, Database
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 PREFIX = "INGEST_"
 DEFAULT_DATA = Path(".ingest")
@@ -28,8 +32,9 @@ UP_FILE = "up.json"
 MIN_SECRET_LENGTH = 16
 KIB, MIB = 1024, 1024 * 1024
 
-_Positive = Annotated[int, Field(gt=0)]
-_Seconds = Annotated[float, Field(gt=0)]
+_Positive = Annotated[int, Field(gt=0, lt=2**31)]
+_Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
+_Days = Annotated[int, Field(gt=0, le=36_500)]
 _Names = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -132,9 +137,9 @@ class Settings(BaseSettings):
     hint_ttl_s: _Seconds = Field(
         10, description="how long after a dispatch the relay dispatches the same work again"
     )
-    partition_days_ahead: _Positive = Field(14, description="days of deliveries made in advance")
+    partition_days_ahead: _Days = Field(14, description="days of deliveries made in advance")
 
-    keep_bodies_days: _Positive | None = Field(
+    keep_bodies_days: _Days | None = Field(
         None, description="the relay drops the bodies of days that are older; unset: never"
     )
     heartbeat_file: Path | None = Field(
@@ -151,14 +156,23 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
+            return setting_values.split(value)
+        return value
+
+    @field_validator("port", "console_port", mode="before")
+    @classmethod
+    def _not_of_kubernetes(cls, value: object, info: ValidationInfo) -> object:
+        if setting_values.is_of_kubernetes(value):
+            return cls.model_fields[str(info.field_name)].default
         return value
 
     @field_validator("awalchat_secrets")
     @classmethod
     def _long_enough(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        if any(len(secret.get_secret_value()) < MIN_SECRET_LENGTH for secret in secrets):
-            raise ValueError(f"a secret is shorter than {MIN_SECRET_LENGTH} characters")
+        for position, secret in enumerate(secrets, start=1):
+            setting_values.check_secret(
+                secret.get_secret_value(), position=position, min_length=MIN_SECRET_LENGTH
+            )
         return secrets
 
     @field_validator("database_url", "migration_database_url")
@@ -262,10 +276,33 @@ def load(*, standalone: bool = False, **overrides: Any) -> Settings:
         return (_Standalone if standalone else Settings)(**given)
     except ValidationError as error:
         problems = [
-            f"{PREFIX}{str(each['loc'][0]).upper()}: {each['msg'].removeprefix('Value error, ')}."
-            for each in error.errors(include_input=False, include_url=False)
+            f"{PREFIX}{str(problem['loc'][0]).upper()}: {_sentence(problem)}."
+            for problem in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(" ".join(problems), reason="bad_setting") from None
+
+
+_SENTENCES = {
+    "bool_parsing": "must be true or false",
+    "finite_number": "must be a finite number",
+    "float_parsing": "must be a number",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_parsing_size": "must be a smaller number",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "literal_error": "must be one of {expected}",
+}
+
+
+def _sentence(problem: "ErrorDetails") -> str:
+    """Return what is wrong with a value, in our words."""
+    form = _SENTENCES.get(problem["type"])
+    if form is not None:
+        return form.format(**problem.get("ctx", {}))
+    return problem["msg"].removeprefix("Value error, ")
 
 
 class _Given(PydanticBaseSettingsSource):
@@ -291,10 +328,14 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
         variable = f"{PREFIX}{name.upper()}_FILE"
         if path := environ.get(variable):
             try:
-                found[name] = Path(path).read_text().removesuffix("\n")
-            except (OSError, UnicodeDecodeError) as error:
-                why = error.strerror if isinstance(error, OSError) else "not text"
+                text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
                 raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting") from None
+            if text.startswith(setting_values.BOM):
+                why = "it begins with a byte order mark; save it without one"
+                raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting")
+            found[name] = text
     return found
 
 

@@ -56,7 +56,7 @@ def test_secrets_are_split_at_commas_newest_first(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    "bad", ["short", "long_enough_0123456789,", ",long_enough_0123456789", "a,b"]
+    "bad", ["short", "long_enough_0123456789,,", ",long_enough_0123456789", "a,b"]
 )
 def test_an_empty_or_short_secret_stops_the_start(
     bad: str, monkeypatch: pytest.MonkeyPatch
@@ -120,3 +120,135 @@ def test_every_setting_is_described() -> None:
     assert not [
         name for name, field in settings.Settings.model_fields.items() if not field.description
     ]
+
+
+NEW, OLD = "new_0123456789abcd", "old_0123456789abcd"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        f"{NEW}\n{OLD}",
+        f"{NEW}\r\n{OLD}\r\n",
+        f"{NEW},\n{OLD},\n",
+        f"\n  {NEW}  \n\n\t{OLD}\t\n",
+        f"{NEW}, {OLD},",
+    ],
+)
+def test_secrets_stand_one_a_line_or_between_commas(
+    written: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secrets"
+    file.write_bytes(written.encode())
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS_FILE", str(file))
+    found = [secret.get_secret_value() for secret in settings.load().awalchat_secrets]
+    assert found == [NEW, OLD]
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        (f'"{NEW}"', "quotes"),
+        (f"'{NEW}'", "quotes"),
+        (f"{OLD}\n\u201c{NEW}\u201d", "secret 2 is in quotes"),
+        (f"{OLD} {NEW}", "white space"),
+        (f"{NEW}\x00", "control character"),
+        (f"{NEW}\x1b[0m", "control character"),
+        (f"{OLD}\n\ufeff{NEW}", "byte order mark"),
+        (f"{OLD}\n\u200b{NEW}", "control character"),
+    ],
+)
+def test_what_is_hardly_a_secret_is_refused_and_not_shown(
+    written: str, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secrets"
+    file.write_bytes(written.encode())
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS_FILE", str(file))
+    with pytest.raises(SettingsError, match=said) as refused:
+        settings.load()
+    assert "0123456789" not in str(refused.value)
+
+
+def test_a_byte_order_mark_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "secrets"
+    file.write_bytes(b"\xef\xbb\xbf" + NEW.encode())
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS_FILE", str(file))
+    with pytest.raises(SettingsError, match="byte order mark"):
+        settings.load()
+
+
+def test_what_kubernetes_injects_for_a_service_is_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    for service in ("INGEST", "INGEST_CONSOLE"):
+        monkeypatch.setenv(f"{service}_PORT", "tcp://10.0.0.7:8000")
+        monkeypatch.setenv(f"{service}_SERVICE_HOST", "10.0.0.7")
+        monkeypatch.setenv(f"{service}_SERVICE_PORT", "8000")
+        monkeypatch.setenv(f"{service}_PORT_8000_TCP", "tcp://10.0.0.7:8000")
+        monkeypatch.setenv(f"{service}_PORT_8000_TCP_ADDR", "10.0.0.7")
+    found = settings.load()
+    assert (found.port, found.console_port) == (8000, 8001)
+    monkeypatch.setenv("INGEST_PORT", "tcp://somewhere")
+    with pytest.raises(SettingsError, match="INGEST_PORT"):
+        settings.load()
+
+
+ODD = {
+    "empty": "",
+    "spaces": "   ",
+    "quotes": '"SENTINEL"',
+    "a byte order mark": "\ufeffSENTINEL",
+    "a list": "SENTINEL,SENTINEL",
+    "lines": "SENTINEL\nSENTINEL",
+    "a service": "tcp://10.0.0.7:8000",
+    "huge": "9" * 5_000,
+    "very long": "SENTINEL" * 2_000,
+    "unicode": "SENTINEL \u0661\u0662\u0663 \U0001f600",
+    "control characters": "SENTINEL\x01\x7f",
+    "negative": "-1",
+    "no number": "nan",
+    "infinite": "inf",
+    "large": "1e308",
+    "a fraction": "0.5",
+    "a folder": "/",
+    "json": '{"SENTINEL": ["SENTINEL"]}',
+}
+
+
+@pytest.mark.parametrize("value", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", settings.Settings.model_fields)
+def test_an_odd_value_is_taken_or_told_in_a_sentence_that_does_not_show_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variable = f"INGEST_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    sentence = refusal()
+    if sentence is not None:
+        assert sentence.startswith(variable)
+        assert sentence.endswith(".")
+        assert "\n" not in sentence
+        assert "SENTINEL" not in sentence
+        assert "99999" not in sentence
+        assert len(sentence) < 300
+
+
+def refusal() -> str | None:
+    """Return why the settings cannot be loaded or used; None: they can."""
+    try:
+        given = settings.load()
+        _ = (given.database_url and given.database, given.redis_url and given.redis)
+    except SettingsError as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00", b""], ids=["utf-16", "nul", "empty"])
+@pytest.mark.parametrize("name", settings.Settings.model_fields)
+def test_an_odd_file_likewise(
+    name: str, content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "value"
+    file.write_bytes(content)
+    monkeypatch.setenv(f"INGEST_{name.upper()}_FILE", str(file))
+    sentence = refusal()
+    if sentence is not None:
+        assert f"INGEST_{name.upper()}" in sentence
+        assert "\n" not in sentence
