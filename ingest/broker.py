@@ -13,6 +13,7 @@ import time
 from queue import Empty
 from typing import Any, ClassVar
 
+import redis
 from celery import Celery
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
@@ -20,6 +21,7 @@ from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
 from ingest import queues, telemetry
+from ingest.errors import SettingsError
 from ingest.redis_address import RedisAddress
 
 _ALIAS = "ingest"
@@ -54,6 +56,26 @@ def _tls_of_kombu(address: RedisAddress) -> dict[str, Any] | None:
         "none": ssl.CERT_NONE,
     }
     return {**address.tls, "ssl_cert_reqs": kinds[address.tls["ssl_cert_reqs"]]}
+
+
+def refuse_cluster(address: RedisAddress) -> None:
+    """Refuse Redis Cluster, if there is one and it answers: Celery cannot use it.
+
+    Raises:
+        SettingsError: it is one.
+    """
+    client = address.connect()
+    try:
+        enabled = client.info("cluster").get("cluster_enabled")
+    except (redis.RedisError, OSError):  # away, or it does not say: neither stops a start
+        return
+    finally:
+        client.close()
+    if enabled:
+        raise SettingsError(
+            "INGEST_REDIS_URL: Redis Cluster is not supported: name a single Redis.",
+            reason="redis_cluster",
+        )
 
 
 def is_hint(message: Any) -> bool:

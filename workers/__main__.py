@@ -9,7 +9,7 @@ import sys
 import threading
 from datetime import UTC, datetime
 
-from ingest import settings, telemetry
+from ingest import broker, settings, telemetry
 from ingest.errors import SettingsError
 from workers import app, relay
 
@@ -26,6 +26,7 @@ def main() -> int:
     try:
         given = settings.load(concurrency=getattr(arguments, "concurrency", None))
         telemetry.configure(given.log_level, given.log_format)
+        broker.refuse_cluster(given.redis)
         if arguments.process == "worker":
             queues = tuple(each for each in arguments.queues.split(",") if each)
             return app.run(given, consumed=queues)

@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,11 +226,26 @@ def load(settings: Settings) -> Registry:
 def _import(module: str) -> None:
     try:
         importlib.import_module(module)
-    except Exception as error:  # whatever a user's module does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
+        message = (str(error).splitlines() or [""])[0]
         raise SettingsError(
-            f"The processors in {module} cannot be imported: {type(error).__name__}: {error}",
+            f"The processors in {module} cannot be imported:"
+            f" {_where(error)}{type(error).__name__}: {message}",
             reason="processors_not_imported",
         ) from error
+
+
+def _where(error: BaseException) -> str:
+    """Return the file and line of the user's code that an import failed at."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: "
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename not in (__file__, importlib.__file__)
+        and not frame.filename.startswith("<frozen")
+    ]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
 
 
 def _complete(declaration: Declaration, settings: Settings) -> Processor:

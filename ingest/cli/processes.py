@@ -33,11 +33,13 @@ def serve(
     import uvicorn
 
     from ingest.app import create_app
+    from ingest.broker import refuse_cluster
     from ingest.http import BoundedHttp
 
     given = settings.load(host=host, port=port)
     telemetry.configure(given.log_level, given.log_format)
     app = create_app(given)
+    refuse_cluster(given.redis)
     listener = listen(given.host, given.port) if fd is None else socket.socket(fileno=fd)
     _serve(
         uvicorn.Config(

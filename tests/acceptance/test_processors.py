@@ -255,7 +255,7 @@ def test_a_module_that_cannot_be_imported_stops_the_worker_and_loses_nothing(
     (stack.folder / "bad_deploy.py").write_text("1 / 0")
     worker = stack.start("worker", processors="bad_deploy")
     assert worker.wait(20) == 1
-    assert "bad_deploy cannot be imported: ZeroDivisionError" in stack.logs()
+    assert "bad_deploy.py, line 1: ZeroDivisionError" in stack.logs()
     assert stack.post(order(1)).status == 200
     stack.worker()
     stack.relay()

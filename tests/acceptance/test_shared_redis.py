@@ -2,12 +2,18 @@
 
 import base64
 import json
+import os
+import shutil
+import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from tests.acceptance.harness import Stack
+from ingest.embedded.process import Program
+from tests.acceptance.harness import Stack, free_port
+from tests.conftest import Running
 from tests.support.deliver import order
 from tests.support.redis_client import connect
 from tests.support.waiting import until
@@ -152,3 +158,84 @@ def test_a_redis_that_refuses_is_outlived(
             client.config_set(*mends)
     until(lambda: processed(stack) == 2, what="all is worked on", timeout_s=120)
     assert (worker.poll(), relay.poll()) == (None, None)
+
+
+def debian_redis(folder: Path, *options: str) -> Program:
+    """Return Debian's Redis in a mode that the embedded one is not run in."""
+    binary = shutil.which("redis-server")
+    if binary is None:
+        if os.environ.get("CI"):
+            pytest.fail("There is no redis-server: apt-get install redis-server.")
+        pytest.skip("There is no redis-server: apt-get install redis-server.")
+    (folder / "logs").mkdir(exist_ok=True)
+    path = folder / "redis.sock"
+    return Program(
+        name="redis",
+        command=[binary, "--unixsocket", str(path), "--dir", str(folder), "--save", "", *options],
+        log=folder / "logs" / "redis.log",
+        ready=lambda _pid: path.exists(),
+    )
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "relay"])
+def test_a_cluster_is_refused_at_the_start(
+    command: str, make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    with Running(debian_redis(tmp_path, "--port", str(free_port()), "--cluster-enabled", "yes")):
+        stack = make_stack()
+        stack.environment["INGEST_REDIS_URL"] = f"unix://{tmp_path}/redis.sock"
+        process = stack.start(command)
+        assert process.wait(120) == 1
+        assert "INGEST_REDIS_URL: Redis Cluster is not supported" in stack.logs()
+        assert "Traceback" not in stack.logs()
+
+
+def test_certificates_are_verified_by_everybody(
+    make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    port = free_port()
+    authority = make_certificates(tmp_path)
+    options = [
+        *("--port", "0", "--tls-port", str(port), "--requirepass", "a b/c"),
+        *("--tls-cert-file", f"{tmp_path}/server.crt", "--tls-key-file", f"{tmp_path}/server.key"),
+        *("--tls-ca-cert-file", str(authority), "--tls-auth-clients", "no"),
+    ]
+    address = f"rediss://:a%20b%2Fc@localhost:{port}/1"
+    with Running(debian_redis(tmp_path, *options)):
+        stack = make_stack(hint_grace_s="100")
+        stack.environment["INGEST_REDIS_URL"] = f"{address}?ssl_ca_certs={authority}"
+        stack.receiver()
+        worker = stack.worker()
+        stack.post(order(1))
+        until(lambda: processed(stack) == 1, what="the order is worked on", timeout_s=120)
+        worker.terminate()
+        worker.wait(120)
+        suspicious = make_stack(hint_grace_s="0.1")
+        suspicious.environment["INGEST_REDIS_URL"] = address
+        suspicious.receiver()
+        suspicious.start("worker")
+        suspicious.relay()
+        suspicious.post(order(2))
+        until(
+            lambda: "relay_waits" in suspicious.logs() and "Cannot connect" in suspicious.logs(),
+            what="both refuse the certificate",
+            timeout_s=120,
+        )
+        assert processed(suspicious) == 1
+        assert "a b/c" not in suspicious.logs()
+        assert "a%20b" not in suspicious.logs()
+
+
+def make_certificates(folder: Path) -> Path:
+    """Make an authority and a server's certificate by openssl; return the authority's."""
+    authority = folder / "ca.crt"
+    commands = """
+        req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
+        req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr \
+            -addext subjectAltName=DNS:localhost
+        x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
+            -copy_extensions copy -out server.crt
+    """.strip().splitlines()
+    for command in commands:
+        subprocess.run(["openssl", *command.split()], cwd=folder, capture_output=True, check=True)
+    return authority

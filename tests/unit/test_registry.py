@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,53 @@ def test_a_processor_without_a_type_is_refused() -> None:
         processor(lonely)  # type: ignore[arg-type]
 
 
-def test_a_module_that_cannot_be_imported_stops_the_start(
+TWICE = """
+from workers import processor
+@processor('a', name='x')
+def f(event, db): pass
+@processor('a', name='x')
+def g(event, db): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import nothing_of_that_name", r"broken\.py, line 1: ModuleNotFoundError: .*nothing_of"),
+        ("\n\n1 / 0", r"broken\.py, line 3: ZeroDivisionError"),
+        ("def f(:\n  pass", r"broken\.py, line 1: SyntaxError"),
+        ("import sys\nsys.exit('no licence')", r"broken\.py, line 2: SystemExit: no licence"),
+        (
+            "from workers import processor\n@processor('a')\nasync def f(event, db): pass",
+            r"broken\.py, line 2: TypeError: f is async",
+        ),
+        (
+            TWICE,
+            r"Two processors are named x",
+        ),
+        ("raise KeyError('first\\nsecond')", r"broken\.py, line 1: KeyError"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_told_with_file_and_line(
+    source: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "broken.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    with pytest.raises(SettingsError, match=said) as refused:
+        registry.load(settings.load(processors=("broken",), read_model=False))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_module_that_is_not_there_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "broken_processors.py").write_text("import nothing_of_that_name")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SettingsError, match=r"broken_processors.*nothing_of_that_name"):
-        registry.load(settings.load(processors=("broken_processors",), read_model=False))
+    with pytest.raises(SettingsError, match=r"nowhere cannot be imported: ModuleNotFoundError"):
+        registry.load(settings.load(processors=("nowhere",), read_model=False))
 
 
 def test_a_module_in_the_working_folder_is_found(
