@@ -17,12 +17,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from ingest import receiver, sources, telemetry, writer
+from ingest import descriptors, receiver, sources, telemetry, writer
 from ingest.dispatch import Dispatcher, HintThread
 from ingest.errors import SettingsError
 from ingest.http import Take
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.presence import Presence, identity
+from ingest.refused import Refused
 from ingest.settings import Settings
 from ingest.store.address import Database
 from ingest.store.database import CONNECT_TIMEOUT_S, WriterConnection
@@ -32,6 +33,7 @@ from ingest.tally import Tally
 _DISPATCH_CLOSES_S = 3
 
 log = telemetry.logger(__name__)
+_faults = telemetry.Sampler(interval_s=1.0, clock=time.monotonic)
 
 
 _WEBHOOKS = "/webhooks/"
@@ -63,6 +65,7 @@ def create_app(settings: Settings) -> "Application":
     )
     configured = sources.configured(settings)
     tally = Tally()
+    refused = Refused(tally)
     presence = Presence(
         settings.database, identity("receiver", random=os.urandom), report=tally.report
     )
@@ -78,6 +81,7 @@ def create_app(settings: Settings) -> "Application":
         clock=time.time,
         random=os.urandom,
         tally=tally,
+        refused=refused,
     )
 
     @contextlib.asynccontextmanager
@@ -85,7 +89,10 @@ def create_app(settings: Settings) -> "Application":
         hints.start()
         await deliveries.start()
         presence.start()
+        watch = asyncio.create_task(descriptors.watch())
         yield
+        watch.cancel()
+        endpoint.close()
         await deliveries.close()
         await asyncio.to_thread(presence.leave)
         hints.close(timeout_s=_DISPATCH_CLOSES_S)
@@ -104,7 +111,7 @@ def create_app(settings: Settings) -> "Application":
             Route("/health/live", live, name="live"),
             Route("/health/ready", ready, name="ready"),
         ],
-        exception_handlers={HTTPException: refuse, Exception: fail},
+        exception_handlers={HTTPException: partial(refuse, refused), Exception: fail},
     )
     app.router.redirect_slashes = False  # no sender follows, and the address is the client's word
     return Application(
@@ -133,26 +140,39 @@ async def live(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def refuse(_request: Request, error: Exception) -> Response:
+async def refuse(refused: Refused, request: Request, error: Exception) -> Response:
     """What Starlette itself refuses (no such path, no such method), in the same form as the
-    rest."""
+    rest, and noted as the rest is: a sender may have been given a wrong address."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    return _error(status, status.name.lower(), f"{status.phrase}.", dict(error.headers or {}))
+    code = status.name.lower()
+    request_id = _request_id()
+    refused.note(
+        code,
+        status,
+        now=time.time(),
+        source="",
+        client=request.client,
+        headers=request.headers.raw,
+        request_id=request_id,
+        path=f"{request.method} {request.url.path}",
+    )
+    body = receiver.error_body(code, f"{status.phrase}.", request_id)
+    return _respond(status, body, request_id, dict(error.headers or {}))
 
 
 async def fail(_request: Request, error: Exception) -> Response:
     """A bug of ours."""
-    log.error("request_failed", exc_info=error)
     request_id = _request_id()
+    if _faults.lets_through("request_failed"):
+        log.error(
+            "request_failed",
+            exc_info=error,
+            request_id=str(request_id),
+            left_out=_faults.left_out("request_failed"),
+        )
     status, body = receiver.fault(request_id)
     return _respond(status, body, request_id, {})
-
-
-def _error(status: HTTPStatus, code: str, message: str, headers: dict[str, str]) -> Response:
-    request_id = _request_id()
-    body = receiver.error_body(code, message, request_id)
-    return _respond(status, body, request_id, headers)
 
 
 def _respond(

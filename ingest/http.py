@@ -1,16 +1,23 @@
 """HTTP/1.1 between uvicorn and the receiver: bounds that uvicorn's protocol lacks, and a short way
 for requests that come whole.
 
-Anybody may connect, before any signature is looked at. So the head of a request is bounded in size
-and time, and so is what may be sent ahead of its answers. (Measured without: one connection took
-700 MB by pipelining, and 230 MB by a head without end.)
+Anybody may connect, before any signature is looked at. So whatever the parser takes without
+giving any of it to the application is bounded in size and time: a head, the extensions of a chunk,
+a trailer. So are a pipeline, an idle connection, what is sent after its request was answered, and
+the time in which the sender takes its answers. A body is bounded by who reads it. (Measured
+without: one connection took 700 MB by pipelining, 230 MB by a head without end, and 8 s of the
+event loop by a trailer of 90 MiB.)
 
 A breach is hung up on. An answer could be taken for that of a request before it, and a 4xx is
 final: the sender would never send that event again.
 """
 
+import array
+import fcntl
 import re
+import termios
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -18,20 +25,26 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from ingest.sources.source import Headers
 
 HEAD_LIMIT = 64 * 1024
-"""Bytes of a request line and its headers; nginx takes 32 KiB."""
+"""Bytes that the parser takes without any of a body among them: a request line with its headers
+(nginx takes 32 KiB), the extensions of a chunk, a trailer."""
 HEAD_DEADLINE_S = 15.0
-"""Seconds for a head to come, on a new connection or once it has begun."""
-IDLE_LIMIT_S = 15.0
-"""A connection on which nothing came for so long is closed, within as long again."""
+"""Seconds for a head to come, on a new connection or once it has begun, and for the rest of a body
+whose request was answered already."""
+WRITE_DEADLINE_S = 30.0
+"""Seconds in which a sender takes what waits to be written to it (64 KiB or one answer)."""
+CHECK_INTERVAL_S = 5.0
+"""The deadlines above, and that of an idle connection, are looked at so often."""
+DROP_LIMIT = 4 * 1024 * 1024
+"""Bytes of a body that may still come after its request was answered."""
 PIPELINE_LIMIT = 64
 """Requests on one connection that may wait behind the one that is being answered."""
 
 _FEW_PIECES = 4
 """A body that comes in more goes the long way, which bounds what of it is held."""
 
-_UPGRADE = re.compile(rb"\r\nupgrade(?=[ \t]*:)", re.IGNORECASE)
-_IGNORED = b"\r\nx-ignor"  # as long as what it replaces
-_END_OF_HEAD = b"\r\n\r\n"
+_UPGRADE = re.compile(rb"\nupgrade:", re.IGNORECASE)
+_UPGRADE_LENGTH = len(b"\nupgrade")
+_IGNORED = b"-ignored"
 
 
 class Exchange:
@@ -93,15 +106,28 @@ class BoundedHttp(HttpToolsProtocol):
     _take: Take | None = None
     """What takes the request that is being read, if its body comes at once."""
     _pieces: list[bytes]
+    _tail = b""
+    """The last bytes of a head that has not ended."""
+    _has_begun = False
+    """Whether a head has begun, and not ended."""
+    _silent_bytes = 0
+    """What the parser took since a head ended or a piece of a body was seen."""
+    _dropped_bytes = 0
+    """Of the body whose request was answered before it was whole."""
+    _has_ended = False
+    """The sender writes nothing more."""
+    _is_leaving = False
+    """The server shuts down: the request that has begun is the last."""
+    _unsent_since: float | None = None
+    """Since when something has waited to be written; None: the sender takes its answers."""
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a head."""
         super().connection_made(transport)
         self._takes = self.app.takes if isinstance(self.app, ShortWay) else None
         self._in_head = True
-        self._head_bytes = 0
         self._head_since = self._idle_since = self.loop.time()
-        self._watch = self.loop.call_later(HEAD_DEADLINE_S, self._check_head)
+        self._watch = self.loop.call_later(CHECK_INTERVAL_S, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered too; uvicorn tells the newest of a pipeline."""
@@ -116,29 +142,58 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, within the bounds."""
-        if self._in_head:
-            if not self._head_bytes:
-                self._head_since = self.loop.time()
-            self._head_bytes += len(data)
-            data = _without_upgrade(data)
-        super().data_received(data)
+        self._silent_bytes += len(data)
+        stream = self._tail + data if self._tail else data
+        if b"\nupgrade:" in stream.lower():
+            self._feed_without_upgrade(stream, len(self._tail))
+        else:
+            super().data_received(data)
+        self._tail = stream[-_UPGRADE_LENGTH:] if self._has_begun else b""
         if self._take is not None:
             # Many clients write a head, then its body: a turn of the loop is left for that to come.
             self.loop.call_soon(self.loop.call_soon, self._wait_no_more, self._pieces)
-        if self._in_head and self._head_bytes > HEAD_LIMIT:
+        if self._silent_bytes > HEAD_LIMIT or self._dropped_bytes > DROP_LIMIT:
             self.transport.close()
+
+    def _feed_without_upgrade(self, stream: bytes, fed: int) -> None:
+        """Give the parser `stream` from `fed` on, with each offer of another protocol renamed, as a
+        server may ignore it (RFC 9110, 7.8). The parser cannot: it would take the body for the
+        other protocol. Java's HttpClient makes the offer with every request over plain HTTP.
+
+        The parser itself tells heads from bodies: it is asked where each such line begins."""
+        for match in islice(_UPGRADE.finditer(stream), PIPELINE_LIMIT):
+            line, colon = match.start() + 1, match.end() - 1
+            if line > fed:
+                super().data_received(stream[fed:line])
+                fed = line
+            if self._in_head and not self.transport.is_closing():
+                super().data_received(stream[fed:colon] + _IGNORED)
+                fed = colon
+        if not self.transport.is_closing():
+            super().data_received(stream[fed:])
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio heeds what it returns
+        """Keep the connection of a sender that only waits for its answer; close any other, that of
+        one that has hung up in the middle of its request or of a stream that it reads included."""
+        self._has_ended = True
+        running = self._running
+        streams = isinstance(running, RequestResponseCycle) and running.response_started
+        return self._is_busy and self._in_head and not self._has_begun and not streams
 
     def on_message_begin(self) -> None:
         """Another request. What ASGI is told of it is made if it goes that way."""
+        self._has_begun = True
+        self._head_since = self.loop.time()
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
         self._pieces = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Headers of the head only: what trails a body signs nothing."""
+        """Headers of the head only: what trails a body signs nothing. White space around a value is
+        no part of it (RFC 9110, 5.5); the parser removes what leads."""
         if self._in_head:
-            super().on_header(name, value)
+            super().on_header(name, value.strip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """The head is whole.
@@ -146,8 +201,8 @@ class BoundedHttp(HttpToolsProtocol):
         Raises:
             PipelineTooLong: too many requests wait behind another.
         """
-        self._in_head = False
-        self._head_bytes = 0
+        self._in_head = self._has_begun = False
+        self._silent_bytes = self._dropped_bytes = 0
         if len(self.pipeline) >= PIPELINE_LIMIT:
             raise PipelineTooLong
         if self._takes is not None and self._is_plain():
@@ -165,6 +220,7 @@ class BoundedHttp(HttpToolsProtocol):
         slow, no connection to close, no body to ask for."""
         return (
             not self._is_busy
+            and not self._is_leaving
             and not self.expect_100_continue
             and not self.parser.should_upgrade()
             and not self.flow.write_paused
@@ -180,6 +236,8 @@ class BoundedHttp(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._is_leaving:
+            self.cycle.keep_alive = False
         pieces, self._pieces = self._pieces, []
         for piece in pieces:
             super().on_body(piece)
@@ -189,23 +247,29 @@ class BoundedHttp(HttpToolsProtocol):
             self._go_the_long_way()
 
     def shutdown(self) -> None:
-        """Answer what has begun, then close."""
+        """Answer what has begun to arrive, then close."""
+        self._is_leaving = True
         if self._take is not None:
             self._go_the_long_way()
-        super().shutdown()
+        if self._is_busy or not (self._has_begun or self._has_unread()):
+            super().shutdown()
 
     def on_body(self, body: bytes) -> None:
         """A piece of a body. What comes at once comes in few."""
+        self._silent_bytes = 0
         if self._take is not None and len(self._pieces) < _FEW_PIECES:
             self._pieces.append(body)
             return
         if self._take is not None:
             self._go_the_long_way()
+        if self.cycle.response_complete:
+            self._dropped_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The body is whole; what comes next is another head."""
         self._in_head = True
+        self._silent_bytes = 0
         if self._take is not None:
             if self._is_taken(self._take):
                 return
@@ -235,13 +299,15 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or be idle. uvicorn sets a timer for each idle time and
-        cancels it with the next request, a twentieth of an answer; `_check_head` looks instead."""
+        cancels it with the next request, a twentieth of an answer; `_check` looks instead."""
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
+        elif self._has_ended:
+            self.transport.close()
         else:
             self._idle_since = self.loop.time()
 
@@ -258,27 +324,50 @@ class BoundedHttp(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """The parser takes what follows for another protocol. `_without_upgrade` has missed it."""
+        """The parser takes what follows for another protocol: an offer was missed."""
         self.transport.close()
 
-    def _check_head(self) -> None:
+    def resume_writing(self) -> None:
+        """The sender has taken most of what waited."""
+        self._unsent_since = None
+        super().resume_writing()
+
+    def _check(self) -> None:
+        """Close a connection that has passed a deadline, now and then."""
         now = self.loop.time()
-        begun = self._head_bytes > 0 or self.cycle is None
-        since = self._head_since if begun else self._idle_since
-        # Answered before its body was whole, a request may never be: that is idle too.
-        waits = self._in_head if begun else self._take is None and self.cycle.response_complete
-        if waits and now - since >= (HEAD_DEADLINE_S if begun else IDLE_LIMIT_S):
+        if self._is_unread(now):
+            self.transport.abort()
+            return
+        if self._is_overdue(now):
             self.transport.close()
-        else:
-            self._watch = self.loop.call_later(HEAD_DEADLINE_S, self._check_head)
+        # A closed one waits for what it has still to write.
+        self._watch = self.loop.call_later(CHECK_INTERVAL_S, self._check)
 
+    def _is_unread(self, now: float) -> bool:
+        """Whether the sender has not taken its answers in time."""
+        if not self.transport.get_write_buffer_size():
+            self._unsent_since = None
+        elif self._unsent_since is None:
+            self._unsent_since = now
+        return self._unsent_since is not None and now - self._unsent_since >= WRITE_DEADLINE_S
 
-def _without_upgrade(data: bytes) -> bytes:
-    """`data` with its first head's offer to speak another protocol made unreadable, as a server may
-    ignore it (RFC 9110, 7.8). The parser cannot: it would take the body for the other protocol.
-    Java's HttpClient makes the offer with every request over plain HTTP."""
-    if b"pgrade" not in data and b"PGRADE" not in data:
-        return data
-    end = data.find(_END_OF_HEAD)
-    head, rest = (data, b"") if end < 0 else (data[:end], data[end:])
-    return _UPGRADE.sub(_IGNORED, head) + rest
+    def _is_overdue(self, now: float) -> bool:
+        """Whether the sender has not sent in time what it has to."""
+        if self._is_busy or self._take is not None:
+            return False
+        if self._has_begun:
+            return now - self._head_since >= HEAD_DEADLINE_S
+        if not self._in_head:  # answered before its body was whole, which it may never be
+            return now - self._idle_since >= HEAD_DEADLINE_S
+        has_asked = self.cycle is not None
+        limit = self.timeout_keep_alive if has_asked else HEAD_DEADLINE_S
+        return now - self._idle_since >= limit and not self._has_unread()
+
+    def _has_unread(self) -> bool:
+        """Whether bytes have arrived that nobody has read yet: then it is no longer idle."""
+        waiting = array.array("i", [0])
+        try:
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)
+        except (AttributeError, OSError, ValueError):  # closed meanwhile
+            return False
+        return waiting[0] > 0

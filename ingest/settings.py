@@ -97,9 +97,12 @@ class Settings(BaseSettings):
 
     max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
     partial_max_bytes: _Positive = Field(
-        64 * MIB, description="bytes of bodies still on their way, together; more is answered 503"
+        64 * MIB, description="bytes of bodies on their way, together; the oldest beyond get 503"
     )
     body_deadline_s: _Seconds = Field(10, description="a body that takes longer is answered 503")
+    keep_alive_s: _Positive = Field(
+        75, description="an idle connection is closed after this long; longer than senders keep one"
+    )
     retry_after_s: _Positive = Field(5, description="`Retry-After` of a 503, seconds")
 
     flush_max_rows: _Positive = Field(500, description="deliveries in one group commit, at most")

@@ -14,6 +14,7 @@ MAX_DEPTH = 64
 # backtracked.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
+_TOO_DEEP = b"[" * (MAX_DEPTH + 1)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
@@ -65,6 +66,8 @@ def _refuse_deep(raw: bytes) -> None:
     for _ in range(MAX_DEPTH):  # each round removes the innermost level
         if not rest:
             return
+        if _TOO_DEEP in rest:  # a megabyte of it would take all rounds, 0.2 s
+            break
         rest = rest.replace(b"[]", b"")
     if rest:
         raise InvalidJson("the body is nested too deeply")

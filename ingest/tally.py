@@ -35,18 +35,28 @@ class Tally:
         self._answers[activity.bucket(seconds)] += 1
 
     def refused(
-        self, reason: str, *, at: datetime, source: str, client: str, headers: Headers
+        self,
+        reason: str,
+        *,
+        at: datetime,
+        source: str,
+        client: str,
+        headers: Headers,
+        path: str = "",
     ) -> None:
-        """A request was refused; the last one of each reason is kept as a sample."""
+        """A request was refused; the last one of each reason is kept as a sample, with its `path`
+        if that was what was wrong."""
         if reason not in self._refused and len(self._refused) >= _REASONS:
             return
         self._refused[reason] += 1
+        told = {"path": storable(path, limit=_VALUE_LIMIT)} if path else {}
         self._samples[reason] = Refusal(
             reason=reason,
             at=at,
             source=storable(source, limit=_VALUE_LIMIT),
             client=client,
-            detail={
+            detail=told
+            | {
                 name.decode(): storable(value.decode("latin-1"), limit=_VALUE_LIMIT)
                 for name, value in headers
                 if name in _TOLD

@@ -7,6 +7,7 @@ stay in the database, with the attempt.
 
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Callable, MutableMapping
 from typing import Any, Literal
@@ -20,6 +21,10 @@ _QUIET = {
     "celery.app.trace": logging.CRITICAL,  # task results; our task logs its own, without messages
     "alembic": logging.WARNING,
 }
+
+# Loggers of the libraries that a stranger can make speak, by what is no HTTP for one.
+_SAMPLED = ("uvicorn.error", "asyncio")
+_SAMPLED_BEGINNING = 40
 
 
 def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -38,10 +43,15 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.PositionalArgumentsFormatter(), *shared],
+            foreign_pre_chain=[
+                structlog.stdlib.PositionalArgumentsFormatter(),
+                _tell_left_out,
+                *shared,
+            ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_Sampled())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -87,6 +97,31 @@ class Sampler:
     def left_out(self, kind: str) -> int:
         """How many were not let through since this was last asked."""
         return self._left_out.pop(kind, 0)
+
+
+class _Sampled(logging.Filter):
+    """Lets through one line a second of each kind that the sampled loggers write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sampler = Sampler(interval_s=1.0, clock=time.monotonic)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name not in _SAMPLED or record.levelno < logging.WARNING:
+            return True
+        kind = f"{record.name} {str(record.msg)[:_SAMPLED_BEGINNING]}"
+        if not self._sampler.lets_through(kind):
+            return False
+        record.left_out = self._sampler.left_out(kind)
+        return True
+
+
+def _tell_left_out(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Say how many lines like this one were not written."""
+    left_out = getattr(event.get("_record"), "left_out", 0)
+    return {**event, "left_out": left_out} if left_out else event
 
 
 def _describe_exception(

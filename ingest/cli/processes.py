@@ -50,6 +50,7 @@ def serve(
             log_config=None,
             access_log=False,  # a line a request cost a third of the throughput
             server_header=False,
+            timeout_keep_alive=given.keep_alive_s,
             proxy_headers=False,  # nobody asks who the client is
             # One half-sent body would otherwise keep the process for ever.
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
@@ -84,6 +85,7 @@ def console(
             log_config=None,
             access_log=False,
             server_header=False,
+            timeout_keep_alive=given.keep_alive_s,
             proxy_headers=False,  # a login is limited by address, which no client may choose
             timeout_graceful_shutdown=CONSOLE_SHUTDOWN_S,
         ),

@@ -15,11 +15,16 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(
-    app: Application, served: list[BoundedHttp] | None = None
+    app: Application, served: list[BoundedHttp] | None = None, *, keep_alive_s: int = 75
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server of `app`; its other end goes to `served`."""
     config = uvicorn.Config(
-        app, http=BoundedHttp, log_config=None, access_log=False, proxy_headers=False
+        app,
+        http=BoundedHttp,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_keep_alive=keep_alive_s,
     )
     config.load()
     state = ServerState()

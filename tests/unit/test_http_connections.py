@@ -60,12 +60,12 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 @asynccontextmanager
 async def connected(
-    app: Echo,
+    app: Echo, *, keep_alive_s: int = 75
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, BoundedHttp]]:
     """A connection on which a request was answered already, and the server's end of it, for what
     must come within one turn of its loop."""
     served: list[BoundedHttp] = []
-    async with serving(app, served) as (reader, writer):
+    async with serving(app, served, keep_alive_s=keep_alive_s) as (reader, writer):
         writer.write(post(b"warm"))
         assert await answer(reader) == (b"short", b"warm")
         yield reader, writer, served[0]
@@ -247,11 +247,10 @@ def test_a_body_that_is_not_http_is_hung_up_on(rest: bytes) -> None:
 def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_DEADLINE_S", 0.1)
-    monkeypatch.setattr(http, "IDLE_LIMIT_S", 0.1)
+    monkeypatch.setattr(http, "CHECK_INTERVAL_S", 0.1)
 
     async def run() -> None:
-        async with serving(Echo(after_s=0.6)) as (reader, writer):
+        async with serving(Echo(after_s=0.6), keep_alive_s=0) as (reader, writer):
             writer.write(post(b"waits"))
             assert await answer(reader) == (b"short", b"waits")
             assert await asyncio.wait_for(reader.read(), 10) == b""
@@ -259,14 +258,12 @@ def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
     asyncio.run(run())
 
 
-def test_a_head_that_has_just_come_is_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "IDLE_LIMIT_S", 0.0)
-
+def test_a_head_that_has_just_come_is_not_idle() -> None:
     async def run() -> None:
-        async with connected(Echo()) as (reader, writer, server):
+        async with connected(Echo(), keep_alive_s=0) as (reader, writer, server):
             head, _, body = post(b"late").partition(b"\r\n\r\n")
             server.data_received(head + b"\r\n\r\n")
-            server._check_head()
+            server._check()
             writer.write(body)
             assert (await answer(reader))[1] == b"late"
 
@@ -318,8 +315,8 @@ async def refused(reader: asyncio.StreamReader) -> None:
 def test_a_connection_is_idle_whose_request_was_answered_before_its_body_came(
     begun: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(http, "HEAD_DEADLINE_S", 0.1)
-    monkeypatch.setattr(http, "IDLE_LIMIT_S", 0.3)
+    monkeypatch.setattr(http, "CHECK_INTERVAL_S", 0.1)
+    monkeypatch.setattr(http, "HEAD_DEADLINE_S", 0.3)
 
     async def run() -> None:
         async with serving(not_found) as (reader, writer):

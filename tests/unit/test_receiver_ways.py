@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from ingest import receiver
 from ingest.app import Application
 from ingest.errors import StorageUnavailable
 from ingest.receiver import Limits, Receiver
@@ -125,7 +127,7 @@ def test_both_ways_answer_alike(name: str) -> None:
 
     asyncio.run(run())
     assert writer.kept == ([body] * 2 if name in ("good", "no JSON") else [])  # rejected, but kept
-    assert sum(tally._answers.values()) == (2 if status == "200 OK" else 0)
+    assert sum(tally._answers.values()) == (2 if name == "good" else 0)  # anybody shakes hands
     assert sum(tally._refused.values()) == (0 if status in ("200 OK", "500") else 2)
 
 
@@ -143,3 +145,26 @@ def test_a_bug_while_answering_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None
             assert await asyncio.wait_for(reader.read(), 10) == b""
 
     asyncio.run(run())
+
+
+def test_a_big_body_is_named_off_the_event_loop_and_a_small_one_on_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named: list[str] = []
+
+    def name(source: AwalChat, envelope: Any, plain: Any = AwalChat.name) -> Any:
+        named.append(threading.current_thread().name)
+        return plain(source, envelope)
+
+    monkeypatch.setattr(AwalChat, "name", name)
+    monkeypatch.setattr(receiver, "_BIG_BYTES", len(EVENT))
+
+    async def run() -> None:
+        for body in (EVENT, EVENT + b" "):
+            async with serving(application(Writer(), Tally())) as (reader, connection):
+                connection.write(b"".join(post(body, signed_headers(body))))
+                assert (await answer(reader))[0] == "HTTP/1.1 200 OK"
+
+    asyncio.run(run())
+    assert named[0] == threading.main_thread().name
+    assert named[1].startswith("naming")

@@ -67,3 +67,15 @@ def test_a_flood_of_one_kind_is_sampled_and_counted() -> None:
     assert sampler.lets_through("bad")
     assert sampler.left_out("bad") == 999
     assert sampler.left_out("bad") == 0
+
+
+def test_what_strangers_make_libraries_say_is_sampled(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure("info", "json")
+    for _ in range(1_000):
+        logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
+        logging.getLogger("asyncio").error("socket.accept() out of system resource\nsocket: 1")
+        logging.getLogger("uvicorn.error").info("Started")
+    events = [str(line["event"]) for line in lines(capsys)]
+    assert events.count("Started") == 1_000
+    assert 1 <= events.count("Invalid HTTP request received.") < 100
+    assert 1 <= sum("socket.accept" in event for event in events) < 100

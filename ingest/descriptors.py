@@ -1,0 +1,29 @@
+"""Notices when the process has run out of file descriptors. Then the event loop accepts a
+connection and closes it, without a word."""
+
+import asyncio
+import errno
+import os
+
+from ingest import telemetry
+
+INTERVAL_S = 1.0
+
+log = telemetry.logger(__name__)
+
+
+async def watch() -> None:
+    """Log once a second that there are none left, as long as that is so. Ends by cancellation."""
+    while True:
+        if are_used_up():
+            log.error("file_descriptors_used_up")
+        await asyncio.sleep(INTERVAL_S)
+
+
+def are_used_up() -> bool:
+    """Whether no file can be opened and no connection accepted."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False

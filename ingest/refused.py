@@ -1,0 +1,52 @@
+"""What is refused is counted, sampled for the console, and logged once a second for each reason."""
+
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+from ingest import telemetry
+from ingest.sources.source import Headers
+from ingest.tally import Tally
+
+_LOG_INTERVAL_S = 1.0
+
+log = telemetry.logger(__name__)
+
+
+class Refused:
+    """The refusals of one receiver."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+        self._sampler = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+
+    def note(
+        self,
+        reason: str,
+        status: int,
+        *,
+        now: float,
+        source: str,
+        client: tuple[str, int] | None,
+        headers: Headers,
+        request_id: UUID,
+        path: str = "",
+    ) -> None:
+        """Note one, at `now` (Unix seconds). `path` is told where it is what was wrong, and never
+        logged: it can hold anything."""
+        self._tally.refused(
+            reason,
+            at=datetime.fromtimestamp(now, UTC),
+            source=source,
+            client=client[0] if client else "",
+            headers=headers,
+            path=path,
+        )
+        if self._sampler.lets_through(reason):
+            log.warning(
+                "request_refused",
+                reason=reason,
+                status=status,
+                request_id=str(request_id),
+                left_out=self._sampler.left_out(reason),
+            )
