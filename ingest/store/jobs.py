@@ -382,20 +382,30 @@ _CLAIM = statement(
     SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
            e.type, e.received_at, d.body, c.replay
     FROM claimed c
-    JOIN ingest.events e ON e.id = c.event
-    LEFT JOIN ingest.deliveries d ON d.id = c.event
+    CROSS JOIN LATERAL (
+        SELECT source, event_id, type, received_at FROM ingest.events WHERE id = c.event LIMIT 1
+    ) AS e
+    LEFT JOIN LATERAL (
+        SELECT body FROM ingest.deliveries WHERE id = c.event LIMIT 1
+    ) AS d ON true
     ORDER BY c.id
     """
 )
 
-_HELD = "unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[])) AS held (id, attempt)"
-_STILL_OURS = "jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.state = 'running'"
+# Rows are found by the index of ids, and fenced by a hashed subplan: what IS TRUE is asked of is not
+# made a join of, which the planner would choose by what it believes of the table.
+_STILL_OURS = """
+    id = ANY(CAST(:ids AS bigint[])) AND state = 'running'
+    AND ((id, attempt) IN (
+        SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[]))
+    )) IS TRUE
+"""
 
 _RENEW = statement(
     f"""
     UPDATE ingest.jobs SET lease_until = now() + make_interval(secs => :lease_s)
-    FROM {_HELD} WHERE {_STILL_OURS}
-    RETURNING jobs.id
+    WHERE {_STILL_OURS}
+    RETURNING id
     """
 )
 
@@ -403,49 +413,52 @@ _FINISH = statement(
     f"""
     WITH noted AS ({NOTE})
     UPDATE ingest.jobs SET state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL
-    FROM {_HELD} WHERE {_STILL_OURS}
-    RETURNING jobs.id
+    WHERE {_STILL_OURS}
+    RETURNING id
     """
 )
 
+# What is to be recorded of a job is found by its place in the arrays: again no join.
+_PLACE = "array_position(CAST(:ids AS bigint[]), {id})"
+
 _FAIL = statement(
-    """
-    WITH failed AS (
-        SELECT * FROM unnest(
-            CAST(:ids AS bigint[]), CAST(:attempts AS integer[]), CAST(:outcomes AS text[]),
-            CAST(:counts AS boolean[]), CAST(:retry_in_s AS float8[]), CAST(:triggers AS text[]),
-            CAST(:error_types AS text[]), CAST(:error_messages AS text[]),
-            CAST(:tracebacks AS text[])
-        ) AS failed (id, attempt, outcome, counts, retry_in_s, trigger, error_type, error_message,
-                     traceback)
-    ), held AS (
-        SELECT jobs.id, jobs.processor, jobs.trigger, jobs.worker, jobs.started_at, jobs.replay
-        FROM ingest.jobs JOIN failed ON jobs.id = failed.id AND jobs.attempt = failed.attempt
-        WHERE jobs.state = 'running'
-        ORDER BY jobs.id
-        FOR UPDATE OF jobs
+    f"""
+    WITH held AS MATERIALIZED (
+        SELECT id, {_PLACE.format(id="id")} AS place, processor, attempt, trigger, worker,
+               started_at, replay
+        FROM ingest.jobs
+        WHERE {_STILL_OURS}
+        ORDER BY id
+        FOR UPDATE
     ), moved AS (
         UPDATE ingest.jobs
-        SET state = CASE WHEN failed.retry_in_s IS NULL THEN 'dead' ELSE 'retrying' END,
-            failures = jobs.failures + CAST(failed.counts AS integer),
-            trigger = CASE WHEN failed.retry_in_s IS NULL THEN jobs.trigger ELSE failed.trigger END,
-            next_attempt_at = now() + make_interval(secs => failed.retry_in_s),
-            finished_at = CASE WHEN failed.retry_in_s IS NULL THEN clock_timestamp() END,
-            lease_until = NULL
-        FROM failed JOIN held USING (id)
-        WHERE jobs.id = failed.id
-        RETURNING jobs.id
+        SET lease_until = NULL, (state, failures, trigger, next_attempt_at, finished_at) = (
+            SELECT CASE WHEN retry_in_s IS NULL THEN 'dead' ELSE 'retrying' END,
+                   jobs.failures + CAST(counts AS integer),
+                   CASE WHEN retry_in_s IS NULL THEN jobs.trigger ELSE next_trigger END,
+                   now() + make_interval(secs => retry_in_s),
+                   CASE WHEN retry_in_s IS NULL THEN clock_timestamp() END
+            FROM (
+                SELECT (CAST(:retry_in_s AS float8[]))[place] AS retry_in_s,
+                       (CAST(:counts AS boolean[]))[place] AS counts,
+                       (CAST(:triggers AS text[]))[place] AS next_trigger
+                FROM {_PLACE.format(id="jobs.id")} AS place
+            ) AS failed
+        )
+        WHERE id = ANY(ARRAY(SELECT id FROM held))
+        RETURNING id
     ), kept AS (
         INSERT INTO ingest.attempts (job, number, trigger, worker, started_at, finished_at, outcome,
                               error_type, error_message, traceback, replay)
-        SELECT held.id, failed.attempt, held.trigger, held.worker, held.started_at,
-               clock_timestamp(), failed.outcome, failed.error_type, failed.error_message,
-               failed.traceback, held.replay
-        FROM held JOIN failed USING (id)
+        SELECT id, attempt, trigger, worker, started_at, clock_timestamp(),
+               (CAST(:outcomes AS text[]))[place], (CAST(:error_types AS text[]))[place],
+               (CAST(:error_messages AS text[]))[place], (CAST(:tracebacks AS text[]))[place],
+               replay
+        FROM held
     ), noted AS (
         INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
         SELECT date_trunc('minute', now()), 'failed', processor, 0, pg_backend_pid() % 16, count(*)
-        FROM held JOIN failed USING (id) WHERE failed.counts
+        FROM held WHERE (CAST(:counts AS boolean[]))[place]
         GROUP BY processor ORDER BY processor
         ON CONFLICT (minute, what, label, bucket, slot)
         DO UPDATE SET count = activity.count + excluded.count
