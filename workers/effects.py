@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.store import jobs
 from ingest.store.activity import Note
+from ingest.store.database import FOR_OURS
 from ingest.store.jobs import Held
 from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
 
@@ -35,7 +36,8 @@ _RELEASE = "SELECT pg_catalog.pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
 # A deferred trigger of a user's own may not hold the worker for ever, nor a worker that is frozen
 # before its commit those who count in the same row.
 _COMMIT_LIMITS = (
-    "SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '5s'"
+    "SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '5s'; "
+    f"{FOR_OURS}"
 )
 
 

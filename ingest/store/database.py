@@ -63,12 +63,20 @@ _COMMON = _SPELLING | {"statement_timeout": "0", "idle_in_transaction_session_ti
 # processor's `db` keeps that of its role. Estimates of a batch can be far too high: compiling a
 # statement (jit) would then cost more than running it.
 _OURS = _COMMON | {"search_path": "pg_catalog", "TimeZone": "UTC", "jit": "off"}
+# The statements of workers and of the relay find everything by an index, in its order. The planner
+# would read a table that it believes to be small from end to end, and keep to that in a prepared
+# statement while the table grows; a bitmap scan reads all that is due where a thousand are asked
+# for, and never marks the index's dead entries, which the next reader then passes again.
+_BY_INDEX = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
+# A statement of ours in a processor's transaction, after the processor's own.
+FOR_OURS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
 # PostgreSQL's own time-outs are all off by default. A server whose client was killed goes on with
 # its statement, and keeps its locks, until `client_connection_check_interval` notices.
 _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
     {
         Role.RECEIVER: _OURS | {"lock_timeout": "1s"},
         Role.WORKER: _OURS
+        | _BY_INDEX
         | {
             "lock_timeout": "10s",
             "client_connection_check_interval": "1s",
@@ -77,7 +85,7 @@ _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
         # A worker that is frozen in the middle of a statement of its own must not block the others.
         # What a processor does between its statements is its own business.
         Role.PROCESSOR: _COMMON | {"lock_timeout": "10s", "client_connection_check_interval": "1s"},
-        Role.RELAY: _OURS | {"statement_timeout": "10s", "lock_timeout": "2s"},
+        Role.RELAY: _OURS | _BY_INDEX | {"statement_timeout": "10s", "lock_timeout": "2s"},
         Role.OPERATOR: _OURS | {"statement_timeout": "30s", "lock_timeout": "2s"},
         Role.MIGRATION: _OURS | {"statement_timeout": "1min", "lock_timeout": "4s"},
     }

@@ -155,12 +155,12 @@ _ADMIT = statement(
     SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
     FROM summary
     LEFT JOIN (
-        SELECT *, row_number() OVER (PARTITION BY event, state) AS nth FROM created
+        SELECT *, CASE WHEN state = 'running' AND row_number() OVER (PARTITION BY event, state) = 1
+                       THEN event END AS with_body
+        FROM created
     ) AS created FULL JOIN settled s ON s.delivery = created.event ON true
     LEFT JOIN LATERAL (
-        SELECT body FROM ingest.deliveries
-        WHERE created.state = 'running' AND created.nth = 1 AND id = created.event
-        LIMIT 1
+        SELECT body FROM ingest.deliveries WHERE id = created.with_body LIMIT 1
     ) AS d ON true
     ORDER BY created.id
     """

@@ -392,8 +392,8 @@ _CLAIM = statement(
     """
 )
 
-# Rows are found by the index of ids, and fenced by a hashed subplan: what IS TRUE is asked of is not
-# made a join of, which the planner would choose by what it believes of the table.
+# Rows are found by the index of ids and fenced by a hashed subplan: no join is made of an IN that IS
+# TRUE, so the planner need not choose one by what it believes of the table.
 _STILL_OURS = """
     id = ANY(CAST(:ids AS bigint[])) AND state = 'running'
     AND ((id, attempt) IN (
@@ -472,7 +472,10 @@ _ORPHAN_COLUMNS = "jobs.id, jobs.attempt, jobs.failures, jobs.max_attempts, jobs
 _HELD_BY = statement(
     f"""
     SELECT {_ORPHAN_COLUMNS} FROM ingest.jobs
-    WHERE lease_until IS NOT NULL AND worker = :worker
+    WHERE id = ANY(ARRAY(
+              SELECT id FROM ingest.jobs WHERE lease_until IS NOT NULL AND worker = :worker
+          ))
+      AND lease_until IS NOT NULL AND worker = :worker
     ORDER BY id
     FOR UPDATE
     """

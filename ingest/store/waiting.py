@@ -26,7 +26,7 @@ def oldest(connection: Connection) -> Oldest:
     its processor is paused. Of more than 50,000 waiting jobs, so many are looked at."""
     row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
     return Oldest(
-        unadmitted=received_at(row.delivery) if row.delivery else None,
+        unadmitted=row.unadmitted,
         job=received_at(row.event) if row.event else None,
     )
 
@@ -34,17 +34,19 @@ def oldest(connection: Connection) -> Oldest:
 _NOT_PAUSED = (
     "processor <> ALL(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
 )
-# There is no min(uuid) before PostgreSQL 18.
+# What was admitted leaves dead entries at the beginning of the index of `unadmitted`, each of which
+# a search for the first live one would visit in the table: 44 ms for 150,000 that vacuum may not
+# remove yet. Reading the table as it lies takes 7. The jobs are taken in the order of the indexes,
+# so that no statistics lead to a table of ten million. There is no min(uuid) before PostgreSQL 18.
 _OLDEST = statement(
     f"""
-    SELECT (SELECT delivery FROM ingest.unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT 1)
-               AS delivery,
+    SELECT (SELECT min(received_at) FROM ingest.unadmitted WHERE replay IS NULL) AS unadmitted,
            (SELECT event FROM (
                (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL AND replay IS NULL
-                 AND {_NOT_PAUSED} LIMIT :limit)
+                 AND {_NOT_PAUSED} ORDER BY queue, due_at LIMIT :limit)
                UNION ALL
                (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL AND replay IS NULL
-                LIMIT :limit)
+                ORDER BY lease_until LIMIT :limit)
            ) AS unfinished ORDER BY event LIMIT 1) AS event
     """
 )

@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "lag": parts.lag,
     "sustained": parts.sustained,
     "price": parts.price,
+    "plans": parts.plans,
     "scaling": parts.scaling,
     "stored": parts.stored,
 }

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from tests.benchmarks import console
 from tests.benchmarks import lag as lags
+from tests.benchmarks import plans as planned
 from tests.benchmarks import price as prices
 from tests.benchmarks import stored as stores
 from tests.benchmarks import sustained as steady
@@ -36,12 +37,29 @@ class Size:
     steady_s: float
     confirm_s: float
     stored: int
+    dead: int
+    """Rows that vacuum may not remove, while statements are measured."""
     rounds: int = 2
 
 
-FULL = Size(answer_s=6, latency_s=15, drain=100_000, steady_s=20, confirm_s=120, stored=10_000_000)
+FULL = Size(
+    answer_s=6,
+    latency_s=15,
+    drain=100_000,
+    steady_s=20,
+    confirm_s=120,
+    stored=10_000_000,
+    dead=150_000,
+)
 SHORT = Size(
-    answer_s=0.5, latency_s=1, drain=2_000, steady_s=2, confirm_s=2, stored=20_000, rounds=1
+    answer_s=0.5,
+    latency_s=1,
+    drain=2_000,
+    steady_s=2,
+    confirm_s=2,
+    stored=20_000,
+    dead=10_000,
+    rounds=1,
 )
 
 _CONNECTIONS = (16, 64, 256)
@@ -162,6 +180,13 @@ def price(size: Size) -> Iterator[prices.Price]:
     """What an event costs under load."""
     with World(settings=prices.SETTINGS) as world:
         yield prices.measure(world, Ours(), max(2_000, size.drain // 4))
+
+
+def plans(size: Size) -> Iterator[planned.Cost]:
+    """What an event costs PostgreSQL, whenever statistics were taken."""
+    with World(settings=planned.SETTINGS) as world:
+        Ours().prepare(world)
+        yield from planned.costs(world, rounds=20 * size.rounds, dead=size.dead, many=size.stored)
 
 
 def scaling(size: Size) -> Iterator[Drain | Answers]:

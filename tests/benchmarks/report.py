@@ -9,6 +9,7 @@ from typing import Any
 from tests.benchmarks.answers import Answers
 from tests.benchmarks.lag import Lag
 from tests.benchmarks.parts import Drain, Stored
+from tests.benchmarks.plans import Cost
 from tests.benchmarks.price import Price
 from tests.benchmarks.stored import Timed
 from tests.benchmarks.sustained import Held
@@ -57,6 +58,7 @@ def markdown(found: Found, machine: str) -> str:
         "lag": _lags,
         "sustained": _sustained,
         "price": _prices,
+        "plans": _plans,
         "scaling": _scaling,
         "stored": _stored,
     }
@@ -201,6 +203,20 @@ def _prices(rows: Sequence[Price]) -> Table:
             ),
             *([f"memory, {kind}", f"{mib:,.0f} MiB"] for kind, mib in row.memory_mib.items()),
         ]
+    return table
+
+
+def _plans(rows: Sequence[Cost]) -> Table:
+    states = list(dict.fromkeys(row.state for row in rows))
+    grouped: dict[tuple[str, bool], dict[str, float]] = defaultdict(dict)
+    for row in rows:
+        grouped[row.statement, row.is_prepared][row.state] = row.median_us
+    table = [["us of PostgreSQL's CPU an event", *states, "worst to best"]]
+    for (statement, is_prepared), taken in sorted(grouped.items(), key=lambda item: not item[0][1]):
+        figures = [f"{taken[state]:,.0f}" if state in taken else "-" for state in states]
+        ratio = max(taken.values()) / max(min(taken.values()), 1e-3)
+        how = "" if is_prepared else ", not prepared"
+        table.append([statement + how, *figures, f"{ratio:.2f}"])
     return table
 
 
