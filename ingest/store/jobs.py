@@ -392,8 +392,8 @@ _CLAIM = statement(
     """
 )
 
-# Rows are found by the index of ids and fenced by a hashed subplan: no join is made of an IN that IS
-# TRUE, so the planner need not choose one by what it believes of the table.
+# Rows are found by the index of ids and fenced by a hashed subplan: no join is made of an IN that
+# IS TRUE is asked of, so the planner need not choose a join by what it believes of the table.
 _STILL_OURS = """
     id = ANY(CAST(:ids AS bigint[])) AND state = 'running'
     AND ((id, attempt) IN (

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 from sqlalchemy import Connection
@@ -83,11 +83,11 @@ def costs(world: World, *, rounds: int, dead: int, many: int) -> Iterator[Cost]:
         for number in range(rounds):
             for line in lines.values():
                 line.round(reads=number % _READS_EVERY == 0)
-        for (state, is_prepared), line in lines.items():
+        for (name, is_prepared), line in lines.items():
             for statement, taken in line.taken_us.items():
                 yield Cost(
                     statement=statement,
-                    state=state,
+                    state=name,
                     is_prepared=is_prepared,
                     median_us=statistics.median(taken),
                     rounds=len(taken),
@@ -174,7 +174,11 @@ class Line:
         self._is_slow = time.monotonic() - began > _SLOW_S
 
     def _read(self) -> None:
-        hints = {"queue": queues.LIVE, "limit": BATCH, "ttl_s": -1.0}  # to be found again
+        hints: dict[str, Any] = {
+            "queue": queues.LIVE,
+            "limit": BATCH,
+            "ttl_s": -1.0,
+        }  # to be found again
         relay, operator = Role.RELAY, Role.OPERATOR
         self._run("hint overdue", lambda db: events.hint_overdue(db, **hints), role=relay)
         self._run("hint due", lambda db: jobs.hint_due(db, **hints), role=relay)

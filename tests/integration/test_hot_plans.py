@@ -21,7 +21,7 @@ from tests.support.statistics import State, fill, prepared
 from tests.support.work import Reads, Work, explained, reads
 
 BATCH = 200
-WAITING = 2_000
+WAITING = 500
 DEAD = 6_000
 PREPARED_AFTER = 12
 """So often a statement is run before psycopg and PostgreSQL keep a plan of it."""
@@ -60,7 +60,11 @@ class Line:
             return result
 
         claimant = Claimant(worker="w", lease_s=60)
-        options = {"replay_queue": queues.REPLAY, "hint_ttl_s": 10.0, "claimant": claimant}
+        options: dict[str, Any] = {
+            "replay_queue": queues.REPLAY,
+            "hint_ttl_s": 10.0,
+            "claimant": claimant,
+        }
         admit = partial(events.admit, processors=(ORDERS, NOTIFY), **options)
         admitted = run("admit", partial(admit, deliveries=deliveries))
         held = [Held(id=job.id, attempt=job.attempt) for job in admitted.claimed]
@@ -81,7 +85,7 @@ class Line:
 
     def look(self, count: Count) -> dict[str, Any]:
         """What the relay and the console ask, `count` what each statement does."""
-        hints = {"queue": queues.LIVE, "limit": BATCH, "ttl_s": 60.0}
+        hints: dict[str, Any] = {"queue": queues.LIVE, "limit": BATCH, "ttl_s": 60.0}
         taken: dict[str, Any] = {}
         for what, statement, role in (
             ("hint overdue", partial(events.hint_overdue, **hints), Role.RELAY),
