@@ -20,8 +20,8 @@ from tests.support.deliver import deliver, order
 from tests.support.statistics import State, fill, prepared
 from tests.support.work import Reads, Work, explained, reads
 
-BATCH = 200
-WAITING = 500
+BATCH = 100
+WAITING = 200
 DEAD = 6_000
 PREPARED_AFTER = 12
 """So often a statement is run before psycopg and PostgreSQL keep a plan of it."""
