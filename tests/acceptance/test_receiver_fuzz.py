@@ -419,7 +419,7 @@ def frozen(stack: Stack) -> Iterator[None]:
     assert stack.post(order(0)).status == 200
     (backend,) = stack.query(
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND query LIKE '%INSERT INTO deliveries%'"
+        " AND pid <> pg_backend_pid() AND query LIKE '%INSERT INTO ingest.deliveries%'"
     )
     os.kill(backend["pid"], signal.SIGSTOP)
     try:
