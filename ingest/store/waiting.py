@@ -22,8 +22,9 @@ class Oldest:
 
 
 def oldest(connection: Connection) -> Oldest:
-    """When the oldest unfinished work was received, apart from replays and from what waits because
-    its processor is paused. Of more than 50,000 waiting jobs, so many are looked at."""
+    """Return when the oldest unfinished work was received, apart from replays and from what is
+    parked or waits because its processor is paused. Of more than 50,000 waiting jobs, so many are
+    looked at."""
     row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
     return Oldest(
         unadmitted=received_at(row.delivery) if row.delivery else None,
@@ -40,7 +41,7 @@ _OLDEST = statement(
     SELECT (SELECT delivery FROM ingest.unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT 1)
                AS delivery,
            (SELECT event FROM (
-               (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL AND replay IS NULL
+               (SELECT event FROM ingest.jobs WHERE due_at < 'infinity' AND replay IS NULL
                  AND {_NOT_PAUSED} LIMIT :limit)
                UNION ALL
                (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL AND replay IS NULL
