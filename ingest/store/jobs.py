@@ -54,6 +54,7 @@ class NewJobs:
     """For which processor jobs are made of events of a type."""
 
     type: str
+    """`*` in it stands for any characters."""
     processor: str
     queue: str
     max_attempts: int
@@ -174,7 +175,7 @@ class PutBack:
 # The part of the admit statement (ingest.store.events) that makes jobs. Those that the admitting
 # worker runs next are claimed as they are made: that spares each a second version and a round trip.
 # The others are pending, and hinted, because it works on them or dispatches them at once.
-CREATE = """
+_CREATE = """
     INSERT INTO ingest.jobs (event, processor, queue, state, trigger, attempt, failures,
                              max_attempts, next_attempt_at, hinted_until, lease_until,
                              started_at, worker, replay)
@@ -195,12 +196,15 @@ CREATE = """
         JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
                     CAST(:max_attempts AS smallint[]), CAST(:claimed AS integer[]))
              AS p (type, processor, queue, max_attempts, claimed)
-          ON p.type = s.type AND (s.processor IS NULL OR s.processor = p.processor)
+          ON {is_of_type} AND (s.processor IS NULL OR s.processor = p.processor)
         WHERE s.delivery = s.event
     ) AS wanted
     ON CONFLICT (event, processor) DO NOTHING
     RETURNING id, event, processor, queue, state, attempt, failures, trigger, replay
 """
+CREATE = _CREATE.format(is_of_type="p.type = s.type")
+# An event of several patterns of one processor makes one job: the first.
+CREATE_BY_PATTERN = _CREATE.format(is_of_type="s.type LIKE p.type")
 
 
 def claimable(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
