@@ -7,7 +7,6 @@ ours, so everything of Celery's that would hold state is off.
 import logging
 import os
 import random
-import signal
 import socket
 import threading
 import time
@@ -27,7 +26,7 @@ from ingest.presence import Presence, identity
 from ingest.settings import Settings
 from ingest.store.database import Role, create_engine
 from ingest.store.processors import Registered, register
-from workers import guard, heartbeat, registry, rescue, shares
+from workers import guard, heartbeat, manners, registry, rescue, shares
 from workers.backoff import Rules
 from workers.executor import Executor
 from workers.leases import LeaseKeeper
@@ -190,7 +189,7 @@ class _Child:
         settings = self._settings
         # A process group that is told to end tells its children too; it is their parent who ends
         # them, when what they run is done.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        manners.allow_children()
         engine = create_engine(settings.database, role=Role.WORKER)
         aside = create_engine(settings.database, role=Role.WORKER)
         folder = folder_for(settings.database)
@@ -281,6 +280,7 @@ class _Child:
         """Connected to the child's end. What it still holds, the record must go on telling."""
         if self._presence is not None:
             self._presence.leave()
+        manners.end_children()
         if self._recorder is not None and not (self._keeper and self._keeper.is_holding):
             self._recorder.close()
 

@@ -1,5 +1,8 @@
 """A user's module: a slow processor with a queue of its own beside a fast one."""
 
+import multiprocessing
+import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -22,3 +25,14 @@ def slow(event: Event, db: Connection) -> None:
     while not Path("released").exists():
         time.sleep(0.05)
     db.execute(_RECORD, {"what": "slow", "event": event.id})
+
+
+@processor("tag.added", name="starts", max_attempts=1)
+def starts(event: Event, db: Connection) -> None:
+    """Starts processes, as user code does, and ends them."""
+    program = subprocess.Popen(["sleep", "600"])  # noqa: S607
+    program.terminate()
+    assert program.wait() == -signal.SIGTERM
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.map(abs, [-1]) == [1]
+    db.execute(_RECORD, {"what": "starts", "event": event.id})

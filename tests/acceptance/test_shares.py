@@ -1,4 +1,5 @@
-"""A slow processor with a queue of its own delays no other on the same worker."""
+"""A worker in shares: a slow processor with a queue of its own delays no other. And a processor that
+starts processes."""
 
 import os
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 from tests.acceptance import slow_processors
 from tests.acceptance.harness import Stack
-from tests.support.deliver import order
+from tests.support.deliver import body, order
 from tests.support.rows import execute
 from tests.support.waiting import until
 
@@ -71,6 +72,14 @@ def test_others_are_processed_while_every_slow_job_takes_for_ever(stack: Stack) 
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(LIMIT_S) == 0, stack.logs()[-3000:]
     assert running(stack) == 0
+
+
+def test_a_processor_starts_processes_and_ends_them(stack: Stack) -> None:
+    stack.worker()
+    stack.post(body("tag.added", {"id": 1}))
+    settled = "SELECT count(*) FROM jobs WHERE processor = 'starts' AND finished_at IS NOT NULL"
+    until(lambda: stack.value(settled), what="the call has ended", timeout_s=LIMIT_S)
+    assert done(stack, "starts") == 1, stack.logs()[-3000:]
 
 
 def test_a_worker_that_is_killed_takes_all_of_its_shares_down(stack: Stack) -> None:
