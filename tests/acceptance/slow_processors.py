@@ -30,7 +30,7 @@ def slow(event: Event, db: Connection) -> None:
 @processor("tag.added", name="starts", max_attempts=1)
 def starts(event: Event, db: Connection) -> None:
     """Starts processes, as user code does, and ends them."""
-    program = subprocess.Popen(["sleep", "600"])  # noqa: S607
+    program = subprocess.Popen(["sleep", "600"])
     program.terminate()
     assert program.wait() == -signal.SIGTERM
     with multiprocessing.get_context("fork").Pool(1) as pool:

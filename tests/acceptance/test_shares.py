@@ -1,5 +1,4 @@
-"""A worker in shares: a slow processor with a queue of its own delays no other. And a processor that
-starts processes."""
+"""A worker in shares: a slow processor with a queue of its own delays no other."""
 
 import os
 import shutil
