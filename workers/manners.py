@@ -2,8 +2,8 @@
 
 A call may change what belongs to the whole process: signal handlers and the signal mask, the
 wake-up descriptor, the working folder, the file mode mask, the default time-out of sockets. Left
-so, it would change the next call, of another processor perhaps, or our own work. So a process
-remembers how it began, and each call begins like that. The environment, the locale and filters of
+so, it would change the calls of another processor, or our own work. So a process remembers how it
+began, and each slice begins like that. The environment, the locale and filters of
 warnings are left alone: what modules set there when they are first used is meant to stay."""
 
 import contextlib

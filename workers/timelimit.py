@@ -43,7 +43,7 @@ class Alarm:
         self._manners: Manners | None = None
 
     def install(self) -> None:
-        """Take the signal, and remember how the process is: each call begins so. Once per
+        """Take the signal, and remember how the process is: each slice begins so. Once per
         process."""
         signal.signal(signal.SIGALRM, _raise)
         self._manners = Manners.now()
@@ -72,12 +72,13 @@ class Alarm:
         /,
     ) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._manners is not None:
-            self._manners.restore()
 
     def rest(self) -> None:
-        """Stop the watchdog: no processor runs for now."""
+        """Stop the watchdog: no processor runs for now. What its calls have changed of the process
+        is as before: once a slice, since that costs 20 µs."""
         faulthandler.cancel_dump_traceback_later()
+        if self._manners is not None:
+            self._manners.restore()
         self._watched_until = 0.0
 
 

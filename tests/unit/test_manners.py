@@ -1,4 +1,4 @@
-"""What a call changes of the process does not reach the next call."""
+"""What a call changes of the process does not reach the next slice."""
 
 import contextlib
 import os
@@ -67,6 +67,7 @@ def test_what_a_call_changes_is_as_before_afterwards(
     before = Manners.now()
     with alarm(30):
         change()
+    alarm.rest()
     assert Manners.now() == before
     assert signal.set_wakeup_fd(-1) == -1
 
@@ -76,6 +77,7 @@ def test_so_it_is_after_a_call_that_fails(alarm: Alarm) -> None:
     with contextlib.suppress(ZeroDivisionError), alarm(30):
         os.umask(0o777)
         _ = 1 / 0
+    alarm.rest()
     assert Manners.now() == before
 
 

@@ -46,7 +46,13 @@ def test_a_queue_that_no_processor_has_is_no_share() -> None:
 
 def test_every_queue_is_in_one_share() -> None:
     consumed = ("a", "b", "events", "replay")
-    for allotted in ({}, {("a",): 1}, {("a", "replay"): 1}, {("events", "replay"): 1, ("b",): 2}):
+    shares: list[dict[tuple[str, ...], int]] = [
+        {},
+        {("a",): 1},
+        {("a", "replay"): 1},
+        {("events", "replay"): 1, ("b",): 2},
+    ]
+    for allotted in shares:
         found = plan(consumed, allotted, processes=2)
         assert sorted(queue for share in found for queue in share.queues) == sorted(consumed)
 
