@@ -41,8 +41,10 @@ _OLDEST = statement(
     SELECT (SELECT delivery FROM ingest.unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT 1)
                AS delivery,
            (SELECT event FROM (
-               (SELECT event FROM ingest.jobs WHERE due_at < 'infinity' AND replay IS NULL
-                 AND {_NOT_PAUSED} LIMIT :limit)
+               (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL AND replay IS NULL
+                 AND {_NOT_PAUSED}
+                 AND (processor, queue) NOT IN (SELECT processor, queue FROM ingest.parked)
+                LIMIT :limit)
                UNION ALL
                (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL AND replay IS NULL
                 LIMIT :limit)

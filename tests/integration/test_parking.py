@@ -8,7 +8,8 @@ import pytest
 from sqlalchemy import Engine
 
 from ingest import settings
-from ingest.store import events, jobs, processes, processors
+from ingest.ids import received_at
+from ingest.store import events, jobs, processes, processors, waiting
 from ingest.store.jobs import NewJobs, ParkedJobs
 from ingest.store.processes import ALIVE_FOR, ProcessIdentity
 from ingest.store.processors import Registered
@@ -141,6 +142,9 @@ def test_jobs_of_a_removed_processor_are_parked_and_those_behind_them_are_hinted
     house.relay.sweep()
     assert house.parked() == [("removed", "events", "unknown", 3_000)]
     assert house.hints() == {"events.overdue": 3}
+    with engine.connect() as connection:
+        oldest = one(engine, "SELECT event FROM jobs WHERE processor = 'live' ORDER BY id LIMIT 1")
+        assert waiting.oldest(connection).job == received_at(oldest)
 
 
 def test_what_is_parked_is_never_written_again(make_house: MakeHouse, engine: Engine) -> None:
