@@ -22,11 +22,24 @@ log = telemetry.logger(__name__)
 Report = Callable[[Connection], None]
 
 
-def identity(kind: str, *, random: Callable[[int], bytes]) -> ProcessIdentity:
-    """This process, under a name that none had before and none will have again."""
+def identity(
+    kind: str,
+    *,
+    random: Callable[[int], bytes],
+    queues: tuple[str, ...] | None = None,
+    processors: tuple[str, ...] | None = None,
+) -> ProcessIdentity:
+    """Return this process, under a name that none had before and none will have again; a worker
+    with the queues that it consumes and the processors that it has."""
     host, pid = socket.gethostname(), os.getpid()
     return ProcessIdentity(
-        id=f"{host}:{pid}:{random(3).hex()}", kind=kind, host=host, pid=pid, version=__version__
+        id=f"{host}:{pid}:{random(3).hex()}",
+        kind=kind,
+        host=host,
+        pid=pid,
+        version=__version__,
+        queues=queues,
+        processors=processors,
     )
 
 

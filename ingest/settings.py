@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -32,6 +33,7 @@ UP_FILE = "up.json"
 MIN_SECRET_LENGTH = 16
 KIB, MIB = 1024, 1024 * 1024
 
+_PROCESSES = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _Positive = Annotated[int, Field(gt=0, lt=2**31)]
 _Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
 _Days = Annotated[int, Field(gt=0, le=36_500)]
@@ -116,6 +118,11 @@ class Settings(BaseSettings):
     processors: _Names = Field((), description="modules with processors, separated by commas")
     read_model: bool = Field(True, description="run the built-in read model's processors")
     concurrency: _Positive = Field(2, description="processes of one worker")
+    worker_processes: Annotated[dict[tuple[str, ...], int], NoDecode] = Field(
+        {},
+        description="processes of queues of their own, `events=2,crm+erp=1`; unset: `concurrency`"
+        " for the live queue, one for all queues that processors have for themselves",
+    )
     task_budget_s: _Seconds = Field(
         2, description="a task hands the rest of its jobs back to the queue after this long"
     )
@@ -168,6 +175,11 @@ class Settings(BaseSettings):
         if setting_values.is_of_kubernetes(value):
             return cls.model_fields[str(info.field_name)].default
         return value
+
+    @field_validator("worker_processes", mode="before")
+    @classmethod
+    def _shares(cls, value: object) -> object:
+        return _parse_shares(value) if isinstance(value, str) else value
 
     @field_validator("awalchat_secrets")
     @classmethod
@@ -257,6 +269,19 @@ class _Standalone(Settings):
         cls, *args: Any, **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return super().settings_customise_sources(*args, **sources)[:-1]
+
+
+def _parse_shares(value: str) -> dict[tuple[str, ...], int]:
+    """Read `events=2,crm+erp=1`: groups of queues, and how many processes each has."""
+    shares: dict[tuple[str, ...], int] = {}
+    for part in filter(None, (part.strip() for part in value.split(","))):
+        names, _, number = part.rpartition("=")
+        group = tuple(name.strip() for name in names.split("+"))
+        known = {queue for other in shares for queue in other}
+        if not all(group) or known & set(group) or not _PROCESSES.fullmatch(number.strip()):
+            raise ValueError("must name each queue once with its processes: `events=2,crm+erp=1`")
+        shares[group] = int(number)
+    return shares
 
 
 def _or_value_error(check: Callable[[], object]) -> None:

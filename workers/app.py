@@ -7,7 +7,6 @@ ours, so everything of Celery's that would hold state is off.
 import logging
 import os
 import random
-import signal
 import socket
 import threading
 import time
@@ -27,12 +26,13 @@ from ingest.presence import Presence, identity
 from ingest.settings import Settings
 from ingest.store.database import Role, create_engine
 from ingest.store.processors import Registered, register
-from workers import guard, heartbeat, registry, rescue
+from workers import guard, heartbeat, manners, registry, rescue, shares
 from workers.backoff import Rules
 from workers.executor import Executor
 from workers.leases import LeaseKeeper
 from workers.recorder import FlightRecorder, folder_for
 from workers.registry import Registry
+from workers.shares import Share
 from workers.slices import Recorder, SliceRunner
 from workers.threads import Threads
 from workers.timelimit import Alarm, TimeLimit
@@ -54,19 +54,33 @@ def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
         SettingsError: an address is missing, or a module of processors cannot be imported.
     """
     processors = registry.load(settings)
-    get_multiprocessing_logger().propagate = True
-    logging.captureWarnings(True)
-    app = create_app(settings, processors)
+    parts = shares.plan(
+        consumed or processors.queues, settings.worker_processes, processes=settings.concurrency
+    )
     log.info(
         "worker_starting",
         processors=sorted(each.name for each in processors),
-        concurrency=settings.concurrency,
+        processes={share.name: share.processes for share in parts},
     )
+    return shares.run(
+        parts,
+        lambda share, file: _work(settings, processors, share, heartbeat_file=file),
+        heartbeat_file=settings.heartbeat_file,
+    )
+
+
+def _work(
+    settings: Settings, processors: Registry, share: Share, *, heartbeat_file: Path | None
+) -> int:
+    """Run a Celery worker for the queues of a share; returns its exit code."""
+    get_multiprocessing_logger().propagate = True
+    logging.captureWarnings(True)
+    app = create_app(settings, processors, share.queues, heartbeat_file=heartbeat_file)
     worker: Any = app.Worker(
         hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
         pool="prefork",
-        concurrency=settings.concurrency,
-        queues=[lane for queue in consumed or processors.queues for lane in _lanes(queue)],
+        concurrency=share.processes,
+        queues=[lane for queue in share.queues for lane in _lanes(queue)],
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,
@@ -82,12 +96,20 @@ def _lanes(queue: str) -> tuple[str, str]:
     return (queue, queues.overdue(queue))
 
 
-def create_app(settings: Settings, processors: Registry) -> Celery:
-    """A Celery application with the one task. Nothing connects before a child process starts."""
+def create_app(
+    settings: Settings,
+    processors: Registry,
+    consumed: tuple[str, ...] = (),
+    *,
+    heartbeat_file: Path | None = None,
+) -> Celery:
+    """A Celery application with the one task. Nothing connects before a child process starts.
+
+    `consumed` are the queues that its worker consumes; default: all that the processors use."""
     app = Celery("workers", set_as_current=False)
     configure(app, settings)
-    heartbeat.install(app, settings.heartbeat_file)
-    child = _Child(settings, processors)
+    heartbeat.install(app, heartbeat_file)
+    child = _Child(settings, processors, consumed or processors.queues)
     setup_logging.connect(_keep_logging, weak=False)
     worker_process_init.connect(child.start, weak=False)
     worker_process_shutdown.connect(child.stop, weak=False)
@@ -146,9 +168,10 @@ def configure(app: Celery, settings: Settings) -> None:
 class _Child:
     """What a child process owns; made after the fork, since connections do not survive one."""
 
-    def __init__(self, settings: Settings, processors: Registry) -> None:
+    def __init__(self, settings: Settings, processors: Registry, consumed: tuple[str, ...]) -> None:
         self._settings = settings
         self._processors = processors
+        self._consumed = consumed
         self._recorder: FlightRecorder | None = None
         self._keeper: LeaseKeeper | None = None
         self._presence: Presence | None = None
@@ -166,12 +189,17 @@ class _Child:
         settings = self._settings
         # A process group that is told to end tells its children too; it is their parent who ends
         # them, when what they run is done.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        manners.allow_children()
         engine = create_engine(settings.database, role=Role.WORKER)
         aside = create_engine(settings.database, role=Role.WORKER)
         folder = folder_for(settings.database)
         # Like no other before or after it: a dead process's jobs are found by its name.
-        process = identity("worker", random=os.urandom)
+        process = identity(
+            "worker",
+            random=os.urandom,
+            queues=self._consumed,
+            processors=tuple(each.name for each in self._processors),
+        )
         self._recorder = FlightRecorder(folder, process.id)
         self._presence = Presence(settings.database, process, introduce=self._register)
         self._presence.start()
@@ -252,6 +280,7 @@ class _Child:
         """Connected to the child's end. What it still holds, the record must go on telling."""
         if self._presence is not None:
             self._presence.leave()
+        manners.end_children()
         if self._recorder is not None and not (self._keeper and self._keeper.is_holding):
             self._recorder.close()
 

@@ -19,6 +19,8 @@ from workers.backoff import Rules
 
 MOST_ATTEMPTS = 1_000
 MOST_THREADS = 100
+_NO_TYPE = "[]?"
+"""What patterns of other kinds have: `*` is the only one here."""
 BUILT_IN = "workers.processors"
 ENTRY_POINTS = "ingest.processors"
 
@@ -93,7 +95,9 @@ def processor(
     with the job's success, or not at all. Returning is success; raising is a failed attempt.
 
     Args:
-        types: event types, as the sender names them.
+        types: event types, as the sender names them; `*` in one stands for any characters, as in
+            searches: `order.*`, or `*` for all. An event makes one job for a processor, however
+            many of its types it is of.
         name: identifies the processor's jobs; default: module and function. Renaming it makes it
             another processor.
         batch: take a list of events instead of one. A list that fails is halved until the events
@@ -113,6 +117,11 @@ def processor(
     """
     if not types or not all(isinstance(each, str) for each in types):
         raise TypeError("@processor needs event types: @processor('order.created')")
+    for event_type in types:
+        if not event_type or event_type.split() != [event_type] or set(event_type) & set(_NO_TYPE):
+            raise ValueError(
+                f"{event_type!r} is no event type: name one (order.created) or a pattern (order.*)"
+            )
     if queue == queues.REPLAY:
         raise ValueError(f"the queue {queues.REPLAY!r} is for replays")
     if batch and threads > 1:

@@ -25,6 +25,7 @@ from ingest.store import activity, events, jobs, partitions, processes, processo
 from ingest.store.database import Role, create_engine
 from workers import heartbeat, rescue
 from workers.backoff import Rules
+from workers.parking import Parking
 
 Id = TypeVar("Id")
 
@@ -56,6 +57,7 @@ class Relay:
         self._dispatcher = dispatcher
         self._settings = settings
         self._rules = Rules(base_s=settings.retry_base_s, cap_s=settings.retry_cap_s)
+        self._parking = Parking(engine, clock=time.monotonic)
 
     def sweep(self) -> Swept:
         """Look for work once.
@@ -69,6 +71,7 @@ class Relay:
         )
         try:
             self._set_aside()
+            self._parking.sweep()
         except SQLAlchemyError as error:  # it can wait; the rest cannot
             log.warning("set_aside_waits", reason=type(error).__name__)
         return Swept(rescued=rescued, deliveries=self._deliveries(), jobs=self._jobs())
@@ -148,7 +151,9 @@ class Relay:
 
     def _hint_jobs(self, queue: str) -> int:
         with self._engine.begin() as connection:
-            found = jobs.hint_due(connection, queue, **self._bounds)
+            found = jobs.hint_due(
+                connection, queue, **self._bounds, unserved=self._parking.unserved(queue)
+            )
         for ids in _messages(found):
             try:
                 self._dispatcher.dispatch(queues.overdue(queue), jobs=ids)

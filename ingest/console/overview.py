@@ -14,8 +14,9 @@ from ingest import queues
 from ingest.console import health
 from ingest.console.health import Database, Doorbell
 from ingest.redis_address import RedisAddress
-from ingest.store import activity, processes, processors, stats, waiting
+from ingest.store import activity, jobs, processes, processors, stats, waiting
 from ingest.store.activity import ANSWER, DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Histogram, Point
+from ingest.store.jobs import ParkedJobs
 from ingest.store.processes import ProcessRecord
 from ingest.store.processors import ProcessorRecord
 from ingest.store.sql import statement
@@ -75,6 +76,8 @@ class Overview:
     """Counts of everything, ever."""
     oldest_unadmitted: datetime | None
     oldest_job: datetime | None
+    parked: tuple[ParkedJobs, ...]
+    """Jobs that no worker may or can take now, by processor and queue."""
     processors: tuple[ProcessorRecord, ...]
     processes: tuple[ProcessRecord, ...]
     database: Database
@@ -175,6 +178,7 @@ def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetim
         stats=stats.read(connection),
         oldest_unadmitted=oldest.unadmitted,
         oldest_job=oldest.job,
+        parked=tuple(jobs.parked(connection)),
         processors=tuple(processors.all_of_them(connection)),
         processes=tuple(processes.all_of_them(connection)),
         database=health.of_database(connection),

@@ -34,6 +34,7 @@ from ingest.store import (
     activity,
     failures,
     history,
+    jobs,
     listing,
     processors,
     refusals,
@@ -132,6 +133,7 @@ class Pages:
             oldest_limit_s=LATE_AFTER.total_seconds(),
             charts=shown.drawn(found),
             dead_by_processor=shown.dead_letters(found),
+            parked=found.parked,
             services=shown.services(found),
             processes=found.processes,
             is_empty=empty,
@@ -267,6 +269,7 @@ class Pages:
         since = self._console.now() - _RATES_OVER
         with self._console.engine.connect() as connection:
             found = processors.all_of_them(connection)
+            parked = jobs.parked(connection)
             succeeded = activity.by_label(connection, SUCCEEDED, since=since)
             failed = activity.by_label(connection, FAILED, since=since)
         none = Histogram()
@@ -282,6 +285,7 @@ class Pages:
                     "p50_s": succeeded.get(each.name, none).percentile(0.5),
                     "p95_s": succeeded.get(each.name, none).percentile(0.95),
                     "failures": failed.get(each.name, none).total,
+                    "parked": [lane for lane in parked if lane.processor == each.name],
                 }
                 for each in found
             ],

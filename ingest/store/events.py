@@ -8,6 +8,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.store import arrays, jobs
+from ingest.store.bodies import escape
 from ingest.store.jobs import Claimant, ClaimedJob, JobRef, NewJobs
 from ingest.store.lanes import waiting_queues
 from ingest.store.sql import statement
@@ -41,11 +42,15 @@ def admit(
 
     Bodies stay in PostgreSQL, but for those of the jobs that `claimant` claims as they are made. An
     event's own delivery, unadmitted again (a replay), gets the jobs that it lacks."""
+    has_patterns = any("*" in processor.type for processor in processors)
     rows = connection.execute(
-        _ADMIT,
+        _ADMIT_BY_PATTERN if has_patterns else _ADMIT,
         {
             "ids": arrays.literal(deliveries),
-            "types": arrays.literal(processor.type for processor in processors),
+            "types": arrays.literal(
+                escape(processor.type).replace("*", "%") if has_patterns else processor.type
+                for processor in processors
+            ),
             "processors": arrays.literal(processor.processor for processor in processors),
             "queues": arrays.literal(processor.queue for processor in processors),
             "max_attempts": arrays.literal(processor.max_attempts for processor in processors),
@@ -103,8 +108,7 @@ def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
 # looked up one by one (LATERAL … LIMIT 1), membership is a hashed subplan (IN, where no join can be
 # made of it), and a FULL JOIN is one that must be hashed. What was inserted just now is not looked
 # up again. A body comes once, however many processors have a job of it.
-_ADMIT = statement(
-    f"""
+_ADMIT_SQL = """
     WITH taken AS MATERIALIZED (
         SELECT * FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
@@ -143,7 +147,7 @@ _ADMIT = statement(
         SELECT delivery, event, received_at, conflict FROM settled WHERE delivery <> event
         ON CONFLICT (delivery) DO NOTHING
         RETURNING conflict
-    ), created AS ({jobs.CREATE}
+    ), created AS ({create}
     ), removed AS (
         DELETE FROM ingest.unadmitted
         WHERE delivery = ANY(ARRAY(SELECT delivery FROM settled))
@@ -164,7 +168,9 @@ _ADMIT = statement(
     ) AS d ON true
     ORDER BY created.id
     """
-)
+_ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE))
+# Exact types are joined by hash, patterns row by row; so this is for who has patterns.
+_ADMIT_BY_PATTERN = statement(_ADMIT_SQL.format(create=jobs.CREATE_BY_PATTERN))
 
 
 def queues(connection: Connection) -> list[str]:

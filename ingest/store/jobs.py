@@ -9,7 +9,9 @@
        └──── put_back (replay), from any state but running
 
     pending, retrying ──discard──▶ dead       an operator wants it no more; dead: marked so
-    the jobs of a paused processor wait: they are not claimed, and the relay puts them aside
+    Jobs that no worker may or can take now are parked: they wait, the relay does not look at them,
+    and they go on as they were. Their processor is paused, or no live worker has it ("unknown"),
+    or none that has it consumes their queue ("unconsumed").
 
 A row moves by compare-and-set: the statement names the state it expects, and rows that it does not
 return were not there to be moved. What a worker may still do with a running job is fenced by the
@@ -52,6 +54,7 @@ class NewJobs:
     """For which processor jobs are made of events of a type."""
 
     type: str
+    """`*` in it stands for any characters."""
     processor: str
     queue: str
     max_attempts: int
@@ -138,6 +141,29 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedLane:
+    """A processor whose jobs of a queue are parked because no worker can take them."""
+
+    processor: str
+    queue: str
+    reason: str
+    """`unknown`: no live worker has the processor; `unconsumed`: none that has it consumes the
+    queue."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkedJobs:
+    """How many jobs of a processor are parked in a queue, why, and since when."""
+
+    processor: str
+    queue: str
+    reason: str
+    """`paused`, `unknown` or `unconsumed`."""
+    since: datetime | None
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PutBack:
     """What a replay did to the jobs that it named."""
 
@@ -149,7 +175,7 @@ class PutBack:
 # The part of the admit statement (ingest.store.events) that makes jobs. Those that the admitting
 # worker runs next are claimed as they are made: that spares each a second version and a round trip.
 # The others are pending, and hinted, because it works on them or dispatches them at once.
-CREATE = """
+_CREATE = """
     INSERT INTO ingest.jobs (event, processor, queue, state, trigger, attempt, failures,
                              max_attempts, next_attempt_at, hinted_until, lease_until,
                              started_at, worker, replay)
@@ -170,12 +196,15 @@ CREATE = """
         JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
                     CAST(:max_attempts AS smallint[]), CAST(:claimed AS integer[]))
              AS p (type, processor, queue, max_attempts, claimed)
-          ON p.type = s.type AND (s.processor IS NULL OR s.processor = p.processor)
+          ON {is_of_type} AND (s.processor IS NULL OR s.processor = p.processor)
         WHERE s.delivery = s.event
     ) AS wanted
     ON CONFLICT (event, processor) DO NOTHING
     RETURNING id, event, processor, queue, state, attempt, failures, trigger, replay
 """
+CREATE = _CREATE.format(is_of_type="p.type = s.type")
+# An event of several patterns of one processor makes one job: the first.
+CREATE_BY_PATTERN = _CREATE.format(is_of_type="s.type LIKE p.type")
 
 
 def claimable(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
@@ -268,10 +297,17 @@ def queues(connection: Connection) -> list[str]:
     return list(connection.execute(_WAITING_QUEUES).scalars())
 
 
-def hint_due(connection: Connection, queue: str, *, limit: int, ttl_s: float) -> list[int]:
+def hint_due(
+    connection: Connection,
+    queue: str,
+    *,
+    limit: int,
+    ttl_s: float,
+    unserved: Sequence[str] = (),
+) -> list[int]:
     """Ids of jobs of `queue` that are due and that Redis is not presumed to know; from now on it is
-    presumed to, for `ttl_s` seconds."""
-    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s}
+    presumed to, for `ttl_s` seconds. Those of the processors `unserved`, no worker can take."""
+    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s, "unserved": list(unserved)}
     return list(connection.execute(_HINT_DUE, parameters).scalars())
 
 
@@ -286,6 +322,64 @@ def unpark(connection: Connection, queue: str, processors: Sequence[str], *, lim
     """Take up again up to `limit` jobs of `processors` that were put aside; returns how many."""
     parameters = {"queue": queue, "processors": list(processors), "limit": limit}
     return int(connection.execute(_UNPARK, parameters).scalar_one())
+
+
+def take_turn_to_park(connection: Connection) -> bool:
+    """Return whether this transaction alone parks and unparks what no worker can take; another
+    relay may be at it."""
+    return bool(connection.execute(_TAKE_TURN).scalar_one())
+
+
+def due_processors(connection: Connection, queue: str, *, limit: int) -> list[str]:
+    """Return the processors of the `limit` jobs of `queue` that are due longest."""
+    parameters = {"queue": queue, "limit": limit}
+    return list(connection.execute(_DUE_PROCESSORS, parameters).scalars())
+
+
+def park_lane(connection: Connection, lane: ParkedLane, *, limit: int) -> int:
+    """Park a lane's jobs among the `limit` of its queue that are due longest, and note why; returns
+    how many. To be called in turn (`take_turn_to_park`)."""
+    parameters = {
+        "queue": lane.queue,
+        "processors": [lane.processor],
+        "reason": lane.reason,
+        "limit": limit,
+    }
+    return int(connection.execute(_PARK_LANE, parameters).scalar_one())
+
+
+def unpark_lane(connection: Connection, lane: ParkedLane, *, queue: str, limit: int) -> int:
+    """Take up again up to `limit` jobs of a lane, in `queue`, where a worker takes them; with the
+    last of them the note goes. Returns how many. To be called in turn."""
+    parameters = {"processor": lane.processor, "from": lane.queue, "to": queue, "limit": limit}
+    unparked = int(connection.execute(_UNPARK_LANE, parameters).scalar_one())
+    if unparked < limit:
+        connection.execute(_FORGET_LANE, {"processor": lane.processor, "queue": lane.queue})
+    return unparked
+
+
+def follow(
+    connection: Connection, processor: str, *, from_queue: str, to_queue: str, limit: int
+) -> int:
+    """Move a processor's jobs, among the `limit` of a queue that are due longest, to the queue that
+    it has now; returns how many."""
+    parameters = {
+        "processors": [processor],
+        "queue": from_queue,
+        "to": to_queue,
+        "limit": limit,
+    }
+    return int(connection.execute(_FOLLOW, parameters).scalar_one())
+
+
+def parked_lanes(connection: Connection) -> list[ParkedLane]:
+    """Return the lanes whose jobs are parked because no worker could take them."""
+    return [ParkedLane(**row) for row in connection.execute(_PARKED_LANES).mappings()]
+
+
+def parked(connection: Connection) -> list[ParkedJobs]:
+    """Count the parked jobs by processor and queue, the most first."""
+    return [ParkedJobs(**row) for row in connection.execute(_PARKED).mappings()]
 
 
 def unhint(connection: Connection, job_ids: Iterable[int]) -> None:
@@ -502,6 +596,7 @@ _HINT_DUE = statement(
     WHERE id = ANY(ARRAY(
         SELECT id FROM ingest.jobs
         WHERE queue = :queue AND due_at <= now() AND {_NOT_PAUSED}
+          AND processor <> ALL(CAST(:unserved AS text[]))
         ORDER BY due_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
     ))
@@ -511,21 +606,24 @@ _HINT_DUE = statement(
 
 # Far from due, and back. Which processors have such jobs is noted beside their pause, so that
 # nobody looks for them in vain.
-_PARK = statement(
-    """
+_DUE = """
     WITH due AS MATERIALIZED (
         SELECT id, processor FROM ingest.jobs WHERE queue = :queue AND due_at <= now()
         ORDER BY due_at LIMIT :limit
-    ), parked AS (
-        UPDATE ingest.jobs SET hinted_until = 'infinity'
-        WHERE id = ANY(ARRAY(
+    )"""
+_DUE_OF_THOSE = """
+        id = ANY(ARRAY(
             SELECT id FROM ingest.jobs
             WHERE id = ANY(ARRAY(
                       SELECT id FROM due WHERE processor = ANY(CAST(:processors AS text[]))
                   ))
               AND due_at <= now()
             FOR UPDATE SKIP LOCKED
-        ))
+        ))"""
+
+_PARK = statement(
+    f"""{_DUE}, parked AS (
+        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_THOSE}
         RETURNING processor
     ), noted AS (
         UPDATE ingest.processors SET parked = true
@@ -543,12 +641,89 @@ _UNPARK = statement(
             SELECT id FROM ingest.jobs
             WHERE queue = :queue AND due_at = 'infinity'
               AND processor = ANY(CAST(:processors AS text[]))
+              AND processor <> ALL(ARRAY(
+                  SELECT parked.processor FROM ingest.parked WHERE parked.queue = :queue
+              ))
             LIMIT :limit
             FOR UPDATE SKIP LOCKED
         ))
         RETURNING 1
     )
     SELECT count(*) FROM unparked
+    """
+)
+
+# One lock number of the pipeline's own, beside the 16 slots of the totals.
+_TAKE_TURN = statement("SELECT pg_try_advisory_xact_lock(1953460321, 16)")
+
+_DUE_PROCESSORS = statement(f"{_DUE} SELECT DISTINCT processor FROM due ORDER BY processor")
+
+_PARK_LANE = statement(
+    f"""{_DUE}, moved AS (
+        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_THOSE}
+        RETURNING processor
+    ), noted AS (
+        INSERT INTO ingest.parked (processor, queue, reason)
+        SELECT DISTINCT processor, CAST(:queue AS text), CAST(:reason AS text) FROM moved
+        ON CONFLICT (processor, queue) DO UPDATE SET reason = excluded.reason
+        WHERE parked.reason <> excluded.reason
+    )
+    SELECT count(*) FROM moved
+    """
+)
+
+_UNPARK_LANE = statement(
+    """
+    WITH unparked AS (
+        UPDATE ingest.jobs SET hinted_until = NULL, queue = :to
+        WHERE id = ANY(ARRAY(
+            SELECT id FROM ingest.jobs
+            WHERE processor = :processor AND queue = :from AND due_at = 'infinity'
+            LIMIT :limit
+            FOR UPDATE SKIP LOCKED
+        ))
+        RETURNING 1
+    )
+    SELECT count(*) FROM unparked
+    """
+)
+
+_FORGET_LANE = statement(
+    """
+    DELETE FROM ingest.parked WHERE processor = :processor AND queue = :queue
+      AND NOT EXISTS (SELECT FROM ingest.jobs WHERE jobs.processor = :processor
+                      AND jobs.queue = :queue AND due_at = 'infinity')
+    """
+)
+
+_FOLLOW = statement(
+    f"""{_DUE}, moved AS (
+        UPDATE ingest.jobs SET queue = :to, hinted_until = NULL WHERE {_DUE_OF_THOSE}
+        RETURNING 1
+    )
+    SELECT count(*) FROM moved
+    """
+)
+
+_PARKED_LANES = statement(
+    "SELECT processor, queue, reason FROM ingest.parked ORDER BY processor, queue"
+)
+
+# Counted in the index of what is parked.
+_PARKED = statement(
+    """
+    WITH counted AS (
+        SELECT processor, queue, count(*) AS jobs FROM ingest.jobs
+        WHERE due_at = 'infinity' GROUP BY processor, queue
+    )
+    SELECT counted.processor, counted.queue, counted.jobs,
+           CASE WHEN paused_at IS NULL THEN coalesce(reason, 'paused') ELSE 'paused' END AS reason,
+           coalesce(paused_at, since) AS since
+    FROM counted
+    LEFT JOIN ingest.processors ON processors.name = counted.processor
+    LEFT JOIN ingest.parked
+           ON parked.processor = counted.processor AND parked.queue = counted.queue
+    ORDER BY counted.jobs DESC, counted.processor, counted.queue
     """
 )
 

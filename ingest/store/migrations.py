@@ -121,9 +121,12 @@ def _upgrade(connection: Connection, revision: str, target: Target) -> None:
     with connection.begin():
         take_turns(connection)
         old_home = moving.old_home(connection, target.schema)
-        ensure_schema(connection, target.schema)
-        if old_home is not None:
+        if old_home is not None:  # committed by itself, since everybody waits for its locks
+            ensure_schema(connection, target.schema)
             moving.move(connection, old_home, target.schema)
+            _run(connection, command.upgrade, moving.FIRST_IN_SCHEMA, target)
+    with connection.begin():
+        take_turns(connection)
         _run(connection, command.upgrade, revision, target)
 
 

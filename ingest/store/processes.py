@@ -21,6 +21,10 @@ class ProcessIdentity:
     host: str
     pid: int
     version: str
+    queues: tuple[str, ...] | None = None
+    """Those that a worker consumes."""
+    processors: tuple[str, ...] | None = None
+    """Those that a worker has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,8 @@ def see(connection: Connection, process: ProcessIdentity) -> None:
             "host": process.host,
             "pid": process.pid,
             "version": process.version,
+            "queues": None if process.queues is None else list(process.queues),
+            "processors": None if process.processors is None else list(process.processors),
         },
     )
 
@@ -67,6 +73,18 @@ def forget(connection: Connection, *, older_than: timedelta) -> None:
     connection.execute(_FORGET, {"age": older_than})
 
 
+def served(connection: Connection) -> frozenset[tuple[str, str]] | None:
+    """Return which processors' jobs a worker takes now, and from which queues.
+
+    None when that cannot be said: no worker is alive, or one does not tell (a release before)."""
+    rows = connection.execute(_SERVED, {"alive_for": ALIVE_FOR}).all()
+    if not rows or any(row.processors is None or row.queues is None for row in rows):
+        return None
+    return frozenset(
+        (processor, queue) for row in rows for processor in row.processors for queue in row.queues
+    )
+
+
 def all_of_them(connection: Connection) -> list[ProcessRecord]:
     """Those that run, and those that lately stopped without a word."""
     rows = connection.execute(_ALL, {"alive_for": ALIVE_FOR})
@@ -75,13 +93,21 @@ def all_of_them(connection: Connection) -> list[ProcessRecord]:
 
 _SEE = statement(
     """
-    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at)
-    VALUES (:id, :kind, :host, :pid, :version, now(), now())
+    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
+                                  processors)
+    VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:queues AS text[]),
+            CAST(:processors AS text[]))
     ON CONFLICT (id) DO UPDATE SET seen_at = now()
     """
 )
 _LEAVE = statement("DELETE FROM ingest.processes WHERE id = :id")
 _FORGET = statement("DELETE FROM ingest.processes WHERE seen_at < now() - CAST(:age AS interval)")
+_SERVED = statement(
+    """
+    SELECT DISTINCT processors, queues FROM ingest.processes
+    WHERE kind = 'worker' AND seen_at > now() - CAST(:alive_for AS interval)
+    """
+)
 _ALL = statement(
     """
     SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at,

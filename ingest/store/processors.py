@@ -80,6 +80,11 @@ def types(connection: Connection) -> dict[str, tuple[str, ...]]:
     return {row.name: tuple(row.types) for row in connection.execute(_TYPES)}
 
 
+def present_queues(connection: Connection) -> dict[str, str]:
+    """Return the queue of each processor, as it was registered last."""
+    return {row.name: row.queue for row in connection.execute(_PRESENT_QUEUES)}
+
+
 def queues(connection: Connection) -> list[str]:
     """The queues that they use."""
     return list(connection.execute(_QUEUES).scalars())
@@ -143,6 +148,7 @@ _IS_PAUSED = statement(
     "SELECT 1 FROM ingest.processors WHERE name = :name AND paused_at IS NOT NULL"
 )
 _QUEUES = statement("SELECT DISTINCT queue FROM ingest.processors")
+_PRESENT_QUEUES = statement("SELECT name, queue FROM ingest.processors")
 _TYPES = statement("SELECT name, types FROM ingest.processors")
 
 # Counted in the small indexes of what waits, runs and is dead.
@@ -187,6 +193,8 @@ _SETTLE = statement(
     UPDATE ingest.processors SET parked = false
     WHERE name = ANY(CAST(:names AS text[])) AND NOT EXISTS (
         SELECT FROM ingest.jobs WHERE due_at = 'infinity' AND jobs.processor = processors.name
+          AND NOT EXISTS (SELECT FROM ingest.parked
+                          WHERE parked.processor = jobs.processor AND parked.queue = jobs.queue)
     )
     """
 )

@@ -35,7 +35,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ingest.store.address import SCHEMA
 
@@ -117,6 +117,7 @@ TRIGGERS = ("delivery", "retry", "rescue", "replay")
 BULK_ACTIONS = ("replay", "discard")
 BULK_STATUSES = ("running", "paused", "cancelled", "finished", "failed")
 OUTCOMES = ("succeeded", "failed", "discarded", "snoozed", "timed_out", "lost", "released")
+PARK_REASONS = ("unknown", "unconsumed")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -166,6 +167,7 @@ jobs = Table(
     Index("jobs_leased", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
     Index("jobs_dead", "event", postgresql_where=text("state = 'dead' AND discarded_at IS NULL")),
     Index("jobs_discarded", "event", postgresql_where=text("discarded_at IS NOT NULL")),
+    Index("jobs_parked", "processor", "queue", postgresql_where=text("due_at = 'infinity'")),
     postgresql_with={
         "fillfactor": 70,
         "autovacuum_vacuum_scale_factor": 0.02,
@@ -302,6 +304,20 @@ processes = Table(
     Column("version", Text, nullable=False),
     Column("started_at", Timestamp, nullable=False),
     Column("seen_at", Timestamp, nullable=False),
+    Column("queues", ARRAY(Text), comment="a worker: those it consumes"),
+    Column("processors", ARRAY(Text), comment="a worker: those it has"),
+)
+
+# Whose jobs the relay has parked because no worker can take them. Those of paused processors are
+# noted with their pause.
+parked = Table(
+    "parked",
+    metadata,
+    Column("processor", Text, primary_key=True),
+    Column("queue", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("since", Timestamp, nullable=False, server_default=func.now()),
+    _one_of("reason", PARK_REASONS),
 )
 
 # The last requests that were refused, a few for each reason. Anybody can send those.

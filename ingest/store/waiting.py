@@ -22,8 +22,9 @@ class Oldest:
 
 
 def oldest(connection: Connection) -> Oldest:
-    """When the oldest unfinished work was received, apart from replays and from what waits because
-    its processor is paused. Of more than 50,000 waiting jobs, so many are looked at."""
+    """Return when the oldest unfinished work was received, apart from replays and from what is
+    parked or waits because its processor is paused. Of more than 50,000 waiting jobs, so many are
+    looked at."""
     row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
     return Oldest(
         unadmitted=row.unadmitted,
@@ -43,7 +44,9 @@ _OLDEST = statement(
     SELECT (SELECT min(received_at) FROM ingest.unadmitted WHERE replay IS NULL) AS unadmitted,
            (SELECT event FROM (
                (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL AND replay IS NULL
-                 AND {_NOT_PAUSED} ORDER BY queue, due_at LIMIT :limit)
+                 AND {_NOT_PAUSED}
+                 AND (processor, queue) NOT IN (SELECT processor, queue FROM ingest.parked)
+                 ORDER BY queue, due_at LIMIT :limit)
                UNION ALL
                (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL AND replay IS NULL
                 ORDER BY lease_until LIMIT :limit)

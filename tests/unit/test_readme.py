@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 
 
 def as_written(value: object) -> str:
-    if value is None or value == ():
+    if value in (None, (), {}):
         return "-"
     return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
 

@@ -1,0 +1,126 @@
+"""Parking the jobs that no worker can take, so that they never crowd out those that can be done.
+
+What a live worker takes is in the database: each reports its processors and its queues. Nothing is
+parked while no worker is alive at all: then nothing can be done anyway, and a deploy that stops all
+of them moves no row. A processor or queue that is not served is parked only after a while, since a
+deploy may bring it back; what is served again is taken up at the next sweep."""
+
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection, Engine
+
+from ingest import queues, telemetry
+from ingest.store import jobs, processes, processors
+from ingest.store.jobs import ParkedLane
+
+PARK_AFTER_S = 30.0
+"""So long nobody serves a processor or a queue before its jobs are parked."""
+SWEEP_LIMIT = 10_000
+"""Jobs that one sweep parks, moves or takes up, of each processor and queue."""
+
+Lane = tuple[str, str]
+"""A processor and a queue."""
+
+log = telemetry.logger(__name__)
+
+
+class Parking:
+    """Parks and unparks, and has jobs follow their processor to the queue that it has now."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        clock: Callable[[], float],
+        after_s: float = PARK_AFTER_S,
+        limit: int = SWEEP_LIMIT,
+    ) -> None:
+        """`clock` is monotonic, in seconds; `after_s` is how long a lane must lack a worker."""
+        self._engine = engine
+        self._clock = clock
+        self._after_s = after_s
+        self._limit = limit
+        self._served_at: dict[Lane, float] = {}
+        self._began = clock()
+        self._unserved: dict[str, list[str]] = {}
+
+    def unserved(self, queue: str) -> Sequence[str]:
+        """Return the processors whose jobs of `queue` no worker could take at the last sweep."""
+        return self._unserved.get(queue, ())
+
+    def sweep(self) -> None:
+        """Look once; a bounded number of jobs is moved.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        with self._engine.begin() as connection:
+            served = processes.served(connection)
+            now = self._clock()
+            self._unserved = {}
+            if served is None:
+                self._began = now
+                return
+            self._served_at |= dict.fromkeys(served, now)
+            if not jobs.take_turn_to_park(connection):
+                return
+            present = processors.present_queues(connection)
+            self._unpark(connection, served, present)
+            for queue in jobs.queues(connection):
+                self._attend(connection, queue, served, present)
+
+    def _unpark(
+        self, connection: Connection, served: frozenset[Lane], present: dict[str, str]
+    ) -> None:
+        """Take up what is served again. What is paused meanwhile stays until it is resumed."""
+        for lane in jobs.parked_lanes(connection):
+            queue = _present_queue(lane.processor, lane.queue, present)
+            if (lane.processor, queue) not in served:
+                continue
+            if processors.is_paused(connection, lane.processor):
+                continue
+            unparked = jobs.unpark_lane(connection, lane, queue=queue, limit=self._limit)
+            log.info("unparked", processor=lane.processor, queue=queue, jobs=unparked)
+
+    def _attend(
+        self,
+        connection: Connection,
+        queue: str,
+        served: frozenset[Lane],
+        present: dict[str, str],
+    ) -> None:
+        """Move or park the jobs that are due longest in `queue` and that nobody takes there."""
+        for processor in jobs.due_processors(connection, queue, limit=self._limit):
+            wanted = _present_queue(processor, queue, present)
+            if wanted != queue and (processor, wanted) in served:
+                moved = jobs.follow(
+                    connection,
+                    processor,
+                    from_queue=queue,
+                    to_queue=wanted,
+                    limit=self._limit,
+                )
+                log.info("jobs_moved", processor=processor, queue=wanted, jobs=moved)
+            elif self._lacks_worker((processor, queue)):
+                self._unserved.setdefault(queue, []).append(processor)
+                lane = ParkedLane(
+                    processor=processor, queue=queue, reason=_reason(processor, served)
+                )
+                parked = jobs.park_lane(connection, lane, limit=self._limit)
+                log.warning(
+                    "parked", processor=processor, queue=queue, reason=lane.reason, jobs=parked
+                )
+
+    def _lacks_worker(self, lane: Lane) -> bool:
+        served_at = max(self._served_at.get(lane, self._began), self._began)
+        return self._clock() - served_at >= self._after_s
+
+
+def _present_queue(processor: str, queue: str, present: dict[str, str]) -> str:
+    """Return the queue in which a job of `queue` belongs now; replays stay in their lane."""
+    return queue if queue == queues.REPLAY else present.get(processor, queue)
+
+
+def _reason(processor: str, served: frozenset[Lane]) -> str:
+    is_known = any(processor == name for name, _ in served)
+    return "unconsumed" if is_known else "unknown"
