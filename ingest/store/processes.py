@@ -1,5 +1,6 @@
 """Who runs: each process says so every few seconds, and what a worker works on, its jobs say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -41,10 +42,12 @@ class ProcessRecord:
     """How many jobs it holds."""
     since: datetime | None
     """When it claimed the oldest of them."""
+    lacks: list[str]
+    """What its database role lacks, each as a predicate (ingest.store.privileges)."""
 
 
-def see(connection: Connection, process: ProcessIdentity) -> None:
-    """Record that a process is alive."""
+def see(connection: Connection, process: ProcessIdentity, *, lacks: Sequence[str] = ()) -> None:
+    """Record that a process is alive, and what its role lacks."""
     connection.execute(
         _SEE,
         {
@@ -53,6 +56,7 @@ def see(connection: Connection, process: ProcessIdentity) -> None:
             "host": process.host,
             "pid": process.pid,
             "version": process.version,
+            "lacks": list(lacks),
         },
     )
 
@@ -75,16 +79,16 @@ def all_of_them(connection: Connection) -> list[ProcessRecord]:
 
 _SEE = statement(
     """
-    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at)
-    VALUES (:id, :kind, :host, :pid, :version, now(), now())
-    ON CONFLICT (id) DO UPDATE SET seen_at = now()
+    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, lacks)
+    VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:lacks AS text[]))
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), lacks = excluded.lacks
     """
 )
 _LEAVE = statement("DELETE FROM ingest.processes WHERE id = :id")
 _FORGET = statement("DELETE FROM ingest.processes WHERE seen_at < now() - CAST(:age AS interval)")
 _ALL = statement(
     """
-    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at,
+    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at, p.lacks,
            p.seen_at > now() - CAST(:alive_for AS interval) AS alive,
            held.works_on, coalesce(held.jobs, 0) AS jobs, held.since
     FROM ingest.processes p

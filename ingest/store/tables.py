@@ -35,7 +35,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from ingest.store.address import SCHEMA
 
@@ -302,6 +302,13 @@ processes = Table(
     Column("version", Text, nullable=False),
     Column("started_at", Timestamp, nullable=False),
     Column("seen_at", Timestamp, nullable=False),
+    Column(
+        "lacks",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="what its role may not do and needs to",
+    ),
 )
 
 # The last requests that were refused, a few for each reason. Anybody can send those.
