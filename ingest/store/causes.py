@@ -111,7 +111,7 @@ def _tell_turns(where: str, text: str) -> Cause:
     """Tell what a server does that takes no connections just now."""
     if "shutting down" in text or "terminating connection" in text:
         return _cause("database_stopping", f"{where} shuts down, or is restarted.")
-    if "recovery" in text or "not accepting connections" in text or "hot standby" in text.lower():
+    if "recovery" in text or "accepting connections" in text or "hot standby" in text.lower():
         return _cause("database_recovering", f"{where} recovers, or is a standby.")
     return _cause("database_starting", f"{where} starts up.")
 
