@@ -9,7 +9,6 @@ from functools import partial
 from http import HTTPStatus
 from uuid import UUID
 
-import psycopg
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,9 +24,6 @@ from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.presence import Presence, identity
 from ingest.refused import Refused
 from ingest.settings import Settings
-from ingest.store.address import Database
-from ingest.store.database import CONNECT_TIMEOUT_S, WriterConnection
-from ingest.store.sql import in_schema
 from ingest.tally import Tally
 
 _DISPATCH_CLOSES_S = 3
@@ -62,6 +58,8 @@ def create_app(settings: Settings) -> "Application":
             hint_grace_s=settings.hint_grace_s,
         ),
         on_commit=hints.hint,
+        clock=time.time,
+        random=os.urandom,
     )
     configured = sources.configured(settings)
     tally = Tally()
@@ -98,11 +96,15 @@ def create_app(settings: Settings) -> "Application":
         hints.close(timeout_s=_DISPATCH_CLOSES_S)
 
     async def ready(_request: Request) -> Response:
-        problem = await _database_problem(settings.database)
-        status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
-        return JSONResponse(
-            {"database": problem or "ok", "dispatch": "failing" if hints.failing else "ok"}, status
-        )
+        problem = await deliveries.problem()
+        document = {
+            "database": problem.reason if problem else "ok",
+            "dispatch": "failing" if hints.failing else "ok",
+        }
+        if problem is None:
+            return JSONResponse(document)
+        document["problem"] = problem.sentence
+        return JSONResponse(document, HTTPStatus.SERVICE_UNAVAILABLE)
 
     app = Starlette(
         lifespan=lifespan,
@@ -188,19 +190,3 @@ def _respond(
 
 def _request_id() -> UUID:
     return delivery_id(int(time.time() * 1000), os.urandom(RANDOM_BYTES))
-
-
-async def _database_problem(database: Database) -> str | None:
-    """Why no delivery could be stored now, or None."""
-    try:
-        async with (
-            asyncio.timeout(CONNECT_TIMEOUT_S),
-            await WriterConnection.open(database) as connection,
-        ):
-            asked = in_schema(
-                "SELECT to_regclass('ingest.unadmitted') IS NOT NULL", database.schema
-            )
-            row = await (await connection.execute(asked)).fetchone()
-    except (psycopg.Error, OSError):
-        return "unreachable"
-    return None if row and row[0] else "not_migrated"

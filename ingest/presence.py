@@ -9,13 +9,14 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import __version__, telemetry
-from ingest.store import processes
+from ingest.store import causes, privileges, processes
 from ingest.store.address import Database
 from ingest.store.database import Role, create_engine
 from ingest.store.processes import ProcessIdentity
 
 INTERVAL_S = 5.0
 _LEAVES_S = 2.0
+_REPORTS_PER_MINUTE = 12
 
 log = telemetry.logger(__name__)
 
@@ -56,9 +57,12 @@ class Presence:
     ) -> None:
         """What else the process has to tell: `introduce` once, `report` each time."""
         self._engine = create_engine(database, role=Role.OPERATOR)
+        self._database = database
         self._process = process
         self._introduce = introduce
         self._report = report
+        self._lacks: list[str] = []
+        self._asks_in = 0
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
@@ -80,10 +84,29 @@ class Presence:
 
     def _tell(self, *, leaves: bool) -> None:
         try:
+            if not leaves:
+                self._ask_for_privileges()
             with self._engine.begin() as connection:
                 for tell in filter(None, (self._introduce, self._report)):
                     tell(connection)
-                (processes.leave if leaves else processes.see)(connection, self._process)
+                if leaves:
+                    processes.leave(connection, self._process)
+                else:
+                    processes.see(connection, self._process, lacks=self._lacks)
             self._introduce = None
         except SQLAlchemyError as error:
-            log.debug("presence_not_reported", reason=type(error).__name__)
+            cause = causes.explain(error, self._database)
+            log.debug("presence_not_reported", reason=cause.reason, cause=cause.sentence)
+
+    def _ask_for_privileges(self) -> None:
+        """Look, every minute, for what the role lacks; log it."""
+        if self._asks_in > 0:
+            self._asks_in -= 1
+            return
+        with self._engine.connect() as connection:
+            self._lacks = privileges.lacking(
+                connection, self._process.kind, schema=self._database.schema
+            )
+        self._asks_in = _REPORTS_PER_MINUTE
+        if self._lacks:
+            log.error("privileges_missing", process=self._process.kind, role=self._lacks)

@@ -6,9 +6,12 @@ then may the request be answered 200.
 """
 
 import asyncio
+import os
+import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -16,15 +19,23 @@ import psycopg
 
 from ingest import queues, telemetry
 from ingest.errors import StorageUnavailable
-from ingest.store import deliveries
+from ingest.ids import RANDOM_BYTES, delivery_id
+from ingest.sources.source import EventName
+from ingest.store import causes, deliveries, privileges
 from ingest.store.address import Database
-from ingest.store.database import UnfitDatabase, WriterConnection
+from ingest.store.causes import Cause
+from ingest.store.database import WriterConnection
 from ingest.store.deliveries import Delivery
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5)
 # All of it: the look-up of the name, each host of the address, the login, and the first answer,
 # which a pooler without a server behind it never gives.
 _OPEN_TIMEOUT_S = 5.0
+_FRESH_S = 1.0
+"""So long a commit, or a trial, answers for it: probes cost at most one trial a second."""
+_CLOSING = Cause(reason="shutting_down", sentence="The receiver is shutting down.")
+_FULL = Cause(reason="backlog_full", sentence="Too many deliveries wait already.")
+_TRIAL = EventName(event_id="", type="", fingerprint=b"")
 
 T = TypeVar("T")
 
@@ -53,9 +64,23 @@ class DeliveryWriter:
     """Commits deliveries in groups."""
 
     def __init__(
-        self, database: Database, limits: Limits, *, on_commit: Callable[[Sequence[UUID]], None]
+        self,
+        database: Database,
+        limits: Limits,
+        *,
+        on_commit: Callable[[Sequence[UUID]], None],
+        clock: Callable[[], float] = time.time,
+        random: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`on_commit` gets the ids of committed deliveries that are events; it must not block."""
+        """Make a writer that is yet to be started.
+
+        Args:
+            database: where to.
+            limits: what bounds it.
+            on_commit: gets the ids of committed deliveries that are events; it must not block.
+            clock: Unix time in seconds, for the ids of trials.
+            random: as `os.urandom`, likewise.
+        """
         self._database = database
         self._limits = limits
         self._on_commit = on_commit
@@ -63,7 +88,13 @@ class DeliveryWriter:
         self._backlog_bytes = 0
         self._arrived = asyncio.Event()
         self._connection: WriterConnection | None = None
-        self._unreachable: str | None = None
+        self._clock = clock
+        self._random = random
+        self._cause: Cause | None = None
+        self._told: Cause | None = None
+        self._is_told_of_commit = False
+        self._worked_at = -_FRESH_S
+        self._probe: asyncio.Future[None] | None = None
         self._closing = False
         self._task: asyncio.Task[None] | None = None
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -86,20 +117,47 @@ class DeliveryWriter:
 
         Raises:
             StorageUnavailable: it cannot even wait for that."""
-        if self._unreachable is not None:
-            raise _unavailable(self._unreachable)
+        if self._cause is not None:
+            raise _unavailable(self._cause)
         if self._closing:
-            raise StorageUnavailable("The receiver is shutting down.", reason="shutting_down")
-        if (
-            len(self._backlog) >= self._limits.backlog_rows
-            or self._backlog_bytes + delivery.size > self._limits.backlog_bytes
-        ):
-            raise StorageUnavailable("Too many deliveries wait already.", reason="backlog_full")
+            raise StorageUnavailable(_CLOSING.sentence, reason=_CLOSING.reason)
+        if self._is_full(delivery.size):
+            raise StorageUnavailable(_FULL.sentence, reason=_FULL.reason)
         committed = asyncio.get_running_loop().create_future()
         self._backlog.append(_Waiting(delivery, committed))
         self._backlog_bytes += delivery.size
         self._arrived.set()
         return committed
+
+    async def problem(self) -> Cause | None:
+        """Return why a delivery would be refused now, or None.
+
+        The answer is the writer's own: its last commit, or a trial over the connection that it
+        commits on. Those who ask within a second share it.
+        """
+        if self._refuses() is None and not self._is_fresh():
+            if self._probe is None:
+                self._probe = asyncio.get_running_loop().create_future()
+                self._arrived.set()
+            await asyncio.wait({self._probe})
+        return self._refuses()
+
+    def _refuses(self) -> Cause | None:
+        if self._cause is not None:
+            return self._cause
+        if self._closing:
+            return _CLOSING
+        return _FULL if self._is_full(1) else None
+
+    def _is_full(self, size: int) -> bool:
+        """Return whether a delivery of so many bytes has no room."""
+        return (
+            len(self._backlog) >= self._limits.backlog_rows
+            or self._backlog_bytes + size > self._limits.backlog_bytes
+        )
+
+    def _is_fresh(self) -> bool:
+        return asyncio.get_running_loop().time() - self._worked_at < _FRESH_S
 
     async def close(self) -> None:
         """Refuse what comes, commit what waits, close the connection."""
@@ -121,28 +179,102 @@ class DeliveryWriter:
                 self._arrived.clear()
                 while self._backlog:
                     await self._flush(self._take())
+                if self._probe is not None and not self._is_fresh():
+                    await self._try()
+                self._answer_probe()
             except StorageUnavailable as error:
                 self._refuse_backlog(error)
+        self._answer_probe()
 
     async def _connect(self) -> None:
-        """Connect, with growing pauses; while it does not work, appends are refused at once."""
+        """Connect, with growing pauses, until a trial succeeds; meanwhile appends are refused at
+        once."""
         attempt = 0
         while self._connection is None:
             try:
-                self._connection = await self._open()
-            except Exception as error:
-                unavailable = _as_unavailable(error)
-                if self._unreachable is None:
-                    log.error("database_unreachable", reason=unavailable.reason, exc_info=error)
-                self._unreachable = unavailable.reason
-                self._refuse_backlog(unavailable)
+                await self._try()
+            except StorageUnavailable as error:
+                self._refuse_backlog(error)
+                self._answer_probe()
                 if self._closing:
-                    raise unavailable from None
+                    raise
                 await asyncio.sleep(_RECONNECT_S[min(attempt, len(_RECONNECT_S) - 1)])
                 attempt += 1
-        if self._unreachable is not None:
-            log.info("database_reachable")
-        self._unreachable = None
+
+    async def _try(self) -> None:
+        """Store a delivery and take it back, over the connection that is there or a new one.
+
+        Raises:
+            StorageUnavailable: it does not work, and why is noted.
+        """
+        now = self._clock()
+        trial = Delivery(
+            id=delivery_id(int(now * 1000), self._random(RANDOM_BYTES)),
+            source="",
+            received_at=datetime.fromtimestamp(now, UTC),
+            key_id="",
+            headers="[]",
+            body=b"",
+            name=_TRIAL,
+            rejected=None,
+        )
+        try:
+            if self._connection is None:
+                self._connection = await self._open()
+            await self._in_time(
+                self._once_more(lambda connection: deliveries.try_to_insert(connection, trial)),
+                self._limits.flush_timeout_s,
+                "flush_timeout",
+            )
+        except Exception as error:
+            self._cause = cause = await self._fail(error, in_commit=False)
+            raise _unavailable(cause) from None
+        self._works(committed=False)
+
+    async def _fail(self, error: Exception, *, in_commit: bool) -> Cause:
+        """Find out why nothing could be stored, log it, and give the connection up."""
+        cause = await self._explain(error)
+        self._worked_at = -_FRESH_S
+        self._is_told_of_commit = self._is_told_of_commit or in_commit
+        if self._told != cause:
+            log.error(
+                "storage_fails",
+                reason=cause.reason,
+                cause=cause.sentence,
+                exc_info=None if cause.is_known else error,
+            )
+            self._told = cause
+        await self._disconnect()
+        return cause
+
+    async def _explain(self, error: Exception) -> Cause:
+        cause = causes.explain(error, self._database)
+        if cause.reason != "privilege_missing" or self._connection is None:
+            return cause
+        lacks: Coroutine[Any, Any, list[str]] = privileges.lacking_of_writer(self._connection)
+        try:
+            found = await self._in_time(lacks, self._limits.flush_timeout_s, "flush_timeout")
+        except Exception:  # the first cause is good enough
+            return cause
+        return causes.privileges_missing(found, self._database) if found else cause
+
+    def _works(self, *, committed: bool) -> None:
+        """Note that a commit, or a trial, has succeeded.
+
+        What a commit found and no trial does (a standby that must confirm and is away) is over when
+        a commit succeeds: otherwise each flush would log it.
+        """
+        self._worked_at = asyncio.get_running_loop().time()
+        self._cause = None
+        if self._told is not None and (committed or not self._is_told_of_commit):
+            log.info("storage_works")
+            self._told, self._is_told_of_commit = None, False
+        self._answer_probe()
+
+    def _answer_probe(self) -> None:
+        probe, self._probe = self._probe, None
+        if probe is not None:
+            probe.set_result(None)
 
     def _take(self) -> list[_Waiting]:
         """The next batch, bounded in rows and bytes, at least one."""
@@ -164,41 +296,38 @@ class DeliveryWriter:
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             await self._isolate(batch, error)
         except Exception as error:
-            unavailable = _as_unavailable(error)
-            log.error(
-                "flush_failed", reason=unavailable.reason, deliveries=len(batch), exc_info=error
-            )
+            unavailable = _unavailable(await self._fail(error, in_commit=True))
             _refuse(batch, unavailable)
-            await self._disconnect()
             raise unavailable from None
         else:
             self._committed(batch)
 
     async def _insert(self, batch: list[_Waiting]) -> None:
         """Insert a batch within the time limit, a second try over a new connection included."""
-        insert = self._insert_or_again(batch)
+        insert = self._once_more(lambda connection: self._execute(connection, batch))
         await self._in_time(insert, self._limits.flush_timeout_s, "flush_timeout")
 
-    async def _insert_or_again(self, batch: list[_Waiting]) -> None:
+    async def _once_more(self, run: Callable[[WriterConnection], Awaitable[None]]) -> None:
         """When the connection breaks, its commit is in doubt: the same rows are sent once more over
         a new one, where those that are there already change nothing."""
+        connection = self._connection
+        assert connection is not None
         try:
-            await self._execute(batch)
+            await run(connection)
         except psycopg.OperationalError:
-            if self._connection is None or not self._connection.closed:
+            if self._connection is not connection or not connection.closed:
                 raise
             self._connection = await self._open()
-            await self._execute(batch)
+            await run(self._connection)
 
     async def _open(self) -> WriterConnection:
         return await self._in_time(
-            WriterConnection.open(self._database), _OPEN_TIMEOUT_S, "database_unreachable"
+            WriterConnection.open(self._database), _OPEN_TIMEOUT_S, "database_timeout"
         )
 
-    async def _execute(self, batch: list[_Waiting]) -> None:
-        assert self._connection is not None
+    async def _execute(self, connection: WriterConnection, batch: list[_Waiting]) -> None:
         await deliveries.insert(
-            self._connection,
+            connection,
             [waiting.delivery for waiting in batch],
             queue=queues.LIVE,
             hint_grace_s=self._limits.hint_grace_s,
@@ -215,7 +344,10 @@ class DeliveryWriter:
             raise
         if not done:
             self._abandon(task)
-            raise _unavailable(reason)
+            raise StorageUnavailable(
+                f"The database {self._database} does not answer within {seconds:g} s.",
+                reason=reason,
+            )
         return task.result()
 
     def _abandon(self, work: asyncio.Task[Any]) -> None:
@@ -242,9 +374,10 @@ class DeliveryWriter:
                 raise
             return
         log.error("delivery_refused", sqlstate=error.sqlstate, request_id=str(batch[0].delivery.id))
-        _refuse(batch, _unavailable("refused_by_database"))
+        _refuse(batch, StorageUnavailable(_SEND_AGAIN, reason="refused_by_database"))
 
     def _committed(self, batch: list[_Waiting]) -> None:
+        self._works(committed=True)
         for waiting in batch:
             if not waiting.committed.done():
                 waiting.committed.set_result(None)
@@ -269,16 +402,9 @@ def _refuse(batch: Sequence[_Waiting] | deque[_Waiting], error: StorageUnavailab
             waiting.committed.set_exception(StorageUnavailable(str(error), reason=error.reason))
 
 
-def _unavailable(reason: str) -> StorageUnavailable:
-    return StorageUnavailable("The delivery could not be stored; send it again.", reason=reason)
+_SEND_AGAIN = "The delivery could not be stored; send it again."
 
 
-def _as_unavailable(error: Exception) -> StorageUnavailable:
-    if isinstance(error, StorageUnavailable):
-        return error
-    if isinstance(error, UnfitDatabase):
-        return _unavailable(error.reason)
-    if isinstance(error, psycopg.Error | OSError):
-        sqlstate = getattr(error, "sqlstate", None)
-        return _unavailable(f"sqlstate_{sqlstate}" if sqlstate else "database_unreachable")
-    return _unavailable("internal")
+def _unavailable(cause: Cause) -> StorageUnavailable:
+    """Return what a sender is told: the reason, and nothing of our database."""
+    return StorageUnavailable(_SEND_AGAIN, reason=cause.reason)

@@ -10,7 +10,8 @@ import threading
 from datetime import UTC, datetime
 
 from ingest import broker, settings, telemetry
-from ingest.errors import SettingsError
+from ingest.errors import IngestError
+from ingest.store import fitness
 from workers import app, relay
 
 
@@ -27,6 +28,7 @@ def main() -> int:
         given = settings.load(concurrency=getattr(arguments, "concurrency", None))
         telemetry.configure(given.log_level, given.log_format)
         broker.refuse_cluster(given.redis)
+        fitness.check(given.database)
         if arguments.process == "worker":
             queues = tuple(each for each in arguments.queues.split(",") if each)
             return app.run(given, consumed=queues)
@@ -34,8 +36,8 @@ def main() -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
         relay.run(given, stop, today=lambda: datetime.now(UTC).date())
-    except SettingsError as error:
-        print(error, file=sys.stderr)
+    except IngestError as error:
+        print(f"ingest: {error}", file=sys.stderr)
         return 1
     return 0
 

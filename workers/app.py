@@ -24,6 +24,7 @@ from ingest import broker, queues, sources, telemetry
 from ingest.dispatch import Dispatcher
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
+from ingest.store import causes
 from ingest.store.database import Role, create_engine
 from ingest.store.processors import Registered, register
 from workers import guard, heartbeat, manners, registry, rescue, shares
@@ -118,10 +119,18 @@ def create_app(
     def process(deliveries: list[str], job_ids: list[int]) -> None:
         try:
             child.work.process([UUID(each) for each in deliveries], job_ids)
-        except Exception:
+        except Exception as error:
             # PostgreSQL away, most likely. What was claimed is rescued, what was not is hinted
             # again.
-            log.exception("task_failed", deliveries=len(deliveries), jobs=len(job_ids))
+            cause = causes.explain(error, settings.database)
+            log.error(
+                "task_failed",
+                reason=cause.reason,
+                cause=cause.sentence,
+                deliveries=len(deliveries),
+                jobs=len(job_ids),
+                exc_info=None if cause.is_known else error,
+            )
 
     return app
 

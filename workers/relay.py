@@ -21,7 +21,7 @@ from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
-from ingest.store import activity, events, jobs, partitions, processes, processors
+from ingest.store import activity, causes, events, jobs, partitions, processes, processors
 from ingest.store.database import Role, create_engine
 from workers import heartbeat, rescue
 from workers.backoff import Rules
@@ -73,7 +73,8 @@ class Relay:
             self._set_aside()
             self._parking.sweep()
         except SQLAlchemyError as error:  # it can wait; the rest cannot
-            log.warning("set_aside_waits", reason=type(error).__name__)
+            cause = causes.explain(error, self._settings.database)
+            log.warning("set_aside_waits", reason=cause.reason, cause=cause.sentence)
         return Swept(rescued=rescued, deliveries=self._deliveries(), jobs=self._jobs())
 
     def tidy(self, now: datetime) -> None:
@@ -196,10 +197,15 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
             upkeep.attend(today(), now=time.monotonic())
             minutely.attend(now=time.monotonic())
         except (DispatchFailed, SQLAlchemyError) as error:
-            found = error.reason if isinstance(error, DispatchFailed) else "database_unreachable"
-            if found != problem:
-                log.warning("relay_waits", reason=found, exc_info=error)
-            problem = found
+            cause = causes.explain(error, settings.database)
+            if cause.reason != problem:
+                log.warning(
+                    "relay_waits",
+                    reason=cause.reason,
+                    cause=cause.sentence,
+                    exc_info=None if cause.is_known else error,
+                )
+            problem = cause.reason
         else:
             if problem is not None:
                 log.info("relay_goes_on")
@@ -228,7 +234,13 @@ class Upkeep:
             self._relay.maintain(today)
             self._done = today
         except SQLAlchemyError as error:
-            log.warning("upkeep_waits", reason=type(error).__name__, again_in_s=_UPKEEP_AGAIN_S)
+            cause = causes.explain(error)
+            log.warning(
+                "upkeep_waits",
+                reason=cause.reason,
+                cause=cause.sentence,
+                again_in_s=_UPKEEP_AGAIN_S,
+            )
             self._not_before = now + _UPKEEP_AGAIN_S
 
 

@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import settings
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.sources import awalchat
+from ingest.store import causes
 from ingest.store.address import Database
 from ingest.store.database import Role, create_engine
 from ingest.timestamps import TIME_FORMS, parse_moment
@@ -81,22 +82,13 @@ def signing_secret(found: Settings) -> str:
     return found.awalchat_secrets[0].get_secret_value()
 
 
+def migration_failed(error: SQLAlchemyError, where: Database) -> CommandError:
+    """Return what to say when a migration ends with an error of the database's."""
+    cause = causes.explain(error, where)
+    return CommandError(f"Nothing was migrated. {cause.sentence}", reason=cause.reason)
+
+
 def _explain(error: SQLAlchemyError, where: Database) -> CommandError:
-    sqlstate = getattr(getattr(error, "orig", None), "sqlstate", None)
-    if isinstance(error, ProgrammingError) and sqlstate == "42P01":
-        return CommandError(
-            f"The database {where} is not migrated: run `ingest migrate`.", reason="not_migrated"
-        )
-    if sqlstate == "57014":
-        return CommandError(
-            "This took too long and was stopped: narrow it, with --since for example.",
-            reason="took_too_long",
-        )
-    if isinstance(error, OperationalError):
-        return CommandError(
-            f"The database {where} does not answer: is it running? (`ingest up` starts one.)",
-            reason="database_unreachable",
-        )
-    return CommandError(
-        f"The database {where} refused: {type(error).__name__} {sqlstate or ''}.", reason="refused"
-    )
+    cause = causes.explain(error, where)
+    advice = " Narrow it, with --since for example." if cause.reason == "took_too_long" else ""
+    return CommandError(cause.sentence + advice, reason=cause.reason)

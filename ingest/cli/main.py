@@ -2,7 +2,9 @@
 
 import sys
 
+import psycopg
 import typer
+from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import __version__
 from ingest.cli import (
@@ -18,6 +20,7 @@ from ingest.cli import (
     up,
 )
 from ingest.errors import IngestError
+from ingest.store import causes
 
 app = typer.Typer(
     name="ingest",
@@ -59,6 +62,8 @@ def main() -> None:
         app()
     except IngestError as error:
         sys.exit(f"ingest: {error}")
+    except (SQLAlchemyError, psycopg.Error) as error:
+        sys.exit(f"ingest: {causes.explain(error).sentence}")
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:

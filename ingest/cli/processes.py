@@ -11,7 +11,7 @@ import typer
 
 from ingest import settings, telemetry
 from ingest.cli import output
-from ingest.cli.access import CommandError
+from ingest.cli.access import migration_failed
 from ingest.cli.listening import listen
 
 if TYPE_CHECKING:
@@ -35,9 +35,11 @@ def serve(
     from ingest.app import create_app
     from ingest.broker import refuse_cluster
     from ingest.http import BoundedHttp
+    from ingest.store import fitness
 
     given = settings.load(host=host, port=port)
     telemetry.configure(given.log_level, given.log_format)
+    fitness.check(given.database)
     app = create_app(given)
     refuse_cluster(given.redis)
     listener = listen(given.host, given.port) if fd is None else socket.socket(fileno=fd)
@@ -69,9 +71,11 @@ def console(
 
     from ingest.console.app import create_app
     from ingest.http import BoundedHttp
+    from ingest.store import fitness
 
     given = settings.load(console_host=host, console_port=port)
     telemetry.configure(given.log_level, given.log_format)
+    fitness.check(given.database)
     app = create_app(given)
     listener = (
         listen(given.console_host, given.console_port) if fd is None else socket.socket(fileno=fd)
@@ -136,11 +140,7 @@ def migrate() -> None:
             days_ahead=given.partition_days_ahead,
         )
     except SQLAlchemyError as error:
-        cause = str(getattr(error, "orig", error)).strip().splitlines()
-        raise CommandError(
-            f"The migration of {database} failed: {cause[0] if cause else error}",
-            reason="migration_failed",
-        ) from error
+        raise migration_failed(error, database) from error
     finally:
         engine.dispose()
     output.line(_migrated(before))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import aiohttp
 import typer
@@ -146,6 +147,8 @@ async def _post(
             await answer.read()
         answers.statuses[str(answer.status)] += 1
         answers.seconds.append(time.monotonic() - began)
+    except aiohttp.ClientConnectorDNSError:
+        answers.statuses["unresolved"] += 1
     except aiohttp.ClientConnectorError:
         answers.statuses["refused"] += 1
     except (aiohttp.ClientError, TimeoutError) as error:
@@ -153,6 +156,10 @@ async def _post(
 
 
 def _report(answers: Answers, url: str) -> None:
+    if set(answers.statuses) == {"unresolved"}:
+        raise CommandError(
+            f"The host name {urlsplit(url).hostname} does not resolve.", reason="host_not_found"
+        )
     if set(answers.statuses) == {"refused"}:
         raise CommandError(f"Nothing answers at {url}: run `ingest up`.", reason="refused")
     output.table(None, ["answer", "count"], sorted(answers.statuses.items()))

@@ -19,13 +19,14 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import settings
-from ingest.cli.access import CommandError
+from ingest.cli.access import migration_failed
 from ingest.cli.listening import listen
 from ingest.embedded import postgres, valkey
 from ingest.embedded.folder import DataFolder
 from ingest.embedded.process import Program
 from ingest.embedded.supervisor import Supervisor
 from ingest.settings import DEFAULT_DATA, PREFIX, Settings
+from ingest.store import causes
 from ingest.store import stats as counts
 from ingest.store.address import Database, parse
 from ingest.store.database import Role, create_engine
@@ -207,11 +208,7 @@ def _migrate(database: Database, given: Settings) -> None:
             days_ahead=given.partition_days_ahead,
         )
     except SQLAlchemyError as error:
-        raise CommandError(
-            f"The database {database} cannot be migrated: "
-            f"{str(getattr(error, 'orig', error)).splitlines()[0]}",
-            reason="migration_failed",
-        ) from error
+        raise migration_failed(error, database) from error
     finally:
         engine.dispose()
 
@@ -296,8 +293,8 @@ class _Counter(threading.Thread):
             try:
                 with self._engine.connect() as connection:
                     found = counts.read(connection)
-            except SQLAlchemyError:
-                self.newest = "the database does not answer"
+            except SQLAlchemyError as error:
+                self.newest = causes.explain(error).sentence
             else:
                 self.newest = _describe(found, began, before)
                 before = (began, found)

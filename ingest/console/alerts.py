@@ -36,6 +36,7 @@ def _all(found: Overview) -> list[tuple[str, str, str | None]]:
     told: list[tuple[str, str, str | None]] = [
         ("error", sentence, None) for kind, sentence in _NEEDED.items() if kind not in alive
     ]
+    told += [("error", sentence, None) for sentence in _lacking(found)]
     if found.redis.version is None:
         told.append(("warn", "Redis does not answer: work is found a little later.", None))
     if found.oldest_unadmitted is not None and found.now - found.oldest_unadmitted > LATE_AFTER:
@@ -44,3 +45,12 @@ def _all(found: Overview) -> list[tuple[str, str, str | None]]:
     if paused:
         told.append(("info", f"Paused: {', '.join(paused)}.", "/processors"))
     return told
+
+
+def _lacking(found: Overview) -> list[str]:
+    """Return what the roles of processes lack, a sentence for each kind of process."""
+    by_kind = {each.kind: each.lacks for each in found.processes if each.alive and each.lacks}
+    return [
+        f"The database role of the {kind}s {'; '.join(lacks)}."
+        for kind, lacks in sorted(by_kind.items())
+    ]

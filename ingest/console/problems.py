@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 
 from ingest import telemetry
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.errors import IngestError, NotFound
+from ingest.store import causes
+from ingest.store.causes import Cause
 
 log = telemetry.logger(__name__)
 
@@ -37,28 +39,24 @@ _BUSY = Explained(
     sentence="Something else holds what this needs.",
     advice="Try again in a moment.",
 )
-_BY_SQLSTATE = {
-    "57014": Explained(
+_BY_REASON = {
+    "took_too_long": Explained(
         status=HTTPStatus.SERVICE_UNAVAILABLE,
         code="took_too_long",
         sentence="This took too long and was stopped.",
         advice="Narrow it, by time for example.",
     ),
-    "55P03": _BUSY,  # a lock was not to be had in time
-    "40P01": _BUSY,  # a deadlock
-    "42P01": Explained(
+    "busy": _BUSY,
+    "lock_not_available": _BUSY,
+    "deadlock": _BUSY,
+    "not_migrated": Explained(
         status=HTTPStatus.SERVICE_UNAVAILABLE,
         code="not_migrated",
         sentence="The database is not migrated.",
         advice="Run ingest migrate.",
     ),
 }
-_AWAY = Explained(
-    status=HTTPStatus.SERVICE_UNAVAILABLE,
-    code="database_unreachable",
-    sentence="PostgreSQL does not answer.",
-    advice="Deliveries are answered 503 meanwhile, and senders retry.",
-)
+_MEANWHILE = "Deliveries are answered 503 meanwhile, and senders retry."
 _OURS = Explained(
     status=HTTPStatus.INTERNAL_SERVER_ERROR,
     code="internal_error",
@@ -77,13 +75,22 @@ def explain(error: Exception) -> Explained:
     if isinstance(error, PoolExhausted | TimeoutError):
         return _BUSY
     if isinstance(error, SQLAlchemyError):
-        state = getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
-        if state in _BY_SQLSTATE:
-            return _BY_SQLSTATE[state]
-        if isinstance(error, OperationalError):
-            return _AWAY
+        cause = causes.explain(error)
+        if cause.reason in _BY_REASON:
+            return _BY_REASON[cause.reason]
+        if cause.is_known or isinstance(error, OperationalError):
+            return _of_database(cause)
     log.error("request_failed", exc_info=error)
     return _OURS
+
+
+def _of_database(cause: Cause) -> Explained:
+    return Explained(
+        status=HTTPStatus.SERVICE_UNAVAILABLE,
+        code=cause.reason,
+        sentence=cause.sentence,
+        advice=None if cause.reason == "privilege_missing" else _MEANWHILE,
+    )
 
 
 def _of_http(status: HTTPStatus) -> Explained:

@@ -220,6 +220,8 @@ class Sender:
 
 
 def _name(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "unresolved"
     if isinstance(error, aiohttp.ClientConnectorError):
         return "refused"
     return "timeout" if isinstance(error, TimeoutError) else "cut"

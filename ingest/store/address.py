@@ -58,6 +58,7 @@ def parse(url: str, *, schema: str = SCHEMA) -> Database:
     except psycopg.Error:  # its text quotes the address
         raise _bad(f"is not of the form {FORM}?OPTIONS") from None
     parameters = {name: str(value) for name, value in read.items() if value not in (None, "")}
+    _check_hosts(parameters.get("host", ""))
     _check_ports(parameters.get("port", ""))
     if "@" in parameters.get("dbname", ""):
         raise _bad(_SPECIAL)
@@ -84,6 +85,14 @@ _SPECIAL = (
     f"is not of the form {FORM}: is a character of the password not percent-encoded"
     " (%2F for /, %40 for @, %3A for :)?"
 )
+
+
+def _check_hosts(hosts: str) -> None:
+    for host in filter(None, hosts.split(",")):
+        try:
+            host.startswith("/") or host.encode("idna")
+        except UnicodeError:  # looking it up would raise that too
+            raise _bad("names a host that cannot be one: a part is empty or too long") from None
 
 
 def _check_ports(ports: str) -> None:

@@ -228,6 +228,20 @@ class WriterConnection(AsyncConnection[Any]):
                 cursor = await self.execute(sql, values, prepare=False)
         _check_durability(await cursor.fetchone())
 
+    async def try_out(self, ctes: str, values: Sequence[Any]) -> None:
+        """Run data-modifying CTEs as `commit_durably` does, and roll them back.
+
+        Raises:
+            psycopg.Error: it did not work; the connection is to be closed.
+            UnfitDatabase: what is committed would not be written to disk.
+        """
+        sql = in_schema(ctes + _ASK_DURABILITY, self.schema)
+        async with self.pipeline(), self.transaction(force_rollback=True):
+            if self.settings is not None:
+                await self.execute(self.settings, prepare=False)
+            cursor = await self.execute(sql, values, prepare=False)
+        _check_durability(await cursor.fetchone())
+
 
 _ASK_DURABILITY = """
 SELECT pg_catalog.current_setting('fsync'), pg_catalog.current_setting('synchronous_commit')

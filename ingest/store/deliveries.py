@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from ingest.sources.source import EventName
@@ -42,23 +43,37 @@ async def insert(
     Raises:
         UnfitDatabase: they are stored, but the server has not written them to disk.
     """
+    await connection.commit_durably(_INSERT, _values(deliveries, queue, hint_grace_s))
+
+
+async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> None:
+    """Store a delivery as `insert` does, and take it back: nothing is stored, nobody sees it.
+
+    Without rows the statement would find a missing privilege and a read-only server too, but not a
+    partition that is locked, a disk that is full or a trigger that fails.
+
+    Raises:
+        psycopg.Error: no delivery can be stored; the connection is to be closed.
+        UnfitDatabase: the server does not write to disk.
+    """
+    await connection.try_out(_INSERT, _values([delivery], "", 0.0))
+
+
+def _values(deliveries: Sequence[Delivery], queue: str, hint_grace_s: float) -> tuple[Any, ...]:
     names = [delivery.name or _NO_NAME for delivery in deliveries]
-    await connection.commit_durably(
-        _INSERT,
-        (
-            [delivery.id for delivery in deliveries],
-            [delivery.source for delivery in deliveries],
-            [delivery.received_at for delivery in deliveries],
-            [delivery.key_id for delivery in deliveries],
-            [delivery.headers for delivery in deliveries],
-            [delivery.body for delivery in deliveries],
-            [delivery.rejected or "" for delivery in deliveries],
-            [name.event_id for name in names],
-            [name.type for name in names],
-            [name.fingerprint for name in names],
-            queue,
-            hint_grace_s,
-        ),
+    return (
+        [delivery.id for delivery in deliveries],
+        [delivery.source for delivery in deliveries],
+        [delivery.received_at for delivery in deliveries],
+        [delivery.key_id for delivery in deliveries],
+        [delivery.headers for delivery in deliveries],
+        [delivery.body for delivery in deliveries],
+        [delivery.rejected or "" for delivery in deliveries],
+        [name.event_id for name in names],
+        [name.type for name in names],
+        [name.fingerprint for name in names],
+        queue,
+        hint_grace_s,
     )
 
 

@@ -206,8 +206,21 @@ def ensure_schema(connection: Connection, schema: str) -> None:
         statement("SELECT to_regnamespace(:schema) IS NOT NULL"), {"schema": quoted(schema)}
     )
     if not exists.scalar_one():
+        _check_may_create(connection, schema)
         connection.execute(statement(f"CREATE SCHEMA {quoted(schema)}"))
     connection.execute(statement(f"SET LOCAL search_path = {quoted(schema)}"))
+
+
+def _check_may_create(connection: Connection, schema: str) -> None:
+    may = connection.execute(
+        statement("SELECT has_database_privilege(current_database(), 'CREATE')")
+    )
+    if not may.scalar_one():
+        raise MigrationRefused(
+            f"The role may not make the schema {schema} in this database. Whoever may runs CREATE"
+            f" SCHEMA {schema} AUTHORIZATION … for the role, and then it is migrated again.",
+            reason="may_not_create_schema",
+        )
 
 
 _RUNS_ON = statement(

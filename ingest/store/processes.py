@@ -1,5 +1,6 @@
 """Who runs: each process says so every few seconds, and what a worker works on, its jobs say."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -45,10 +46,12 @@ class ProcessRecord:
     """How many jobs it holds."""
     since: datetime | None
     """When it claimed the oldest of them."""
+    lacks: list[str]
+    """What its database role lacks, each as a predicate (ingest.store.privileges)."""
 
 
-def see(connection: Connection, process: ProcessIdentity) -> None:
-    """Record that a process is alive."""
+def see(connection: Connection, process: ProcessIdentity, *, lacks: Sequence[str] = ()) -> None:
+    """Record that a process is alive, and what its role lacks."""
     connection.execute(
         _SEE,
         {
@@ -59,6 +62,7 @@ def see(connection: Connection, process: ProcessIdentity) -> None:
             "version": process.version,
             "queues": None if process.queues is None else list(process.queues),
             "processors": None if process.processors is None else list(process.processors),
+            "lacks": list(lacks),
         },
     )
 
@@ -94,10 +98,10 @@ def all_of_them(connection: Connection) -> list[ProcessRecord]:
 _SEE = statement(
     """
     INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
-                                  processors)
+                                  processors, lacks)
     VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:queues AS text[]),
-            CAST(:processors AS text[]))
-    ON CONFLICT (id) DO UPDATE SET seen_at = now()
+            CAST(:processors AS text[]), CAST(:lacks AS text[]))
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), lacks = excluded.lacks
     """
 )
 _LEAVE = statement("DELETE FROM ingest.processes WHERE id = :id")
@@ -110,7 +114,7 @@ _SERVED = statement(
 )
 _ALL = statement(
     """
-    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at,
+    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at, p.lacks,
            p.seen_at > now() - CAST(:alive_for AS interval) AS alive,
            held.works_on, coalesce(held.jobs, 0) AS jobs, held.since
     FROM ingest.processes p

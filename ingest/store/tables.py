@@ -306,6 +306,13 @@ processes = Table(
     Column("seen_at", Timestamp, nullable=False),
     Column("queues", ARRAY(Text), comment="a worker: those it consumes"),
     Column("processors", ARRAY(Text), comment="a worker: those it has"),
+    Column(
+        "lacks",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="what its role may not do and needs to",
+    ),
 )
 
 # Whose jobs the relay has parked because no worker can take them. Those of paused processors are

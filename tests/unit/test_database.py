@@ -54,6 +54,8 @@ def test_an_address_is_read_by_the_rules_of_libpq(url: str, parameters: dict[str
         "postgresql://u:TOPSECRET@[::1/x",
         "postgresql://u:TOPSECRET@h/x?nonsense=1",
         "u:TOPSECRET@h/x",
+        "postgresql://u:TOPSECRET@a..b/x",
+        f"postgresql://u:TOPSECRET@{64 * 'h'}.example/x",
         "",
     ],
 )

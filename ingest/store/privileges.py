@@ -1,0 +1,124 @@
+"""What each kind of process must be allowed to, and what its role lacks of it."""
+
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+from sqlalchemy import Connection
+
+from ingest.store.database import WriterConnection
+from ingest.store.sql import statement
+
+# S, I, U, D: SELECT, INSERT, UPDATE, DELETE. `ON CONFLICT (column)` reads the column, and a row
+# lock needs UPDATE. Triggers write `totals`, `unhandled` and `activity` with the rights of whoever
+# writes the events, duplicates and jobs.
+_VERBS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "D": "DELETE"}
+_PRESENCE = {"processes": "SIUD"}
+_COUNTED = {"activity": "SIU", "totals": "SIU", "unhandled": "SID"}
+NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "receiver": _PRESENCE
+        | {"deliveries": "SI", "unadmitted": "SI", "activity": "SIU", "refusals": "SIU"},
+        "worker": _PRESENCE
+        | _COUNTED
+        | {
+            "deliveries": "S",
+            "unadmitted": "SIUD",
+            "events": "SI",
+            "duplicates": "SI",
+            "jobs": "SIU",
+            "attempts": "SI",
+            "processors": "SIU",
+        },
+        "relay": _PRESENCE
+        | {
+            "activity": "SIUD",
+            "attempts": "SI",
+            "jobs": "SU",
+            "processors": "SU",
+            "unadmitted": "SU",
+        },
+        "console": _PRESENCE
+        | _COUNTED
+        | {
+            "actions": "SI",
+            "attempts": "SI",
+            "deliveries": "S",
+            "duplicates": "S",
+            "events": "SI",
+            "jobs": "SIU",
+            "processors": "SU",
+            "refusals": "S",
+            "replays": "SIU",
+            "unadmitted": "SI",
+        },
+    }
+)
+"""The tables that a kind of process uses, and how."""
+
+
+def lacking(connection: Connection, kind: str, *, schema: str) -> list[str]:
+    """Return what the role of the connection lacks for a kind of process, each as a predicate.
+
+    For example `lacks UPDATE on ingest.jobs`. Before the schema is migrated nothing is lacking.
+
+    Args:
+        connection: as the process uses it.
+        kind: `receiver`, `worker`, `relay` or `console`.
+        schema: the schema of the tables.
+    """
+    lacks = list(connection.execute(statement(_LACKS), _parameters(kind, schema)).scalars())
+    if kind == "relay" and connection.execute(_NO_PARTITIONS, {"schema": schema}).scalar():
+        lacks.append(
+            f"is not the owner of {schema}.deliveries, so that the partitions for the coming days"
+            " cannot be made"
+        )
+    return lacks
+
+
+async def lacking_of_writer(connection: WriterConnection) -> list[str]:
+    """Return what the role of a writer lacks, as `lacking` does; ends a transaction that failed.
+
+    Raises:
+        psycopg.Error: the server does not say.
+    """
+    await connection.rollback()
+    parameters = _parameters("receiver", connection.schema)
+    cursor = await connection.execute(
+        re.sub(r":(\w+)", r"%(\1)s", _LACKS).encode(), parameters, prepare=False
+    )
+    return [row[0] for row in await cursor.fetchall()]
+
+
+def _parameters(kind: str, schema: str) -> dict[str, Any]:
+    needs = [(table, _VERBS[verb]) for table, verbs in NEEDS[kind].items() for verb in verbs]
+    return {
+        "schema": schema,
+        "tables": [table for table, _ in needs],
+        "verbs": [verb for _, verb in needs],
+    }
+
+
+# By the catalogues: `to_regclass` fails where USAGE on the schema is missing.
+_LACKS = """
+    SELECT 'lacks USAGE on the schema ' || nspname AS lacks
+    FROM pg_catalog.pg_namespace
+    WHERE nspname = :schema AND NOT pg_catalog.has_schema_privilege(oid, 'USAGE')
+    UNION ALL
+    SELECT 'lacks ' || pg_catalog.string_agg(verb, ', ' ORDER BY position) || ' on '
+           || nspname || '.' || relname
+    FROM ROWS FROM (unnest(CAST(:tables AS text[])), unnest(CAST(:verbs AS text[])))
+         WITH ORDINALITY AS need (relation, verb, position)
+    JOIN pg_catalog.pg_class ON relname = relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace AND nspname = :schema
+    WHERE NOT pg_catalog.has_table_privilege(pg_class.oid, verb)
+    GROUP BY nspname, relname
+"""
+_NO_PARTITIONS = statement(
+    """
+    SELECT NOT (pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE'))
+    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace AND nspname = :schema
+    WHERE relname = 'deliveries'
+    """
+)

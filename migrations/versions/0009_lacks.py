@@ -1,0 +1,21 @@
+"""What a process's role may not do and needs to, as the process itself finds."""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0005"
+branch_labels = None
+depends_on = None
+oldest_code = "0005"
+"""Code of this revision still runs on the schema: the column has a default."""
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE processes ADD COLUMN lacks text[] NOT NULL DEFAULT '{}'")
+    op.execute("COMMENT ON COLUMN processes.lacks IS 'what its role may not do and needs to'")
+    op.execute(f"INSERT INTO revisions VALUES ('{revision}', '{oldest_code}')")
+
+
+def downgrade() -> None:
+    op.execute("ALTER TABLE processes DROP COLUMN lacks")
+    op.execute(f"DELETE FROM revisions WHERE revision = '{revision}'")
