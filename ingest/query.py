@@ -30,7 +30,7 @@ FILTERS = {
     "since": f"received then or later: {TIME_FORMS}",
     "until": "received before then, likewise",
     "conversation": "concerns the conversation of this id",
-    "phone": "concerns whom has this number",
+    "phone": "concerns whom has this number, however it is written, or this id",
     "order": "concerns the order of this id",
     "message": "concerns the message of this id",
     "contact": "concerns the contact of this id",
