@@ -122,8 +122,14 @@ def _upgrade(connection: Connection, revision: str, target: Target) -> None:
         take_turns(connection)
         old_home = moving.old_home(connection, target.schema)
         ensure_schema(connection, target.schema)
-        if old_home is not None:
-            moving.move(connection, old_home, target.schema)
+        if old_home is None:
+            _run(connection, command.upgrade, revision, target)
+            return
+        moving.move(connection, old_home, target.schema)
+        _run(connection, command.upgrade, moving.FIRST, target)
+    # Apart, since receivers wait as long as the locks of moving are held.
+    with connection.begin():
+        take_turns(connection)
         _run(connection, command.upgrade, revision, target)
 
 

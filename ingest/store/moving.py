@@ -14,6 +14,8 @@ from ingest.store.sql import quoted, statement
 
 LAST = "0004"
 """The last revision of the old home."""
+FIRST = "0005"
+"""The first of the new one."""
 _REVISIONS = ("0001", "0002", "0003", "0004")
 # Tables of the pipeline that are there at revision 0004, each with a column that tells them from
 # an application's of the same name.

@@ -176,16 +176,28 @@ def _story() -> list[tuple[str, dict[str, Any]]]:
         ("contact.created", {"id": 9, "name": "نورة", "phone": "9661"}),
         ("contact.updated", {"id": 9, "name": "N", "updated_at": "2024-01-20T10:00:00Z"}),
         ("conversation.created", {"conversation_id": 1, "contact_id": 9, "phone_number": "9661"}),
-        ("conversation.updated", {"conversation_id": 1, "status": "x", "updated_at": "2024-01-01"}),
-        ("conversation.updated", {"conversation_id": 1, "status": "y", "updated_at": "2024-01-02"}),
+        (
+            "conversation.updated",
+            {"conversation_id": 1, "status": "x", "updated_at": "2024-01-01T00:00:00Z"},
+        ),
+        (
+            "conversation.updated",
+            {"conversation_id": 1, "status": "y", "updated_at": "2024-01-02T00:00:00Z"},
+        ),
         ("message.received", {"message_id": "w:1", "conversation_id": 1, "from": "9661"}),
         ("message.status.updated", {"message_id": "w:1", "status": "sent"}),
         ("message.status.updated", {"message_id": "w:1", "status": "read"}),
         ("order.created", {"order_id": 5, "conversation_id": 1}),
-        ("order.status.updated", {"order_id": 5, "new_status": "a", "updated_at": "2024-01-01"}),
-        ("order.status.updated", {"order_id": 5, "new_status": "b", "updated_at": "2024-01-02"}),
+        (
+            "order.status.updated",
+            {"order_id": 5, "new_status": "a", "updated_at": "2024-01-01T00:00:00Z"},
+        ),
+        (
+            "order.status.updated",
+            {"order_id": 5, "new_status": "b", "updated_at": "2024-01-02T00:00:00Z"},
+        ),
         ("message.received", {"message_id": "w2", "conversation_id": 2, "from": "9661"}),
-        ("order.created", {"order_id": 6, "conversation_id": 1, "total": 10**40}),  # dead
+        ("order.created", {"order_id": 6, "conversation_id": 1, "total": "1e400000"}),  # dead
         ("survey.answered", {"conversation_id": 1, "id": 9}),  # unhandled
         ("message.received", {"message_id": "w3", "conversation_id": 3, "from": "9662"}),
         ("order.created", {"order_id": 1, "conversation_id": 3}),

@@ -168,7 +168,7 @@ def _row(table: str, events: Iterable[Row]) -> Row:
 
 def _said(event: Row) -> Row:
     """What an event says, by column."""
-    said = {}
+    said: Row = {}
     for column, (name, read) in COLUMNS[event["event"]].items():
         value = event["data"].get(name)
         if value is None:

@@ -10,13 +10,15 @@ from workers.processors import fields, unreadable
 from workers.processors.merge import Entities, Group, Origin, Upsert, last_event_place
 from workers.registry import processor
 
-_CREATED_FIELDS = {
+_CREATED_FIELDS: fields.Fields = {
     "contact_id": ("contact_id", fields.whole_number),
     "phone_number": ("phone_number", fields.phone),
     "created_at": ("created_at", fields.moment),
 }
-_STATUS_FIELDS = {"status": ("status", fields.status)}
-_UPDATED_FIELDS = {"updated_at": ("updated_at", fields.moment)}
+_STATUS_FIELDS: fields.Fields = {"status": ("status", fields.status)}
+_UPDATED_FIELDS: fields.Fields = {"updated_at": ("updated_at", fields.moment)}
+_OF_CREATION = {**_CREATED_FIELDS, **_STATUS_FIELDS}
+_OF_UPDATE = {**_UPDATED_FIELDS, **_STATUS_FIELDS}
 # The status that a conversation is created with counts as of then; of one moment an update comes
 # after the creation.
 _CREATED = Origin(time="created_at", event_id="created_event_id", tie="'0'")
@@ -41,11 +43,11 @@ def keep_conversations(events: Sequence[Event], db: Connection) -> None:
     for event in events:
         conversation_id = fields.entity_id(event.data, "conversation_id")
         if event.type == "conversation.created":
-            said = fields.said(event.data, _CREATED_FIELDS | _STATUS_FIELDS, unread)
+            said = fields.said(event.data, _OF_CREATION, unread)
             said["created_event_id"] = event.event_id
             moment, tie = said.get("created_at"), "0"
         else:
-            said = fields.said(event.data, _UPDATED_FIELDS | _STATUS_FIELDS, unread)
+            said = fields.said(event.data, _OF_UPDATE, unread)
             said["updated_event_id"] = event.event_id
             moment, tie = said.get("updated_at"), "1"
         conversations.offer(conversation_id, event, said, moment=moment, tie=tie)

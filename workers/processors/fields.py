@@ -29,16 +29,18 @@ Unreadable = Counter[str]
 """How often a field was there and could not be read, by its name."""
 Kind = Callable[[str, Any], Any]
 """Reads a value that is there, given its field's name; None: it is unreadable."""
+Fields = Mapping[str, tuple[str, Kind]]
+"""By column: the field that it is named after, and the kind of its values."""
 
 
 def said(
     data: Data,
-    fields: Mapping[str, tuple[str, Kind]],
+    fields: Fields,
     unreadable: Unreadable,
     *,
     null_clears: bool = False,
 ) -> dict[str, Any]:
-    """What a payload says of the columns in `fields`, which names the field of each and its kind.
+    """Return what a payload says of the columns in `fields`.
 
     With `null_clears`, a field that is there and null says that there is no value.
 

@@ -49,7 +49,7 @@ class Origin:
     def version(self) -> str:
         """SQL for the version of the event; `Entities.offer` spells the same."""
         time = f"coalesce({{row}}.{self.time}, '{LONG_AGO}') AT TIME ZONE 'UTC'"
-        spelled = f"to_char({time}, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"+00:00\"')"
+        spelled = f'to_char({time}, \'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"\')'
         return f"{self.rank} || {spelled} || {self.tie} || ' ' || {self.id_sql}"
 
 
@@ -164,7 +164,7 @@ _PLAIN = "(present.versions IS NULL AND excluded.versions IS NULL)"
 
 def _merged(column: str, group: Group) -> str:
     """SQL for the newer value of a column."""
-    kept = _newer(column, f"{_kept_version(column, group)} COLLATE \"C\"")
+    kept = _newer(column, f'{_kept_version(column, group)} COLLATE "C"')
     if not group.origins:
         return kept
     return f"""CASE WHEN {_PLAIN} THEN
@@ -176,8 +176,9 @@ def _merged(column: str, group: Group) -> str:
 
 def _merged_versions(groups: Sequence[Group]) -> str:
     """SQL for `versions`: none, as long as they follow from the columns."""
+    versions = _all_versions(groups)
     rows = [
-        "SELECT * FROM jsonb_each_text({})".format(_all_versions(groups).format(row=row))
+        f"SELECT * FROM jsonb_each_text({versions.format(row=row)})"
         for row in ("present", "excluded")
     ]
     newest = f"""(
@@ -280,7 +281,7 @@ def last_event_place(*before: str, after: Sequence[str] = (), ties_by_id: str = 
     by_id = "coalesce({row}.last_event_id, '')"
     if ties_by_id != "true":
         by_id = f"CASE WHEN {ties_by_id} THEN {by_id} ELSE '' END"
-    return ", ".join([*before, time, *after, f"{by_id} COLLATE \"C\""])
+    return ", ".join([*before, time, *after, f'{by_id} COLLATE "C"'])
 
 
 def _upsert(table: Table, key: str, settings: Mapping[str, str]) -> TextClause:

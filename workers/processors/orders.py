@@ -1,9 +1,9 @@
 """`orders` and `order_status_changes`: what was ordered, where it stands, how it got there.
 
-An order has the status of its newest change, by the changes' times. Of several at one time it is
-the one that ends in a status which those changes lead to more often than away from: where they are
-a chain (pending to accepted, accepted to shipped) that is its end. Where that leaves several (a gap,
-a branch) or none (a circle), or where there are more than `MOST_AT_ONCE`, the event id decides.
+An order has the status of its newest change, by the changes' times. Of several at one time that one
+counts which ends in a status that those changes lead to more often than away from: where they are a
+chain (pending to accepted, accepted to shipped), its end. Where that leaves several (a gap, a branch)
+or none (a circle), or where there are more than `MOST_AT_ONCE`, the greatest event id decides.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,15 +22,16 @@ from workers.registry import processor
 MOST_AT_ONCE = 100
 """So many changes of an order at one time are looked at, whatever a sender does."""
 
-_CREATED_FIELDS = {
+_CREATED_FIELDS: fields.Fields = {
     "conversation_id": ("conversation_id", fields.whole_number),
     "total": ("total", fields.amount),
     "currency": ("currency", fields.text),
     "created_at": ("created_at", fields.moment),
 }
-_STATUS_FIELDS = {"status": ("status", fields.status)}
-_UPDATED_FIELDS = {"updated_at": ("updated_at", fields.moment)}
-_CHANGE_FIELDS = {"old_status": ("old_status", fields.text)}
+_STATUS_FIELDS: fields.Fields = {"status": ("status", fields.status)}
+_UPDATED_FIELDS: fields.Fields = {"updated_at": ("updated_at", fields.moment)}
+_CHANGE_FIELDS: fields.Fields = {"old_status": ("old_status", fields.text)}
+_OF_CREATION = {**_CREATED_FIELDS, **_STATUS_FIELDS}
 # An order begins with the status that it was created with, which any update replaces. Of updates of
 # one time the chain decides (`_settle`), and until then the one that was there first.
 _CREATED = Origin(time="created_at", event_id="created_event_id", rank="0")
@@ -66,17 +67,13 @@ def keep_orders(events: Sequence[Event], db: Connection) -> None:
     unreadable.note(db, "orders", unread)
 
 
-def _created(
-    order_id: int, event: Event, orders: Entities, unread: fields.Unreadable
-) -> None:
-    said = fields.said(event.data, _CREATED_FIELDS | _STATUS_FIELDS, unread)
+def _created(order_id: int, event: Event, orders: Entities, unread: fields.Unreadable) -> None:
+    said = fields.said(event.data, _OF_CREATION, unread)
     said["created_event_id"] = event.event_id
     orders.offer(order_id, event, said, moment=said.get("created_at"), rank=0)
 
 
-def _updated(
-    order_id: int, event: Event, orders: Entities, unread: fields.Unreadable
-) -> Change:
+def _updated(order_id: int, event: Event, orders: Entities, unread: fields.Unreadable) -> Change:
     status = fields.required_status(event.data, "new_status")
     said = fields.said(event.data, _UPDATED_FIELDS, unread)
     moment = said.get("updated_at")
@@ -118,7 +115,8 @@ def _settle(db: Connection, changes: Iterable[Change]) -> None:
 
 _KEEP_CHANGES = statement(
     """
-    INSERT INTO ingest.order_status_changes (order_id, event_id, old_status, new_status, updated_at, sent_at)
+    INSERT INTO ingest.order_status_changes (order_id, event_id, old_status, new_status,
+                                             updated_at, sent_at)
     SELECT * FROM unnest(CAST(:order_id AS bigint[]), CAST(:event_id AS text[]),
                          CAST(:old_status AS text[]), CAST(:new_status AS text[]),
                          CAST(:updated_at AS timestamptz[]), CAST(:sent_at AS timestamptz[]))
