@@ -17,13 +17,17 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
 from ingest.store import arrays
 from ingest.store.sql import statement
 from workers.event import Event
+from workers.registry import Discard
 
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 """The time of what is undated; some senders write it themselves, so the SQL spells it too."""
+_PERMANENT = ("22", "54")
+"""SQLSTATE classes of what no retry mends: data that a type refuses, a limit of PostgreSQL's."""
 _LAST_EVENT = ("last_event_at", "last_event_id")
 
 
@@ -117,7 +121,11 @@ class Upsert:
         self._statement = _upsert(table, key, settings)
 
     def __call__(self, db: Connection, entities: Entities) -> None:
-        """Merge what a batch says of `entities`."""
+        """Merge what a batch says of `entities`.
+
+        Raises:
+            Discard: PostgreSQL can never store it.
+        """
         rows = [(key, offers, self._versions(offers)) for key, offers in entities]
         columns = {
             column: [offers[column][1] if column in offers else None for _, offers, _ in rows]
@@ -125,9 +133,13 @@ class Upsert:
         }
         columns["versions"] = [versions for _, _, versions in rows]
         columns[self._key] = [key for key, _, _ in rows]
-        db.execute(
-            self._statement, {name: arrays.literal(values) for name, values in columns.items()}
-        )
+        values = {name: arrays.literal(values) for name, values in columns.items()}
+        try:
+            db.execute(self._statement, values)
+        except DBAPIError as error:
+            if (getattr(error.orig, "sqlstate", None) or "").startswith(_PERMANENT):
+                raise Discard(f"PostgreSQL cannot store it: {type(error.orig).__name__}") from error
+            raise
 
     def _versions(self, offers: Mapping[str, tuple[str, Any]]) -> str | None:
         """The versions as JSON, if they do not follow from the columns."""

@@ -1,9 +1,10 @@
 """`orders` and `order_status_changes`: what was ordered, where it stands, how it got there.
 
-An order has the status of its newest change, by the changes' times. Of several at one time that one
-counts which ends in a status that those changes lead to more often than away from: where they are a
-chain (pending to accepted, accepted to shipped), its end. Where that leaves several (a gap, a branch)
-or none (a circle), or where there are more than `MOST_AT_ONCE`, the greatest event id decides.
+An order has the status of its newest change, by the changes' times. Of several at one time that
+one counts which ends in a status that those changes lead to more often than away from: where they
+are a chain (pending to accepted, accepted to shipped), its end. Where that leaves several (a gap,
+a branch) or none (a circle), or where there are more than `MOST_AT_ONCE`, the greatest event id
+decides.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
