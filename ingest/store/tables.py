@@ -520,7 +520,7 @@ END $$
 # number (`SA.abc`) stays as it is written. Two hundred characters of it, which any index takes.
 _NORMAL_PHONE = r"""
 CREATE FUNCTION ingest.normal_phone(written text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 20 AS $$
 DECLARE
     seen text;
     digits text;
@@ -551,7 +551,7 @@ END $$
 # of surrogate pairs by U+FFFD, then numbers that it might refuse by null.
 _BODY_JSON = r"""
 CREATE FUNCTION ingest.body_json(body bytea) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED AS $$
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED COST 20 AS $$
 DECLARE
     spelled text;
 BEGIN
