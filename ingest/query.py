@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+from ingest.phones import normal_phone
 from ingest.store import about
 from ingest.store.selection import EVENT_STATES, Selection
 from ingest.text import is_storable
@@ -30,7 +31,7 @@ FILTERS = {
     "since": f"received then or later: {TIME_FORMS}",
     "until": "received before then, likewise",
     "conversation": "concerns the conversation of this id",
-    "phone": "concerns whom has this number",
+    "phone": "concerns whom has this number, however it is written, or this id",
     "order": "concerns the order of this id",
     "message": "concerns the message of this id",
     "contact": "concerns the contact of this id",
@@ -84,7 +85,9 @@ def spell(selection: Selection) -> str:
     filters += [("since", _spell_time(selection.since)), ("until", _spell_time(selection.until))]
     filters += selection.about
     filters += [(_spell_path(path), value) for path, value in selection.fields]
-    spelled = [f"{name}:{_quoted(value)}" for name, value in filters if value is not None]
+    spelled = [
+        f"{name}:{_spell_value(name, value)}" for name, value in filters if value is not None
+    ]
     return " ".join([*spelled, *(_quoted(each, colons=False) for each in selection.texts)])
 
 
@@ -114,16 +117,35 @@ class _Draft:
 
 
 def _parts(text: str) -> Iterator[_Part]:
-    for match in filter(lambda match: match[0], _PART.finditer(text)):
+    position = 0
+    while position <= len(text) and (match := _PART.search(text, position)):
+        end = match.end()
         key, quoted, plain = match["key"], match["quoted"], match["plain"]
-        yield _Part(
-            spelled=match[0],
-            position=match.start(),
-            key=key,
-            value=plain if quoted is None else _ESCAPED.sub(r"\1", quoted),
-            is_quoted=quoted is not None,
-            is_open=quoted is not None and not match["closed"],
-        )
+        if plain and key is not None and key.lower() == "phone":
+            end = _end_of_phone(text, match.start("plain"), end)
+            plain = text[match.start("plain") : end]
+        position = end if match[0] else end + 1
+        if match[0]:
+            yield _Part(
+                spelled=text[match.start() : end],
+                position=match.start(),
+                key=key,
+                value=plain if quoted is None else _ESCAPED.sub(r"\1", quoted),
+                is_quoted=quoted is not None,
+                is_open=quoted is not None and not match["closed"],
+            )
+
+
+def _end_of_phone(text: str, begin: int, end: int) -> int:
+    """Where a phone number ends that is written in groups (`+966 51 111 0001`), the first of which
+    ends at `end`: groups of digits belong to it until it is as long as a number may be."""
+    if len(normal_phone(text[begin:end])) > _SHORT_OF_A_PHONE:
+        return end
+    while (group := _PHONE_GROUP.match(text, end)) is not None:
+        if len(normal_phone(text[begin : group.end()])) > _LONGEST_PHONE:
+            break
+        end = group.end()
+    return end
 
 
 def _take(draft: _Draft, part: _Part) -> str | None:
@@ -211,10 +233,10 @@ def _read_number(draft: _Draft, name: str, value: str) -> str | None:
 
 
 def _read_phone(draft: _Draft, name: str, value: str) -> str | None:
-    digits = _PHONE_MARKS.sub("", value)
-    if not (digits.isascii() and digits.isdigit()):
+    phone = normal_phone(value)
+    if not phone:
         return f"`{value}` is no phone number: give its digits, 966500000000."
-    draft.add("about", (name, digits))
+    draft.add("about", (name, phone))
     return None
 
 
@@ -231,9 +253,20 @@ def _spell_path(path: str) -> str:
     return path if path.startswith("data.") else f".{path}"
 
 
+def _spell_value(name: str, value: str) -> str:
+    # What follows could be read as more of a short number.
+    if name == "phone" and len(value) <= _SHORT_OF_A_PHONE:
+        return _in_quotes(value)
+    return _quoted(value)
+
+
 def _quoted(value: str, *, colons: bool = True) -> str:
     if _PLAIN.fullmatch(value) and (colons or ":" not in value):
         return value
+    return _in_quotes(value)
+
+
+def _in_quotes(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -269,8 +302,13 @@ _PART = re.compile(
     """,
     re.DOTALL | re.VERBOSE,
 )
+# Of a number of no more digits there must be further groups; E.164 ends at fifteen.
+_SHORT_OF_A_PHONE = 6
+_LONGEST_PHONE = 15
+_PHONE_GROUP = re.compile(
+    r"[^\S\n]+[^\w\s\":]*\d[\d()\-.\u200b-\u200f\u202a-\u202e\u2066-\u2069]*(?!\S)"
+)
 _ESCAPED = re.compile(r'\\(["\\])')
 _LOOKS_LIKE_A_FILTER = re.compile(r"[a-z_]{1,40}")
-_PHONE_MARKS = re.compile(r"^\+|[ ()-]")
 _PLAIN = re.compile(r'[^\s"]\S*')
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

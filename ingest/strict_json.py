@@ -18,20 +18,24 @@ _TOO_DEEP = b"[" * (MAX_DEPTH + 1)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 
+_MARK = b"\xef\xbb\xbf"
+
+
 class InvalidJson(ValueError):
     """The bytes are not JSON in the sense of this module; the message says why and quotes
     nothing."""
 
 
 def loads(raw: bytes) -> Any:
-    """Parse `raw`. Numbers with a fraction or an exponent become `Decimal`, integers `int`.
+    """Parse `raw`. Numbers with a fraction or an exponent become `Decimal`, integers `int`. A byte
+    order mark at the beginning is passed over, as RFC 8259 allows.
 
     Raises:
         InvalidJson: not UTF-8, not JSON, NaN or Infinity, or nested deeper than `MAX_DEPTH`.
     """
     _refuse_deep(raw)
     try:
-        return _parse(raw.decode("utf-8"))
+        return _parse(raw.removeprefix(_MARK).decode("utf-8"))
     except UnicodeDecodeError:
         raise InvalidJson("the body is not UTF-8") from None
     except RecursionError:

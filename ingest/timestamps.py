@@ -1,27 +1,44 @@
 """Reading times that other systems wrote, or a person."""
 
+import re
 from datetime import UTC, datetime, timedelta
 
 TIME_FORMS = "2026-01-31T12:00:00Z, or 15m, 2h, 7d for before now"
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+# A date-time of RFC 3339, section 5.6. Of a fraction six digits count.
+_RFC_3339 = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:)([0-9]{2})"
+    r"(?:(\.[0-9]{1,6})[0-9]*)?(?:[Zz]|([+-][0-9]{2}:[0-9]{2}))"
+)
+# How most senders write it, which is read in half the time.
+_USUAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-5][0-9]Z")
+_EPOCH = re.compile(r"[1-9][0-9]{9}(?:[0-9]{3})?")
+# A person may leave out the offset, and the time of the day.
+_BY_HAND = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]+)?")
+_LEAP_SECOND = "60"
 
 
 def parse_timestamp(value: object) -> datetime | None:
-    """An ISO 8601 string as an aware UTC time; without an offset it counts as UTC; unreadable is
-    None."""
-    if not isinstance(value, str):
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    """A time as senders write them, aware and in UTC; None: it is unreadable.
+
+    That is a date-time of RFC 3339, with its offset, or the time since the epoch in seconds (10
+    digits) or milliseconds (13 digits), as a number or in a string. Nothing else is: of what merely
+    resembles a time (`20250101`, `1759`) nobody knows what it means.
+    """
+    if isinstance(value, str):
+        if _USUAL.fullmatch(value):
+            return _in_utc(value)
+        match = _RFC_3339.fullmatch(value)
+        return _of_epoch(value) if match is None else _of_rfc_3339(*match.groups())
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**13:
+        return _of_epoch(str(value))
+    return None
 
 
 def parse_moment(text: str, *, now: datetime) -> datetime | None:
     """A time that a person gives, in one of `TIME_FORMS`, 1970 at the earliest; None if it is no
-    such time."""
+    such time. Without an offset it counts as UTC."""
     epoch = datetime.fromtimestamp(0, UTC)
     unit = _UNITS.get(text[-1:])
     if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 10:
@@ -30,4 +47,32 @@ def parse_moment(text: str, *, now: datetime) -> datetime | None:
         except OverflowError:  # a span that begins before the year 1
             return epoch
     moment = parse_timestamp(text)
+    if moment is None and _BY_HAND.fullmatch(text):
+        moment = _in_utc(text)
     return None if moment is None or moment < epoch else moment
+
+
+def _of_rfc_3339(
+    date: str, time: str, second: str, fraction: str | None, offset: str | None
+) -> datetime | None:
+    # A leap second counts as the last one before it.
+    kept = "59" if second == _LEAP_SECOND else second
+    return _in_utc(f"{date}T{time}{kept}{fraction or ''}{offset or '+00:00'}")
+
+
+def _of_epoch(digits: str) -> datetime | None:
+    if not _EPOCH.fullmatch(digits):
+        return None
+    is_in_seconds = len(digits) == 10
+    milliseconds = int(digits) * 1_000 if is_in_seconds else int(digits)
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
+
+
+def _in_utc(spelled: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(spelled)
+        if moment.tzinfo is UTC:
+            return moment
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -6,11 +6,13 @@ from uuid import UUID
 
 import typer
 
+from ingest import settings
 from ingest.cli import output
 from ingest.cli.access import database
-from ingest.store import listing
+from ingest.sources import configured
+from ingest.store import listing, replay
 
-app = typer.Typer(help="Look at rejected deliveries.", no_args_is_help=True)
+app = typer.Typer(help="Look at rejected deliveries, open them again.", no_args_is_help=True)
 
 
 @app.command("rejected")
@@ -41,6 +43,26 @@ def rejected(
             for each in found
         ],
     )
+
+
+@app.command("replay")
+def replay_rejected(
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Open all rejected deliveries again, after an upgrade that takes what was refused before.
+
+    Those that are events now are worked on; the others stay as they are. `ingest replay ID` does
+    the same with single ones.
+    """
+    looked_at = opened = 0
+    with database() as engine:
+        steps = replay.reopen_all(engine, configured(settings.load()))
+        for looked_at, opened in steps:  # noqa: B007 - the last ones count
+            pass
+    if json:
+        output.as_json({"rejected": looked_at, "opened": opened})
+        return
+    output.line(f"{opened} of {looked_at} rejected deliveries are events now.")
 
 
 @app.command("show")

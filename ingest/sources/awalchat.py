@@ -114,6 +114,8 @@ class AwalChat:
             _refuse("body_not_json", f"Signed, but {error}.")
         if not isinstance(fields, dict):
             _refuse("body_not_object", "Signed, but the body is not a JSON object.")
+        if fields.get("data") == []:  # PHP's spelling of an object without fields
+            fields["data"] = {}
         event_type, data = fields.get("event"), fields.get("data")
         if not isinstance(event_type, str):
             _refuse("event_not_string", "Signed, but `event` is not a string.")

@@ -14,7 +14,7 @@ A search for a field (ingest.store.bodies) finds all of these, at the cost of re
 """
 
 from ingest.sources.source import join_event_id
-from ingest.store.bodies import Condition, has_field
+from ingest.store.bodies import Condition, has_field, has_phone
 from ingest.store.distinct import SOURCES
 
 KINDS = ("conversation", "phone", "order", "message", "contact")
@@ -26,10 +26,13 @@ LOOKED_THROUGH = 2_000
 def concerns(kind: str, value: str, name: str) -> Condition:
     """Events that concern what is of that kind and value; the values' names begin with `name`.
 
-    A phone number is that of whom the shop talks to: the shop's own would mean every message."""
+    A phone number is that of whom the shop talks to: the shop's own would mean every message. It is
+    found however it is written, there or here."""
     if kind in NUMBERED and not is_bigint(value):
         return "false", {}
     given = f"CAST(:{name}_given AS {'bigint' if kind in NUMBERED else 'text'})"
+    if kind == "phone":
+        given = f"ingest.normal_phone({given})"
     known = {table: sql.format(given=given) for table, sql in _KNOWN[kind].items()}
     tables = ", ".join(f"known_{table} AS MATERIALIZED ({sql})" for table, sql in known.items())
     names = " UNION ".join(_NAMES[table] for table in known)
@@ -67,14 +70,16 @@ def _names(kind: str, value: str) -> list[str]:
 
 
 def _mentioned(kind: str, value: str, name: str) -> Condition:
-    mentioned, values = has_field(_FIELDS[kind], value, f"{name}_field").condition
+    has = has_phone if kind == "phone" else has_field
+    mentioned, values = has(_FIELDS[kind], value, f"{name}_field").condition
     if kind != "contact":
         return mentioned, values
     by_id, more = has_field(["data.id"], value, f"{name}_id").condition
     return f"({mentioned} OR (events.type LIKE 'contact.%' AND {by_id}))", values | more
 
 
-_STATUSES = ("sent", "delivered", "read", "failed")
+_KNOWN_STATUSES = ("sent", "delivered", "read", "failed", "played", "deleted")
+_STATUSES = (*_KNOWN_STATUSES, *(status.upper() for status in _KNOWN_STATUSES))
 _FIELDS = {
     "conversation": ["data.conversation_id"],
     "phone": ["data.from", "data.phone_number", "data.phone"],
@@ -103,14 +108,16 @@ _KNOWN: dict[str, dict[str, str]] = {
     }
     | _TALKED,
     "phone": {
-        "contacts": "SELECT * FROM ingest.contacts WHERE phone = {given}",
-        "talks": """SELECT conversation_id FROM ingest.conversations WHERE phone_number = {given}
+        "contacts": "SELECT * FROM ingest.contacts WHERE phone_normal = {given}",
+        "talks": """SELECT conversation_id FROM ingest.conversations
+            WHERE phone_number_normal = {given}
             UNION SELECT conversation_id FROM ingest.conversations
             WHERE contact_id = ANY(ARRAY(SELECT contact_id FROM known_contacts))
-            UNION SELECT conversation_id FROM ingest.messages WHERE from_number = {given}""",
+            UNION SELECT conversation_id FROM ingest.messages
+            WHERE from_number_normal = {given}""",
     }
     | _TALKED
-    | {"messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number = {{given}}"},
+    | {"messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number_normal = {{given}}"},
 }
 
 # The ids of the events that made those rows. A message's events are named alike but for the status:
@@ -122,13 +129,16 @@ _NAMES = {
             UNION SELECT substr(version, strpos(version, ' ') + 1)
             FROM known_contacts CROSS JOIN jsonb_each_text(versions) AS field (name, version)""",
     "conversations": """SELECT unnest(ARRAY[created_event_id, updated_event_id, last_event_id])
-            FROM known_conversations""",
-    "messages": """SELECT unnest(ARRAY[received_event_id, status_event_id, last_event_id])
+            FROM known_conversations
+            UNION SELECT substr(version, strpos(version, ' ') + 1)
+            FROM known_conversations
+            CROSS JOIN jsonb_each_text(versions) AS field (name, version)""",
+    "messages": f"""SELECT unnest(ARRAY[received_event_id, status_event_id, last_event_id])
             FROM known_messages
             UNION SELECT split_part(status_event_id, ':', 1) || ':'
                 || split_part(status_event_id, ':', 2) || ':' || possible.status
             FROM known_messages
-            CROSS JOIN (VALUES ('sent'), ('delivered'), ('read'), ('failed')) AS possible (status)
+            CROSS JOIN unnest(ARRAY{list(_STATUSES)}) AS possible (status)
             WHERE known_messages.status IS NOT NULL""",
     "orders": """SELECT unnest(ARRAY['order.created:' || order_id, created_event_id,
                                 last_event_id]) FROM known_orders

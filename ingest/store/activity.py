@@ -21,6 +21,7 @@ BUCKETS = 24
 EVENT, DUPLICATE = "event", "duplicate"
 SUCCEEDED, FAILED, LAG = "succeeded", "failed", "lag"
 ANSWER, REFUSED = "answer", "refused"
+UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

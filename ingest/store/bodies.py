@@ -54,8 +54,8 @@ def has_field(
 
     Numbers are compared as numbers (`1250` is `1250.00`), everything else as text, so `123` is
     both the number and the string, and `true` the word; null is no value. Not found are numbers
-    that are spelled with an exponent, and fields of a body that jsonb refuses, such as one with an
-    escaped U+0000.
+    that are spelled with an exponent. Where jsonb would refuse a body, U+0000 counts as U+FFFD
+    (`body_json` in ingest.store.tables).
     """
     number = None if is_beginning else _NUMBER.fullmatch(value)
     values: dict[str, Any] = {f"{name}_value": f"{escape(value)}%" if is_beginning else value}
@@ -69,11 +69,27 @@ def has_field(
         )
     unlikely, more = _unlikely(number.group(1) if number else value, name)
     # CASE, because its parts are evaluated in their order, which those of AND need not be.
-    parsed = "(SELECT CAST(convert_from(body, 'UTF8') AS jsonb) AS json OFFSET 0)"
+    parsed = "(SELECT ingest.body_json(body) AS json OFFSET 0)"
     found = f"""CASE WHEN {unlikely} THEN false
-            WHEN NOT pg_input_is_valid(convert_from(body, 'UTF8'), 'jsonb') THEN false
             ELSE (SELECT {" OR ".join(tests)} FROM {parsed} AS parsed) END"""
     return BodyTest(row="false", body=found, values=values | more)
+
+
+def has_phone(paths: Sequence[str], value: str, name: str) -> BodyTest:
+    """A phone number, however it is written, under one of the dotted `paths` of the body; the
+    values' names begin with `name`."""
+    values: dict[str, Any] = {f"{name}_value": value}
+    tests, absent = [], [f"NOT {_HAS_ESCAPE}"]
+    for n, path in enumerate(paths):
+        values[f"{name}_path_{n}"] = path.split(".")
+        found = f"ingest.normal_phone(json #>> CAST(:{name}_path_{n} AS text[]))"
+        tests.append(f"coalesce({found} = ingest.normal_phone(:{name}_value), false)")
+        values[f"{name}_last_{n}"] = f'"{path.rpartition(".")[2]}"'.encode()
+        absent.append(f"position(CAST(:{name}_last_{n} AS bytea) IN body) = 0")
+    parsed = "(SELECT ingest.body_json(body) AS json OFFSET 0)"
+    body = f"""CASE WHEN {" AND ".join(absent)} THEN false
+            ELSE (SELECT {" OR ".join(tests)} FROM {parsed} AS parsed) END"""
+    return BodyTest(row="false", body=body, values=values)
 
 
 def escape(literal: str) -> str:

@@ -301,7 +301,9 @@ def reopen(
     """
     opened = []
     for row in connection.execute(_REJECTED, {"ids": list(deliveries)}):
-        source = sources[row.source]
+        source = sources.get(row.source)
+        if source is None:
+            continue
         try:
             name = source.name(source.open(row.body))
         except InvalidEnvelope:
@@ -318,6 +320,21 @@ def reopen(
         )
         opened.append(row.id)
     return opened
+
+
+def reopen_all(engine: Engine, sources: Mapping[str, Source]) -> Iterator[tuple[int, int]]:
+    """Open every rejected delivery again, oldest first, a batch a transaction; yield how many were
+    looked at so far, and how many of them are events now."""
+    looked_at = opened = 0
+    last = UUID(int=0)
+    while True:
+        with engine.begin() as connection:
+            ids = list(connection.execute(_NEXT_REJECTED, {"after": last}).scalars())
+            if not ids:
+                return
+            opened += len(reopen(connection, sources, ids))
+        looked_at, last = looked_at + len(ids), ids[-1]
+        yield looked_at, opened
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -564,6 +581,13 @@ _REJECTED = statement(
     SELECT id, source, body FROM ingest.deliveries
     WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL
     ORDER BY id FOR UPDATE
+    """
+)
+
+_NEXT_REJECTED = statement(
+    f"""
+    SELECT id FROM ingest.deliveries WHERE rejected IS NOT NULL AND id > :after
+    ORDER BY id LIMIT {BATCH}
     """
 )
 

@@ -371,6 +371,19 @@ totals = Table(
     postgresql_with={"fillfactor": 50},
 )
 
+
+def _normal_phone(column: str) -> Column[str]:
+    return Column(
+        f"{column}_normal",
+        Text,
+        Computed(f"normal_phone({column})", persisted=True),
+        index=True,
+        comment="the digits, however they were written",
+    )
+
+
+_VERSIONS = "per field, what set it; null: the event ids and times say so"
+
 # The read model that the built-in processors keep: one row an entity. `*_event_id` columns are the
 # events that set the fields before them; with those fields' time they order what may replace them.
 messages = Table(
@@ -378,7 +391,7 @@ messages = Table(
     metadata,
     Column("message_id", Text, primary_key=True),
     Column("conversation_id", BigInteger, index=True),
-    Column("from_number", Text, index=True),
+    Column("from_number", Text),
     Column("to_number", Text),
     Column("type", Text),
     Column("body", Text),
@@ -389,6 +402,8 @@ messages = Table(
     Column("status_event_id", Text),
     Column("last_event_at", Timestamp),
     Column("last_event_id", Text, nullable=False),
+    Column("versions", JSONB, comment=_VERSIONS),
+    _normal_phone("from_number"),
 )
 
 conversations = Table(
@@ -396,7 +411,7 @@ conversations = Table(
     metadata,
     Column("conversation_id", BigInteger, primary_key=True, autoincrement=False),
     Column("contact_id", BigInteger, index=True),
-    Column("phone_number", Text, index=True),
+    Column("phone_number", Text),
     Column("created_at", Timestamp),
     Column("created_event_id", Text),
     Column("status", Text),
@@ -404,6 +419,8 @@ conversations = Table(
     Column("updated_event_id", Text),
     Column("last_event_at", Timestamp),
     Column("last_event_id", Text, nullable=False),
+    Column("versions", JSONB, comment=_VERSIONS),
+    _normal_phone("phone_number"),
 )
 
 orders = Table(
@@ -420,8 +437,10 @@ orders = Table(
     Column("updated_event_id", Text),
     Column("last_event_at", Timestamp),
     Column("last_event_id", Text, nullable=False),
+    Column("versions", JSONB, comment=_VERSIONS),
 )
 
+CHANGED_AT = "coalesce(updated_at, sent_at, '0001-01-01 00:00:00+00'::timestamptz)"
 order_status_changes = Table(
     "order_status_changes",
     metadata,
@@ -430,6 +449,13 @@ order_status_changes = Table(
     Column("old_status", Text),
     Column("new_status", Text),
     Column("updated_at", Timestamp),
+    Column("sent_at", Timestamp, comment="by its envelope, where it has no time of its own"),
+    Index(
+        "order_status_changes_changed_at",
+        "order_id",
+        text(CHANGED_AT),
+        text('event_id COLLATE "C"'),
+    ),
 )
 
 contacts = Table(
@@ -437,7 +463,7 @@ contacts = Table(
     metadata,
     Column("contact_id", BigInteger, primary_key=True, autoincrement=False),
     Column("name", Text),
-    Column("phone", Text, index=True),
+    Column("phone", Text),
     Column("email", Text),
     Column("contact_group_id", BigInteger),
     Column("is_favorite", Boolean),
@@ -447,6 +473,7 @@ contacts = Table(
     Column("versions", JSONB, nullable=False, comment="per field, what set it"),
     Column("last_event_at", Timestamp),
     Column("last_event_id", Text, nullable=False),
+    _normal_phone("phone"),
 )
 
 READ_MODEL = (messages, conversations, orders, order_status_changes, contacts)
@@ -512,6 +539,83 @@ END $$
 """
 
 
+# One form of all that is written for a phone number: 966511110001 for +966 51-111-0001. What is no
+# number (`SA.abc`) stays as it is written. Two hundred characters of it, which any index takes.
+_NORMAL_PHONE = r"""
+CREATE FUNCTION ingest.normal_phone(written text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 20 AS $$
+DECLARE
+    seen text;
+    digits text;
+BEGIN
+    IF written ~ '^[1-9][0-9]*$' AND length(written) <= 200 THEN
+        RETURN written;
+    END IF;
+    seen := btrim(translate(
+        normalize(
+            regexp_replace(
+                left(written, 200),
+                '[\u00AD\u061C\u180E\u200B-\u200F\u2028-\u202E\u2060-\u206F\uFEFF]', '', 'g'
+            ),
+            NFKC
+        ),
+        U&'\0660\0661\0662\0663\0664\0665\0666\0667\0668\0669'
+            '\06F0\06F1\06F2\06F3\06F4\06F5\06F6\06F7\06F8\06F9',
+        '01234567890123456789'
+    ));
+    digits := regexp_replace(seen, '^\+|[ \t\n\r\f\v()./\u2010-\u2015\u2212-]', '', 'g');
+    IF digits ~ '^[0-9]+$' THEN
+        RETURN regexp_replace(digits, '^(?:00)+', '');
+    END IF;
+    RETURN seen;
+END $$
+"""
+# A body as jsonb, null if it is no JSON. What jsonb refuses of JSON is replaced: U+0000 and halves
+# of surrogate pairs by U+FFFD, then numbers that it might refuse by null.
+_BODY_JSON = r"""
+CREATE FUNCTION ingest.body_json(body bytea) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED COST 20 AS $$
+DECLARE
+    spelled text;
+BEGIN
+    RETURN CAST(convert_from(body, 'UTF8') AS jsonb);
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    BEGIN
+        spelled := ltrim(convert_from(body, 'UTF8'), U&'\FEFF');
+        spelled := regexp_replace(
+            spelled, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g'
+        );
+        spelled := regexp_replace(
+            spelled,
+            '(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}'
+                '(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})',
+            '\1\\ufffd', 'g'
+        );
+        spelled := regexp_replace(
+            spelled,
+            '(?<!\\|\\u[dD][89abAB][0-9a-fA-F]{2})((?:\\\\)*)\\u[dD][c-fC-F][0-9a-fA-F]{2}',
+            '\1\\ufffd', 'g'
+        );
+        BEGIN
+            RETURN CAST(spelled AS jsonb);
+        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+            RETURN CAST(
+                regexp_replace(
+                    spelled,
+                    '(?<=[[:space:]:,\[])-?[0-9]'
+                        '(?:[0-9.]{200,}|[0-9]*(?:\.[0-9]+)?[eE][+-]?[0-9]{3,})'
+                        '(?=[[:space:],}]|\])',
+                    'null', 'g'
+                ) AS jsonb
+            );
+        END;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        RETURN NULL;
+    END;
+END $$
+"""
+
+
 def _trigger(name: str, table: Table, *, on: str, rows: str, function: str) -> str:
     return (
         f"CREATE TRIGGER {name} AFTER {on} ON {table.fullname} REFERENCING {rows} TABLE AS changed"
@@ -535,6 +639,17 @@ _TRIGGERS = (
     ),
     _trigger("note_handled", jobs, on="INSERT", rows="NEW", function="note_handled()"),
 )
+
+
+@event.listens_for(metadata, "before_create")
+def _make_functions(
+    _metadata: MetaData, connection: Connection, *, tables: Sequence[Table], **_more: Any
+) -> None:
+    """Make the functions that tables and searches need, unless only the read model's tables are
+    made."""
+    if totals in tables:
+        for function in (_NORMAL_PHONE, _BODY_JSON):
+            connection.exec_driver_sql(function)  # a colon in it is none of a parameter
 
 
 @event.listens_for(metadata, "after_create")

@@ -53,6 +53,7 @@ def test_the_migrated_schema_is_the_one_in_tables(empty: str, database_url: str)
     engine = create_engine(parse(empty), role=Role.MIGRATION)
     with engine.begin() as connection:
         connection.execute(text("CREATE SCHEMA ingest"))
+        connection.execute(text("SET LOCAL search_path = ingest"))
         metadata.create_all(connection)
     engine.dispose()
     assert schema(database_url) == schema(empty)

@@ -134,7 +134,7 @@ def _happening(event_type: str, moment: str, data: dict[str, Any]) -> Happening:
 
 _numbers = st.sampled_from([*[1] * 8, *[2] * 4, None, "x", 2**70, True])
 _message_ids = st.sampled_from([*["wamid.1"] * 6, *["wamid.2"] * 3, "", None, 7])
-_others = st.sampled_from([1, 2, 3, None, 2**63])
+_others = st.sampled_from([1, 2, 3, "3", "x", None, 2**63])
 _times = st.sampled_from(
     [
         "2024-01-20T10:00:00Z",
@@ -144,15 +144,18 @@ _times = st.sampled_from(
         "1969-12-31T23:59:59Z",
         "0001-01-01T00:00:00Z",  # the zero time of some languages
         "yesterday",
+        "20240120",
+        1705744801,
+        "1705744800500",
         17,
         None,
     ]
 )
 _statuses = st.sampled_from(
-    ["sent", "delivered", "read", "failed", "played", "sold"] * 2 + [7, None]
+    ["sent", "delivered", "read", "failed", "played", "READ", "sold"] * 2 + [7, None]
 )
 _texts = st.sampled_from(["a", "ب", "", "🌹", None])
-_totals = st.sampled_from([1250.5, 7, -1, None])
+_totals = st.sampled_from([1250.5, 7, -1, "12.50", "much", None])
 
 
 _VALUES: dict[str, SearchStrategy[Any]] = {
@@ -165,7 +168,7 @@ _VALUES: dict[str, SearchStrategy[Any]] = {
 _FIELDS = {
     "message.received": ("message_id", "conversation_id", "body", "timestamp"),
     "message.status.updated": ("message_id", "status", "timestamp"),
-    "conversation.created": ("conversation_id", "contact_id", "created_at"),
+    "conversation.created": ("conversation_id", "contact_id", "status", "created_at"),
     "conversation.updated": ("conversation_id", "status", "updated_at"),
     "order.created": ("order_id", "status", "total", "created_at"),
     "order.status.updated": ("order_id", "old_status", "new_status", "updated_at"),

@@ -2,26 +2,22 @@
 
 from sqlalchemy import Connection, text
 
-from tests.support.reference import Model
+from tests.support.reference import KEYS, Model
 
-KEYS = {
-    "messages": "message_id",
-    "conversations": "conversation_id",
-    "orders": "order_id",
-    "contacts": "contact_id",
-}
+_OURS = ("versions", "status_at", "sent_at")
 
 
 def tables(db: Connection) -> Model:
     """What is in the tables."""
     found: Model = {}
-    for table, key in KEYS.items():
+    for table, (key, *_) in KEYS.items():
         found[table] = {
             row[key]: {
                 name: value
                 for name, value in row.items()
-                if name not in (key, "versions", "status_at", "last_event_at")
-                and not name.endswith("event_id")
+                if name not in (key, *_OURS)
+                and not name.endswith("_normal")
+                and (name == "last_event_id" or not name.endswith("event_id"))
             }
             for row in db.execute(text(f"SELECT * FROM {table}")).mappings()
         }

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ingest.errors import InvalidEnvelope
 from ingest.sources.awalchat import AwalChat
 from ingest.sources.source import EventName
 
@@ -172,3 +173,41 @@ def test_an_update_that_says_only_when_its_entity_was_made_is_told_apart_by_its_
     first = event_id(event_type, data, timestamp="2024-02-01T00:00:00Z")
     third = event_id(event_type, data, timestamp="2024-02-03T00:00:00Z")
     assert first != third
+
+
+def test_a_mark_at_the_beginning_changes_nothing() -> None:
+    plain = b'{"event":"order.created","data":{"order_id":1}}'
+    marked = b"\xef\xbb\xbf" + plain
+    assert source.open(marked) == source.open(plain)
+    assert source.name(source.open(marked)) == source.name(source.open(plain))
+
+
+@pytest.mark.parametrize("event_type", ["order.created", "contact.updated", "ticket.escalated"])
+def test_phps_spelling_of_no_data_is_no_data(event_type: str) -> None:
+    """PHP spells an object without fields `[]`."""
+
+    def spelled(data: bytes) -> EventName:
+        stamp = b'"timestamp":"2024-01-20T10:30:00Z"'
+        event = f'"event":"{event_type}"'.encode()
+        return source.name(source.open(b'{%s,%s,"data":%s}' % (event, stamp, data)))
+
+    assert spelled(b"[]") == spelled(b"{}")
+
+
+@pytest.mark.parametrize("data", ["[1]", "[[]]", "null", '""', "0", "false"])
+def test_other_data_than_an_object_is_refused(data: str) -> None:
+    with pytest.raises(InvalidEnvelope):
+        source.open(f'{{"event":"order.created","data":{data}}}'.encode())
+
+
+def test_ids_and_fingerprints_of_what_is_stored_already_stay_as_they_are() -> None:
+    """Stored events are compared with them for ever."""
+    found = name("order.created", {"order_id": 790, "total": 1250.5, "name": "نورة"})
+    assert found.event_id == "order.created:790"
+    assert found.fingerprint.hex() == (
+        "833fd97d95a870227030fd7f22a0a9a025cc20902fe7bf02ad9616a718b0228b"
+    )
+    update = {"order_id": 1, "new_status": "shipped", "updated_at": "2024-01-20T11:30:00Z"}
+    assert event_id("order.status.updated", update) == (
+        "order.status.updated:#ef6f897a5d481cfa428afe272641bb57bb574653fd6b301eea05e262fc4f0dac"
+    )

@@ -34,6 +34,10 @@ def test_the_canonical_spelling_ignores_order_white_space_and_escapes(
     assert strict_json.canonical(strict_json.loads(pretty)) == strict_json.canonical(value)
 
 
+def test_a_mark_at_the_beginning_is_passed_over() -> None:
+    assert strict_json.loads(b'\xef\xbb\xbf["a"]') == ["a"]
+
+
 def test_numbers_keep_their_digits() -> None:
     read = strict_json.loads(b"[99999999999999.99, 1250.00, 1e2, 12345678901234567890123]")
     assert read == [
@@ -83,7 +87,8 @@ def test_an_exponent_beyond_all_measure_is_still_json() -> None:
         b'["\xff\xfe"]',
         '["a"]'.encode("utf-16"),
         '["a"]'.encode("utf-32"),
-        b'\xef\xbb\xbf["a"]',
+        b'\xef\xbb\xbf\xef\xbb\xbf["a"]',
+        b'["a"]\xef\xbb\xbf',
         b'["\x01"]',
         b"[1] [2]",
     ],

@@ -1,6 +1,13 @@
-"""Reading what a payload says: what makes it unusable is a Discard, what is merely odd is None."""
+"""Reading what a payload says.
 
-from collections.abc import Mapping
+What makes it unusable is a `Discard`. What is absent says nothing, nor does what is unreadable,
+which is counted. The obvious spellings are read: 0 and "true" as truth values, numbers as phone
+numbers, digits in strings as numbers.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -11,10 +18,48 @@ from workers.registry import Discard
 
 _BIGINT = range(-(2**63), 2**63)
 _KEY_LIMIT = 500
-_INTEGER_DIGITS = 18
-_DECIMAL_PLACES = 12
+# What PostgreSQL's numeric holds, before the point and after it.
+_INTEGER_DIGITS = 131_072
+_DECIMAL_PLACES = 16_383
+_NUMBER = re.compile(r"[+-]?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 Data = Mapping[str, Any]
+Unreadable = Counter[str]
+"""How often a field was there and could not be read, by its name."""
+Kind = Callable[[str, Any], Any]
+"""Reads a value that is there, given its field's name; None: it is unreadable."""
+Fields = Mapping[str, tuple[str, Kind]]
+"""By column: the field that it is named after, and the kind of its values."""
+
+
+def said(
+    data: Data,
+    fields: Fields,
+    unreadable: Unreadable,
+    *,
+    null_clears: bool = False,
+) -> dict[str, Any]:
+    """Return what a payload says of the columns in `fields`.
+
+    With `null_clears`, a field that is there and null says that there is no value.
+
+    Raises:
+        Discard: a value makes the payload unusable.
+    """
+    values: dict[str, Any] = {}
+    for column, (name, kind) in fields.items():
+        value = data.get(name)
+        if value is None:
+            if null_clears and name in data:
+                values[column] = None
+            continue
+        read = kind(name, value)
+        if read is None:
+            unreadable[name] += 1
+        else:
+            values[column] = read
+    return values
 
 
 def entity_id(data: Data, *names: str) -> int:
@@ -25,21 +70,11 @@ def entity_id(data: Data, *names: str) -> int:
     """
     for name in names:
         if data.get(name) is not None:
-            found = _integer(data[name])
-            if found is None:
+            number = whole_number(name, data[name])
+            if number is None:
                 raise Discard(f"{name} is not a whole number")
-            return _in_range(name, found)
+            return number
     raise Discard(f"{' or '.join(names)} is missing")
-
-
-def optional_id(data: Data, name: str) -> int | None:
-    """Another entity's id, or None.
-
-    Raises:
-        Discard: it is out of range.
-    """
-    found = _integer(data.get(name))
-    return None if found is None else _in_range(name, found)
 
 
 def key(data: Data, name: str) -> str:
@@ -58,66 +93,84 @@ def key(data: Data, name: str) -> str:
     return value
 
 
-def status(data: Data, name: str) -> str | None:
-    """A status, or None where the payload has none.
-
-    Raises:
-        Discard: it is not a string.
-    """
-    value = data.get(name)
-    if value is not None and not isinstance(value, str):
-        raise Discard(f"{name} is not a string")
-    return None if value is None else storable(value)
-
-
 def required_status(data: Data, name: str) -> str:
     """The status that the event is about.
 
     Raises:
         Discard: it is missing or not a string.
     """
-    found = status(data, name)
-    if found is None:
-        raise Discard(f"{name} is missing")
-    return found
-
-
-def text(data: Data, name: str) -> str | None:
-    """A text, made storable."""
     value = data.get(name)
+    if value is None:
+        raise Discard(f"{name} is missing")
+    return status(name, value)
+
+
+def status(name: str, value: Any) -> str:
+    """A status.
+
+    Raises:
+        Discard: it is not a string.
+    """
+    if not isinstance(value, str):
+        raise Discard(f"{name} is not a string")
+    return storable(value)
+
+
+def whole_number(name: str, value: Any) -> int | None:
+    """An id.
+
+    Raises:
+        Discard: it is out of range.
+    """
+    number = _integer(value)
+    if number is not None and number not in _BIGINT:
+        raise Discard(f"{name} is out of range")
+    return number
+
+
+def text(_name: str, value: Any) -> str | None:
+    """A text, made storable."""
     return storable(value) if isinstance(value, str) else None
 
 
-def flag(data: Data, name: str) -> bool | None:
+def phone(_name: str, value: Any) -> str | None:
+    """A phone number or another name of a person, as it was sent; a number's digits."""
+    if isinstance(value, str):
+        return storable(value)
+    number = _integer(value)
+    return None if number is None or number not in _BIGINT else str(number)
+
+
+def flag(_name: str, value: Any) -> bool | None:
     """A truth value."""
-    value = data.get(name)
-    return value if isinstance(value, bool) else None
+    if isinstance(value, str):
+        return _FLAGS.get(value.lower())
+    return bool(value) if isinstance(value, int | Decimal) and value in (0, 1) else None
 
 
-def moment(data: Data, name: str) -> datetime | None:
+def moment(_name: str, value: Any) -> datetime | None:
     """A time."""
-    return parse_timestamp(data.get(name))
+    return parse_timestamp(value)
 
 
-def amount(data: Data, name: str) -> Decimal | None:
+def amount(name: str, value: Any) -> Decimal | None:
     """An amount of money, its digits as sent; a number in a string counts as a number.
 
     Raises:
         Discard: it is out of range.
     """
-    value = data.get(name)
     if isinstance(value, bool) or not isinstance(value, int | Decimal | str):
         return None
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        return None
     try:
-        found = Decimal(value)
-    except InvalidOperation:
-        return None
-    if not found.is_finite():
-        return None
-    exponent = found.as_tuple().exponent
-    if found.adjusted() >= _INTEGER_DIGITS or int(exponent) < -_DECIMAL_PLACES:
+        number = Decimal(value)
+    except InvalidOperation:  # an exponent of more than 18 digits
+        raise Discard(f"{name} is out of range") from None
+    exponent = int(number.as_tuple().exponent)
+    if number.adjusted() >= _INTEGER_DIGITS or exponent < -_DECIMAL_PLACES:
         raise Discard(f"{name} is out of range")
-    return found
+    return number
 
 
 def _integer(value: object) -> int | None:
@@ -132,9 +185,3 @@ def _integer(value: object) -> int | None:
             return _BIGINT.stop
         return int(value) if value == value.to_integral_value() else None
     return None
-
-
-def _in_range(name: str, value: int) -> int:
-    if value not in _BIGINT:
-        raise Discard(f"{name} is out of range")
-    return value

@@ -1,9 +1,15 @@
 """Merging events into rows so that only the set of events counts.
 
-A row's columns fall into groups. Each event offers values for some groups, with a place in the
-group's order (its time, then its id); per group the highest place wins, in a batch as in the table.
+Every event has a version, a text that sorts as the table's order of events does. It offers values
+for the columns that it says something about; per column the value of the newest version stays, in
+a batch as in the table. What an event does not say, it does not touch.
+
+A row keeps the versions of its columns (`versions`) only where they do not follow from the columns
+themselves: where one event said less than an older one, or had no time of its own. All other rows
+are compared by their columns, at a third of the cost.
 """
 
+import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,116 +17,302 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import DBAPIError
 
 from ingest.store import arrays
 from ingest.store.sql import statement
 from workers.event import Event
+from workers.registry import Discard
 
-Place = tuple[Any, ...]
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
-"""The place of what is undated; some senders write it themselves, so the SQL spells it too."""
+"""The time of what is undated; some senders write it themselves, so the SQL spells it too."""
+_PERMANENT = ("22", "54")
+"""SQLSTATE classes of what no retry mends: data that a type refuses, a limit of PostgreSQL's."""
+_LAST_EVENT = ("last_event_at", "last_event_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The columns of a row that say which event set other columns. `{row}` stands for the row."""
+
+    time: str
+    event_id: str
+    rank: str = "0"
+    """SQL for a digit: what counts more than the time."""
+    tie: str = "''"
+    """SQL for a text of the same length in all rows: what counts between the time and the id."""
+    ties_by_id: bool = True
+    """Whether of two events of one time the id decides; otherwise the one that is there stays."""
+
+    @property
+    def id_sql(self) -> str:
+        """SQL for the last part of the order."""
+        return f"{{row}}.{self.event_id}" if self.ties_by_id else "''"
+
+    @property
+    def version(self) -> str:
+        """SQL for the version of the event; `Entities.offer` spells the same."""
+        time = f"coalesce({{row}}.{self.time}, '{LONG_AGO}') AT TIME ZONE 'UTC'"
+        spelled = f'to_char({time}, \'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"\')'
+        return f"{self.rank} || {spelled} || {self.tie} || ' ' || {self.id_sql}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Columns that are set together."""
+    """Columns that one event sets together, as a rule."""
 
     columns: tuple[str, ...]
-    place: str
-    """SQL for a row's place in the group's order; `{row}` stands for the row."""
-
-
-def place(moment: datetime | None, event: Event) -> Place:
-    """The place of an event that is dated `moment`: undated ones come first, ties go by the id."""
-    return (moment or LONG_AGO, event.event_id)
-
-
-def sql_place(time: str, event_id: str) -> str:
-    """The SQL of `place`, for a row that keeps both in columns."""
-    return f"coalesce({{row}}.{time}, '{LONG_AGO}'), coalesce({{row}}.{event_id}, '') COLLATE \"C\""
-
-
-LAST_EVENT = Group(
-    columns=("last_event_at", "last_event_id"), place=sql_place("last_event_at", "last_event_id")
-)
+    origins: tuple[Origin, ...]
+    """Which event set them: the first of these that has an event id. None: `versions` says it."""
 
 
 class Entities:
-    """What a batch of events says of each entity, per group."""
+    """What a batch of events says of each entity, per column."""
 
     def __init__(self) -> None:
-        self._offers: dict[Any, dict[Group, tuple[Place, Mapping[str, Any]]]] = {}
+        self._offers: dict[Any, dict[str, tuple[str, Any]]] = {}
+
+    def __iter__(self) -> Any:
+        """Entities and their columns, in the order in which their rows are locked."""
+        return iter(sorted(self._offers.items(), key=lambda offer: offer[0]))
 
     def offer(
-        self, entity: Hashable, group: Group, place: Place, values: Mapping[str, Any]
+        self,
+        entity: Hashable,
+        event: Event,
+        values: Mapping[str, Any],
+        *,
+        moment: datetime | None,
+        rank: int = 0,
+        tie: str = "",
+        ties_by_id: bool = True,
     ) -> None:
-        """Set the columns of `group`, unless an event of a higher place has."""
-        groups = self._offers.setdefault(entity, {})
-        if group not in groups or groups[group][0] < place:
-            groups[group] = (place, values)
+        """Set those of the columns in `values` that no newer event has set.
 
-    def touch(self, entity: Hashable, moment: datetime | None, event: Event) -> None:
-        """Note the event as one that was applied to the entity."""
+        Args:
+            entity: the row's key.
+            event: which says so; its envelope's time counts where `moment` is None.
+            values: what it says, by column.
+            moment: the time in its data.
+            rank, tie, ties_by_id: as in `Origin`.
+        """
         dated = moment or event.occurred_at
-        self.offer(
-            entity,
-            LAST_EVENT,
-            place(dated, event),
-            {"last_event_at": dated, "last_event_id": event.event_id},
-        )
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One row an entity, in the order of their keys: the order in which rows are locked."""
-        return [
-            {"key": entity}
-            | {
-                column: value
-                for _, values in self._offers[entity].values()
-                for column, value in values.items()
-            }
-            for entity in sorted(self._offers)
-        ]
+        time = (dated or LONG_AGO).isoformat(timespec="microseconds")
+        version = f"{rank}{time}{tie} {event.event_id if ties_by_id else ''}"
+        columns = self._offers.setdefault(entity, {})
+        last = {"last_event_at": dated, "last_event_id": event.event_id}
+        for column, value in (*values.items(), *last.items()):
+            if column not in columns or columns[column][0] < version:
+                columns[column] = (version, value)
 
 
 class Upsert:
-    """The statement that merges rows into a table."""
+    """The statement that merges entities into a table."""
 
-    def __init__(
-        self, table: Table, key: str, *groups: Group, settings: Mapping[str, str] | None = None
-    ) -> None:
-        """Merge `groups` by their order; `settings` are further columns, with the SQL that merges
-        their value in `excluded` with the one in `present`."""
-        grouped = {column: _setting(column, group) for group in groups for column in group.columns}
+    def __init__(self, table: Table, key: str, *groups: Group, last_event: str) -> None:
+        """Merge the columns of `groups`; `last_event` is SQL for a row's place in the order of the
+        events that were the last."""
         self._key = key
-        self._settings = grouped | dict(settings or {})
-        self._statement = _upsert(table, key, self._settings)
+        self._groups = groups
+        settings = {column: _merged(column, group) for group in groups for column in group.columns}
+        settings |= {column: _newer(column, last_event) for column in _LAST_EVENT}
+        settings["versions"] = _merged_versions(groups)
+        self._columns = tuple(settings)
+        self._statement = _upsert(table, key, settings)
 
-    def __call__(self, db: Connection, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Merge `rows`; columns that a row does not have are null."""
-        columns = {column: [row.get(column) for row in rows] for column in self._settings}
-        columns[self._key] = [row["key"] for row in rows]
-        db.execute(
-            self._statement, {name: arrays.literal(values) for name, values in columns.items()}
+    def __call__(self, db: Connection, entities: Entities) -> None:
+        """Merge what a batch says of `entities`.
+
+        Raises:
+            Discard: PostgreSQL can never store it.
+        """
+        rows = [(key, offers, self._versions(offers)) for key, offers in entities]
+        columns = {
+            column: [offers[column][1] if column in offers else None for _, offers, _ in rows]
+            for column in self._columns
+        }
+        columns["versions"] = [versions for _, _, versions in rows]
+        columns[self._key] = [key for key, _, _ in rows]
+        values = {name: arrays.literal(values) for name, values in columns.items()}
+        try:
+            db.execute(self._statement, values)
+        except DBAPIError as error:
+            if (getattr(error.orig, "sqlstate", None) or "").startswith(_PERMANENT):
+                raise Discard(f"PostgreSQL cannot store it: {type(error.orig).__name__}") from error
+            raise
+
+    def _versions(self, offers: Mapping[str, tuple[str, Any]]) -> str | None:
+        """The versions as JSON, if they do not follow from the columns."""
+        if all(_follows(offers, group) for group in self._groups):
+            return None
+        return json.dumps(
+            {
+                column: offers[column][0]
+                for group in self._groups
+                for column in group.columns
+                if column in offers
+            }
         )
+
+
+def _follows(offers: Mapping[str, tuple[str, Any]], group: Group) -> bool:
+    """Whether a reader of the row would take the group's columns for that event's which set
+    them."""
+    if not group.origins:
+        return False
+    origin = next((origin for origin in group.origins if origin.event_id in offers), None)
+    if origin is None:
+        return not any(column in offers for column in group.columns)
+    version = offers[origin.event_id][0]
+    return (
+        origin.time in offers
+        and offers[origin.time][0] == version
+        and all(offers[column][0] == version for column in group.columns if column in offers)
+    )
+
+
+_PLAIN = "(present.versions IS NULL AND excluded.versions IS NULL)"
+
+
+def _merged(column: str, group: Group) -> str:
+    """SQL for the newer value of a column."""
+    kept = _newer(column, f'{_kept_version(column, group)} COLLATE "C"')
+    if not group.origins:
+        return kept
+    return f"""CASE WHEN {_PLAIN} THEN
+            CASE WHEN excluded.{column} IS NULL THEN present.{column}
+                 WHEN present.{column} IS NULL OR {_is_newer(_place(group))} THEN excluded.{column}
+                 ELSE present.{column} END
+            ELSE {kept} END"""
+
+
+def _merged_versions(groups: Sequence[Group]) -> str:
+    """SQL for `versions`: none, as long as they follow from the columns."""
+    versions = _all_versions(groups)
+    rows = [
+        f"SELECT * FROM jsonb_each_text({versions.format(row=row)})"
+        for row in ("present", "excluded")
+    ]
+    newest = f"""(
+            SELECT coalesce(jsonb_object_agg(field, version), '{{}}') FROM (
+                SELECT DISTINCT ON (field) field, version
+                FROM ({" UNION ALL ".join(rows)}) AS both_ (field, version)
+                ORDER BY field, version COLLATE "C" DESC
+            ) AS newest
+        )"""
+    mixed = [_is_mixed(group) for group in groups if group.origins]
+    if not mixed:
+        return newest
+    return f"""CASE WHEN {_PLAIN} AND NOT ({" OR ".join(mixed)}) THEN NULL
+            ELSE {newest} END"""
+
+
+def _is_mixed(group: Group) -> str:
+    """SQL for whether the merged columns are those of several events: the older one says what the
+    newer one does not, or the row would name another origin."""
+
+    def lacks(newer: str, older: str) -> str:
+        lacking = [
+            f"({newer}.{column} IS NULL AND {older}.{column} IS NOT NULL)"
+            for column in group.columns
+        ]
+        lacking += [
+            f"({newer}.{origin.event_id} IS NULL AND {older}.{origin.event_id} IS NOT NULL)"
+            for origin in group.origins[:-1]
+        ]
+        return " OR ".join(dict.fromkeys(lacking))
+
+    newer = _is_newer(_place(group))
+    return f"""CASE WHEN {newer} THEN {lacks("excluded", "present")}
+            ELSE {lacks("present", "excluded")} END"""
+
+
+def _all_versions(groups: Sequence[Group]) -> str:
+    if not any(group.origins for group in groups):
+        return "{row}.versions"
+    derived = ", ".join(
+        f"'{column}', {_derived_version(column, group)}"
+        for group in groups
+        for column in group.columns
+    )
+    return f"coalesce({{row}}.versions, jsonb_build_object({derived}))"
+
+
+def _kept_version(column: str, group: Group) -> str:
+    kept = f"coalesce({{row}}.versions->>'{column}', '')"
+    if not group.origins:
+        return kept
+    derived = _derived_version(column, group)
+    return f"CASE WHEN {{row}}.versions IS NULL THEN {derived} ELSE {kept} END"
+
+
+def _derived_version(column: str, group: Group) -> str:
+    """SQL for the version that follows from the columns; empty: nobody has set it."""
+    cases = " ".join(
+        f"WHEN {{row}}.{origin.event_id} IS NOT NULL THEN {origin.version}"
+        for origin in group.origins
+    )
+    return f"CASE WHEN {{row}}.{column} IS NULL THEN '' {cases} ELSE '' END"
+
+
+def _place(group: Group) -> str:
+    """SQL that sorts as the version does, without spelling it."""
+    parts = (
+        ([origin.rank for origin in group.origins], "{}"),
+        ([f"{{row}}.{origin.time}" for origin in group.origins], f"coalesce({{}}, '{LONG_AGO}')"),
+        ([origin.tie for origin in group.origins], "{}"),
+        ([origin.id_sql for origin in group.origins], "coalesce({}, '') COLLATE \"C\""),
+    )
+    return ", ".join(
+        form.replace("{}", _of_origin(group, spelled))
+        for spelled, form in parts
+        if len(set(spelled)) > 1 or "{row}" in spelled[0]
+    )
+
+
+def _of_origin(group: Group, spelled: Sequence[str]) -> str:
+    """SQL for that of `spelled` which belongs to the first origin that has an event id."""
+    chosen = spelled[-1]
+    for origin, sql in reversed(list(zip(group.origins[:-1], spelled, strict=False))):
+        chosen = f"CASE WHEN {{row}}.{origin.event_id} IS NOT NULL THEN {sql} ELSE {chosen} END"
+    return chosen
+
+
+def _is_newer(place: str) -> str:
+    return f"({place.format(row='excluded')}) > ({place.format(row='present')})"
+
+
+def _newer(column: str, place: str) -> str:
+    return f"CASE WHEN {_is_newer(place)} THEN excluded.{column} ELSE present.{column} END"
+
+
+def last_event_place(*before: str, after: Sequence[str] = (), ties_by_id: str = "true") -> str:
+    """SQL for a row's place in the order of the last events: `before`, the time, `after`, the id
+    where `ties_by_id` holds."""
+    time = f"coalesce({{row}}.last_event_at, '{LONG_AGO}')"
+    by_id = "coalesce({row}.last_event_id, '')"
+    if ties_by_id != "true":
+        by_id = f"CASE WHEN {ties_by_id} THEN {by_id} ELSE '' END"
+    return ", ".join([*before, time, *after, f'{by_id} COLLATE "C"'])
 
 
 def _upsert(table: Table, key: str, settings: Mapping[str, str]) -> TextClause:
     columns = [key, *settings]
-    arrays = ", ".join(f"CAST(:{column} AS {_type(table, column)}[])" for column in columns)
+    values = ", ".join(f"CAST(:{column} AS {_type(table, column)}[])" for column in columns)
     assignments = ",\n        ".join(f"{column} = {sql}" for column, sql in settings.items())
+    # A colon begins a parameter.
     return statement(
         f"""
     INSERT INTO {table.fullname} AS present ({", ".join(columns)})
-    SELECT * FROM unnest({arrays})
+    SELECT * FROM unnest({values})
     ON CONFLICT ({key}) DO UPDATE SET
-        {assignments}
+        {_escaped(assignments)}
     """
     )
 
 
-def _setting(column: str, group: Group) -> str:
-    newer = f"({group.place.format(row='excluded')}) > ({group.place.format(row='present')})"
-    return f"CASE WHEN {newer} THEN excluded.{column} ELSE present.{column} END"
+def _escaped(sql: str) -> str:
+    return sql.replace(":", "\\:")
 
 
 def _type(table: Table, column: str) -> str:

@@ -1,0 +1,25 @@
+"""One form of all that is written for a phone number."""
+
+import re
+import unicodedata
+
+_LIMIT = 200
+"""Characters that count: any index takes them."""
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_ARABIC, _PERSIAN = 0x0660, 0x06F0
+_DIGITS = {zero + digit: str(digit) for zero in (_ARABIC, _PERSIAN) for digit in range(10)}
+_MARKS = re.compile("^\\+|[ \t\n\r\f\v()./\u2010-\u2015\u2212-]")
+_NUMBER = re.compile("[0-9]+")
+_INTERNATIONAL = re.compile("^(?:00)+")
+
+
+def normal_phone(written: str) -> str:
+    """Return the digits of a phone number, without what marks it as international.
+
+    What is no number (`SA.abc`, an id that WhatsApp gives to a person) stays as it is written. The
+    function of this name in the database (ingest.store.tables) does the same.
+    """
+    visible = unicodedata.normalize("NFKC", _INVISIBLE.sub("", written[:_LIMIT]))
+    seen = visible.translate(_DIGITS).strip(" ")
+    digits = _MARKS.sub("", seen)
+    return _INTERNATIONAL.sub("", digits) if _NUMBER.fullmatch(digits) else seen
