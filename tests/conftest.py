@@ -1,86 +1,45 @@
 """Real servers for every test that needs one: PostgreSQL and Redis, started once a run."""
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
-import psycopg
 import pytest
 from sqlalchemy import Engine
 
 from ingest import settings
-from ingest.embedded import postgres, process, valkey
-from ingest.embedded.process import Program
 from ingest.settings import Settings
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
-from tests.support.redis_client import connect
+from tests.support.servers import Running as Running
+from tests.support.servers import Servers as Servers
+from tests.support.servers import setups
 from tests.support.signing import SECRET
 
 _TEMPLATE = "template_for_tests"
 
 
-@dataclass(frozen=True)
-class Servers:
-    """A running PostgreSQL and a running Redis."""
-
-    sockets: Path
-
-    def database_url(self, name: str) -> str:
-        return postgres.url(self.sockets, name)
-
-    @property
-    def redis_url(self) -> str:
-        return valkey.url(self.sockets)
-
-    def execute(self, statement: str) -> None:
-        """Run a statement of the administrator's."""
-        with psycopg.connect(self.database_url("postgres"), autocommit=True) as connection:
-            connection.execute(statement.encode())
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers", choices=list(setups.SETUPS), default="embedded", help="what the tests run on"
+    )
 
 
 @pytest.fixture(scope="session")
-def servers() -> Iterator[Servers]:
-    home = Path(tempfile.mkdtemp(prefix="ingest-test-"))
-    sockets = home / "run"
-    sockets.mkdir(mode=0o700)
-    (home / "logs").mkdir()
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, home, ignore_errors=True)
-        for program in (
-            postgres.program(home, sockets, settings=("max_connections=200",)),
-            valkey.program(home, sockets),
-        ):
-            stack.enter_context(Running(program))
-        yield Servers(sockets)
-
-
-class Running:
-    """A program, from entering to leaving."""
-
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._process = process.spawn(program)
-
-    def __enter__(self) -> None:
-        process.wait_until_ready(self._program, self._process, timeout_s=60)
-
-    def __exit__(self, *_: object) -> None:
-        process.stop(self._program, self._process)
+def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
+    with setups.started(request.config.getoption("servers")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
 def template(servers: Servers) -> str:
     """A migrated database, to be cloned."""
-    servers.execute(f"CREATE DATABASE {_TEMPLATE}")
-    engine = create_engine(parse(servers.database_url(_TEMPLATE)), role=Role.MIGRATION)
+    servers.execute(f"CREATE DATABASE {_TEMPLATE} OWNER {servers.owner}")
+    servers.execute(servers.tables, database=_TEMPLATE)
+    url = f"{servers.direct_url(_TEMPLATE)}&options=-crole%3D{servers.owner}"
+    engine = create_engine(parse(url), role=Role.MIGRATION)
     with engine.connect() as connection:
         migrations.upgrade(connection)
     with engine.begin() as connection:
@@ -92,12 +51,11 @@ def template(servers: Servers) -> str:
 @contextmanager
 def cloned(servers: Servers, template: str) -> Iterator[str]:
     """The address of a migrated database, dropped at the end."""
-    name = f"test_{uuid4().hex}"
-    servers.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-    # Tests ask by bare names; statements of the product name the schema.
-    servers.execute(f"ALTER DATABASE {name} SET search_path = ingest, public")
-    yield servers.database_url(name)
-    servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with servers.database("test", template=template) as name:
+        # Tests ask by bare names; statements of the product name the schema.
+        servers.execute(f"ALTER DATABASE {name} SET search_path = ingest, public")
+        yield servers.database_url(name)
+        servers.check_neighbour(name)
 
 
 @pytest.fixture
@@ -127,8 +85,7 @@ def engine(database_url: str) -> Iterator[Engine]:
 @pytest.fixture
 def redis_url(servers: Servers) -> str:
     """An empty Redis."""
-    with connect(servers.redis_url) as client:
-        client.flushall()
+    servers.empty_redis()
     return servers.redis_url
 
 

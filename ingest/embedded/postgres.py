@@ -20,7 +20,9 @@ _BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--l
 _BUILTIN_LOCALE_SINCE = 17
 
 
-def program(home: Path, sockets: Path, *, settings: tuple[str, ...] = ()) -> Program:
+def program(
+    home: Path, sockets: Path, *, settings: tuple[str, ...] = (), binaries: Path | None = None
+) -> Program:
     """A PostgreSQL with its data in `home`/postgres and its socket in `sockets`, initialised if
     new.
 
@@ -28,11 +30,12 @@ def program(home: Path, sockets: Path, *, settings: tuple[str, ...] = ()) -> Pro
         home: an absolute folder of ours.
         sockets: an absolute folder whose path is short enough for a socket.
         settings: further `name=value` settings of the server.
+        binaries: the folder with `initdb` and `postgres`; None: the first that is found.
 
     Raises:
         EmbeddedError: no PostgreSQL is to be found, or it cannot run here.
     """
-    binaries = find_binaries()
+    binaries = binaries or find_binaries()
     data = home / "postgres"
     who = identity.for_postgres(home, data, binaries / "postgres")
     who.own(sockets)

@@ -8,7 +8,6 @@ import pytest
 from tests.acceptance.harness import Stack
 from tests.acceptance.up import Up
 from tests.conftest import Servers, cloned
-from tests.support.redis_client import connect
 
 
 @pytest.fixture
@@ -32,8 +31,7 @@ def receiving(
     servers: Servers, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Stack]:
     """A receiver for the tests of one module, and nothing that works on what it stores."""
-    with connect(servers.redis_url) as client:
-        client.flushall()
+    servers.empty_redis()
     with cloned(servers, template) as url:
         folder = tmp_path_factory.mktemp("receiving")
         stack = Stack(url, servers.redis_url, folder, body_deadline_s="1", log_level="debug")
