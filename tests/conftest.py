@@ -27,6 +27,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "direct: looks into the session, which a pooler changes")
+    config.addinivalue_line("markers", "superuser: its role must be one")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what makes no sense on the chosen servers."""
+    chosen = config.getoption("servers")
+    pooled = pytest.mark.skip(reason="not through a pooler")
+    unprivileged = pytest.mark.skip(reason="only as a superuser")
+    for item in items:
+        if chosen in setups.POOLED and item.get_closest_marker("direct"):
+            item.add_marker(pooled)
+        if chosen == "external" and item.get_closest_marker("superuser"):
+            item.add_marker(unprivileged)
+
+
 @pytest.fixture(scope="session")
 def servers(request: pytest.FixtureRequest) -> Iterator[Servers]:
     with setups.started(request.config.getoption("servers")) as started:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
@@ -44,28 +43,27 @@ def make_shared(
     servers: Servers, redis_url: str, tmp_path: Path
 ) -> Iterator[Callable[[str], Stack]]:
     """Makes a stack beside an application that has even a schema `ingest`."""
-    name = f"shared_{uuid4().hex}"
-    servers.execute(f"CREATE DATABASE {name}")
     made: list[Stack] = []
 
-    def make(schema: str) -> Stack:
-        url = servers.database_url(name)
-        (tmp_path / "shop_of_the_application.py").write_text(PROCESSORS)
-        stack = Stack(
-            url,
-            redis_url,
-            tmp_path,
-            database_schema=schema,
-            processors="shop_of_the_application",
-        )
-        made.append(stack)
-        execute(stack.engine, APPLICATION)
-        return stack
+    with servers.database("shared") as name:
 
-    yield make
-    for stack in made:
-        stack.close()
-    servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        def make(schema: str) -> Stack:
+            url = servers.database_url(name)
+            (tmp_path / "shop_of_the_application.py").write_text(PROCESSORS)
+            stack = Stack(
+                url,
+                redis_url,
+                tmp_path,
+                database_schema=schema,
+                processors="shop_of_the_application",
+            )
+            made.append(stack)
+            execute(stack.engine, APPLICATION)
+            return stack
+
+        yield make
+        for stack in made:
+            stack.close()
 
 
 def test_everything_works_beside_an_application_that_uses_the_same_names(

@@ -9,7 +9,6 @@ import pytest
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
-from ingest.embedded import postgres
 from ingest.errors import MigrationRefused
 from ingest.queues import REPLAY
 from ingest.store import events, migrations, stats
@@ -31,10 +30,8 @@ PROCESSORS = [
 @pytest.fixture
 def url(servers: Servers) -> Iterator[str]:
     """The address of an empty database."""
-    name = f"shop_{uuid4().hex}"
-    servers.execute(f"CREATE DATABASE {name}")
-    yield servers.database_url(name)
-    servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    with servers.database("shop") as name:
+        yield servers.database_url(name)
 
 
 @pytest.fixture
@@ -196,6 +193,7 @@ def test_tables_of_ours_beside_a_version_that_is_not_are_left_alone(
     assert tables(application, "ingest") == set()
 
 
+@pytest.mark.superuser
 def test_who_might_use_the_tables_may_use_them_after_the_move(
     servers: Servers, application: Engine, migrator: Engine
 ) -> None:
@@ -221,15 +219,12 @@ def test_a_dump_restores_into_an_empty_database(
     """Triggers run while the search path is empty, as pg_dump sets it."""
     upgrade(migrator)
     admit(migrator, url, 4)
-    name = f"restored_{uuid4().hex}"
-    servers.execute(f"CREATE DATABASE {name}")
-    try:
-        binaries = postgres.find_binaries()
+    with servers.database("restored") as name:
         dump = subprocess.run(
-            [str(binaries / "pg_dump"), url], capture_output=True, check=True
+            [str(servers.binaries / "pg_dump"), url], capture_output=True, check=True
         ).stdout
         restored = servers.database_url(name)
-        psql = [str(binaries / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", restored]
+        psql = [str(servers.binaries / "psql"), "--quiet", "--set=ON_ERROR_STOP=1", restored]
         subprocess.run(psql, input=dump, capture_output=True, check=True)
         engine = create_engine(parse(restored), role=Role.OPERATOR)
         upgrade(engine)
@@ -239,8 +234,6 @@ def test_a_dump_restores_into_an_empty_database(
         engine.dispose()
         assert (counted.events.total, counted.deliveries.duplicates) == (6, 4)
         assert counted.jobs.pending == 6
-    finally:
-        servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def test_without_the_read_model_none_of_its_tables_are_made(
@@ -267,6 +260,8 @@ def test_a_newer_schema_is_left_as_it_is_where_this_code_runs_on_it(
         migrations.state(connection)
 
 
+@pytest.mark.direct
+@pytest.mark.superuser
 def test_a_role_that_may_make_no_schema_may_use_one_that_it_is_given(
     servers: Servers, application: Engine, url: str
 ) -> None:

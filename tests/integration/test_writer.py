@@ -230,6 +230,7 @@ def backend(engine: Engine) -> int:
     return pid
 
 
+@pytest.mark.direct
 def test_a_database_that_hangs_is_given_up_and_the_next_request_gets_through(
     database_url: str, engine: Engine
 ) -> None:
@@ -294,7 +295,7 @@ async def _eventually(writer: DeliveryWriter) -> None:
 def test_a_database_that_does_not_write_to_disk_is_refused(
     servers: Servers, database_url: str
 ) -> None:
-    with psycopg.connect(servers.database_url("postgres"), autocommit=True) as admin:
+    with psycopg.connect(servers.direct_url("postgres"), autocommit=True) as admin:
         admin.execute("ALTER SYSTEM SET fsync = off")
         admin.execute("SELECT pg_reload_conf()")
         try:
@@ -327,7 +328,7 @@ def test_a_server_that_stops_writing_to_disk_is_noticed_by_the_next_commit(
                 await writer.append(delivery(2))
             assert refused.value.reason == "fsync_off"
 
-    with psycopg.connect(servers.database_url("postgres"), autocommit=True) as admin:
+    with psycopg.connect(servers.direct_url("postgres"), autocommit=True) as admin:
         try:
             asyncio.run(scenario(admin))
         finally:
@@ -345,6 +346,7 @@ async def _until_reloaded(writer: DeliveryWriter, query: str, wanted: str) -> No
                 return
 
 
+@pytest.mark.direct
 def test_a_session_that_lost_its_settings_answers_nothing(
     database_url: str, engine: Engine
 ) -> None:
@@ -399,6 +401,7 @@ def test_a_request_that_is_cancelled_does_not_disturb_the_others(
     assert stored(engine) == 20
 
 
+@pytest.mark.direct
 def test_commits_wait_for_the_disk(database_url: str, engine: Engine) -> None:
     """Whatever the database's default is."""
     name = one(engine, "SELECT current_database()")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
@@ -23,6 +24,8 @@ class Servers:
     application: str
     """The address that the pipeline is given, with `{}` for the database's name."""
     redis_url: str
+    binaries: Path
+    """The folder with the server's own `psql` and `pg_dump`."""
     owner: str
     """The role that owns the databases of tests."""
     check: Callable[[psycopg.Connection, redis.Redis], None] = field(default=lambda *_: None)

@@ -16,6 +16,7 @@ from ingest.embedded import postgres, valkey
 from tests.support.servers import Running, Servers, debian, neighbour, pgbouncer
 from tests.support.servers.pgbouncer import Mode
 
+POOLED = ("pgbouncer-session", "pgbouncer-transaction")
 _ROOM = ("max_connections=200",)
 
 
@@ -64,6 +65,7 @@ def pooled(mode: Mode) -> Callable[[Path, Path, ExitStack], Servers]:
             administrator=direct.administrator,
             application=pgbouncer.url(home, mode, "{}", user=postgres.USER),
             redis_url=direct.redis_url,
+            binaries=direct.binaries,
             owner=postgres.USER,
         )
 
@@ -88,15 +90,18 @@ def external(home: Path, sockets: Path, stack: ExitStack) -> Servers:
                 sql.Identifier(debian.ROLE), debian.PASSWORD
             )
         )
-    return Servers(
+    servers = Servers(
         administrator=administrator,
         application=debian.postgres_url(certificates, port=ports[0]),
         redis_url=debian.redis_url(certificates, port=ports[1]),
+        binaries=debian.POSTGRES,
         owner=debian.ROLE,
         tables=neighbour.TABLES,
         fill=neighbour.fill,
         check=neighbour.check,
     )
+    servers.empty_redis()
+    return servers
 
 
 def _on_sockets(home: Path, sockets: Path, stack: ExitStack, *, binaries: Path | None) -> Servers:
@@ -110,6 +115,7 @@ def _on_sockets(home: Path, sockets: Path, stack: ExitStack, *, binaries: Path |
         administrator=url,
         application=url,
         redis_url=valkey.url(sockets),
+        binaries=binaries or postgres.find_binaries(),
         owner=postgres.USER,
     )
 
