@@ -35,7 +35,7 @@ def fill(client: redis.Redis) -> None:
 
 def check(database: psycopg.Connection, client: redis.Redis) -> None:
     """Raise AssertionError if a table or a key has changed."""
-    contents = dict(database.execute(_CONTENTS).fetchall())
+    contents: dict[str, str] = dict(database.execute(_CONTENTS).fetchall())
     assert contents == {
         "alembic_version": "0001",
         "orders": "mine",
