@@ -52,6 +52,8 @@ class UnfitDatabase(psycopg.OperationalError):
 
 # What psycopg's adapters and our statements take for granted.
 _SPELLING = {
+    # Asked for at the login too; behind a pooler RESET ALL goes back to the role's.
+    "client_encoding": "UTF8",
     "datestyle": "ISO, MDY",
     "intervalstyle": "postgres",
     "extra_float_digits": "1",

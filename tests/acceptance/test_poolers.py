@@ -194,12 +194,12 @@ def shop(event, db):
 '''
 
 
-@pytest.mark.parametrize("mode", ["direct", "transaction"])
+@pytest.mark.parametrize("is_pooled", [False, True], ids=["direct", "transaction"])
 def test_a_role_with_settings_of_its_own_changes_nothing(
-    house: House, make: Callable[..., Stack], tmp_path: Path, mode: Mode
+    house: House, make: Callable[..., Stack], tmp_path: Path, is_pooled: bool
 ) -> None:
     name = house.database(*SETTINGS)
-    url = house.direct(name) if mode == "direct" else house.pooled(name, mode)
+    url = house.pooled(name, "transaction") if is_pooled else house.direct(name)
     (tmp_path / "odd_processors.py").write_text(PROCESSORS)
     stack = make(url, processors="odd_processors", read_model="true")
     stack.receiver()
