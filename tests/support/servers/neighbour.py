@@ -21,7 +21,11 @@ _CONTENTS = """
     UNION ALL SELECT 'events', note FROM public.events
     UNION ALL SELECT 'jobs', note FROM public.jobs
 """
-_LISTS = {"celery": [b'{"body": "W10="}', b"a task"], "_kombu.binding.celery": [b"celery"]}
+_LISTS = {
+    "celery": [b'{"body": "W10="}', b"a task"],
+    "events": [b"a note"],
+    "_kombu.binding.celery": [b"celery"],
+}
 
 
 def fill(client: redis.Redis) -> None:
@@ -44,6 +48,7 @@ def check(database: psycopg.Connection, client: redis.Redis) -> None:
     }
     kept: dict[str, Any] = {
         "celery": client.lrange("celery", 0, -1),
+        "events": client.lrange("events", 0, -1),
         "_kombu.binding.celery": list(client.smembers("_kombu.binding.celery")),
     }
     assert kept == _LISTS
