@@ -114,11 +114,19 @@ class Upsert:
         events that were the last."""
         self._key = key
         self._groups = groups
-        settings = {column: _merged(column, group) for group in groups for column in group.columns}
-        settings |= {column: _newer(column, last_event) for column in _LAST_EVENT}
-        settings["versions"] = _merged_versions(groups)
-        self._columns = tuple(settings)
-        self._statement = _upsert(table, key, settings)
+        last = {column: _newer(column, last_event) for column in _LAST_EVENT}
+        columns = [(column, group) for group in groups for column in group.columns]
+        by_version = {column: _newer_by_version(column, group) for column, group in columns} | last
+        by_version["versions"] = _newest_versions(groups)
+        self._columns = tuple(by_version)
+        self._by_version = _upsert(table, key, by_version)
+        self._by_columns: TextClause | None = None
+        if all(group.origins for group in groups):
+            by_columns = {column: _newer_by_columns(column, group) for column, group in columns}
+            mixed = " OR ".join(_is_mixed(group) for group in groups)
+            self._by_columns = _upsert(
+                table, key, by_columns | last | {"versions": "NULL"}, f"{_PLAIN} AND NOT ({mixed})"
+            )
 
     def __call__(self, db: Connection, entities: Entities) -> None:
         """Merge what a batch says of `entities`.
@@ -133,13 +141,22 @@ class Upsert:
         }
         columns["versions"] = [versions for _, _, versions in rows]
         columns[self._key] = [key for key, _, _ in rows]
-        values = {name: arrays.literal(values) for name, values in columns.items()}
         try:
-            db.execute(self._statement, values)
+            self._merge(db, columns)
         except DBAPIError as error:
             if (getattr(error.orig, "sqlstate", None) or "").startswith(_PERMANENT):
                 raise Discard(f"PostgreSQL cannot store it: {type(error.orig).__name__}") from error
             raise
+
+    def _merge(self, db: Connection, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Merge by the columns what can be; the other rows, which are locked by then, by their
+        versions."""
+        if self._by_columns is not None:
+            merged = set(db.execute(self._by_columns, _literals(columns)).scalars())
+            left = [n for n, key in enumerate(columns[self._key]) if key not in merged]
+            columns = {name: [values[n] for n in left] for name, values in columns.items()}
+        if columns[self._key]:
+            db.execute(self._by_version, _literals(columns))
 
     def _versions(self, offers: Mapping[str, tuple[str, Any]]) -> str | None:
         """The versions as JSON, if they do not follow from the columns."""
@@ -174,37 +191,36 @@ def _follows(offers: Mapping[str, tuple[str, Any]], group: Group) -> bool:
 _PLAIN = "(present.versions IS NULL AND excluded.versions IS NULL)"
 
 
-def _merged(column: str, group: Group) -> str:
-    """SQL for the newer value of a column."""
-    kept = _newer(column, f'{_kept_version(column, group)} COLLATE "C"')
-    if not group.origins:
-        return kept
-    return f"""CASE WHEN {_PLAIN} THEN
-            CASE WHEN excluded.{column} IS NULL THEN present.{column}
-                 WHEN present.{column} IS NULL OR {_is_newer(_place(group))} THEN excluded.{column}
-                 ELSE present.{column} END
-            ELSE {kept} END"""
+def _literals(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+    return {name: arrays.literal(values) for name, values in columns.items()}
 
 
-def _merged_versions(groups: Sequence[Group]) -> str:
-    """SQL for `versions`: none, as long as they follow from the columns."""
+def _newer_by_version(column: str, group: Group) -> str:
+    """SQL for the newer value of a column, whatever the rows are."""
+    return _newer(column, f'{_kept_version(column, group)} COLLATE "C"')
+
+
+def _newer_by_columns(column: str, group: Group) -> str:
+    """SQL for the newer value of a column, where the versions follow from the columns."""
+    return f"""CASE WHEN excluded.{column} IS NULL THEN present.{column}
+             WHEN present.{column} IS NULL OR {_is_newer(_place(group))} THEN excluded.{column}
+             ELSE present.{column} END"""
+
+
+def _newest_versions(groups: Sequence[Group]) -> str:
+    """SQL for the newest version of each column."""
     versions = _all_versions(groups)
     rows = [
         f"SELECT * FROM jsonb_each_text({versions.format(row=row)})"
         for row in ("present", "excluded")
     ]
-    newest = f"""(
+    return f"""(
             SELECT coalesce(jsonb_object_agg(field, version), '{{}}') FROM (
                 SELECT DISTINCT ON (field) field, version
                 FROM ({" UNION ALL ".join(rows)}) AS both_ (field, version)
                 ORDER BY field, version COLLATE "C" DESC
             ) AS newest
         )"""
-    mixed = [_is_mixed(group) for group in groups if group.origins]
-    if not mixed:
-        return newest
-    return f"""CASE WHEN {_PLAIN} AND NOT ({" OR ".join(mixed)}) THEN NULL
-            ELSE {newest} END"""
 
 
 def _is_mixed(group: Group) -> str:
@@ -296,7 +312,11 @@ def last_event_place(*before: str, after: Sequence[str] = (), ties_by_id: str = 
     return ", ".join([*before, time, *after, f'{by_id} COLLATE "C"'])
 
 
-def _upsert(table: Table, key: str, settings: Mapping[str, str]) -> TextClause:
+def _upsert(
+    table: Table, key: str, settings: Mapping[str, str], condition: str = "true"
+) -> TextClause:
+    """Return the statement that inserts rows or, where the condition holds, merges them. It returns
+    the keys of those."""
     columns = [key, *settings]
     values = ", ".join(f"CAST(:{column} AS {_type(table, column)}[])" for column in columns)
     assignments = ",\n        ".join(f"{column} = {sql}" for column, sql in settings.items())
@@ -307,6 +327,8 @@ def _upsert(table: Table, key: str, settings: Mapping[str, str]) -> TextClause:
     SELECT * FROM unnest({values})
     ON CONFLICT ({key}) DO UPDATE SET
         {_escaped(assignments)}
+    WHERE {_escaped(condition)}
+    RETURNING {key}
     """
     )
 
