@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -24,13 +25,18 @@ from ingest.store import deliveries, fitness, migrations, privileges, processes
 from ingest.store.address import parse
 from ingest.store.causes import Cause
 from ingest.store.database import Role, create_engine
+from ingest.store.processes import ProcessIdentity
+from ingest.store.tables import READ_MODEL, metadata
 from tests.conftest import Servers
 from tests.integration.conftest import Sent
+from tests.integration.test_relay import make_jobs
 from tests.integration.test_writer import delivery, writing
 from tests.support.deliver import deliver, order
 from tests.support.lines import Lines
 from tests.support.rows import execute, one
 from tests.support.waiting import until
+from workers import relay as relays
+from workers.parking import Parking
 from workers.relay import Relay
 
 MakeRole = Callable[..., str]
@@ -423,20 +429,42 @@ def test_each_privilege_that_is_taken_away_is_named(
     assert "lacks USAGE on the schema ingest" in lacks(url, kind)
 
 
+def test_every_table_of_the_pipeline_is_needed_by_somebody() -> None:
+    """A table that is new is forgotten in the list otherwise."""
+    tables = {table.name for table in metadata.tables.values()}
+    listed = {table for needs in privileges.NEEDS.values() for table in needs}
+    assert tables - {table.name for table in READ_MODEL} - listed == {"revisions"}
+
+
 def test_a_relay_works_with_no_more_than_what_is_listed(
-    make_role: MakeRole, database_url: str, make_settings: Callable[..., Settings]
+    make_role: MakeRole,
+    engine: Engine,
+    database_url: str,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ids = deliver(database_url, [order(number) for number in range(3)])
-    engine = create_engine(parse(make_role(*needed_by("relay"))), role=Role.RELAY)
-    sent = Sent()
+    kept = Lines()
+    monkeypatch.setattr(relays, "log", kept)
+    jobs = make_jobs(engine, database_url, 3)
+    overdue = deliver(database_url, [order(number) for number in range(3, 6)])
+    worker = ProcessIdentity(
+        id="w", kind="worker", host="h", pid=1, version="1", queues=("events",)
+    )
+    owner = create_engine(parse(make_role(*needed_by("relay"))), role=Role.RELAY)
     try:
-        relay = Relay(engine, sent, make_settings())
-        assert relay.sweep().deliveries == len(ids)
-        with engine.connect() as connection:
-            now = connection.exec_driver_sql("SELECT now()").scalar_one()
-        relay.tidy(now)
+        relay = Relay(owner, Sent(), make_settings())
+        moments = iter([0.0])  # when it was made; later, all is long ago
+        relay._parking = Parking(owner, clock=lambda: next(moments, 1e6))
+        for has, hinted, lanes in (((), 0, 1), (("p",), len(jobs), 0)):
+            with engine.begin() as connection:
+                processes.see(connection, replace(worker, id=f"w{lanes}", processors=has))
+            swept = relay.sweep()
+            assert (swept.deliveries, swept.jobs) == (len(overdue) if lanes else 0, hinted)
+            assert one(engine, "SELECT count(*) FROM parked") == lanes
+        relay.tidy(one(engine, "SELECT now()"))
     finally:
-        engine.dispose()
+        owner.dispose()
+    assert kept.events == []
 
 
 def test_what_a_role_lacks_is_logged_kept_and_shown(
