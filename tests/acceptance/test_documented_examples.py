@@ -154,8 +154,9 @@ def check_read_model(stack: Stack) -> None:
 
 
 def without(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows without the columns that only order what may replace them."""
+    """Return rows without the columns that serve merging and searching."""
     inner = {"received_event_id", "status_event_id", "created_event_id", "updated_event_id"}
+    inner |= {"versions", "sent_at", "from_number_normal", "phone_number_normal", "phone_normal"}
     return [{name: value for name, value in row.items() if name not in inner} for row in rows]
 
 

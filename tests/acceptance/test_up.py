@@ -134,4 +134,4 @@ def test_it_is_ready_within_seconds(make_up: Callable[..., Up]) -> None:
     make_up().wait_until_ready().end()
     began = time.monotonic()
     make_up().wait_until_ready()
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # 2 s on a quiet machine
