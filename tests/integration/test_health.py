@@ -5,6 +5,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -12,31 +14,36 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ingest import presence, writer
-from ingest.console import alerts
+from ingest.console import alerts, overview
+from ingest.console.health import Doorbell
 from ingest.console.overview import Overview
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
+from ingest.store import actions, deliveries, fitness, migrations, privileges, processes
 from ingest.store import database as connections
-from ingest.store import deliveries, fitness, migrations, privileges, processes
+from ingest.store import replay as replays
 from ingest.store.address import parse
 from ingest.store.causes import Cause
 from ingest.store.database import Role, create_engine
 from ingest.store.processes import ProcessIdentity
+from ingest.store.selection import Selection
 from ingest.store.tables import READ_MODEL, metadata
 from tests.conftest import Servers
-from tests.integration.conftest import Sent
+from tests.integration.conftest import Sent, Worker
 from tests.integration.test_relay import make_jobs
 from tests.integration.test_writer import delivery, writing
-from tests.support.deliver import deliver, order
+from tests.support.deliver import body, deliver, order
 from tests.support.lines import Lines
-from tests.support.rows import execute, one
+from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
+from workers import Event, processor
 from workers import relay as relays
 from workers.parking import Parking
+from workers.registry import Declaration
 from workers.relay import Relay
 
 MakeRole = Callable[..., str]
@@ -465,6 +472,64 @@ def test_a_relay_works_with_no_more_than_what_is_listed(
     finally:
         owner.dispose()
     assert kept.events == []
+
+
+def test_a_worker_works_with_no_more_than_what_is_listed(
+    make_role: MakeRole,
+    engine: Engine,
+    database_url: str,
+    declared: list[Declaration],
+    tmp_path: Path,
+) -> None:
+    """Admitting, claiming, finishing, failing, letting die; events, duplicates, unhandled ones."""
+
+    @processor("order.created", name="good")
+    def good(event: Event, db: Connection) -> None: ...
+
+    @processor("order.created", name="bad", max_attempts=1)
+    def bad(event: Event, db: Connection) -> None:
+        raise ValueError
+
+    url = make_role(*needed_by("worker"))
+    owner = create_engine(parse(url), role=Role.WORKER)
+    raw = [order(1), order(2), order(1), body("contact.created", {"contact_id": 1})]
+    ids = deliver(database_url, raw)
+    try:
+        worker = Worker(owner, url, tmp_path, declared)
+        worker.process(ids)
+        worker.close()
+    finally:
+        owner.dispose()
+    states = "SELECT state, count(*) AS n FROM jobs GROUP BY state"
+    assert {row["state"]: row["n"] for row in rows(engine, states)} == {"succeeded": 2, "dead": 2}
+    assert one(engine, "SELECT count(*) FROM duplicates") == 1
+    assert one(engine, "SELECT count(*) FROM unhandled") == 1
+    assert one(engine, "SELECT count(*) FROM unadmitted") == 0
+
+
+def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
+    make_role: MakeRole, engine: Engine, database_url: str
+) -> None:
+    make_jobs(engine, database_url, 2)
+    execute(
+        engine,
+        "UPDATE jobs SET state = 'dead', attempt = 1, finished_at = now(), started_at = now(),"
+        " next_attempt_at = NULL, hinted_until = NULL",
+    )
+    owner = create_engine(parse(make_role(*needed_by("console"))), role=Role.OPERATOR)
+    redis = Doorbell(version=None, answers_in_s=None, waiting={})
+    try:
+        with owner.connect() as connection:
+            found = overview.read(connection, overview.Range.HOUR, redis, now=datetime.now(UTC))
+        assert found.stats.jobs.dead == 2
+        (*_, counted) = replays.run(
+            owner, Selection(state="dead"), requested_by="me", reason="to see", rate=None
+        )
+        assert counted.jobs == 2
+        with owner.begin() as connection:
+            actions.record(connection, by="me", action="pause", target="p", reason=None)
+    finally:
+        owner.dispose()
 
 
 def test_what_a_role_lacks_is_logged_kept_and_shown(
