@@ -82,19 +82,39 @@ def is_hint(message: Any) -> bool:
     """Return whether a message, as kombu puts it into Redis, is one that the dispatcher sends."""
     try:
         body = json.loads(base64.b64decode(message["body"], validate=True))
-        (deliveries, jobs), keywords, _ = body
+        (deliveries, jobs), keywords, embedded = body
         return bool(
             message["headers"]["task"] == queues.TASK
             and message["content-type"] == "application/json"
             and message["properties"]["body_encoding"] == "base64"
+            and isinstance(message["headers"]["id"], str)
             and isinstance(message["properties"]["delivery_tag"], str)
-            and isinstance(message["properties"]["delivery_info"], dict)
             and keywords == {}
+            and not any(embedded.values())  # callbacks, chains: Celery would run them
             and all(isinstance(each, str) and _is_hex_id(each) for each in deliveries)
             and all(type(job) is int and 0 <= job < 2**63 for job in jobs)
         )
-    except (KeyError, TypeError, ValueError, binascii.Error, RecursionError):
+    except (AttributeError, KeyError, TypeError, ValueError, binascii.Error, RecursionError):
         return False
+
+
+def _bare(hint: dict[str, Any], queue: str) -> dict[str, Any]:
+    """Return a hint without the headers and properties that Celery would act on.
+
+    Some of them end a worker when they are odd: `timelimit`, `stamps`, `content-encoding`."""
+    task_id = hint["headers"]["id"]
+    return {
+        "body": hint["body"],
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"lang": "py", "task": queues.TASK, "id": task_id},
+        "properties": {
+            "correlation_id": task_id,
+            "delivery_tag": hint["properties"]["delivery_tag"],
+            "delivery_info": {"exchange": "", "routing_key": queue},
+            "body_encoding": "base64",
+        },
+    }
 
 
 def _is_hex_id(text: str) -> bool:
@@ -115,6 +135,10 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._foreign: frozenset[str] = frozenset()
         """Queues under whose key something lies that is no list."""
         self._look_again_at = 0.0
+
+    def _queue_bind(self, *_binding: Any) -> None:
+        """Write no binding: hints are sent by queue name, and a key of another type under the
+        binding's name would keep a worker connecting again for ever."""
 
     def _size(self, queue: str) -> int:
         """Return how many messages wait; kombu asks as it declares a queue."""
@@ -155,7 +179,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._queue_cycle.rotate(queue)
         message = _read(answer[1])
         if is_hint(message):
-            self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way
+            self.connection._deliver(_bare(message, queue), queue)  # noqa: SLF001 - kombu's own way
         else:
             self._drop(queue)
         return True

@@ -27,6 +27,8 @@ _TLS_OPTIONS = (
     "ssl_keyfile",
     "ssl_check_hostname",
 )
+_YES = ("true", "1", "yes")
+_NO = ("false", "0", "no")
 _CERT_REQS = ("required", "optional", "none")
 
 
@@ -101,6 +103,8 @@ def parse_redis(url: str, *, prefix: str = DEFAULT_PREFIX) -> RedisAddress:
     scheme = url.partition("://")[0].lower()
     if "cluster" in scheme or "sentinel" in scheme:
         raise _bad("must be a single Redis: neither Cluster nor Sentinel is supported")
+    if not url.isprintable():
+        raise _bad("holds a line break, a tab or another control character")
     if "://" not in url or scheme not in _SCHEMES:
         raise _bad(f"must begin with {', '.join(f'{name}://' for name in _SCHEMES)}")
     if not _PREFIX.match(prefix):
@@ -165,8 +169,10 @@ def _tls(scheme: str, options: dict[str, str]) -> Mapping[str, Any] | None:
     if required not in _CERT_REQS:
         raise _bad(f"must have ssl_cert_reqs as one of {', '.join(_CERT_REQS)}")
     named["ssl_cert_reqs"] = required
-    checks = str(named.get("ssl_check_hostname", required == "required")).lower()
-    named["ssl_check_hostname"] = required == "required" and checks in ("true", "1", "yes")
+    checks = str(named.get("ssl_check_hostname", "true")).lower()
+    if checks not in _YES + _NO:
+        raise _bad("must have ssl_check_hostname as true or false")
+    named["ssl_check_hostname"] = required != "none" and checks in _YES
     return MappingProxyType(named)
 
 

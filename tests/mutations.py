@@ -184,8 +184,8 @@ MUTATIONS = (
         promise=6,
         what="whatever comes last wins",
         file="workers/processors/merge.py",
-        old="""    return f"({place.format(row='excluded')}) > ({place.format(row='present')})"\n""",
-        new="""    return "true"\n""",
+        old="    return f\"({place.format(row='excluded')}) > ",
+        new="    return f\"true OR ({place.format(row='excluded')}) > ",
         caught_by="integration/test_read_model.py",
     ),
     Mutation(

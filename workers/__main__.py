@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from ingest import broker, settings, telemetry
 from ingest.errors import IngestError
 from ingest.store import fitness
-from workers import app, relay
+from workers import app, heartbeat, relay
 
 
 def main() -> int:
@@ -27,6 +27,7 @@ def main() -> int:
     try:
         given = settings.load(concurrency=getattr(arguments, "concurrency", None))
         telemetry.configure(given.log_level, given.log_format)
+        heartbeat.check(given.heartbeat_file)
         broker.refuse_cluster(given.redis)
         fitness.check(given.database)
         if arguments.process == "worker":

@@ -12,7 +12,7 @@ def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
     """A socket that listens on `host` and `port`; `option` chooses another port.
 
     Raises:
-        CommandError: the port is taken, or the address is not ours.
+        CommandError: the port is taken, the address is not ours, or is none.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -21,4 +21,8 @@ def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
         raise CommandError(
             f"Cannot listen on {host}:{port} ({error.strerror}): choose another with {option}.",
             reason="port_taken",
+        ) from None
+    except (TypeError, ValueError):  # as Python's codec of host names refuses
+        raise CommandError(
+            f"Cannot listen on {host!r}: it is no name of a host.", reason="bad_host"
         ) from None

@@ -207,3 +207,34 @@ def test_an_applications_tables_and_its_alembic_version_stay_as_they_are(
     with psycopg.connect(url) as connection:
         found = connection.execute("SELECT to_regclass('ingest.events') IS NOT NULL").fetchone()
         assert found == (True,)
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value", "says"),
+    [
+        ("worker", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
+        ("relay", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
+        ("serve", "HOST", "ü..x", "it is no name of a host"),
+        ("console", "CONSOLE_HOST", "ü..x", "it is no name of a host"),
+    ],
+)
+def test_a_file_or_a_host_that_cannot_be_used_is_a_sentence(
+    command: str, variable: str, value: str, says: str, database_url: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ingest", command],
+        cwd=tmp_path,
+        env=os.environ
+        | {
+            "INGEST_DATABASE_URL": database_url,
+            "INGEST_REDIS_URL": "redis://127.0.0.1:1/0",
+            "INGEST_AWALCHAT_SECRETS": SECRET,
+            f"INGEST_{variable}": value,
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

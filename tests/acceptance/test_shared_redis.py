@@ -53,6 +53,27 @@ FOREIGN = (
 )
 
 
+def hint(**headers: object) -> str:
+    """A message as the dispatcher sends it, for no job at all, with headers that it never sends."""
+    made = json.loads(message("ingest.process", [[], []]))
+    made["headers"] |= headers
+    return json.dumps(made)
+
+
+ODD_HINTS = (
+    hint(timelimit="x"),
+    hint(timelimit=["a", "b"]),
+    hint(timelimit=5),
+    hint(stamps=5, stamped_headers=5),
+    hint(eta="garbage", expires=[1]),
+    hint(eta="2099-01-01T00:00:00+00:00"),
+    hint(compression="nonsense"),
+    hint(id=[1]),
+    hint(retries="x", lang=5, shadow=[1], group=5),
+    hint().replace('"utf-8"', "7"),
+)
+
+
 def processed(stack: Stack) -> int:
     found: int = stack.value("SELECT count(*) FROM jobs WHERE state = 'succeeded'")
     return found
@@ -109,6 +130,33 @@ def test_messages_that_are_not_ours_are_dropped_and_said_so(
     assert "foreign_message_dropped" in logs
     assert "DROP TABLE" not in logs
     assert "plain text" not in logs
+
+
+def test_no_header_of_a_message_can_end_a_worker(
+    make_stack: Callable[..., Stack], redis_url: str
+) -> None:
+    stack = make_stack()
+    with connect(redis_url) as client:
+        client.rpush("ingest:events", *ODD_HINTS)
+        stack.receiver()
+        worker = stack.worker()
+        stack.post(order(1))
+        until(lambda: processed(stack) == 1, what="the order is worked on", timeout_s=120)
+    assert worker.poll() is None
+    assert "Unrecoverable" not in stack.logs()
+
+
+def test_a_text_under_the_name_of_a_binding_stops_nothing(
+    make_stack: Callable[..., Stack], redis_url: str
+) -> None:
+    with connect(redis_url) as client:
+        client.set("ingest:_kombu.binding.events", "of another")
+        stack = make_stack()
+        stack.receiver()
+        stack.worker()
+        stack.post(order(1))
+        until(lambda: processed(stack) == 1, what="the order is worked on", timeout_s=120)
+        assert client.get("ingest:_kombu.binding.events") == b"of another"
 
 
 @pytest.mark.parametrize("queue", ["events", "replay"])

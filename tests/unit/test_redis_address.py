@@ -63,6 +63,8 @@ def test_an_address_is_read_once_for_both_libraries(url: str, parts: dict[str, A
         "redis://:TOPSECRET@cache?ssl_cert_reqs=none",
         "rediss://:TOPSECRET@cache?ssl_cert_reqs=perhaps",
         "redis://:TOPSECRET@cache?nonsense=1",
+        "redis://:TOP\tSECRET@cache",
+        "rediss://:TOPSECRET@cache?ssl_check_hostname=perhaps",
         "unix://:TOPSECRET@cache/run.sock",
         "unix://",
     ],
