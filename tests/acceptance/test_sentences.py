@@ -215,7 +215,6 @@ def test_an_applications_tables_and_its_alembic_version_stay_as_they_are(
         ("worker", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
         ("relay", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
         ("serve", "HOST", "ü..x", "it is no name of a host"),
-        ("console", "CONSOLE_HOST", "ü..x", "it is no name of a host"),
     ],
 )
 def test_a_file_or_a_host_that_cannot_be_used_is_a_sentence(
