@@ -1,7 +1,7 @@
 """Phone numbers in one form, per-field versions, changes without a time of their own.
 
-`messages`, `conversations` and `contacts` are written anew for the phone numbers' normal form, some
-ten seconds a million rows; workers wait meanwhile, receivers do not.
+`messages`, `conversations` and `contacts` are written anew for the phone numbers' normal form:
+workers wait meanwhile, receivers do not.
 """
 
 import sqlalchemy as sa
