@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import pytest
 
+from ingest.store.address import parse
+from ingest.store.database import Role, create_engine
 from tests.acceptance.harness import Answer, Stack, request
 from tests.conftest import Servers
 from tests.support.deliver import order
@@ -23,17 +25,19 @@ def stack(servers: Servers, database_url: str, redis_url: str, tmp_path: Path) -
     url = urlunsplit(urlsplit(database_url)._replace(netloc=f"{role}@"))
     found = Stack(url, redis_url, tmp_path)
     found.engine.dispose()
-    found.engine = Stack(database_url, redis_url, tmp_path).engine
-    execute(found.engine, f"GRANT USAGE ON SCHEMA ingest TO {role}")
-    execute(
-        found.engine,
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ingest TO {role}",
-    )
-    found.receiver()
-    yield found
-    execute(found.engine, f"DROP OWNED BY {role}")
-    found.close()
-    servers.execute(f"DROP ROLE {role}")
+    found.engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)
+    try:
+        execute(found.engine, f"GRANT USAGE ON SCHEMA ingest TO {role}")
+        execute(
+            found.engine,
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ingest TO {role}",
+        )
+        found.receiver()
+        yield found
+    finally:
+        execute(found.engine, f"DROP OWNED BY {role}")
+        found.close()
+        servers.execute(f"DROP ROLE {role}")
 
 
 def ready(stack: Stack) -> Answer:
