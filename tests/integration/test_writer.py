@@ -39,6 +39,12 @@ def delivery(number: int = 1, *, body: bytes = b"{}", **more: Any) -> Delivery:
     return Delivery(**(fields | more))
 
 
+@pytest.fixture(autouse=True)
+def _time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loaded machine may take longer to connect than a receiver waits."""
+    monkeypatch.setattr("ingest.writer._OPEN_TIMEOUT_S", 60.0)
+
+
 @asynccontextmanager
 async def writing(
     url: str, committed: list[UUID] | None = None, **limits: Any
@@ -46,7 +52,7 @@ async def writing(
     defaults: dict[str, Any] = {
         "flush_rows": 100,
         "flush_bytes": 1_000_000,
-        "flush_timeout_s": 5,
+        "flush_timeout_s": 60,
         "backlog_rows": 1_000,
         "backlog_bytes": 10_000_000,
         "hint_grace_s": 2,
