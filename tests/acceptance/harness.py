@@ -207,7 +207,7 @@ class Stack:
         )
         return found
 
-    def wait_until_idle(self, *, timeout_s: float = 30) -> None:
+    def wait_until_idle(self, *, timeout_s: float = 120) -> None:
         """Wait until everything has been worked on."""
         until(lambda: self.unfinished() == 0, what="all is worked on", timeout_s=timeout_s)
 
@@ -223,7 +223,7 @@ class Stack:
                 process.terminate()
         for process in self.processes:
             try:
-                process.wait(20)
+                process.wait(120)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

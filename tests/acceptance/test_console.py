@@ -201,7 +201,7 @@ def test_who_is_alive_is_shown(make_console: Callable[..., Stack]) -> None:
         found = [each["kind"] for each in stack.ask("/api/v1/overview").json["processes"]]
         return {kind: found.count(kind) for kind in set(found)}
 
-    until(lambda: alive() == {"receiver": 1, "worker": 2, "relay": 1, "console": 1}, timeout_s=20)
+    until(lambda: alive() == {"receiver": 1, "worker": 2, "relay": 1, "console": 1}, timeout_s=120)
     sent = stack.tell("/test-event", {"type": "order.created"}).json
     assert sent["status"] == 200
     until(lambda: len(events(stack, "type:order.created")) == 1)

@@ -29,7 +29,7 @@ class OwnRedis:
 
     def start(self) -> None:
         self._process: subprocess.Popen[bytes] = process.spawn(self._program)
-        process.wait_until_ready(self._program, self._process, timeout_s=20)
+        process.wait_until_ready(self._program, self._process, timeout_s=120)
 
     def stop(self, *, forget: bool = False) -> None:
         process.stop(self._program, self._process)
@@ -250,6 +250,6 @@ def test_a_worker_told_to_end_finishes_what_it_runs(stack: Stack) -> None:
     worker = stack.worker()
     stack.post_all([order(number) for number in range(300)])
     worker.terminate()
-    assert worker.wait(30) == 0
+    assert worker.wait(120) == 0
     assert stack.value("SELECT count(*) FROM jobs WHERE state = 'running'") == 0
     assert stack.query("SELECT * FROM attempts") == []

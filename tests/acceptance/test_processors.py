@@ -235,7 +235,7 @@ def test_an_unhandled_type_is_replayed_when_a_processor_is_registered(
     until(lambda: before.value("SELECT count(*) FROM events") == 2, what="both are admitted")
     assert before.stats()["events"] == {"total": 2, "unhandled": 2}
     worker.terminate()
-    worker.wait(20)
+    worker.wait(120)
 
     after = make_shop()
     after.worker()
@@ -254,7 +254,7 @@ def test_a_module_that_cannot_be_imported_stops_the_worker_and_loses_nothing(
     stack = make_shop()
     (stack.folder / "bad_deploy.py").write_text("1 / 0")
     worker = stack.start("worker", processors="bad_deploy")
-    assert worker.wait(20) == 1
+    assert worker.wait(120) == 1
     assert "bad_deploy.py, line 1: ZeroDivisionError" in stack.logs()
     assert stack.post(order(1)).status == 200
     stack.worker()

@@ -151,8 +151,8 @@ def test_running_out_of_files_is_said_and_got_over(few_files: Stack) -> None:
     with ExitStack() as opened:
         for _ in range(100):
             opened.enter_context(Wire(few_files.ports[0]))
-        until(lambda: logged(few_files, "file_descriptors_used_up"), timeout_s=30)
-    until(lambda: _is_ok(few_files), timeout_s=30)
+        until(lambda: logged(few_files, "file_descriptors_used_up"), timeout_s=120)
+    until(lambda: _is_ok(few_files), timeout_s=120)
     assert len(logged(few_files, "file_descriptors_used_up")) < 60
 
 

@@ -72,7 +72,7 @@ def test_a_second_ctrl_c_ends_it_at_once(make_stack: Callable[..., Stack]) -> No
     until(lambda: b"Again: end now" in _log(stack), what="it says that it waits")
     assert sent.poll() is None
     sent.send_signal(signal.SIGINT)
-    assert sent.wait(20) == 130
+    assert sent.wait(120) == 130
     assert b"Traceback" not in _log(stack)
 
 

@@ -42,7 +42,7 @@ def test_a_second_one_on_the_same_folder_is_refused_in_one_sentence(
 ) -> None:
     first = make_up().wait_until_ready()
     second = make_up()
-    assert second.process.wait(30) == 1
+    assert second.process.wait(120) == 1
     (sentence,) = second.said.strip().splitlines()
     assert sentence == (
         f"ingest: `ingest up` already runs on {first.folder / '.ingest'}"
@@ -71,7 +71,7 @@ def test_the_console_is_part_of_it(make_up: Callable[..., Up]) -> None:
 def test_a_port_that_is_taken_is_said_before_anything_starts(make_up: Callable[..., Up]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         up = make_up("--port", str(taken.getsockname()[1]))
-        assert up.process.wait(30) == 1
+        assert up.process.wait(120) == 1
     (sentence,) = up.said.strip().splitlines()
     assert "Cannot listen on" in sentence
     assert "--port" in sentence

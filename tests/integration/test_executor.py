@@ -315,7 +315,7 @@ def test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back(
         effect(event, db)
         if event.attempt == 1:
             stalled.set()
-            go_on.wait(20)
+            go_on.wait(120)
 
     deliveries = deliver(database_url, [order(1), order(2)])
     first, second = make_worker(), None
@@ -323,7 +323,7 @@ def test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back(
     first.executor._keeper.holding = lambda held: _nothing()  # type: ignore[method-assign]
     thread = threading.Thread(target=first.process_in_thread, args=(deliveries,))
     thread.start()
-    assert stalled.wait(20)
+    assert stalled.wait(120)
     execute(engine, "UPDATE jobs SET lease_until = now() - interval '1 s'")
     from random import uniform
 

@@ -164,7 +164,7 @@ def test_how_some_end_is_recorded_although_others_could_not_begin(
 ) -> None:
     @processor("order.created", threads=5)
     def work(event: Event, db: Connection) -> None:
-        assert all_refused.wait(20)
+        assert all_refused.wait(120)
         raise ValueError("no")
 
     monkeypatch.setattr(executor, "wait", wait)

@@ -7,7 +7,7 @@ from typing import TypeVar
 Found = TypeVar("Found")
 
 
-def until(condition: Callable[[], Found], *, what: str = "", timeout_s: float = 20) -> Found:
+def until(condition: Callable[[], Found], *, what: str = "", timeout_s: float = 120) -> Found:
     """Call `condition` until what it returns is true, and return that."""
     deadline = time.monotonic() + timeout_s
     while True:
