@@ -27,6 +27,8 @@ from ingest.redis_address import RedisAddress
 _ALIAS = "ingest"
 """What stands for our transport in an address: kombu takes it from there alone."""
 _LOG_INTERVAL_S = 10.0
+_START_TIMEOUT_S = 5.0
+"""Redis may be as busy as the machine that starts everything."""
 _LOOK_AGAIN_S = 5.0
 """Between two looks at a key that another application holds."""
 
@@ -64,7 +66,7 @@ def refuse_cluster(address: RedisAddress) -> None:
     Raises:
         SettingsError: it is one.
     """
-    client = address.connect()
+    client = address.connect(timeout_s=_START_TIMEOUT_S)
     try:
         enabled = client.info("cluster").get("cluster_enabled")
     except (redis.RedisError, OSError):  # away, or it does not say: neither stops a start

@@ -60,8 +60,8 @@ class RedisAddress:
         """What the names of all our keys begin with."""
         return f"{self.prefix}:"
 
-    def connect(self) -> redis.Redis:
-        """Return a client that gives up after a second instead of redis-py's ten retries."""
+    def connect(self, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
+        """Return a client that gives up after `timeout_s` instead of redis-py's ten retries."""
         where: dict[str, Any] = (
             {"host": self.host, "port": self.port}
             if self.path is None
@@ -72,8 +72,8 @@ class RedisAddress:
             username=self.username,
             password=self.password,
             db=self.database,
-            socket_timeout=SOCKET_TIMEOUT_S,
-            socket_connect_timeout=SOCKET_TIMEOUT_S,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), retries=0),
             ssl=self.tls is not None,
             **(self.tls or {}),

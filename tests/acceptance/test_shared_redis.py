@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -221,15 +222,27 @@ def debian_redis(folder: Path, *options: str) -> Program:
         name="redis",
         command=[binary, "--unixsocket", str(path), "--dir", str(folder), "--save", "", *options],
         log=folder / "logs" / "redis.log",
-        ready=lambda _pid: path.exists(),
+        ready=lambda _pid: answers(path),
     )
+
+
+def answers(path: Path) -> bool:
+    """Return whether a Redis answers at a socket, by whatever."""
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"PING\r\n")
+            return bool(client.recv(64))
+    except OSError:
+        return False
 
 
 @pytest.mark.parametrize("command", ["serve", "worker", "relay"])
 def test_a_cluster_is_refused_at_the_start(
     command: str, make_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
-    with Running(debian_redis(tmp_path, "--port", str(free_port()), "--cluster-enabled", "yes")):
+    ports = ("--port", str(free_port()), "--cluster-port", str(free_port()))
+    with Running(debian_redis(tmp_path, *ports, "--cluster-enabled", "yes")):
         stack = make_stack()
         stack.environment["INGEST_REDIS_URL"] = f"unix://{tmp_path}/redis.sock"
         process = stack.start(command)
