@@ -137,7 +137,8 @@ _HAS_TABLES = statement(
                    WHERE n.nspname = :schema AND c.relname = 'unadmitted')
     """
 )
-# A partitioned table of that name with these columns is nobody else's.
+# A partitioned table of that name with these columns is nobody else's. Beside a table of revisions
+# it belongs to another installation, which has a schema of its own already.
 _OLD_HOME = statement(
     """
     SELECT n.nspname
@@ -146,6 +147,8 @@ _OLD_HOME = statement(
       AND (SELECT count(*) FROM pg_attribute a
            WHERE a.attrelid = c.oid AND a.attname IN ('key_id', 'rejected', 'headers')) = 3
       AND EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = n.oid AND u.relname = 'unadmitted')
+      AND NOT EXISTS (SELECT FROM pg_class r
+                      WHERE r.relnamespace = n.oid AND r.relname = 'revisions')
     ORDER BY n.nspname <> 'public', n.nspname LIMIT 1
     """
 )

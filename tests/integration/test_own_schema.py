@@ -157,6 +157,18 @@ def test_processes_of_the_release_before_go_on_after_the_move(
     assert one(application, "SELECT count(*) FROM ingest.jobs WHERE state = 'running'") == 2
 
 
+def test_two_installations_in_one_database_leave_each_other_alone(
+    application: Engine, migrator: Engine, url: str
+) -> None:
+    upgrade(migrator)
+    admit(migrator, url, 3)
+    upgrade(migrator, target=Target(schema="hooks"))
+    upgrade(migrator, target=Target(schema="hooks"))
+    assert one(application, "SELECT count(*) FROM ingest.events") == 3
+    assert one(application, "SELECT count(*) FROM hooks.events") == 0
+    assert tables(application, "hooks") >= {"deliveries", "events", "jobs", "orders"}
+
+
 def test_two_who_move_at_once_wait_for_each_other(application: Engine, migrator: Engine) -> None:
     upgrade(migrator, "0004", OLD)
     with ThreadPoolExecutor() as pool:
