@@ -10,9 +10,10 @@ are compared by their columns, at a third of the cost.
 """
 
 import json
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Connection, Table, TextClause
@@ -24,11 +25,17 @@ from ingest.store.sql import statement
 from workers.event import Event
 from workers.registry import Discard
 
+_KINDS_OF_EVENTS = 256
+"""So many sets of columns that events offer are remembered."""
 LONG_AGO = datetime(1, 1, 1, tzinfo=UTC)
 """The time of what is undated; some senders write it themselves, so the SQL spells it too."""
 _PERMANENT = ("22", "54")
 """SQLSTATE classes of what no retry mends: data that a type refuses, a limit of PostgreSQL's."""
 _LAST_EVENT = ("last_event_at", "last_event_id")
+
+
+Offer = tuple[str, dict[str, Any]]
+"""An event's version, and the values that it offers by column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,20 +74,20 @@ class Group:
 
 
 class Entities:
-    """What a batch of events says of each entity, per column."""
+    """What a batch of events says of each entity."""
 
     def __init__(self) -> None:
-        self._offers: dict[Any, dict[str, tuple[str, Any]]] = {}
+        self._offers: dict[Any, list[Offer]] = {}
 
-    def __iter__(self) -> Any:
-        """Entities and their columns, in the order in which their rows are locked."""
-        return iter(sorted(self._offers.items(), key=lambda offer: offer[0]))
+    def __iter__(self) -> Iterator[tuple[Any, list[Offer]]]:
+        """Iterate over entities and their offers, in the order in which their rows are locked."""
+        return iter(sorted(self._offers.items(), key=lambda offers: offers[0]))
 
     def offer(
         self,
         entity: Hashable,
         event: Event,
-        values: Mapping[str, Any],
+        values: dict[str, Any],
         *,
         moment: datetime | None,
         rank: int = 0,
@@ -92,18 +99,16 @@ class Entities:
         Args:
             entity: the row's key.
             event: which says so; its envelope's time counts where `moment` is None.
-            values: what it says, by column.
+            values: what it says, by column; the columns of the last event are added.
             moment: the time in its data.
             rank, tie, ties_by_id: as in `Origin`.
         """
         dated = moment or event.occurred_at
         time = (dated or LONG_AGO).isoformat(timespec="microseconds")
         version = f"{rank}{time}{tie} {event.event_id if ties_by_id else ''}"
-        columns = self._offers.setdefault(entity, {})
-        last = {"last_event_at": dated, "last_event_id": event.event_id}
-        for column, value in (*values.items(), *last.items()):
-            if column not in columns or columns[column][0] < version:
-                columns[column] = (version, value)
+        values["last_event_at"] = dated
+        values["last_event_id"] = event.event_id
+        self._offers.setdefault(entity, []).append((version, values))
 
 
 class Upsert:
@@ -114,6 +119,7 @@ class Upsert:
         events that were the last."""
         self._key = key
         self._groups = groups
+        self._follows = lru_cache(_KINDS_OF_EVENTS)(self._follows_uncached)
         last = {column: _newer(column, last_event) for column in _LAST_EVENT}
         columns = [(column, group) for group in groups for column in group.columns]
         by_version = {column: _newer_by_version(column, group) for column, group in columns} | last
@@ -134,10 +140,9 @@ class Upsert:
         Raises:
             Discard: PostgreSQL can never store it.
         """
-        rows = [(key, offers, self._versions(offers)) for key, offers in entities]
-        columns = {
-            column: [offers[column][1] if column in offers else None for _, offers, _ in rows]
-            for column in self._columns
+        rows = [(key, *self._newest(offers)) for key, offers in entities]
+        columns: dict[str, Sequence[Any]] = {
+            column: [values.get(column) for _, values, _ in rows] for column in self._columns
         }
         columns["versions"] = [versions for _, _, versions in rows]
         columns[self._key] = [key for key, _, _ in rows]
@@ -158,33 +163,44 @@ class Upsert:
         if columns[self._key]:
             db.execute(self._by_version, _literals(columns))
 
-    def _versions(self, offers: Mapping[str, tuple[str, Any]]) -> str | None:
-        """The versions as JSON, if they do not follow from the columns."""
-        if all(_follows(offers, group) for group in self._groups):
-            return None
-        return json.dumps(
-            {
-                column: offers[column][0]
-                for group in self._groups
-                for column in group.columns
-                if column in offers
-            }
-        )
+    def _newest(self, offers: Sequence[Offer]) -> tuple[dict[str, Any], str | None]:
+        """Return a row's values, and the versions as JSON if they do not follow from the values."""
+        if len(offers) == 1:  # as most entities of a batch have
+            version, values = offers[0]
+            if self._follows(tuple(values)):
+                return values, None
+            return values, self._spell(dict.fromkeys(values, version))
+        newest: dict[str, Offer] = {}
+        for offer in sorted(offers, key=lambda offer: offer[0], reverse=True):
+            for column in offer[1]:
+                newest.setdefault(column, offer)
+        values = {column: offered[column] for column, (_, offered) in newest.items()}
+        versions = {column: version for column, (version, _) in newest.items()}
+        if all(_is_of_one_event(versions, group) for group in self._groups):
+            return values, None
+        return values, self._spell(versions)
+
+    def _spell(self, versions: Mapping[str, str]) -> str:
+        columns = (column for group in self._groups for column in group.columns)
+        return json.dumps({column: versions[column] for column in columns if column in versions})
+
+    def _follows_uncached(self, columns: tuple[str, ...]) -> bool:
+        """Return whether the versions follow from the values where one event offers `columns`."""
+        versions = dict.fromkeys(columns, "")
+        return all(_is_of_one_event(versions, group) for group in self._groups)
 
 
-def _follows(offers: Mapping[str, tuple[str, Any]], group: Group) -> bool:
-    """Whether a reader of the row would take the group's columns for that event's which set
-    them."""
+def _is_of_one_event(versions: Mapping[str, str], group: Group) -> bool:
+    """Return whether a reader of the row would take the group's columns for those of the event
+    which set them."""
     if not group.origins:
         return False
-    origin = next((origin for origin in group.origins if origin.event_id in offers), None)
+    origin = next((origin for origin in group.origins if origin.event_id in versions), None)
     if origin is None:
-        return not any(column in offers for column in group.columns)
-    version = offers[origin.event_id][0]
-    return (
-        origin.time in offers
-        and offers[origin.time][0] == version
-        and all(offers[column][0] == version for column in group.columns if column in offers)
+        return not any(column in versions for column in group.columns)
+    version = versions[origin.event_id]
+    return versions.get(origin.time) == version and all(
+        versions.get(column, version) == version for column in group.columns
     )
 
 
