@@ -21,6 +21,7 @@ from ingest.store.deliveries import Delivery
 from ingest.writer import DeliveryWriter, Limits
 from tests.conftest import Servers
 from tests.support.rows import execute, one, rows
+from tests.support.servers.setups import POOLED
 
 Make = Callable[..., Any]
 
@@ -236,7 +237,7 @@ def backend(engine: Engine) -> int:
     return pid
 
 
-@pytest.mark.direct
+@pytest.mark.not_on(*POOLED, reason="looks into a session, which the pooler changes")
 def test_a_database_that_hangs_is_given_up_and_the_next_request_gets_through(
     database_url: str, engine: Engine
 ) -> None:
@@ -352,7 +353,7 @@ async def _until_reloaded(writer: DeliveryWriter, query: str, wanted: str) -> No
                 return
 
 
-@pytest.mark.direct
+@pytest.mark.not_on(*POOLED, reason="looks into a session, which the pooler changes")
 def test_a_session_that_lost_its_settings_answers_nothing(
     database_url: str, engine: Engine
 ) -> None:
@@ -407,7 +408,7 @@ def test_a_request_that_is_cancelled_does_not_disturb_the_others(
     assert stored(engine) == 20
 
 
-@pytest.mark.direct
+@pytest.mark.not_on(*POOLED, reason="looks into a session, which the pooler changes")
 def test_commits_wait_for_the_disk(database_url: str, engine: Engine) -> None:
     """Whatever the database's default is."""
     name = one(engine, "SELECT current_database()")
