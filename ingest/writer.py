@@ -160,13 +160,15 @@ class DeliveryWriter:
         return asyncio.get_running_loop().time() - self._worked_at < _FRESH_S
 
     async def close(self) -> None:
-        """Refuse what comes, commit what waits, close the connection."""
+        """Refuse what comes, commit what waits, close every connection."""
         self._closing = True
         self._arrived.set()
         if self._task is not None:
             await self._task
-        if self._connection is not None:
-            await self._connection.close()
+        await self._disconnect()
+        for abandoned in self._abandoned:
+            abandoned.cancel()
+        await asyncio.gather(*self._abandoned, return_exceptions=True)
 
     async def _run(self) -> None:
         """Flush until closed; a failure of any kind ends in answers, never in the end of this
@@ -355,9 +357,15 @@ class DeliveryWriter:
         connection, self._connection = self._connection, None
 
         async def bury() -> None:
-            await asyncio.wait({work})
-            if connection is not None:
-                await connection.close()
+            try:
+                await asyncio.wait({work})
+            except asyncio.CancelledError:
+                work.cancel()  # the second time, psycopg no longer waits for the server
+                await asyncio.wait({work})
+                raise
+            finally:
+                if connection is not None:
+                    await connection.close()
 
         task = asyncio.create_task(bury(), name="abandoned")
         self._abandoned.add(task)

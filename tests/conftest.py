@@ -1,7 +1,7 @@
 """Real servers for every test that needs one: PostgreSQL and Redis, started once a run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,20 +28,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "direct: looks into the session, which a pooler changes")
-    config.addinivalue_line("markers", "superuser: its role must be one")
+    config.addinivalue_line(
+        "markers", "not_on(*setups, reason): what it tests is not there on these set-ups"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip what makes no sense on the chosen servers."""
     chosen = config.getoption("servers")
-    pooled = pytest.mark.skip(reason="not through a pooler")
-    unprivileged = pytest.mark.skip(reason="only as a superuser")
     for item in items:
-        if chosen in setups.POOLED and item.get_closest_marker("direct"):
-            item.add_marker(pooled)
-        if chosen == "external" and item.get_closest_marker("superuser"):
-            item.add_marker(unprivileged)
+        for marker in item.iter_markers("not_on"):
+            if chosen in marker.args:
+                reason = f"not on {chosen}: {marker.kwargs['reason']}"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
@@ -80,6 +79,18 @@ def database_url(servers: Servers, template: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     with cloned(servers, template) as url:
         yield url
+
+
+@pytest.fixture
+def make_database(servers: Servers) -> Iterator[Callable[..., str]]:
+    """Make databases that are not migrated; return their addresses."""
+    with ExitStack() as made:
+
+        def make(*, encoding: str | None = None) -> str:
+            name = made.enter_context(servers.database("bare", encoding=encoding))
+            return servers.database_url(name)
+
+        yield make
 
 
 @pytest.fixture(scope="module")

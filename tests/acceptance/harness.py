@@ -18,17 +18,10 @@ from sqlalchemy import Engine
 
 from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
+from tests.support.ports import free_port
 from tests.support.rows import one, rows
 from tests.support.signing import SECRET, signed_headers
 from tests.support.waiting import until
-
-
-def free_port() -> int:
-    """A port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

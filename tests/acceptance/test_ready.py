@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,30 +13,27 @@ from tests.acceptance.harness import Answer, Stack, request
 from tests.conftest import Servers
 from tests.support.deliver import order
 from tests.support.rows import execute
+from tests.support.servers import as_role
 from tests.support.waiting import until
 
 
 @pytest.fixture
 def stack(servers: Servers, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
     """A receiver whose role may have two connections: its writer's and its presence's."""
-    role = f"role_{uuid4().hex}"
-    servers.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 2")
-    url = urlunsplit(urlsplit(database_url)._replace(netloc=f"{role}@"))
-    found = Stack(url, redis_url, tmp_path)
-    found.engine.dispose()
-    found.engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)
-    try:
-        execute(found.engine, f"GRANT USAGE ON SCHEMA ingest TO {role}")
-        execute(
-            found.engine,
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ingest TO {role}",
-        )
-        found.receiver()
-        yield found
-    finally:
-        execute(found.engine, f"DROP OWNED BY {role}")
-        found.close()
-        servers.execute(f"DROP ROLE {role}")
+    with servers.role("CONNECTION LIMIT 2", used_in=database_url) as role:
+        found = Stack(as_role(database_url, role), redis_url, tmp_path)
+        found.engine.dispose()
+        found.engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)
+        try:
+            execute(found.engine, f"GRANT USAGE ON SCHEMA ingest TO {role}")
+            execute(
+                found.engine,
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA ingest TO {role}",
+            )
+            found.receiver()
+            yield found
+        finally:
+            found.close()
 
 
 def ready(stack: Stack) -> Answer:

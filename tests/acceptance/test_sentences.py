@@ -3,39 +3,22 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
 
 import psycopg
 import pytest
 
 from ingest.cli import main
-from tests.acceptance.harness import free_port
 from tests.conftest import Servers
+from tests.support.ports import free_port
+from tests.support.servers import as_role
 from tests.support.signing import SECRET
 
 MIGRATE, STATS, EVENTS = ["migrate"], ["stats"], ["events", "list"]
 REPLAY = ["replay", "--state", "dead", "--dry-run"]
-C_LOCALE = "TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'"
 
 Run = Callable[[str, list[str]], str]
-
-
-@pytest.fixture
-def make_database(servers: Servers) -> Iterator[Callable[..., str]]:
-    """Makes databases that are not migrated."""
-    made: list[str] = []
-
-    def make(options: str = "") -> str:
-        made.append(f"bare_{uuid4().hex}")
-        servers.execute(f"CREATE DATABASE {made[-1]} {options}")
-        return servers.database_url(made[-1])
-
-    yield make
-    for name in made:
-        servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -61,7 +44,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
 def test_no_command_runs_on_a_database_that_is_not_utf8(
     make_database: Callable[..., str], run: Run
 ) -> None:
-    url = make_database(f"ENCODING SQL_ASCII {C_LOCALE}")
+    url = make_database(encoding="SQL_ASCII")
     for command in (MIGRATE, STATS, EVENTS, REPLAY):
         assert "The database must be UTF8; it is SQL_ASCII." in run(url, command)
 
@@ -70,7 +53,7 @@ def test_no_process_starts_on_a_database_that_is_not_utf8(
     make_database: Callable[..., str], tmp_path: Path
 ) -> None:
     environment = os.environ | {
-        "INGEST_DATABASE_URL": make_database(f"ENCODING LATIN1 {C_LOCALE}"),
+        "INGEST_DATABASE_URL": make_database(encoding="LATIN1"),
         "INGEST_REDIS_URL": "redis://127.0.0.1:1/0",
         "INGEST_AWALCHAT_SECRETS": SECRET,
     }
@@ -126,22 +109,15 @@ def test_a_command_says_what_the_server_refuses(
     servers: Servers, make_database: Callable[..., str], run: Run
 ) -> None:
     url = make_database()
-    role = f"role_{uuid4().hex}"
-    servers.execute(f"CREATE ROLE {role} LOGIN")
-    as_role, as_nobody = (
-        urlunsplit(urlsplit(url)._replace(netloc=f"{name}@")) for name in (role, "no_such_role")
-    )
-    try:
-        assert "CREATE SCHEMA ingest AUTHORIZATION" in run(as_role, MIGRATE)
-        assert "does not let the user in" in run(as_nobody, STATS)
+    with servers.role() as role:
+        assert "CREATE SCHEMA ingest AUTHORIZATION" in run(as_role(url, role), MIGRATE)
+        assert "does not let the user in" in run(as_role(url, "no_such_role"), STATS)
         assert "is not migrated: run `ingest migrate`" in run(url, STATS)
         assert "does not exist" in run(servers.database_url("nowhere"), EVENTS)
         servers.execute(f"ALTER ROLE {role} CONNECTION LIMIT 0")
-        sentence = run(as_role, STATS)
+        sentence = run(as_role(url, role), STATS)
         assert "Too many connections" in sentence
         assert "is it running" not in sentence
-    finally:
-        servers.execute(f"DROP ROLE {role}")
 
 
 def test_a_newer_schema_is_a_sentence_for_migrate(database_url: str, run: Run) -> None:

@@ -2,10 +2,7 @@
 
 import base64
 import json
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
@@ -13,10 +10,13 @@ from uuid import uuid4
 import pytest
 
 from ingest.embedded.process import Program
-from tests.acceptance.harness import Stack, free_port
+from tests.acceptance.harness import Stack
 from tests.conftest import Running
 from tests.support.deliver import order
+from tests.support.ports import free_port
 from tests.support.redis_client import connect
+from tests.support.servers import debian
+from tests.support.servers.setups import installed
 from tests.support.waiting import until
 
 
@@ -211,11 +211,7 @@ def test_a_redis_that_refuses_is_outlived(
 
 def debian_redis(folder: Path, *options: str) -> Program:
     """Return Debian's Redis in a mode that the embedded one is not run in."""
-    binary = shutil.which("redis-server")
-    if binary is None:
-        if os.environ.get("CI"):
-            pytest.fail("There is no redis-server: apt-get install redis-server.")
-        pytest.skip("There is no redis-server: apt-get install redis-server.")
+    binary = str(installed(debian.find_redis(), "Redis"))
     (folder / "logs").mkdir(exist_ok=True)
     path = folder / "redis.sock"
     return Program(
@@ -255,16 +251,17 @@ def test_certificates_are_verified_by_everybody(
     make_stack: Callable[..., Stack], tmp_path: Path
 ) -> None:
     port = free_port()
-    authority = make_certificates(tmp_path)
+    certificates = debian.make_certificates(tmp_path)
     options = [
         *("--port", "0", "--tls-port", str(port), "--requirepass", "a b/c"),
-        *("--tls-cert-file", f"{tmp_path}/server.crt", "--tls-key-file", f"{tmp_path}/server.key"),
-        *("--tls-ca-cert-file", str(authority), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(certificates.certificate)),
+        *("--tls-key-file", str(certificates.key)),
+        *("--tls-ca-cert-file", str(certificates.authority), "--tls-auth-clients", "no"),
     ]
     address = f"rediss://:a%20b%2Fc@localhost:{port}/1"
     with Running(debian_redis(tmp_path, *options)):
         stack = make_stack(hint_grace_s="100")
-        stack.environment["INGEST_REDIS_URL"] = f"{address}?ssl_ca_certs={authority}"
+        stack.environment["INGEST_REDIS_URL"] = f"{address}?ssl_ca_certs={certificates.authority}"
         stack.receiver()
         worker = stack.worker()
         stack.post(order(1))
@@ -285,18 +282,3 @@ def test_certificates_are_verified_by_everybody(
         assert processed(suspicious) == 1
         assert "a b/c" not in suspicious.logs()
         assert "a%20b" not in suspicious.logs()
-
-
-def make_certificates(folder: Path) -> Path:
-    """Make an authority and a server's certificate by openssl; return the authority's."""
-    authority = folder / "ca.crt"
-    commands = """
-        req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.crt
-        req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr \
-            -addext subjectAltName=DNS:localhost
-        x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 \
-            -copy_extensions copy -out server.crt
-    """.strip().splitlines()
-    for command in commands:
-        subprocess.run(["openssl", *command.split()], cwd=folder, capture_output=True, check=True)
-    return authority

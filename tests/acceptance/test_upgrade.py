@@ -6,16 +6,14 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack, request
-from tests.conftest import Servers
 from tests.support.deliver import order
 from tests.support.rows import execute
 from tests.support.signing import signed_headers
@@ -85,12 +83,9 @@ class Senders:
 
 
 @pytest.fixture
-def installed(servers: Servers) -> Iterator[str]:
+def installed(make_database: Callable[..., str]) -> str:
     """The address of an empty database, whose search path is PostgreSQL's own."""
-    name = f"upgrade_{uuid4().hex}"
-    servers.execute(f"CREATE DATABASE {name}")
-    yield servers.database_url(name)
-    servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    return make_database()
 
 
 def test_an_upgrade_under_load_loses_nothing_and_does_nothing_twice(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.acceptance.harness import free_port
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 

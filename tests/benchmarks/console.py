@@ -13,7 +13,8 @@ from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from ingest.store.selection import Selection
 from tests.benchmarks.stored import Timed
-from tests.benchmarks.world import World, answers, free_port
+from tests.benchmarks.world import World, answers
+from tests.support.ports import free_port
 
 _RUNS = 7
 

@@ -3,7 +3,6 @@ subject's processes beside them."""
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import psycopg
 from ingest.embedded import postgres, valkey
 from ingest.embedded.process import Program
 from tests.support.fleet import Fleet, Member, children_of
+from tests.support.ports import free_port
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).resolve().parents[2]
@@ -131,14 +131,6 @@ class World:
             pids = [member.pid, *children_of(member.pid)]
             found[kind] = found.get(kind, 0.0) + sum(map(measure, pids))
         return found
-
-
-def free_port() -> int:
-    """A port that nobody uses just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(port: int, path: str) -> bool:

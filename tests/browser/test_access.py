@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, Page, expect
 from ingest.console.access import credentials
 from ingest.console.access.passwords import hash_password
 from tests.acceptance import shop_processors
-from tests.acceptance.harness import Answer, Stack, free_port, request
+from tests.acceptance.harness import Answer, Stack, request
 from tests.conftest import Servers, cloned
+from tests.support.ports import free_port
 from tests.support.redis_client import connect
 from tests.support.rows import execute
 from tests.support.waiting import until

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
-from uuid import UUID, uuid4
+from urllib.parse import urlsplit
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -39,6 +39,7 @@ from tests.integration.test_writer import delivery, writing
 from tests.support.deliver import body, deliver, order
 from tests.support.lines import Lines
 from tests.support.rows import execute, one, rows
+from tests.support.servers import as_role
 from tests.support.waiting import until
 from workers import Event, processor
 from workers import relay as relays
@@ -52,26 +53,16 @@ MakeRole = Callable[..., str]
 @pytest.fixture
 def make_role(servers: Servers, database_url: str) -> Iterator[MakeRole]:
     """Makes roles without any right, but for what is granted; returns their addresses."""
-    made: list[str] = []
+    with ExitStack() as made:
 
-    def make(*grants: str, options: str = "") -> str:
-        name = f"role_{uuid4().hex}"
-        servers.execute(f"CREATE ROLE {name} LOGIN {options}")
-        made.append(name)
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            for grant in grants:
-                connection.execute(f"GRANT {grant} TO {name}".encode())
-        parts = urlsplit(database_url)
-        return urlunsplit(parts._replace(netloc=f"{name}@"))
+        def make(*grants: str, options: str = "") -> str:
+            name = made.enter_context(servers.role(options, used_in=database_url))
+            with psycopg.connect(database_url, autocommit=True) as connection:
+                for grant in grants:
+                    connection.execute(f"GRANT {grant} TO {name}".encode())
+            return as_role(database_url, name)
 
-    yield make
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        for name in made:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", (name,)
-            )
-            connection.execute(f"DROP OWNED BY {name}".encode())
-            connection.execute(f"DROP ROLE {name}".encode())
+        yield make
 
 
 USAGE = "USAGE ON SCHEMA ingest"
@@ -559,26 +550,11 @@ def _seen(engine: Engine) -> list[processes.ProcessRecord]:
         return processes.all_of_them(connection)
 
 
-@pytest.fixture
-def make_database(servers: Servers) -> Iterator[Callable[[str], str]]:
-    """Makes databases that are not migrated."""
-    made: list[str] = []
-
-    def make(options: str = "") -> str:
-        made.append(f"bare_{uuid4().hex}")
-        servers.execute(f"CREATE DATABASE {made[-1]} {options}")
-        return servers.database_url(made[-1])
-
-    yield make
-    for name in made:
-        servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
 def test_a_database_that_is_not_utf8_is_refused_at_the_start_and_in_readiness(
-    make_database: Callable[[str], str], encoding: str
+    make_database: Callable[..., str], encoding: str
 ) -> None:
-    url = make_database(f"ENCODING {encoding} TEMPLATE template0 LOCALE_PROVIDER libc LOCALE 'C'")
+    url = make_database(encoding=encoding)
     with pytest.raises(SettingsError, match=f"must be UTF8; it is {encoding}") as refused:
         fitness.check(parse(url))
     assert refused.value.reason == "database_not_utf8"
@@ -629,8 +605,8 @@ def test_who_may_not_make_the_schema_is_told_what_to_run(
     make_database: Callable[..., str], make_role: MakeRole
 ) -> None:
     role = urlsplit(make_role()).username
-    url = make_database().replace(f"{urlsplit(make_database()).username}@", f"{role}@", 1)
-    engine = create_engine(parse(url), role=Role.MIGRATION)
+    assert role is not None
+    engine = create_engine(parse(as_role(make_database(), role)), role=Role.MIGRATION)
     try:
         with (
             engine.connect() as connection,

@@ -2,7 +2,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from uuid import uuid4
@@ -17,17 +17,13 @@ from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from ingest.store.tables import metadata
-from tests.conftest import Servers
 from tests.support.waiting import until
 
 
 @pytest.fixture
-def empty(servers: Servers) -> Iterator[str]:
+def empty(make_database: Callable[..., str]) -> str:
     """The address of an empty database."""
-    name = f"empty_{uuid4().hex}"
-    servers.execute(f"CREATE DATABASE {name}")
-    yield servers.database_url(name)
-    servers.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    return make_database()
 
 
 def schema(url: str) -> list[str]:

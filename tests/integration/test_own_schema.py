@@ -1,9 +1,8 @@
 """The pipeline's tables live in a schema of their own, beside those of the application."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from uuid import uuid4
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -19,6 +18,8 @@ from ingest.store.migrations import Target
 from tests.conftest import Servers
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
+from tests.support.servers import as_role, database_of
+from tests.support.servers.setups import POOLED, POOLERS_ROLE
 
 OLD = Target(schema="public")
 """Where installations from before revision 0005 lie."""
@@ -28,10 +29,9 @@ PROCESSORS = [
 
 
 @pytest.fixture
-def url(servers: Servers) -> Iterator[str]:
+def url(make_database: Callable[..., str]) -> str:
     """The address of an empty database."""
-    with servers.database("shop") as name:
-        yield servers.database_url(name)
+    return make_database()
 
 
 @pytest.fixture
@@ -205,13 +205,11 @@ def test_tables_of_ours_beside_a_version_that_is_not_are_left_alone(
     assert tables(application, "ingest") == set()
 
 
-@pytest.mark.superuser
 def test_who_might_use_the_tables_may_use_them_after_the_move(
-    servers: Servers, application: Engine, migrator: Engine
+    servers: Servers, url: str, application: Engine, migrator: Engine
 ) -> None:
-    role = f"app_{uuid4().hex[:8]}"
-    servers.execute(f"CREATE ROLE {role}")
-    try:
+    with servers.role(used_in=url) as role:
+        servers.execute(f"GRANT {role} TO {servers.owner}")
         upgrade(migrator, "0004", OLD)
         fill_old(application, 2)
         execute(application, f"GRANT SELECT, INSERT ON events TO {role}")
@@ -220,9 +218,6 @@ def test_who_might_use_the_tables_may_use_them_after_the_move(
             with application.begin() as connection:
                 connection.execute(text(f"SET LOCAL ROLE {role}"))
                 assert connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one() == 2
-    finally:
-        execute(application, f"DROP OWNED BY {role}")
-        servers.execute(f"DROP ROLE {role}")
 
 
 def test_a_dump_restores_into_an_empty_database(
@@ -272,22 +267,16 @@ def test_a_newer_schema_is_left_as_it_is_where_this_code_runs_on_it(
         migrations.state(connection)
 
 
-@pytest.mark.direct
-@pytest.mark.superuser
+@pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)
 def test_a_role_that_may_make_no_schema_may_use_one_that_it_is_given(
     servers: Servers, application: Engine, url: str
 ) -> None:
-    role = f"app_{uuid4().hex[:8]}"
-    servers.execute(f"CREATE ROLE {role} LOGIN")
-    try:
-        execute(application, f"CREATE SCHEMA ingest AUTHORIZATION {role}")
-        engine = create_engine(parse(f"{url}&user={role}"), role=Role.MIGRATION)
+    with servers.role(used_in=url) as role:
+        servers.execute(f"CREATE SCHEMA ingest AUTHORIZATION {role}", database=database_of(url))
+        engine = create_engine(parse(as_role(url, role)), role=Role.MIGRATION)
         upgrade(engine)
         engine.dispose()
         assert "events" in tables(application, "ingest")
-    finally:
-        execute(application, f"DROP OWNED BY {role}")
-        servers.execute(f"DROP ROLE {role}")
 
 
 def test_each_revision_since_the_move_says_which_code_runs_on_it(

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
 import psycopg
@@ -13,6 +14,8 @@ import redis
 from ingest.embedded import process
 from ingest.embedded.process import Program
 from tests.support.redis_client import connect
+
+_PASSWORD = "of-a-role"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,12 +52,41 @@ class Servers:
             connection.execute(statement.encode())
 
     @contextmanager
-    def database(self, prefix: str, *, template: str = "template1") -> Iterator[str]:
-        """Return the name of a new database, dropped at the end."""
+    def database(
+        self, prefix: str, *, template: str = "template1", encoding: str | None = None
+    ) -> Iterator[str]:
+        """Return the name of a new database, dropped at the end; its encoding is the template's."""
         name = f"{prefix}_{uuid4().hex}"
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {self.owner}")
-        yield name
-        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        of_its_own = ""
+        if encoding is not None:
+            template = "template0"
+            of_its_own = f"ENCODING {encoding} LOCALE_PROVIDER libc LOCALE 'C'"
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} OWNER {self.owner} {of_its_own}")
+        try:
+            yield name
+        finally:
+            self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    @contextmanager
+    def role(self, options: str = "", *, used_in: str | None = None) -> Iterator[str]:
+        """Return the name of a new role that may log in, dropped at the end.
+
+        Args:
+            options: further ones of `CREATE ROLE`.
+            used_in: the address of a database; what the role may do or owns there goes with it.
+        """
+        name = f"role_{uuid4().hex}"
+        self.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{_PASSWORD}' {options}")
+        try:
+            yield name
+        finally:
+            self.execute(
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity"
+                f" WHERE usename = '{name}'"
+            )
+            if used_in is not None:
+                self.execute(f"DROP OWNED BY {name}", database=database_of(used_in))
+            self.execute(f"DROP ROLE {name}")
 
     def empty_redis(self) -> None:
         """Leave nothing in Redis but what another application has there."""
@@ -66,6 +98,18 @@ class Servers:
         """Raise if another application's tables in a database, or its keys, have changed."""
         with psycopg.connect(self.direct_url(name)) as database, connect(self.redis_url) as client:
             self.check(database, client)
+
+
+def database_of(url: str) -> str:
+    """Return the name of the database that an address leads to."""
+    return urlsplit(url).path[1:]
+
+
+def as_role(url: str, role: str) -> str:
+    """Return the address of a database with another role in it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}:{_PASSWORD}@{host}"))
 
 
 class Running:

@@ -22,14 +22,6 @@ def find_redis() -> Path | None:
     return Path(name) if name else None
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @dataclass(frozen=True)
 class Certificates:
     """A certificate of the host `localhost`, its key, and the authority that signed it."""

@@ -13,10 +13,12 @@ import pytest
 from psycopg import sql
 
 from ingest.embedded import postgres, valkey
+from tests.support.ports import free_port
 from tests.support.servers import Running, Servers, debian, neighbour, pgbouncer
 from tests.support.servers.pgbouncer import Mode
 
 POOLED = ("pgbouncer-session", "pgbouncer-transaction")
+POOLERS_ROLE = "the pooler logs in as one role, whoever comes"
 _ROOM = ("max_connections=200",)
 
 
@@ -77,7 +79,7 @@ def external(home: Path, sockets: Path, stack: ExitStack) -> Servers:
     installed(debian.POSTGRES, "PostgreSQL 15")
     redis = installed(debian.find_redis(), "Redis")
     certificates = debian.make_certificates(home)
-    ports = debian.free_port(), debian.free_port()
+    ports = free_port(), free_port()
     for program in (
         debian.postgres_program(home, sockets, certificates, port=ports[0]),
         debian.redis_program(home, redis, certificates, port=ports[1]),
