@@ -145,9 +145,7 @@ def _read(parts: SplitResult, prefix: str) -> RedisAddress:
         if "," in parts.netloc.rpartition("@")[2]:
             raise _bad("must name one host: neither Cluster nor Sentinel is supported")
         where["host"] = parts.hostname or "localhost"
-        where["port"] = 6379 if parts.port is None else parts.port
-        if not 0 < where["port"] < 65536:
-            raise _bad("must have a port from 1 to 65535")
+        where["port"] = _port(parts)
     return RedisAddress(
         **where,
         username=unquote(parts.username) if parts.username else None,
@@ -156,6 +154,15 @@ def _read(parts: SplitResult, prefix: str) -> RedisAddress:
         tls=tls,
         prefix=prefix,
     )
+
+
+def _port(parts: SplitResult) -> int:
+    """Return the port. What is not made of digits is rather the end of a password (ValueError)."""
+    _, colon, written = parts.netloc.rpartition("@")[2].rpartition("]")[2].rpartition(":")
+    is_number = colon and written.isascii() and written.isdigit()
+    if is_number and not 0 < int(written[:6]) < 65536:
+        raise _bad("must have a port from 1 to 65535")
+    return 6379 if parts.port is None else parts.port
 
 
 def _tls(scheme: str, options: dict[str, str]) -> Mapping[str, Any] | None:

@@ -1,32 +1,61 @@
 """How the values of settings are written: lists, secrets, and what is no value of ours."""
 
 import re
+from urllib.parse import urlsplit
 
 BOM = "\ufeff"
 
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
+_SPACE = " \t\r"
+"""What may stand around an item; a carriage return, because lines may end with both."""
+_ASSIGNMENT = re.compile(r"(?:export[ \t]+)?INGEST_[A-Z_]+[ \t]*=")
 # What Kubernetes puts into every container's environment for a Service named `ingest`.
 _KUBERNETES = re.compile(r"\A(?:tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+:\d{1,5}\Z")
 
 
 def split(text: str) -> tuple[str, ...]:
     """Return the items of a list: separated by commas or lines, without the space around them."""
-    lines = (line.strip().removesuffix(",") for line in text.splitlines() if line.strip())
-    return tuple(item.strip() for line in lines for item in line.split(","))
+    return tuple(item for _, item in _numbered(text))
 
 
-def check_secret(secret: str, *, position: int, min_length: int) -> None:
-    """Refuse what is hardly the secret that the sender has: it would answer 401 to everything.
+def parse_secrets(text: str, *, min_length: int) -> tuple[str, ...]:
+    """Return the secrets of a list, each once; refuse what is hardly one that the sender has.
+
+    A wrong secret would answer 401 to everything, without a word at the start.
 
     Raises:
-        ValueError: with a sentence that names the position and shows nothing of the secret.
+        ValueError: with a sentence that says where it stands and shows nothing of it.
     """
-    problem = _problem(secret, min_length)
-    if problem is not None:
-        raise ValueError(f"secret {position} {problem}")
+    if text.strip(_SPACE + "\n").startswith(("[", "{")):
+        raise ValueError("is JSON: write the secrets one a line, or with commas between them")
+    has_lines = "\n" in text.strip()
+    secrets = _numbered(text)
+    for position, (line, secret) in enumerate(secrets, start=1):
+        problem = _problem(secret, min_length)
+        if problem is not None:
+            where = f"line {line}: " if has_lines else ""
+            raise ValueError(f"{where}secret {position} {problem}")
+    return tuple(dict.fromkeys(secret for _, secret in secrets))
+
+
+def _numbered(text: str) -> list[tuple[int, str]]:
+    """Return the items of a list, each with the number of its line.
+
+    Nothing but a newline ends a line: `str.splitlines` knows eight characters more."""
+    return [
+        (number, item.strip(_SPACE))
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip(_SPACE)
+        for item in line.strip(_SPACE).removesuffix(",").split(",")
+    ]
 
 
 def _problem(secret: str, min_length: int) -> str | None:
+    """Return what is wrong with a secret; None: nothing."""
+    if secret.startswith("#"):
+        return "begins with #: there are no comments here, take the line away"
+    if _ASSIGNMENT.match(secret):
+        return "begins with the name of a variable: write the value only"
     if secret and (secret[0] in _QUOTES or secret[-1] in _QUOTES):
         return "is in quotes: take them away"
     if BOM in secret:
@@ -35,6 +64,8 @@ def _problem(secret: str, min_length: int) -> str | None:
         return "holds white space: put each secret on a line of its own"
     if not secret.isprintable():
         return "holds a control character"
+    if not secret.isascii():
+        return "holds a character that is not ASCII"
     if len(secret) < min_length:
         return f"is shorter than {min_length} characters"
     return None
@@ -43,3 +74,20 @@ def _problem(secret: str, min_length: int) -> str | None:
 def is_of_kubernetes(value: object) -> bool:
     """Return whether a value is the address of a Service rather than a port that somebody set."""
     return isinstance(value, str) and _KUBERNETES.match(value) is not None
+
+
+def is_web_address(text: str) -> bool:
+    """Return whether a text is the address of a web server, to which a path can be added."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:  # a port, or an IPv6 address, that is none
+        return False
+    return bool(
+        text.isprintable()
+        and " " not in text
+        and parts.scheme in ("http", "https")
+        and parts.hostname
+        and port != 0
+        and not (parts.query or parts.fragment)
+    )

@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="the receiver's port")
 
     awalchat_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="AwalChat's webhook secrets, newest first, separated by commas"
+        (), description="AwalChat's webhook secrets, newest first, separated by commas or lines"
     )
     awalchat_tolerance_s: _Positive = Field(
         300, description="how far a request's timestamp may be from now, either way, seconds"
@@ -162,11 +162,18 @@ class Settings(BaseSettings):
         "auto", description="`auto`: readable in a terminal, JSON elsewhere"
     )
 
-    @field_validator("awalchat_secrets", "console_hosts", "processors", mode="before")
+    @field_validator("console_hosts", "processors", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return setting_values.split(value)
+        return value
+
+    @field_validator("awalchat_secrets", mode="before")
+    @classmethod
+    def _secrets(cls, value: object) -> object:
+        if isinstance(value, str):
+            return setting_values.parse_secrets(value, min_length=MIN_SECRET_LENGTH)
         return value
 
     @field_validator("port", "console_port", mode="before")
@@ -180,15 +187,6 @@ class Settings(BaseSettings):
     @classmethod
     def _shares(cls, value: object) -> object:
         return _parse_shares(value) if isinstance(value, str) else value
-
-    @field_validator("awalchat_secrets")
-    @classmethod
-    def _long_enough(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
-        for position, secret in enumerate(secrets, start=1):
-            setting_values.check_secret(
-                secret.get_secret_value(), position=position, min_length=MIN_SECRET_LENGTH
-            )
-        return secrets
 
     @field_validator("database_url", "migration_database_url")
     @classmethod
@@ -214,6 +212,13 @@ class Settings(BaseSettings):
     @classmethod
     def _plain_prefix(cls, value: str) -> str:
         _or_value_error(lambda: parse_redis("redis://", prefix=value))
+        return value
+
+    @field_validator("receiver_url", "public_url")
+    @classmethod
+    def _web_address(cls, value: str | None) -> str | None:
+        if value is not None and not setting_values.is_web_address(value):
+            raise ValueError("must be an address of the form http://HOST:PORT or https://HOST")
         return value
 
     @property
@@ -304,10 +309,18 @@ def load(*, standalone: bool = False, **overrides: Any) -> Settings:
         return (_Standalone if standalone else Settings)(**given)
     except ValidationError as error:
         problems = [
-            f"{PREFIX}{str(problem['loc'][0]).upper()}: {_sentence(problem)}."
+            f"{_place(str(problem['loc'][0]), given, os.environ)}: {_sentence(problem)}."
             for problem in error.errors(include_input=False, include_url=False)
         ]
         raise SettingsError(" ".join(problems), reason="bad_setting") from None
+
+
+def _place(name: str, overrides: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+    """Return where somebody wrote a setting: its variable, or the file that its variable names."""
+    variable = f"{PREFIX}{name.upper()}"
+    path = environ.get(f"{variable}_FILE")
+    is_elsewhere = name in overrides or variable in {other.upper() for other in environ}
+    return variable if is_elsewhere or not path else f"{variable}_FILE: {path}"
 
 
 _SENTENCES = {
@@ -356,13 +369,15 @@ def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
         variable = f"{PREFIX}{name.upper()}_FILE"
         if path := environ.get(variable):
             try:
-                text = Path(path).read_text(encoding="utf-8").removesuffix("\n")
+                text = Path(path).read_bytes().decode().replace("\r\n", "\n").removesuffix("\n")
             except (OSError, ValueError) as error:
                 why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
                 raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting") from None
             if text.startswith(setting_values.BOM):
                 why = "it begins with a byte order mark; save it without one"
                 raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting")
+            if name == "awalchat_secrets" and not text.strip():
+                raise SettingsError(f"{variable}: {path}: it is empty.", reason="bad_setting")
             found[name] = text
     return found
 

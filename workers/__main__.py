@@ -4,12 +4,13 @@
 """
 
 import argparse
+import os
 import signal
 import sys
 import threading
 from datetime import UTC, datetime
 
-from ingest import broker, settings, telemetry
+from ingest import broker, environment, settings, telemetry
 from ingest.errors import IngestError
 from ingest.store import fitness
 from workers import app, heartbeat, relay
@@ -27,6 +28,7 @@ def main() -> int:
     try:
         given = settings.load(concurrency=getattr(arguments, "concurrency", None))
         telemetry.configure(given.log_level, given.log_format)
+        environment.report(os.environ, telemetry.logger(__name__))
         heartbeat.check(given.heartbeat_file)
         broker.refuse_cluster(given.redis)
         fitness.check(given.database)

@@ -58,6 +58,7 @@ def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
     parts = shares.plan(
         consumed or processors.queues, settings.worker_processes, processes=settings.concurrency
     )
+    _tell_idle_queues(processors, consumed, settings)
     log.info(
         "worker_starting",
         processors=sorted(each.name for each in processors),
@@ -68,6 +69,22 @@ def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
         lambda share, file: _work(settings, processors, share, heartbeat_file=file),
         heartbeat_file=settings.heartbeat_file,
     )
+
+
+def _tell_idle_queues(processors: Registry, consumed: tuple[str, ...], settings: Settings) -> None:
+    """Warn of queues that somebody names and no processor here uses.
+
+    No reason not to start: in a rolling deploy the setting may come before the code, or go after
+    it."""
+    named = {queue for group in settings.worker_processes for queue in group}
+    for where, names in (("INGEST_WORKER_PROCESSES", named), ("--queues", set(consumed))):
+        if idle := sorted(names - set(processors.queues)):
+            log.warning(
+                "queues_without_processor",
+                named_in=where,
+                queues=idle,
+                known=processors.queues,
+            )
 
 
 def _work(

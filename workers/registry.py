@@ -174,10 +174,7 @@ class Registry:
         for declaration in declarations:
             found = _complete(declaration, settings)
             if found.name in self._by_name:
-                raise SettingsError(
-                    f"Two processors are named {found.name}: give one a name= of its own.",
-                    reason="duplicate_processor",
-                )
+                raise _duplicate(self._by_name[found.name], found)
             self._by_name[found.name] = found
 
     def __iter__(self) -> Iterator[Processor]:
@@ -235,11 +232,11 @@ def load(settings: Settings) -> Registry:
 def _import(module: str) -> None:
     try:
         importlib.import_module(module)
-    except (Exception, SystemExit) as error:  # whatever a user's module does when it is imported
-        message = (str(error).splitlines() or [""])[0]
+    except BaseException as error:  # whatever a user's module does when it is imported
+        message = f": {lines[0]}" if (lines := str(error).splitlines()) else ""
         raise SettingsError(
             f"The processors in {module} cannot be imported:"
-            f" {_where(error)}{type(error).__name__}: {message}",
+            f" {_where(error)}{type(error).__name__}{message}",
             reason="processors_not_imported",
         ) from error
 
@@ -255,6 +252,20 @@ def _where(error: BaseException) -> str:
         and not frame.filename.startswith("<frozen")
     ]
     return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
+
+
+def _duplicate(first: Processor, second: Processor) -> SettingsError:
+    return SettingsError(
+        f"Two processors are named {first.name}: give one a name= of its own."
+        f" They are in {_declared_at(first)} and in {_declared_at(second)}.",
+        reason="duplicate_processor",
+    )
+
+
+def _declared_at(found: Processor) -> str:
+    """Return the file and line of a processor's function, or its name where it has none."""
+    code = getattr(inspect.unwrap(found.function), "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code else repr(found.function)
 
 
 def _complete(declaration: Declaration, settings: Settings) -> Processor:

@@ -102,8 +102,18 @@ def _begin(parent: int) -> None:
     os.setsid()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
+    else:
+        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _end_after(parent: int) -> None:
+    """End this process once its parent has, where no kernel tells of that (macOS)."""
+    pause = threading.Event()  # never set
+    while os.getppid() == parent:
+        pause.wait(_LOOK_S)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _file_of(share: Share, heartbeat_file: Path | None) -> Path | None:

@@ -1,12 +1,13 @@
 """The commands, wired together."""
 
+import os
 import sys
 
 import psycopg
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest import __version__
+from ingest import __version__, environment
 from ingest.cli import (
     console,
     deliveries,
@@ -21,6 +22,9 @@ from ingest.cli import (
 )
 from ingest.errors import IngestError
 from ingest.store import causes
+
+_LOGGING = ("serve", "worker", "relay", "console")
+"""Commands that log what is odd in the environment, instead of printing it."""
 
 app = typer.Typer(
     name="ingest",
@@ -49,11 +53,15 @@ app.command("console-token")(console.console_token)
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
 ) -> None:
     if show:
         typer.echo(__version__)
         raise typer.Exit
+    if context.invoked_subcommand not in _LOGGING:
+        for sentence in environment.sentences(os.environ):
+            typer.echo(f"ingest: {sentence}", err=True)
 
 
 def main() -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest import settings, telemetry
+from ingest import environment, settings, telemetry
 from ingest.cli import output
 from ingest.cli.access import migration_failed
 from ingest.cli.listening import listen
+from ingest.settings import Settings
 
 if TYPE_CHECKING:
     import uvicorn
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 GRACEFUL_SHUTDOWN_S = 10
 CONSOLE_SHUTDOWN_S = 2
 """Live tails never end by themselves."""
+CONSOLE_KEEP_ALIVE_S = 15
+"""Browsers connect anew; it is senders' pools that need `keep_alive_s`."""
 
 
 def serve(
@@ -38,7 +41,7 @@ def serve(
     from ingest.store import fitness
 
     given = settings.load(host=host, port=port)
-    telemetry.configure(given.log_level, given.log_format)
+    _begin_logging(given)
     fitness.check(given.database)
     app = create_app(given)
     refuse_cluster(given.redis)
@@ -74,7 +77,7 @@ def console(
     from ingest.store import fitness
 
     given = settings.load(console_host=host, console_port=port)
-    telemetry.configure(given.log_level, given.log_format)
+    _begin_logging(given)
     fitness.check(given.database)
     app = create_app(given)
     listener = (
@@ -89,7 +92,7 @@ def console(
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=given.keep_alive_s,
+            timeout_keep_alive=CONSOLE_KEEP_ALIVE_S,
             proxy_headers=False,  # a login is limited by address, which no client may choose
             timeout_graceful_shutdown=CONSOLE_SHUTDOWN_S,
         ),
@@ -98,9 +101,7 @@ def console(
 
 
 def worker(
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Processes that work at once.")
-    ] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Processes that work at once.")] = None,
     queues: Annotated[
         str | None, typer.Option(help="Queues to consume, comma-separated; default: all.")
     ] = None,
@@ -157,6 +158,11 @@ def _migrated(before: "State") -> str:
     if before.revision == before.newest:
         return f"The schema is at {before.newest}."
     return f"Migrated from {before.revision or 'nothing'} to {before.newest}."
+
+
+def _begin_logging(given: Settings) -> None:
+    telemetry.configure(given.log_level, given.log_format)
+    environment.report(os.environ, telemetry.logger(__name__))
 
 
 def _serve(config: "uvicorn.Config", listener: socket.socket) -> None:

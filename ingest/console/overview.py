@@ -78,6 +78,9 @@ class Overview:
     oldest_job: datetime | None
     parked: tuple[ParkedJobs, ...]
     """Jobs that no worker may or can take now, by processor and queue."""
+    unreadable: dict[str, int]
+    """How many values the read model could not read in the range, by processor and field, the most
+    first."""
     processors: tuple[ProcessorRecord, ...]
     processes: tuple[ProcessRecord, ...]
     database: Database
@@ -179,6 +182,7 @@ def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetim
         oldest_unadmitted=oldest.unadmitted,
         oldest_job=oldest.job,
         parked=tuple(jobs.parked(connection)),
+        unreadable=activity.unreadable(connection, since=since),
         processors=tuple(processors.all_of_them(connection)),
         processes=tuple(processes.all_of_them(connection)),
         database=health.of_database(connection),

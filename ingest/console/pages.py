@@ -134,6 +134,7 @@ class Pages:
             charts=shown.drawn(found),
             dead_by_processor=shown.dead_letters(found),
             parked=found.parked,
+            unreadable=shown.unreadable(found),
             services=shown.services(found),
             processes=found.processes,
             is_empty=empty,

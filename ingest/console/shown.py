@@ -13,7 +13,7 @@ from ingest.console.pretty import pretty
 from ingest.console.views import EventView
 from ingest.query import spell
 from ingest.store.actions import Action
-from ingest.store.activity import Histogram
+from ingest.store.activity import Histogram, describe_unreadable
 from ingest.store.counting import Count
 from ingest.store.failures import Failing
 from ingest.store.history import JobRecord
@@ -55,6 +55,13 @@ def current(found: Overview) -> dict[str, Any]:
         "running": found.stats.jobs.running,
         "oldest_s": None if oldest is None else max(0.0, (found.now - oldest).total_seconds()),
     }
+
+
+def unreadable(found: Overview) -> str | None:
+    """What the read model could not read, in a sentence; None: it read everything."""
+    if not found.unreadable:
+        return None
+    return describe_unreadable(found.unreadable, f"in the last {found.range}")
 
 
 def drawn(found: Overview) -> dict[str, Any]:

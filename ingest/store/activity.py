@@ -23,6 +23,8 @@ SUCCEEDED, FAILED, LAG = "succeeded", "failed", "lag"
 ANSWER, REFUSED = "answer", "refused"
 UNREADABLE = "unreadable"
 
+_FIELDS_TOLD = 6
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Note:
@@ -114,6 +116,26 @@ def by_label(connection: Connection, what: str, *, since: datetime) -> dict[str,
     for row in connection.execute(_BY_LABEL, {"what": what, "since": since}):
         found.setdefault(row.label, [0] * (BUCKETS + 1))[row.bucket] += int(row.times)
     return {label: Histogram(counts=tuple(counts)) for label, counts in found.items()}
+
+
+def unreadable(connection: Connection, *, since: datetime) -> dict[str, int]:
+    """Return how many values the read model could not read since then, by processor and field
+    (`orders.total`), the most first."""
+    counts = {
+        label: found.total for label, found in by_label(connection, UNREADABLE, since=since).items()
+    }
+    return dict(sorted(counts.items(), key=lambda count: (-count[1], count[0])))
+
+
+def describe_unreadable(counts: Mapping[str, int], period: str) -> str:
+    """Return `unreadable` as a sentence; `period` says since when: `in the last hour`."""
+    total = sum(counts.values())
+    fields = [f"{label} {count:,}" for label, count in counts.items()]
+    more = [f"{len(fields) - _FIELDS_TOLD} fields more"] if len(fields) > _FIELDS_TOLD else []
+    noun = "value" if total == 1 else "values"
+    return f"{total:,} {noun} could not be read {period}: " + ", ".join(
+        fields[:_FIELDS_TOLD] + more
+    )
 
 
 def compact(

@@ -190,7 +190,7 @@ def unhint(connection: Connection, deliveries: Sequence[UUID]) -> None:
     connection.execute(_UNHINT, {"ids": arrays.literal(deliveries)})
 
 
-_WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true")
+_WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true", due="hint_at")
 
 _HINT_OVERDUE = statement(
     """

@@ -162,6 +162,18 @@ class ParkedJobs:
     since: datetime | None
     jobs: int
 
+    @property
+    def why(self) -> str:
+        """The reason as people read it."""
+        return _WHY_PARKED[self.reason]
+
+
+_WHY_PARKED = {
+    "paused": "it is paused",
+    "unknown": "no live worker has it",
+    "unconsumed": "no worker that has it consumes its queue",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PutBack:
@@ -588,7 +600,7 @@ _EXPIRED = statement(
     """
 )
 
-_WAITING_QUEUES = waiting_queues("ingest.jobs", "due_at IS NOT NULL")
+_WAITING_QUEUES = waiting_queues("ingest.jobs", "due_at IS NOT NULL", due="due_at")
 
 _HINT_DUE = statement(
     f"""

@@ -38,12 +38,13 @@ _NOT_PAUSED = (
 # What was admitted leaves dead entries at the beginning of the index of `unadmitted`, each of which
 # a search for the first live one would visit in the table: 44 ms for 150,000 that vacuum may not
 # remove yet. Reading the table as it lies takes 7. The jobs are taken in the order of the indexes,
-# so that no statistics lead to a table of ten million. There is no min(uuid) before PostgreSQL 18.
+# so that no statistics lead to a table of ten million; what is parked is due at infinity. There is
+# no min(uuid) before PostgreSQL 18.
 _OLDEST = statement(
     f"""
     SELECT (SELECT min(received_at) FROM ingest.unadmitted WHERE replay IS NULL) AS unadmitted,
            (SELECT event FROM (
-               (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL AND replay IS NULL
+               (SELECT event FROM ingest.jobs WHERE due_at < 'infinity' AND replay IS NULL
                  AND {_NOT_PAUSED}
                  AND (processor, queue) NOT IN (SELECT processor, queue FROM ingest.parked)
                  ORDER BY queue, due_at LIMIT :limit)

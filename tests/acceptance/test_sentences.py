@@ -185,6 +185,48 @@ def test_an_applications_tables_and_its_alembic_version_stay_as_they_are(
         assert found == (True,)
 
 
+@pytest.mark.parametrize("concurrency", ["0", "-1"])
+def test_no_processes_are_refused_as_a_setting_is(
+    concurrency: str, database_url: str, tmp_path: Path
+) -> None:
+    done = _end(["worker", "--concurrency", concurrency], database_url, tmp_path)
+    assert done.returncode == 1
+    assert done.stderr == "ingest: INGEST_CONCURRENCY: must be greater than 0.\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "relay", "console", "migrate", "stats"])
+def test_a_typo_in_a_variable_is_told_once_at_the_start(command: str, tmp_path: Path) -> None:
+    """Of a process that does not start for another reason."""
+    odd = {"INGEST_AWALCHAT_SECRT": "SENTINEL", "INGEST_HEARTBEAT_FILE": "/nowhere/beat"}
+    odd |= {"INGEST_HOST": "ü..x", "INGEST_CONSOLE_HOST": "ü..x"}
+    done = _end([command], "postgresql://u@127.0.0.1:1/d", tmp_path, **odd)
+    assert done.returncode == 1
+    assert done.stderr.count("INGEST_AWALCHAT_SECRT") == 1, done.stderr
+    assert done.stderr.count("INGEST_AWALCHAT_SECRETS") == 1
+    assert "SENTINEL" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _end(
+    command: list[str], url: str, folder: Path, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command until it ends."""
+    return subprocess.run(
+        [sys.executable, "-m", "ingest", *command],
+        cwd=folder,
+        env=os.environ
+        | {
+            "INGEST_DATABASE_URL": url,
+            "INGEST_REDIS_URL": "redis://127.0.0.1:1/0",
+            "INGEST_AWALCHAT_SECRETS": SECRET,
+        }
+        | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 @pytest.mark.parametrize(
     ("command", "variable", "value", "says"),
     [
@@ -196,20 +238,7 @@ def test_an_applications_tables_and_its_alembic_version_stay_as_they_are(
 def test_a_file_or_a_host_that_cannot_be_used_is_a_sentence(
     command: str, variable: str, value: str, says: str, database_url: str, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "ingest", command],
-        cwd=tmp_path,
-        env=os.environ
-        | {
-            "INGEST_DATABASE_URL": database_url,
-            "INGEST_REDIS_URL": "redis://127.0.0.1:1/0",
-            "INGEST_AWALCHAT_SECRETS": SECRET,
-            f"INGEST_{variable}": value,
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = _end([command], database_url, tmp_path, **{f"INGEST_{variable}": value})
     assert done.returncode == 1
     assert says in done.stderr
     assert "Traceback" not in done.stderr

@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "sustained": parts.sustained,
     "price": parts.price,
     "plans": parts.plans,
+    "parked": parts.parked,
     "scaling": parts.scaling,
     "stored": parts.stored,
 }

@@ -6,6 +6,7 @@ from typing import TypeVar
 
 from tests.benchmarks import console
 from tests.benchmarks import lag as lags
+from tests.benchmarks import parked as parking
 from tests.benchmarks import plans as planned
 from tests.benchmarks import price as prices
 from tests.benchmarks import stored as stores
@@ -37,6 +38,8 @@ class Size:
     steady_s: float
     confirm_s: float
     stored: int
+    parked: int
+    """Jobs that no worker can take."""
     dead: int
     """Rows that vacuum may not remove, while statements are measured."""
     rounds: int = 2
@@ -49,6 +52,7 @@ FULL = Size(
     steady_s=20,
     confirm_s=120,
     stored=10_000_000,
+    parked=120_000,
     dead=150_000,
 )
 SHORT = Size(
@@ -58,6 +62,7 @@ SHORT = Size(
     steady_s=2,
     confirm_s=2,
     stored=20_000,
+    parked=2_000,
     dead=10_000,
     rounds=1,
 )
@@ -65,6 +70,8 @@ SHORT = Size(
 _CONNECTIONS = (16, 64, 256)
 _BODIES = (2_000, 64_000)
 _OFFERED = (200, 1_000, 3_000)
+_PARKED_RATE = 5
+"""Events a second of a live processor, while others' jobs are parked."""
 _MOST_A_SECOND = 12_000
 """Requests that are signed for a second of a saturated run; none answers more."""
 
@@ -187,6 +194,15 @@ def plans(size: Size) -> Iterator[planned.Cost]:
     with World(settings=planned.SETTINGS) as world:
         Ours().prepare(world)
         yield from planned.costs(world, rounds=20 * size.rounds, dead=size.dead, many=size.stored)
+
+
+def parked(size: Size) -> Iterator[stores.Timed]:
+    """What a great many jobs cost that no worker can take."""
+    with World() as world:
+        Ours().prepare(world)
+        yield from parking.sweeps(world, size.parked)
+    with World() as world:
+        yield from parking.meanwhile(world, size.parked, rate=_PARKED_RATE)
 
 
 def scaling(size: Size) -> Iterator[Drain | Answers]:

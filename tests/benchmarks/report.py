@@ -59,6 +59,7 @@ def markdown(found: Found, machine: str) -> str:
         "sustained": _sustained,
         "price": _prices,
         "plans": _plans,
+        "parked": _timed,
         "scaling": _scaling,
         "stored": _stored,
     }
@@ -243,6 +244,13 @@ def _stored(rows: Sequence[Stored | Timed]) -> Table:
             worst = f"{row.worst_ms:.1f} ms"
             table.append([row.what, "", f"{row.median_ms:.1f} ms", worst])
     return table
+
+
+def _timed(rows: Sequence[Timed]) -> Table:
+    return [
+        ["what", "median", "worst"],
+        *([row.what, f"{row.median_ms:.1f} ms", f"{row.worst_ms:.1f} ms"] for row in rows),
+    ]
 
 
 def _spread(values: Iterable[float]) -> str:

@@ -158,6 +158,14 @@ def test_the_oldest_that_waits_is_found_without_a_visit_to_each_dead_row(
     assert works[State.DEAD]["oldest"].blocks <= DEAD / 4
 
 
+@pytest.mark.parametrize("queues_of", ["unadmitted queues", "due queues"])
+def test_the_queues_where_something_waits_are_found_without_a_visit_to_each_dead_row(
+    works: dict[State, dict[str, Work]], queues_of: str
+) -> None:
+    taken = {state.value: work[queues_of] for state, work in works.items()}
+    assert max(work.blocks for work in taken.values()) <= 20, taken
+
+
 def test_plans_that_were_made_while_the_tables_were_empty_read_no_table_from_end_to_end(
     servers: Servers, template: str
 ) -> None:

@@ -76,6 +76,25 @@ def test_what_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> None:
     assert "SECRET" not in str(refused.value)
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "123456", "9" * 5_000])
+@pytest.mark.parametrize("form", ["redis://:pw@cache:{}", "rediss://[::1]:{}/1", "redis://h:{}"])
+def test_a_port_that_is_none_is_told(form: str, port: str) -> None:
+    with pytest.raises(BadAddress, match="must have a port from 1 to 65535"):
+        parse_redis(form.format(port))
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:99999/x@cache", "redis://:99999#x@cache", "redis://u:99/9@cache:1"]
+)
+def test_a_password_that_looks_like_a_port_is_told_as_a_password(url: str) -> None:
+    with pytest.raises(BadAddress, match="percent-encoded"):
+        parse_redis(url)
+
+
+def test_a_host_of_digits_is_a_host() -> None:
+    assert parse_redis("redis://99999").host == "99999"
+
+
 def test_nobody_is_told_the_password() -> None:
     address = parse_redis("redis://user:secret@cache:7000/3")
     assert str(address) == "cache:7000, database 3"

@@ -62,7 +62,24 @@ def test_two_processors_of_one_name_are_refused() -> None:
     @processor("b", name="same")
     def two(event: Any, db: Any) -> None: ...
 
-    with pytest.raises(SettingsError, match="same"):
+    with pytest.raises(SettingsError, match="same") as refused:
+        Registry(declared(), settings.load())
+    for function in (one, two):
+        line = function.__code__.co_firstlineno
+        assert f"{__file__}, line {line}" in str(refused.value)
+
+
+def test_two_of_one_name_that_have_no_code_of_their_own_are_refused_too() -> None:
+    """A line is told where there is one."""
+
+    class Callable:
+        __module__ = __qualname__ = "callable"
+
+        def __call__(self, event: Any, db: Any) -> None: ...
+
+    for _ in range(2):
+        processor("a", name="same")(Callable())
+    with pytest.raises(SettingsError, match="Two processors are named same"):
         Registry(declared(), settings.load())
 
 
@@ -125,9 +142,14 @@ def g(event, db): pass
             "from workers import processor\n@processor('a')\nasync def f(event, db): pass",
             r"broken\.py, line 2: TypeError: f is async",
         ),
+        ("\nraise KeyboardInterrupt", r"broken\.py, line 2: KeyboardInterrupt\Z"),
+        ("\nraise KeyboardInterrupt('now')", r"broken\.py, line 2: KeyboardInterrupt: now\Z"),
+        ("raise SystemExit", r"broken\.py, line 1: SystemExit\Z"),
+        ("exit(3)", r"broken\.py, line 1: SystemExit: 3\Z"),
+        ("raise GeneratorExit", r"broken\.py, line 1: GeneratorExit\Z"),
         (
             TWICE,
-            r"Two processors are named x",
+            r"Two processors are named x: .* in .*broken\.py, line 3 and in .*broken\.py, line 5\.",
         ),
         ("raise KeyError('first\\nsecond')", r"broken\.py, line 1: KeyError"),
     ],

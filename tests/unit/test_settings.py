@@ -133,6 +133,7 @@ NEW, OLD = "new_0123456789abcd", "old_0123456789abcd"
         f"{NEW},\n{OLD},\n",
         f"\n  {NEW}  \n\n\t{OLD}\t\n",
         f"{NEW}, {OLD},",
+        f"{NEW}\n{OLD}\n{NEW}\n",  # one that is there twice counts once
     ],
 )
 def test_secrets_stand_one_a_line_or_between_commas(
@@ -150,12 +151,30 @@ def test_secrets_stand_one_a_line_or_between_commas(
     [
         (f'"{NEW}"', "quotes"),
         (f"'{NEW}'", "quotes"),
-        (f"{OLD}\n\u201c{NEW}\u201d", "secret 2 is in quotes"),
+        (f"{OLD}\n\u201c{NEW}\u201d", "line 2: secret 2 is in quotes"),
         (f"{OLD} {NEW}", "white space"),
         (f"{NEW}\x00", "control character"),
         (f"{NEW}\x1b[0m", "control character"),
         (f"{OLD}\n\ufeff{NEW}", "byte order mark"),
         (f"{OLD}\n\u200b{NEW}", "control character"),
+        (f"{OLD}\n\n{NEW}\x0b{OLD}", "line 3: secret 2 holds white space"),
+        (f"{NEW}\x0c{OLD}", "white space"),
+        (f"{NEW}\x0c", "white space"),
+        (f"{NEW}\x1c{OLD}", "white space"),
+        (f"{NEW}\u0085{OLD}", "white space"),
+        (f"{NEW}\u2028{OLD}", "white space"),
+        (f"{NEW}\u2029", "white space"),
+        (f"\u00a0{NEW}", "white space"),
+        (f"{NEW}\r{OLD}", "white space"),
+        (f"{NEW}\u00e9", "not ASCII"),
+        (f"{OLD}\n\uff4e\uff45\uff57_0123456789abcd", "line 2: secret 2 .* not ASCII"),
+        (f"# the old one\n{OLD}", "line 1: secret 1 begins with #"),
+        (f"{NEW}\n#{OLD}", "line 2: secret 2 begins with #"),
+        (f'["{NEW}", "{OLD}"]', "is JSON"),
+        (f'\n [\n"{NEW}"\n]\n', "is JSON"),
+        (f'{{"secret": "{NEW}"}}', "is JSON"),
+        (f"INGEST_AWALCHAT_SECRETS={NEW}", "name of a variable"),
+        (f"export INGEST_AWALCHAT_SECRETS={NEW}", "name of a variable"),
     ],
 )
 def test_what_is_hardly_a_secret_is_refused_and_not_shown(
@@ -166,7 +185,72 @@ def test_what_is_hardly_a_secret_is_refused_and_not_shown(
     monkeypatch.setenv("INGEST_AWALCHAT_SECRETS_FILE", str(file))
     with pytest.raises(SettingsError, match=said) as refused:
         settings.load()
+    assert str(refused.value).startswith(f"INGEST_AWALCHAT_SECRETS_FILE: {file}: ")
     assert "0123456789" not in str(refused.value)
+    monkeypatch.delenv("INGEST_AWALCHAT_SECRETS_FILE")
+    if "\x00" in written:
+        return
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", written)
+    with pytest.raises(SettingsError, match=said) as refused:
+        settings.load()
+    assert str(refused.value).startswith("INGEST_AWALCHAT_SECRETS: ")
+    assert "0123456789" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \t\r\n\n"])
+def test_an_empty_file_of_secrets_is_named(
+    content: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "secrets"
+    file.write_bytes(content.encode())
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS_FILE", str(file))
+    with pytest.raises(SettingsError) as refused:
+        settings.load()
+    assert str(refused.value) == f"INGEST_AWALCHAT_SECRETS_FILE: {file}: it is empty."
+
+
+def test_a_bad_value_is_told_where_it_is_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "port"
+    file.write_text("http")
+    monkeypatch.setenv("INGEST_PORT_FILE", str(file))
+    assert refusal() == f"INGEST_PORT_FILE: {file}: must be a whole number."
+    monkeypatch.setenv("INGEST_PORT", "70000")  # wins over the file
+    assert refusal() == "INGEST_PORT: must be at most 65535."
+
+
+@pytest.mark.parametrize("name", ["RECEIVER_URL", "PUBLIC_URL"])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "nan",
+        "",
+        "receiver:8000",
+        "http://",
+        "tcp://h:1",
+        "http://h:x",
+        "http://h:99999",
+        "http://a b",
+    ],
+)
+def test_an_address_of_the_receiver_that_is_none_stops_the_start(
+    name: str, bad: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"INGEST_{name}", bad)
+    said = refusal()
+    assert said is not None
+    assert said.startswith(f"INGEST_{name}: must be an address of the form http://")
+
+
+@pytest.mark.parametrize(
+    "good", ["http://receiver:8000", "https://hooks.example.com/a/", "http://[::1]:8000"]
+)
+def test_an_address_of_the_receiver_is_taken_as_it_is(
+    good: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGEST_RECEIVER_URL", good)
+    assert settings.load().receiver_url == good
 
 
 def test_a_byte_order_mark_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""Which `INGEST_…` variables of the environment are no settings, and which settings are not taken.
+
+A typo in a variable's name has no effect and no error of its own, so it is told at the start.
+Kubernetes injects a family of such variables into every container, one for each Service whose name
+begins with `ingest`. Those are no typos. Values are never told."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from structlog.stdlib import BoundLogger
+
+from ingest import setting_values
+from ingest.settings import PREFIX, Settings
+
+_SIMILAR = 0.7
+"""How like a setting's name another one has to be to be taken for it, of 1, without the prefix."""
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_OF_A_SERVICE = re.compile(
+    r"INGEST(?:_[A-Z0-9_]+)?_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?"
+    r"|PORT_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """A variable that is no setting."""
+
+    variable: str
+    nearest: str | None
+    """The setting whose name is most like it, if one is."""
+
+    def __str__(self) -> str:
+        meant = f": {self.nearest}?" if self.nearest else "."
+        return f"{self.variable} is no setting and has no effect{meant}"
+
+
+def unknown(environ: Mapping[str, str]) -> list[Unknown]:
+    """Return the variables that begin as settings do and are none, by name."""
+    known = [
+        f"{PREFIX}{name.upper()}{ending}"
+        for name in Settings.model_fields
+        for ending in ("", "_FILE")
+    ]
+    return [
+        Unknown(variable=name, nearest=_nearest(name.upper(), known))
+        for name, value in sorted(environ.items())
+        if name.upper().startswith(PREFIX)
+        and name.upper() not in known
+        and not _is_of_a_service(name, value)
+    ]
+
+
+def passed_over(environ: Mapping[str, str]) -> list[str]:
+    """Return the settings whose variables Kubernetes has set, so that their values do not count."""
+    names = (f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
+    return [name for name in names if setting_values.is_of_kubernetes(environ.get(name))]
+
+
+def report(environ: Mapping[str, str], log: BoundLogger) -> None:
+    """Log what is unknown and what is passed over; to be called once, at a process's start."""
+    for each in unknown(environ):
+        log.warning("unknown_setting", variable=each.variable, nearest=each.nearest)
+    for variable in passed_over(environ):
+        log.info("setting_passed_over", variable=variable, reason="injected by Kubernetes")
+
+
+def sentences(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yield a sentence for each unknown variable, for a person at a terminal."""
+    yield from map(str, unknown(environ))
+
+
+def _nearest(name: str, known: list[str]) -> str | None:
+    """Return the known name that is most like `name`; the prefix, which all share, says nothing."""
+    bare = [other.removeprefix(PREFIX) for other in known]
+    similar = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=_SIMILAR)
+    return f"{PREFIX}{similar[0]}" if similar else None
+
+
+def _is_of_a_service(name: str, value: str) -> bool:
+    return _OF_A_SERVICE.fullmatch(name) is not None or (
+        name.endswith("_PORT") and setting_values.is_of_kubernetes(value)
+    )
