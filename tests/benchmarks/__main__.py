@@ -29,6 +29,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "sustained": parts.sustained,
     "price": parts.price,
     "plans": parts.plans,
+    "gaps": parts.gaps,
     "scaling": parts.scaling,
     "stored": parts.stored,
 }

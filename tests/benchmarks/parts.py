@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tests.benchmarks import console
+from tests.benchmarks import gaps as holes
 from tests.benchmarks import lag as lags
 from tests.benchmarks import plans as planned
 from tests.benchmarks import price as prices
@@ -187,6 +188,12 @@ def plans(size: Size) -> Iterator[planned.Cost]:
     with World(settings=planned.SETTINGS) as world:
         Ours().prepare(world)
         yield from planned.costs(world, rounds=20 * size.rounds, dead=size.dead, many=size.stored)
+
+
+def gaps(_size: Size) -> Iterator[holes.Gap]:
+    """How long one body holds up everybody else."""
+    with World() as world:
+        yield from holes.measure(world, Ours())
 
 
 def scaling(size: Size) -> Iterator[Drain | Answers]:
