@@ -73,6 +73,7 @@ def create_app(settings: Settings) -> "Application":
         receiver.Limits(
             body_bytes=settings.max_body_bytes,
             partial_bytes=settings.partial_max_bytes,
+            waiting_bytes=settings.backlog_max_bytes,
             body_deadline_s=settings.body_deadline_s,
             retry_after_s=settings.retry_after_s,
         ),
@@ -90,7 +91,7 @@ def create_app(settings: Settings) -> "Application":
         watch = asyncio.create_task(descriptors.watch())
         yield
         watch.cancel()
-        endpoint.close()
+        await endpoint.close()
         await deliveries.close()
         await asyncio.to_thread(presence.leave)
         hints.close(timeout_s=_DISPATCH_CLOSES_S)

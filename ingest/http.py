@@ -4,7 +4,8 @@ for requests that come whole.
 Anybody may connect, before any signature is looked at. So whatever the parser takes without
 giving any of it to the application is bounded in size and time: a head, the extensions of a chunk,
 a trailer. So are a pipeline, an idle connection, what is sent after its request was answered, and
-the time in which the sender takes its answers. A body is bounded by who reads it. (Measured
+the time in which the sender takes its answers. A body is bounded by who reads it. What connections
+and half heads hold together is shared among addresses. (Measured
 without: one connection took 700 MB by pipelining, 230 MB by a head without end, and 8 s of the
 event loop by a trailer of 90 MiB.)
 
@@ -13,15 +14,19 @@ final: the sender would never send that event again.
 """
 
 import array
+import asyncio
 import fcntl
 import re
+import resource
 import termios
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from ingest.client_shares import Share, Shares
 from ingest.sources.source import Headers
 
 HEAD_LIMIT = 64 * 1024
@@ -38,6 +43,12 @@ DROP_LIMIT = 4 * 1024 * 1024
 """Bytes of a body that may still come after its request was answered."""
 PIPELINE_LIMIT = 64
 """Requests on one connection that may wait behind the one that is being answered."""
+CONNECTION_BYTES = 8 * 1024
+"""What a connection holds that says nothing (7 KiB measured)."""
+_HEADER_BYTES = 160
+"""What a header holds beside its text."""
+_OTHER_FILES = 100
+"""File descriptors that are not for connections; at most half of all."""
 
 _FEW_PIECES = 4
 """A body that comes in more goes the long way, which bounds what of it is held."""
@@ -94,6 +105,23 @@ class ShortWay(Protocol):
         """What takes such a request; None: it goes the long way, through ASGI."""
 
 
+def connection_shares(limit_bytes: int) -> Shares:
+    """Return the room for connections and the heads that have come in part: `limit_bytes`, and no
+    more connections than file descriptors."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files == resource.RLIM_INFINITY:
+        return Shares(limit_bytes)
+    connections = max(files - _OTHER_FILES, files // 2)
+    return Shares(min(limit_bytes, connections * CONNECTION_BYTES))
+
+
+def protocol(limit_bytes: int) -> type[asyncio.Protocol]:
+    """Return what uvicorn makes its protocols with: `BoundedHttp`, with a room of `limit_bytes` for
+    all of them."""
+    shares = connection_shares(limit_bytes)
+    return cast("type[asyncio.Protocol]", partial(BoundedHttp, shares=shares))  # only called
+
+
 class PipelineTooLong(Exception):
     """Raised into the parser, to make it stop."""
 
@@ -120,10 +148,20 @@ class BoundedHttp(HttpToolsProtocol):
     """The server shuts down: the request that has begun is the last."""
     _unsent_since: float | None = None
     """Since when something has waited to be written; None: the sender takes its answers."""
+    _share: Share | None = None
+    """Of the room for connections and half heads."""
+
+    def __init__(self, *args: Any, shares: Shares | None = None, **kwargs: Any) -> None:
+        """Make what speaks with one client; all share the room of `shares`."""
+        super().__init__(*args, **kwargs)
+        self._shares = shares
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a head."""
         super().connection_made(transport)
+        if self._shares is not None:
+            self._share = self._shares.begin(self.client[0] if self.client else "", self._give_up)
+            self._share.hold(CONNECTION_BYTES)
         self._takes = self.app.takes if isinstance(self.app, ShortWay) else None
         self._in_head = True
         self._head_since = self._idle_since = self.loop.time()
@@ -132,6 +170,9 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request that is being answered too; uvicorn tells the newest of a pipeline."""
         self._watch.cancel()
+        if self._share is not None:
+            self._share.end()
+        self._share = None  # it knows us
         self._take = None
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
@@ -153,6 +194,23 @@ class BoundedHttp(HttpToolsProtocol):
             # Many clients write a head, then its body: a turn of the loop is left for that to come.
             self.loop.call_soon(self.loop.call_soon, self._wait_no_more, self._pieces)
         if self._silent_bytes > HEAD_LIMIT or self._dropped_bytes > DROP_LIMIT:
+            self.transport.close()
+        if self._share is not None and (self._has_begun or self._share.size > CONNECTION_BYTES):
+            self._share.hold(CONNECTION_BYTES + self._head_bytes(len(data)))
+
+    def _head_bytes(self, read: int) -> int:
+        """Return what is held of a head that has come in part, `read` bytes the last time. All of
+        these may be the head's; the parser does not say."""
+        if not self._has_begun:
+            return 0
+        return max(self._silent_bytes, read) + _HEADER_BYTES * len(self.headers)
+
+    def _give_up(self) -> None:
+        """Make room for other clients: close, after the answer that is due."""
+        if self._is_busy and self._in_head and not self._streams:
+            self._is_leaving = True
+            super().shutdown()
+        else:
             self.transport.close()
 
     def _feed_without_upgrade(self, stream: bytes, fed: int) -> None:
@@ -176,9 +234,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Keep the connection of a sender that only waits for its answer; close any other, that of
         one that has hung up in the middle of its request or of a stream that it reads included."""
         self._has_ended = True
-        running = self._running
-        streams = isinstance(running, RequestResponseCycle) and running.response_started
-        return self._is_busy and self._in_head and not self._has_begun and not streams
+        return self._is_busy and self._in_head and not self._has_begun and not self._streams
 
     def on_message_begin(self) -> None:
         """Another request. What ASGI is told of it is made if it goes that way."""
@@ -214,6 +270,12 @@ class BoundedHttp(HttpToolsProtocol):
     def _is_busy(self) -> bool:
         """Whether an answer is due on this connection."""
         return self._running is not None and not self._running.response_complete
+
+    @property
+    def _streams(self) -> bool:
+        """Whether an answer has begun, and not ended."""
+        running = self._running
+        return isinstance(running, RequestResponseCycle) and running.response_started
 
     def _is_plain(self) -> bool:
         """Whether nothing is to be minded but the request: no other before it, no reader that is

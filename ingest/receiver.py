@@ -11,7 +11,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -22,6 +21,7 @@ from uuid import UUID
 from starlette.types import Receive, Scope, Send
 
 from ingest import telemetry
+from ingest.client_shares import PartialBody, Shares, too_many
 from ingest.errors import (
     BodyTooLarge,
     BodyTooSlow,
@@ -34,7 +34,7 @@ from ingest.errors import (
 )
 from ingest.http import Exchange
 from ingest.ids import RANDOM_BYTES, delivery_id
-from ingest.partial_bodies import Shares, too_many
+from ingest.naming import Namer, is_costly, name_body
 from ingest.refused import Refused
 from ingest.sources.source import EventName, Headers, Source
 from ingest.store.deliveries import Delivery
@@ -62,9 +62,6 @@ _HEADER_VALUE_LIMIT = 500
 _PLAIN = re.compile(rb"[ !#-\[\]-~]{0,%d}" % _HEADER_VALUE_LIMIT)
 """Printable ASCII, but for the quote and the backslash, within the limit."""
 _LOG_INTERVAL_S = 1.0
-_BIG_BYTES = 128 * 1024
-"""A body made for it takes 0.7 us a byte to be parsed and named (measured: 1 MB of empty lists): up
-to this size that is done on the event loop, beyond in a thread."""
 
 log = telemetry.logger(__name__)
 
@@ -76,6 +73,8 @@ class Limits:
     body_bytes: int
     partial_bytes: int
     """Of all bodies together that have come in part."""
+    waiting_bytes: int
+    """Of all bodies together that wait to be named off the event loop."""
     body_deadline_s: float
     retry_after_s: int
 
@@ -105,8 +104,7 @@ class Receiver:
         self._refused = refused or Refused(self._tally)
         self._shares = Shares(limits.partial_bytes)
         self._logged = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
-        # One thread: two would only take the interpreter's lock from the loop more often.
-        self._namers = ThreadPoolExecutor(1, thread_name_prefix="naming")
+        self._namer = Namer(waiting_bytes=limits.waiting_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever it is."""
@@ -139,11 +137,11 @@ class Receiver:
         request_id = self._request_id(now)
         source = self._sources[slug]
         settle = partial(self._settle, exchange, slug, headers, now, request_id)
-        if len(body) > min(self._limits.body_bytes, _BIG_BYTES):
+        if len(body) > self._limits.body_bytes or is_costly(body):
             return False
         try:
             key_id = source.verify(headers, body, now=int(now))
-            name = source.name(source.open(body))
+            name = name_body(source, body)
             delivery = _delivery(request_id, source, now, key_id, headers, body, name)
             committed = self._writer.submit(delivery)
         except StorageUnavailable as error:
@@ -218,11 +216,10 @@ class Receiver:
         return _RECEIVED
 
     async def _name(self, source: Source, body: bytes) -> EventName:
-        """Name a verified body; a big one does not hold the event loop meanwhile."""
-        if len(body) <= _BIG_BYTES:
-            return source.name(source.open(body))
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._namers, lambda: source.name(source.open(body)))
+        """Name a verified body; a costly one does not hold the event loop meanwhile."""
+        if is_costly(body):
+            return await self._namer.name(source, body)
+        return name_body(source, body)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body, within the limits of size and time."""
@@ -272,7 +269,7 @@ class Receiver:
         """A body that comes in more than one piece. It counts as the client's while it waits for
         the rest, and is given up when others are to have its room."""
         loop = asyncio.get_running_loop()
-        body = self._shares.begin(host, lambda: deadline.reschedule(loop.time()))
+        body = PartialBody(self._shares, host, lambda: deadline.reschedule(loop.time()))
         more = True
         try:
             while True:
@@ -286,7 +283,7 @@ class Receiver:
                 raise too_many() from None
             raise
         finally:
-            self._shares.end(body)
+            body.end()
 
     async def _drop_rest(self, receive: Receive) -> None:
         left = self._limits.body_bytes
@@ -326,9 +323,9 @@ class Receiver:
                 left_out=self._logged.left_out("request_failed"),
             )
 
-    def close(self) -> None:
-        """End the thread that names big bodies, when nothing more is received."""
-        self._namers.shutdown(wait=False, cancel_futures=True)
+    async def close(self) -> None:
+        """End what names costly bodies, when nothing more is received."""
+        await self._namer.close()
 
 
 async def respond(

@@ -99,7 +99,9 @@ class Settings(BaseSettings):
 
     max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
     partial_max_bytes: _Positive = Field(
-        64 * MIB, description="bytes of bodies on their way, together; the oldest beyond get 503"
+        64 * MIB,
+        description="bytes of bodies on their way, together; the oldest beyond get 503; connections"
+        " and their heads hold as much again, the oldest beyond are closed",
     )
     body_deadline_s: _Seconds = Field(10, description="a body that takes longer is answered 503")
     keep_alive_s: _Positive = Field(
@@ -344,6 +346,16 @@ def _sentence(problem: "ErrorDetails") -> str:
     if form is not None:
         return form.format(**problem.get("ctx", {}))
     return problem["msg"].removeprefix("Value error, ")
+
+
+def secret_variables() -> frozenset[str]:
+    """Return the names of the environment's variables that hold secrets, or name a file of one."""
+    names = {
+        f"{PREFIX}{name.upper()}"
+        for name, field in Settings.model_fields.items()
+        if SecretStr.__name__ in str(field.annotation)
+    }
+    return frozenset(names | {f"{name}_FILE" for name in names})
 
 
 class _Given(PydanticBaseSettingsSource):

@@ -37,7 +37,7 @@ def serve(
 
     from ingest.app import create_app
     from ingest.broker import refuse_cluster
-    from ingest.http import BoundedHttp
+    from ingest.http import protocol
     from ingest.store import fitness
 
     given = settings.load(host=host, port=port)
@@ -50,7 +50,7 @@ def serve(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http=BoundedHttp,
+            http=protocol(given.partial_max_bytes),
             ws="none",
             log_config=None,
             access_log=False,  # a line a request cost a third of the throughput
@@ -73,7 +73,7 @@ def console(
     import uvicorn
 
     from ingest.console.app import create_app
-    from ingest.http import BoundedHttp
+    from ingest.http import protocol
     from ingest.store import fitness
 
     given = settings.load(console_host=host, console_port=port)
@@ -87,7 +87,7 @@ def console(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http=BoundedHttp,
+            http=protocol(given.partial_max_bytes),
             ws="none",
             log_config=None,
             access_log=False,

@@ -10,6 +10,7 @@ import pytest
 
 from tests.acceptance.harness import Stack, request
 from tests.support.deliver import order
+from tests.support.memory import growth
 from tests.support.waiting import until
 from tests.support.wire import Wire, head, length, signature, signed
 
@@ -78,6 +79,27 @@ def test_half_bodies_from_one_address_keep_out_nobody(make_stack: Callable[..., 
                 reply = honest.reply()
                 assert reply is not None
                 assert reply.status == 200
+
+
+def test_half_heads_from_one_address_keep_out_nobody_and_hold_a_bounded_amount(
+    make_stack: Callable[..., Stack],
+) -> None:
+    """60 of them, each of 15,000 headers, 2.4 MB as they are kept: 140 MB together."""
+    stack = make_stack(partial_max_bytes="20000000")
+    process = stack.receiver()
+    raw = order(11)
+    with ExitStack() as opened, growth(process.pid) as grown:
+        honest = opened.enter_context(Wire(stack.ports[0]))
+        honest.send(head(*signature(raw), length(raw))[:-2])
+        for _ in range(60):
+            attacker = opened.enter_context(Wire(stack.ports[0], source="127.0.0.2"))
+            attacker.send(head(*[b"a:"] * 15_000)[:-2])
+        honest.send(b"\r\n" + raw)
+        reply = honest.reply()
+        assert reply is not None
+        assert reply.status == 200
+        assert stack.post(order(12)).status == 200
+    assert grown.mib < 80, grown.mib
 
 
 def test_white_space_after_a_signature_is_no_part_of_it(receiving: Stack, port: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from tests.benchmarks import console
+from tests.benchmarks import gaps as holes
 from tests.benchmarks import lag as lags
 from tests.benchmarks import parked as parking
 from tests.benchmarks import plans as planned
@@ -203,6 +204,12 @@ def parked(size: Size) -> Iterator[stores.Timed]:
         yield from parking.sweeps(world, size.parked)
     with World() as world:
         yield from parking.meanwhile(world, size.parked, rate=_PARKED_RATE)
+
+
+def gaps(_size: Size) -> Iterator[holes.Gap]:
+    """How long one body holds up everybody else."""
+    with World() as world:
+        yield from holes.measure(world, Ours())
 
 
 def scaling(size: Size) -> Iterator[Drain | Answers]:

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from tests.benchmarks.answers import Answers
+from tests.benchmarks.gaps import Gap
 from tests.benchmarks.lag import Lag
 from tests.benchmarks.parts import Drain, Stored
 from tests.benchmarks.plans import Cost
@@ -60,6 +61,7 @@ def markdown(found: Found, machine: str) -> str:
         "price": _prices,
         "plans": _plans,
         "parked": _timed,
+        "gaps": _gaps,
         "scaling": _scaling,
         "stored": _stored,
     }
@@ -219,6 +221,16 @@ def _plans(rows: Sequence[Cost]) -> Table:
         how = "" if is_prepared else ", not prepared"
         table.append([statement + how, *figures, f"{ratio:.2f}"])
     return table
+
+
+def _gaps(rows: Sequence[Gap]) -> Table:
+    return [
+        ["a signed body of 1 MB", "status", "others wait at most", "it waits"],
+        *(
+            [row.body, str(row.status), f"{row.gap_ms:.0f} ms", f"{row.answer_ms:.0f} ms"]
+            for row in rows
+        ),
+    ]
 
 
 def _scaling(rows: Sequence[Drain | Answers]) -> Table:

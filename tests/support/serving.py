@@ -8,6 +8,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from ingest.client_shares import Shares
 from ingest.http import BoundedHttp
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -15,7 +16,11 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 @asynccontextmanager
 async def serving(
-    app: Application, served: list[BoundedHttp] | None = None, *, keep_alive_s: int = 75
+    app: Application,
+    served: list[BoundedHttp] | None = None,
+    *,
+    keep_alive_s: int = 75,
+    shares: Shares | None = None,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to a server of `app`; its other end goes to `served`."""
     config = uvicorn.Config(
@@ -30,7 +35,7 @@ async def serving(
     state = ServerState()
 
     def serve() -> BoundedHttp:
-        protocol = BoundedHttp(config=config, server_state=state, app_state={})
+        protocol = BoundedHttp(config=config, server_state=state, app_state={}, shares=shares)
         if served is not None:
             served.append(protocol)
         return protocol

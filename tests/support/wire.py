@@ -26,9 +26,18 @@ class Wire:
     """A connection on which anything may be written. Whatever takes longer than its deadline
     fails the test: nothing that is sent here may hang."""
 
-    def __init__(self, port: int, *, deadline_s: float = 8, receives: int | None = None) -> None:
-        """`receives`: bytes that this side's kernel takes before the other side's writing stops."""
+    def __init__(
+        self,
+        port: int,
+        *,
+        deadline_s: float = 8,
+        receives: int | None = None,
+        source: str = "127.0.0.1",
+    ) -> None:
+        """`receives`: bytes that this side's kernel takes before the other side's writing stops.
+        `source`: the address that the connection comes from."""
         self._socket = socket.socket()
+        self._socket.bind((source, 0))
         self._socket.settimeout(deadline_s)
         if receives is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)

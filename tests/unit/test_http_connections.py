@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingest import http, settings
 from ingest.app import create_app
+from ingest.client_shares import Shares
 from ingest.http import BoundedHttp, Exchange, ShortWay, Take
 from ingest.sources.source import Headers
 from tests.support.serving import serving
@@ -273,7 +274,7 @@ def test_a_head_that_has_just_come_is_not_idle() -> None:
 def test_a_connection_that_is_gone_leaves_nothing_behind() -> None:
     async def run() -> None:
         served: list[BoundedHttp] = []
-        async with serving(Echo(), served) as (reader, writer):
+        async with serving(Echo(), served, shares=Shares(1_000_000)) as (reader, writer):
             writer.write(post(b"x"))
             await answer(reader)
             gone = weakref.ref(served.pop())

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from ingest import receiver
 from ingest.app import Application
 from ingest.errors import StorageUnavailable
 from ingest.receiver import Limits, Receiver
@@ -22,7 +20,13 @@ from ingest.tally import Tally
 from tests.support.serving import serving
 from tests.support.signing import SECRET, signed_headers
 
-LIMITS = Limits(body_bytes=1_000, partial_bytes=10_000, body_deadline_s=5, retry_after_s=7)
+LIMITS = Limits(
+    body_bytes=1_000,
+    partial_bytes=10_000,
+    waiting_bytes=10_000,
+    body_deadline_s=5,
+    retry_after_s=7,
+)
 EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
 CHALLENGE = b'{"type":"verification","challenge":"x"}'
 
@@ -145,26 +149,3 @@ def test_a_bug_while_answering_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None
             assert await asyncio.wait_for(reader.read(), 10) == b""
 
     asyncio.run(run())
-
-
-def test_a_big_body_is_named_off_the_event_loop_and_a_small_one_on_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    named: list[str] = []
-
-    def name(source: AwalChat, envelope: Any, plain: Any = AwalChat.name) -> Any:
-        named.append(threading.current_thread().name)
-        return plain(source, envelope)
-
-    monkeypatch.setattr(AwalChat, "name", name)
-    monkeypatch.setattr(receiver, "_BIG_BYTES", len(EVENT))
-
-    async def run() -> None:
-        for body in (EVENT, EVENT + b" "):
-            async with serving(application(Writer(), Tally())) as (reader, connection):
-                connection.write(b"".join(post(body, signed_headers(body))))
-                assert (await answer(reader))[0] == "HTTP/1.1 200 OK"
-
-    asyncio.run(run())
-    assert named[0] == threading.main_thread().name
-    assert named[1].startswith("naming")

@@ -9,6 +9,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from ingest import http
+from ingest.client_shares import Shares
 from ingest.http import BoundedHttp
 from tests.support.serving import serving
 from tests.unit.test_http_connections import Echo, answer, connected, not_found, post, refused
@@ -265,5 +266,104 @@ def test_a_head_that_has_begun_has_its_own_deadline(monkeypatch: pytest.MonkeyPa
             assert (await answer(reader))[1] == b"whole"
             assert await asyncio.wait_for(reader.read(), 10) == b""
             assert time.monotonic() - began >= 0.2
+
+    asyncio.run(run())
+
+
+HALF_HEAD = b"POST / HTTP/1.1\r\nHost: x\r\nX: "
+_Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect_from(address: str, server: BoundedHttp) -> _Client:
+    """Connect to the same server from another address of this machine."""
+    where = server.transport.get_extra_info("sockname")
+    return await asyncio.open_connection(*where, local_addr=(address, 0))
+
+
+async def is_closed(reader: asyncio.StreamReader) -> bool:
+    """Wait until the other side closes, having said nothing."""
+    return await asyncio.wait_for(reader.read(), 60) == b""
+
+
+def test_half_heads_from_one_address_keep_out_no_other() -> None:
+    room = 4 * (http.CONNECTION_BYTES + 40_000)
+
+    async def run() -> None:
+        served: list[BoundedHttp] = []
+        async with serving(Echo(), served, shares=Shares(room)) as (reader, writer):
+            writer.write(post(b"honest")[:20])
+            await until_served(served)
+            attackers = []
+            for _ in range(10):
+                attackers.append(await connect_from("127.0.0.2", served[0]))
+                attackers[-1][1].write(HALF_HEAD + b"a" * 40_000)
+                await attackers[-1][1].drain()
+            for attacker, _ in attackers[:6]:
+                assert await is_closed(attacker)
+            writer.write(post(b"honest")[20:])
+            assert (await answer(reader))[1] == b"honest"
+            for _, attacking in attackers:
+                attacking.close()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("before", [b"", post(b"whole")], ids=["alone", "behind a request"])
+@pytest.mark.parametrize(
+    "more",
+    [b"a" * 60_000, b"\r\n" + b"a:\r\n" * 10_000 + b"a: b"],
+    ids=["a long header", "many headers"],
+)
+def test_a_half_head_counts_with_all_that_it_holds(before: bytes, more: bytes) -> None:
+    """Until it is whole."""
+
+    async def run() -> None:
+        served: list[BoundedHttp] = []
+        shares = Shares(100_000_000)
+        async with serving(Echo(), served, shares=shares) as (reader, writer):
+            writer.write(post(b"first"))
+            assert (await answer(reader))[1] == b"first"
+            assert shares._total == http.CONNECTION_BYTES
+            server = served[0]
+            server.data_received(before + HALF_HEAD + more)
+            least = 1_000_000 if more.count(b":") > 1 else 60_000
+            assert shares._total >= http.CONNECTION_BYTES + least
+            server.data_received(b"\r\nContent-Length: 0\r\n\r\n")
+            assert shares._total == http.CONNECTION_BYTES
+            for body in (b"whole", b"") if before else (b"",):
+                assert (await answer(reader))[1] == body
+        for _ in range(1_000):
+            if not shares._total:
+                return
+            await asyncio.sleep(0.01)
+        pytest.fail("A connection that is gone holds room.")
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_waits_for_its_answer_makes_room_afterwards() -> None:
+    async def run() -> None:
+        served: list[BoundedHttp] = []
+        shares = Shares(2 * http.CONNECTION_BYTES)
+        async with serving(Echo(after_s=1), served, shares=shares) as (reader, writer):
+            writer.write(post(b"due"))
+            await until_served(served)
+            for _ in range(1_000):
+                if served[0]._is_busy:
+                    break
+                await asyncio.sleep(0.01)
+            idle, writing = await connect_from("127.0.0.1", served[0])
+            newest, writing_too = await connect_from("127.0.0.1", served[0])
+            assert (await answer(reader))[1] == b"due"
+            assert await is_closed(reader)
+            fourth, writing_last = await connect_from("127.0.0.1", served[1])
+            assert await is_closed(idle)
+            for number, (each, towards) in enumerate(
+                ((newest, writing_too), (fourth, writing_last))
+            ):
+                towards.write(post(b"%d" % number))
+                assert (await answer(each))[1] == b"%d" % number
+                towards.close()
+            writing.close()
 
     asyncio.run(run())

@@ -1,9 +1,9 @@
-"""Who is given up when the bodies that have come in part want more room than there is."""
+"""Who is given up when strangers want more room than there is."""
 
 import pytest
 
+from ingest.client_shares import PartialBody, Shares
 from ingest.errors import TooManyBodies
-from ingest.partial_bodies import PartialBody, Shares
 
 
 class Bodies:
@@ -14,7 +14,7 @@ class Bodies:
         self.given_up: list[str] = []
 
     def begin(self, name: str, host: str, size: int) -> PartialBody:
-        body = self.shares.begin(host, lambda: self.given_up.append(name))
+        body = PartialBody(self.shares, host, lambda: self.given_up.append(name))
         body.add(b"x" * size)
         return body
 
@@ -64,7 +64,23 @@ def test_a_body_larger_than_all_the_room_is_given_up_itself() -> None:
 def test_what_has_ended_leaves_its_room_and_nothing_else() -> None:
     bodies = Bodies(10)
     for _ in range(3):
-        bodies.shares.end(bodies.begin("a", "10.0.0.1", 10))
+        bodies.begin("a", "10.0.0.1", 10).end()
     assert bodies.given_up == []
     assert not bodies.shares._held
     assert not bodies.shares._sums
+
+
+def test_what_shrinks_leaves_room_and_what_has_ended_holds_nothing() -> None:
+    given_up: list[str] = []
+    shares = Shares(10)
+    first = shares.begin("10.0.0.1", lambda: given_up.append("first"))
+    second = shares.begin("10.0.0.1", lambda: given_up.append("second"))
+    first.hold(8)
+    first.hold(2)
+    second.hold(8)
+    assert given_up == []
+    second.hold(9)
+    assert given_up == ["first"]
+    first.hold(100)
+    assert given_up == ["first"]
+    assert first.size == 0
