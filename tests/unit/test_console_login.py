@@ -16,6 +16,7 @@ from ingest.console.access.incoming import local
 from ingest.console.access.passwords import Passwords
 from ingest.console.access.refusals import Refusal
 from ingest.console.access.throttle import Throttle
+from tests.support.asgi import Browser
 from tests.support.console import (
     OTHER_PASSWORD,
     PASSWORD,
@@ -195,6 +196,52 @@ def test_one_address_cannot_try_many_names(clients: list[str]) -> None:
     assert here.browser(client="2001:db8:0:1::1").log_in("alice", PASSWORD).status == 303
 
 
+PROXY = "10.9.0.1"
+GUESSER, COLLEAGUE = "203.0.113.9", "198.51.100.2"
+
+
+def behind_proxy(here: Console, forwarded_for: str, *, proxy: str = PROXY) -> Browser:
+    """A browser whose requests a proxy hands on."""
+    browser: Browser = here.browser(client=proxy, forwarded_for=forwarded_for)
+    return browser
+
+
+@pytest.mark.parametrize(
+    "chain", ["{}", "{}, 10.9.3.4", "10.9.0.9, {}, 10.9.3.4", "1.2.3.4, {}", " {} ", "{}:40123"]
+)
+def test_behind_a_named_proxy_guesses_lock_out_only_who_guesses(chain: str) -> None:
+    here = guarded(trusted_proxies="10.9.0.0/16")
+    guesser = behind_proxy(here, chain.format(GUESSER))
+    for _ in range(login.TRIES_PER_NAME_AND_ADDRESS):
+        assert guesser.log_in("alice", "wrong").status == 403
+    for number in range(login.TRIES_PER_ADDRESS):
+        guesser.log_in(f"name{number}", "wrong")
+    assert guesser.log_in("alice", PASSWORD).status == 429
+    assert guesser.log_in("victor", OTHER_PASSWORD).status == 429
+    colleague = behind_proxy(here, chain.format(COLLEAGUE))
+    assert colleague.log_in("alice", PASSWORD).status == 303
+
+
+@pytest.mark.parametrize(
+    ("client", "chain"), [(PROXY, "10.0.0.{}, " + GUESSER), (GUESSER, "{}.2.3.4")]
+)
+def test_nobody_chooses_the_address_that_counts(client: str, chain: str) -> None:
+    """Neither by writing the header before a proxy adds to it, nor without a proxy."""
+    here = guarded(trusted_proxies="10.9.0.0/16")
+    for number in range(login.TRIES_PER_NAME_AND_ADDRESS):
+        answer = behind_proxy(here, chain.format(number), proxy=client).log_in("alice", "wrong")
+        assert answer.status == 403
+    last = behind_proxy(here, chain.format(99), proxy=client)
+    assert last.log_in("alice", PASSWORD).status == 429
+
+
+def test_without_a_named_proxy_nobody_is_believed() -> None:
+    here = guarded()
+    for number in range(login.TRIES_PER_NAME_AND_ADDRESS):
+        behind_proxy(here, f"1.2.3.{number}").log_in("alice", "wrong")
+    assert behind_proxy(here, COLLEAGUE).log_in("alice", PASSWORD).status == 429
+
+
 def test_a_session_goes_on_while_its_name_is_tried() -> None:
     here = guarded()
     browser = here.logged_in()
@@ -241,8 +288,9 @@ def test_tries_are_kept_in_bounded_memory() -> None:
 
 
 def test_a_name_that_is_too_long_is_cut_before_it_is_kept() -> None:
-    request = Request({"type": "http", "client": None, "headers": []})
-    assert all(len(key) < 100 for key in login._limits("x" * 100_000, request))
+    for client in (None, ("x" * 60_000, 0)):
+        request = Request({"type": "http", "client": client, "headers": []})
+        assert all(len(key) < 150 for key in login._limits("x" * 100_000, request))
 
 
 def test_too_many_who_wait_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:

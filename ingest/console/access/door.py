@@ -1,7 +1,7 @@
 """Who may do what in the console: the door that every request goes through."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -10,7 +10,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from ingest import telemetry
+from ingest import proxies, telemetry
 from ingest.console.access import cookies, forgery, hosts, incoming
 from ingest.console.access.answers import answer
 from ingest.console.access.credentials import Token, User, find_token, parse_tokens, parse_users
@@ -58,6 +58,7 @@ def create(
         tokens,
         allowed_hosts=frozenset(name.lower() for name in settings.console_hosts),
         behind_tls=settings.console_behind_tls,
+        trusted_proxies=settings.trusted_proxies,
         clock=clock,
         random=random,
     )
@@ -74,6 +75,7 @@ class Access:
         *,
         allowed_hosts: frozenset[str],
         behind_tls: bool,
+        trusted_proxies: Sequence[str],
         clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
@@ -81,6 +83,7 @@ class Access:
         self.tokens = tokens
         self.allowed_hosts = allowed_hosts
         self.behind_tls = behind_tls
+        self.trusted_proxies = trusted_proxies
         self.random = random
         self.secret = secret_of(users, random=random)
         self.sessions = Sessions(users, secret=self.secret, clock=clock, random=random)
@@ -94,7 +97,7 @@ class Access:
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """The application behind the door. It finds an Identity in `request.state.identity` (None
         only on /login, /static and /health/live) and a string in `request.state.csrf_token`."""
-        return SecurityHeaders(Guard(app, self))
+        return proxies.behind(SecurityHeaders(Guard(app, self)), self.trusted_proxies)
 
     def routes(self, templates: Jinja2Templates) -> list[Route]:
         """Logging in and out."""

@@ -153,8 +153,8 @@ def _network(address: str) -> str:
     """What one attacker has: with IPv6, a whole network."""
     try:
         parsed = ip_address(address)
-    except ValueError:
-        return address
+    except ValueError:  # a trusted proxy says so
+        return address[:_NAME_LENGTH]
     if isinstance(parsed, IPv6Address) and not parsed.ipv4_mapped:
         return str(IPv6Network((int(parsed), _IPV6_PREFIX), strict=False))
     return address
