@@ -21,7 +21,6 @@ from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
-from ingest.errors import NotFound
 from ingest.sources import awalchat_samples
 from ingest.store import actions, failures, history, processors, refusals, replay
 from ingest.store.actions import Action
@@ -264,8 +263,7 @@ async def _read(request: Request, endpoint: Endpoint) -> Call:
         raise BadRequest("This takes no query parameters.", reason="bad_query")
     if endpoint.body is not None:
         body = _checked(endpoint.body, await request.body() or b"{}", "bad_body")
-    path = {name: _path_value(name, value) for name, value in request.path_params.items()}
-    return Call(by=request.state.identity, path=path, query=query, body=body)
+    return Call(by=request.state.identity, path=request.path_params, query=query, body=body)
 
 
 def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) -> Any:
@@ -277,12 +275,6 @@ def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) ->
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(each) for each in first["loc"]) or "the body"
         raise BadRequest(f"{where}: {first['msg']}.", reason=reason) from None
-
-
-def _path_value(name: str, value: Any) -> Any:
-    if isinstance(value, int) and value > _LARGEST_ID:
-        raise NotFound(f"There is no {name} {value}.", reason="not_found")
-    return value
 
 
 def _overview(console: Console, call: Call) -> Overview:
@@ -495,7 +487,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/jobs/{id:int}/retry",
+        path="/jobs/{id:number}/retry",
         body=Why,
         answers=Done,
         handle=_retry_job,
@@ -504,7 +496,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/jobs/{id:int}/replay",
+        path="/jobs/{id:number}/replay",
         body=Why,
         answers=Operation,
         handle=_replay_job,
@@ -513,7 +505,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/jobs/{id:int}/discard",
+        path="/jobs/{id:number}/discard",
         body=Why,
         answers=Operation,
         handle=_discard_job,
@@ -539,7 +531,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="GET",
-        path="/replays/{id:int}",
+        path="/replays/{id:number}",
         answers=Operation,
         handle=_operation,
         errors=_NOT_FOUND,
@@ -547,7 +539,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/replays/{id:int}/pause",
+        path="/replays/{id:number}/pause",
         body=Why,
         answers=Operation,
         handle=_changing("paused"),
@@ -556,7 +548,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/replays/{id:int}/resume",
+        path="/replays/{id:number}/resume",
         body=Why,
         answers=Operation,
         handle=_changing("running"),
@@ -565,7 +557,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/replays/{id:int}/cancel",
+        path="/replays/{id:number}/cancel",
         body=Why,
         answers=Operation,
         handle=_changing("cancelled"),

@@ -18,7 +18,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from ingest import __version__
-from ingest.console import api, charts, formats, problems, shown
+from ingest.console import api, charts, formats, paths, problems, shown
 from ingest.console.access import door
 from ingest.console.access.incoming import is_api
 from ingest.console.context import Console
@@ -59,6 +59,7 @@ def create_app(settings: Settings) -> ASGIApp:
     )
     templates = _templates()
     pages = Pages(console, templates)
+    paths.register()
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:

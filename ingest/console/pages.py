@@ -72,15 +72,15 @@ class Pages:
             ("/live", self.live, "live"),
             ("/processors", self.processors, "processors"),
             ("/actions", self.actions, "actions"),
-            ("/operations/{id:int}", self.operation, "operation"),
+            ("/operations/{id:number}", self.operation, "operation"),
         ]
         forms = [
             ("/events/preview", self.preview, "preview"),
             ("/events/{id:uuid}/replay", self.replay_event, "replay event"),
             ("/events/{id:uuid}/discard", self.discard_event, "discard event"),
-            ("/jobs/{id:int}/retry", self.retry_job, "retry job"),
+            ("/jobs/{id:number}/retry", self.retry_job, "retry job"),
             ("/operations", self.begin, "begin"),
-            ("/operations/{id:int}/{change}", self.change, "change"),
+            ("/operations/{id:number}/{change}", self.change, "change"),
             ("/processors/{name:path}/{change}", self.change_processor, "change processor"),
             ("/test-event", self.test_event, "test event"),
         ]
