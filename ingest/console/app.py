@@ -46,7 +46,8 @@ def create_app(settings: Settings) -> ASGIApp:
     """
     access = door.create(settings, clock=time.time, random=os.urandom)
     engine = create_engine(settings.database, role=Role.OPERATOR, pool_size=_CONNECTIONS)
-    runner = Runner(create_engine(settings.database, role=Role.OPERATOR))
+    runner_engine = create_engine(settings.database, role=Role.OPERATOR)
+    runner = Runner(runner_engine)
     presence = Presence(settings.database, identity("console", random=os.urandom))
     console = Console(
         settings=settings,
@@ -58,8 +59,8 @@ def create_app(settings: Settings) -> ASGIApp:
         clock=time.time,
     )
     templates = _templates()
-    pages = Pages(console, templates)
     paths.register()
+    pages = Pages(console, templates)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -69,6 +70,7 @@ def create_app(settings: Settings) -> ASGIApp:
         await console.tail.close()
         await asyncio.to_thread(runner.stop, timeout_s=_STOPS_S)
         await asyncio.to_thread(presence.leave)
+        runner_engine.dispose()
         engine.dispose()
 
     app = Starlette(

@@ -29,6 +29,7 @@ from ingest.console.stream import is_checked
 from ingest.console.views import EventView
 from ingest.errors import NotFound
 from ingest.query import Query, spell
+from ingest.sources import awalchat
 from ingest.store import (
     actions,
     activity,
@@ -191,6 +192,7 @@ class Pages:
             body=shown.body(event),
             headers=event.deliveries[0].headers,
             curl=self._curl(request, event),
+            unsigned_source=self._unsigned_source(request, event),
             jobs=[shown.job(each) for each in event.jobs],
             moves=any(job.state in _MOVING for job in event.jobs),
         )
@@ -490,6 +492,7 @@ class Pages:
         if (
             body is None
             or request.state.identity.role is not Role.OPERATOR
+            or event.source != awalchat.SLUG
             or not settings.awalchat_secrets
             or len(body) > SHOWN_BYTES
         ):
@@ -498,6 +501,11 @@ class Pages:
         return curl.command(
             public_url(settings), secret, body.encode(), now=int(self._console.clock())
         )
+
+    def _unsigned_source(self, request: Request, event: EventView) -> str | None:
+        """Return the event's source if an operator cannot have its body signed, None otherwise."""
+        is_operator = request.state.identity.role is Role.OPERATOR
+        return event.source if is_operator and event.source != awalchat.SLUG else None
 
 
 _NOTHING = Selection(ids=(UUID(int=0),))
