@@ -1,7 +1,7 @@
 """The JSON API under /api/v1: every endpoint declared once, for the router and for its document."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -278,7 +278,9 @@ def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) ->
 
 
 def _overview(console: Console, call: Call) -> Overview:
-    return console.overviews.read(call.query.range)
+    found = console.overviews.read(call.query.range)
+    masked = masking.applies(console.settings, call.by)
+    return replace(found, processors=views.of_processors(found.processors, masked=masked))
 
 
 def _stats(console: Console, _call: Call) -> Stats:
@@ -393,14 +395,16 @@ def _rejected(console: Console, _call: Call) -> Sequence[Rejected]:
         return failures.rejected(connection)
 
 
-def _refusals(console: Console, _call: Call) -> Sequence[Refusal]:
+def _refusals(console: Console, call: Call) -> Sequence[Refusal]:
     with console.engine.connect() as connection:
-        return refusals.newest(connection)
+        found = refusals.newest(connection)
+    return views.of_refusals(found, masked=masking.applies(console.settings, call.by))
 
 
-def _processors(console: Console, _call: Call) -> Sequence[ProcessorRecord]:
+def _processors(console: Console, call: Call) -> Sequence[ProcessorRecord]:
     with console.engine.connect() as connection:
-        return processors.all_of_them(connection)
+        found = processors.all_of_them(connection)
+    return views.of_processors(found, masked=masking.applies(console.settings, call.by))
 
 
 def _pause(console: Console, call: Call) -> Done:

@@ -211,7 +211,7 @@ class Pages:
             "failures",
             delivery=found,
             headers=found.headers,
-            body=views.HIDDEN if hidden else body,
+            body=masking.HIDDEN if hidden else body,
             size=len(found.body),
             cut=len(found.body) > SHOWN_BYTES,
         )
@@ -223,7 +223,7 @@ class Pages:
         with self._console.engine.connect() as connection:
             found = failures.groups(connection, now=now, period=_PERIODS[wanted])
             rejected = failures.rejected(connection)
-            samples = refusals.newest(connection)
+            samples = views.of_refusals(refusals.newest(connection), masked=self._masks(request))
             refused = activity.by_label(connection, REFUSED, since=now - _PERIODS["week"])
         found = views.of_failures(found, masked=self._masks(request))
         return self._render(
@@ -289,7 +289,7 @@ class Pages:
                     "failures": failed.get(each.name, none).total,
                     "parked": [lane for lane in parked if lane.processor == each.name],
                 }
-                for each in found
+                for each in views.of_processors(found, masked=self._masks(request))
             ],
         )
 
