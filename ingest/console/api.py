@@ -14,9 +14,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ingest import telemetry
-from ingest.console import finding, masking, openapi, problems, views
+from ingest.console import finding, forms, masking, openapi, problems, views
 from ingest.console.access.identity import Identity
-from ingest.console.context import FORM_MAX_BYTES, LONGEST_QUERY, PAGE, Console
+from ingest.console.context import LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
@@ -204,7 +204,7 @@ def routes(console: Console) -> list[BaseRoute]:
                 _by_method(answers),
                 methods=list(answers),
                 name=f"api {path}",
-                max_body_size=FORM_MAX_BYTES,
+                max_body_size=forms.MAX_BYTES,
             )
             for path, answers in by_path.items()
         ),

@@ -1,6 +1,5 @@
 """The console's pages: each reads what it shows, and every change comes back to a page (303)."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -16,9 +15,9 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.templating import Jinja2Templates
 
-from ingest.console import alerts, curl, finding, masking, shown, views
+from ingest.console import alerts, curl, finding, forms, masking, shown, views
 from ingest.console.access.identity import Identity, Role
-from ingest.console.context import FORM_MAX_BYTES, LONGEST_QUERY, PAGE, Console
+from ingest.console.context import LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.finding import Found
 from ingest.console.operations import public_url
@@ -48,7 +47,6 @@ from ingest.store.selection import UNHANDLED, Selection, resolve
 _SAMPLE = 5
 _RATES_OVER = timedelta(hours=1)
 _PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
-_FORM_DEADLINE_S = 10.0
 _LIVE_KNOWS = (
     "What arrives is filtered by type, source, state and text of its id only; the list is complete."
 )
@@ -75,7 +73,7 @@ class Pages:
             ("/actions", self.actions, "actions"),
             ("/operations/{id:number}", self.operation, "operation"),
         ]
-        forms = [
+        posts = [
             ("/events/preview", self.preview, "preview"),
             ("/events/{id:uuid}/replay", self.replay_event, "replay event"),
             ("/events/{id:uuid}/discard", self.discard_event, "discard event"),
@@ -96,9 +94,9 @@ class Pages:
                     self._form(act),
                     methods=["POST"],
                     name=name,
-                    max_body_size=FORM_MAX_BYTES,
+                    max_body_size=forms.MAX_BYTES,
                 )
-                for path, act, name in forms
+                for path, act, name in posts
             ),
         ]
 
@@ -110,7 +108,6 @@ class Pages:
             "advice": found.advice,
             "version": self._console.version,
             "identity": getattr(request.state, "identity", None),
-            "csrf_token": getattr(request.state, "csrf_token", ""),
         }
         return self._templates.TemplateResponse(
             request, "error.html", context, status_code=found.status
@@ -437,8 +434,7 @@ class Pages:
 
     def _form(self, act: Callable[[Request, FormData], Response]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            async with asyncio.timeout(_FORM_DEADLINE_S):
-                form = await request.form()
+            form = await forms.read(request)
             return await run_in_threadpool(act, request, form)
 
         return endpoint
@@ -452,7 +448,6 @@ class Pages:
             {
                 "page": page,
                 "identity": who,
-                "csrf_token": request.state.csrf_token,
                 "version": self._console.version,
                 "alerts": shared.alerts,
                 "dead_letters": shared.dead_letters,

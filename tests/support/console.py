@@ -83,7 +83,7 @@ def console(*, clock: Clock | None = None, **given: Any) -> Console:
     async def who(request: Request) -> Response:
         identity = request.state.identity
         shown = [identity.name, identity.role, identity.via] if identity else None
-        return JSONResponse({"identity": shown, "csrf_token": request.state.csrf_token})
+        return JSONResponse({"identity": shown})
 
     async def change(request: Request) -> Response:
         body = await request.body()

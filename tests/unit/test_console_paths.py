@@ -23,6 +23,8 @@ def app() -> ASGIApp:
     ("method", "path"),
     [
         ("GET", "/operations/{}"),
+        ("POST", "/operations/{}/cancel"),
+        ("POST", "/jobs/{}/retry"),
         ("GET", "/api/v1/replays/{}"),
         ("POST", "/api/v1/replays/{}/pause"),
         ("POST", "/api/v1/replays/{}/resume"),

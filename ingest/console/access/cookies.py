@@ -1,7 +1,6 @@
 """The console's cookies: for no script, no other site, and over TLS for this host alone."""
 
 SESSION = "ingest_session"
-CSRF = "ingest_csrf"
 
 
 def full_name(name: str, *, secure: bool) -> str:

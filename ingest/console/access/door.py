@@ -2,32 +2,32 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from pydantic import SecretStr
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from ingest import proxies, telemetry
-from ingest.console.access import cookies, forgery, hosts, incoming
+from ingest.console import forms
+from ingest.console.access import cookies, hosts, incoming
 from ingest.console.access.answers import answer
 from ingest.console.access.credentials import Token, User, find_token, parse_tokens, parse_users
+from ingest.console.access.csrf import CrossOriginProtection
 from ingest.console.access.headers import STATIC, SecurityHeaders
 from ingest.console.access.identity import Identity, Role
 from ingest.console.access.incoming import LOGIN, LOGOUT, Incoming
 from ingest.console.access.login import Login
 from ingest.console.access.passwords import Passwords
 from ingest.console.access.refusals import Forbidden, Refusal, Unauthenticated
-from ingest.console.access.sessions import Sessions, keyed_hash, secret_of
+from ingest.console.access.sessions import Sessions, secret_of
 from ingest.errors import SettingsError
 from ingest.settings import Settings
 
 LIVE = "/health/live"
 
 _LOCAL = Identity(name="local", role=Role.OPERATOR, via="loopback")
-_COOKIE_BYTES = 32
 _POLICY_VIOLATION = 1008
 _LOG_INTERVAL_S = 1.0
 
@@ -85,8 +85,8 @@ class Access:
         self.behind_tls = behind_tls
         self.trusted_proxies = trusted_proxies
         self.random = random
-        self.secret = secret_of(users, random=random)
-        self.sessions = Sessions(users, secret=self.secret, clock=clock, random=random)
+        secret = secret_of(users, random=random)
+        self.sessions = Sessions(users, secret=secret, clock=clock, random=random)
         self._clock = clock
 
     @property
@@ -96,7 +96,8 @@ class Access:
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """The application behind the door. It finds an Identity in `request.state.identity` (None
-        only on /login, /static and /health/live) and a string in `request.state.csrf_token`."""
+        only on /login, /static and /health/live)."""
+        app = CrossOriginProtection(app, behind_tls=self.behind_tls)
         return proxies.behind(SecurityHeaders(Guard(app, self)), self.trusted_proxies)
 
     def routes(self, templates: Jinja2Templates) -> list[Route]:
@@ -115,24 +116,10 @@ class Access:
                 login.log_in,
                 methods=["POST"],
                 name="log_in",
-                max_body_size=forgery.FORM_MAX_BYTES,
+                max_body_size=forms.MAX_BYTES,
             ),
             Route(LOGOUT, login.log_out, methods=["POST"], name="logout"),
         ]
-
-    def csrf_token(self, bound_to: str, cookie: str) -> str:
-        """The token that a page gets whose browser has the cookie."""
-        return keyed_hash(self.secret, "csrf", bound_to, cookie)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Admission:
-    """A request that is let through."""
-
-    identity: Identity | None
-    csrf_token: str = ""
-    """Nothing where none is asked for."""
-    set_cookie: str | None = None
 
 
 class Guard:
@@ -155,28 +142,26 @@ class Guard:
         try:
             asked = incoming.read(scope, behind_tls=self._access.behind_tls)
             target = asked.target
-            admission = self._admit(asked)
-            receive = await self._check_forgery(asked, admission, receive)
+            identity = self._admit(asked)
+            # A scope and a state of this request's own: servers may hand the same ones to the next.
+            own = {**scope, "state": {**scope.get("state", {}), "identity": identity}}
+            await self._app(own, receive, send)
         except Refusal as refusal:
             self._log(refusal)
             await answer(refusal, scope, target=target)(scope, receive, send)
             return
-        own = {"identity": admission.identity, "csrf_token": admission.csrf_token}
-        # A scope and a state of this request's own: servers may hand the same ones to the next.
-        scope = {**scope, "state": {**scope.get("state", {}), **own}}
-        await self._app(scope, receive, _with_cookie(send, admission.set_cookie))
 
-    def _admit(self, asked: Incoming) -> _Admission:
+    def _admit(self, asked: Incoming) -> Identity | None:
         """Decide who asks, and whether they may.
 
         Raises:
             Refusal: they may not.
         """
         if asked.path == LIVE and not asked.changes:  # a probe names whatever address it knows
-            return _Admission(identity=None)
+            return None
         self._check_host(asked)
         if asked.path.startswith(STATIC) and not asked.changes:
-            return _Admission(identity=None)
+            return None
         identity = self._identify(asked)
         if identity is None and asked.path != LOGIN:
             raise Unauthenticated(
@@ -184,7 +169,7 @@ class Guard:
             )
         if identity is not None and asked.changes and asked.path not in (LOGIN, LOGOUT):
             _check_role(identity)
-        return self._with_csrf(asked, identity)
+        return identity
 
     def _check_host(self, asked: Incoming) -> None:
         if self._access.is_open:
@@ -207,38 +192,6 @@ class Guard:
         user = self._access.sessions.find(_cookie(asked, cookies.SESSION))
         return Identity(name=user.name, role=user.role, via="session") if user else None
 
-    def _with_csrf(self, asked: Incoming, identity: Identity | None) -> _Admission:
-        """Give a browser its token. Before and without a session it is bound to a cookie that is
-        for nothing else."""
-        if identity is not None and identity.via == "token":
-            return _Admission(identity=identity)
-        if identity is not None and identity.via == "session" and asked.path != LOGIN:
-            token = self._access.csrf_token("session", _cookie(asked, cookies.SESSION) or "")
-            return _Admission(identity=identity, csrf_token=token)
-        kept = _cookie(asked, cookies.CSRF)
-        cookie = kept or self._access.random(_COOKIE_BYTES).hex()
-        set_cookie = None
-        if not kept:
-            set_cookie = cookies.set_cookie(cookies.CSRF, cookie, secure=asked.secure)
-        token = self._access.csrf_token("browser", cookie)
-        return _Admission(identity=identity, csrf_token=token, set_cookie=set_cookie)
-
-    async def _check_forgery(
-        self, asked: Incoming, admission: _Admission, receive: Receive
-    ) -> Receive:
-        """A change comes from a page of ours, or from a program. Returns what the body can be read
-        from.
-
-        Raises:
-            Refusal: it does not.
-        """
-        if not asked.changes or (admission.identity and admission.identity.via == "token"):
-            return receive
-        if self._access.is_open and forgery.is_program(asked):
-            return receive
-        forgery.check_site(asked)
-        return await forgery.check_token(asked, receive, admission.csrf_token)
-
     def _log(self, refusal: Refusal) -> None:
         if self._refusals.lets_through(refusal.reason):
             log.info(
@@ -256,19 +209,6 @@ def _check_role(identity: Identity) -> None:
 
 def _cookie(asked: Incoming, name: str) -> str | None:
     return asked.cookies.get(cookies.full_name(name, secure=asked.secure))
-
-
-def _with_cookie(send: Send, set_cookie: str | None) -> Send:
-    if set_cookie is None:
-        return send
-
-    async def send_with_cookie(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            headers = [*message.get("headers", ()), (b"set-cookie", set_cookie.encode())]
-            message = {**message, "headers": headers}
-        await send(message)
-
-    return send_with_cookie
 
 
 def _plain(secret: SecretStr | None) -> str | None:

@@ -23,7 +23,6 @@ _SINGLE = frozenset(
         b"host",
         b"origin",
         b"sec-fetch-site",
-        b"x-csrf-token",
     }
 )
 # Not "//" and no backslash: a browser takes what follows for a host. No control characters: it

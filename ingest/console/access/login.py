@@ -10,6 +10,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
 from ingest import telemetry
+from ingest.console import forms
 from ingest.console.access import cookies
 from ingest.console.access.credentials import User
 from ingest.console.access.incoming import LOGIN, is_secure, local
@@ -67,9 +68,9 @@ class Login:
 
     async def log_in(self, request: Request) -> Response:
         """Begin a session."""
-        async with request.form() as form:
-            name, password = _text(form, "name").strip(), _text(form, "password")
-            back = local(_text(form, "next"))
+        form = await forms.read(request)
+        name, password = _text(form, "name").strip(), _text(form, "password")
+        back = local(_text(form, "next"))
         if self._passwords is None:
             return self._page(request, back, error=NO_USERS, status=403)
         limits = _limits(name, request)
