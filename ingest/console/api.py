@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Route
 
 from ingest import telemetry
 from ingest.console import finding, forms, masking, openapi, problems, views
-from ingest.console.access.identity import Identity
+from ingest.console.auth.identity import Identity
 from ingest.console.context import LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
@@ -263,7 +263,7 @@ async def _read(request: Request, endpoint: Endpoint) -> Call:
         raise BadRequest("This takes no query parameters.", reason="bad_query")
     if endpoint.body is not None:
         body = _checked(endpoint.body, await request.body() or b"{}", "bad_body")
-    return Call(by=request.state.identity, path=request.path_params, query=query, body=body)
+    return Call(by=request.user, path=request.path_params, query=query, body=body)
 
 
 def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) -> Any:

@@ -6,7 +6,8 @@ from dataclasses import replace
 from datetime import datetime
 
 from ingest import phones, query
-from ingest.console.access.identity import Identity, Role
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
 from ingest.query import Problem, Query
 from ingest.settings import Settings
 from ingest.store.selection import Selection

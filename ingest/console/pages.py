@@ -16,7 +16,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.templating import Jinja2Templates
 
 from ingest.console import alerts, curl, finding, forms, masking, shown, views
-from ingest.console.access.identity import Identity, Role
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
 from ingest.console.context import LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.finding import Found
@@ -107,7 +108,7 @@ class Pages:
             "sentence": found.sentence,
             "advice": found.advice,
             "version": self._console.version,
-            "identity": getattr(request.state, "identity", None),
+            "identity": _known(request),
         }
         return self._templates.TemplateResponse(
             request, "error.html", context, status_code=found.status
@@ -440,7 +441,7 @@ class Pages:
         return endpoint
 
     def _render(self, request: Request, template: str, page: str, **context: Any) -> Response:
-        who: Identity = request.state.identity
+        who: Identity = request.user
         shared = alerts.read(self._console)
         return self._templates.TemplateResponse(
             request,
@@ -456,10 +457,10 @@ class Pages:
         )
 
     def _masks(self, request: Request) -> bool:
-        return masking.applies(self._console.settings, request.state.identity)
+        return masking.applies(self._console.settings, request.user)
 
     def _parse(self, request: Request, text: str) -> Query:
-        who = request.state.identity
+        who = request.user
         return masking.parse(self._console.settings, who, text, now=self._console.now())
 
     def _find(self, request: Request, query: Query) -> Found:
@@ -486,7 +487,7 @@ class Pages:
         settings = self._console.settings
         if (
             body is None
-            or request.state.identity.role is not Role.OPERATOR
+            or request.user.role is not Role.OPERATOR
             or event.source != awalchat.SLUG
             or not settings.awalchat_secrets
             or len(body) > SHOWN_BYTES
@@ -499,7 +500,7 @@ class Pages:
 
     def _unsigned_source(self, request: Request, event: EventView) -> str | None:
         """Return the event's source if an operator cannot have its body signed, None otherwise."""
-        is_operator = request.state.identity.role is Role.OPERATOR
+        is_operator = request.user.role is Role.OPERATOR
         return event.source if is_operator and event.source != awalchat.SLUG else None
 
 
@@ -524,8 +525,14 @@ def _see(path: str) -> Response:
     return RedirectResponse(path, HTTPStatus.SEE_OTHER)
 
 
+def _known(request: Request) -> Identity | None:
+    """Return who asks, None if nobody is known to, or it does not matter."""
+    user = request.scope.get("user")
+    return user if isinstance(user, Identity) else None
+
+
 def _who(request: Request) -> Identity:
-    who: Identity = request.state.identity
+    who: Identity = request.user
     return who
 
 

@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ingest.console.access import credentials
-from ingest.console.access.passwords import hash_password
+from ingest.console.auth import credentials
+from ingest.console.auth.passwords import hash_password
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Answer, Stack, free_port, request
 from tests.conftest import Servers, cloned
@@ -227,6 +227,22 @@ def test_who_logs_out_is_out(guarded: Guarded, visit: Visit) -> None:
     expect(page.locator("tbody tr")).to_have_count(0)
 
 
+def test_who_logs_out_is_out_in_every_console_whoever_kept_the_cookie(
+    guarded: Guarded, visit: Visit
+) -> None:
+    page = visit("omar")
+    (cookie,) = page.context.cookies()
+    kept = {"cookie": f"{cookie['name']}={cookie['value']}"}
+    behind_tls = {"cookie": f"__Host-{cookie['name']}={cookie['value']}"}
+    events = "/api/v1/events"
+    assert guarded.ask(events, **kept).status == 200
+    assert request(guarded.tls_port, "GET", events, headers=behind_tls).status == 200
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url(f"{guarded.origin}/login")
+    assert guarded.ask(events, **kept).status == 401
+    assert request(guarded.tls_port, "GET", events, headers=behind_tls).status == 401
+
+
 def test_a_page_that_outlives_its_session_leads_to_the_login_and_back(
     guarded: Guarded, visit: Visit
 ) -> None:
@@ -433,7 +449,7 @@ def test_behind_tls_the_cookies_are_for_tls_alone(guarded: Guarded) -> None:
     )
     session, _, flags = answer.headers["set-cookie"].partition("; ")
     assert session.startswith("__Host-ingest_session=")
-    assert flags == "Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=43200"
+    assert flags == "path=/; Max-Age=43200; httponly; samesite=lax; secure"
     page = request(guarded.tls_port, "GET", "/events", headers={"cookie": session})
     assert page.status == 200
     plain = session.removeprefix("__Host-")  # which a site without TLS could have planted

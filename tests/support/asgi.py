@@ -178,7 +178,7 @@ class Browser:
         for cookie in answer.all("set-cookie"):
             name, _, rest = cookie.partition("=")
             value = rest.partition(";")[0]
-            if "Max-Age=0" in cookie:
+            if "expires=Thu, 01 Jan 1970" in cookie:
                 self.cookies.pop(name, None)
             else:
                 self.cookies[name] = value

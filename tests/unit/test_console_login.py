@@ -10,12 +10,12 @@ import pytest
 from argon2 import PasswordHasher
 from starlette.requests import Request
 
-from ingest.console.access import login, passwords
-from ingest.console.access.credentials import parse_users
-from ingest.console.access.incoming import local
-from ingest.console.access.passwords import Passwords
-from ingest.console.access.refusals import Refusal
-from ingest.console.access.throttle import Throttle
+from ingest.console.auth import login, passwords
+from ingest.console.auth.credentials import parse_users
+from ingest.console.auth.errors import AuthError
+from ingest.console.auth.passwords import Passwords
+from ingest.console.auth.request_info import local
+from ingest.console.auth.throttle import Throttle
 from tests.support.asgi import Browser
 from tests.support.console import (
     OTHER_PASSWORD,
@@ -299,7 +299,7 @@ def test_too_many_who_wait_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
         return await asyncio.gather(*tries, return_exceptions=True)
 
     outcomes = asyncio.run(crowd())
-    assert len([each for each in outcomes if isinstance(each, Refusal)]) == 2
+    assert len([each for each in outcomes if isinstance(each, AuthError)]) == 2
     assert not [each for each in outcomes if each is None]
 
 

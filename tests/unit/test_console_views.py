@@ -9,7 +9,8 @@ import pytest
 
 from ingest import settings
 from ingest.console import masking, pages, shown, views
-from ingest.console.access.identity import Identity, Role
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
 from ingest.console.stream import is_checked, matches
 from ingest.store.history import DeliveryRecord, EventHistory
 from ingest.store.listing import ListedEvent

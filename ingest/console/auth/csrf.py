@@ -3,8 +3,8 @@
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ingest.console.access.incoming import SAFE_METHODS
-from ingest.console.access.refusals import Forbidden
+from ingest.console.auth.errors import Forbidden
+from ingest.console.auth.request_info import SAFE_METHODS
 
 _OWN_SITE = ("same-origin", "none")
 
