@@ -9,6 +9,14 @@ _INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2
 _ARABIC, _PERSIAN = 0x0660, 0x06F0
 _DIGITS = {zero + digit: str(digit) for zero in (_ARABIC, _PERSIAN) for digit in range(10)}
 _MARKS = re.compile("^\\+|[ \t\n\r\f\v()./\u2010-\u2015\u2212-]")
+# Between two digits of a number in a text: the marks above, other spaces, what is not seen, and
+# the bytes of a URL that stand for one of them.
+_BETWEEN = (
+    r"(?:[\s()./\u2010-\u2015\u2212_\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff-]"
+    r"|%[0-9A-Fa-f]{2}){0,6}"
+)
+IN_TEXT = re.compile(rf"\+?\d(?:{_BETWEEN}\d){{6,}}")
+"""What could be a phone number in a text: seven digits or more, of any script, in groups or not."""
 _NUMBER = re.compile("[0-9]+")
 _INTERNATIONAL = re.compile("^(?:00)+")
 

@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from ingest import setting_values
+from ingest import proxies, setting_values
 from ingest.errors import BadAddress, SettingsError
 from ingest.redis_address import DEFAULT_PREFIX, RedisAddress, parse_redis
 from ingest.store import address
@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     console_mask_viewers: bool = Field(
         False, description="viewers see no phone numbers and no bodies"
     )
+    trusted_proxies: _Names = Field(
+        (),
+        description="addresses and networks of the proxies before the console, separated by commas;"
+        " their X-Forwarded-For is believed",
+    )
 
     max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
     partial_max_bytes: _Positive = Field(
@@ -164,7 +169,7 @@ class Settings(BaseSettings):
         "auto", description="`auto`: readable in a terminal, JSON elsewhere"
     )
 
-    @field_validator("console_hosts", "processors", mode="before")
+    @field_validator("console_hosts", "processors", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -189,6 +194,13 @@ class Settings(BaseSettings):
     @classmethod
     def _shares(cls, value: object) -> object:
         return _parse_shares(value) if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _addresses(cls, trusted: tuple[str, ...]) -> tuple[str, ...]:
+        for each in trusted:
+            proxies.check(each)
+        return trusted
 
     @field_validator("database_url", "migration_database_url")
     @classmethod

@@ -9,7 +9,7 @@ import typer
 
 from ingest.cli import output
 from ingest.cli.access import CommandError
-from ingest.console.access.identity import Role
+from ingest.console.auth.roles import Role
 
 _TOKEN_BYTES = 32
 
@@ -19,8 +19,8 @@ _Role = Annotated[Role, typer.Option(help="A viewer looks, an operator also chan
 
 def console_password(name: _Name = "operator", role: _Role = Role.OPERATOR) -> None:
     """Make a user of the console: asks for a password, or reads it from a pipe."""
-    from ingest.console.access.credentials import USERS
-    from ingest.console.access.passwords import hash_password
+    from ingest.console.auth.credentials import USERS
+    from ingest.console.auth.passwords import hash_password
 
     _check_name(name)
     password = _ask() if sys.stdin.isatty() else sys.stdin.readline().rstrip("\r\n")
@@ -31,7 +31,7 @@ def console_password(name: _Name = "operator", role: _Role = Role.OPERATOR) -> N
 
 def console_token(name: _Name, role: _Role = Role.VIEWER) -> None:
     """Make a token for a program that uses the console's API. It is shown this once."""
-    from ingest.console.access.credentials import TOKENS, digest
+    from ingest.console.auth.credentials import TOKENS, digest
 
     _check_name(name)
     token = secrets.token_urlsafe(_TOKEN_BYTES)
@@ -50,7 +50,7 @@ def _ask() -> str:
 
 
 def _check_name(name: str) -> None:
-    from ingest.console.access.credentials import NAME
+    from ingest.console.auth.credentials import NAME
 
     if not NAME.fullmatch(name):
         raise CommandError(
@@ -60,7 +60,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_password(password: str) -> None:
-    from ingest.console.access.passwords import MAX_LENGTH, MIN_LENGTH
+    from ingest.console.auth.passwords import MAX_LENGTH, MIN_LENGTH
 
     if len(password) < MIN_LENGTH:
         raise CommandError(

@@ -56,7 +56,7 @@ def serve(
             access_log=False,  # a line a request cost a third of the throughput
             server_header=False,
             timeout_keep_alive=given.keep_alive_s,
-            proxy_headers=False,  # nobody asks who the client is
+            proxy_headers=False,  # what strangers may hold is shared by who connects
             # One half-sent body would otherwise keep the process for ever.
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
         ),
@@ -93,7 +93,7 @@ def console(
             access_log=False,
             server_header=False,
             timeout_keep_alive=CONSOLE_KEEP_ALIVE_S,
-            proxy_headers=False,  # a login is limited by address, which no client may choose
+            proxy_headers=False,  # ingest.proxies believes those that the settings trust
             timeout_graceful_shutdown=CONSOLE_SHUTDOWN_S,
         ),
         listener,

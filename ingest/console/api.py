@@ -1,7 +1,7 @@
 """The JSON API under /api/v1: every endpoint declared once, for the router and for its document."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -14,14 +14,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ingest import telemetry
-from ingest.console import finding, masking, openapi, problems, views
-from ingest.console.access.identity import Identity
-from ingest.console.context import FORM_MAX_BYTES, LONGEST_QUERY, PAGE, Console
+from ingest.console import finding, forms, masking, openapi, problems, views
+from ingest.console.auth.identity import Identity
+from ingest.console.context import LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
-from ingest.errors import NotFound
 from ingest.sources import awalchat_samples
 from ingest.store import actions, failures, history, processors, refusals, replay
 from ingest.store.actions import Action
@@ -205,7 +204,7 @@ def routes(console: Console) -> list[BaseRoute]:
                 _by_method(answers),
                 methods=list(answers),
                 name=f"api {path}",
-                max_body_size=FORM_MAX_BYTES,
+                max_body_size=forms.MAX_BYTES,
             )
             for path, answers in by_path.items()
         ),
@@ -264,8 +263,7 @@ async def _read(request: Request, endpoint: Endpoint) -> Call:
         raise BadRequest("This takes no query parameters.", reason="bad_query")
     if endpoint.body is not None:
         body = _checked(endpoint.body, await request.body() or b"{}", "bad_body")
-    path = {name: _path_value(name, value) for name, value in request.path_params.items()}
-    return Call(by=request.state.identity, path=path, query=query, body=body)
+    return Call(by=request.user, path=request.path_params, query=query, body=body)
 
 
 def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) -> Any:
@@ -279,14 +277,10 @@ def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) ->
         raise BadRequest(f"{where}: {first['msg']}.", reason=reason) from None
 
 
-def _path_value(name: str, value: Any) -> Any:
-    if isinstance(value, int) and value > _LARGEST_ID:
-        raise NotFound(f"There is no {name} {value}.", reason="not_found")
-    return value
-
-
 def _overview(console: Console, call: Call) -> Overview:
-    return console.overviews.read(call.query.range)
+    found = console.overviews.read(call.query.range)
+    masked = masking.applies(console.settings, call.by)
+    return replace(found, processors=views.of_processors(found.processors, masked=masked))
 
 
 def _stats(console: Console, _call: Call) -> Stats:
@@ -401,14 +395,16 @@ def _rejected(console: Console, _call: Call) -> Sequence[Rejected]:
         return failures.rejected(connection)
 
 
-def _refusals(console: Console, _call: Call) -> Sequence[Refusal]:
+def _refusals(console: Console, call: Call) -> Sequence[Refusal]:
     with console.engine.connect() as connection:
-        return refusals.newest(connection)
+        found = refusals.newest(connection)
+    return views.of_refusals(found, masked=masking.applies(console.settings, call.by))
 
 
-def _processors(console: Console, _call: Call) -> Sequence[ProcessorRecord]:
+def _processors(console: Console, call: Call) -> Sequence[ProcessorRecord]:
     with console.engine.connect() as connection:
-        return processors.all_of_them(connection)
+        found = processors.all_of_them(connection)
+    return views.of_processors(found, masked=masking.applies(console.settings, call.by))
 
 
 def _pause(console: Console, call: Call) -> Done:
@@ -495,7 +491,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/jobs/{id:int}/retry",
+        path="/jobs/{id:number}/retry",
         body=Why,
         answers=Done,
         handle=_retry_job,
@@ -504,7 +500,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/jobs/{id:int}/replay",
+        path="/jobs/{id:number}/replay",
         body=Why,
         answers=Operation,
         handle=_replay_job,
@@ -513,7 +509,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/jobs/{id:int}/discard",
+        path="/jobs/{id:number}/discard",
         body=Why,
         answers=Operation,
         handle=_discard_job,
@@ -539,7 +535,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="GET",
-        path="/replays/{id:int}",
+        path="/replays/{id:number}",
         answers=Operation,
         handle=_operation,
         errors=_NOT_FOUND,
@@ -547,7 +543,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/replays/{id:int}/pause",
+        path="/replays/{id:number}/pause",
         body=Why,
         answers=Operation,
         handle=_changing("paused"),
@@ -556,7 +552,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/replays/{id:int}/resume",
+        path="/replays/{id:number}/resume",
         body=Why,
         answers=Operation,
         handle=_changing("running"),
@@ -565,7 +561,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     ),
     Endpoint(
         method="POST",
-        path="/replays/{id:int}/cancel",
+        path="/replays/{id:number}/cancel",
         body=Why,
         answers=Operation,
         handle=_changing("cancelled"),

@@ -18,9 +18,10 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from ingest import __version__
-from ingest.console import api, charts, formats, problems, shown
-from ingest.console.access import door
-from ingest.console.access.incoming import is_api
+from ingest.console import api, charts, formats, paths, problems, shown
+from ingest.console.auth import middleware
+from ingest.console.auth.request_info import LIVE, is_api
+from ingest.console.auth.sessions import DatabaseSessions
 from ingest.console.context import Console
 from ingest.console.operations import Operations
 from ingest.console.overview import Overviews
@@ -44,9 +45,11 @@ def create_app(settings: Settings) -> ASGIApp:
     Raises:
         SettingsError: an address is missing, or credentials where it needs them.
     """
-    access = door.create(settings, clock=time.time, random=os.urandom)
     engine = create_engine(settings.database, role=Role.OPERATOR, pool_size=_CONNECTIONS)
-    runner = Runner(create_engine(settings.database, role=Role.OPERATOR))
+    sessions = DatabaseSessions(engine, random=os.urandom)
+    auth = middleware.create(settings, sessions, clock=time.time, random=os.urandom)
+    runner_engine = create_engine(settings.database, role=Role.OPERATOR)
+    runner = Runner(runner_engine)
     presence = Presence(settings.database, identity("console", random=os.urandom))
     console = Console(
         settings=settings,
@@ -58,6 +61,7 @@ def create_app(settings: Settings) -> ASGIApp:
         clock=time.time,
     )
     templates = _templates()
+    paths.register()
     pages = Pages(console, templates)
 
     @contextlib.asynccontextmanager
@@ -68,14 +72,15 @@ def create_app(settings: Settings) -> ASGIApp:
         await console.tail.close()
         await asyncio.to_thread(runner.stop, timeout_s=_STOPS_S)
         await asyncio.to_thread(presence.leave)
+        runner_engine.dispose()
         engine.dispose()
 
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            Route("/health/live", _live, name="live"),
+            Route(LIVE, _live, name="live"),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
-            *access.routes(templates),
+            *auth.routes(templates),
             Route("/live/stream", stream(console, templates), methods=["GET"], name="stream"),
             *api.routes(console),
             *pages.routes(),
@@ -88,7 +93,7 @@ def create_app(settings: Settings) -> ASGIApp:
         },
     )
     app.router.redirect_slashes = False
-    return access.middleware(app)
+    return auth.middleware(app)
 
 
 async def _live(_request: Request) -> Response:

@@ -15,7 +15,6 @@ LONGEST_QUERY = 2_000
 """Characters of a search."""
 PAGE = 50
 """Events, or actions, of a page."""
-FORM_MAX_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

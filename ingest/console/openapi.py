@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from ingest.console.paths import LARGEST_NUMBER, NUMBER
+
 if TYPE_CHECKING:
     from ingest.console.api import Endpoint
 
@@ -14,7 +16,7 @@ _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _PATH_TYPES: dict[str, dict[str, Any]] = {
     "uuid": {"type": "string", "format": "uuid"},
-    "int": {"type": "integer", "minimum": 0},
+    NUMBER: {"type": "integer", "minimum": 0, "maximum": LARGEST_NUMBER},
     "": {"type": "string", "minLength": 1, "pattern": r"^[^/\x00]+$"},
     "path": {"type": "string", "minLength": 1, "pattern": r"^[^\x00]+$"},
 }

@@ -12,7 +12,7 @@ from random import Random
 import aiohttp
 from sqlalchemy import Engine
 
-from ingest.console.access.identity import Identity
+from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.runner import Runner
 from ingest.query import spell

@@ -1,6 +1,5 @@
 """The console's pages: each reads what it shows, and every change comes back to a page (303)."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -16,9 +15,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.templating import Jinja2Templates
 
-from ingest.console import alerts, curl, finding, masking, shown, views
-from ingest.console.access.identity import Identity, Role
-from ingest.console.context import FORM_MAX_BYTES, LONGEST_QUERY, PAGE, Console
+from ingest.console import alerts, curl, finding, forms, masking, shown, views
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
+from ingest.console.context import LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.finding import Found
 from ingest.console.operations import public_url
@@ -29,6 +29,7 @@ from ingest.console.stream import is_checked
 from ingest.console.views import EventView
 from ingest.errors import NotFound
 from ingest.query import Query, spell
+from ingest.sources import awalchat
 from ingest.store import (
     actions,
     activity,
@@ -47,7 +48,6 @@ from ingest.store.selection import UNHANDLED, Selection, resolve
 _SAMPLE = 5
 _RATES_OVER = timedelta(hours=1)
 _PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7)}
-_FORM_DEADLINE_S = 10.0
 _LIVE_KNOWS = (
     "What arrives is filtered by type, source, state and text of its id only; the list is complete."
 )
@@ -72,15 +72,15 @@ class Pages:
             ("/live", self.live, "live"),
             ("/processors", self.processors, "processors"),
             ("/actions", self.actions, "actions"),
-            ("/operations/{id:int}", self.operation, "operation"),
+            ("/operations/{id:number}", self.operation, "operation"),
         ]
-        forms = [
+        posts = [
             ("/events/preview", self.preview, "preview"),
             ("/events/{id:uuid}/replay", self.replay_event, "replay event"),
             ("/events/{id:uuid}/discard", self.discard_event, "discard event"),
-            ("/jobs/{id:int}/retry", self.retry_job, "retry job"),
+            ("/jobs/{id:number}/retry", self.retry_job, "retry job"),
             ("/operations", self.begin, "begin"),
-            ("/operations/{id:int}/{change}", self.change, "change"),
+            ("/operations/{id:number}/{change}", self.change, "change"),
             ("/processors/{name:path}/{change}", self.change_processor, "change processor"),
             ("/test-event", self.test_event, "test event"),
         ]
@@ -95,9 +95,9 @@ class Pages:
                     self._form(act),
                     methods=["POST"],
                     name=name,
-                    max_body_size=FORM_MAX_BYTES,
+                    max_body_size=forms.MAX_BYTES,
                 )
-                for path, act, name in forms
+                for path, act, name in posts
             ),
         ]
 
@@ -108,8 +108,7 @@ class Pages:
             "sentence": found.sentence,
             "advice": found.advice,
             "version": self._console.version,
-            "identity": getattr(request.state, "identity", None),
-            "csrf_token": getattr(request.state, "csrf_token", ""),
+            "identity": _known(request),
         }
         return self._templates.TemplateResponse(
             request, "error.html", context, status_code=found.status
@@ -192,6 +191,7 @@ class Pages:
             body=shown.body(event),
             headers=event.deliveries[0].headers,
             curl=self._curl(request, event),
+            unsigned_source=self._unsigned_source(request, event),
             jobs=[shown.job(each) for each in event.jobs],
             moves=any(job.state in _MOVING for job in event.jobs),
         )
@@ -210,7 +210,7 @@ class Pages:
             "failures",
             delivery=found,
             headers=found.headers,
-            body=views.HIDDEN if hidden else body,
+            body=masking.HIDDEN if hidden else body,
             size=len(found.body),
             cut=len(found.body) > SHOWN_BYTES,
         )
@@ -222,7 +222,7 @@ class Pages:
         with self._console.engine.connect() as connection:
             found = failures.groups(connection, now=now, period=_PERIODS[wanted])
             rejected = failures.rejected(connection)
-            samples = refusals.newest(connection)
+            samples = views.of_refusals(refusals.newest(connection), masked=self._masks(request))
             refused = activity.by_label(connection, REFUSED, since=now - _PERIODS["week"])
         found = views.of_failures(found, masked=self._masks(request))
         return self._render(
@@ -288,7 +288,7 @@ class Pages:
                     "failures": failed.get(each.name, none).total,
                     "parked": [lane for lane in parked if lane.processor == each.name],
                 }
-                for each in found
+                for each in views.of_processors(found, masked=self._masks(request))
             ],
         )
 
@@ -436,14 +436,13 @@ class Pages:
 
     def _form(self, act: Callable[[Request, FormData], Response]) -> Callable[[Request], Any]:
         async def endpoint(request: Request) -> Response:
-            async with asyncio.timeout(_FORM_DEADLINE_S):
-                form = await request.form()
+            form = await forms.read(request)
             return await run_in_threadpool(act, request, form)
 
         return endpoint
 
     def _render(self, request: Request, template: str, page: str, **context: Any) -> Response:
-        who: Identity = request.state.identity
+        who: Identity = request.user
         shared = alerts.read(self._console)
         return self._templates.TemplateResponse(
             request,
@@ -451,7 +450,6 @@ class Pages:
             {
                 "page": page,
                 "identity": who,
-                "csrf_token": request.state.csrf_token,
                 "version": self._console.version,
                 "alerts": shared.alerts,
                 "dead_letters": shared.dead_letters,
@@ -460,10 +458,10 @@ class Pages:
         )
 
     def _masks(self, request: Request) -> bool:
-        return masking.applies(self._console.settings, request.state.identity)
+        return masking.applies(self._console.settings, request.user)
 
     def _parse(self, request: Request, text: str) -> Query:
-        who = request.state.identity
+        who = request.user
         return masking.parse(self._console.settings, who, text, now=self._console.now())
 
     def _find(self, request: Request, query: Query) -> Found:
@@ -490,7 +488,8 @@ class Pages:
         settings = self._console.settings
         if (
             body is None
-            or request.state.identity.role is not Role.OPERATOR
+            or request.user.role is not Role.OPERATOR
+            or event.source != awalchat.SLUG
             or not settings.awalchat_secrets
             or len(body) > SHOWN_BYTES
         ):
@@ -499,6 +498,11 @@ class Pages:
         return curl.command(
             public_url(settings), secret, body.encode(), now=int(self._console.clock())
         )
+
+    def _unsigned_source(self, request: Request, event: EventView) -> str | None:
+        """Return the event's source if an operator cannot have its body signed, None otherwise."""
+        is_operator = request.user.role is Role.OPERATOR
+        return event.source if is_operator and event.source != awalchat.SLUG else None
 
 
 _NOTHING = Selection(ids=(UUID(int=0),))
@@ -522,8 +526,14 @@ def _see(path: str) -> Response:
     return RedirectResponse(path, HTTPStatus.SEE_OTHER)
 
 
+def _known(request: Request) -> Identity | None:
+    """Return who asks, None if nobody is known to, or it does not matter."""
+    user = request.scope.get("user")
+    return user if isinstance(user, Identity) else None
+
+
 def _who(request: Request) -> Identity:
-    who: Identity = request.state.identity
+    who: Identity = request.user
     return who
 
 

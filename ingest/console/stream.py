@@ -26,7 +26,7 @@ def stream(
     row = templates.env.get_template("parts.html").module.live_row  # type: ignore[attr-defined]
 
     async def endpoint(request: Request) -> Response:
-        who = request.state.identity
+        who = request.user
         text = request.query_params.get("q", "")[:LONGEST_QUERY]
         query = masking.parse(console.settings, who, text, now=console.now())
         masked = masking.applies(console.settings, who)

@@ -2,27 +2,25 @@
 masked."""
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 from uuid import UUID
 
+from ingest.console.masking import HIDDEN, mask_phones
 from ingest.console.pretty import pretty
 from ingest.sources import awalchat
 from ingest.store.actions import Action
 from ingest.store.failures import Failures
 from ingest.store.history import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
 from ingest.store.listing import ListedEvent
+from ingest.store.processors import ProcessorRecord
+from ingest.store.refusals import Refusal
 from ingest.store.replay import Operation
 
-HIDDEN = "(hidden from viewers)"
 BOUNDS: Mapping[str, int] = {"most": 50, "conflicts": 5}
 """How much of an event's history is read."""
-_PHONE = re.compile(r"\+?\d{7,}")
-_MESSAGE_ID = re.compile(r"wamid\.[\w+/=-]+")
-"""WhatsApp's ids of messages hold the number, in base64."""
 _DIFF_LIMIT = 300
 """Lines of a body that are compared: it takes the square of it, at worst."""
 _KINDS: dict[str, Literal["added", "removed"]] = {"+": "added", "-": "removed"}
@@ -90,7 +88,7 @@ def of_event(event: EventHistory, *, masked: bool) -> EventView:
         id=event.id,
         source=event.source,
         event_id=mask_phones(event.event_id) if masked else event.event_id,
-        type=event.type,
+        type=mask_phones(event.type) if masked else event.type,
         state=event.state,
         received_at=event.received_at,
         delivered=event.delivered,
@@ -108,6 +106,7 @@ def of_listed(events: Sequence[ListedEvent], *, masked: bool) -> tuple[ListedEve
         replace(
             each,
             event_id=mask_phones(each.event_id),
+            type=mask_phones(each.type),
             error=None if each.error is None else each.error.partition(":")[0],
         )
         for each in events
@@ -126,13 +125,6 @@ def of_failures(found: Failures, *, masked: bool) -> Failures:
     )
 
 
-def mask_phones(text: str) -> str:
-    """Without what could be phone numbers, but for their last two digits, and without the ids of
-    messages, which hold one, but for their last four characters."""
-    hidden = _MESSAGE_ID.sub(lambda found: f"wamid.••••{found[0][-4:]}", text)
-    return _PHONE.sub(lambda found: "•" * (len(found[0]) - 2) + found[0][-2:], hidden)
-
-
 def of_operation(found: Operation, *, masked: bool) -> Operation:
     """A replay or discard as it is shown: without what an operator has searched for."""
     if not masked:
@@ -140,6 +132,7 @@ def of_operation(found: Operation, *, masked: bool) -> Operation:
     selection = replace(
         found.selection,
         event_ids=tuple(mask_phones(each) for each in found.selection.event_ids),
+        types=tuple(mask_phones(each) for each in found.selection.types),
         about=tuple((kind, HIDDEN) for kind, _ in found.selection.about),
         fields=tuple((path, HIDDEN) for path, _ in found.selection.fields),
         search=HIDDEN if found.selection.texts else None,
@@ -154,6 +147,29 @@ def of_action(found: Action, *, masked: bool) -> Action:
         return found
     target = HIDDEN if found.action in ("replay", "discard") else mask_phones(found.target)
     return replace(found, target=target, reason=_hidden(found.reason))
+
+
+def of_processors(
+    processors: Sequence[ProcessorRecord], *, masked: bool
+) -> tuple[ProcessorRecord, ...]:
+    """Return processors as they are shown: without why an operator paused them."""
+    if not masked:
+        return tuple(processors)
+    return tuple(replace(each, pause_reason=_hidden(each.pause_reason)) for each in processors)
+
+
+def of_refusals(refusals: Sequence[Refusal], *, masked: bool) -> tuple[Refusal, ...]:
+    """Return refused requests as they are shown: their paths and headers can hold anything."""
+    if not masked:
+        return tuple(refusals)
+    return tuple(
+        replace(
+            each,
+            source=mask_phones(each.source),
+            detail={name: mask_phones(value) for name, value in each.detail.items()},
+        )
+        for each in refusals
+    )
 
 
 def _hidden(text: str | None) -> str | None:

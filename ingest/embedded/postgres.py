@@ -18,6 +18,14 @@ _INITDB_OPTIONS = ("-U", USER, "-A", "trust", "-E", "UTF8", "--no-instructions")
 # Independent of the machine's locales, which may be missing.
 _BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 _BUILTIN_LOCALE_SINCE = 17
+# What people send stays out of the log: the row that a constraint refused is in an error's detail,
+# the value in its statement or parameters.
+_QUIET_LOG = (
+    "log_error_verbosity=terse",
+    "log_min_error_statement=panic",
+    "log_parameter_max_length=0",
+    "log_parameter_max_length_on_error=0",
+)
 
 
 def program(
@@ -46,6 +54,7 @@ def program(
         f"unix_socket_directories={sockets}",
         # By default "$user" comes first: the tables of our schema, which has the role's name.
         "search_path=public",
+        *_QUIET_LOG,
         *settings,
     )
     return Program(

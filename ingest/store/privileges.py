@@ -45,8 +45,10 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | {
             "actions": "SI",
             "attempts": "SI",
+            "console_keys": "SI",
             "deliveries": "S",
             "duplicates": "S",
+            "ended_sessions": "SID",
             "events": "SI",
             "jobs": "SIU",
             "parked": "S",

@@ -339,6 +339,26 @@ refusals = Table(
     Column("detail", JSONB, nullable=False, comment="headers that tell what went wrong; no body"),
 )
 
+# What the console's sessions are signed with. Where only this, or only the users, is known, no
+# session can be made (ingest.console.auth.sessions).
+console_keys = Table(
+    "console_keys",
+    metadata,
+    Column("purpose", Text, primary_key=True),
+    Column(
+        "key", LargeBinary, nullable=False, comment="random, and known to nobody but the consoles"
+    ),
+    Column("made_at", Timestamp, nullable=False, server_default=func.now()),
+)
+
+# Sessions of the console that somebody has logged out of, until they expire by themselves.
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("expires_at", Timestamp, nullable=False, comment="when it would have ended by itself"),
+)
+
 # How often what happened in which minute (ingest.store.activity).
 activity = Table(
     "activity",

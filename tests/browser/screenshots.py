@@ -26,8 +26,8 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 from sqlalchemy import text
 
-from ingest.console.access.credentials import digest
-from ingest.console.access.passwords import hash_password
+from ingest.console.auth.credentials import digest
+from ingest.console.auth.passwords import hash_password
 from ingest.embedded import postgres, valkey
 from ingest.simulation.shop import Shop
 from ingest.store import migrations, partitions

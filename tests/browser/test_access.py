@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from ingest.console.access import credentials
-from ingest.console.access.passwords import hash_password
+from ingest.console.auth import credentials
+from ingest.console.auth.passwords import hash_password
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Answer, Stack, request
 from tests.conftest import Servers, cloned
@@ -179,10 +179,6 @@ def submit(page: Page, path: str, **form: str) -> tuple[int, str]:
     return int(status), str(text)
 
 
-def token_of(page: Page) -> str:
-    return page.locator("meta[name=csrf-token]").get_attribute("content") or ""
-
-
 def test_without_a_login_every_page_leads_to_it_and_back(guarded: Guarded, visit: Visit) -> None:
     page = visit()
     pages = (*LISTS, f"/events/{guarded.failed}", f"/deliveries/{guarded.rejected}", "/nowhere")
@@ -216,9 +212,7 @@ def test_a_wrong_password_and_a_wrong_name_are_told_apart_by_nobody(
         log_in(page, name, password)
         expect(page.get_by_role("alert")).to_have_text(WRONG)
         assert PASSWORDS["omar"] not in page.content()
-    assert page.context.cookies(f"{guarded.origin}/failures") == [
-        each for each in page.context.cookies() if each["name"] == "ingest_csrf"
-    ]
+    assert not page.context.cookies()
     log_in(page, "omar")
     page.wait_for_url(f"{guarded.origin}/failures")
 
@@ -232,6 +226,22 @@ def test_who_logs_out_is_out(guarded: Guarded, visit: Visit) -> None:
     assert page.url.endswith("/login?next=/events")
     page.go_back()
     expect(page.locator("tbody tr")).to_have_count(0)
+
+
+def test_who_logs_out_is_out_in_every_console_whoever_kept_the_cookie(
+    guarded: Guarded, visit: Visit
+) -> None:
+    page = visit("omar")
+    (cookie,) = page.context.cookies()
+    kept = {"cookie": f"{cookie['name']}={cookie['value']}"}
+    behind_tls = {"cookie": f"__Host-{cookie['name']}={cookie['value']}"}
+    events = "/api/v1/events"
+    assert guarded.ask(events, **kept).status == 200
+    assert request(guarded.tls_port, "GET", events, headers=behind_tls).status == 200
+    page.get_by_role("button", name="Log out").click()
+    page.wait_for_url(f"{guarded.origin}/login")
+    assert guarded.ask(events, **kept).status == 401
+    assert request(guarded.tls_port, "GET", events, headers=behind_tls).status == 401
 
 
 def test_a_page_that_outlives_its_session_leads_to_the_login_and_back(
@@ -277,54 +287,30 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
         ("/processors/whims/pause", {}),
         ("/test-event", {}),
     ):
-        answer = submit(page, path, csrf_token=token_of(page), **form)
+        answer = submit(page, path, **form)
         assert answer == (403, "A viewer changes nothing.\n"), path
     for path in ("/replays", "/processors/whims/pause", f"/events/{guarded.failed}/replay"):
-        status, text = submit(page, f"/api/v1{path}", csrf_token=token_of(page))
+        status, text = submit(page, f"/api/v1{path}")
         assert (status, json.loads(text)["error"]) == (403, "role_insufficient")
-    assert guarded.changes() == before
-
-
-def test_a_form_needs_the_token_of_its_own_session(guarded: Guarded, visit: Visit) -> None:
-    page, other = visit("omar"), visit("vera")
-    before = guarded.changes()
-    stale = visit("omar")
-    for token in (None, "", "0" * 64, token_of(other), token_of(stale)):
-        form = {} if token is None else {"csrf_token": token}
-        for path in (f"/events/{guarded.failed}/replay", "/processors/whims/pause", "/test-event"):
-            status, text = submit(page, path, **form)
-            assert status == 403, (path, token)
-            assert text.startswith("This page is out of date")
-    page.goto(f"/events/{guarded.failed}")
-    page.locator("form.act [name=csrf_token]").evaluate("field => field.remove()")
-    page.get_by_role("button", name="Replay", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="Go on").click()
-    expect(page.get_by_text("This page is out of date")).to_be_visible()
     assert guarded.changes() == before
 
 
 @pytest.mark.parametrize("site", ["another site", "another origin"])
 def test_a_form_on_another_site_changes_nothing(guarded: Guarded, visit: Visit, site: str) -> None:
-    """Even one that knows the token."""
     page = visit("omar")
-    token = token_of(page)
     origin = {"another site": "http://evil.test", "another origin": "http://127.0.0.1"}[site]
     lure = f"{origin}:{free_port()}/"
     form = (
         f'<form method="post" action="{guarded.origin}/processors/whims/pause">'
-        f'<input type="hidden" name="csrf_token" value="{token}"><button>Win</button></form>'
+        "<button>Win</button></form>"
     )
     page.route(lure, lambda route: route.fulfill(content_type="text/html", body=form))
     before = guarded.changes()
     page.goto(lure)
     with page.expect_response(lambda answer: "/pause" in answer.url) as answered:
         page.get_by_role("button", name="Win").click()
-    if site == "another site":  # the cookie stays at home, so nobody is logged in
-        assert answered.value.status == 303
-        assert answered.value.headers["location"] == "/login"
-    else:
-        assert answered.value.status == 403
-        expect(page.get_by_text("This request comes from another site.")).to_be_visible()
+    assert answered.value.status == 403
+    expect(page.get_by_text("This request comes from another site.")).to_be_visible()
     assert guarded.changes() == before
 
 
@@ -443,7 +429,7 @@ def test_a_token_has_a_role_too(guarded: Guarded) -> None:
 def test_scripts_and_other_sites_do_not_get_at_the_cookies(guarded: Guarded, visit: Visit) -> None:
     page = visit("omar")
     cookies = {each["name"]: each for each in page.context.cookies()}
-    assert set(cookies) == {"ingest_session", "ingest_csrf"}
+    assert set(cookies) == {"ingest_session"}
     for each in cookies.values():
         assert (each["httpOnly"], each["sameSite"], each["path"]) == (True, "Lax", "/")
         assert each["domain"] == "127.0.0.1"
@@ -451,13 +437,7 @@ def test_scripts_and_other_sites_do_not_get_at_the_cookies(guarded: Guarded, vis
 
 
 def test_behind_tls_the_cookies_are_for_tls_alone(guarded: Guarded) -> None:
-    form = request(guarded.tls_port, "GET", "/login")
-    cookie, _, flags = form.headers["set-cookie"].partition("; ")
-    assert cookie.startswith("__Host-ingest_csrf=")
-    assert flags == "Path=/; HttpOnly; SameSite=Lax; Secure"
-    token = re.search(r'name="csrf_token" value="(\w+)"', form.body.decode())
-    assert token is not None
-    fields = {"csrf_token": token[1], "name": "omar", "password": PASSWORDS["omar"]}
+    fields = {"name": "omar", "password": PASSWORDS["omar"]}
     answer = request(
         guarded.tls_port,
         "POST",
@@ -465,13 +445,12 @@ def test_behind_tls_the_cookies_are_for_tls_alone(guarded: Guarded) -> None:
         "&".join(f"{name}={quote(value)}" for name, value in fields.items()).encode(),
         {
             "content-type": "application/x-www-form-urlencoded",
-            "cookie": cookie,
             "origin": f"https://127.0.0.1:{guarded.tls_port}",
         },
     )
     session, _, flags = answer.headers["set-cookie"].partition("; ")
     assert session.startswith("__Host-ingest_session=")
-    assert flags == "Path=/; HttpOnly; SameSite=Lax; Secure; Max-Age=43200"
+    assert flags == "path=/; Max-Age=43200; httponly; samesite=lax; secure"
     page = request(guarded.tls_port, "GET", "/events", headers={"cookie": session})
     assert page.status == 200
     plain = session.removeprefix("__Host-")  # which a site without TLS could have planted

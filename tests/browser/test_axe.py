@@ -10,7 +10,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page
 
-from ingest.console.access.passwords import hash_password
+from ingest.console.auth.passwords import hash_password
 from tests.acceptance.harness import Stack, request
 from tests.conftest import Servers, cloned
 from tests.support.rows import execute

@@ -14,8 +14,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from ingest import __version__
 from ingest.console import openapi
-from ingest.console.access import credentials
 from ingest.console.api import ENDPOINTS, PREFIX, Problem
+from ingest.console.auth import credentials
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack
 from tests.conftest import Servers, cloned

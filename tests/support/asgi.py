@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -73,6 +73,29 @@ def ask(
     return asyncio.run(_exchange(app, scope, [body] if isinstance(body, bytes) else body))
 
 
+@contextmanager
+def running(app: ASGIApp) -> Iterator[None]:
+    """The application between its start and its end, as a server runs it."""
+
+    async def start() -> tuple[asyncio.Task[None], asyncio.Queue[Message]]:
+        told: asyncio.Queue[Message] = asyncio.Queue()
+        said: asyncio.Queue[Message] = asyncio.Queue()
+        call = app({"type": "lifespan", "state": {}}, told.get, said.put)
+        task = asyncio.ensure_future(call)
+        await told.put({"type": "lifespan.startup"})
+        assert (await said.get())["type"] == "lifespan.startup.complete"
+        return task, told
+
+    async def stop(task: asyncio.Task[None], told: asyncio.Queue[Message]) -> None:
+        await told.put({"type": "lifespan.shutdown"})
+        await task
+
+    with asyncio.Runner() as runner:
+        started = runner.run(start())
+        yield
+        runner.run(stop(*started))
+
+
 def run(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """One call of the application, all of it by hand."""
 
@@ -112,6 +135,8 @@ class Browser:
     host: str = "127.0.0.1:8001"
     scheme: str = "http"
     client: str = "127.0.0.1"
+    forwarded_for: str | None = None
+    """What the proxies in front of the application say: the addresses that the request passed."""
     cookies: dict[str, str] = field(default_factory=dict)
 
     def get(self, target: str, **headers: str) -> Answer:
@@ -128,12 +153,12 @@ class Browser:
 
     def log_in(self, name: str, password: str, **form: str) -> Answer:
         """Fill in the login page's form."""
-        token = re.search(r'name="csrf_token" value="(\w+)"', self.get("/login").text)
-        fields = {"csrf_token": token[1] if token else "", "name": name, "password": password}
-        return self.post("/login", fields | form)
+        return self.post("/login", {"name": name, "password": password} | form)
 
     def _headers(self, *given: dict[str, str]) -> dict[str, str]:
         headers = {"host": self.host}
+        if self.forwarded_for is not None:
+            headers["x-forwarded-for"] = self.forwarded_for
         if self.cookies:
             headers["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
         for some in given:
@@ -153,7 +178,7 @@ class Browser:
         for cookie in answer.all("set-cookie"):
             name, _, rest = cookie.partition("=")
             value = rest.partition(";")[0]
-            if "Max-Age=0" in cookie:
+            if "expires=Thu, 01 Jan 1970" in cookie:
                 self.cookies.pop(name, None)
             else:
                 self.cookies[name] = value

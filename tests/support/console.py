@@ -3,12 +3,14 @@
 import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from argon2 import PasswordHasher
+from sqlalchemy.exc import OperationalError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -18,7 +20,8 @@ from starlette.types import ASGIApp
 
 import ingest.console
 from ingest import settings
-from ingest.console.access import credentials, door
+from ingest.console.auth import credentials, middleware
+from ingest.console.auth.identity import Identity
 from tests.support.asgi import Browser
 
 TEMPLATES = Path(ingest.console.__file__).parent / "templates"
@@ -57,11 +60,39 @@ class Clock:
 
 
 @dataclass
+class KeptSessions:
+    """What consoles know together of their sessions, without a database."""
+
+    key: bytes = field(default_factory=lambda: os.urandom(32))
+    ended: dict[str, datetime] = field(default_factory=dict)
+    asked: int = 0
+    is_away: bool = False
+
+    def signing_key(self) -> bytes:
+        self._answer()
+        return self.key
+
+    def end(self, session: str, expires_at: datetime) -> None:
+        self._answer()
+        self.ended[session] = expires_at
+
+    def has_ended(self, session: str) -> bool:
+        self._answer()
+        return session in self.ended
+
+    def _answer(self) -> None:
+        self.asked += 1
+        if self.is_away:
+            raise OperationalError("SELECT", None, ConnectionRefusedError("a secret"))
+
+
+@dataclass
 class Console:
     """The application and what it was asked to change."""
 
     app: ASGIApp
     clock: Clock
+    kept: KeptSessions
     changes: list[dict[str, Any]] = field(default_factory=list)
 
     def browser(self, **more: Any) -> Browser:
@@ -74,21 +105,24 @@ class Console:
         return browser
 
 
-def console(*, clock: Clock | None = None, **given: Any) -> Console:
-    """A console with these settings."""
+def console(
+    *, clock: Clock | None = None, kept: "KeptSessions | None" = None, **given: Any
+) -> Console:
+    """A console with these settings; one with the same `kept` has the same sessions."""
     clock = clock or Clock()
-    control = door.create(settings.load(**given), clock=clock, random=os.urandom)
+    kept = kept or KeptSessions()
+    control = middleware.create(settings.load(**given), kept, clock=clock, random=os.urandom)
     changes: list[dict[str, Any]] = []
 
     async def who(request: Request) -> Response:
-        identity = request.state.identity
-        shown = [identity.name, identity.role, identity.via] if identity else None
-        return JSONResponse({"identity": shown, "csrf_token": request.state.csrf_token})
+        who = request.scope.get("user")
+        shown = [who.name, who.role, who.via] if isinstance(who, Identity) else None
+        return JSONResponse({"identity": shown})
 
     async def change(request: Request) -> Response:
         body = await request.body()
         form = dict(await request.form())
-        changes.append({"by": request.state.identity.name, "body": body, "form": form})
+        changes.append({"by": request.user.name, "body": body, "form": form})
         return JSONResponse({"changed": True})
 
     async def stream(_request: Request) -> Response:
@@ -111,7 +145,7 @@ def console(*, clock: Clock | None = None, **given: Any) -> Console:
             Route("/stream", stream),
         ]
     )
-    return Console(control.middleware(app), clock, changes)
+    return Console(control.middleware(app), clock, kept, changes)
 
 
 def _templates() -> Jinja2Templates:

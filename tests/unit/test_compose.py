@@ -21,6 +21,17 @@ def test_redis_never_evicts() -> None:
     assert command[command.index("--maxmemory-policy") + 1] == "noeviction"
 
 
+def test_what_people_send_stays_out_of_the_log_of_postgres() -> None:
+    command = services["postgres"]["command"]
+    settings = {command[at + 1] for at, part in enumerate(command) if part == "-c"}
+    assert settings >= {
+        "log_error_verbosity=terse",
+        "log_min_error_statement=panic",
+        "log_parameter_max_length=0",
+        "log_parameter_max_length_on_error=0",
+    }
+
+
 @pytest.mark.parametrize("name", [name for name in services if name != "migrate"])
 def test_every_process_that_stays_has_a_health_check_and_comes_back(name: str) -> None:
     assert services[name]["healthcheck"]["test"]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from ingest.cli import console as commands
 from ingest.cli.access import CommandError
 from ingest.cli.main import app
-from ingest.console.access.credentials import find_token, parse_tokens, parse_users
-from ingest.console.access.identity import Role
+from ingest.console.auth.credentials import find_token, parse_tokens, parse_users
+from ingest.console.auth.roles import Role
 from ingest.errors import SettingsError
 from tests.support.console import OTHER_PASSWORD, PASSWORD, TOKEN, TOKENS, console, hashed, users
 

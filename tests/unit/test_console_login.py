@@ -10,12 +10,13 @@ import pytest
 from argon2 import PasswordHasher
 from starlette.requests import Request
 
-from ingest.console.access import login, passwords
-from ingest.console.access.credentials import parse_users
-from ingest.console.access.incoming import local
-from ingest.console.access.passwords import Passwords
-from ingest.console.access.refusals import Refusal
-from ingest.console.access.throttle import Throttle
+from ingest.console.auth import login, passwords
+from ingest.console.auth.credentials import parse_users
+from ingest.console.auth.errors import AuthError
+from ingest.console.auth.passwords import Passwords
+from ingest.console.auth.request_info import local
+from ingest.console.auth.throttle import Throttle
+from tests.support.asgi import Browser
 from tests.support.console import (
     OTHER_PASSWORD,
     PASSWORD,
@@ -103,9 +104,8 @@ def test_who_is_logged_in_already_is_led_back() -> None:
 
 def test_a_form_that_was_opened_before_another_login_still_works() -> None:
     browser = guarded().browser()
-    token = re.findall(r'value="(\w{64})"', browser.get("/login").text)[0]
     browser.log_in("alice", PASSWORD)
-    form = {"csrf_token": token, "name": "victor", "password": OTHER_PASSWORD}
+    form = {"name": "victor", "password": OTHER_PASSWORD}
     assert browser.post("/login", form).status == 303
     assert browser.get("/events").json()["identity"][0] == "victor"
 
@@ -164,9 +164,7 @@ def test_the_hash_of_nobody_is_one_that_argon2_checks() -> None:
 def test_a_login_from_another_site_is_refused() -> None:
     browser = guarded().browser()
     form = {"name": "alice", "password": PASSWORD}
-    assert browser.post("/login", form).status == 403
-    token = re.findall(r'value="(\w{64})"', browser.get("/login").text)[0]
-    crossing = browser.post("/login", form | {"csrf_token": token}, origin="http://evil.example")
+    crossing = browser.post("/login", form, sec_fetch_site="cross-site")
     assert crossing.status == 403
     assert "ingest_session" not in browser.cookies
 
@@ -193,6 +191,52 @@ def test_one_address_cannot_try_many_names(clients: list[str]) -> None:
         browsers[number % len(browsers)].log_in(f"name{number}", "wrong")
     assert browsers[0].log_in("alice", PASSWORD).status == 429
     assert here.browser(client="2001:db8:0:1::1").log_in("alice", PASSWORD).status == 303
+
+
+PROXY = "10.9.0.1"
+GUESSER, COLLEAGUE = "203.0.113.9", "198.51.100.2"
+
+
+def behind_proxy(here: Console, forwarded_for: str, *, proxy: str = PROXY) -> Browser:
+    """A browser whose requests a proxy hands on."""
+    browser: Browser = here.browser(client=proxy, forwarded_for=forwarded_for)
+    return browser
+
+
+@pytest.mark.parametrize(
+    "chain", ["{}", "{}, 10.9.3.4", "10.9.0.9, {}, 10.9.3.4", "1.2.3.4, {}", " {} ", "{}:40123"]
+)
+def test_behind_a_named_proxy_guesses_lock_out_only_who_guesses(chain: str) -> None:
+    here = guarded(trusted_proxies="10.9.0.0/16")
+    guesser = behind_proxy(here, chain.format(GUESSER))
+    for _ in range(login.TRIES_PER_NAME_AND_ADDRESS):
+        assert guesser.log_in("alice", "wrong").status == 403
+    for number in range(login.TRIES_PER_ADDRESS):
+        guesser.log_in(f"name{number}", "wrong")
+    assert guesser.log_in("alice", PASSWORD).status == 429
+    assert guesser.log_in("victor", OTHER_PASSWORD).status == 429
+    colleague = behind_proxy(here, chain.format(COLLEAGUE))
+    assert colleague.log_in("alice", PASSWORD).status == 303
+
+
+@pytest.mark.parametrize(
+    ("client", "chain"), [(PROXY, "10.0.0.{}, " + GUESSER), (GUESSER, "{}.2.3.4")]
+)
+def test_nobody_chooses_the_address_that_counts(client: str, chain: str) -> None:
+    """Neither by writing the header before a proxy adds to it, nor without a proxy."""
+    here = guarded(trusted_proxies="10.9.0.0/16")
+    for number in range(login.TRIES_PER_NAME_AND_ADDRESS):
+        answer = behind_proxy(here, chain.format(number), proxy=client).log_in("alice", "wrong")
+        assert answer.status == 403
+    last = behind_proxy(here, chain.format(99), proxy=client)
+    assert last.log_in("alice", PASSWORD).status == 429
+
+
+def test_without_a_named_proxy_nobody_is_believed() -> None:
+    here = guarded()
+    for number in range(login.TRIES_PER_NAME_AND_ADDRESS):
+        behind_proxy(here, f"1.2.3.{number}").log_in("alice", "wrong")
+    assert behind_proxy(here, COLLEAGUE).log_in("alice", PASSWORD).status == 429
 
 
 def test_a_session_goes_on_while_its_name_is_tried() -> None:
@@ -241,8 +285,9 @@ def test_tries_are_kept_in_bounded_memory() -> None:
 
 
 def test_a_name_that_is_too_long_is_cut_before_it_is_kept() -> None:
-    request = Request({"type": "http", "client": None, "headers": []})
-    assert all(len(key) < 100 for key in login._limits("x" * 100_000, request))
+    for client in (None, ("x" * 60_000, 0)):
+        request = Request({"type": "http", "client": client, "headers": []})
+        assert all(len(key) < 150 for key in login._limits("x" * 100_000, request))
 
 
 def test_too_many_who_wait_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +299,7 @@ def test_too_many_who_wait_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
         return await asyncio.gather(*tries, return_exceptions=True)
 
     outcomes = asyncio.run(crowd())
-    assert len([each for each in outcomes if isinstance(each, Refusal)]) == 2
+    assert len([each for each in outcomes if isinstance(each, AuthError)]) == 2
     assert not [each for each in outcomes if each is None]
 
 
@@ -304,9 +349,7 @@ def test_a_failure_is_logged_without_name_or_password(caplog: pytest.LogCaptureF
 
 def test_logging_out_ends_the_session_in_the_browser() -> None:
     browser = guarded().logged_in()
-    token = browser.get("/").json()["csrf_token"]
-    assert browser.post("/logout", {}).status == 403
-    answer = browser.post("/logout", {"csrf_token": token})
+    answer = browser.post("/logout", {})
     assert (answer.status, answer.one("location")) == (303, "/login")
     assert "ingest_session" not in browser.cookies
     assert browser.get("/events").status == 303
@@ -314,8 +357,7 @@ def test_logging_out_ends_the_session_in_the_browser() -> None:
 
 def test_a_viewer_logs_out() -> None:
     browser = guarded().logged_in("victor", OTHER_PASSWORD)
-    token = browser.get("/").json()["csrf_token"]
-    assert browser.post("/logout", {"csrf_token": token}).status == 303
+    assert browser.post("/logout", {}).status == 303
 
 
 def test_a_link_logs_nobody_out() -> None:

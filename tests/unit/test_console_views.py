@@ -1,5 +1,6 @@
 """What viewers do not see, what of an arriving event is looked at, what buttons speak of."""
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -8,10 +9,14 @@ import pytest
 
 from ingest import settings
 from ingest.console import masking, pages, shown, views
-from ingest.console.access.identity import Identity, Role
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
 from ingest.console.stream import is_checked, matches
+from ingest.store.history import DeliveryRecord, EventHistory
 from ingest.store.listing import ListedEvent
-from ingest.store.replay import Counts
+from ingest.store.processors import ProcessorRecord
+from ingest.store.refusals import Refusal
+from ingest.store.replay import Counts, Operation
 from ingest.store.selection import Selection
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -28,6 +33,47 @@ EVENT = ListedEvent(
     conflicts=False,
     error="ValueError: 966512345678 is no order",
 )
+DELIVERY = DeliveryRecord(
+    id=UUID(int=1),
+    received_at=NOW,
+    conflict=False,
+    kept=True,
+    key_id="k",
+    headers=[],
+    body=b"{}",
+)
+OPERATION = Operation(
+    id=1,
+    action="replay",
+    status="finished",
+    requested_at=NOW,
+    requested_by="o",
+    finished_at=NOW,
+    reason=None,
+    selection=Selection(),
+    counts=Counts(),
+    total=0,
+    rate=None,
+    background=True,
+    problem=None,
+)
+PAUSED = ProcessorRecord(
+    name="crm",
+    types=("order.*",),
+    queue="events",
+    batch=False,
+    threads=1,
+    max_attempts=8,
+    timeout_s=30.0,
+    registered_at=NOW,
+    paused_at=NOW,
+    paused_by="o",
+    pause_reason="until +966 51 234 5678 calls back",
+    pending=0,
+    retrying=0,
+    running=0,
+    dead=0,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +84,82 @@ EVENT = ListedEvent(
         ("order.created:790", "order.created:790"),
         ("message.received:wamid.HBgMOTY2NTAwMDAwMDAwFQ", "message.received:wamid.••••AwFQ"),
         ("true_966500000000%40c.us", "true_••••••••••00%40c.us"),
+        ("+966 51 234 5678", "•••• •• ••• ••78"),
+        ("966-512-345-678", "•••-•••-•••-•78"),
+        ("(0966) 512.345/678", "(••••) •••.•••/•78"),
+        ("+966\u00a051\u2009234\u20115678", "••••\u00a0••\u2009•••\u2011••78"),
+        ("\u2066+966 51 234 5678\u2069", "\u2066•••• •• ••• ••78\u2069"),
+        ("966\u200e512\u200f345678", "•••\u200e•••\u200f••••78"),
+        ("٩٦٦٥١٢٣٤٥٦٧٨", "••••••••••٧٨"),
+        ("+٩٦٦ ٥١ ٢٣٤ ٥٦٧٨", "•••• •• ••• ••٧٨"),  # noqa: RUF001
+        ("۹۶۶-۵۱۲-۳۴۵-۶۷۸", "•••-•••-•••-•۷۸"),
+        ("966_512_345_678", "•••_•••_•••_•78"),
+        ("%2B966%2051%20234%205678", "%2B•••%••••%•••••%••••78"),
+        ("sms.sent.966512345678", "sms.sent.••••••••••78"),
+        ("call 512 34 56 or 798", "call ••• •• 56 or 798"),
+        ("order.v2.created:790", "order.v2.created:790"),
+        ("01939f5e-1234-7567-8901-123456789012", "01939f5e-1234-7567-8901-123456789012"),
+        ("00000000-0000-0000-0000-966512345678", "••••••••-••••-••••-••••-••••••••••78"),
     ],
 )
 def test_what_could_be_a_phone_number_is_masked(text: str, masked: str) -> None:
-    assert views.mask_phones(text) == masked
+    assert masking.mask_phones(text) == masked
+
+
+def test_a_long_text_is_masked_at_once() -> None:
+    began = time.process_time()
+    for text in ("1 " * 50_000, "1     x" * 20_000, "+966 51 " * 20_000, "%20" * 50_000):
+        masking.mask_phones(text)
+    assert time.process_time() - began < 20
+
+
+def test_a_number_in_a_type_is_masked_wherever_the_type_is_shown() -> None:
+    event = replace(EVENT, type="sms.966512345678", event_id="sms.966-512-345-678:1")
+    (shown,) = views.of_listed([event], masked=True)
+    assert (shown.type, shown.event_id) == ("sms.••••••••••78", "sms.•••-•••-•••-•78:1")
+    history = EventHistory(
+        id=EVENT.id,
+        source=EVENT.source,
+        event_id=event.event_id,
+        type=event.type,
+        state="dead",
+        received_at=NOW,
+        delivered=1,
+        deliveries=(DELIVERY,),
+        jobs=(),
+    )
+    one = views.of_event(history, masked=True)
+    assert (one.type, one.event_id) == (shown.type, shown.event_id)
+    done = replace(OPERATION, selection=Selection(types=("sms.966512345678",)))
+    assert views.of_operation(done, masked=True).selection.types == ("sms.••••••••••78",)
+
+
+def test_a_masked_refusal_tells_no_number_of_its_path() -> None:
+    refusal = Refusal(
+        reason="not_found",
+        at=NOW,
+        source="+966 51 234 5678",
+        client="10.0.0.1",
+        detail={"path": "/webhooks/966512345678", "user-agent": "x 966512345678"},
+    )
+    (shown,) = views.of_refusals([refusal], masked=True)
+    assert "345" not in f"{shown.source} {shown.detail}"
+    assert views.of_refusals([refusal], masked=False) == (refusal,)
+
+
+def test_a_masked_processor_does_not_tell_why_it_is_paused() -> None:
+    (shown,) = views.of_processors([PAUSED], masked=True)
+    assert shown.pause_reason == masking.HIDDEN
+    assert views.of_processors([PAUSED], masked=False) == (PAUSED,)
+
+
+@pytest.mark.parametrize("pattern", ["sms.9*", "*5678", "sms.٩*", "*1*"])
+def test_viewers_do_not_guess_a_number_in_a_type(pattern: str) -> None:
+    given = settings.load(standalone=True, console_mask_viewers=True)
+    text = f"type:{pattern} type:order.v2.created type:order.*"
+    found = masking.parse(given, VIEWER, text, now=NOW)
+    assert found.selection.types == ("order.v2.created", "order.*")
+    assert found.problems
 
 
 def test_a_masked_list_names_the_error_and_not_what_it_says() -> None:

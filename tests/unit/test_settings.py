@@ -275,6 +275,27 @@ def test_what_kubernetes_injects_for_a_service_is_no_port(monkeypatch: pytest.Mo
         settings.load()
 
 
+@pytest.mark.parametrize(
+    "written", ["10.0.0.5", "10.0.0.5, 192.168.0.0/16", "2001:db8::1\nfd00::/8"]
+)
+def test_proxies_are_addresses_and_networks(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_TRUSTED_PROXIES", written)
+    assert settings.load().trusted_proxies == tuple(written.replace(",", " ").split())
+
+
+@pytest.mark.parametrize(
+    "written", ["*", "proxy", "10.0.0.1/8", "10.0.0.5:80", "0.0.0.0/0", "::/0", "10.0.0.5,,x", ""]
+)
+def test_what_is_no_proxy_is_told(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_TRUSTED_PROXIES", written)
+    if written == "":
+        assert settings.load().trusted_proxies == ()
+        return
+    with pytest.raises(SettingsError, match="INGEST_TRUSTED_PROXIES: must") as told:
+        settings.load()
+    assert written not in str(told.value)
+
+
 ODD = {
     "empty": "",
     "spaces": "   ",

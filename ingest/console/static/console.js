@@ -5,7 +5,6 @@ const root = document.documentElement;
 const find = (selector, within = document) => within.querySelector(selector);
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const make = (tag, properties) => Object.assign(document.createElement(tag), properties);
-const csrfToken = () => find("meta[name=csrf-token]").content;
 
 // ---- theme: at once, before the first paint, so that nobody is blinded at night
 
@@ -121,7 +120,6 @@ function replay(action) {
   const form = make("form", { method: "post", action, hidden: true });
   form.dataset.confirm = "Replay this event? Its jobs run again from the raw body.";
   form.dataset.askReason = "";
-  form.append(make("input", { type: "hidden", name: "csrf_token", value: csrfToken() }));
   document.body.append(form);
   form.requestSubmit();
 }
@@ -211,7 +209,6 @@ function isBusy(element) {
 }
 
 let open = []; // what is unfolded stays so when its part of the page is renewed
-addEventListener("htmx:configRequest", ({ detail }) => { detail.headers["X-CSRF-Token"] = csrfToken(); });
 addEventListener("htmx:beforeRequest", (event) => {
   if ("poll" in event.target.dataset && isBusy(event.target)) event.preventDefault();
 });

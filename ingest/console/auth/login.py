@@ -10,13 +10,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
 from ingest import telemetry
-from ingest.console.access import cookies
-from ingest.console.access.credentials import User
-from ingest.console.access.incoming import LOGIN, is_secure, local
-from ingest.console.access.passwords import Passwords
-from ingest.console.access.refusals import Refusal
-from ingest.console.access.sessions import LIFETIME_S, Sessions
-from ingest.console.access.throttle import Throttle
+from ingest.console import forms
+from ingest.console.auth.errors import AuthError
+from ingest.console.auth.passwords import Passwords
+from ingest.console.auth.request_info import LOGIN, local
+from ingest.console.auth.sessions import Sessions
+from ingest.console.auth.throttle import Throttle
 
 WINDOW_S = 60.0
 TRIES_PER_NAME_AND_ADDRESS = 5
@@ -44,33 +43,32 @@ class Login:
     def __init__(
         self,
         passwords: Passwords | None,
-        sessions: Sessions,
+        sessions: Sessions | None,
         templates: Jinja2Templates,
         *,
-        behind_tls: bool,
         clock: Callable[[], float],
     ) -> None:
-        """Without `passwords` nobody can log in. `clock` gives Unix time in seconds."""
+        """Without `passwords` and `sessions` nobody can log in. `clock` gives Unix time in
+        seconds."""
         self._passwords = passwords
         self._sessions = sessions
         self._templates = templates
-        self._behind_tls = behind_tls
         self._throttle = Throttle(window_s=WINDOW_S, max_keys=_MAX_KEYS, clock=clock)
         self._refusals = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     async def show(self, request: Request) -> Response:
-        """The form, for whoever is not known yet."""
+        """Return the form, for whoever is not known yet."""
         back = local(request.query_params.get("next"))
-        if request.state.identity is not None:
+        if request.user.is_authenticated:
             return RedirectResponse(back, 303)
         return self._page(request, back, error=None if self._passwords else NO_USERS)
 
     async def log_in(self, request: Request) -> Response:
         """Begin a session."""
-        async with request.form() as form:
-            name, password = _text(form, "name").strip(), _text(form, "password")
-            back = local(_text(form, "next"))
-        if self._passwords is None:
+        form = await forms.read(request)
+        name, password = _text(form, "name").strip(), _text(form, "password")
+        back = local(_text(form, "next"))
+        if self._passwords is None or self._sessions is None:
             return self._page(request, back, error=NO_USERS, status=403)
         limits = _limits(name, request)
         wait_s = self._throttle.take(limits)
@@ -79,7 +77,7 @@ class Login:
             return self._page(request, back, error=TOO_OFTEN, status=429, retry_after_s=wait_s)
         try:
             user = await self._passwords.check(name, password)
-        except Refusal as refusal:
+        except AuthError as refusal:
             self._throttle.give_back(limits)
             status = int(refusal.status)
             return self._page(
@@ -89,28 +87,17 @@ class Login:
             log.warning("login_failed", reason="wrong_credentials", client=_address(request))
             return self._page(request, back, error=WRONG, status=403)
         self._throttle.give_back(limits)
-        return self._begin(request, user, back)
+        log.info("logged_in", user=user.name, client=_address(request))
+        request.session.clear()
+        request.session.update(await self._sessions.begin(user))
+        return RedirectResponse(back, 303)
 
     async def log_out(self, request: Request) -> Response:
-        """End the session in this browser."""
-        response = RedirectResponse(LOGIN, 303)
-        self._set_session(request, response, "", max_age_s=0)
-        return response
-
-    def _begin(self, request: Request, user: User, back: str) -> Response:
-        log.info("logged_in", user=user.name, client=_address(request))
-        response = RedirectResponse(back, 303)
-        self._set_session(request, response, self._sessions.begin(user), max_age_s=LIFETIME_S)
-        return response
-
-    def _set_session(
-        self, request: Request, response: Response, value: str, *, max_age_s: int
-    ) -> None:
-        secure = is_secure(request.scope, behind_tls=self._behind_tls)
-        response.headers.append(
-            "Set-Cookie",
-            cookies.set_cookie(cookies.SESSION, value, secure=secure, max_age_s=max_age_s),
-        )
+        """End the session, wherever its cookie is."""
+        if self._sessions is not None and request.session:
+            await self._sessions.end(request.session)
+            request.session.clear()
+        return RedirectResponse(LOGIN, 303)
 
     def _page(
         self,
@@ -122,7 +109,7 @@ class Login:
         retry_after_s: int | None = None,
     ) -> Response:
         headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
-        context = {"next": back, "error": error}
+        context = {"next": back, "error": error, "identity": None}
         return self._templates.TemplateResponse(request, "login.html", context, status, headers)
 
     def _log_throttled(self, request: Request) -> None:
@@ -153,8 +140,8 @@ def _network(address: str) -> str:
     """What one attacker has: with IPv6, a whole network."""
     try:
         parsed = ip_address(address)
-    except ValueError:
-        return address
+    except ValueError:  # a trusted proxy says so
+        return address[:_NAME_LENGTH]
     if isinstance(parsed, IPv6Address) and not parsed.ipv4_mapped:
         return str(IPv6Network((int(parsed), _IPV6_PREFIX), strict=False))
     return address

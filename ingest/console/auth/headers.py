@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-STATIC = "/static/"
+from ingest.console.auth.request_info import STATIC
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from ingest.console.access.identity import Role
+from ingest.console.auth.roles import Role
 from ingest.errors import SettingsError
 
 USERS = "INGEST_CONSOLE_USERS"

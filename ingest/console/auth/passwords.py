@@ -8,8 +8,8 @@ from http import HTTPStatus
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-from ingest.console.access.credentials import User
-from ingest.console.access.refusals import Refusal
+from ingest.console.auth.credentials import User
+from ingest.console.auth.errors import AuthError
 
 MIN_LENGTH = 12
 MAX_LENGTH = 1_024
@@ -34,10 +34,10 @@ class Passwords:
         """The user whose password it is. A name that nobody has takes as long.
 
         Raises:
-            Refusal: too many wait for an answer already.
+            AuthError: too many wait for an answer already.
         """
         if self._asking >= _AT_ONCE + _WAITING:
-            raise Refusal(
+            raise AuthError(
                 "Too many log in at this moment: try again.",
                 reason="too_many_logins",
                 status=HTTPStatus.SERVICE_UNAVAILABLE,

@@ -1,20 +1,20 @@
-"""Why a request is refused."""
+"""Why the access control refuses a request."""
 
 from http import HTTPStatus
 
 from ingest.errors import IngestError
 
 
-class Refusal(IngestError):
-    """The request is answered by the access control, and the application never sees it."""
+class AuthError(IngestError):
+    """The access control answers the request, and the application never sees it."""
 
     def __init__(self, message: str, *, reason: str, status: HTTPStatus) -> None:
         super().__init__(message, reason=reason)
         self.status = status
 
 
-class Unauthenticated(Refusal):
-    """Nobody knows who asks: 401, or the login page."""
+class Unauthenticated(AuthError):
+    """Nobody is known to ask: 401, or the login page."""
 
     def __init__(self, message: str, *, reason: str, has_bearer: bool) -> None:
         """`has_bearer`: it came with a token, so it is no browser that could log in."""
@@ -22,8 +22,8 @@ class Unauthenticated(Refusal):
         self.has_bearer = has_bearer
 
 
-class Forbidden(Refusal):
-    """It is known who asks, or it does not matter: not this, not from there: 403."""
+class Forbidden(AuthError):
+    """Whoever asks may not do this, or not from there: 403."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message, reason=reason, status=HTTPStatus.FORBIDDEN)

@@ -1,0 +1,58 @@
+"""Authentication: from a request to who asks."""
+
+from starlette.authentication import AuthCredentials, AuthenticationBackend
+from starlette.requests import HTTPConnection
+
+from ingest.console.auth.credentials import Token, find_token
+from ingest.console.auth.errors import Unauthenticated
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
+from ingest.console.auth.sessions import Sessions
+
+_LOCAL = Identity(name="local", role=Role.OPERATOR, via="loopback")
+
+Authenticated = tuple[AuthCredentials, Identity]
+
+
+class LoopbackBackend(AuthenticationBackend):
+    """Without credentials, whoever reaches the console is its operator."""
+
+    async def authenticate(self, conn: HTTPConnection) -> Authenticated:
+        """Return the operator."""
+        return _LOCAL.credentials, _LOCAL
+
+
+class CredentialsBackend(AuthenticationBackend):
+    """Knows programs by their bearer tokens, and people by their sessions."""
+
+    def __init__(self, tokens: tuple[Token, ...], sessions: Sessions | None) -> None:
+        """`sessions`: None where nobody logs in."""
+        self._tokens = tokens
+        self._sessions = sessions
+
+    async def authenticate(self, conn: HTTPConnection) -> Authenticated | None:
+        """Return who asks, None if nobody is known to.
+
+        Raises:
+            Unauthenticated: the bearer token is wrong, which no session makes up for.
+            SQLAlchemyError: the database does not say whether the session goes on.
+        """
+        identity = self._of_token(conn) or await self._of_session(conn)
+        return None if identity is None else (identity.credentials, identity)
+
+    def _of_token(self, conn: HTTPConnection) -> Identity | None:
+        scheme, _, presented = conn.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            return None
+        token = find_token(self._tokens, presented.strip())
+        if token is None:
+            raise Unauthenticated(
+                "The bearer token is unknown.", reason="token_unknown", has_bearer=True
+            )
+        return Identity(name=token.name, role=token.role, via="token")
+
+    async def _of_session(self, conn: HTTPConnection) -> Identity | None:
+        if self._sessions is None or not conn.session:
+            return None
+        user = await self._sessions.find(conn.session)
+        return Identity(name=user.name, role=user.role, via="session") if user else None

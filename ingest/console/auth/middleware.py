@@ -1,0 +1,223 @@
+"""Who may do what in the console: the middleware that every request passes."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from pydantic import SecretStr
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.authentication import has_required_scope
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import HTTPConnection
+from starlette.routing import Route
+from starlette.templating import Jinja2Templates
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
+
+from ingest import proxies, telemetry
+from ingest.console import forms, problems
+from ingest.console.auth import hosts, request_info
+from ingest.console.auth.backend import CredentialsBackend, LoopbackBackend
+from ingest.console.auth.credentials import Token, User, parse_tokens, parse_users
+from ingest.console.auth.csrf import CrossOriginProtection
+from ingest.console.auth.errors import AuthError, Forbidden, Unauthenticated
+from ingest.console.auth.headers import SecurityHeaders
+from ingest.console.auth.login import Login
+from ingest.console.auth.passwords import Passwords
+from ingest.console.auth.request_info import LOGIN, LOGOUT
+from ingest.console.auth.responses import refusal
+from ingest.console.auth.roles import Role
+from ingest.console.auth.sessions import Sessions, SessionStore, SignedSessions
+from ingest.errors import SettingsError
+from ingest.settings import Settings
+
+_POLICY_VIOLATION = 1008
+_LOG_INTERVAL_S = 1.0
+
+log = telemetry.logger(__name__)
+
+
+def create(
+    settings: Settings,
+    kept: SessionStore,
+    *,
+    clock: Callable[[], float],
+    random: Callable[[int], bytes],
+) -> "Auth":
+    """Return the access control that the settings ask for.
+
+    Args:
+        settings: name the users and tokens, if there are any.
+        kept: what all consoles know of sessions.
+        clock: gives Unix time in seconds.
+        random: gives that many random bytes.
+
+    Raises:
+        SettingsError: the credentials are no credentials, or there are none and the console is to
+            listen where others reach it.
+    """
+    users = parse_users(_plain(settings.console_users))
+    tokens = parse_tokens(_plain(settings.console_tokens))
+    if not users and not tokens and not hosts.is_loopback(settings.console_host):
+        raise SettingsError(
+            f"The console refuses to listen on {settings.console_host} without credentials: set "
+            "INGEST_CONSOLE_USERS (`ingest console-password` makes it) or INGEST_CONSOLE_TOKENS "
+            "(`ingest console-token`).",
+            reason="no_credentials",
+        )
+    sessions = Sessions(users, kept, clock=clock, random=random) if users else None
+    return Auth(settings, users, tokens, sessions, clock=clock, random=random)
+
+
+class Auth:
+    """The console's access control.
+
+    Without users and tokens everybody who reaches the console is its operator, and only this
+    machine reaches it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        users: Mapping[str, User],
+        tokens: tuple[Token, ...],
+        sessions: Sessions | None,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        self._settings = settings
+        self._users = users
+        self._tokens = tokens
+        self._sessions = sessions
+        self._clock = clock
+        self._random = random
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether nobody logs in."""
+        return not self._users and not self._tokens
+
+    def middleware(self, app: ASGIApp) -> ASGIApp:
+        """Return the application with the access control around it.
+
+        In the application `request.user` is an Identity; on the login page it may be Starlette's
+        UnauthenticatedUser, and there is none for static files and the probe.
+        """
+        guarded = self._identified(Check(app, _check_role))
+        guarded = CrossOriginProtection(guarded, behind_tls=self._settings.console_behind_tls)
+        named = self._named(Split(request_info.is_static, app, guarded))
+        checked = Check(Split(request_info.is_probe, app, named), request_info.check_headers)
+        return proxies.behind(SecurityHeaders(Refusals(checked)), self._settings.trusted_proxies)
+
+    def routes(self, templates: Jinja2Templates) -> list[Route]:
+        """Return the routes for logging in and out."""
+        passwords = Passwords(self._users, random=self._random) if self._users else None
+        login = Login(passwords, self._sessions, templates, clock=self._clock)
+        return [
+            Route(LOGIN, login.show, methods=["GET"], name="login"),
+            Route(
+                LOGIN,
+                login.log_in,
+                methods=["POST"],
+                name="log_in",
+                max_body_size=forms.MAX_BYTES,
+            ),
+            Route(LOGOUT, login.log_out, methods=["POST"], name="logout"),
+        ]
+
+    def _identified(self, app: ASGIApp) -> ASGIApp:
+        """Return the application with `request.user`."""
+        if self.is_open:
+            return AuthenticationMiddleware(app, LoopbackBackend())
+        backend = CredentialsBackend(self._tokens, self._sessions)
+        identified = AuthenticationMiddleware(app, backend)
+        if self._sessions is None:
+            return identified
+        behind_tls = self._settings.console_behind_tls
+        return SignedSessions(identified, self._sessions, behind_tls=behind_tls)
+
+    def _named(self, app: ASGIApp) -> ASGIApp:
+        """Return the application, asked by its own names only."""
+        if self.is_open:
+            names: Sequence[str] = hosts.local_names(self._settings.console_host)
+            app = Check(app, hosts.check_local)
+        else:
+            names = self._settings.console_hosts or ("*",)
+        return TrustedHostMiddleware(app, names, www_redirect=False)
+
+
+class Check:
+    """ASGI middleware: lets a request through that a check does not refuse."""
+
+    def __init__(self, app: ASGIApp, check: Callable[[HTTPConnection], None]) -> None:
+        """`check` raises an AuthError."""
+        self._app = app
+        self._check = check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            self._check(HTTPConnection(scope))
+        await self._app(scope, receive, send)
+
+
+class Split:
+    """ASGI application: gives the requests of a kind to one application, all else to another."""
+
+    def __init__(self, is_of_kind: Callable[[Scope], bool], app: ASGIApp, others: ASGIApp) -> None:
+        self._is_of_kind = is_of_kind
+        self._app = app
+        self._others = others
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_of_kind = scope["type"] == "http" and self._is_of_kind(scope)
+        await (self._app if is_of_kind else self._others)(scope, receive, send)
+
+
+class Refusals:
+    """ASGI middleware: answers what the access control refuses, and cannot decide."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._sampler = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            await WebSocketClose(_POLICY_VIOLATION)(scope, receive, send)
+            return
+        try:
+            await self._app(scope, receive, send)
+        except AuthError as error:
+            self._log(error)
+            await refusal(error, scope)(scope, receive, send)
+        except SQLAlchemyError as error:  # the application answers its own
+            explained = problems.explain(error)
+            unknown = AuthError(explained.sentence, reason=explained.code, status=explained.status)
+            await refusal(unknown, scope)(scope, receive, send)
+
+    def _log(self, error: AuthError) -> None:
+        if self._sampler.lets_through(error.reason):
+            log.info(
+                "request_refused",
+                reason=error.reason,
+                status=int(error.status),
+                left_out=self._sampler.left_out(error.reason),
+            )
+
+
+def _check_role(connection: HTTPConnection) -> None:
+    """Refuse who is unknown, and a viewer's change. Raises AuthError."""
+    path = connection.scope["path"]
+    if path == LOGIN:
+        return
+    if not has_required_scope(connection, [Role.VIEWER]):
+        raise Unauthenticated(
+            "Log in, or send a bearer token.", reason="unauthenticated", has_bearer=False
+        )
+    needed = Role.OPERATOR if request_info.is_change(connection.scope) else Role.VIEWER
+    if path != LOGOUT and not has_required_scope(connection, [needed]):
+        raise Forbidden("A viewer changes nothing.", reason="role_insufficient")
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None

@@ -1,0 +1,76 @@
+"""What the access control reads in a request."""
+
+import re
+from collections import Counter
+from http import HTTPStatus
+from urllib.parse import quote
+
+from starlette.requests import HTTPConnection
+from starlette.types import Scope
+
+from ingest.console.auth.errors import AuthError
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+LOGIN, LOGOUT = "/login", "/logout"
+LIVE = "/health/live"
+STATIC = "/static/"
+
+# Of two, we could look at one and something before or behind us at the other.
+_SINGLE = frozenset(
+    {b"authorization", b"content-type", b"cookie", b"host", b"origin", b"sec-fetch-site"}
+)
+# Not "//" and no backslash: a browser takes what follows for a host. No control characters: it
+# leaves them out before it looks.
+_LOCAL = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]{0,2000})?")
+
+
+def check_headers(connection: HTTPConnection) -> None:
+    """Refuse a request in which a header that decides something is there twice.
+
+    Raises:
+        AuthError: it is.
+    """
+    times = Counter(name for name, _ in connection.scope["headers"])
+    if any(times[name] > 1 for name in _SINGLE):
+        raise AuthError(
+            "A header is there twice.", reason="header_repeated", status=HTTPStatus.BAD_REQUEST
+        )
+
+
+def has_twice(connection: HTTPConnection, cookie: str) -> bool:
+    """Return whether a cookie is there twice: another site of the same host may have set one."""
+    pairs = connection.headers.get("cookie", "").split(";")
+    return sum(pair.partition("=")[0].strip() == cookie for pair in pairs) > 1
+
+
+def is_change(scope: Scope) -> bool:
+    """Return whether a request's method is one that changes something."""
+    return scope["method"] not in SAFE_METHODS
+
+
+def is_probe(scope: Scope) -> bool:
+    """Return whether a request asks if the console is alive."""
+    return scope["path"] == LIVE and not is_change(scope)
+
+
+def is_static(scope: Scope) -> bool:
+    """Return whether a request reads a static file."""
+    return scope["path"].startswith(STATIC) and not is_change(scope)
+
+
+def is_api(path: str) -> bool:
+    """Return whether a path is for programs, which want JSON."""
+    return path == "/api" or path.startswith("/api/")
+
+
+def local(target: str | None) -> str:
+    """Return a path of this console: `target` if it is one, `/` otherwise."""
+    return target if target is not None and _LOCAL.fullmatch(target) else "/"
+
+
+def target(scope: Scope) -> str:
+    """Return the path and query of a request as they were sent."""
+    path = scope.get("raw_path") or quote(scope["path"]).encode()
+    query = scope.get("query_string", b"")
+    sent: bytes = path + b"?" + query if query else path
+    return sent.decode("latin-1")

@@ -1,0 +1,43 @@
+"""The answer to a refused request: JSON for programs, a sentence or the login page for people."""
+
+import re
+from urllib.parse import quote
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.types import Scope
+
+from ingest.console.auth.errors import AuthError, Unauthenticated
+from ingest.console.auth.request_info import LOGIN, is_api, is_change, local, target
+
+_PAGE = re.compile(r"https?://[^/?#]+(?P<target>/[^#]*)")
+
+
+def refusal(error: AuthError, scope: Scope) -> Response:
+    """Return the answer to a request that the access control refuses."""
+    if isinstance(error, Unauthenticated):
+        return _ask_for_login(error, scope)
+    if is_api(scope["path"]):
+        return JSONResponse({"error": error.reason, "message": str(error)}, error.status)
+    return PlainTextResponse(f"{error}\n", error.status)
+
+
+def _ask_for_login(error: Unauthenticated, scope: Scope) -> Response:
+    headers = Headers(scope=scope)
+    challenge = {"WWW-Authenticate": "Bearer"}
+    if is_api(scope["path"]):
+        body = {"error": "unauthenticated", "message": str(error)}
+        return JSONResponse(body, error.status, challenge)
+    if error.has_bearer:
+        return PlainTextResponse(f"{error}\n", error.status, challenge)
+    if "hx-request" in headers:
+        page = _PAGE.match(headers.get("hx-current-url", ""))
+        back = page["target"] if page else "/"
+        return Response(status_code=error.status, headers={"HX-Redirect": _login(back)})
+    return RedirectResponse(_login("/" if is_change(scope) else target(scope)), 303)
+
+
+def _login(back: str) -> str:
+    """Return the login page's address; after the login it leads to `back`."""
+    back = local(back)
+    return LOGIN if back == "/" else f"{LOGIN}?next={quote(back, safe='/')}"

@@ -1,0 +1,162 @@
+"""Sessions: Starlette's signed cookies, and what the database keeps of them.
+
+The key is random and kept in the database, so that all consoles share it and it outlives a restart.
+In a session is a fragment of the user's password's hash, keyed: a changed password ends it. Whoever
+has only the database, or only the hashes, can make none.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any, Protocol
+
+from sqlalchemy import Engine
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware.sessions import SessionMiddleware
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ingest.console.auth.credentials import User
+from ingest.console.auth.errors import AuthError
+from ingest.console.auth.request_info import has_twice
+from ingest.store import sessions as store
+
+LIFETIME_S = 12 * 3_600
+
+_KEY_BYTES = 32
+_SESSION_ID_BYTES = 16
+
+
+class SessionStore(Protocol):
+    """What all consoles know of sessions. Its functions may block."""
+
+    def signing_key(self) -> bytes:
+        """Return the key that signs sessions, always the same."""
+
+    def end(self, session: str, expires_at: datetime) -> None:
+        """End a session; it would expire by itself at that time."""
+
+    def has_ended(self, session: str) -> bool:
+        """Return whether a session was ended."""
+
+
+class DatabaseSessions:
+    """What the database keeps of sessions."""
+
+    def __init__(self, engine: Engine, *, random: Callable[[int], bytes]) -> None:
+        """`random` gives that many random bytes."""
+        self._engine = engine
+        self._random = random
+
+    def signing_key(self) -> bytes:
+        """Return the key that signs sessions; the first console makes it."""
+        with self._engine.begin() as connection:
+            return store.signing_key(connection, new=self._random(_KEY_BYTES))
+
+    def end(self, session: str, expires_at: datetime) -> None:
+        """End a session."""
+        with self._engine.begin() as connection:
+            store.end(connection, session, expires_at=expires_at)
+
+    def has_ended(self, session: str) -> bool:
+        """Return whether a session was ended."""
+        with self._engine.connect() as connection:
+            return store.has_ended(connection, session)
+
+
+class Sessions:
+    """Begins, finds and ends sessions. A session is what Starlette signs: a JSON object."""
+
+    def __init__(
+        self,
+        users: Mapping[str, User],
+        kept: SessionStore,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+    ) -> None:
+        """`clock` gives Unix time in seconds, `random` that many random bytes."""
+        self._users = users
+        self._kept = kept
+        self._clock = clock
+        self._random = random
+        self._key: bytes | None = None
+
+    async def key(self) -> bytes:
+        """Return the key that signs sessions. Raises SQLAlchemyError when it cannot be read."""
+        if self._key is None:
+            self._key = await run_in_threadpool(self._kept.signing_key)
+        return self._key
+
+    async def begin(self, user: User) -> dict[str, Any]:
+        """Return a new session of a user."""
+        return {
+            "name": user.name,
+            "password": _fragment(await self.key(), user),
+            "began": int(self._clock()),
+            "id": self._random(_SESSION_ID_BYTES).hex(),
+        }
+
+    async def find(self, session: Mapping[str, Any]) -> User | None:
+        """Return whose session it is, with the role that the user has now; None: it has ended.
+
+        Raises:
+            SQLAlchemyError: the database does not say whether it was ended.
+        """
+        user = self._users.get(session.get("name", ""))
+        if user is None or self._clock() - session["began"] >= LIFETIME_S:
+            return None
+        if not hmac.compare_digest(session["password"], _fragment(await self.key(), user)):
+            return None
+        has_ended = await run_in_threadpool(self._kept.has_ended, session["id"])
+        return None if has_ended else user
+
+    async def end(self, session: Mapping[str, Any]) -> None:
+        """End a session, at once and for every console.
+
+        Raises:
+            SQLAlchemyError: the database does not keep it, so that the session goes on.
+        """
+        expires_at = datetime.fromtimestamp(session["began"], UTC) + timedelta(seconds=LIFETIME_S)
+        await run_in_threadpool(self._kept.end, session["id"], expires_at)
+
+
+class SignedSessions:
+    """ASGI middleware: Starlette's, with a key that is read when the first request comes."""
+
+    def __init__(self, app: ASGIApp, sessions: Sessions, *, behind_tls: bool) -> None:
+        """`behind_tls`: the cookie is for TLS, and for this host alone."""
+        self._app = app
+        self._sessions = sessions
+        self._behind_tls = behind_tls
+        # Browsers let no other host, and nothing without TLS, set a cookie with the prefix.
+        self._cookie = "__Host-ingest_session" if behind_tls else "ingest_session"
+        self._signed: SessionMiddleware | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if has_twice(HTTPConnection(scope), self._cookie):
+            raise AuthError(
+                "The session's cookie is there twice: clear the cookies of this site.",
+                reason="cookie_repeated",
+                status=HTTPStatus.BAD_REQUEST,
+            )
+        if self._signed is None:
+            self._signed = SessionMiddleware(
+                self._app,
+                (await self._sessions.key()).hex(),
+                session_cookie=self._cookie,
+                max_age=LIFETIME_S,
+                https_only=self._behind_tls,
+            )
+        await self._signed(scope, receive, send)
+
+
+def _fragment(key: bytes, user: User) -> str:
+    """Return what changes with the user's password and tells nothing of it."""
+    message = f"password\n{user.name}\n{user.password_hash}".encode()
+    return hmac.new(key, message, hashlib.sha256).hexdigest()[:16]

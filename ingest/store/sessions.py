@@ -1,0 +1,53 @@
+"""The console's sessions: the key that signs them, and which were ended before they expired.
+
+The rest of a session is in its cookie.
+"""
+
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
+
+
+def signing_key(connection: Connection, *, new: bytes) -> bytes:
+    """Return the key that signs sessions; `new` becomes it where there is none.
+
+    Every console has the same key, whichever comes first.
+    """
+    connection.execute(_MAKE_KEY, {"key": new})
+    key: bytes = connection.execute(_KEY).scalar_one()
+    return key
+
+
+def end(connection: Connection, session: str, *, expires_at: datetime) -> None:
+    """End a session, and forget those that have expired meanwhile.
+
+    Args:
+        connection: in a transaction.
+        session: its id.
+        expires_at: when it expires by itself.
+    """
+    connection.execute(_FORGET)
+    connection.execute(_END, {"id": session, "expires_at": expires_at})
+
+
+def has_ended(connection: Connection, session: str) -> bool:
+    """Return whether a session was ended."""
+    return bool(connection.execute(_HAS_ENDED, {"id": session}).scalar_one())
+
+
+_MAKE_KEY = statement(
+    "INSERT INTO ingest.console_keys (purpose, key) VALUES ('sessions', :key)"
+    " ON CONFLICT (purpose) DO NOTHING"
+)
+_KEY = statement("SELECT key FROM ingest.console_keys WHERE purpose = 'sessions'")
+# An hour later: the clocks of consoles and database differ.
+_FORGET = statement(
+    "DELETE FROM ingest.ended_sessions WHERE expires_at < now() - interval '1 hour'"
+)
+_END = statement(
+    "INSERT INTO ingest.ended_sessions (id, expires_at) VALUES (:id, :expires_at)"
+    " ON CONFLICT (id) DO NOTHING"
+)
+_HAS_ENDED = statement("SELECT EXISTS (SELECT FROM ingest.ended_sessions WHERE id = :id)")
