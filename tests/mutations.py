@@ -36,7 +36,7 @@ MUTATIONS = (
     Mutation(
         promise=1,
         what="the answer does not wait for the commit",
-        file="ingest/writer.py",
+        file="ingest/receiver/writer.py",
         old="        await self.submit(delivery)\n",
         new="        self.submit(delivery)\n",
         caught_by="integration/test_writer.py::"
@@ -45,9 +45,9 @@ MUTATIONS = (
     Mutation(
         promise=1,
         what="nor does that of a delivery which comes whole",
-        file="ingest/receiver.py",
-        old="            committed.add_done_callback(lambda done: settle(done.exception()))\n",
-        new="            settle(None)\n",
+        file="ingest/receiver/fastpath.py",
+        old="                committed.add_done_callback(lambda done: settle(done.exception()))\n",
+        new="                settle(None)\n",
         caught_by="unit/test_receiver_ways.py::test_both_ways_answer_alike",
     ),
     Mutation(
@@ -69,7 +69,7 @@ MUTATIONS = (
     Mutation(
         promise=1,
         what="a failed commit is answered 200",
-        file="ingest/writer.py",
+        file="ingest/receiver/writer.py",
         old="            _refuse(batch, unavailable)\n            raise unavailable from None",
         new="            self._committed(batch)\n            raise unavailable from None",
         caught_by="integration/test_writer.py",
@@ -191,7 +191,7 @@ MUTATIONS = (
     Mutation(
         promise=7,
         what="a full backlog is the sender's fault",
-        file="ingest/receiver.py",
+        file="ingest/receiver/responses.py",
         old="    StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,\n",
         new="    StorageUnavailable: HTTPStatus.BAD_REQUEST,\n",
         caught_by="acceptance/test_receiver_fuzz.py",

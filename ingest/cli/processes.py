@@ -35,22 +35,21 @@ def serve(
     """Run a receiver."""
     import uvicorn
 
-    from ingest.app import create_app
     from ingest.broker import refuse_cluster
-    from ingest.http import protocol
+    from ingest.receiver.app import create_receiver
     from ingest.store import fitness
 
     given = settings.load(host=host, port=port)
     _begin_logging(given)
     fitness.check(given.database)
-    app = create_app(given)
+    receiver = create_receiver(given)
     refuse_cluster(given.redis)
     listener = listen(given.host, given.port) if fd is None else socket.socket(fileno=fd)
     _serve(
         uvicorn.Config(
-            app,
+            receiver.app,
             loop="uvloop",
-            http=protocol(given.partial_max_bytes),
+            http=receiver.http,
             ws="none",
             log_config=None,
             access_log=False,  # a line a request cost a third of the throughput
@@ -73,7 +72,7 @@ def console(
     import uvicorn
 
     from ingest.console.app import create_app
-    from ingest.http import protocol
+    from ingest.receiver.server import protocol
     from ingest.store import fitness
 
     given = settings.load(console_host=host, console_port=port)

@@ -7,8 +7,8 @@ import asyncio
 import sys
 
 from ingest.cli.main import main
+from ingest.receiver.writer import DeliveryWriter
 from ingest.store.deliveries import Delivery
-from ingest.writer import DeliveryWriter
 from tests.benchmarks.ours import Ours
 
 

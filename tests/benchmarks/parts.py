@@ -19,6 +19,7 @@ from tests.benchmarks.ours import Ours
 from tests.benchmarks.peers.dramatiq_ import Dramatiq
 from tests.benchmarks.peers.pgqueuer_ import PgQueuer
 from tests.benchmarks.peers.procrastinate_ import Procrastinate
+from tests.benchmarks.plain_asgi import PlainAsgi
 from tests.benchmarks.subject import Drained, Receiving, Working
 from tests.benchmarks.textbook.subject import Textbook
 from tests.benchmarks.verify_only import VerifyOnly
@@ -106,7 +107,7 @@ def _rounds(subjects: Sequence[Subject], size: Size) -> Iterator[Subject]:
 
 def answers(size: Size) -> Iterator[Answers]:
     """Durable answers at saturation."""
-    subjects: list[Receiving] = [VerifyOnly(), Ceiling(), Ours(), Textbook()]
+    subjects: list[Receiving] = [VerifyOnly(), Ceiling(), Ours(), PlainAsgi(), Textbook()]
     for subject in _rounds(subjects, size):
         most = 500 if isinstance(subject, Textbook) else _MOST_A_SECOND
         with World() as world:

@@ -16,12 +16,13 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine
 
-from ingest import presence, writer
+from ingest import presence
 from ingest.console import alerts, overview
 from ingest.console.health import Doorbell
 from ingest.console.overview import Overview
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
 from ingest.presence import Presence, identity
+from ingest.receiver import writer
 from ingest.settings import Settings
 from ingest.store import actions, deliveries, fitness, migrations, privileges, processes
 from ingest.store import database as connections

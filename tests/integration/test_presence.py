@@ -12,12 +12,12 @@ from sqlalchemy import Connection, Engine, text
 
 from ingest import presence
 from ingest.presence import Presence, Report, identity
+from ingest.receiver.metrics import ReceiverMetrics
 from ingest.store import activity, events, jobs, processes, refusals
 from ingest.store.activity import ANSWER, REFUSED
 from ingest.store.address import parse
 from ingest.store.jobs import NewJobs
 from ingest.store.processes import ALIVE_FOR, ProcessIdentity, ProcessRecord
-from ingest.tally import Tally
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.slots import two_backends, until_waiting
@@ -170,10 +170,10 @@ def test_what_was_counted_last_is_reported_as_it_leaves(
     engine: Engine, make_presence: MakePresence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(presence, "INTERVAL_S", 60.0)
-    tally = Tally()
-    process = make_presence(report=tally.report)
+    metrics = ReceiverMetrics()
+    process = make_presence(report=metrics.report)
     until(lambda: found(engine), what="it was seen")
-    tally.answered(0.5)
+    metrics.count_answer(0.5)
     process.leave()
     assert answers(engine) == 1
 
@@ -208,9 +208,9 @@ def counted(engine: Engine, what: str) -> int:
     )
 
 
-def refuse(tally: Tally, reason: str = "bad_signature", **more: Any) -> None:
+def refuse(metrics: ReceiverMetrics, reason: str = "bad_signature", **more: Any) -> None:
     given: dict[str, Any] = {"at": NOW, "source": "awalchat", "client": "10.0.0.1", "headers": []}
-    tally.refused(reason, **(given | more))
+    metrics.count_refusal(reason, **(given | more))
 
 
 def kept(engine: Engine) -> list[refusals.Refusal]:
@@ -218,9 +218,9 @@ def kept(engine: Engine) -> list[refusals.Refusal]:
         return refusals.newest(connection)
 
 
-def report(engine: Engine, tally: Tally) -> None:
+def report(engine: Engine, metrics: ReceiverMetrics) -> None:
     with engine.begin() as connection:
-        tally.report(connection)
+        metrics.report(connection)
 
 
 @pytest.mark.parametrize("lacking", ["activity", "refusals"])
@@ -228,21 +228,21 @@ def test_counts_that_could_not_be_reported_are_reported_with_the_next(
     lacking: str, engine: Engine, make_presence: MakePresence
 ) -> None:
     execute(engine, f"ALTER TABLE {lacking} RENAME TO away")
-    tally = Tally()
+    metrics = ReceiverMetrics()
     reports = Told()
 
     def tell(connection: Connection) -> None:
         reports(connection)
-        tally.report(connection)
+        metrics.report(connection)
 
     for _ in range(3):
-        tally.answered(0.002)
-        refuse(tally)
-    refuse(tally, "too_large")
+        metrics.count_answer(0.002)
+        refuse(metrics)
+    refuse(metrics, "too_large")
     make_presence(report=tell)
     until(lambda: reports.times > 2, what="it reports in vain")
-    tally.answered(0.002)
-    refuse(tally)
+    metrics.count_answer(0.002)
+    refuse(metrics)
     execute(engine, f"ALTER TABLE away RENAME TO {lacking}")
     until(lambda: len(found(engine)), what="it was seen")
     # The first report that succeeds may be one that was under way before the last two were counted.
@@ -250,16 +250,16 @@ def test_counts_that_could_not_be_reported_are_reported_with_the_next(
     assert {each.reason for each in kept(engine)} == {"bad_signature", "too_large"}
 
 
-def test_a_tally_counts_answers_by_how_long_they_took_and_refusals_by_reason(
+def test_a_receiver_counts_answers_by_how_long_they_took_and_refusals_by_reason(
     engine: Engine,
 ) -> None:
-    tally = Tally()
+    metrics = ReceiverMetrics()
     for seconds in (0.0001, 0.003, 0.003, 1.5):
-        tally.answered(seconds)
+        metrics.count_answer(seconds)
     for reason in ("bad_signature", "bad_signature", "too_large"):
-        refuse(tally, reason)
-    report(engine, tally)
-    report(engine, tally)  # nothing is left
+        refuse(metrics, reason)
+    report(engine, metrics)
+    report(engine, metrics)  # nothing is left
     since = datetime.now(UTC) - timedelta(hours=1)
     with engine.connect() as connection:
         answered = activity.by_label(connection, ANSWER, since=since)
@@ -274,14 +274,14 @@ def test_a_tally_counts_answers_by_how_long_they_took_and_refusals_by_reason(
 
 
 def test_of_each_reason_the_last_ten_samples_are_kept(engine: Engine) -> None:
-    tally = Tally()
+    metrics = ReceiverMetrics()
     for number in range(25):
         refuse(
-            tally, "bad_signature", at=NOW + timedelta(seconds=number), client=f"10.0.0.{number}"
+            metrics, "bad_signature", at=NOW + timedelta(seconds=number), client=f"10.0.0.{number}"
         )
         if number < 3:
-            refuse(tally, "too_large", at=NOW - timedelta(days=1, seconds=number))
-        report(engine, tally)
+            refuse(metrics, "too_large", at=NOW - timedelta(days=1, seconds=number))
+        report(engine, metrics)
     found = kept(engine)
     assert [each.client for each in found if each.reason == "bad_signature"] == [
         f"10.0.0.{number}" for number in reversed(range(15, 25))
@@ -294,17 +294,17 @@ def test_who_reports_the_same_reasons_in_another_order_does_not_wait_in_a_circle
     engine: Engine,
 ) -> None:
     reasons = ["bad_signature", "too_large"]
-    full = Tally()
+    full = ReceiverMetrics()
     for number in range(20):
         refuse(full, reasons[number % 2])
         report(engine, full)
 
     def tell(connection: Connection, reasons: Sequence[str]) -> None:
-        tally = Tally()
+        metrics = ReceiverMetrics()
         for reason in reasons:
-            refuse(tally, reason, client="10.0.0.9")
+            refuse(metrics, reason, client="10.0.0.9")
         with connection.begin():
-            tally.report(connection)
+            metrics.report(connection)
 
     with (
         two_backends(engine, of_one_slot=False) as (one_way, other_way),
@@ -322,10 +322,10 @@ def test_who_reports_the_same_reasons_in_another_order_does_not_wait_in_a_circle
 
 
 def test_a_flood_of_refusals_costs_one_sample_of_each_reason_a_report(engine: Engine) -> None:
-    tally = Tally()
+    metrics = ReceiverMetrics()
     for number in range(1_000):
-        refuse(tally, f"reason-{number % 300}", client=f"10.0.0.{number}")
-    report(engine, tally)
+        refuse(metrics, f"reason-{number % 300}", client=f"10.0.0.{number}")
+    report(engine, metrics)
     reasons = rows(engine, "SELECT label, count FROM activity WHERE what = 'refused'")
     assert len(reasons) == len(kept(engine)) == 100
     last = {each.reason: each.client for each in kept(engine)}
@@ -333,9 +333,9 @@ def test_a_flood_of_refusals_costs_one_sample_of_each_reason_a_report(engine: En
 
 
 def test_a_sample_holds_what_tells_what_went_wrong_cut_short_and_storable(engine: Engine) -> None:
-    tally = Tally()
+    metrics = ReceiverMetrics()
     refuse(
-        tally,
+        metrics,
         source="awal\x00chat" * 100,
         headers=[
             (b"user-agent", b"x" * 1_000),
@@ -344,7 +344,7 @@ def test_a_sample_holds_what_tells_what_went_wrong_cut_short_and_storable(engine
             (b"authorization", b"secret"),
         ],
     )
-    report(engine, tally)
+    report(engine, metrics)
     (sample,) = kept(engine)
     assert set(sample.detail) == {"user-agent", "content-type"}
     assert sample.detail["user-agent"] == "x" * 199 + "…"

@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 
 from ingest.errors import StorageUnavailable
 from ingest.ids import delivery_id
+from ingest.receiver.writer import DeliveryWriter, Limits
 from ingest.sources.source import EventName
 from ingest.store.address import parse
 from ingest.store.deliveries import Delivery
-from ingest.writer import DeliveryWriter, Limits
 from tests.conftest import Servers
 from tests.support.rows import execute, one, rows
 from tests.support.servers.setups import POOLED
@@ -44,7 +44,7 @@ def delivery(number: int = 1, *, body: bytes = b"{}", **more: Any) -> Delivery:
 @pytest.fixture(autouse=True)
 def _time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loaded machine may take longer to connect than a receiver waits."""
-    monkeypatch.setattr("ingest.writer._OPEN_TIMEOUT_S", 60.0)
+    monkeypatch.setattr("ingest.receiver.writer._OPEN_TIMEOUT_S", 60.0)
 
 
 @asynccontextmanager
@@ -460,7 +460,7 @@ def test_a_server_that_takes_the_login_and_answers_nothing_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As a pooler does that has lost its server."""
-    monkeypatch.setattr("ingest.writer._OPEN_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("ingest.receiver.writer._OPEN_TIMEOUT_S", 0.3)
 
     clients: list[asyncio.StreamWriter] = []
 

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from ingest.client_shares import Shares
-from ingest.http import BoundedHttp
+from ingest.receiver.client_shares import Shares
+from ingest.receiver.fastpath import FastPath, FastPathHttp
+from ingest.receiver.server import BoundedHttp
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -21,8 +23,10 @@ async def serving(
     *,
     keep_alive_s: int = 75,
     shares: Shares | None = None,
+    fast_path: FastPath | None = None,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to a server of `app`; its other end goes to `served`."""
+    """Connect to a server of `app`, with the fast path if one is given; its end of the connection
+    goes to `served`."""
     config = uvicorn.Config(
         app,
         http=BoundedHttp,
@@ -33,9 +37,10 @@ async def serving(
     )
     config.load()
     state = ServerState()
+    make = BoundedHttp if fast_path is None else partial(FastPathHttp, fast_path=fast_path)
 
     def serve() -> BoundedHttp:
-        protocol = BoundedHttp(config=config, server_state=state, app_state={}, shares=shares)
+        protocol = make(config=config, server_state=state, app_state={}, shares=shares)
         if served is not None:
             served.append(protocol)
         return protocol

@@ -52,7 +52,7 @@ def test_ingest_never_imports_workers(path: Path) -> None:
 
 def test_the_receiver_starts_without_a_processor() -> None:
     code = (
-        "import sys, ingest.app, ingest.cli.processes, uvicorn;"
+        "import sys, ingest.receiver.app, ingest.cli.processes, uvicorn;"
         "print([name for name in sys.modules if name.split('.')[0] == 'workers'])"
     )
     printed = subprocess.run(

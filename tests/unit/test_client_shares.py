@@ -2,8 +2,8 @@
 
 import pytest
 
-from ingest.client_shares import PartialBody, Shares
 from ingest.errors import TooManyBodies
+from ingest.receiver.client_shares import PartialBody, Shares
 
 
 class Bodies:

@@ -5,21 +5,20 @@ import gc
 import time
 import weakref
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from ingest import http, settings
-from ingest.app import create_app
-from ingest.client_shares import Shares
-from ingest.http import BoundedHttp, Exchange, ShortWay, Take
+from ingest.receiver import server as http
+from ingest.receiver.client_shares import Shares
+from ingest.receiver.fastpath import FastPath, RawResponse, TryHandle
+from ingest.receiver.server import BoundedHttp
 from ingest.sources.source import Headers
 from tests.support.serving import serving
-from tests.support.signing import SECRET
 
 
-class Echo:
+class Echo(FastPath):
     """Answers a body with itself, and says which way it came."""
 
     def __init__(self, *, after_s: float = 0.0) -> None:
@@ -32,20 +31,32 @@ class Echo:
             body, more = body + message["body"], message["more_body"]
         await asyncio.sleep(self._after_s)
         length = str(len(body)).encode()
-        headers = [(b"content-length", length), (b"x-way", b"long")]
+        headers = [(b"content-length", length), (b"x-way", b"asgi")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
 
-    def takes(self, method: bytes, target: bytes) -> Take | None:
-        return self._take if (method, target) == (b"POST", b"/") else None
+    def handler(self, method: bytes, target: bytes) -> TryHandle | None:
+        return self._handle if (method, target) == (b"POST", b"/") else None
 
-    def _take(self, headers: Headers, body: bytes, exchange: Exchange) -> bool:
+    def _handle(self, headers: Headers, body: bytes, response: RawResponse) -> bool:
         if body == b"no":
             return False
-        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx-way: short\r\n" % len(body)
+        head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\nx-way: fast\r\n" % len(body)
         loop = asyncio.get_running_loop()
-        loop.call_later(self._after_s, exchange.answer, head, body)
+        loop.call_later(self._after_s, response.send, head, body)
         return True
+
+
+def echoing(
+    served: list[BoundedHttp] | None = None,
+    *,
+    after_s: float = 0.0,
+    keep_alive_s: int = 75,
+    shares: Shares | None = None,
+) -> AbstractAsyncContextManager[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Connect to a server that echoes, by the fast path where it can."""
+    echo = Echo(after_s=after_s)
+    return serving(echo, served, keep_alive_s=keep_alive_s, shares=shares, fast_path=echo)
 
 
 def post(body: bytes, *more: bytes, line: bytes = b"POST / HTTP/1.1") -> bytes:
@@ -61,26 +72,26 @@ async def answer(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 @asynccontextmanager
 async def connected(
-    app: Echo, *, keep_alive_s: int = 75
+    *, after_s: float = 0.0, keep_alive_s: int = 75
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, BoundedHttp]]:
     """A connection on which a request was answered already, and the server's end of it, for what
     must come within one turn of its loop."""
     served: list[BoundedHttp] = []
-    async with serving(app, served, keep_alive_s=keep_alive_s) as (reader, writer):
+    async with echoing(served, after_s=after_s, keep_alive_s=keep_alive_s) as (reader, writer):
         writer.write(post(b"warm"))
-        assert await answer(reader) == (b"short", b"warm")
+        assert await answer(reader) == (b"fast", b"warm")
         yield reader, writer, served[0]
 
 
 def test_pipelined_requests_are_answered_in_their_order() -> None:
     async def run() -> None:
-        async with serving(Echo()) as (reader, writer):
+        async with echoing() as (reader, writer):
             writer.write(b"".join(post(b"%d" % number) for number in range(20)))
             answers = [await answer(reader) for _ in range(20)]
             assert [body for _, body in answers] == [b"%d" % number for number in range(20)]
-            assert {way for way, _ in answers[1:]} == {b"long"}  # each behind another
+            assert {way for way, _ in answers[1:]} == {b"asgi"}  # each behind another
             writer.write(post(b"alone"))
-            assert await answer(reader) == (b"short", b"alone")
+            assert await answer(reader) == (b"fast", b"alone")
 
     asyncio.run(run())
 
@@ -101,16 +112,16 @@ def test_pipelined_requests_are_answered_in_their_order() -> None:
 )
 def test_each_request_is_answered_whichever_way_it_goes(request_: bytes) -> None:
     head, _, body = request_.partition(b"\r\n\r\n")
-    is_short = head.endswith((b"Host: x", b"chunked"))
+    is_fast = head.endswith((b"Host: x", b"chunked"))
     said = b"xy" if b"chunked" in head else body
 
     async def run() -> None:
-        async with serving(Echo()) as (reader, writer):
+        async with echoing() as (reader, writer):
             for _ in range(3):
                 writer.write(request_)
                 if b"Expect" in head:
                     assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
-                assert await answer(reader) == (b"short" if is_short else b"long", said)
+                assert await answer(reader) == (b"fast" if is_fast else b"asgi", said)
                 if b"close" in head or b"1.0" in head:
                     assert await asyncio.wait_for(reader.read(), 10) == b""
                     return
@@ -120,7 +131,7 @@ def test_each_request_is_answered_whichever_way_it_goes(request_: bytes) -> None
 
 def test_a_body_that_comes_later_is_waited_for() -> None:
     async def run() -> None:
-        async with serving(Echo()) as (reader, writer):
+        async with echoing() as (reader, writer):
             request = post(b"in two parts")
             for cut in (-5, -12, 20):
                 writer.write(request[:cut])
@@ -133,28 +144,28 @@ def test_a_body_that_comes_later_is_waited_for() -> None:
     asyncio.run(run())
 
 
-def test_a_body_that_follows_its_head_at_once_goes_the_short_way() -> None:
+def test_a_body_that_follows_its_head_at_once_goes_the_fast_path() -> None:
     async def run() -> None:
-        async with connected(Echo()) as (reader, _writer, server):
+        async with connected() as (reader, _writer, server):
             head, _, body = post(b"in two writes").partition(b"\r\n\r\n")
             server.data_received(head + b"\r\n\r\n")
             server.data_received(body)
-            assert await answer(reader) == (b"short", b"in two writes")
+            assert await answer(reader) == (b"fast", b"in two writes")
 
     asyncio.run(run())
 
 
-def test_a_body_that_does_not_follow_at_once_is_waited_for_the_long_way() -> None:
+def test_a_body_that_does_not_follow_at_once_is_waited_for_by_asgi() -> None:
     """There is the deadline, and the bound on what is held."""
 
     async def run() -> None:
-        async with connected(Echo()) as (reader, _, server):
+        async with connected() as (reader, _, server):
             head, _, body = post(b"late").partition(b"\r\n\r\n")
             server.data_received(head + b"\r\n\r\n")
             for _ in range(5):  # turns of the loop
                 await asyncio.sleep(0)
             server.data_received(body)
-            assert await answer(reader) == (b"long", b"late")
+            assert await answer(reader) == (b"asgi", b"late")
 
     asyncio.run(run())
 
@@ -164,7 +175,7 @@ def test_a_head_without_its_body_is_let_go_of(ends: str) -> None:
     async def run() -> None:
         caught: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: caught.append(what))
-        async with connected(Echo()) as (reader, writer, server):
+        async with connected() as (reader, writer, server):
             head, _, body = post(b"late").partition(b"\r\n\r\n")
             server.data_received(head + b"\r\n\r\n")
             if ends == "hangs up":
@@ -173,7 +184,7 @@ def test_a_head_without_its_body_is_let_go_of(ends: str) -> None:
             else:
                 server.shutdown()
                 writer.write(body)
-                assert await answer(reader) == (b"long", b"late")
+                assert await answer(reader) == (b"asgi", b"late")
                 assert await asyncio.wait_for(reader.read(), 10) == b""
             await asyncio.sleep(0.05)
         assert not caught
@@ -181,29 +192,13 @@ def test_a_head_without_its_body_is_let_go_of(ends: str) -> None:
     asyncio.run(run())
 
 
-def test_the_receiver_takes_its_deliveries_the_short_way_and_nothing_else() -> None:
-    given = settings.load(
-        awalchat_secrets=SECRET, database_url="postgresql://x/x", redis_url="redis://x"
-    )
-    app = create_app(given)
-    assert isinstance(app, ShortWay)
-    assert app.takes(b"POST", b"/webhooks/awalchat") is not None
-    for method, target in (
-        (b"GET", b"/webhooks/awalchat"),
-        (b"POST", b"/webhooks/another"),
-        (b"POST", b"/webhooks/awalchat?x=1"),
-        (b"POST", b"/health/live"),
-    ):
-        assert app.takes(method, target) is None
-
-
 def test_what_comes_while_an_answer_is_due_waits_for_it() -> None:
     async def run() -> None:
-        async with connected(Echo(after_s=0.2)) as (reader, _writer, server):
+        async with connected(after_s=0.2) as (reader, _writer, server):
             server.data_received(post(b"first"))
             server.data_received(post(b"second"))
-            assert await answer(reader) == (b"short", b"first")
-            assert await answer(reader) == (b"long", b"second")
+            assert await answer(reader) == (b"fast", b"first")
+            assert await answer(reader) == (b"asgi", b"second")
 
     asyncio.run(run())
 
@@ -212,7 +207,7 @@ def test_who_hangs_up_before_the_answer_harms_nobody() -> None:
     async def run() -> None:
         caught: list[dict[str, object]] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, what: caught.append(what))
-        async with serving(Echo(after_s=0.1)) as (_, writer):
+        async with echoing(after_s=0.1) as (_, writer):
             writer.write(post(b"gone"))
             await asyncio.sleep(0.05)
             writer.close()
@@ -224,10 +219,10 @@ def test_who_hangs_up_before_the_answer_harms_nobody() -> None:
 
 def test_a_server_that_shuts_down_answers_what_is_due_and_closes() -> None:
     async def run() -> None:
-        async with connected(Echo(after_s=0.2)) as (reader, _writer, server):
+        async with connected(after_s=0.2) as (reader, _writer, server):
             server.data_received(post(b"last"))
             server.shutdown()
-            assert await answer(reader) == (b"short", b"last")
+            assert await answer(reader) == (b"fast", b"last")
             assert await asyncio.wait_for(reader.read(), 10) == b""
 
     asyncio.run(run())
@@ -238,7 +233,7 @@ def test_a_body_that_is_not_http_is_hung_up_on(rest: bytes) -> None:
     """A 400 is final; the sender may send it better."""
 
     async def run() -> None:
-        async with serving(Echo()) as (reader, writer):
+        async with echoing() as (reader, writer):
             writer.write(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + rest)
             assert await asyncio.wait_for(reader.read(), 10) == b""
 
@@ -251,9 +246,9 @@ def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
     monkeypatch.setattr(http, "CHECK_INTERVAL_S", 0.1)
 
     async def run() -> None:
-        async with serving(Echo(after_s=0.6), keep_alive_s=0) as (reader, writer):
+        async with echoing(after_s=0.6, keep_alive_s=0) as (reader, writer):
             writer.write(post(b"waits"))
-            assert await answer(reader) == (b"short", b"waits")
+            assert await answer(reader) == (b"fast", b"waits")
             assert await asyncio.wait_for(reader.read(), 10) == b""
 
     asyncio.run(run())
@@ -261,7 +256,7 @@ def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not(
 
 def test_a_head_that_has_just_come_is_not_idle() -> None:
     async def run() -> None:
-        async with connected(Echo(), keep_alive_s=0) as (reader, writer, server):
+        async with connected(keep_alive_s=0) as (reader, writer, server):
             head, _, body = post(b"late").partition(b"\r\n\r\n")
             server.data_received(head + b"\r\n\r\n")
             server._check()
@@ -274,7 +269,7 @@ def test_a_head_that_has_just_come_is_not_idle() -> None:
 def test_a_connection_that_is_gone_leaves_nothing_behind() -> None:
     async def run() -> None:
         served: list[BoundedHttp] = []
-        async with serving(Echo(), served, shares=Shares(1_000_000)) as (reader, writer):
+        async with echoing(served, shares=Shares(1_000_000)) as (reader, writer):
             writer.write(post(b"x"))
             await answer(reader)
             gone = weakref.ref(served.pop())

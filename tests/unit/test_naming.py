@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ingest.errors import InvalidEnvelope, StorageUnavailable
-from ingest.naming import Namer, is_costly, name_body
+from ingest.receiver.event_names import NameOrError, is_costly, name_body
+from ingest.receiver.naming import Namer
 from ingest.sources.awalchat import AwalChat
 from tests.support.fleet import children_of
 from tests.support.signing import SECRET
@@ -47,7 +48,9 @@ def naming(
 
 def processes() -> list[int]:
     """Return the pids of the processes that name bodies for us."""
-    return [pid for pid in children_of(os.getpid()) if _command(pid).endswith("ingest.naming")]
+    return [
+        pid for pid in children_of(os.getpid()) if _command(pid).endswith("ingest.receiver.naming")
+    ]
 
 
 def _command(pid: int) -> str:
@@ -57,18 +60,16 @@ def _command(pid: int) -> str:
 
 def outcome(body: bytes) -> tuple[str, ...]:
     """Return what naming a body here comes to."""
-    try:
-        return (str(name_body(SOURCE, body)),)
-    except InvalidEnvelope as error:
-        return error.reason, str(error)
+    return _told(name_body(SOURCE, body))
 
 
 async def outcome_elsewhere(namer: Namer, body: bytes) -> tuple[str, ...]:
     """Return what naming a body in the process comes to."""
-    try:
-        return (str(await namer.name(SOURCE, body)),)
-    except InvalidEnvelope as error:
-        return error.reason, str(error)
+    return _told(await namer.name(SOURCE, body))
+
+
+def _told(name: NameOrError) -> tuple[str, ...]:
+    return (name.reason, str(name)) if isinstance(name, InvalidEnvelope) else (str(name),)
 
 
 def test_the_process_names_and_refuses_as_this_one_does() -> None:

@@ -5,28 +5,26 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from ingest.app import Application
 from ingest.errors import StorageUnavailable
-from ingest.receiver import Limits, Receiver
+from ingest.receiver.body import BodyLimits, BodyReader
+from ingest.receiver.endpoint import Endpoint
+from ingest.receiver.fastpath import FastPath
+from ingest.receiver.intake import Intake
+from ingest.receiver.metrics import ReceiverMetrics
+from ingest.receiver.naming import Namer
+from ingest.receiver.refused import RefusedRequests
 from ingest.sources.awalchat import AwalChat
 from ingest.store.deliveries import Delivery
-from ingest.tally import Tally
 from tests.support.serving import serving
 from tests.support.signing import SECRET, signed_headers
 
-LIMITS = Limits(
-    body_bytes=1_000,
-    partial_bytes=10_000,
-    waiting_bytes=10_000,
-    body_deadline_s=5,
-    retry_after_s=7,
-)
 EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
 CHALLENGE = b'{"type":"verification","challenge":"x"}'
 
@@ -56,21 +54,36 @@ class Writer:
         await self.submit(delivery)
 
 
-def application(writer: Writer, tally: Tally) -> Application:
-    endpoint = Receiver(
-        {"awalchat": AwalChat([SECRET], tolerance_s=300)},
-        writer,  # type: ignore[arg-type]  # as much of one as is needed
-        LIMITS,
-        clock=time.time,
-        random=os.urandom,
-        tally=tally,
-    )
-    app = Starlette(routes=[Route("/webhooks/{source}", endpoint, methods=["POST"])])
+class BrokenSource(AwalChat):
+    """Has a bug."""
 
-    def take(*given: Any) -> bool:
-        return endpoint.take("awalchat", *given)
+    def open(self, body: bytes) -> Any:
+        raise RuntimeError("a bug")
 
-    return Application(app, {b"/webhooks/awalchat": take})
+
+@dataclass
+class Receiving:
+    """An intake, and the two ways into it."""
+
+    writer: Writer
+    source: AwalChat = field(default_factory=lambda: AwalChat([SECRET], tolerance_s=300))
+    metrics: ReceiverMetrics = field(default_factory=ReceiverMetrics)
+
+    def __post_init__(self) -> None:
+        intake = Intake(
+            {"awalchat": self.source},
+            self.writer,  # type: ignore[arg-type]  # as much of one as is needed
+            body_bytes=1_000,
+            retry_after_s=7,
+            clock=time.time,
+            random=os.urandom,
+            metrics=self.metrics,
+            refused=RefusedRequests(self.metrics),
+        )
+        bodies = BodyReader(BodyLimits(body_bytes=1_000, partial_bytes=10_000, deadline_s=60))
+        endpoint = Endpoint(intake, bodies, Namer(waiting_bytes=10_000))
+        self.app = Starlette(routes=[Route("/webhooks/{source}", endpoint, methods=["POST"])])
+        self.fast_path = FastPath(intake, "/webhooks/")
 
 
 def post(body: bytes, headers: dict[str, str]) -> list[bytes]:
@@ -107,45 +120,65 @@ CASES: dict[str, tuple[bytes, Callable[[bytes], dict[str, str]], str | None, str
     "nothing can wait": (EVENT, signed_headers, "at once", "503"),
     "not committed": (EVENT, signed_headers, "later", "503"),
     "a bug": (EVENT, signed_headers, "oddly", "500"),
+    "a bug of the source": (EVENT, signed_headers, None, "500"),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_both_ways_answer_alike(name: str) -> None:
+    """The endpoint alone, the endpoint after a first try of the fast path, and the fast path."""
     body, sign, fails, status = CASES[name]
-    writer, tally = Writer(fails), Tally()
+    source = BrokenSource if name == "a bug of the source" else AwalChat
+    receiving = Receiving(Writer(fails), source([SECRET], tolerance_s=300))
 
-    async def ask(*pieces: bytes) -> tuple[str, dict[str, str], dict[str, Any]]:
-        async with serving(application(writer, tally)) as (reader, connection):
+    async def ask(*pieces: bytes, fast: bool = True) -> tuple[str, dict[str, str], dict[str, Any]]:
+        fast_path = receiving.fast_path if fast else None
+        async with serving(receiving.app, fast_path=fast_path) as (reader, connection):
             for piece in pieces:
                 connection.write(piece)
                 await connection.drain()
-                await asyncio.sleep(0.02)  # so that what is missing is waited for the long way
+                await asyncio.sleep(0.02)  # so that what is missing is waited for by the endpoint
             return await answer(reader)
 
     async def run() -> None:
         head, rest = post(body, sign(body))
         whole = await ask(head + rest)
         assert whole == await ask(head, rest)
+        assert whole == await ask(head + rest, fast=False)
         assert whole[0].startswith(f"HTTP/1.1 {status}")
 
     asyncio.run(run())
-    assert writer.kept == ([body] * 2 if name in ("good", "no JSON") else [])  # rejected, but kept
-    assert sum(tally._answers.values()) == (2 if name == "good" else 0)  # anybody shakes hands
-    assert sum(tally._refused.values()) == (0 if status in ("200 OK", "500") else 2)
+    kept = [body] * 3 if name in ("good", "no JSON") else []  # rejected, but kept
+    assert receiving.writer.kept == kept
+    counted = receiving.metrics
+    assert sum(counted._answers.values()) == (3 if name == "good" else 0)  # anybody shakes hands
+    assert sum(counted._refused.values()) == (0 if status in ("200 OK", "500") else 3)
 
 
 def test_a_bug_while_answering_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    tally = Tally()
+    receiving = Receiving(Writer())
 
     def broken(_seconds: float) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(tally, "answered", broken)
+    monkeypatch.setattr(receiving.metrics, "count_answer", broken)
 
     async def run() -> None:
-        async with serving(application(Writer(), tally)) as (reader, connection):
+        serve = serving(receiving.app, fast_path=receiving.fast_path)
+        async with serve as (reader, connection):
             connection.write(b"".join(post(EVENT, signed_headers(EVENT))))
             assert await asyncio.wait_for(reader.read(), 10) == b""
 
     asyncio.run(run())
+
+
+def test_the_fast_path_handles_deliveries_and_nothing_else() -> None:
+    fast_path = Receiving(Writer()).fast_path
+    assert fast_path.handler(b"POST", b"/webhooks/awalchat") is not None
+    for method, target in (
+        (b"GET", b"/webhooks/awalchat"),
+        (b"POST", b"/webhooks/another"),
+        (b"POST", b"/webhooks/awalchat?x=1"),
+        (b"POST", b"/health/live"),
+    ):
+        assert fast_path.handler(method, target) is None

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from ingest import http
-from ingest.client_shares import Shares
-from ingest.http import BoundedHttp
+from ingest.receiver import server as http
+from ingest.receiver.client_shares import Shares
+from ingest.receiver.fastpath import FastPathHttp
+from ingest.receiver.server import BoundedHttp
 from tests.support.serving import serving
-from tests.unit.test_http_connections import Echo, answer, connected, not_found, post, refused
+from tests.unit.test_http_connections import answer, connected, echoing, not_found, post, refused
 
 CHUNKED = b"POST /elsewhere HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 OFFER = (b"Connection: Upgrade", b"UpGrade: h2c")
@@ -56,11 +57,11 @@ def test_what_the_parser_takes_in_silence_is_bounded(begun: bytes) -> None:
 
     async def run() -> None:
         served: list[BoundedHttp] = []
-        async with serving(Echo(), served) as (reader, writer):
+        async with echoing(served) as (reader, writer):
             writer.write(begun)
             taken = 0
 
-            def count(data: bytes, take: Any = http.BoundedHttp.data_received) -> None:
+            def count(data: bytes, take: Any = FastPathHttp.data_received) -> None:
                 nonlocal taken
                 taken += len(data)
                 take(served[0], data)
@@ -79,13 +80,13 @@ def test_chunks_and_their_extensions_may_be_many() -> None:
     """Only what comes between two pieces of a body is bounded."""
 
     async def run() -> None:
-        async with serving(Echo()) as (reader, writer):
+        async with echoing() as (reader, writer):
             extended = b"1;" + b"a" * 30_000 + b"\r\nx\r\n"
             for _ in range(10):
                 writer.write((CHUNKED if _ == 0 else b"") + extended)
                 await writer.drain()
             writer.write(b"0\r\n\r\n")
-            assert await answer(reader) == (b"long", b"x" * 10)
+            assert await answer(reader) == (b"asgi", b"x" * 10)
 
     asyncio.run(run())
 
@@ -171,7 +172,7 @@ def test_an_offer_to_upgrade_is_ignored_and_no_body_is_altered_however_it_is_cut
     whole = form(body, *OFFER) * 2
 
     async def run() -> None:
-        async with connected(Echo()) as (reader, _writer, server):
+        async with connected() as (reader, _writer, server):
             for cut in range(len(whole)):
                 server.data_received(whole[:cut])
                 server.data_received(whole[cut:])
@@ -183,7 +184,7 @@ def test_an_offer_to_upgrade_is_ignored_and_no_body_is_altered_however_it_is_cut
 
 def test_an_offer_that_comes_byte_by_byte_is_ignored() -> None:
     async def run() -> None:
-        async with connected(Echo()) as (reader, _writer, server):
+        async with connected() as (reader, _writer, server):
             for byte in post(b"as it was", *OFFER):
                 server.data_received(bytes([byte]))
             assert (await answer(reader))[1] == b"as it was"
@@ -197,7 +198,7 @@ def test_a_body_full_of_offers_costs_no_more_than_another() -> None:
 
     async def run() -> None:
         pieces = 0
-        async with connected(Echo()) as (reader, _writer, server):
+        async with connected() as (reader, _writer, server):
             on_body = server.on_body
 
             def count(piece: bytes) -> None:
@@ -218,7 +219,7 @@ def test_a_body_full_of_offers_costs_no_more_than_another() -> None:
 )
 def test_a_sender_that_says_that_it_has_ended_gets_its_answer(request_: bytes) -> None:
     async def run() -> None:
-        async with serving(Echo(after_s=0.2)) as (reader, writer):
+        async with echoing(after_s=0.2) as (reader, writer):
             writer.write(request_)
             writer.write_eof()
             assert (await answer(reader))[1] == b"last"
@@ -229,7 +230,7 @@ def test_a_sender_that_says_that_it_has_ended_gets_its_answer(request_: bytes) -
 
 def test_a_sender_that_ends_after_several_requests_gets_all_answers() -> None:
     async def run() -> None:
-        async with serving(Echo(after_s=0.05)) as (reader, writer):
+        async with echoing(after_s=0.05) as (reader, writer):
             writer.write(post(b"1") + post(b"2") + post(b"3"))
             writer.write_eof()
             assert [(await answer(reader))[1] for _ in range(3)] == [b"1", b"2", b"3"]
@@ -242,7 +243,7 @@ def test_a_sender_that_ends_after_several_requests_gets_all_answers() -> None:
 @pytest.mark.parametrize("arrives", [post(b"late"), b"P"], ids=["whole", "one byte"])
 def test_a_request_that_has_arrived_but_was_not_read_is_answered(ends: str, arrives: bytes) -> None:
     async def run() -> None:
-        async with connected(Echo(), keep_alive_s=0) as (reader, writer, server):
+        async with connected(keep_alive_s=0) as (reader, writer, server):
             writer.write(arrives)  # which sends at once, without a turn of the loop
             if ends == "idle":
                 server._check()
@@ -260,7 +261,7 @@ def test_a_head_that_has_begun_has_its_own_deadline(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(http, "HEAD_DEADLINE_S", 0.2)
 
     async def run() -> None:
-        async with serving(Echo()) as (reader, writer):
+        async with echoing() as (reader, writer):
             began = time.monotonic()
             writer.write(post(b"whole") + b"POST / HT")
             assert (await answer(reader))[1] == b"whole"
@@ -290,7 +291,7 @@ def test_half_heads_from_one_address_keep_out_no_other() -> None:
 
     async def run() -> None:
         served: list[BoundedHttp] = []
-        async with serving(Echo(), served, shares=Shares(room)) as (reader, writer):
+        async with echoing(served, shares=Shares(room)) as (reader, writer):
             writer.write(post(b"honest")[:20])
             await until_served(served)
             attackers = []
@@ -320,7 +321,7 @@ def test_a_half_head_counts_with_all_that_it_holds(before: bytes, more: bytes) -
     async def run() -> None:
         served: list[BoundedHttp] = []
         shares = Shares(100_000_000)
-        async with serving(Echo(), served, shares=shares) as (reader, writer):
+        async with echoing(served, shares=shares) as (reader, writer):
             writer.write(post(b"first"))
             assert (await answer(reader))[1] == b"first"
             assert shares._total == http.CONNECTION_BYTES
@@ -345,7 +346,7 @@ def test_a_connection_that_waits_for_its_answer_makes_room_afterwards() -> None:
     async def run() -> None:
         served: list[BoundedHttp] = []
         shares = Shares(2 * http.CONNECTION_BYTES)
-        async with serving(Echo(after_s=1), served, shares=shares) as (reader, writer):
+        async with echoing(served, after_s=1, shares=shares) as (reader, writer):
             writer.write(post(b"due"))
             await until_served(served)
             for _ in range(1_000):

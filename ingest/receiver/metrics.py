@@ -1,8 +1,7 @@
-"""What a receiver counts between two of its reports: how long its answers took, what it refused.
+"""Counts what a receiver answers and refuses, between two of its reports.
 
-Counted on the event loop, reported from a thread (ingest.presence). A report that fails is made
-again with the next; a crash, or a commit that fails, loses the counts of some seconds at most, and
-never a delivery.
+The event loop counts, a thread reports (ingest.presence). The counts of a report that fails go into
+the next. A crash loses the counts of some seconds at most, and never a delivery.
 """
 
 from collections import Counter
@@ -16,13 +15,13 @@ from ingest.store.activity import ANSWER, REFUSED, Note
 from ingest.store.refusals import Refusal
 from ingest.text import storable
 
-_TOLD = (b"user-agent", b"content-type", b"content-length", b"x-awal-webhook-timestamp")
+_SAMPLED_HEADERS = (b"user-agent", b"content-type", b"content-length", b"x-awal-webhook-timestamp")
 _VALUE_LIMIT = 200
-_REASONS = 100
+_MAX_REASONS = 100
 """Reasons are ours, and few."""
 
 
-class Tally:
+class ReceiverMetrics:
     """Counts of one receiver."""
 
     def __init__(self) -> None:
@@ -30,11 +29,11 @@ class Tally:
         self._refused: Counter[str] = Counter()
         self._samples: dict[str, Refusal] = {}
 
-    def answered(self, seconds: float) -> None:
-        """A delivery was kept, and its answer took so long."""
+    def count_answer(self, seconds: float) -> None:
+        """Count a delivery that was stored, and the seconds to its answer."""
         self._answers[activity.bucket(seconds)] += 1
 
-    def refused(
+    def count_refusal(
         self,
         reason: str,
         *,
@@ -44,22 +43,22 @@ class Tally:
         headers: Headers,
         path: str = "",
     ) -> None:
-        """A request was refused; the last one of each reason is kept as a sample, with its `path`
-        if that was what was wrong."""
-        if reason not in self._refused and len(self._refused) >= _REASONS:
+        """Count a request that was refused. The last one of each reason is kept as a sample, with
+        its `path` if that was what was wrong."""
+        if reason not in self._refused and len(self._refused) >= _MAX_REASONS:
             return
         self._refused[reason] += 1
-        told = {"path": storable(path, limit=_VALUE_LIMIT)} if path else {}
+        detail = {"path": storable(path, limit=_VALUE_LIMIT)} if path else {}
         self._samples[reason] = Refusal(
             reason=reason,
             at=at,
             source=storable(source, limit=_VALUE_LIMIT),
             client=client,
-            detail=told
+            detail=detail
             | {
                 name.decode(): storable(value.decode("latin-1"), limit=_VALUE_LIMIT)
                 for name, value in headers
-                if name in _TOLD
+                if name in _SAMPLED_HEADERS
             },
         )
 
@@ -71,8 +70,14 @@ class Tally:
             activity.note(
                 connection,
                 [
-                    *(Note(what=ANSWER, bucket=each, count=n) for each, n in list(answers.items())),
-                    *(Note(what=REFUSED, label=each, count=n) for each, n in list(refused.items())),
+                    *(
+                        Note(what=ANSWER, bucket=bucket, count=count)
+                        for bucket, count in list(answers.items())
+                    ),
+                    *(
+                        Note(what=REFUSED, label=reason, count=count)
+                        for reason, count in list(refused.items())
+                    ),
                 ],
             )
             refusals.keep(connection, [samples[reason] for reason in sorted(samples)])

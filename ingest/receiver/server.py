@@ -1,16 +1,14 @@
-"""HTTP/1.1 between uvicorn and the receiver: bounds that uvicorn's protocol lacks, and a short way
-for requests that come whole.
+"""HTTP/1.1 with bounds that uvicorn's protocol lacks.
 
 Anybody may connect, before any signature is looked at. So whatever the parser takes without
 giving any of it to the application is bounded in size and time: a head, the extensions of a chunk,
 a trailer. So are a pipeline, an idle connection, what is sent after its request was answered, and
-the time in which the sender takes its answers. A body is bounded by who reads it. What connections
-and half heads hold together is shared among addresses. (Measured
-without: one connection took 700 MB by pipelining, 230 MB by a head without end, and 8 s of the
-event loop by a trailer of 90 MiB.)
+the time in which the sender takes its answers. Whoever reads a body bounds it. Connections and half
+heads share a room among their addresses. (Measured without: one connection took 700 MB by
+pipelining, 230 MB by a head without end, and 8 s of the event loop by a trailer of 90 MiB.)
 
-A breach is hung up on. An answer could be taken for that of a request before it, and a 4xx is
-final: the sender would never send that event again.
+The server closes a connection that breaks a bound. An answer could be taken for that of a request
+before it, and a 4xx is final: the sender would never send that event again.
 """
 
 import array
@@ -22,12 +20,11 @@ import termios
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from ingest.client_shares import Share, Shares
-from ingest.sources.source import Headers
+from ingest.receiver.client_shares import Share, Shares
 
 HEAD_LIMIT = 64 * 1024
 """Bytes that the parser takes without any of a body among them: a request line with its headers
@@ -50,59 +47,28 @@ _HEADER_BYTES = 160
 _OTHER_FILES = 100
 """File descriptors that are not for connections; at most half of all."""
 
-_FEW_PIECES = 4
-"""A body that comes in more goes the long way, which bounds what of it is held."""
-
 _UPGRADE = re.compile(rb"\nupgrade:", re.IGNORECASE)
 _UPGRADE_LENGTH = len(b"\nupgrade")
 _IGNORED = b"-ignored"
 
 
-class Exchange:
-    """A request that came whole, and its answer, which is one piece. For uvicorn's protocol it is
-    the cycle that runs: what follows on the connection waits for it."""
+class Cycle(Protocol):
+    """A request and its answer, as far as uvicorn's protocol looks at them."""
 
-    __slots__ = ("_protocol", "client", "disconnected", "keep_alive", "response_complete")
-
-    def __init__(self, protocol: "BoundedHttp") -> None:
-        self._protocol = protocol
-        self.client = protocol.client
-        self.disconnected = False
-        self.keep_alive = True
-        self.response_complete = False
-
-    def answer(self, head: bytes, body: bytes) -> None:
-        """Send status line, headers and body; `head` ends with its last header. Nobody hears it who
-        has hung up."""
-        self.response_complete = True
-        self._protocol.finish(head, body, keep_alive=self.keep_alive)
-
-    def hang_up(self) -> None:
-        """Close the connection; the sender sends its request again."""
-        self.response_complete = True
-        self._protocol.transport.close()
+    disconnected: bool
+    keep_alive: bool
+    response_complete: bool
 
     @property
-    def message_event(self) -> "Exchange":
-        """Whom uvicorn tells that the sender has hung up."""
-        return self
+    def message_event(self) -> "Event":
+        """Return what is set when the sender has hung up."""
+
+
+class Event(Protocol):
+    """What can be set."""
 
     def set(self) -> None:
-        """Be told that."""
-
-
-Take = Callable[[Headers, bytes, Exchange], bool]
-"""Takes a request's headers and body, and answers it, now or later; or returns False and has done
-nothing."""
-
-
-@runtime_checkable
-class ShortWay(Protocol):
-    """An application that takes some requests past ASGI. A task, three messages with their checks
-    and two writes for each are a fifth of what a delivery costs."""
-
-    def takes(self, method: bytes, target: bytes) -> Take | None:
-        """What takes such a request; None: it goes the long way, through ASGI."""
+        """Wake whoever waits."""
 
 
 def connection_shares(limit_bytes: int) -> Shares:
@@ -115,11 +81,13 @@ def connection_shares(limit_bytes: int) -> Shares:
     return Shares(min(limit_bytes, connections * CONNECTION_BYTES))
 
 
-def protocol(limit_bytes: int) -> type[asyncio.Protocol]:
-    """Return what uvicorn makes its protocols with: `BoundedHttp`, with a room of `limit_bytes` for
-    all of them."""
-    shares = connection_shares(limit_bytes)
-    return cast("type[asyncio.Protocol]", partial(BoundedHttp, shares=shares))  # only called
+def protocol(
+    limit_bytes: int, make: "Callable[..., BoundedHttp] | None" = None
+) -> type[asyncio.Protocol]:
+    """Return what uvicorn makes its protocols with: `make`, else `BoundedHttp`, with a room of
+    `limit_bytes` for all connections."""
+    made = partial(make or BoundedHttp, shares=connection_shares(limit_bytes))
+    return cast("type[asyncio.Protocol]", made)  # only called
 
 
 class PipelineTooLong(Exception):
@@ -130,10 +98,7 @@ class BoundedHttp(HttpToolsProtocol):
     """uvicorn's protocol with bounds. It leans on that class's inner workings, so uvicorn is pinned
     to a minor version."""
 
-    _running: RequestResponseCycle | Exchange | None = None
-    _take: Take | None = None
-    """What takes the request that is being read, if its body comes at once."""
-    _pieces: list[bytes]
+    _running: Cycle | None = None
     _tail = b""
     """The last bytes of a head that has not ended."""
     _has_begun = False
@@ -162,7 +127,6 @@ class BoundedHttp(HttpToolsProtocol):
         if self._shares is not None:
             self._share = self._shares.begin(self.client[0] if self.client else "", self._give_up)
             self._share.hold(CONNECTION_BYTES)
-        self._takes = self.app.takes if isinstance(self.app, ShortWay) else None
         self._in_head = True
         self._head_since = self._idle_since = self.loop.time()
         self._watch = self.loop.call_later(CHECK_INTERVAL_S, self._check)
@@ -173,13 +137,11 @@ class BoundedHttp(HttpToolsProtocol):
         if self._share is not None:
             self._share.end()
         self._share = None  # it knows us
-        self._take = None
         if self._running is not None and not self._running.response_complete:
             self._running.disconnected = True
             self._running.message_event.set()
         super().connection_lost(exc)
-        self._running = self.cycle = None  # type: ignore[assignment]  # an exchange knows us
-        self._pieces = []
+        self._running = self.cycle = None  # type: ignore[assignment]  # a cycle knows us
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, within the bounds."""
@@ -190,9 +152,6 @@ class BoundedHttp(HttpToolsProtocol):
         else:
             super().data_received(data)
         self._tail = stream[-_UPGRADE_LENGTH:] if self._has_begun else b""
-        if self._take is not None:
-            # Many clients write a head, then its body: a turn of the loop is left for that to come.
-            self.loop.call_soon(self.loop.call_soon, self._wait_no_more, self._pieces)
         if self._silent_bytes > HEAD_LIMIT or self._dropped_bytes > DROP_LIMIT:
             self.transport.close()
         if self._share is not None and (self._has_begun or self._share.size > CONNECTION_BYTES):
@@ -237,13 +196,14 @@ class BoundedHttp(HttpToolsProtocol):
         return self._is_busy and self._in_head and not self._has_begun and not self._streams
 
     def on_message_begin(self) -> None:
-        """Another request. What ASGI is told of it is made if it goes that way."""
+        """Begin another request."""
         self._has_begun = True
         self._head_since = self.loop.time()
-        self.url = b""
-        self.headers = []
-        self.expect_100_continue = False
-        self._pieces = []
+        self.begin_request()
+
+    def begin_request(self) -> None:
+        """Make what ASGI is told of a request."""
+        super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Headers of the head only: what trails a body signs nothing. White space around a value is
@@ -261,10 +221,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._silent_bytes = self._dropped_bytes = 0
         if len(self.pipeline) >= PIPELINE_LIMIT:
             raise PipelineTooLong
-        if self._takes is not None and self._is_plain():
-            self._take = self._takes(self.parser.get_method(), self.url)
-        if self._take is None:
-            self._go_the_long_way()
+        self.start_request()
+
+    def start_request(self) -> None:
+        """Give ASGI the request, whose head is whole."""
+        super().on_headers_complete()
+        if self._is_leaving:
+            self.cycle.keep_alive = False
 
     @property
     def _is_busy(self) -> bool:
@@ -277,87 +240,28 @@ class BoundedHttp(HttpToolsProtocol):
         running = self._running
         return isinstance(running, RequestResponseCycle) and running.response_started
 
-    def _is_plain(self) -> bool:
-        """Whether nothing is to be minded but the request: no other before it, no reader that is
-        slow, no connection to close, no body to ask for."""
-        return (
-            not self._is_busy
-            and not self._is_leaving
-            and not self.expect_100_continue
-            and not self.parser.should_upgrade()
-            and not self.flow.write_paused
-            and self.parser.get_http_version() == "1.1"
-            and self.parser.should_keep_alive()
-        )
-
-    def _go_the_long_way(self) -> None:
-        """Let uvicorn have the request, as far as it has come."""
-        self._take = None
-        url, headers, expects = self.url, self.headers, self.expect_100_continue
-        super().on_message_begin()
-        self.url, self.expect_100_continue = url, expects
-        self.headers.extend(headers)
-        super().on_headers_complete()
-        if self._is_leaving:
-            self.cycle.keep_alive = False
-        pieces, self._pieces = self._pieces, []
-        for piece in pieces:
-            super().on_body(piece)
-
-    def _wait_no_more(self, pieces: list[bytes]) -> None:
-        if self._take is not None and pieces is self._pieces:
-            self._go_the_long_way()
-
     def shutdown(self) -> None:
         """Answer what has begun to arrive, then close."""
         self._is_leaving = True
-        if self._take is not None:
-            self._go_the_long_way()
         if self._is_busy or not (self._has_begun or self._has_unread()):
             super().shutdown()
 
     def on_body(self, body: bytes) -> None:
-        """A piece of a body. What comes at once comes in few."""
+        """Take a piece of a body."""
         self._silent_bytes = 0
-        if self._take is not None and len(self._pieces) < _FEW_PIECES:
-            self._pieces.append(body)
-            return
-        if self._take is not None:
-            self._go_the_long_way()
         if self.cycle.response_complete:
             self._dropped_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The body is whole; what comes next is another head."""
-        self._in_head = True
-        self._silent_bytes = 0
-        if self._take is not None:
-            if self._is_taken(self._take):
-                return
-            self._go_the_long_way()
+        """End a request whose body is whole."""
+        self.end_message()
         super().on_message_complete()
 
-    def _is_taken(self, take: Take) -> bool:
-        before = self.cycle
-        self._running = exchange = Exchange(self)
-        self.cycle = exchange  # type: ignore[assignment]  # it plays that part
-        if take(self.headers, b"".join(self._pieces), exchange):
-            self._take = None
-            self._pieces = []  # an idle connection keeps no body
-            return True
-        self.cycle = before
-        return False
-
-    def finish(self, head: bytes, body: bytes, *, keep_alive: bool) -> None:
-        """Write an answer in one piece, and go on."""
-        if not self.transport.is_closing():
-            more = b"".join([b"%b: %b\r\n" % each for each in self.server_state.default_headers])
-            last = b"" if keep_alive else b"connection: close\r\n"
-            self.transport.write(b"%b%b%b\r\n%b" % (head, more, last, body))
-            if not keep_alive:
-                self.transport.close()
-        self.on_response_complete()
+    def end_message(self) -> None:
+        """Note that what comes next is another head."""
+        self._in_head = True
+        self._silent_bytes = 0
 
     def on_response_complete(self) -> None:
         """Go on with the next request, or be idle. uvicorn sets a timer for each idle time and
@@ -375,8 +279,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP, unless a request's answer is due first."""
-        if self._is_busy or self._take is not None:
-            self._take = None
+        if self._is_busy:
             self.transport.close()
         else:
             super().send_400_response(msg)
@@ -400,7 +303,7 @@ class BoundedHttp(HttpToolsProtocol):
         if self._is_unread(now):
             self.transport.abort()
             return
-        if self._is_overdue(now):
+        if self.is_overdue(now):
             self.transport.close()
         # A closed one waits for what it has still to write.
         self._watch = self.loop.call_later(CHECK_INTERVAL_S, self._check)
@@ -413,9 +316,9 @@ class BoundedHttp(HttpToolsProtocol):
             self._unsent_since = now
         return self._unsent_since is not None and now - self._unsent_since >= WRITE_DEADLINE_S
 
-    def _is_overdue(self, now: float) -> bool:
-        """Whether the sender has not sent in time what it has to."""
-        if self._is_busy or self._take is not None:
+    def is_overdue(self, now: float) -> bool:
+        """Return whether the sender has not sent in time what it has to."""
+        if self._is_busy:
             return False
         if self._has_begun:
             return now - self._head_since >= HEAD_DEADLINE_S

@@ -1,23 +1,23 @@
-"""What is refused is counted, sampled for the console, and logged once a second for each reason."""
+"""Counts refused requests, samples them for the console, logs one a second for each reason."""
 
 import time
 from datetime import UTC, datetime
 from uuid import UUID
 
 from ingest import telemetry
+from ingest.receiver.metrics import ReceiverMetrics
 from ingest.sources.source import Headers
-from ingest.tally import Tally
 
 _LOG_INTERVAL_S = 1.0
 
 log = telemetry.logger(__name__)
 
 
-class Refused:
-    """The refusals of one receiver."""
+class RefusedRequests:
+    """The refused requests of one receiver."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, metrics: ReceiverMetrics) -> None:
+        self._metrics = metrics
         self._sampler = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     def note(
@@ -32,9 +32,9 @@ class Refused:
         request_id: UUID,
         path: str = "",
     ) -> None:
-        """Note one, at `now` (Unix seconds). `path` is told where it is what was wrong, and never
-        logged: it can hold anything."""
-        self._tally.refused(
+        """Note one, at `now` (Unix seconds). Give `path` where it is what was wrong; it can hold
+        anything, so it is never logged."""
+        self._metrics.count_refusal(
             reason,
             at=datetime.fromtimestamp(now, UTC),
             source=source,

@@ -1,5 +1,6 @@
-"""Notices when the process has run out of file descriptors. Then the event loop accepts a
-connection and closes it, without a word."""
+"""Notices when the process has run out of file descriptors.
+
+The event loop then accepts a connection and closes it, and logs nothing."""
 
 import asyncio
 import errno
@@ -13,7 +14,7 @@ log = telemetry.logger(__name__)
 
 
 async def watch() -> None:
-    """Log once a second that there are none left, as long as that is so. Ends by cancellation."""
+    """Log once a second, as long as there are none left. Ends by cancellation."""
     while True:
         if are_used_up():
             log.error("file_descriptors_used_up")
@@ -21,7 +22,7 @@ async def watch() -> None:
 
 
 def are_used_up() -> bool:
-    """Whether no file can be opened and no connection accepted."""
+    """Return whether no file can be opened and no connection accepted."""
     try:
         os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:

@@ -1,0 +1,1 @@
+"""The receiver: takes requests of senders, verifies them, stores them, answers them."""

@@ -1,0 +1,198 @@
+"""Wires the receiver's parts: settings in, an ASGI application and its HTTP protocol out."""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from importlib.util import find_spec
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from ingest import sources
+from ingest.dispatch import Dispatcher, HintThread
+from ingest.errors import SettingsError
+from ingest.presence import Presence, identity
+from ingest.receiver import descriptors, responses, server
+from ingest.receiver.body import BodyLimits, BodyReader
+from ingest.receiver.endpoint import Endpoint
+from ingest.receiver.intake import Intake
+from ingest.receiver.metrics import ReceiverMetrics
+from ingest.receiver.naming import Namer
+from ingest.receiver.refused import RefusedRequests
+from ingest.receiver.writer import DeliveryWriter, Limits
+from ingest.settings import Settings
+
+_DISPATCH_CLOSES_S = 3
+WEBHOOKS = "/webhooks/"
+_FAST_PATH = "ingest.receiver.fastpath"
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What a server runs."""
+
+    app: ASGIApp
+    http: type[asyncio.Protocol]
+    """What speaks HTTP with senders."""
+
+
+def create_receiver(settings: Settings) -> Receiver:
+    """Return the receiver that the settings describe.
+
+    Raises:
+        SettingsError: a secret or an address is missing.
+    """
+    if not settings.awalchat_secrets:
+        raise SettingsError(
+            "No webhook secret: set INGEST_AWALCHAT_SECRETS (newest first, separated by commas).",
+            reason="no_secret",
+        )
+    hints = HintThread(Dispatcher(settings.redis))
+    writer = _writer(settings, hints)
+    metrics = ReceiverMetrics()
+    refused = RefusedRequests(metrics)
+    intake = Intake(
+        sources.configured(settings),
+        writer,
+        body_bytes=settings.max_body_bytes,
+        retry_after_s=settings.retry_after_s,
+        clock=time.time,
+        random=os.urandom,
+        metrics=metrics,
+        refused=refused,
+    )
+    presence = Presence(
+        settings.database, identity("receiver", random=os.urandom), report=metrics.report
+    )
+    namer = Namer(waiting_bytes=settings.backlog_max_bytes)
+    bodies = BodyReader(
+        BodyLimits(
+            body_bytes=settings.max_body_bytes,
+            partial_bytes=settings.partial_max_bytes,
+            deadline_s=settings.body_deadline_s,
+        )
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        hints.start()
+        await writer.start()
+        presence.start()
+        watch = asyncio.create_task(descriptors.watch())
+        yield
+        watch.cancel()
+        await namer.close()
+        await writer.close()
+        await asyncio.to_thread(presence.leave)
+        hints.close(timeout_s=_DISPATCH_CLOSES_S)
+
+    app = Starlette(
+        lifespan=lifespan,
+        routes=[
+            Route(
+                WEBHOOKS + "{source}",
+                Endpoint(intake, bodies, namer),
+                methods=["POST"],
+                name="receive",
+            ),
+            Route("/health/live", live, name="live"),
+            Route("/health/ready", partial(ready, writer, hints), name="ready"),
+        ],
+        exception_handlers={
+            HTTPException: partial(refuse, intake, refused),
+            Exception: partial(fail, intake),
+        },
+    )
+    app.router.redirect_slashes = False  # no sender follows, and the address is the client's word
+    return Receiver(app, server.protocol(settings.partial_max_bytes, fast_protocol(intake)))
+
+
+def fast_protocol(intake: Intake) -> Callable[..., server.BoundedHttp] | None:
+    """Return what makes protocols with a fast path, or None: its file may be deleted."""
+    if find_spec(_FAST_PATH) is None:
+        return None
+    from ingest.receiver import fastpath
+
+    return fastpath.protocol(intake, WEBHOOKS)
+
+
+def _writer(settings: Settings, hints: HintThread) -> DeliveryWriter:
+    return DeliveryWriter(
+        settings.database,
+        Limits(
+            flush_rows=settings.flush_max_rows,
+            flush_bytes=settings.flush_max_bytes,
+            flush_timeout_s=settings.flush_timeout_s,
+            backlog_rows=settings.backlog_max_rows,
+            backlog_bytes=settings.backlog_max_bytes,
+            hint_grace_s=settings.hint_grace_s,
+        ),
+        on_commit=hints.hint,
+        clock=time.time,
+        random=os.urandom,
+    )
+
+
+async def live(_request: Request) -> Response:
+    """Answer that the process serves."""
+    return JSONResponse({"status": "ok"})
+
+
+async def ready(writer: DeliveryWriter, hints: HintThread, _request: Request) -> Response:
+    """Answer whether a delivery would be stored now; if not, why."""
+    problem = await writer.problem()
+    document = {
+        "database": problem.reason if problem else "ok",
+        "dispatch": "failing" if hints.failing else "ok",
+    }
+    if problem is None:
+        return JSONResponse(document)
+    document["problem"] = problem.sentence
+    return JSONResponse(document, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def refuse(
+    intake: Intake, refused: RefusedRequests, request: Request, error: Exception
+) -> Response:
+    """Answer what Starlette itself refuses (no such path, no such method) in the form of all
+    refusals. It is noted as they are: a sender may have been given a wrong address."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = status.name.lower()
+    arrived = intake.begin("", request.client, request.headers.raw)
+    refused.note(
+        code,
+        status,
+        now=arrived.received_at,
+        source="",
+        client=request.client,
+        headers=request.headers.raw,
+        request_id=arrived.id,
+        path=f"{request.method} {request.url.path}",
+    )
+    answer = responses.Response(status, responses.error_body(code, f"{status.phrase}.", arrived.id))
+    return _starlette(answer, str(arrived.id), error.headers or {})
+
+
+async def fail(intake: Intake, request: Request, error: Exception) -> Response:
+    """Answer when a bug of ours is to blame."""
+    arrived = intake.begin("", request.client, request.headers.raw)
+    return _starlette(intake.fail(error, arrived.id), str(arrived.id), {})
+
+
+def _starlette(answer: responses.Response, request_id: str, headers: Mapping[str, str]) -> Response:
+    return Response(
+        answer.body,
+        answer.status,
+        {**headers, "x-request-id": request_id},
+        media_type="application/json",
+    )

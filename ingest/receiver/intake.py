@@ -1,0 +1,101 @@
+"""What the two ways into the receiver share: an ASGI endpoint, and a fast path past ASGI."""
+
+import time
+from collections.abc import Callable, Mapping
+from uuid import UUID
+
+from ingest import telemetry
+from ingest.errors import IngestError
+from ingest.ids import RANDOM_BYTES, delivery_id
+from ingest.receiver import responses
+from ingest.receiver.decide import Request
+from ingest.receiver.metrics import ReceiverMetrics
+from ingest.receiver.refused import RefusedRequests
+from ingest.receiver.responses import STATUSES, Response
+from ingest.receiver.writer import DeliveryWriter
+from ingest.sources.source import Headers, Source
+
+_LOG_INTERVAL_S = 1.0
+
+log = telemetry.logger(__name__)
+
+
+class Intake:
+    """The sources, where deliveries are stored, and what is counted and logged of requests."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        writer: DeliveryWriter,
+        *,
+        body_bytes: int,
+        retry_after_s: int,
+        clock: Callable[[], float],
+        random: Callable[[int], bytes],
+        metrics: ReceiverMetrics,
+        refused: RefusedRequests,
+    ) -> None:
+        """Make an intake.
+
+        Args:
+            sources: the configured senders, by slug.
+            writer: where deliveries are stored.
+            body_bytes: the size of the largest body.
+            retry_after_s: what a 503 tells the sender, seconds.
+            clock: Unix time in seconds.
+            random: as `os.urandom`.
+            metrics: where answers are counted.
+            refused: where refusals are noted.
+        """
+        self.sources = sources
+        self.writer = writer
+        self.body_bytes = body_bytes
+        self._retry_after_s = retry_after_s
+        self._clock = clock
+        self._random = random
+        self._metrics = metrics
+        self._refused = refused
+        self._sampler = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+
+    def begin(self, source: str, client: tuple[str, int] | None, headers: Headers) -> Request:
+        """Return a request that has just come, with an id."""
+        now = self._clock()
+        request_id = delivery_id(int(now * 1000), self._random(RANDOM_BYTES))
+        return Request(request_id, now, source, client, headers)
+
+    def count_answer(self, request: Request) -> None:
+        """Count a delivery that was stored and is answered now."""
+        self._metrics.count_answer(self._clock() - request.received_at)
+
+    def refuse(self, request: Request, error: IngestError) -> Response:
+        """Note a refusal, and return the answer."""
+        self._refused.note(
+            error.reason,
+            STATUSES[type(error)],
+            now=request.received_at,
+            source=request.source,
+            client=request.client,
+            headers=request.headers,
+            request_id=request.id,
+        )
+        return responses.refusal(error, request.id, retry_after_s=self._retry_after_s)
+
+    def fail(self, error: BaseException, request_id: UUID) -> Response:
+        """Log a bug of ours, which a stranger may have found, and return the answer."""
+        if self._sampler.lets_through("request_failed"):
+            log.error(
+                "request_failed",
+                exc_info=error,
+                request_id=str(request_id),
+                left_out=self._sampler.left_out("request_failed"),
+            )
+        return responses.fault(request_id)
+
+    def note_disconnect(self, request: Request) -> None:
+        """Log that a sender hung up before its request was whole."""
+        if self._sampler.lets_through("sender_disconnected"):
+            log.debug(
+                "sender_disconnected",
+                request_id=str(request.id),
+                left_out=self._sampler.left_out("sender_disconnected"),
+            )
