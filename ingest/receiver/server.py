@@ -95,8 +95,8 @@ class PipelineTooLong(Exception):
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """uvicorn's protocol with bounds. It leans on that class's inner workings, so uvicorn is pinned
-    to a minor version."""
+    """uvicorn's protocol with bounds. This class relies on how that one works inside, so uvicorn is
+    pinned to a minor version."""
 
     _running: Cycle | None = None
     _tail = b""
@@ -132,7 +132,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._watch = self.loop.call_later(CHECK_INTERVAL_S, self._check)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the request that is being answered too; uvicorn tells the newest of a pipeline."""
+        """Tell the request that is being answered; uvicorn tells only the newest of a pipeline."""
         self._watch.cancel()
         if self._share is not None:
             self._share.end()
@@ -173,11 +173,11 @@ class BoundedHttp(HttpToolsProtocol):
             self.transport.close()
 
     def _feed_without_upgrade(self, stream: bytes, fed: int) -> None:
-        """Give the parser `stream` from `fed` on, with each offer of another protocol renamed, as a
-        server may ignore it (RFC 9110, 7.8). The parser cannot: it would take the body for the
-        other protocol. Java's HttpClient makes the offer with every request over plain HTTP.
+        """Give the parser `stream` from `fed` on, with each offer of another protocol renamed.
 
-        The parser itself tells heads from bodies: it is asked where each such line begins."""
+        A server may ignore such an offer (RFC 9110, 7.8). The parser cannot: it would take the body
+        for the other protocol. Java's HttpClient makes the offer with every request over plain
+        HTTP. Where such a line begins, the parser itself says whether it is in a head or a body."""
         for match in islice(_UPGRADE.finditer(stream), PIPELINE_LIMIT):
             line, colon = match.start() + 1, match.end() - 1
             if line > fed:
@@ -190,8 +190,8 @@ class BoundedHttp(HttpToolsProtocol):
             super().data_received(stream[fed:])
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio heeds what it returns
-        """Keep the connection of a sender that only waits for its answer; close any other, that of
-        one that has hung up in the middle of its request or of a stream that it reads included."""
+        """Keep the connection of a sender that only waits for its answer. Close any other: the
+        sender has hung up in the middle of its request, or of a stream that it reads."""
         self._has_ended = True
         return self._is_busy and self._in_head and not self._has_begun and not self._streams
 
@@ -206,13 +206,13 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Headers of the head only: what trails a body signs nothing. White space around a value is
-        no part of it (RFC 9110, 5.5); the parser removes what leads."""
+        """Take a header of the head; what trails a body signs nothing. White space around a value
+        is not part of it (RFC 9110, 5.5); the parser removes what leads."""
         if self._in_head:
             super().on_header(name, value.strip(b" \t"))
 
     def on_headers_complete(self) -> None:
-        """The head is whole.
+        """End a head that is whole.
 
         Raises:
             PipelineTooLong: too many requests wait behind another.
@@ -231,12 +231,12 @@ class BoundedHttp(HttpToolsProtocol):
 
     @property
     def _is_busy(self) -> bool:
-        """Whether an answer is due on this connection."""
+        """Return whether an answer is due on this connection."""
         return self._running is not None and not self._running.response_complete
 
     @property
     def _streams(self) -> bool:
-        """Whether an answer has begun, and not ended."""
+        """Return whether an answer has begun, and not ended."""
         running = self._running
         return isinstance(running, RequestResponseCycle) and running.response_started
 
@@ -289,11 +289,11 @@ class BoundedHttp(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _unsupported_upgrade_warning(self) -> None:
-        """The parser takes what follows for another protocol: an offer was missed."""
+        """Close: the parser takes what follows for another protocol, whose offer was missed."""
         self.transport.close()
 
     def resume_writing(self) -> None:
-        """The sender has taken most of what waited."""
+        """Note that the sender has taken most of what waited."""
         self._unsent_since = None
         super().resume_writing()
 
@@ -309,7 +309,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._watch = self.loop.call_later(CHECK_INTERVAL_S, self._check)
 
     def _is_unread(self, now: float) -> bool:
-        """Whether the sender has not taken its answers in time."""
+        """Return whether the sender has not taken its answers in time."""
         if not self.transport.get_write_buffer_size():
             self._unsent_since = None
         elif self._unsent_since is None:
@@ -329,7 +329,7 @@ class BoundedHttp(HttpToolsProtocol):
         return now - self._idle_since >= limit and not self._has_unread()
 
     def _has_unread(self) -> bool:
-        """Whether bytes have arrived that nobody has read yet: then it is no longer idle."""
+        """Return whether bytes have arrived that are yet to be read: the connection is not idle."""
         waiting = array.array("i", [0])
         try:
             fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.FIONREAD, waiting)

@@ -1,8 +1,8 @@
-"""The writer: group commit. Requests that arrive during a flush make the next one; idle, none
-waits.
+"""Commits deliveries in groups: those that arrive during a flush make the next one.
 
-One connection, one statement per flush. `append` returns when the delivery is committed, and only
-then may the request be answered 200.
+There is one connection, and one statement a flush. A delivery that arrives while nothing is flushed
+does not wait. `append` returns when the delivery is committed: only then may the request be
+answered 200.
 """
 
 import asyncio
@@ -100,8 +100,7 @@ class DeliveryWriter:
         self._abandoned: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Start the loop. Without a database it starts too, and `append` raises until there is
-        one."""
+        """Start the loop. It starts without a database too: `append` raises until there is one."""
         self._task = asyncio.create_task(self._run(), name="writer")
 
     async def append(self, delivery: Delivery) -> None:
@@ -109,14 +108,16 @@ class DeliveryWriter:
 
         Raises:
             StorageUnavailable: it was not committed, or nobody knows; the sender must send it
-                again."""
+                again.
+        """
         await self.submit(delivery)
 
     def submit(self, delivery: Delivery) -> asyncio.Future[None]:
-        """What is done when `delivery` is committed, or fails as `append` does.
+        """Return a future that is done when `delivery` is committed, or fails as `append` does.
 
         Raises:
-            StorageUnavailable: it cannot even wait for that."""
+            StorageUnavailable: the delivery cannot even wait for that.
+        """
         if self._cause is not None:
             raise _unavailable(self._cause)
         if self._closing:
@@ -171,8 +172,7 @@ class DeliveryWriter:
         await asyncio.gather(*self._abandoned, return_exceptions=True)
 
     async def _run(self) -> None:
-        """Flush until closed; a failure of any kind ends in answers, never in the end of this
-        loop."""
+        """Flush until closed. A failure of any kind is answered; it never ends this loop."""
         while not (self._closing and not self._backlog):
             try:
                 if self._connection is None:
@@ -189,8 +189,7 @@ class DeliveryWriter:
         self._answer_probe()
 
     async def _connect(self) -> None:
-        """Connect, with growing pauses, until a trial succeeds; meanwhile appends are refused at
-        once."""
+        """Connect, with growing pauses, until a trial succeeds. Meanwhile appends are refused."""
         attempt = 0
         while self._connection is None:
             try:
@@ -279,7 +278,7 @@ class DeliveryWriter:
             probe.set_result(None)
 
     def _take(self) -> list[_Waiting]:
-        """The next batch, bounded in rows and bytes, at least one."""
+        """Return the next batch: at least one delivery, bounded in rows and bytes."""
         batch: list[_Waiting] = []
         size = 0
         while self._backlog and len(batch) < self._limits.flush_rows:
@@ -310,8 +309,8 @@ class DeliveryWriter:
         await self._in_time(insert, self._limits.flush_timeout_s, "flush_timeout")
 
     async def _once_more(self, run: Callable[[WriterConnection], Awaitable[None]]) -> None:
-        """When the connection breaks, its commit is in doubt: the same rows are sent once more over
-        a new one, where those that are there already change nothing."""
+        """Run over the connection, and once more over a new one when it breaks: its commit is in
+        doubt then, and rows that are there already change nothing."""
         connection = self._connection
         assert connection is not None
         try:
@@ -336,7 +335,7 @@ class DeliveryWriter:
         )
 
     async def _in_time(self, work: Coroutine[Any, Any, T], seconds: float, reason: str) -> T:
-        """What `work` returns. When it does not end, it is left, with the connection that it used:
+        """Return what `work` returns. Work that takes too long is abandoned with its connection:
         cancelling a statement can take seconds."""
         task = asyncio.create_task(work)
         try:
@@ -372,7 +371,7 @@ class DeliveryWriter:
         task.add_done_callback(self._abandoned.discard)
 
     async def _isolate(self, batch: list[_Waiting], error: psycopg.Error) -> None:
-        """One row that PostgreSQL refuses must not fail its neighbours: insert them one by one."""
+        """Insert one by one: a row that PostgreSQL refuses must not fail its neighbours."""
         if len(batch) > 1:
             try:
                 for waiting in batch:
@@ -389,7 +388,9 @@ class DeliveryWriter:
         for waiting in batch:
             if not waiting.committed.done():
                 waiting.committed.set_result(None)
-        self._on_commit([each.delivery.id for each in batch if each.delivery.rejected is None])
+        self._on_commit(
+            [waiting.delivery.id for waiting in batch if waiting.delivery.rejected is None]
+        )
 
     def _refuse_backlog(self, error: StorageUnavailable) -> None:
         _refuse(self._backlog, error)
@@ -403,8 +404,8 @@ class DeliveryWriter:
 
 
 def _refuse(batch: Sequence[_Waiting] | deque[_Waiting], error: StorageUnavailable) -> None:
-    """An exception each: one for all would hold the frames, and so the bodies, of all who raise
-    it."""
+    """Refuse each delivery with an exception of its own. One for all would hold the frames, and so
+    the bodies, of all who raise it."""
     for waiting in batch:
         if not waiting.committed.done():
             waiting.committed.set_exception(StorageUnavailable(str(error), reason=error.reason))
