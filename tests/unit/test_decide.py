@@ -1,0 +1,98 @@
+"""What becomes of a request, decided from its headers, its body and the time alone."""
+
+import json
+from uuid import UUID
+
+import pytest
+
+from ingest.errors import InvalidEnvelope
+from ingest.receiver.decide import (
+    ChallengeAnswer,
+    CostlyBody,
+    Decision,
+    Refusal,
+    Rejected,
+    Request,
+    decide,
+    decide_named,
+)
+from ingest.receiver.event_names import name_body
+from ingest.sources.awalchat import AwalChat
+from ingest.sources.source import Headers
+from ingest.store.deliveries import Delivery
+from tests.support.signing import SECRET, signed_headers
+
+NOW = 1_768_900_000
+SOURCE = AwalChat([SECRET], tolerance_s=300)
+EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
+CHALLENGE = b'{"type":"verification","challenge":"x"}'
+COSTLY = b'{"event":"x","data":{"x":[%b1]}}' % (b"[]," * 50_000)
+
+
+def signed(body: bytes, *, at: int = NOW, **more: str) -> list[tuple[bytes, bytes]]:
+    headers = signed_headers(body, timestamp=at) | more
+    return [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+
+def request(headers: Headers) -> Request:
+    return Request(UUID(int=1), NOW + 0.1234, "awalchat", ("10.0.0.1", 1), headers)
+
+
+def decided(body: bytes, headers: Headers) -> Decision:
+    return decide(request(headers), SOURCE, body)
+
+
+def test_a_signed_event_is_a_delivery() -> None:
+    delivery = decided(EVENT, signed(EVENT, Cookie="private"))
+    assert isinstance(delivery, Delivery)
+    assert (delivery.id, delivery.source, delivery.body) == (UUID(int=1), "awalchat", EVENT)
+    assert delivery.received_at.timestamp() == pytest.approx(NOW + 0.123, abs=1e-6)
+    assert delivery.key_id == SOURCE.key_ids[0]
+    assert (delivery.name, delivery.rejected) == (name_body(SOURCE, EVENT), None)
+    kept = [name for name, _ in json.loads(delivery.headers)]
+    assert kept == ["content-type", "x-awal-webhook-timestamp", "x-awal-webhook-signature"]
+
+
+def test_a_signed_body_that_is_no_event_is_stored_and_rejected() -> None:
+    decision = decided(b"[]", signed(b"[]"))
+    assert isinstance(decision, Rejected)
+    assert decision.error.reason == decision.delivery.rejected == "body_not_object"
+    assert decision.delivery.name is None
+
+
+@pytest.mark.parametrize("headers", [[], signed(CHALLENGE)], ids=["not signed", "signed"])
+def test_a_handshake_is_answered(headers: Headers) -> None:
+    assert decided(CHALLENGE, headers) == ChallengeAnswer(b'{"challenge": "x"}')
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ([], "signature_missing"),
+        (signed(EVENT)[:2], "signature_missing"),
+        (signed(EVENT + b" "), "signature_mismatch"),
+        (signed(EVENT, at=NOW - 301), "timestamp_outside_window"),
+        (signed(EVENT, at=NOW + 301), "timestamp_outside_window"),
+    ],
+    ids=["not signed", "half signed", "another body", "old", "of the future"],
+)
+def test_what_is_not_provably_from_the_sender_is_refused(headers: Headers, reason: str) -> None:
+    decision = decided(EVENT, headers)
+    assert isinstance(decision, Refusal)
+    assert decision.error.reason == reason
+
+
+def test_a_costly_body_is_named_elsewhere_once_its_signature_is_right() -> None:
+    costly = request(signed(COSTLY))
+    decision = decide(costly, SOURCE, COSTLY)
+    assert decision == CostlyBody(SOURCE.key_ids[0])
+    assert isinstance(decided(COSTLY, []), Refusal)
+    assert isinstance(decided(COSTLY, signed(EVENT)), Refusal)
+    name = name_body(SOURCE, COSTLY)
+    delivery = decide_named(costly, SOURCE, COSTLY, decision.key_id, name)
+    assert isinstance(delivery, Delivery)
+    assert delivery.name == name
+    error = InvalidEnvelope("Signed, but no.", reason="body_not_json")
+    rejected = decide_named(costly, SOURCE, COSTLY, decision.key_id, error)
+    assert isinstance(rejected, Rejected)
+    assert rejected.delivery.rejected == "body_not_json"
