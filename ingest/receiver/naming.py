@@ -9,6 +9,7 @@ a frame with the name, or with why there is none, goes to stdout. It ends when i
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import struct
@@ -112,7 +113,7 @@ async def _start() -> Process:
 
 async def _end(process: Process) -> None:
     """Kill the process: it has nothing to lose."""
-    if process.returncode is None:
+    with contextlib.suppress(ProcessLookupError):
         process.kill()
     await process.wait()
 
