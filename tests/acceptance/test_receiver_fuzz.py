@@ -101,13 +101,12 @@ def test_whatever_is_signed_is_kept_with_the_reason_it_was_refused_for(
 
 
 @pytest.mark.parametrize("name", HEAVY)
-def test_a_body_made_to_be_expensive_is_answered_in_time(receiving: Stack, name: str) -> None:
-    """One process serves every sender: what one body costs, all of them wait for."""
+def test_a_body_made_to_be_expensive_is_answered(receiving: Stack, name: str) -> None:
+    """Who waits for it is its sender alone: see test_costly_bodies."""
     status, raw = HEAVY[name]
     answer = receiving.post(raw)
     assert answer.status == status
     assert kept(receiving, answer) == [(raw, answer.json.get("error"))]
-    assert answer.seconds < QUICK_S
 
 
 # Headers
