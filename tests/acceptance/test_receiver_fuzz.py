@@ -21,6 +21,7 @@ from tests.support.cpu import cpu_s
 from tests.support.deliver import body, order
 from tests.support.hostile import HEAVY, MARK, MIB
 from tests.support.memory import growth, rss_mib
+from tests.support.servers.setups import POOLED
 from tests.support.waiting import until
 from tests.support.wire import Reply, Wire, chunked, head, length, signature, signed
 
@@ -420,6 +421,11 @@ def test_ten_bodies_of_20_mib_at_once_are_not_held(
 # A database that stalls
 
 
+freezes_the_writers_connection = pytest.mark.not_on(
+    *POOLED, reason="the writer has no connection of its own to the server"
+)
+
+
 @contextmanager
 def frozen(stack: Stack) -> Iterator[None]:
     """The server's side of the writer's connection does nothing: no time-out of its own helps."""
@@ -449,6 +455,7 @@ def let_its_loop_turn(stack: Stack) -> None:
         assert request(stack.ports[0], "GET", "/health/live").status == 200
 
 
+@freezes_the_writers_connection
 @pytest.mark.parametrize(
     ("limit", "room"),
     [({"backlog_max_rows": "20"}, 20), ({"backlog_max_bytes": "12000"}, 30)],
@@ -507,6 +514,7 @@ def test_a_stall_beyond_the_flush_timeout_is_503_and_it_recovers_by_itself(
     assert_all_gets_through(stack, raws, answers)
 
 
+@freezes_the_writers_connection
 def test_a_connection_that_freezes_is_given_up_and_replaced_while_it_is_frozen(
     make_stack: Callable[..., Stack],
 ) -> None:
