@@ -14,7 +14,10 @@ from tests.conftest import Servers
 from tests.support.deliver import order
 from tests.support.rows import execute
 from tests.support.servers import as_role
+from tests.support.servers.setups import POOLED, POOLERS_ROLE
 from tests.support.waiting import until
+
+pytestmark = pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)
 
 
 @pytest.fixture

@@ -17,14 +17,19 @@ from sqlalchemy import text
 
 from tests.acceptance.harness import Answer, Stack, request
 from tests.support import hostile
+from tests.support.cpu import cpu_s
 from tests.support.deliver import body, order
 from tests.support.hostile import HEAVY, MARK, MIB
 from tests.support.memory import growth, rss_mib
+from tests.support.servers.setups import POOLED
 from tests.support.waiting import until
 from tests.support.wire import Reply, Wire, chunked, head, length, signature, signed
 
 REFUSALS = {400, 401, 408, 411, 413, 414, 417, 431}
-QUICK_S = 3
+QUICK_S = 20
+"""More than a loaded machine takes; who waits in vain waits for longer."""
+CHEAP_S = 3
+"""Of computing: ten times what the dearest body takes."""
 EVENT = body("fuzz.framing", {"id": 1, "mark": MARK})
 CHUNKED = b"Transfer-Encoding: chunked"
 
@@ -101,10 +106,14 @@ def test_whatever_is_signed_is_kept_with_the_reason_it_was_refused_for(
 
 
 @pytest.mark.parametrize("name", HEAVY)
-def test_a_body_made_to_be_expensive_is_answered(receiving: Stack, name: str) -> None:
+def test_a_body_made_to_be_expensive_costs_the_receiver_little(
+    receiving: Stack, name: str, pid: int
+) -> None:
     """Who waits for it is its sender alone: see test_costly_bodies."""
     status, raw = HEAVY[name]
+    before = cpu_s(pid)
     answer = receiving.post(raw)
+    assert cpu_s(pid) - before < CHEAP_S
     assert answer.status == status
     assert kept(receiving, answer) == [(raw, answer.json.get("error"))]
 
@@ -412,6 +421,11 @@ def test_ten_bodies_of_20_mib_at_once_are_not_held(
 # A database that stalls
 
 
+freezes_the_writers_connection = pytest.mark.not_on(
+    *POOLED, reason="the writer has no connection of its own to the server"
+)
+
+
 @contextmanager
 def frozen(stack: Stack) -> Iterator[None]:
     """The server's side of the writer's connection does nothing: no time-out of its own helps."""
@@ -441,6 +455,7 @@ def let_its_loop_turn(stack: Stack) -> None:
         assert request(stack.ports[0], "GET", "/health/live").status == 200
 
 
+@freezes_the_writers_connection
 @pytest.mark.parametrize(
     ("limit", "room"),
     [({"backlog_max_rows": "20"}, 20), ({"backlog_max_bytes": "12000"}, 30)],
@@ -449,7 +464,7 @@ def let_its_loop_turn(stack: Stack) -> None:
 def test_beyond_the_backlog_it_is_503_at_once_and_what_waited_is_200(
     make_stack: Callable[..., Stack], limit: dict[str, str], room: int
 ) -> None:
-    stack = make_stack(flush_timeout_s="15", retry_after_s="7", **limit)
+    stack = make_stack(flush_timeout_s="120", retry_after_s="7", **limit)
     stack.receiver()
     raws = [order(number) for number in range(61)]
     with ThreadPoolExecutor(61) as pool:
@@ -457,7 +472,7 @@ def test_beyond_the_backlog_it_is_503_at_once_and_what_waited_is_200(
             first.send(signed(raws[0]))
             let_its_loop_turn(stack)
             pending = [pool.submit(stack.post, raw) for raw in raws[1:]]
-            until(lambda: _done(pending) >= 60 - room, what="the rest is refused", timeout_s=10)
+            until(lambda: _done(pending) >= 60 - room, what="the rest is refused")
             let_its_loop_turn(stack)
         answers = [each.result() for each in pending]
     refused = [answer for answer in answers if answer.status != 200]
@@ -487,7 +502,7 @@ def assert_all_gets_through(stack: Stack, raws: list[bytes], answers: list[Answe
 def test_a_stall_beyond_the_flush_timeout_is_503_and_it_recovers_by_itself(
     make_stack: Callable[..., Stack],
 ) -> None:
-    stack = make_stack(flush_timeout_s="0.5", backlog_max_rows="10")
+    stack = make_stack(flush_timeout_s="2", backlog_max_rows="10")
     stack.receiver()
     raws = [order(number) for number in range(40)]
     with locked(stack):
@@ -495,20 +510,21 @@ def test_a_stall_beyond_the_flush_timeout_is_503_and_it_recovers_by_itself(
     assert {answer.status for answer in answers} == {503}
     assert all(int(answer.headers["retry-after"]) > 0 for answer in answers)
     assert max(answer.seconds for answer in answers) < QUICK_S
-    until(lambda: stack.post(raws[0]).status == 200, what="it stores again", timeout_s=5)
+    until(lambda: stack.post(raws[0]).status == 200, what="it stores again")
     assert_all_gets_through(stack, raws, answers)
 
 
+@freezes_the_writers_connection
 def test_a_connection_that_freezes_is_given_up_and_replaced_while_it_is_frozen(
     make_stack: Callable[..., Stack],
 ) -> None:
-    stack = make_stack(flush_timeout_s="0.5")
+    stack = make_stack(flush_timeout_s="2")
     stack.receiver()
     with frozen(stack):
         answer = stack.post(order(1))
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         assert answer.seconds < QUICK_S
-        until(lambda: stack.post(order(1)).status == 200, what="it stores again", timeout_s=5)
+        until(lambda: stack.post(order(1)).status == 200, what="it stores again")
     assert_all_gets_through(stack, [order(1)], [answer])
 
 

@@ -13,6 +13,7 @@ from ingest.cli import main
 from tests.conftest import Servers
 from tests.support.ports import free_port
 from tests.support.servers import as_role
+from tests.support.servers.setups import POOLED, POOLERS_ROLE
 from tests.support.signing import SECRET
 
 MIGRATE, STATS, EVENTS = ["migrate"], ["stats"], ["events", "list"]
@@ -105,6 +106,7 @@ def test_a_command_says_what_is_wrong_with_the_way_to_the_database(
     assert "hunter2" not in sentence
 
 
+@pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)
 def test_a_command_says_what_the_server_refuses(
     servers: Servers, make_database: Callable[..., str], run: Run
 ) -> None:

@@ -17,10 +17,10 @@ import psycopg
 
 from ingest.embedded import postgres, valkey
 from ingest.embedded.process import Program
+from tests.support.cpu import cpu_s
 from tests.support.fleet import Fleet, Member, children_of
 from tests.support.ports import free_port
 
-_TICKS = os.sysconf("SC_CLK_TCK")
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -118,7 +118,7 @@ class World:
 
     def cpu_s(self) -> dict[str, float]:
         """CPU seconds so far by kind of process, children included."""
-        return self._by_kind(_cpu_s)
+        return self._by_kind(cpu_s)
 
     def memory_mib(self) -> dict[str, float]:
         """Memory by kind of process: what is its own, and its share of what is shared (PSS)."""
@@ -145,14 +145,6 @@ def answers(port: int, path: str) -> bool:
 def run(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Run a program of the environment to its end."""
     subprocess.run([sys.executable, *command], env=os.environ | dict(environment), check=True)
-
-
-def _cpu_s(pid: int) -> float:
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return sum(map(int, fields[11:15])) / _TICKS  # its own, and that of its ended children
 
 
 def _pss_mib(pid: int) -> float:

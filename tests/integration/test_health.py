@@ -41,6 +41,7 @@ from tests.support.deliver import body, deliver, order
 from tests.support.lines import Lines
 from tests.support.rows import execute, one, rows
 from tests.support.servers import as_role
+from tests.support.servers.setups import POOLED, POOLERS_ROLE
 from tests.support.waiting import until
 from workers import Event, processor
 from workers import relay as relays
@@ -49,6 +50,7 @@ from workers.registry import Declaration
 from workers.relay import Relay
 
 MakeRole = Callable[..., str]
+with_a_role = pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)
 
 
 @pytest.fixture
@@ -222,6 +224,7 @@ def test_a_read_only_database_makes_unready_and_is_logged_once(
     assert lines.events[-1] == "storage_works"
 
 
+@with_a_role
 @pytest.mark.parametrize(
     ("grants", "lacks"),
     [
@@ -251,6 +254,7 @@ def test_a_missing_privilege_is_named_and_makes_unready(
     assert lines.events == ["storage_fails", "storage_works"]
 
 
+@with_a_role
 def test_a_receiver_needs_no_more_than_what_is_listed(make_role: MakeRole, engine: Engine) -> None:
     url = make_role(*needed_by("receiver"))
 
@@ -262,6 +266,7 @@ def test_a_receiver_needs_no_more_than_what_is_listed(make_role: MakeRole, engin
     asyncio.run(scenario())
 
 
+@with_a_role
 def test_a_role_whose_connections_are_all_taken_stays_ready(make_role: MakeRole) -> None:
     """The probe used to open one of its own."""
     url = make_role(USAGE, ROWS, options="CONNECTION LIMIT 1")
@@ -278,6 +283,7 @@ def test_a_role_whose_connections_are_all_taken_stays_ready(make_role: MakeRole)
     asyncio.run(scenario())
 
 
+@with_a_role
 def test_a_role_whose_connections_others_have_taken_is_told_so(make_role: MakeRole) -> None:
     url = make_role(USAGE, ROWS, options="CONNECTION LIMIT 1")
 
@@ -407,12 +413,14 @@ def test_the_owner_lacks_nothing(database_url: str) -> None:
     assert [lacks(database_url, kind) for kind in privileges.NEEDS] == [[]] * 4
 
 
+@with_a_role
 def test_a_role_for_rows_alone_makes_no_partitions(make_role: MakeRole) -> None:
     url = make_role(USAGE, ROWS)
     found = {kind: lacks(url, kind) for kind in privileges.NEEDS}
     assert found == {"receiver": [], "worker": [], "console": [], "relay": [NOT_OWNER]}
 
 
+@with_a_role
 @pytest.mark.parametrize("kind", privileges.NEEDS)
 def test_each_privilege_that_is_taken_away_is_named(
     make_role: MakeRole, engine: Engine, kind: str
@@ -435,6 +443,7 @@ def test_every_table_of_the_pipeline_is_needed_by_somebody() -> None:
     assert tables - {table.name for table in READ_MODEL} - listed == {"revisions"}
 
 
+@with_a_role
 def test_a_relay_works_with_no_more_than_what_is_listed(
     make_role: MakeRole,
     engine: Engine,
@@ -466,6 +475,7 @@ def test_a_relay_works_with_no_more_than_what_is_listed(
     assert kept.events == []
 
 
+@with_a_role
 def test_a_worker_works_with_no_more_than_what_is_listed(
     make_role: MakeRole,
     engine: Engine,
@@ -499,6 +509,7 @@ def test_a_worker_works_with_no_more_than_what_is_listed(
     assert one(engine, "SELECT count(*) FROM unadmitted") == 0
 
 
+@with_a_role
 def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
     make_role: MakeRole, engine: Engine, database_url: str
 ) -> None:
@@ -524,6 +535,7 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
         owner.dispose()
 
 
+@with_a_role
 def test_what_a_role_lacks_is_logged_kept_and_shown(
     make_role: MakeRole, engine: Engine, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -589,6 +601,7 @@ def test_a_schema_of_a_later_release_is_refused_at_the_start_unless_this_code_ru
     fitness.check(parse(database_url))
 
 
+@with_a_role
 def test_a_database_that_is_away_or_full_or_not_migrated_stops_no_start(
     make_database: Callable[..., str], make_role: MakeRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -602,6 +615,7 @@ def test_a_database_that_is_away_or_full_or_not_migrated_stops_no_start(
     assert kept.events == ["not_migrated"]
 
 
+@with_a_role
 def test_who_may_not_make_the_schema_is_told_what_to_run(
     make_database: Callable[..., str], make_role: MakeRole
 ) -> None:

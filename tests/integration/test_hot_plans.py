@@ -113,7 +113,9 @@ def _failure(job: int, attempt: int) -> Failure:
 def line(servers: Servers, template: str, state: State) -> Iterator[Line]:
     with ExitStack() as stack:
         url = stack.enter_context(cloned(servers, template))
-        stack.enter_context(prepared(url, state, waiting=WAITING, dead=DEAD))
+        stack.enter_context(
+            prepared(servers.as_administrator(url), state, waiting=WAITING, dead=DEAD)
+        )
         yield Line(url, stack)
 
 
@@ -171,11 +173,12 @@ def test_plans_that_were_made_while_the_tables_were_empty_read_no_table_from_end
 ) -> None:
     with ExitStack() as stack:
         url = stack.enter_context(cloned(servers, template))
-        stack.enter_context(prepared(url, State.NEVER, waiting=0, dead=0))
+        administrator = servers.as_administrator(url)
+        stack.enter_context(prepared(administrator, State.NEVER, waiting=0, dead=0))
         one = Line(url, stack)
         for _ in range(PREPARED_AFTER):
             one.take(reads, size=1)
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(administrator, autocommit=True) as connection:
             fill(connection, WAITING)
         taken: dict[str, Reads] = one.take(reads)
     for statement, read in taken.items():

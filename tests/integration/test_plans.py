@@ -79,7 +79,7 @@ def seeded(servers: Servers, template: str) -> Iterator[Engine]:
     """A database with many events, its statistics up to date."""
     with cloned(servers, template) as url:
         begin = int((datetime.now(UTC) - timedelta(seconds=COUNT / 20)).timestamp() * 1000)
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(servers.as_administrator(url), autocommit=True) as connection:
             connection.execute("SET session_replication_role = replica")
             connection.execute(sql.SQL(SEED), {"begin": begin, "count": COUNT})
             connection.execute("VACUUM (ANALYZE)")

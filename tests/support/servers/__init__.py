@@ -46,6 +46,10 @@ class Servers:
         """Return the administrator's address of a database."""
         return self.administrator.format(name)
 
+    def as_administrator(self, url: str) -> str:
+        """Return the administrator's address of the database that another address leads to."""
+        return self.direct_url(database_of(url))
+
     def execute(self, statement: str, *, database: str = "postgres") -> None:
         """Run a statement of the administrator's."""
         with psycopg.connect(self.direct_url(database), autocommit=True) as connection:
