@@ -77,7 +77,7 @@ def is_of_kubernetes(value: object) -> bool:
 
 
 def is_web_address(text: str) -> bool:
-    """Return whether a text is the address of a web server, to which a path can be added."""
+    """Return whether a text is an address that can be asked for by HTTP."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -89,5 +89,4 @@ def is_web_address(text: str) -> bool:
         and parts.scheme in ("http", "https")
         and parts.hostname
         and port != 0
-        and not (parts.query or parts.fragment)
     )

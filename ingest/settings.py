@@ -231,7 +231,10 @@ class Settings(BaseSettings):
     @field_validator("receiver_url", "public_url")
     @classmethod
     def _web_address(cls, value: str | None) -> str | None:
-        if value is not None and not setting_values.is_web_address(value):
+        if value is None:
+            return None
+        # A path is added to it.
+        if not setting_values.is_web_address(value) or "?" in value or "#" in value:
             raise ValueError("must be an address of the form http://HOST:PORT or https://HOST")
         return value
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from urllib.parse import urlsplit
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import settings
 from ingest.errors import IngestError
+from ingest.setting_values import is_web_address
 from ingest.settings import Settings
 from ingest.sources import awalchat
 from ingest.store import causes
@@ -61,8 +61,7 @@ def target_url(given: str | None, found: Settings) -> str:
     """
     if given is None:
         return f"http://{found.host}:{found.port}/webhooks/{awalchat.SLUG}"
-    parts = urlsplit(given)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if not is_web_address(given):
         raise CommandError(f"{given!r} is no URL: http://host:port/path.", reason="bad_url")
     return given
 

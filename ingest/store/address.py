@@ -59,9 +59,9 @@ def parse(url: str, *, schema: str = SCHEMA) -> Database:
         raise _bad(f"is not of the form {FORM}?OPTIONS") from None
     parameters = {name: str(value) for name, value in read.items() if value not in (None, "")}
     _check_hosts(parameters.get("host", ""))
-    _check_ports(parameters.get("port", ""))
     if "@" in parameters.get("dbname", ""):
         raise _bad(_SPECIAL)
+    _check_ports(parameters.get("port", ""))
     return Database(parameters=MappingProxyType(parameters), schema=schema)
 
 
@@ -97,8 +97,10 @@ def _check_hosts(hosts: str) -> None:
 
 def _check_ports(ports: str) -> None:
     for port in filter(None, ports.split(",")):
-        if not port.isascii() or not port.isdigit() or not 0 < int(port[:9]) < 65536:
+        if not port.isascii() or not port.isdigit():
             raise _bad(_SPECIAL)
+        if not 0 < int(port[:9]) < 65536:
+            raise _bad("must have a port from 1 to 65535")
 
 
 def _bad(message: str) -> BadAddress:

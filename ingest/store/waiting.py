@@ -35,6 +35,10 @@ def oldest(connection: Connection) -> Oldest:
 _NOT_PAUSED = (
     "processor <> ALL(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
 )
+_NOT_PARKED = "(processor, queue) NOT IN (SELECT processor, queue FROM ingest.parked)"
+_RESUMED = "ARRAY(SELECT name FROM ingest.processors WHERE parked AND paused_at IS NULL)"
+"""The processors whose jobs the relay takes up again at its next sweep."""
+
 # What was admitted leaves dead entries at the beginning of the index of `unadmitted`, each of which
 # a search for the first live one would visit in the table: 44 ms for 150,000 that vacuum may not
 # remove yet. Reading the table as it lies takes 7. The jobs are taken in the order of the indexes,
@@ -45,9 +49,12 @@ _OLDEST = statement(
     SELECT (SELECT min(received_at) FROM ingest.unadmitted WHERE replay IS NULL) AS unadmitted,
            (SELECT event FROM (
                (SELECT event FROM ingest.jobs WHERE due_at < 'infinity' AND replay IS NULL
-                 AND {_NOT_PAUSED}
-                 AND (processor, queue) NOT IN (SELECT processor, queue FROM ingest.parked)
+                 AND {_NOT_PAUSED} AND {_NOT_PARKED}
                  ORDER BY queue, due_at LIMIT :limit)
+               UNION ALL
+               (SELECT event FROM ingest.jobs WHERE due_at = 'infinity' AND replay IS NULL
+                 AND processor = ANY({_RESUMED}) AND {_NOT_PARKED}
+                 ORDER BY processor, queue LIMIT :limit)
                UNION ALL
                (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL AND replay IS NULL
                 ORDER BY lease_until LIMIT :limit)

@@ -134,6 +134,14 @@ def test_send_says_that_a_host_name_does_not_resolve(run: Run) -> None:
     assert sentence == "ingest: The host name db.invalid does not resolve."
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1/x", "http://h:99999/x", "http://a b/x", "ftp://h", "h"]
+)
+def test_send_says_that_an_address_is_none(run: Run, url: str) -> None:
+    sentence = run("postgresql://u@127.0.0.1:1/d", ["send", "order.created", "--url", url])
+    assert sentence == f"ingest: {url!r} is no URL: http://host:port/path."
+
+
 FOREIGN = """
     CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY);
     INSERT INTO alembic_version VALUES ('0001');

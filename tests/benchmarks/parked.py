@@ -2,7 +2,6 @@
 and how soon a live processor's new events are worked on meanwhile."""
 
 import statistics
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,6 +61,7 @@ def sweeps(world: World, count: int) -> Iterator[Timed]:
         yield _timed("sweep of the relay, all parked", _often(relay.sweep))
         yield from _reads("parked", connection)
         live(REMOVED)
+        relay._parking = Parking(relay._engine, clock=time.monotonic)
         yield _timed("sweep that takes up", _until(relay.sweep, lambda: _parked(world) == 0))
 
 
@@ -69,20 +69,18 @@ def meanwhile(world: World, count: int, *, rate: float) -> Iterator[Timed]:
     """Time new events of a live processor, from receipt to effect, while such jobs are parked."""
     ours = Ours()
     target = Target(world, ours)
-    seed(world, count)
     ours.start_workers(world)
-    asked = threading.Thread(
-        target=target.ask,
-        kwargs={"count": int(rate * 2 * PARK_AFTER_S), "connections": 8, "rate": rate},
-    )
-    asked.start()
-    world.fleet.until(lambda: _due(world) == 0, what="all are parked", timeout_s=300)
-    asked.join()
-    world.fleet.until(lambda: _idle(world), what="all is done", timeout_s=60)
+    world.fleet.until(lambda: _idle(world), what="the warm-up is done", timeout_s=60)
+    with world.connect() as connection:
+        connection.execute("CREATE TABLE warm_up AS SELECT event FROM jobs")
+    seed(world, count)
+    target.ask(count=int(rate * 2 * PARK_AFTER_S), connections=8, rate=rate)
+    world.fleet.until(lambda: _idle(world), what="all are parked or done", timeout_s=300)
     with world.connect() as connection:
         rows = connection.execute(
             "SELECT extract(epoch FROM j.finished_at - e.received_at) FROM jobs j"
             " JOIN events e ON e.id = j.event WHERE j.state = 'succeeded'"
+            " AND NOT EXISTS (SELECT FROM warm_up w WHERE w.event = e.id)"
         ).fetchall()
     yield _timed("live event to its effect, meanwhile", [float(row[0]) for row in rows])
 
@@ -104,7 +102,7 @@ def _house(world: World) -> Iterator[tuple[Relay, Connection, Callable[[str], No
         standalone=True, database_url=world.database_url, redis_url=world.redis_url
     )
     engine = create_engine(given.database, role=Role.RELAY)
-    operator = create_engine(parse(world.database_url), role=Role.OPERATOR)
+    operator = create_engine(parse(world.database_url), role=Role.OPERATOR, pool_size=2)
 
     def live(processor: str) -> None:
         worker = ProcessIdentity(

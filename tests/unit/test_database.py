@@ -50,6 +50,7 @@ def test_an_address_is_read_by_the_rules_of_libpq(url: str, parameters: dict[str
         "postgresql://u:TOPSECRET@h:port/x",
         "postgresql://u:TOPSECRET@h:99999/x",
         "postgresql://u:TOPSECRET@h:0/x",
+        "postgresql://u:99999/TOPSECRET@h/x",
         "postgresql://u:TOP%zzSECRET@h/x",
         "postgresql://u:TOPSECRET@[::1/x",
         "postgresql://u:TOPSECRET@h/x?nonsense=1",
@@ -91,3 +92,15 @@ def test_a_schema_has_a_plain_name(name: str) -> None:
 def test_no_other_schema_will_do(name: str) -> None:
     with pytest.raises(BadAddress):
         check_schema(name)
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "5432,99999"])
+def test_a_port_that_is_none_is_told(port: str) -> None:
+    hosts = ",".join(f"h:{each}" for each in port.split(","))
+    with pytest.raises(BadAddress, match="must have a port from 1 to 65535"):
+        parse(f"postgresql://u:pw@{hosts}/x")
+
+
+def test_a_password_that_looks_like_a_port_is_told_as_a_password() -> None:
+    with pytest.raises(BadAddress, match="percent-encoded"):
+        parse("postgresql://u:99999/x@h/d")

@@ -232,6 +232,8 @@ def test_a_bad_value_is_told_where_it_is_written(
         "http://h:x",
         "http://h:99999",
         "http://a b",
+        "http://[::1",
+        "http://h?x=1",
     ],
 )
 def test_an_address_of_the_receiver_that_is_none_stops_the_start(
