@@ -9,6 +9,7 @@ _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _SPACE = " \t\r"
 """What may stand around an item; a carriage return, because lines may end with both."""
 _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?INGEST_[A-Z_]+[ \t]*=")
+_HOST = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
 # What Kubernetes puts into every container's environment for a Service named `ingest`.
 _KUBERNETES = re.compile(r"\A(?:tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+:\d{1,5}\Z")
 
@@ -69,6 +70,16 @@ def _problem(secret: str, min_length: int) -> str | None:
     if len(secret) < min_length:
         return f"is shorter than {min_length} characters"
     return None
+
+
+def check_host(name: str) -> None:
+    """Refuse what no Host header can name.
+
+    Raises:
+        ValueError: with a sentence that does not show it.
+    """
+    if not _HOST.fullmatch(name):
+        raise ValueError("must be names of hosts without ports; `*.example.com` stands for all")
 
 
 def is_of_kubernetes(value: object) -> bool:

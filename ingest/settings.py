@@ -195,6 +195,13 @@ class Settings(BaseSettings):
     def _shares(cls, value: object) -> object:
         return _parse_shares(value) if isinstance(value, str) else value
 
+    @field_validator("console_hosts")
+    @classmethod
+    def _hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for each in names:
+            setting_values.check_host(each)
+        return names
+
     @field_validator("trusted_proxies")
     @classmethod
     def _addresses(cls, trusted: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,22 +1,20 @@
-"""The JSON API under /api/v1: every endpoint declared once, for the router and for its document."""
+"""The JSON API under /api/v1: each operation with its schema."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
+from pydantic import ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ingest import telemetry
-from ingest.console import finding, forms, masking, openapi, problems, views
+from ingest.console import endpoints, finding, masking, openapi, views
 from ingest.console.auth.identity import Identity
 from ingest.console.context import LONGEST_QUERY, PAGE, Console
+from ingest.console.endpoints import Call, Endpoint, Input, get, post
 from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
@@ -37,21 +35,27 @@ PREFIX = "/api/v1"
 _MOST = 200
 _IDS = 1_000
 _LARGEST_ID = 2**63 - 1
-
-log = telemetry.logger(__name__)
-
-
-class _Given(BaseModel):
-    """What a request brings; what is not asked for is refused."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-
+_NOT_FOUND = (HTTPStatus.NOT_FOUND,)
+_CONFLICT = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 _Text = Annotated[str, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
 _Reason = Annotated[str | None, Field(max_length=500, pattern=r"^[^\x00]*$")]
 
 
-class EventsQuery(_Given):
+def routes(console: Console) -> list[BaseRoute]:
+    """Return the API's routes, that of its document among them."""
+    document = openapi.document(ENDPOINTS, prefix=PREFIX, version=console.version)
+
+    async def serve_document(_request: Request) -> Response:
+        return JSONResponse(document)
+
+    return [
+        Route(f"{PREFIX}/openapi.json", serve_document, methods=["GET"], name="openapi"),
+        *endpoints.routes(console, ENDPOINTS, prefix=PREFIX),
+    ]
+
+
+class EventsQuery(Input):
     """Which events, and which page of them."""
 
     q: _Text = Field("", description="what to search for, in the syntax of the console's search")
@@ -60,20 +64,20 @@ class EventsQuery(_Given):
     after: UUID | None = Field(None, description="only events newer than this one")
 
 
-class OverviewQuery(_Given):
+class OverviewQuery(Input):
     """How far to look back."""
 
     range: Range = Range.HOUR
 
 
-class PageQuery(_Given):
+class PageQuery(Input):
     """Which page."""
 
     limit: int = Field(PAGE, ge=1, le=_MOST)
     before: int | None = Field(None, ge=1, le=_LARGEST_ID)
 
 
-class Why(_Given):
+class Why(Input):
     """Why it is done; kept for good."""
 
     reason: _Reason = None
@@ -87,7 +91,7 @@ _EVERYTHING: dict[str, Any] = {
 }
 
 
-class Wanted(_Given):
+class Wanted(Input):
     """What to replay or discard: events by their ids, or all that a search means."""
 
     model_config = ConfigDict(
@@ -108,7 +112,7 @@ class Wanted(_Given):
     dry_run: bool = Field(False, description="count, change nothing")
 
 
-class TestWanted(_Given):
+class TestWanted(Input):
     """Which sample to send."""
 
     type: str = Field(
@@ -149,145 +153,23 @@ class Done:
     done: bool = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What is wrong with a request, or with us."""
-
-    error: str
-    """A slug for programs."""
-    message: str
-    """A sentence for people."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request, read."""
-
-    by: Identity
-    path: Mapping[str, Any]
-    query: Any
-    body: Any
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Endpoint:
-    """One operation of the API."""
-
-    method: Literal["GET", "POST"]
-    path: str
-    summary: str
-    answers: Any
-    """The type of a good answer."""
-    handle: Callable[[Console, Call], object]
-    query: type[_Given] | None = None
-    body: type[_Given] | None = None
-    needs_body: bool = False
-    """Whether it means nothing without one."""
-    errors: tuple[HTTPStatus, ...] = ()
-
-
-def routes(console: Console) -> list[BaseRoute]:
-    """The API's routes."""
-    document = openapi.document(ENDPOINTS, problem=Problem, prefix=PREFIX, version=console.version)
-
-    async def serve_document(_request: Request) -> Response:
-        return JSONResponse(document)
-
-    by_path: dict[str, dict[str, Callable[[Request], Any]]] = {}
-    for each in ENDPOINTS:
-        by_path.setdefault(PREFIX + each.path, {})[each.method] = _endpoint(console, each)
-    return [
-        Route(f"{PREFIX}/openapi.json", serve_document, methods=["GET"], name="openapi"),
-        *(
-            Route(
-                path,
-                _by_method(answers),
-                methods=list(answers),
-                name=f"api {path}",
-                max_body_size=forms.MAX_BYTES,
-            )
-            for path, answers in by_path.items()
-        ),
-    ]
-
-
-def _by_method(answers: Mapping[str, Callable[[Request], Any]]) -> Callable[[Request], Any]:
-    """One route a path: of two, the first would answer 405 and name its own methods only."""
-
-    async def answer(request: Request) -> Response:
-        found: Response = await answers["GET" if request.method == "HEAD" else request.method](
-            request
-        )
-        return found
-
-    return answer
-
-
-def problem(status: HTTPStatus, code: str, message: str) -> Response:
-    """An answer that is an error."""
-    return JSONResponse({"error": code, "message": message}, status)
-
-
-def problem_of(error: Exception) -> Response:
-    """The answer to an error that an operation raised."""
-    found = problems.explain(error)
-    return problem(found.status, found.code, found.sentence)
-
-
-def _endpoint(console: Console, endpoint: Endpoint) -> Callable[[Request], Any]:
-    adapter: TypeAdapter[Any] = TypeAdapter(endpoint.answers)
-
-    async def answer(request: Request) -> Response:
-        try:
-            call = await _read(request, endpoint)
-            found = await run_in_threadpool(endpoint.handle, console, call)
-        except HTTPException:
-            raise
-        except Exception as error:
-            return problem_of(error)
-        return Response(adapter.dump_json(found), media_type="application/json")
-
-    return answer
-
-
-async def _read(request: Request, endpoint: Endpoint) -> Call:
-    query = body = None
-    repeated = [
-        name for name in request.query_params if len(request.query_params.getlist(name)) > 1
-    ]
-    if repeated:
-        raise BadRequest(f"{repeated[0]} is given more than once.", reason="bad_query")
-    if endpoint.query is not None:
-        query = _checked(endpoint.query, dict(request.query_params), "bad_query")
-    elif request.query_params:
-        raise BadRequest("This takes no query parameters.", reason="bad_query")
-    if endpoint.body is not None:
-        body = _checked(endpoint.body, await request.body() or b"{}", "bad_body")
-    return Call(by=request.user, path=request.path_params, query=query, body=body)
-
-
-def _checked(model: type[_Given], given: bytes | dict[str, str], reason: str) -> Any:
-    try:
-        if isinstance(given, bytes):  # "yes" is no `true` in JSON
-            return model.model_validate_json(given, strict=True)
-        return model(**given)
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(each) for each in first["loc"]) or "the body"
-        raise BadRequest(f"{where}: {first['msg']}.", reason=reason) from None
-
-
-def _overview(console: Console, call: Call) -> Overview:
+@get("/overview", query=OverviewQuery)
+def read_overview(console: Console, call: Call) -> Overview:
+    """What the last hour, day or week looked like."""
     found = console.overviews.read(call.query.range)
     masked = masking.applies(console.settings, call.by)
     return replace(found, processors=views.of_processors(found.processors, masked=masked))
 
 
-def _stats(console: Console, _call: Call) -> Stats:
+@get("/stats")
+def read_stats(console: Console, _call: Call) -> Stats:
+    """Counts of everything."""
     return console.overviews.read(Range.HOUR).stats
 
 
-def _events(console: Console, call: Call) -> EventPage:
+@get("/events", query=EventsQuery)
+def search_events(console: Console, call: Call) -> EventPage:
+    """Search events, newest first."""
     selection = _selection(console, call.by, call.query.q)
     found = finding.find(
         console.engine,
@@ -307,31 +189,57 @@ def _events(console: Console, call: Call) -> EventPage:
     )
 
 
-def _event(console: Console, call: Call) -> EventView:
+@get("/events/{id:uuid}", errors=_NOT_FOUND)
+def show_event(console: Console, call: Call) -> EventView:
+    """One event with its deliveries, jobs and attempts."""
     with console.engine.connect() as connection:
         found = history.of_event(connection, call.path["id"], **views.BOUNDS)
     return views.of_event(found, masked=masking.applies(console.settings, call.by))
 
 
-def _replay_event(console: Console, call: Call) -> Bulk:
+@post("/events/{id:uuid}/replay", body=Why, errors=_NOT_FOUND)
+def replay_event(console: Console, call: Call) -> Bulk:
+    """Replay an event."""
     return _begin(console, call.by, Selection(ids=(call.path["id"],)), "replay", call.body.reason)
 
 
-def _discard_event(console: Console, call: Call) -> Bulk:
+@post("/events/{id:uuid}/discard", body=Why, errors=_NOT_FOUND)
+def discard_event(console: Console, call: Call) -> Bulk:
+    """Discard what of an event waits or is dead."""
     return _begin(console, call.by, Selection(ids=(call.path["id"],)), "discard", call.body.reason)
 
 
-def _begin(
-    console: Console, by: Identity, selection: Selection, action: str, reason: str | None
-) -> Bulk:
-    """For one event, which has to be there."""
+@post("/jobs/{id:number}/retry", body=Why, errors=_CONFLICT)
+def retry_job(console: Console, call: Call) -> Done:
+    """Let a waiting job run now, or replay a dead one."""
+    console.operations.retry_now(call.by, call.path["id"], call.body.reason)
+    return Done()
+
+
+@post("/jobs/{id:number}/replay", body=Why, errors=_NOT_FOUND)
+def replay_job(console: Console, call: Call) -> Operation:
+    """Replay one job."""
+    return console.operations.replay_job(call.by, call.path["id"], call.body.reason)
+
+
+@post("/jobs/{id:number}/discard", body=Why, errors=_NOT_FOUND)
+def discard_job(console: Console, call: Call) -> Operation:
+    """Discard one job."""
+    return console.operations.discard_job(call.by, call.path["id"], call.body.reason)
+
+
+@get("/replays", query=PageQuery)
+def list_replays(console: Console, call: Call) -> Sequence[Operation]:
+    """Replays and discards, newest first."""
     with console.engine.connect() as connection:
-        history.check(connection, selection.ids[0])
-    begun = console.operations.begin(by, selection, action=action, reason=reason)
-    return Bulk(counts=begun.counts, operation=begun)
+        found = replay.operations(connection, limit=call.query.limit, before=call.query.before)
+    masked = masking.applies(console.settings, call.by)
+    return [views.of_operation(each, masked=masked) for each in found]
 
 
-def _bulk(console: Console, call: Call) -> Bulk:
+@post("/replays", body=Wanted, needs_body=True)
+def begin_replay(console: Console, call: Call) -> Bulk:
+    """Replay or discard some events, or all that a search means."""
     wanted: Wanted = call.body
     if not wanted.ids and not wanted.everything and _is_everything(console, call):
         raise BadRequest(
@@ -351,81 +259,100 @@ def _bulk(console: Console, call: Call) -> Bulk:
     return Bulk(counts=begun.counts, operation=begun)
 
 
-def _operations(console: Console, call: Call) -> Sequence[Operation]:
-    with console.engine.connect() as connection:
-        found = replay.operations(connection, limit=call.query.limit, before=call.query.before)
-    masked = masking.applies(console.settings, call.by)
-    return [views.of_operation(each, masked=masked) for each in found]
-
-
-def _operation(console: Console, call: Call) -> Operation:
+@get("/replays/{id:number}", errors=_NOT_FOUND)
+def show_replay(console: Console, call: Call) -> Operation:
+    """How far a replay or discard is."""
     with console.engine.connect() as connection:
         found = replay.operation(connection, call.path["id"])
     return views.of_operation(found, masked=masking.applies(console.settings, call.by))
 
 
-def _changing(status: str) -> Callable[[Console, Call], Operation]:
-    def change(console: Console, call: Call) -> Operation:
-        return console.operations.change(call.by, call.path["id"], status, call.body.reason)
-
-    return change
-
-
-def _retry_job(console: Console, call: Call) -> Done:
-    console.operations.retry_now(call.by, call.path["id"], call.body.reason)
-    return Done()
+@post("/replays/{id:number}/pause", body=Why, errors=_CONFLICT)
+def pause_replay(console: Console, call: Call) -> Operation:
+    """Pause it."""
+    return _change(console, call, "paused")
 
 
-def _replay_job(console: Console, call: Call) -> Operation:
-    return console.operations.replay_job(call.by, call.path["id"], call.body.reason)
+@post("/replays/{id:number}/resume", body=Why, errors=_CONFLICT)
+def resume_replay(console: Console, call: Call) -> Operation:
+    """Go on with it."""
+    return _change(console, call, "running")
 
 
-def _discard_job(console: Console, call: Call) -> Operation:
-    return console.operations.discard_job(call.by, call.path["id"], call.body.reason)
+@post("/replays/{id:number}/cancel", body=Why, errors=_CONFLICT)
+def cancel_replay(console: Console, call: Call) -> Operation:
+    """Cancel it; what is done stays done."""
+    return _change(console, call, "cancelled")
 
 
-def _failures(console: Console, call: Call) -> Failures:
+@get("/failures")
+def list_failures(console: Console, call: Call) -> Failures:
+    """What fails, grouped."""
     with console.engine.connect() as connection:
         found = failures.groups(connection, now=console.now())
     return views.of_failures(found, masked=masking.applies(console.settings, call.by))
 
 
-def _rejected(console: Console, _call: Call) -> Sequence[Rejected]:
+@get("/rejected")
+def list_rejected(console: Console, _call: Call) -> Sequence[Rejected]:
+    """Deliveries that were signed and are no event, grouped by reason."""
     with console.engine.connect() as connection:
         return failures.rejected(connection)
 
 
-def _refusals(console: Console, call: Call) -> Sequence[Refusal]:
+@get("/refusals")
+def list_refusals(console: Console, call: Call) -> Sequence[Refusal]:
+    """The last requests that were refused, a few for each reason."""
     with console.engine.connect() as connection:
         found = refusals.newest(connection)
     return views.of_refusals(found, masked=masking.applies(console.settings, call.by))
 
 
-def _processors(console: Console, call: Call) -> Sequence[ProcessorRecord]:
+@get("/processors")
+def list_processors(console: Console, call: Call) -> Sequence[ProcessorRecord]:
+    """The processors and what their jobs are up to."""
     with console.engine.connect() as connection:
         found = processors.all_of_them(connection)
     return views.of_processors(found, masked=masking.applies(console.settings, call.by))
 
 
-def _pause(console: Console, call: Call) -> Done:
+@post("/processors/{name:path}/pause", body=Why, errors=_NOT_FOUND)
+def pause_processor(console: Console, call: Call) -> Done:
+    """Let a processor's jobs wait."""
     console.operations.pause(call.by, call.path["name"], call.body.reason)
     return Done()
 
 
-def _resume(console: Console, call: Call) -> Done:
+@post("/processors/{name:path}/resume", body=Why, errors=_NOT_FOUND)
+def resume_processor(console: Console, call: Call) -> Done:
+    """Let a processor's jobs go on."""
     console.operations.resume(call.by, call.path["name"], call.body.reason)
     return Done()
 
 
-def _actions(console: Console, call: Call) -> Sequence[Action]:
+@get("/actions", query=PageQuery)
+def list_actions(console: Console, call: Call) -> Sequence[Action]:
+    """What operators did, newest first."""
     with console.engine.connect() as connection:
         found = actions.newest(connection, limit=call.query.limit, before=call.query.before)
     masked = masking.applies(console.settings, call.by)
     return [views.of_action(each, masked=masked) for each in found]
 
 
-def _test_event(console: Console, call: Call) -> TestEvent:
+@post("/test-event", body=TestWanted, errors=(HTTPStatus.CONFLICT,))
+def send_test_event(console: Console, call: Call) -> TestEvent:
+    """Post a signed sample to the receiver."""
     return console.operations.send_test_event(call.by, call.body.type)
+
+
+def _begin(
+    console: Console, by: Identity, selection: Selection, action: str, reason: str | None
+) -> Bulk:
+    """For one event, which has to be there."""
+    with console.engine.connect() as connection:
+        history.check(connection, selection.ids[0])
+    begun = console.operations.begin(by, selection, action=action, reason=reason)
+    return Bulk(counts=begun.counts, operation=begun)
 
 
 def _selection(console: Console, by: Identity, q: str) -> Selection:
@@ -440,195 +367,32 @@ def _is_everything(console: Console, call: Call) -> bool:
     return _selection(console, call.by, call.body.q).is_everything
 
 
-_NOT_FOUND = (HTTPStatus.NOT_FOUND,)
-_CONFLICT = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+def _change(console: Console, call: Call, status: str) -> Operation:
+    return console.operations.change(call.by, call.path["id"], status, call.body.reason)
+
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint(
-        method="GET",
-        path="/overview",
-        query=OverviewQuery,
-        answers=Overview,
-        handle=_overview,
-        summary="What the last hour, day or week looked like",
-    ),
-    Endpoint(
-        method="GET", path="/stats", answers=Stats, handle=_stats, summary="Counts of everything"
-    ),
-    Endpoint(
-        method="GET",
-        path="/events",
-        query=EventsQuery,
-        answers=EventPage,
-        handle=_events,
-        summary="Search events, newest first",
-    ),
-    Endpoint(
-        method="GET",
-        path="/events/{id:uuid}",
-        answers=EventView,
-        handle=_event,
-        errors=_NOT_FOUND,
-        summary="One event with its deliveries, jobs and attempts",
-    ),
-    Endpoint(
-        method="POST",
-        path="/events/{id:uuid}/replay",
-        body=Why,
-        answers=Bulk,
-        handle=_replay_event,
-        errors=_NOT_FOUND,
-        summary="Replay an event",
-    ),
-    Endpoint(
-        method="POST",
-        path="/events/{id:uuid}/discard",
-        body=Why,
-        answers=Bulk,
-        handle=_discard_event,
-        errors=_NOT_FOUND,
-        summary="Discard what of an event waits or is dead",
-    ),
-    Endpoint(
-        method="POST",
-        path="/jobs/{id:number}/retry",
-        body=Why,
-        answers=Done,
-        handle=_retry_job,
-        errors=_CONFLICT,
-        summary="Let a waiting job run now, or replay a dead one",
-    ),
-    Endpoint(
-        method="POST",
-        path="/jobs/{id:number}/replay",
-        body=Why,
-        answers=Operation,
-        handle=_replay_job,
-        errors=_NOT_FOUND,
-        summary="Replay one job",
-    ),
-    Endpoint(
-        method="POST",
-        path="/jobs/{id:number}/discard",
-        body=Why,
-        answers=Operation,
-        handle=_discard_job,
-        errors=_NOT_FOUND,
-        summary="Discard one job",
-    ),
-    Endpoint(
-        method="GET",
-        path="/replays",
-        query=PageQuery,
-        answers=Sequence[Operation],
-        handle=_operations,
-        summary="Replays and discards, newest first",
-    ),
-    Endpoint(
-        method="POST",
-        path="/replays",
-        body=Wanted,
-        needs_body=True,
-        answers=Bulk,
-        handle=_bulk,
-        summary="Replay or discard some events, or all that a search means",
-    ),
-    Endpoint(
-        method="GET",
-        path="/replays/{id:number}",
-        answers=Operation,
-        handle=_operation,
-        errors=_NOT_FOUND,
-        summary="How far a replay or discard is",
-    ),
-    Endpoint(
-        method="POST",
-        path="/replays/{id:number}/pause",
-        body=Why,
-        answers=Operation,
-        handle=_changing("paused"),
-        errors=_CONFLICT,
-        summary="Pause it",
-    ),
-    Endpoint(
-        method="POST",
-        path="/replays/{id:number}/resume",
-        body=Why,
-        answers=Operation,
-        handle=_changing("running"),
-        errors=_CONFLICT,
-        summary="Go on with it",
-    ),
-    Endpoint(
-        method="POST",
-        path="/replays/{id:number}/cancel",
-        body=Why,
-        answers=Operation,
-        handle=_changing("cancelled"),
-        errors=_CONFLICT,
-        summary="Cancel it; what is done stays done",
-    ),
-    Endpoint(
-        method="GET",
-        path="/failures",
-        answers=Failures,
-        handle=_failures,
-        summary="What fails, grouped",
-    ),
-    Endpoint(
-        method="GET",
-        path="/rejected",
-        answers=Sequence[Rejected],
-        handle=_rejected,
-        summary="Deliveries that were signed and are no event, grouped by reason",
-    ),
-    Endpoint(
-        method="GET",
-        path="/refusals",
-        answers=Sequence[Refusal],
-        handle=_refusals,
-        summary="The last requests that were refused, a few for each reason",
-    ),
-    Endpoint(
-        method="GET",
-        path="/processors",
-        answers=Sequence[ProcessorRecord],
-        handle=_processors,
-        summary="The processors and what their jobs are up to",
-    ),
-    Endpoint(
-        method="POST",
-        path="/processors/{name:path}/pause",
-        body=Why,
-        answers=Done,
-        handle=_pause,
-        errors=_NOT_FOUND,
-        summary="Let a processor's jobs wait",
-    ),
-    Endpoint(
-        method="POST",
-        path="/processors/{name:path}/resume",
-        body=Why,
-        answers=Done,
-        handle=_resume,
-        errors=_NOT_FOUND,
-        summary="Let a processor's jobs go on",
-    ),
-    Endpoint(
-        method="GET",
-        path="/actions",
-        query=PageQuery,
-        answers=Sequence[Action],
-        handle=_actions,
-        summary="What operators did, newest first",
-    ),
-    Endpoint(
-        method="POST",
-        path="/test-event",
-        body=TestWanted,
-        answers=TestEvent,
-        handle=_test_event,
-        errors=(HTTPStatus.CONFLICT,),
-        summary="Post a signed sample to the receiver",
-    ),
+    read_overview,
+    read_stats,
+    search_events,
+    show_event,
+    replay_event,
+    discard_event,
+    retry_job,
+    replay_job,
+    discard_job,
+    list_replays,
+    begin_replay,
+    show_replay,
+    pause_replay,
+    resume_replay,
+    cancel_replay,
+    list_failures,
+    list_rejected,
+    list_refusals,
+    list_processors,
+    pause_processor,
+    resume_processor,
+    list_actions,
+    send_test_event,
 )

@@ -18,7 +18,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from ingest import __version__
-from ingest.console import api, charts, formats, paths, problems, shown
+from ingest.console import api, charts, endpoints, formats, paths, problems, shown
 from ingest.console.auth import middleware
 from ingest.console.auth.request_info import LIVE, is_api
 from ingest.console.auth.sessions import DatabaseSessions
@@ -118,7 +118,7 @@ def _refusing(pages: Pages) -> Callable[[Request, Exception], Awaitable[Response
     async def refuse(request: Request, error: Exception) -> Response:
         headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
         if is_api(request.url.path):
-            answer = api.problem_of(error)
+            answer = endpoints.problem_of(error)
         else:
             answer = pages.error(request, problems.explain(error))
         answer.headers.update(headers)

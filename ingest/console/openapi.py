@@ -3,14 +3,12 @@
 import re
 from collections.abc import Sequence
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
+from ingest.console.endpoints import Endpoint, Problem
 from ingest.console.paths import LARGEST_NUMBER, NUMBER
-
-if TYPE_CHECKING:
-    from ingest.console.api import Endpoint
 
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
@@ -28,18 +26,15 @@ _ALWAYS = (
 )
 
 
-def document(
-    endpoints: Sequence["Endpoint"], *, problem: type, prefix: str, version: str
-) -> dict[str, Any]:
+def document(endpoints: Sequence[Endpoint], *, prefix: str, version: str) -> dict[str, Any]:
     """The API as OpenAPI 3.1 describes it.
 
     Args:
         endpoints: its operations.
-        problem: the type of every answer that is an error.
         prefix: of every path.
         version: of this program.
     """
-    schemas = _Schemas(endpoints, problem)
+    schemas = _Schemas(endpoints)
     paths: dict[str, dict[str, Any]] = {}
     for each in endpoints:
         path = prefix + _PARAMETER.sub(r"{\1}", each.path)
@@ -64,7 +59,7 @@ def document(
 class _Schemas:
     """The schemas of everything that goes in and out."""
 
-    def __init__(self, endpoints: Sequence["Endpoint"], problem: type) -> None:
+    def __init__(self, endpoints: Sequence[Endpoint]) -> None:
         inputs: list[tuple[Any, Any, TypeAdapter[Any]]] = [
             (("out", number), "serialization", TypeAdapter(each.answers))
             for number, each in enumerate(endpoints)
@@ -74,16 +69,16 @@ class _Schemas:
             for number, each in enumerate(endpoints)
             if each.body is not None
         ]
-        inputs.append((("problem", 0), "serialization", TypeAdapter(problem)))
+        inputs.append((("problem", 0), "serialization", TypeAdapter(Problem)))
         found, whole = TypeAdapter.json_schemas(inputs, ref_template=_REF)
         self.definitions = whole.get("$defs", {})
         self._found = {key: schema for (key, _mode), schema in found.items()}
         self._numbers = {id(each): number for number, each in enumerate(endpoints)}
 
-    def answer(self, endpoint: "Endpoint") -> Any:
+    def answer(self, endpoint: Endpoint) -> Any:
         return self._found["out", self._numbers[id(endpoint)]]
 
-    def body(self, endpoint: "Endpoint") -> Any:
+    def body(self, endpoint: Endpoint) -> Any:
         return self._found["in", self._numbers[id(endpoint)]]
 
     @property
@@ -91,7 +86,7 @@ class _Schemas:
         return self._found["problem", 0]
 
 
-def _operation(endpoint: "Endpoint", schemas: _Schemas) -> dict[str, Any]:
+def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     changes = endpoint.method != "GET"
     errors = {*_ALWAYS, *endpoint.errors}
     if _PARAMETER.search(endpoint.path):
@@ -118,7 +113,7 @@ def _operation(endpoint: "Endpoint", schemas: _Schemas) -> dict[str, Any]:
     return described
 
 
-def _name(endpoint: "Endpoint") -> str:
+def _name(endpoint: Endpoint) -> str:
     words = re.findall(r"[a-z]+", re.sub(r":\w+", "", endpoint.path.replace("-", "/")))
     return "_".join([endpoint.method.lower(), *words])
 

@@ -14,7 +14,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from ingest import __version__
 from ingest.console import openapi
-from ingest.console.api import ENDPOINTS, PREFIX, Problem
+from ingest.console.api import ENDPOINTS, PREFIX
 from ingest.console.auth import credentials
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack
@@ -29,7 +29,7 @@ NOBODYS = "00000000-0000-4000-8000-000000000000"
 
 # By the declarations, since tests are collected before there is a server.
 document = schemathesis.openapi.from_dict(
-    openapi.document(ENDPOINTS, problem=Problem, prefix=PREFIX, version=__version__)
+    openapi.document(ENDPOINTS, prefix=PREFIX, version=__version__)
 )
 OPERATIONS = [(each.method.upper(), path) for path in document for each in document[path].values()]
 

@@ -20,7 +20,7 @@ def test_a_row_that_a_constraint_refuses_is_not_in_the_log(
             f" CONSTRAINT {mark}_check CHECK (length(phone) < 5), note text NOT NULL UNIQUE)"
         )
         insert = f"INSERT INTO {mark} VALUES (%s, %s, %s)"
-        # A refused row, one without a value, a duplicate key, a parameter of a wrong form.
+        # A refused row, one without a value; below, a duplicate key.
         for values, error in (
             ((1, phone, "a"), psycopg.errors.CheckViolation),
             ((1, "a", None), psycopg.errors.NotNullViolation),

@@ -225,6 +225,21 @@ def test_only_the_named_hosts_are_answered() -> None:
     assert here.browser(host="127.0.0.1:8001").get("/login").status == 400
 
 
+@pytest.mark.parametrize(
+    ("named", "host"),
+    [
+        ("::1", "[::1]:8001"),
+        ("[2001:db8::1]", "[2001:DB8::1]"),
+        ("*.example.com", "a.example.com:8443"),
+        ("10.1.2.3", "10.1.2.3"),
+        ("*", "whatever.example"),
+    ],
+)
+def test_hosts_are_named_as_people_write_them(named: str, host: str) -> None:
+    here = guarded(console_hosts=named)
+    assert here.browser(host=host).get("/login").status == 200
+
+
 def test_a_websocket_is_closed() -> None:
     sent: list[Message] = []
 

@@ -278,6 +278,16 @@ def test_what_kubernetes_injects_for_a_service_is_no_port(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
+    "written", ["a*b", "*example", "console.example:8001", "a b", "a,,b", "http://a"]
+)
+def test_what_no_host_header_names_is_told(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_CONSOLE_HOSTS", written)
+    with pytest.raises(SettingsError, match="INGEST_CONSOLE_HOSTS: must") as told:
+        settings.load()
+    assert written not in str(told.value)
+
+
+@pytest.mark.parametrize(
     "written", ["10.0.0.5", "10.0.0.5, 192.168.0.0/16", "2001:db8::1\nfd00::/8"]
 )
 def test_proxies_are_addresses_and_networks(written: str, monkeypatch: pytest.MonkeyPatch) -> None:

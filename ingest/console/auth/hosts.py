@@ -30,8 +30,12 @@ def local_names(listens_on: str) -> Sequence[str]:
     Any page on the internet can have its name point to 127.0.0.1 and then talk to the console as if
     it were the page's own server: the name is what gives it away.
     """
-    own = f"[{listens_on}]" if ":" in listens_on else listens_on
-    return ("localhost", "127.0.0.1", "[::1]", own)
+    return ("localhost", "127.0.0.1", "[::1]", as_in_header(listens_on))
+
+
+def as_in_header(name: str) -> str:
+    """Return a name or address as the Host header has it."""
+    return f"[{name}]" if ":" in name and not name.startswith("[") else name
 
 
 def check_local(connection: HTTPConnection) -> None:

@@ -25,7 +25,7 @@ from ingest.console.auth.headers import SecurityHeaders
 from ingest.console.auth.login import Login
 from ingest.console.auth.passwords import Passwords
 from ingest.console.auth.request_info import LOGIN, LOGOUT
-from ingest.console.auth.responses import refusal
+from ingest.console.auth.responses import error_response
 from ingest.console.auth.roles import Role
 from ingest.console.auth.sessions import Sessions, SessionStore, SignedSessions
 from ingest.errors import SettingsError
@@ -108,7 +108,9 @@ class Auth:
         guarded = CrossOriginProtection(guarded, behind_tls=self._settings.console_behind_tls)
         named = self._named(Split(request_info.is_static, app, guarded))
         checked = Check(Split(request_info.is_probe, app, named), request_info.check_headers)
-        return proxies.behind(SecurityHeaders(Refusals(checked)), self._settings.trusted_proxies)
+        return proxies.behind(
+            SecurityHeaders(AnswerAuthErrors(checked)), self._settings.trusted_proxies
+        )
 
     def routes(self, templates: Jinja2Templates) -> list[Route]:
         """Return the routes for logging in and out."""
@@ -143,7 +145,7 @@ class Auth:
             names: Sequence[str] = hosts.local_names(self._settings.console_host)
             app = Check(app, hosts.check_local)
         else:
-            names = self._settings.console_hosts or ("*",)
+            names = [hosts.as_in_header(name) for name in self._settings.console_hosts] or ["*"]
         return TrustedHostMiddleware(app, names, www_redirect=False)
 
 
@@ -174,8 +176,8 @@ class Split:
         await (self._app if is_of_kind else self._others)(scope, receive, send)
 
 
-class Refusals:
-    """ASGI middleware: answers what the access control refuses, and cannot decide."""
+class AnswerAuthErrors:
+    """ASGI middleware: answers a request that the access control refuses, or cannot decide on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -189,11 +191,11 @@ class Refusals:
             await self._app(scope, receive, send)
         except AuthError as error:
             self._log(error)
-            await refusal(error, scope)(scope, receive, send)
+            await error_response(error, scope)(scope, receive, send)
         except SQLAlchemyError as error:  # the application answers its own
             explained = problems.explain(error)
             unknown = AuthError(explained.sentence, reason=explained.code, status=explained.status)
-            await refusal(unknown, scope)(scope, receive, send)
+            await error_response(unknown, scope)(scope, receive, send)
 
     def _log(self, error: AuthError) -> None:
         if self._sampler.lets_through(error.reason):

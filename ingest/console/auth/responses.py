@@ -13,7 +13,7 @@ from ingest.console.auth.request_info import LOGIN, is_api, is_change, local, ta
 _PAGE = re.compile(r"https?://[^/?#]+(?P<target>/[^#]*)")
 
 
-def refusal(error: AuthError, scope: Scope) -> Response:
+def error_response(error: AuthError, scope: Scope) -> Response:
     """Return the answer to a request that the access control refuses."""
     if isinstance(error, Unauthenticated):
         return _ask_for_login(error, scope)
