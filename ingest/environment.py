@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from structlog.stdlib import BoundLogger
 
 from ingest import setting_values
-from ingest.settings import PREFIX, Settings
+from ingest.settings import PREFIX, variables
 
 _SIMILAR = 0.7
 """How like a setting's name another one has to be to be taken for it, of 1, without the prefix."""
@@ -38,11 +38,7 @@ class Unknown:
 
 def unknown(environ: Mapping[str, str]) -> list[Unknown]:
     """Return the variables that begin as settings do and are none, by name."""
-    known = [
-        f"{PREFIX}{name.upper()}{ending}"
-        for name in Settings.model_fields
-        for ending in ("", "_FILE")
-    ]
+    known = [f"{PREFIX}{name}{ending}" for name in variables() for ending in ("", "_FILE")]
     return [
         Unknown(variable=name, nearest=_nearest(name.upper(), known))
         for name, value in sorted(environ.items())
@@ -54,7 +50,7 @@ def unknown(environ: Mapping[str, str]) -> list[Unknown]:
 
 def passed_over(environ: Mapping[str, str]) -> list[str]:
     """Return the settings whose variables Kubernetes has set, so that their values do not count."""
-    names = (f"{PREFIX}{name.upper()}" for name in Settings.model_fields)
+    names = (f"{PREFIX}{name}" for name in variables())
     return [name for name in names if setting_values.is_of_kubernetes(environ.get(name))]
 
 

@@ -3,12 +3,13 @@
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -19,6 +20,8 @@ from pydantic_settings import (
 from ingest import proxies, setting_values
 from ingest.errors import BadAddress, SettingsError
 from ingest.redis_address import DEFAULT_PREFIX, RedisAddress, parse_redis
+from ingest.sources import registry
+from ingest.sources.base import SourceSettings
 from ingest.store import address
 from ingest.store.address import SCHEMA, Database
 
@@ -30,9 +33,10 @@ DEFAULT_DATA = Path(".ingest")
 UP_FILE = "up.json"
 """Where a running `ingest up` writes how to reach it, inside its data folder."""
 
-MIN_SECRET_LENGTH = 16
 KIB, MIB = 1024, 1024 * 1024
 
+_OF_A_SOURCE = "of_a_source"
+"""The type of an error whose message says all already."""
 _PROCESSES = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _Positive = Annotated[int, Field(gt=0, lt=2**31)]
 _Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
@@ -64,11 +68,12 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the receiver's address")
     port: int = Field(8000, ge=1, le=65535, description="the receiver's port")
 
-    awalchat_secrets: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="AwalChat's webhook secrets, newest first, separated by commas or lines"
+    default_source: str = Field(
+        "awalchat",
+        description="the source that `send`, `simulate` and the console's test event use",
     )
-    awalchat_tolerance_s: _Positive = Field(
-        300, description="how far a request's timestamp may be from now, either way, seconds"
+    sources: Annotated[Mapping[str, SourceSettings], NoDecode] = Field(
+        {}, description="the senders' settings by slug, each from variables of its own"
     )
 
     receiver_url: str | None = Field(
@@ -169,18 +174,34 @@ class Settings(BaseSettings):
         "auto", description="`auto`: readable in a terminal, JSON elsewhere"
     )
 
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _of_each_source(cls, value: Mapping[str, Any]) -> Mapping[str, SourceSettings]:
+        problems: list[str] = []
+        read = {}
+        for slug, source in registry.classes().items():
+            try:
+                read[slug] = source.settings.model_validate(value.get(slug, {}))
+            except ValidationError as error:
+                problems += _sentences(error, source.variable)
+        if problems:
+            raise PydanticCustomError(
+                _OF_A_SOURCE, "{sentences}", {"sentences": " ".join(problems)}
+            )
+        return read
+
+    @field_validator("default_source")
+    @classmethod
+    def _known_source(cls, value: str) -> str:
+        if value not in registry.classes():
+            raise ValueError(f"must be one of {', '.join(registry.classes())}")
+        return value
+
     @field_validator("console_hosts", "processors", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
             return setting_values.split(value)
-        return value
-
-    @field_validator("awalchat_secrets", mode="before")
-    @classmethod
-    def _secrets(cls, value: object) -> object:
-        if isinstance(value, str):
-            return setting_values.parse_secrets(value, min_length=MIN_SECRET_LENGTH)
         return value
 
     @field_validator("port", "console_port", mode="before")
@@ -284,6 +305,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (
             init_settings,
+            _Given(settings_cls, _of_sources),
             env_settings,
             _Given(settings_cls, _from_files),
             _Given(settings_cls, _from_running_up),
@@ -298,6 +320,16 @@ class _Standalone(Settings):
         cls, *args: Any, **sources: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return super().settings_customise_sources(*args, **sources)[:-1]
+
+
+def variables() -> dict[str, FieldInfo]:
+    """Return every setting by its variable, without `INGEST_`."""
+    fields = {name.upper(): field for name, field in Settings.model_fields.items()}
+    del fields["SOURCES"]
+    for source in registry.classes().values():
+        for name, field in source.settings.model_fields.items():
+            fields[source.variable(name).removeprefix(PREFIX)] = field
+    return fields
 
 
 def _parse_shares(value: str) -> dict[tuple[str, ...], int]:
@@ -332,18 +364,29 @@ def load(*, standalone: bool = False, **overrides: Any) -> Settings:
     try:
         return (_Standalone if standalone else Settings)(**given)
     except ValidationError as error:
-        problems = [
-            f"{_place(str(problem['loc'][0]), given, os.environ)}: {_sentence(problem)}."
-            for problem in error.errors(include_input=False, include_url=False)
-        ]
+        problems = _sentences(error, lambda name: f"{PREFIX}{name.upper()}", given)
         raise SettingsError(" ".join(problems), reason="bad_setting") from None
 
 
-def _place(name: str, overrides: Mapping[str, Any], environ: Mapping[str, str]) -> str:
+def _sentences(
+    error: ValidationError, variable: Callable[[str], str], overrides: Container[str] = ()
+) -> list[str]:
+    """Return a sentence a problem, naming the variables and never their values."""
+    sentences = []
+    for problem in error.errors(include_input=False, include_url=False):
+        name = str(problem["loc"][0])
+        if problem["type"] == _OF_A_SOURCE:
+            sentences.append(problem["msg"])
+        else:
+            place = _place(variable(name), is_override=name in overrides)
+            sentences.append(f"{place}: {_sentence(problem)}.")
+    return sentences
+
+
+def _place(variable: str, *, is_override: bool) -> str:
     """Return where somebody wrote a setting: its variable, or the file that its variable names."""
-    variable = f"{PREFIX}{name.upper()}"
-    path = environ.get(f"{variable}_FILE")
-    is_elsewhere = name in overrides or variable in {other.upper() for other in environ}
+    path = os.environ.get(f"{variable}_FILE")
+    is_elsewhere = is_override or variable in {name.upper() for name in os.environ}
     return variable if is_elsewhere or not path else f"{variable}_FILE: {path}"
 
 
@@ -373,8 +416,8 @@ def _sentence(problem: "ErrorDetails") -> str:
 def secret_variables() -> frozenset[str]:
     """Return the names of the environment's variables that hold secrets, or name a file of one."""
     names = {
-        f"{PREFIX}{name.upper()}"
-        for name, field in Settings.model_fields.items()
+        f"{PREFIX}{name}"
+        for name, field in variables().items()
         if SecretStr.__name__ in str(field.annotation)
     }
     return frozenset(names | {f"{name}_FILE" for name in names})
@@ -398,22 +441,44 @@ class _Given(PydanticBaseSettingsSource):
 
 def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
     """`INGEST_X_FILE=/path` gives X the file's text, without the newline that editors add."""
-    found = {}
-    for name in Settings.model_fields:
-        variable = f"{PREFIX}{name.upper()}_FILE"
-        if path := environ.get(variable):
-            try:
-                text = Path(path).read_bytes().decode().replace("\r\n", "\n").removesuffix("\n")
-            except (OSError, ValueError) as error:
-                why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-                raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting") from None
-            if text.startswith(setting_values.BOM):
-                why = "it begins with a byte order mark; save it without one"
-                raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting")
-            if name == "awalchat_secrets" and not text.strip():
-                raise SettingsError(f"{variable}: {path}: it is empty.", reason="bad_setting")
-            found[name] = text
-    return found
+    texts = {name: _text(f"{PREFIX}{name.upper()}_FILE", environ) for name in Settings.model_fields}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return what variables, or the files that they name, say of each source."""
+    given: dict[str, dict[str, str]] = {}
+    values = {name.upper(): value for name, value in environ.items()}
+    for slug, source in registry.classes().items():
+        for field in source.settings.model_fields:
+            variable = source.variable(field)
+            value = values.get(variable)
+            if value is None:
+                value = _text(f"{variable}_FILE", environ)
+                if value is not None and field == "secrets" and not value.strip():
+                    path = environ[f"{variable}_FILE"]
+                    raise SettingsError(
+                        f"{variable}_FILE: {path}: it is empty.", reason="bad_setting"
+                    )
+            if value is not None:
+                given.setdefault(slug, {})[field] = value
+    return {"sources": given}
+
+
+def _text(variable: str, environ: Mapping[str, str]) -> str | None:
+    """Return the text of the file that a variable names."""
+    path = environ.get(variable)
+    if not path:
+        return None
+    try:
+        text = Path(path).read_bytes().decode().replace("\r\n", "\n").removesuffix("\n")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting") from None
+    if text.startswith(setting_values.BOM):
+        why = "it begins with a byte order mark; save it without one"
+        raise SettingsError(f"{variable}: {path}: {why}.", reason="bad_setting")
+    return text
 
 
 def _from_running_up(environ: Mapping[str, str]) -> dict[str, Any]:

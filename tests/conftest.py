@@ -133,7 +133,7 @@ def make_settings(database_url: str, redis_url: str) -> Any:
         own = {
             "database_url": database_url,
             "redis_url": redis_url,
-            "awalchat_secrets": SECRET,
+            "sources": {"awalchat": {"secrets": SECRET}},
         }
         return settings.load(**(own | more))
 

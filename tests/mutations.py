@@ -199,7 +199,7 @@ MUTATIONS = (
     Mutation(
         promise=7,
         what="any signature will do",
-        file="ingest/sources/awalchat.py",
+        file="ingest/sources/awalchat/source.py",
         old="        if matched is None:\n",
         new="        if False:\n",
         caught_by="unit/test_awalchat_signatures.py",

@@ -20,10 +20,11 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 from celery.utils.log import get_multiprocessing_logger
 from sqlalchemy import Connection, Engine
 
-from ingest import broker, queues, sources, telemetry
+from ingest import broker, queues, telemetry
 from ingest.dispatch import Dispatcher
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
+from ingest.sources.registry import configured
 from ingest.store import causes
 from ingest.store.database import Role, create_engine
 from ingest.store.processors import Registered, register
@@ -259,7 +260,7 @@ class _Child:
     ) -> SliceRunner:
         return SliceRunner(
             engine=guard.create_engine(self._settings.database, pool_size=connections),
-            sources=sources.configured(self._settings),
+            sources=configured(self._settings.sources),
             recorder=recorder,
             time_limit=time_limit,
             random=random.uniform,

@@ -13,7 +13,7 @@ from typing import TypeVar
 from ingest import queues
 from ingest.errors import SettingsError
 from ingest.settings import Settings
-from ingest.sources.source import column_type
+from ingest.sources.base import column_type
 from ingest.store.jobs import NewJobs
 from workers.backoff import Rules
 

@@ -16,7 +16,7 @@ from structlog.contextvars import bound_contextvars
 
 from ingest import telemetry
 from ingest.errors import InvalidEnvelope, LeaseLost, UnknownSource
-from ingest.sources.source import Source
+from ingest.sources.base import Source
 from ingest.store import activity
 from ingest.store.activity import LAG, SUCCEEDED, Note
 from ingest.store.jobs import ClaimedJob, Failure, Held

@@ -11,7 +11,8 @@ from ingest import settings
 from ingest.errors import IngestError
 from ingest.setting_values import is_web_address
 from ingest.settings import Settings
-from ingest.sources import awalchat
+from ingest.sources import registry
+from ingest.sources.base import Source
 from ingest.store import causes
 from ingest.store.address import Database
 from ingest.store.database import Role, create_engine
@@ -53,32 +54,32 @@ def parse_time(text: str | None) -> datetime | None:
     return moment
 
 
-def target_url(given: str | None, found: Settings) -> str:
+def source_of(given: str | None, settings: Settings) -> Source:
+    """Return the source that was named, or the default one.
+
+    Raises:
+        CommandError: there is none of that name.
+    """
+    sources = registry.configured(settings.sources)
+    source = sources.get(given or settings.default_source)
+    if source is None:
+        raise CommandError(
+            f"There is no source {given}; there is {', '.join(sources)}.", reason="unknown_source"
+        )
+    return source
+
+
+def target_url(given: str | None, found: Settings, source: Source) -> str:
     """Where to post to: what was given, or the receiver of the settings.
 
     Raises:
         CommandError: it is no address of a web server.
     """
     if given is None:
-        return f"http://{found.host}:{found.port}/webhooks/{awalchat.SLUG}"
+        return f"http://{found.host}:{found.port}/webhooks/{source.slug}"
     if not is_web_address(given):
         raise CommandError(f"{given!r} is no URL: http://host:port/path.", reason="bad_url")
     return given
-
-
-def signing_secret(found: Settings) -> str:
-    """The newest secret.
-
-    Raises:
-        CommandError: there is none.
-    """
-    if not found.awalchat_secrets:
-        raise CommandError(
-            "No secret to sign with: no `up` runs in this folder, "
-            "and INGEST_AWALCHAT_SECRETS is not set.",
-            reason="no_secret",
-        )
-    return found.awalchat_secrets[0].get_secret_value()
 
 
 def migration_failed(error: SQLAlchemyError, where: Database) -> CommandError:

@@ -9,7 +9,7 @@ import typer
 from ingest import settings
 from ingest.cli import output
 from ingest.cli.access import database
-from ingest.sources import configured
+from ingest.sources.registry import configured
 from ingest.store import listing, replay
 
 app = typer.Typer(help="Look at rejected deliveries, open them again.", no_args_is_help=True)
@@ -56,7 +56,7 @@ def replay_rejected(
     """
     looked_at = opened = 0
     with database() as engine:
-        steps = replay.reopen_all(engine, configured(settings.load()))
+        steps = replay.reopen_all(engine, configured(settings.load().sources))
         for looked_at, opened in steps:  # noqa: B007 - the last ones count
             pass
     if json:

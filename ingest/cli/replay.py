@@ -14,7 +14,7 @@ from ingest import settings
 from ingest.cli import output
 from ingest.cli.access import CommandError, database, parse_time
 from ingest.errors import NotFound
-from ingest.sources import configured
+from ingest.sources.registry import configured
 from ingest.store import listing
 from ingest.store import replay as replays
 from ingest.store.replay import Counts
@@ -106,7 +106,11 @@ def _rejected(connection: Connection, name: str) -> UUID:
 
 
 def _reopen(connection: Connection, rejected: list[UUID]) -> list[UUID]:
-    return replays.reopen(connection, configured(settings.load()), rejected) if rejected else []
+    return (
+        replays.reopen(connection, configured(settings.load().sources), rejected)
+        if rejected
+        else []
+    )
 
 
 def _run(

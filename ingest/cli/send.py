@@ -1,4 +1,4 @@
-"""`ingest send`: posts signed events, as AwalChat does."""
+"""`ingest send`: posts signed events, as a sender does."""
 
 import asyncio
 import secrets
@@ -17,8 +17,8 @@ import typer
 
 from ingest import settings, strict_json
 from ingest.cli import output
-from ingest.cli.access import CommandError, signing_secret, target_url
-from ingest.sources import awalchat, awalchat_samples
+from ingest.cli.access import CommandError, source_of, target_url
+from ingest.sources.base import Samples, Source
 
 _CONNECTIONS = 16
 _TIMEOUT_S = 10
@@ -46,34 +46,39 @@ def send(
         Path | None, typer.Option(help="A body, or one a line, sent byte for byte.")
     ] = None,
     documented: Annotated[
-        bool, typer.Option("--documented", help="AwalChat's six documented examples.")
+        bool, typer.Option("--documented", help="The examples of the sender's documentation.")
     ] = False,
     count: Annotated[int, typer.Option(min=1, help="How many of each.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second.")] = None,
     duplicates: Annotated[int, typer.Option(min=0, help="Send each that many times more.")] = 0,
     forge: Annotated[bool, typer.Option("--forge", help="Sign with a wrong secret.")] = False,
     url: Annotated[str | None, typer.Option(help="Where to; default: the receiver here.")] = None,
+    source: Annotated[str | None, typer.Option(help="As which sender.")] = None,
     seed: Annotated[int | None, typer.Option(help="Make the same events again.")] = None,
 ) -> None:
     """Post signed events and say what was answered."""
+    given = settings.load()
+    sender = source_of(source, given)
     if sum(map(bool, (types, file, documented))) != 1:
         raise CommandError(
-            "Say what to send, one of: types (" + ", ".join(awalchat_samples.types()) + "), "
+            "Say what to send, one of: types (" + ", ".join(sender.samples.types) + "), "
             "--file or --documented.",
             reason="nothing_to_send",
         )
-    given = settings.load()
-    target = target_url(url, given)
+    target = target_url(url, given, sender)
+    if forge:
+        sender = sender.with_secret(secrets.token_hex(16))
+    sender.newest_secret()
     if file is not None:
         bodies = _from_file(file, count)
     elif documented:
-        bodies = _repeated(list(awalchat_samples.DOCUMENTED), count)
+        bodies = _repeated(_documented(sender), count)
     else:
-        bodies = _made(types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
+        bodies = _made(sender.samples, types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
     repeated = (body for body in bodies for _ in range(1 + duplicates))
     answers = Answers()
     try:
-        asyncio.run(_post_all(target, _secret(given, forge), repeated, rate, answers))
+        asyncio.run(_post_all(target, sender, repeated, rate, answers))
     finally:
         _report(answers, target)
     expected = "401" if forge else "200"
@@ -81,10 +86,12 @@ def send(
         raise CommandError(f"Not every answer was {expected}.", reason="unexpected_answers")
 
 
-def _secret(given: settings.Settings, forge: bool) -> str:
-    if forge:
-        return secrets.token_hex(16)
-    return signing_secret(given)
+def _documented(sender: Source) -> list[bytes]:
+    if not sender.samples.documented:
+        raise CommandError(
+            f"There are no documented examples of {sender.title}.", reason="nothing_to_send"
+        )
+    return list(sender.samples.documented)
 
 
 def _from_file(path: Path, rounds: int) -> Iterator[bytes]:
@@ -106,14 +113,14 @@ def _repeated(bodies: list[bytes], rounds: int) -> Iterator[bytes]:
     return (body for _ in range(rounds) for body in bodies)
 
 
-def _made(types: list[str], count: int, random: Random) -> Iterator[bytes]:
+def _made(samples: Samples, types: list[str], count: int, random: Random) -> Iterator[bytes]:
     for _ in range(count):
         for event_type in types:
-            yield awalchat_samples.make(event_type, random, datetime.now(UTC))
+            yield samples.make(event_type, random, datetime.now(UTC))
 
 
 async def _post_all(
-    url: str, secret: str, bodies: Iterator[bytes], rate: float | None, answers: Answers
+    url: str, sender: Source, bodies: Iterator[bytes], rate: float | None, answers: Answers
 ) -> None:
     started = time.monotonic()
     async with (
@@ -128,19 +135,14 @@ async def _post_all(
             if rate is not None:
                 await asyncio.sleep(max(0.0, started + position / rate - time.monotonic()))
             await slots.acquire()
-            task = group.create_task(_post(client, url, secret, body, answers))
+            task = group.create_task(_post(client, url, sender, body, answers))
             task.add_done_callback(lambda _: slots.release())
 
 
 async def _post(
-    client: aiohttp.ClientSession, url: str, secret: str, body: bytes, answers: Answers
+    client: aiohttp.ClientSession, url: str, sender: Source, body: bytes, answers: Answers
 ) -> None:
-    timestamp = int(time.time())
-    headers = {
-        "Content-Type": "application/json",
-        awalchat.TIMESTAMP_HEADER: str(timestamp),
-        awalchat.SIGNATURE_HEADER: awalchat.sign(secret, timestamp, body),
-    }
+    headers = sender.sign(body, now=int(time.time()))
     began = time.monotonic()
     try:
         async with client.post(url, data=body, headers=headers) as answer:

@@ -1,10 +1,12 @@
-"""`ingest simulate`: a shop's events, sent as AwalChat sends them, retries included."""
+"""`ingest simulate`: what happens at a sender's customer, sent as the sender sends it, retries
+included."""
 
 import asyncio
 import secrets
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,10 +17,10 @@ import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.cli.access import CommandError, signing_secret, target_url
+from ingest.cli.access import CommandError, source_of, target_url
 from ingest.simulation.policy import RetryPolicy
 from ingest.simulation.sender import Journal, Manners, Sender, Tally
-from ingest.simulation.shop import Shop
+from ingest.sources.base import Occurrence
 
 _OPENED_BEFORE = timedelta(days=2)
 """The shop's history starts in the past, so that parcels have had time to arrive."""
@@ -43,13 +45,17 @@ def simulate(
         Path | None, typer.Option(help="Append a JSON line for each request.")
     ] = None,
     url: Annotated[str | None, typer.Option(help="Where to; default: the receiver here.")] = None,
+    source: Annotated[str | None, typer.Option(help="As which sender.")] = None,
 ) -> None:
-    """Send what happens at a shop: conversations, messages with their statuses, orders, contacts.
+    """Send what happens at a sender's customer, such as a shop's conversations, messages and
+    orders.
 
-    What is not answered 200 or 4xx is sent again after 1 min, 5 min, 15 min, 1 h and 6 h, divided
-    by the time factor; then it is given up."""
+    What fails is sent again when the sender would send it again, divided by the time factor; after
+    the last try it is given up."""
     given = settings.load()
-    secret, target = signing_secret(given), target_url(url, given)
+    imitated = source_of(source, given)
+    imitated.newest_secret()
+    target = target_url(url, given, imitated)
     chosen = secrets.randbelow(10**6) if seed is None else seed
     random = Random(chosen)  # noqa: S311 - a shop, not a secret
     output.line(f"seed {chosen}")
@@ -57,17 +63,20 @@ def simulate(
     with ExitStack() as stack:
         sender = Sender(
             target,
-            secret,
+            imitated,
             manners=Manners(
                 rate=rate, connections=connections, duplicates=duplicates, late=late, burst=burst
             ),
-            policy=RetryPolicy(time_factor=time_factor),
+            policy=RetryPolicy(imitated.retries, time_factor=time_factor),
             random=random,
             journal=Journal(_opened(journal, stack), clock=time.time),
         )
-        shop = Shop(Random(chosen), opened_at=datetime.now(UTC) - _OPENED_BEFORE)  # noqa: S311
+        occurrences = imitated.simulate(
+            Random(chosen),  # noqa: S311 - a shop, not a secret
+            opened_at=datetime.now(UTC) - _OPENED_BEFORE,
+        )
         try:
-            asyncio.run(_run(sender, shop, duration))
+            asyncio.run(_run(sender, occurrences, duration))
         except asyncio.CancelledError:
             raise typer.Exit(130) from None
         finally:
@@ -85,7 +94,7 @@ def _opened(path: Path | None, stack: ExitStack) -> TextIO | None:
         raise CommandError(f"Cannot write {path}: {error.strerror}.", reason="no_file") from None
 
 
-async def _run(sender: Sender, shop: Shop, duration_s: float) -> None:
+async def _run(sender: Sender, occurrences: Iterator[Occurrence], duration_s: float) -> None:
     """Ctrl-C lets nothing more happen, and what has happened come through; again, it ends all."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
@@ -105,7 +114,7 @@ async def _run(sender: Sender, shop: Shop, duration_s: float) -> None:
         loop.add_signal_handler(number, interrupt)
     watcher = asyncio.create_task(_show(sender.tally))
     try:
-        await sender.run(shop.occurrences(), duration_s=duration_s)
+        await sender.run(occurrences, duration_s=duration_s)
     finally:
         watcher.cancel()
 

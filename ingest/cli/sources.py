@@ -6,7 +6,7 @@ import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.sources import configured
+from ingest.sources import registry
 
 
 def sources(
@@ -19,9 +19,9 @@ def sources(
             "source": source.slug,
             "path": f"/webhooks/{source.slug}",
             "keys": list(source.key_ids),
-            "tolerance_s": given.awalchat_tolerance_s,
+            "tolerance_s": source.tolerance_s,
         }
-        for source in configured(given).values()
+        for source in registry.configured(given.sources).values()
     ]
     if json:
         for each in listed:

@@ -26,6 +26,7 @@ from ingest.embedded.folder import DataFolder
 from ingest.embedded.process import Program
 from ingest.embedded.supervisor import Supervisor
 from ingest.settings import DEFAULT_DATA, PREFIX, Settings
+from ingest.sources import registry
 from ingest.store import causes
 from ingest.store import stats as counts
 from ingest.store.address import Database, parse
@@ -90,7 +91,8 @@ class _Run:
     folder: DataFolder
     database_url: str
     redis_url: str
-    secrets: str
+    secrets: dict[str, str]
+    """Each source's, by its slug."""
 
     @property
     def database(self) -> Database:
@@ -113,7 +115,7 @@ class _Run:
                 "port": self.settings.port,
                 "console_host": self.settings.console_host,
                 "console_port": self.settings.console_port,
-                "awalchat_secrets": self.secrets,
+                "sources": {slug: {"secrets": text} for slug, text in self.secrets.items()},
             }
         )
 
@@ -139,7 +141,7 @@ class _Run:
             command=[sys.executable, "-m", "ingest", "serve", "--fd", str(listener.fileno())],
             log=self.folder.logs / f"{name}.log",
             ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/ready"),
-            env=self._environment(AWALCHAT_SECRETS=self.secrets),
+            env=self._environment(**self._secrets()),
             pass_fds=(listener.fileno(),),
         )
 
@@ -152,13 +154,21 @@ class _Run:
             log=self.folder.logs / "console.log",
             ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/live"),
             env=self._environment(
-                AWALCHAT_SECRETS=self.secrets,
+                **self._secrets(),
                 HOST=self.settings.host,
                 PORT=str(self.settings.port),
                 CONSOLE_HOST=self.settings.console_host,
             ),
             pass_fds=(listener.fileno(),),
         )
+
+    def _secrets(self) -> dict[str, str]:
+        """Return the variables that tell each source its secrets, without `INGEST_`."""
+        sources = registry.classes()
+        return {
+            sources[slug].variable("secrets").removeprefix(PREFIX): text
+            for slug, text in self.secrets.items()
+        }
 
     def _environment(self, **more: str) -> dict[str, str]:
         own = {
@@ -181,13 +191,15 @@ def _start_servers(given: Settings, folder: DataFolder, supervisor: Supervisor) 
     if given.redis_url is None:
         programs.append(valkey.program(folder.path, sockets))
     supervisor.start(programs)
-    secrets = [secret.get_secret_value() for secret in given.awalchat_secrets]
     return _Run(
         settings=given,
         folder=folder,
         database_url=_told(given.database_url) or postgres.url(sockets),
         redis_url=_told(given.redis_url) or valkey.url(sockets),
-        secrets=",".join(secrets or [folder.secret()]),
+        secrets={
+            slug: ",".join(source.secrets or [folder.secret(slug)])
+            for slug, source in registry.configured(given.sources).items()
+        },
     )
 
 
@@ -215,13 +227,16 @@ def _migrate(database: Database, given: Settings) -> None:
 
 def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
     given = run.settings
+    source = registry.configured(given.sources)[given.default_source]
     secret = (
-        f"in {PREFIX}AWALCHAT_SECRETS" if given.awalchat_secrets else f"in {run.folder.secret_file}"
+        f"in {source.variable('secrets')}"
+        if source.secrets
+        else f"in {run.folder.secret_file(source.slug)}"
     )
     screen.say(f"ready in {seconds:.1f} s")
     for what, where in {
         "console": f"http://{_bracketed(given.console_host)}:{given.console_port}",
-        "post to": f"http://{_bracketed(given.host)}:{given.port}/webhooks/awalchat",
+        "post to": f"http://{_bracketed(given.host)}:{given.port}/webhooks/{source.slug}",
         "secret": secret,
         "database": str(run.database) if given.database_url else run.database_url,
         "redis": "in INGEST_REDIS_URL" if given.redis_url else run.redis_url,

@@ -19,7 +19,6 @@ from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
-from ingest.sources import awalchat_samples
 from ingest.store import actions, failures, history, processors, refusals, replay
 from ingest.store.actions import Action
 from ingest.store.counting import Count
@@ -115,10 +114,11 @@ class Wanted(Input):
 class TestWanted(Input):
     """Which sample to send."""
 
-    type: str = Field(
-        "message.received",
-        max_length=200,
-        json_schema_extra={"enum": list(awalchat_samples.types())},
+    type: str | None = Field(
+        None, max_length=200, description="the event type; null: the sender's first sample"
+    )
+    source: str | None = Field(
+        None, max_length=200, description="as which sender; null: the default source"
     )
 
 
@@ -342,7 +342,7 @@ def list_actions(console: Console, call: Call) -> Sequence[Action]:
 @post("/test-event", body=TestWanted, errors=(HTTPStatus.CONFLICT,))
 def send_test_event(console: Console, call: Call) -> TestEvent:
     """Post a signed sample to the receiver."""
-    return console.operations.send_test_event(call.by, call.body.type)
+    return console.operations.send_test_event(call.by, call.body.type, source=call.body.source)
 
 
 def _begin(

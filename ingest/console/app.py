@@ -32,6 +32,7 @@ from ingest.console.tail import Tail
 from ingest.errors import IngestError
 from ingest.presence import Presence, identity
 from ingest.settings import Settings
+from ingest.sources import registry
 from ingest.store.database import Role, create_engine
 
 _HERE = Path(__file__).parent
@@ -51,13 +52,15 @@ def create_app(settings: Settings) -> ASGIApp:
     runner_engine = create_engine(settings.database, role=Role.OPERATOR)
     runner = Runner(runner_engine)
     presence = Presence(settings.database, identity("console", random=os.urandom))
+    sources = registry.configured(settings.sources)
     console = Console(
         settings=settings,
         version=__version__,
         engine=engine,
         overviews=Overviews(engine, settings.redis, clock=time.time),
-        operations=Operations(engine, settings, runner),
+        operations=Operations(engine, settings, runner, sources),
         tail=Tail(engine, clock=time.time),
+        sources=sources,
         clock=time.time,
     )
     templates = _templates()

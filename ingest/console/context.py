@@ -1,6 +1,6 @@
 """What every page and every operation of the API works with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -10,6 +10,7 @@ from ingest.console.operations import Operations
 from ingest.console.overview import Overviews
 from ingest.console.tail import Tail
 from ingest.settings import Settings
+from ingest.sources.base import Source
 
 LONGEST_QUERY = 2_000
 """Characters of a search."""
@@ -27,8 +28,15 @@ class Console:
     overviews: Overviews
     operations: Operations
     tail: Tail
+    sources: Mapping[str, Source]
+    """Every source by its slug."""
     clock: Callable[[], float]
     """Unix time in seconds."""
+
+    @property
+    def default_source(self) -> Source:
+        """Return the source of test events."""
+        return self.sources[self.settings.default_source]
 
     def now(self) -> datetime:
         """The time."""

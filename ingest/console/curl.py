@@ -3,17 +3,16 @@
 import base64
 import shlex
 
-from ingest.sources import awalchat
+from ingest.sources.base import Source
 
 
-def command(url: str, secret: str, body: bytes, *, now: int) -> str:
-    """A shell command that posts `body`, signed at `now` (Unix seconds): good for as long as the
-    receiver's tolerance. The body goes through base64, so that no shell touches its bytes."""
-    headers = {
-        "Content-Type": "application/json",
-        awalchat.TIMESTAMP_HEADER: str(now),
-        awalchat.SIGNATURE_HEADER: awalchat.sign(secret, now, body),
-    }
+def command(url: str, source: Source, body: bytes, *, now: int) -> str:
+    """Return a shell command that posts `body`, signed at `now` (Unix seconds).
+
+    It is good for as long as the receiver's tolerance. The body goes through base64, so that no
+    shell touches its bytes.
+    """
+    headers = source.sign(body, now=now)
     given = " \\\n  ".join(
         f"-H {shlex.quote(f'{name}: {value}')}" for name, value in headers.items()
     )

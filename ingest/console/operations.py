@@ -5,6 +5,7 @@ Every change is kept with who made it and why, in the transaction that makes it.
 import asyncio
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
@@ -17,7 +18,7 @@ from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.runner import Runner
 from ingest.query import spell
 from ingest.settings import Settings
-from ingest.sources import awalchat, awalchat_samples
+from ingest.sources.base import CannotSign, Source
 from ingest.store import actions, history, jobs, processors, replay
 from ingest.store.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.selection import Selection
@@ -42,9 +43,12 @@ class TestEvent:
 class Operations:
     """The changes that the console makes."""
 
-    def __init__(self, engine: Engine, settings: Settings, runner: Runner) -> None:
+    def __init__(
+        self, engine: Engine, settings: Settings, runner: Runner, sources: Mapping[str, Source]
+    ) -> None:
         self._engine = engine
         self._settings = settings
+        self._sources = sources
         self._runner = runner
 
     def preview(self, selection: Selection, action: str) -> Counts:
@@ -181,49 +185,53 @@ class Operations:
         selection = Selection(ids=(found.event,), processor=found.processor)
         return self.begin(by, selection, action=action, reason=reason)
 
-    def send_test_event(self, by: Identity, event_type: str) -> TestEvent:
+    def send_test_event(
+        self, by: Identity, event_type: str | None = None, *, source: str | None = None
+    ) -> TestEvent:
         """Post an event to the receiver, signed as the sender would.
 
+        Args:
+            by: who asks for it.
+            event_type: of which type; None: the sender's first sample.
+            source: as which sender; None: the default one.
+
         Raises:
-            BadRequest: there is no sample of that type.
+            BadRequest: there is no such source, or no sample of that type.
             NotPossible: there is no secret here, or no receiver answers.
         """
-        if event_type not in awalchat_samples.types():
+        sender = self._sources.get(source or self._settings.default_source)
+        if sender is None:
+            raise BadRequest(f"There is no source {source}.", reason="bad_source")
+        event_type = event_type or sender.samples.types[0]
+        if event_type not in sender.samples.types:
             raise BadRequest(f"There is no sample of {event_type}.", reason="bad_type")
-        if not self._settings.awalchat_secrets:
-            raise NotPossible(
-                "This console has no secret to sign with: set INGEST_AWALCHAT_SECRETS.",
-                reason="no_secret",
-            )
         random = Random(os.urandom(8))  # noqa: S311 - a sample, not a secret
-        body = awalchat_samples.make(event_type, random, datetime.now(UTC))
-        sent = asyncio.run(self._post(event_type, body))
+        body = sender.samples.make(event_type, random, datetime.now(UTC))
+        try:
+            headers = sender.sign(body, now=int(time.time()))
+        except CannotSign as error:
+            raise NotPossible(str(error), reason=error.reason) from None
+        sent = asyncio.run(self._post(sender, event_type, body, headers))
         with self._engine.begin() as connection:
             actions.record(
                 connection, by=by.name, action="test event", target=f"{event_type}, {sent.status}"
             )
         return sent
 
-    async def _post(self, event_type: str, body: bytes) -> TestEvent:
-        secret = self._settings.awalchat_secrets[0].get_secret_value()
-        timestamp = int(time.time())
-        headers = {
-            "Content-Type": "application/json",
-            awalchat.TIMESTAMP_HEADER: str(timestamp),
-            awalchat.SIGNATURE_HEADER: awalchat.sign(secret, timestamp, body),
-        }
+    async def _post(
+        self, sender: Source, event_type: str, body: bytes, headers: Mapping[str, str]
+    ) -> TestEvent:
+        url = receiver_url(self._settings, sender.slug)
         began = time.perf_counter()
         timeout = aiohttp.ClientTimeout(total=_TEST_TIMEOUT_S)
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as client,
-                client.post(receiver_url(self._settings), data=body, headers=headers) as answer,
+                client.post(url, data=body, headers=headers) as answer,
             ):
                 await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError):
-            raise NotPossible(
-                f"No receiver answers at {receiver_url(self._settings)}.", reason="no_receiver"
-            ) from None
+            raise NotPossible(f"No receiver answers at {url}.", reason="no_receiver") from None
         return TestEvent(
             type=event_type,
             status=answer.status,
@@ -232,24 +240,24 @@ class Operations:
         )
 
 
-def public_url(settings: Settings) -> str:
-    """Where senders post to, as people know it."""
+def public_url(settings: Settings, slug: str) -> str:
+    """Return where a sender posts to, as people know it."""
     if settings.public_url is not None:
-        return _webhooks(settings.public_url)
-    return receiver_url(settings)
+        return _webhooks(settings.public_url, slug)
+    return receiver_url(settings, slug)
 
 
-def receiver_url(settings: Settings) -> str:
-    """Where this console posts test events."""
+def receiver_url(settings: Settings, slug: str) -> str:
+    """Return where this console posts test events of a source."""
     if settings.receiver_url is not None:
-        return _webhooks(settings.receiver_url)
+        return _webhooks(settings.receiver_url, slug)
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
     host = anywhere.get(settings.host, settings.host)
-    return _webhooks(f"http://{host}:{settings.port}")
+    return _webhooks(f"http://{host}:{settings.port}", slug)
 
 
-def _webhooks(base: str) -> str:
-    return f"{base.rstrip('/')}/webhooks/{awalchat.SLUG}"
+def _webhooks(base: str, slug: str) -> str:
+    return f"{base.rstrip('/')}/webhooks/{slug}"
 
 
 def _trimmed(reason: str | None) -> str | None:

@@ -29,7 +29,6 @@ from ingest.console.stream import is_checked
 from ingest.console.views import EventView
 from ingest.errors import NotFound
 from ingest.query import Query, spell
-from ingest.sources import awalchat
 from ingest.store import (
     actions,
     activity,
@@ -137,8 +136,8 @@ class Pages:
             services=shown.services(found),
             processes=found.processes,
             is_empty=empty,
-            receiver_url=public_url(self._console.settings),
-            test_event=bool(self._console.settings.awalchat_secrets),
+            receiver_url=public_url(self._console.settings, self._console.settings.default_source),
+            test_event=bool(self._console.default_source.secrets),
         )
 
     def events(self, request: Request) -> Response:
@@ -413,8 +412,9 @@ class Pages:
 
     def test_event(self, request: Request, form: FormData) -> Response:
         """Send a signed sample to the receiver."""
-        wanted = _field(form, "type") or "message.received"
-        self._console.operations.send_test_event(_who(request), wanted)
+        self._console.operations.send_test_event(
+            _who(request), _field(form, "type") or None, source=_field(form, "source") or None
+        )
         return _see("/live")
 
     def _act_on_event(self, request: Request, form: FormData, action: str) -> Response:
@@ -485,24 +485,22 @@ class Pages:
     def _curl(self, request: Request, event: EventView) -> str | None:
         """For who may send things: the secret signs it."""
         body = event.deliveries[0].body
-        settings = self._console.settings
+        source = self._console.sources.get(event.source)
         if (
             body is None
             or request.user.role is not Role.OPERATOR
-            or event.source != awalchat.SLUG
-            or not settings.awalchat_secrets
+            or source is None
+            or not source.secrets
             or len(body) > SHOWN_BYTES
         ):
             return None
-        secret = settings.awalchat_secrets[0].get_secret_value()
-        return curl.command(
-            public_url(settings), secret, body.encode(), now=int(self._console.clock())
-        )
+        url = public_url(self._console.settings, source.slug)
+        return curl.command(url, source, body.encode(), now=int(self._console.clock()))
 
     def _unsigned_source(self, request: Request, event: EventView) -> str | None:
         """Return the event's source if an operator cannot have its body signed, None otherwise."""
         is_operator = request.user.role is Role.OPERATOR
-        return event.source if is_operator and event.source != awalchat.SLUG else None
+        return event.source if is_operator and event.source not in self._console.sources else None
 
 
 _NOTHING = Selection(ids=(UUID(int=0),))

@@ -4,13 +4,13 @@ masked."""
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
 from ingest.console.masking import HIDDEN, mask_phones
 from ingest.console.pretty import pretty
-from ingest.sources import awalchat
+from ingest.sources.registry import classes
 from ingest.store.actions import Action
 from ingest.store.failures import Failures
 from ingest.store.history import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
@@ -92,7 +92,9 @@ def of_event(event: EventHistory, *, masked: bool) -> EventView:
         state=event.state,
         received_at=event.received_at,
         delivered=event.delivered,
-        deliveries=tuple(_delivery(each, first, masked) for each in event.deliveries),
+        deliveries=tuple(
+            _delivery(each, first, event.source, masked=masked) for each in event.deliveries
+        ),
         jobs=tuple(_masked_job(job) if masked else job for job in event.jobs),
         masked=masked,
     )
@@ -176,7 +178,9 @@ def _hidden(text: str | None) -> str | None:
     return None if text is None else HIDDEN
 
 
-def _delivery(each: DeliveryRecord, first: DeliveryRecord, masked: bool) -> DeliveryView:
+def _delivery(
+    each: DeliveryRecord, first: DeliveryRecord, source: str, *, masked: bool
+) -> DeliveryView:
     body = None if each.body is None else each.body.decode("utf-8", "replace")
     headers = None
     if each.headers is not None:
@@ -186,7 +190,7 @@ def _delivery(each: DeliveryRecord, first: DeliveryRecord, masked: bool) -> Deli
         received_at=each.received_at,
         is_first=each.id == first.id,
         conflict=each.conflict,
-        signature=_signature(each, headers),
+        signature=_signature(each, headers, source),
         headers=headers,
         kept=each.kept,
         body=HIDDEN if masked and body is not None else body,
@@ -194,11 +198,11 @@ def _delivery(each: DeliveryRecord, first: DeliveryRecord, masked: bool) -> Deli
     )
 
 
-def _signature(delivery: DeliveryRecord, headers: Sequence[tuple[str, str]] | None) -> Signature:
-    stamp = dict(headers or ()).get(awalchat.TIMESTAMP_HEADER.lower())
-    signed_at = None
-    if stamp is not None and stamp.isascii() and stamp.isdigit() and len(stamp) <= 11:
-        signed_at = datetime.fromtimestamp(int(stamp), UTC)
+def _signature(
+    delivery: DeliveryRecord, headers: Sequence[tuple[str, str]] | None, slug: str
+) -> Signature:
+    source = classes().get(slug)
+    signed_at = None if source is None else source.signed_at(dict(headers or ()))
     skew_s = None
     if signed_at is not None:
         skew_s = round((delivery.received_at - signed_at).total_seconds(), 3)

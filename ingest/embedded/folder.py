@@ -26,7 +26,6 @@ class DataFolder:
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self.logs = self.path / "logs"
-        self.secret_file = self.path / "awalchat.secret"
         self._lock: int | None = None
 
     @property
@@ -79,13 +78,18 @@ class DataFolder:
             raise EmbeddedError(f"{folder} is not private to us: remove it.", reason="folder")
         return folder
 
-    def secret(self) -> str:
-        """The webhook secret of this folder, made on first use."""
+    def secret_file(self, source: str) -> Path:
+        """Return the file with the webhook secret of a source."""
+        return self.path / f"{source}.secret"
+
+    def secret(self, source: str) -> str:
+        """Return the webhook secret of a source, made on first use."""
+        file = self.secret_file(source)
         try:
-            return self.secret_file.read_text().strip()
+            return file.read_text().strip()
         except FileNotFoundError:
             secret = f"whsec_{secrets.token_urlsafe(32)}"
-            _write_private(self.secret_file, secret + "\n")
+            _write_private(file, secret + "\n")
             return secret
 
     def publish(self, settings: dict[str, Any]) -> None:

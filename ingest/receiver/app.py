@@ -17,9 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ingest import sources
 from ingest.dispatch import Dispatcher, HintThread
-from ingest.errors import SettingsError
 from ingest.presence import Presence, identity
 from ingest.receiver import descriptors, responses, server
 from ingest.receiver.body import BodyLimits, BodyReader
@@ -30,6 +28,7 @@ from ingest.receiver.naming import Namer
 from ingest.receiver.refused import RefusedRequests
 from ingest.receiver.writer import DeliveryWriter, Limits
 from ingest.settings import Settings
+from ingest.sources import registry
 
 _DISPATCH_CLOSES_S = 3
 WEBHOOKS = "/webhooks/"
@@ -51,17 +50,13 @@ def create_receiver(settings: Settings) -> Receiver:
     Raises:
         SettingsError: a secret or an address is missing.
     """
-    if not settings.awalchat_secrets:
-        raise SettingsError(
-            "No webhook secret: set INGEST_AWALCHAT_SECRETS (newest first, separated by commas).",
-            reason="no_secret",
-        )
+    sources = registry.receiving(settings.sources)
     hints = HintThread(Dispatcher(settings.redis))
     writer = _writer(settings, hints)
     metrics = ReceiverMetrics()
     refused = RefusedRequests(metrics)
     intake = Intake(
-        sources.configured(settings),
+        sources,
         writer,
         body_bytes=settings.max_body_bytes,
         retry_after_s=settings.retry_after_s,

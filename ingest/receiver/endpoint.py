@@ -23,7 +23,7 @@ from ingest.receiver.decide import (
 from ingest.receiver.intake import Intake
 from ingest.receiver.naming import Namer
 from ingest.receiver.responses import RECEIVED, Response
-from ingest.sources.source import Headers
+from ingest.sources.base import Headers
 
 
 class Endpoint:

@@ -1,7 +1,7 @@
 """Names the event of a verified body, and says when that takes long."""
 
 from ingest.errors import InvalidEnvelope
-from ingest.sources.source import EventName, Source
+from ingest.sources.base import EventName, Source
 
 BIG_BYTES = 128 * 1024
 """Plain text takes up to 30 ns a byte to name: 4 ms up to this size. Larger bodies are costly."""

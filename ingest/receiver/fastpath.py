@@ -16,7 +16,7 @@ from ingest.receiver.event_names import BIG_BYTES
 from ingest.receiver.intake import Intake
 from ingest.receiver.responses import RECEIVED, Response
 from ingest.receiver.server import BoundedHttp, Cycle
-from ingest.sources.source import Headers, Source
+from ingest.sources.base import Headers, Source
 from ingest.store.deliveries import Delivery
 
 _MAX_PIECES = 4

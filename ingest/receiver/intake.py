@@ -13,7 +13,7 @@ from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.refused import RefusedRequests
 from ingest.receiver.responses import STATUSES, Response
 from ingest.receiver.writer import DeliveryWriter
-from ingest.sources.source import Headers, Source
+from ingest.sources.base import Headers, Source
 
 _LOG_INTERVAL_S = 1.0
 

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from ingest.sources.source import Headers
+from ingest.sources.base import Headers
 from ingest.store import activity, refusals
 from ingest.store.activity import ANSWER, REFUSED, Note
 from ingest.store.refusals import Refusal

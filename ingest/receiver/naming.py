@@ -19,10 +19,11 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
-from ingest import settings, sources, telemetry
+from ingest import settings, telemetry
 from ingest.errors import InvalidEnvelope, StorageUnavailable
 from ingest.receiver.event_names import NameOrError, name_body
-from ingest.sources.source import EventName, Source
+from ingest.sources import registry
+from ingest.sources.base import EventName, Source
 
 _TIMEOUT_S = 10.0
 """For one body, the start of the process included: 0.5 s, and more on a machine that is busy."""
@@ -160,7 +161,7 @@ def main() -> int:
     loaded = settings.load(standalone=True)
     telemetry.configure(loaded.log_level, loaded.log_format)
     try:
-        configured = sources.configured(loaded)
+        configured = registry.configured(loaded.sources)
         while (slug := _read_frame(sys.stdin.buffer)) is not None:
             body = _read_frame(sys.stdin.buffer)
             if body is None:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from ingest import telemetry
 from ingest.receiver.metrics import ReceiverMetrics
-from ingest.sources.source import Headers
+from ingest.sources.base import Headers
 
 _LOG_INTERVAL_S = 1.0
 

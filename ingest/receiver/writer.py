@@ -20,7 +20,7 @@ import psycopg
 from ingest import queues, telemetry
 from ingest.errors import StorageUnavailable
 from ingest.ids import RANDOM_BYTES, delivery_id
-from ingest.sources.source import EventName
+from ingest.sources.base import EventName
 from ingest.store import causes, deliveries, privileges
 from ingest.store.address import Database
 from ingest.store.causes import Cause

@@ -1,4 +1,4 @@
-"""A sender to try the pipeline with: a shop's events, sent by AwalChat's documented rules.
+"""A sender to try the pipeline with: events as they happen, sent by the sender's documented rules.
 
 It stands outside: nothing here is imported by what receives, stores or works.
 """

@@ -12,17 +12,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from random import Random
-from typing import Any, TextIO
+from typing import TextIO
 
 import aiohttp
 
-from ingest.simulation.policy import RetryPolicy, is_final
-from ingest.simulation.shop import Occurrence
-from ingest.sources import awalchat
+from ingest.simulation.policy import RetryPolicy
+from ingest.sources.base import Occurrence, Source
 
 _TIMEOUT_S = 5.0
-"""The sender's is not documented; AwalChat's page here plans for 5 s."""
+"""Few senders document theirs; 5 s is what to plan for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +90,7 @@ class Sender:
     def __init__(
         self,
         url: str,
-        secret: str,
+        source: Source,
         *,
         manners: Manners,
         policy: RetryPolicy,
@@ -98,7 +98,7 @@ class Sender:
         journal: Journal,
     ) -> None:
         self._url = url
-        self._secret = secret
+        self._source = source
         self._manners = manners
         self._policy = policy
         self._random = random
@@ -166,19 +166,19 @@ class Sender:
     ) -> None:
         """Send one copy until it is through."""
         await asyncio.sleep(delay_s)
-        body = _body(occurrence, occurrence.timestamp)
+        body = occurrence.body()
         number = 0
         while True:
             number += 1
             answer = await self._post(client, occurrence, body, number)
-            if answer.isdigit() and is_final(int(answer)):
+            if answer.isdigit() and self._policy.is_final(int(answer)):
                 break
             wait_s = self._policy.wait_s(number)
             if wait_s is None:
                 break
             await asyncio.sleep(wait_s)
             if self._random.random() < 0.5:  # nobody promises that a retry keeps its timestamp
-                body = _body(occurrence, _stamp(time.time()))
+                body = occurrence.body(datetime.now(UTC))
         self._close(occurrence, answer)
 
     def _close(self, occurrence: Occurrence, answer: str) -> None:
@@ -189,7 +189,7 @@ class Sender:
         if not self._open[occurrence.number]:
             del self._open[occurrence.number]
             if occurrence.number not in self._acknowledged:
-                if answer.isdigit() and is_final(int(answer)):
+                if answer.isdigit() and self._policy.is_final(int(answer)):
                     self.tally.refused += 1
                 else:
                     self.tally.given_up += 1
@@ -200,12 +200,7 @@ class Sender:
     ) -> str:
         """One try; returns the status, or what happened instead of one."""
         async with self._slots:
-            timestamp = int(time.time())
-            headers = {
-                "Content-Type": "application/json",
-                awalchat.TIMESTAMP_HEADER: str(timestamp),
-                awalchat.SIGNATURE_HEADER: awalchat.sign(self._secret, timestamp, body),
-            }
+            headers = self._source.sign(body, now=int(time.time()))
             began = time.monotonic()
             try:
                 async with client.post(self._url, data=body, headers=headers) as response:
@@ -225,16 +220,3 @@ def _name(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError):
         return "refused"
     return "timeout" if isinstance(error, TimeoutError) else "cut"
-
-
-def _body(occurrence: Occurrence, timestamp: str) -> bytes:
-    envelope: dict[str, Any] = {
-        "event": occurrence.type,
-        "timestamp": timestamp,
-        "data": occurrence.data,
-    }
-    return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _stamp(now: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))

@@ -13,8 +13,9 @@ conversations, and from those to messages and orders. What it does not know:
 A search for a field (ingest.store.bodies) finds all of these, at the cost of reading bodies.
 """
 
-from ingest.sources.source import join_event_id
-from ingest.store.bodies import Condition, has_field, has_phone
+from ingest.sources.base import join_event_id
+from ingest.sources.registry import entity_paths
+from ingest.store.bodies import Condition, escape, has_field, has_phone
 from ingest.store.distinct import SOURCES
 
 KINDS = ("conversation", "phone", "order", "message", "contact")
@@ -70,23 +71,24 @@ def _names(kind: str, value: str) -> list[str]:
 
 
 def _mentioned(kind: str, value: str, name: str) -> Condition:
+    """Return whether a body names it where some source's bodies do."""
+    paths_by_types: dict[str, list[str]] = {}
+    for path in entity_paths(kind):
+        paths_by_types.setdefault(path.types, []).append(path.path)
+    conditions, values = [], {}
     has = has_phone if kind == "phone" else has_field
-    mentioned, values = has(_FIELDS[kind], value, f"{name}_field").condition
-    if kind != "contact":
-        return mentioned, values
-    by_id, more = has_field(["data.id"], value, f"{name}_id").condition
-    return f"({mentioned} OR (events.type LIKE 'contact.%' AND {by_id}))", values | more
+    for n, (types, paths) in enumerate(paths_by_types.items()):
+        condition, of_condition = has(paths, value, f"{name}_field_{n}").condition
+        values.update(of_condition)
+        if types != "*":
+            values[f"{name}_types_{n}"] = escape(types).replace("*", "%")
+            condition = f"(events.type LIKE :{name}_types_{n} AND {condition})"
+        conditions.append(condition)
+    return "(" + " OR ".join(conditions or ["false"]) + ")", values
 
 
 _KNOWN_STATUSES = ("sent", "delivered", "read", "failed", "played", "deleted")
 _STATUSES = (*_KNOWN_STATUSES, *(status.upper() for status in _KNOWN_STATUSES))
-_FIELDS = {
-    "conversation": ["data.conversation_id"],
-    "phone": ["data.from", "data.phone_number", "data.phone"],
-    "order": ["data.order_id"],
-    "message": ["data.message_id"],
-    "contact": ["data.contact_id"],
-}
 
 _MESSAGES = """SELECT message_id, conversation_id, received_event_id, status, status_event_id,
                last_event_id FROM ingest.messages"""

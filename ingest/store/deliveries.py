@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ingest.sources.source import EventName
+from ingest.sources.base import EventName
 from ingest.store.database import WriterConnection
 
 

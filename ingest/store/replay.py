@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from ingest import queues
 from ingest.errors import InvalidEnvelope, NotFound
-from ingest.sources.source import Source
+from ingest.sources.base import Source
 from ingest.store import jobs
 from ingest.store.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.selection import DISCARDED, UNHANDLED, Selection, none_more_urgent, where

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ingest.errors import NotFound
 from ingest.ids import first_id
-from ingest.sources.source import join_event_id
+from ingest.sources.base import join_event_id
 from ingest.store.about import concerns
 from ingest.store.bodies import BodyTest, Condition, contains, escape, has_field
 from ingest.store.distinct import SOURCES, TYPES

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from ingest.sources.awalchat import AwalChat
 from tests.acceptance.harness import Stack, request
 from tests.support.deliver import body, order
 from tests.support.fleet import children_of, send
 from tests.support.signing import SECRET
+from tests.support.sources import awalchat
 from tests.support.waiting import until
 
-SOURCE = AwalChat([SECRET], tolerance_s=300)
+SOURCE = awalchat(SECRET)
 PADDING = " " * 200_000
 
 

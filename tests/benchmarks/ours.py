@@ -11,7 +11,7 @@ from ingest.cli.listening import listen
 from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.redis_address import parse_redis
-from ingest.sources.awalchat import AwalChat
+from ingest.sources.base import Source
 from ingest.store import deliveries, migrations, partitions
 from ingest.store.address import parse
 from ingest.store.database import Role, WriterConnection, create_engine
@@ -20,6 +20,7 @@ from tests.benchmarks import messages
 from tests.benchmarks.subject import Drained
 from tests.benchmarks.world import World, answers
 from tests.support.signing import SECRET
+from tests.support.sources import awalchat
 
 PATH = "/webhooks/awalchat"
 _FILL_BATCH = 500
@@ -113,7 +114,7 @@ class Ours:
 
 
 async def _fill(world: World, count: int, first: int) -> None:
-    source = AwalChat([SECRET], tolerance_s=300)
+    source = awalchat(SECRET)
     dispatcher = Dispatcher(parse_redis(world.redis_url))
     connection = await WriterConnection.open(parse(world.database_url))
     async with connection:
@@ -129,7 +130,7 @@ async def _fill(world: World, count: int, first: int) -> None:
     dispatcher.close()
 
 
-def _delivery(source: AwalChat, number: int) -> Delivery:
+def _delivery(source: Source, number: int) -> Delivery:
     raw = messages.body(number)
     now = time.time()
     return Delivery(

@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from ingest import queues
 from ingest.ids import RANDOM_BYTES, delivery_id
-from ingest.sources.source import EventName
+from ingest.sources.base import EventName
 from ingest.store import deliveries, events, jobs, stats, waiting
 from ingest.store.address import Database, parse
 from ingest.store.database import (

@@ -29,7 +29,7 @@ from sqlalchemy import text
 from ingest.console.auth.credentials import digest
 from ingest.console.auth.passwords import hash_password
 from ingest.embedded import postgres, valkey
-from ingest.simulation.shop import Shop
+from ingest.sources.awalchat.shop import Shop
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.database import Role, create_engine

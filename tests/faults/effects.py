@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from ingest.sources import awalchat_samples
+from ingest.sources.awalchat import samples
 from workers import Event, processor
 
 _CALL_S = 0.01
@@ -30,7 +30,7 @@ if Path(os.environ.get("FAULTS_FLAGS", "."), "import").exists():
     raise ImportError("a bad deploy")
 
 
-@processor(*awalchat_samples.types(), name="counter")
+@processor(*samples.types(), name="counter")
 def count(event: Event, db: Connection) -> None:
     """Through `db`: once, whatever happens."""
     db.execute(_COUNT, {"event": event.id})

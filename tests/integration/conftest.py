@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from ingest import settings, sources
+from ingest import settings
 from ingest.dispatch import Dispatcher
+from ingest.sources.registry import configured
 from ingest.store.address import parse
 from workers import guard, registry
 from workers.executor import Executor
@@ -67,7 +68,7 @@ class Worker:
         self.effects = guard.create_engine(parse(database_url), pool_size=25)
         runner = SliceRunner(
             engine=self.effects,
-            sources=sources.configured(options),
+            sources=configured(options.sources),
             recorder=self.recorder,
             time_limit=self.alarm if in_main_thread else _NoLimit(),
             random=random.uniform,

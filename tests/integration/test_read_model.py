@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
-from ingest.sources.awalchat import AwalChat
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver
 from tests.support.reference import read_model
 from tests.support.rows import one, rows
+from tests.support.sources import awalchat
 from tests.support.tables import tables
 from workers import Discard, Event
 from workers.processors.contacts import keep_contacts
@@ -30,7 +30,7 @@ KEEPERS: dict[str, Callable[[Sequence[Event], Connection], None]] = {
     "order": keep_orders,
     "contact": keep_contacts,
 }
-source = AwalChat([], tolerance_s=300)
+source = awalchat()
 
 
 def event(raw: bytes) -> Event:

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 
-from ingest import sources
 from ingest.errors import NotFound
 from ingest.settings import Settings
+from ingest.sources.registry import configured
 from ingest.store import events, history, jobs, partitions, replay, stats
 from ingest.store.jobs import Failure, Held, NewJobs, Outcome
 from ingest.store.replay import Counts
@@ -220,8 +220,8 @@ def test_a_rejected_delivery_is_opened_again_from_its_bytes(
     given: Settings = make_settings()
     with engine.begin() as connection:
         assert stats.read(connection).deliveries.rejected == 1
-        assert replay.reopen(connection, sources.configured(given), [good]) == [good]
-        assert replay.reopen(connection, sources.configured(given), [good]) == []
+        assert replay.reopen(connection, configured(given.sources), [good]) == [good]
+        assert replay.reopen(connection, configured(given.sources), [good]) == []
     assert len(admit(engine, [good])) == 1
     with engine.connect() as connection:
         counts = stats.read(connection)
@@ -234,7 +234,7 @@ def test_a_rejected_delivery_that_still_is_no_event_stays(
     (bad,) = deliver(database_url, [order(1)])
     execute(engine, "UPDATE deliveries SET rejected = 'body_not_json', body = 'x'")
     with engine.begin() as connection:
-        assert replay.reopen(connection, sources.configured(make_settings()), [bad]) == []
+        assert replay.reopen(connection, configured(make_settings().sources), [bad]) == []
     assert one(engine, "SELECT rejected FROM deliveries") == "body_not_json"
 
 

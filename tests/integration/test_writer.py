@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from ingest.errors import StorageUnavailable
 from ingest.ids import delivery_id
 from ingest.receiver.writer import DeliveryWriter, Limits
-from ingest.sources.source import EventName
+from ingest.sources.base import EventName
 from ingest.store.address import parse
 from ingest.store.deliveries import Delivery
 from tests.conftest import Servers

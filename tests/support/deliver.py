@@ -11,13 +11,13 @@ from uuid import UUID
 
 from ingest import queues
 from ingest.ids import delivery_id
-from ingest.sources.awalchat import AwalChat
 from ingest.store import deliveries
 from ingest.store.address import parse
 from ingest.store.database import WriterConnection
 from ingest.store.deliveries import Delivery
+from tests.support.sources import awalchat
 
-_source = AwalChat([], tolerance_s=300)
+_source = awalchat()
 
 
 def body(event_type: str, data: dict[str, Any], **fields: Any) -> bytes:

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import InvalidEnvelope
-from ingest.sources.awalchat import AwalChat
-from ingest.sources.source import EventName
+from ingest.sources.base import EventName
+from tests.support.sources import awalchat
 
-source = AwalChat([], tolerance_s=300)
+source = awalchat()
 
 
 def name(event_type: str, data: dict[str, Any], **fields: Any) -> EventName:

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import InvalidEnvelope, InvalidSignature
-from ingest.sources import awalchat
-from ingest.sources.awalchat import AwalChat
+from ingest.sources.awalchat import source as protocol
 from tests.support.signing import SECRET, signed_headers
+from tests.support.sources import awalchat
 from tests.support.vectors import NOW, SECRETS, VECTORS, Vector
 
-source = AwalChat(SECRETS, tolerance_s=300)
+source = awalchat(*SECRETS)
 
 
 def status(vector: Vector) -> int:
@@ -40,15 +40,15 @@ def raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
 
 @given(st.binary(max_size=500), st.integers(0, 999_999_999_999))
 def test_what_another_implementation_signed_is_accepted(body: bytes, timestamp: int) -> None:
-    signer = AwalChat([SECRET], tolerance_s=300)
+    signer = awalchat(SECRET)
     headers = raw(signed_headers(body, timestamp=timestamp))
-    assert signer.verify(headers, body, now=timestamp) == awalchat.key_id(SECRET)
+    assert signer.verify(headers, body, now=timestamp) == protocol.key_id(SECRET)
 
 
 @given(st.binary(max_size=500), st.integers(0, 999_999_999_999))
 def test_our_own_signer_agrees_with_it(body: bytes, timestamp: int) -> None:
     theirs = signed_headers(body, timestamp=timestamp)["X-Awal-Webhook-Signature"]
-    assert awalchat.sign(SECRET, timestamp, body) == theirs
+    assert protocol.sign(SECRET, timestamp, body) == theirs
 
 
 @given(
@@ -71,7 +71,7 @@ def test_untrusted_input_raises_nothing_but_invalid_signature(
 
 @pytest.mark.parametrize("away", [-300, 300])
 def test_the_window_is_open_at_its_edge_and_closed_beyond(away: int) -> None:
-    signer = AwalChat([SECRET], tolerance_s=300)
+    signer = awalchat(SECRET)
     headers = raw(signed_headers(b"{}", timestamp=NOW + away))
     signer.verify(headers, b"{}", now=NOW)
     with pytest.raises(InvalidSignature) as caught:
@@ -80,7 +80,7 @@ def test_the_window_is_open_at_its_edge_and_closed_beyond(away: int) -> None:
 
 
 def test_the_key_that_matched_is_named_and_not_given_away() -> None:
-    signer = AwalChat(["new_secret_0123456789", SECRET], tolerance_s=300)
+    signer = awalchat("new_secret_0123456789", SECRET)
     matched = signer.verify(raw(signed_headers(b"{}", timestamp=NOW)), b"{}", now=NOW)
     assert signer.key_ids.index(matched) == 1
     assert len(matched) == 8

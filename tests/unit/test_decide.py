@@ -17,13 +17,13 @@ from ingest.receiver.decide import (
     decide_named,
 )
 from ingest.receiver.event_names import name_body
-from ingest.sources.awalchat import AwalChat
-from ingest.sources.source import Headers
+from ingest.sources.base import Headers
 from ingest.store.deliveries import Delivery
 from tests.support.signing import SECRET, signed_headers
+from tests.support.sources import awalchat
 
 NOW = 1_768_900_000
-SOURCE = AwalChat([SECRET], tolerance_s=300)
+SOURCE = awalchat(SECRET)
 EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
 CHALLENGE = b'{"type":"verification","challenge":"x"}'
 COSTLY = b'{"event":"x","data":{"x":[%b1]}}' % (b"[]," * 50_000)

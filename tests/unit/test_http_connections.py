@@ -14,7 +14,7 @@ from ingest.receiver import server as http
 from ingest.receiver.client_shares import Shares
 from ingest.receiver.fastpath import FastPath, RawResponse, TryHandle
 from ingest.receiver.server import BoundedHttp
-from ingest.sources.source import Headers
+from ingest.sources.base import Headers
 from tests.support.serving import serving
 
 

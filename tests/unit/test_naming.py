@@ -13,12 +13,14 @@ import pytest
 from ingest.errors import InvalidEnvelope, StorageUnavailable
 from ingest.receiver.event_names import NameOrError, is_costly, name_body
 from ingest.receiver.naming import Namer
-from ingest.sources.awalchat import AwalChat
+from ingest.sources.awalchat.source import AwalChat
+from ingest.sources.base import SourceSettings
 from tests.support.fleet import children_of
 from tests.support.signing import SECRET
+from tests.support.sources import awalchat
 from tests.support.vectors import VECTORS
 
-SOURCE = AwalChat([SECRET], tolerance_s=300)
+SOURCE = awalchat(SECRET)
 EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
 OTHER = EVENT.replace(b"5}", b"6}")
 
@@ -123,7 +125,7 @@ def test_a_process_that_ends_over_a_body_is_replaced_and_the_body_is_named() -> 
 
 def test_a_source_that_the_process_does_not_know_is_named_here() -> None:
     async def run(namer: Namer) -> None:
-        source = Elsewhere([SECRET], tolerance_s=300)
+        source = Elsewhere(SourceSettings(secrets=()))
         assert await namer.name(source, EVENT) == name_body(SOURCE, EVENT)
         assert await namer.name(SOURCE, OTHER) == name_body(SOURCE, OTHER)
 

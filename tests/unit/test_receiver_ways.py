@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -20,10 +21,12 @@ from ingest.receiver.intake import Intake
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.naming import Namer
 from ingest.receiver.refused import RefusedRequests
-from ingest.sources.awalchat import AwalChat
+from ingest.sources.awalchat.source import AwalChat
+from ingest.sources.base import SourceSettings
 from ingest.store.deliveries import Delivery
 from tests.support.serving import serving
 from tests.support.signing import SECRET, signed_headers
+from tests.support.sources import awalchat
 
 EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
 CHALLENGE = b'{"type":"verification","challenge":"x"}'
@@ -66,7 +69,7 @@ class Receiving:
     """An intake, and the two ways into it."""
 
     writer: Writer
-    source: AwalChat = field(default_factory=lambda: AwalChat([SECRET], tolerance_s=300))
+    source: AwalChat = field(default_factory=lambda: awalchat(SECRET))
     metrics: ReceiverMetrics = field(default_factory=ReceiverMetrics)
 
     def __post_init__(self) -> None:
@@ -129,7 +132,7 @@ def test_both_ways_answer_alike(name: str) -> None:
     """The endpoint alone, the endpoint after a first try of the fast path, and the fast path."""
     body, sign, fails, status = CASES[name]
     source = BrokenSource if name == "a bug of the source" else AwalChat
-    receiving = Receiving(Writer(fails), source([SECRET], tolerance_s=300))
+    receiving = Receiving(Writer(fails), source(SourceSettings(secrets=(SecretStr(SECRET),))))
 
     async def ask(*pieces: bytes, fast: bool = True) -> tuple[str, dict[str, str], dict[str, Any]]:
         fast_path = receiving.fast_path if fast else None

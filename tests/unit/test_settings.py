@@ -13,7 +13,11 @@ def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_without_anything_there_are_defaults_and_no_database() -> None:
     given = settings.load()
-    assert (given.host, given.port, given.awalchat_tolerance_s) == ("127.0.0.1", 8000, 300)
+    assert (given.host, given.port, given.sources["awalchat"].tolerance_s) == (
+        "127.0.0.1",
+        8000,
+        300,
+    )
     with pytest.raises(SettingsError, match="INGEST_DATABASE_URL"):
         _ = given.database
     with pytest.raises(SettingsError, match="INGEST_REDIS_URL"):
@@ -51,7 +55,7 @@ def test_a_broken_note_of_a_running_up_is_passed_over(content: str) -> None:
 
 def test_secrets_are_split_at_commas_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", "new_0123456789abcd, old_0123456789abcd")
-    found = [secret.get_secret_value() for secret in settings.load().awalchat_secrets]
+    found = [secret.get_secret_value() for secret in settings.load().sources["awalchat"].secrets]
     assert found == ["new_0123456789abcd", "old_0123456789abcd"]
 
 
@@ -74,7 +78,7 @@ def test_a_secret_comes_from_a_file_without_the_newline_of_an_editor(
     file = tmp_path / "secret"
     file.write_text("from_a_file_0123456789\n")
     monkeypatch.setenv("INGEST_AWALCHAT_SECRETS_FILE", str(file))
-    (secret,) = settings.load().awalchat_secrets
+    (secret,) = settings.load().sources["awalchat"].secrets
     assert secret.get_secret_value() == "from_a_file_0123456789"
 
 
@@ -117,9 +121,7 @@ def test_settings_cannot_be_changed() -> None:
 
 
 def test_every_setting_is_described() -> None:
-    assert not [
-        name for name, field in settings.Settings.model_fields.items() if not field.description
-    ]
+    assert not [name for name, field in settings.variables().items() if not field.description]
 
 
 NEW, OLD = "new_0123456789abcd", "old_0123456789abcd"
@@ -142,7 +144,7 @@ def test_secrets_stand_one_a_line_or_between_commas(
     file = tmp_path / "secrets"
     file.write_bytes(written.encode())
     monkeypatch.setenv("INGEST_AWALCHAT_SECRETS_FILE", str(file))
-    found = [secret.get_secret_value() for secret in settings.load().awalchat_secrets]
+    found = [secret.get_secret_value() for secret in settings.load().sources["awalchat"].secrets]
     assert found == [NEW, OLD]
 
 
@@ -331,11 +333,11 @@ ODD = {
 
 
 @pytest.mark.parametrize("value", ODD.values(), ids=ODD)
-@pytest.mark.parametrize("name", settings.Settings.model_fields)
+@pytest.mark.parametrize("name", settings.variables())
 def test_an_odd_value_is_taken_or_told_in_a_sentence_that_does_not_show_it(
     name: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    variable = f"INGEST_{name.upper()}"
+    variable = f"INGEST_{name}"
     monkeypatch.setenv(variable, value)
     sentence = refusal()
     if sentence is not None:
@@ -358,14 +360,14 @@ def refusal() -> str | None:
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"\x00", b""], ids=["utf-16", "nul", "empty"])
-@pytest.mark.parametrize("name", settings.Settings.model_fields)
+@pytest.mark.parametrize("name", settings.variables())
 def test_an_odd_file_likewise(
     name: str, content: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "value"
     file.write_bytes(content)
-    monkeypatch.setenv(f"INGEST_{name.upper()}_FILE", str(file))
+    monkeypatch.setenv(f"INGEST_{name}_FILE", str(file))
     sentence = refusal()
     if sentence is not None:
-        assert f"INGEST_{name.upper()}" in sentence
+        assert f"INGEST_{name}" in sentence
         assert "\n" not in sentence

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ingest.simulation.policy import RetryPolicy, is_final
+from ingest.simulation.policy import RetryPolicy
 from ingest.simulation.sender import Journal, Manners, Sender
-from ingest.simulation.shop import Occurrence, Shop
-from ingest.sources import awalchat_samples
+from ingest.sources.awalchat import samples
+from ingest.sources.awalchat.shop import Occurrence, Shop
+from ingest.sources.awalchat.source import AwalChat
 from tests.support.signing import SECRET, signed_headers
+from tests.support.sources import awalchat
 
 OPENED = datetime(2024, 1, 20, tzinfo=UTC)
 STEPS = ["pending", "accepted", "shipped", "delivered", "completed"]
@@ -35,7 +37,7 @@ def test_the_same_seed_opens_the_same_shop_and_another_shares_nothing_with_it() 
 
 
 def test_everything_that_is_documented_happens_at_the_shop() -> None:
-    assert {each.type for each in happened(3_000)} == set(awalchat_samples.types())
+    assert {each.type for each in happened(3_000)} == set(samples.types())
 
 
 def test_an_order_moves_through_its_states_one_after_another() -> None:
@@ -61,11 +63,11 @@ def test_what_happens_to_one_entity_happens_at_different_times() -> None:
 
 
 def test_the_waits_are_the_documented_ones() -> None:
-    policy = RetryPolicy()
+    policy = RetryPolicy(AwalChat.retries)
     minutes = [(policy.wait_s(failed) or 0) / 60 for failed in range(1, 6)]
     assert minutes == [1, 5, 15, 60, 360]
     assert policy.wait_s(6) is None
-    assert RetryPolicy(time_factor=60).wait_s(1) == 1
+    assert RetryPolicy(AwalChat.retries, time_factor=60).wait_s(1) == 1
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_the_waits_are_the_documented_ones() -> None:
     [(200, True), (400, True), (401, True), (413, True), (500, False), (503, False)],
 )
 def test_what_the_sender_takes_for_the_last_word(status: int, final: bool) -> None:
-    assert is_final(status) is final
+    assert RetryPolicy(AwalChat.retries).is_final(status) is final
 
 
 Answer = Callable[[int], int]
@@ -116,9 +118,9 @@ def send(
         async with answering(answer, bodies) as url:
             sender = Sender(
                 url,
-                SECRET,
+                awalchat(SECRET),
                 manners=Manners(rate=1_000, connections=4, **manners),
-                policy=RetryPolicy(time_factor=100_000),
+                policy=RetryPolicy(AwalChat.retries, time_factor=100_000),
                 random=Random(3),
                 journal=Journal(stream, clock=lambda: 0.0),
             )

@@ -4,6 +4,7 @@ Makes what the protocol allows, entity by entity in the order in which it happen
 twice, late or out of order is the sender's doing (`ingest.simulation.sender`).
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -43,6 +44,16 @@ class Occurrence:
     timestamp: str
     """ISO 8601, UTC, seconds."""
     data: dict[str, Any]
+
+    def body(self, sent_at: datetime | None = None) -> bytes:
+        """Return the request's body. Its envelope says when it was sent, or when it happened."""
+        timestamp = self.timestamp if sent_at is None else _spell(sent_at)
+        envelope = {"event": self.type, "timestamp": timestamp, "data": self.data}
+        return json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _spell(moment: datetime) -> str:
+    return moment.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 Step = tuple[str, str, dict[str, Any]]  # type, timestamp, data
@@ -223,4 +234,4 @@ class _Clock:
 
     def tick(self, up_to_s: int) -> str:
         self._now += timedelta(seconds=self._random.randrange(1, up_to_s + 1))
-        return self._now.replace(microsecond=0, tzinfo=None).isoformat() + "Z"
+        return _spell(self._now)

@@ -4,12 +4,28 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from random import Random
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from ingest import strict_json
 from ingest.errors import InvalidEnvelope, InvalidSignature
-from ingest.sources.source import Envelope, EventName, Headers, column_type, join_event_id
+from ingest.sources.awalchat import samples
+from ingest.sources.awalchat.shop import Shop
+from ingest.sources.base import (
+    Envelope,
+    EventName,
+    FieldPath,
+    Headers,
+    Occurrence,
+    Samples,
+    Source,
+    SourceSettings,
+    column_type,
+    join_event_id,
+)
 from ingest.timestamps import parse_timestamp
 
 SLUG = "awalchat"
@@ -40,28 +56,47 @@ _OWN_TIMESTAMPS_OF_CREATION = (*_OWN_TIMESTAMPS, "created_at")
 
 
 def sign(secret: str, timestamp: int, body: bytes) -> str:
-    """The signature header's value for `body` sent at `timestamp` (Unix seconds)."""
+    """Return the signature header's value for `body` sent at `timestamp` (Unix seconds)."""
     return _digest(secret.encode(), str(timestamp).encode(), body).hex()
 
 
 def key_id(secret: str) -> str:
-    """A short name for a secret, to record which one matched; 32 bits, so it confirms no guess."""
+    """Return a short name for a secret, to record which one matched.
+
+    It has 32 bits, so it confirms no guess."""
     return hmac.digest(secret.encode(), b"awalchat key id", "sha256")[:4].hex()
 
 
-class AwalChat:
+class AwalChat(Source):
     """The source `awalchat`."""
 
     slug = SLUG
+    title = "AwalChat"
     kept_headers = frozenset(
         {b"content-type", b"content-encoding", b"user-agent", _TIMESTAMP, _SIGNATURE}
     )
+    samples = Samples(types=samples.types(), make=samples.make, documented=samples.DOCUMENTED)
+    entities = MappingProxyType(
+        {
+            "conversation": (FieldPath(path="data.conversation_id"),),
+            "phone": (
+                FieldPath(path="data.from"),
+                FieldPath(path="data.phone_number"),
+                FieldPath(path="data.phone"),
+            ),
+            "order": (FieldPath(path="data.order_id"),),
+            "message": (FieldPath(path="data.message_id"),),
+            "contact": (
+                FieldPath(path="data.contact_id"),
+                FieldPath(path="data.id", types="contact.*"),
+            ),
+        }
+    )
 
-    def __init__(self, secrets: Sequence[str], *, tolerance_s: int) -> None:
-        """Verify with any of `secrets` (newest first), within `tolerance_s` seconds of now either
-        way."""
-        self._keys = tuple((key_id(secret), secret.encode()) for secret in secrets)
-        self._tolerance_s = tolerance_s
+    def __init__(self, settings: SourceSettings) -> None:
+        """Verify with any of the secrets, within `tolerance_s` seconds of now either way."""
+        super().__init__(settings)
+        self._keys = tuple((key_id(secret), secret.encode()) for secret in self.secrets)
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -76,9 +111,9 @@ class AwalChat:
         matched = self._matching_key(bytes.fromhex(given.decode()), timestamp, body)
         if matched is None:
             raise InvalidSignature("The signature does not match.", reason="signature_mismatch")
-        if abs(now - int(timestamp)) > self._tolerance_s:
+        if abs(now - int(timestamp)) > self.tolerance_s:
             raise InvalidSignature(
-                f"The timestamp is more than {self._tolerance_s} seconds away from now.",
+                f"The timestamp is more than {self.tolerance_s} seconds away from now.",
                 reason="timestamp_outside_window",
             )
         return matched
@@ -92,6 +127,24 @@ class AwalChat:
             if hmac.compare_digest(given, _digest(key, timestamp, body)):
                 matched = name
         return matched
+
+    def sign(self, body: bytes, *, now: int) -> Mapping[str, str]:
+        return {
+            "Content-Type": "application/json",
+            TIMESTAMP_HEADER: str(now),
+            SIGNATURE_HEADER: sign(self.newest_secret(), now, body),
+        }
+
+    @classmethod
+    def signed_at(cls, headers: Mapping[str, str]) -> datetime | None:
+        stamp = headers.get(TIMESTAMP_HEADER.lower(), "")
+        if not _TIMESTAMP_FORM.fullmatch(stamp.encode("ascii", "replace")) or len(stamp) > 11:
+            return None
+        return datetime.fromtimestamp(int(stamp), UTC)
+
+    @classmethod
+    def simulate(cls, random: Random, *, opened_at: datetime) -> Iterator[Occurrence]:
+        return Shop(random, opened_at=opened_at).occurrences()
 
     def handshake(self, body: bytes) -> bytes | None:
         if len(body) > _HANDSHAKE_LIMIT:

@@ -1,0 +1,268 @@
+"""What a source is: the class that a sender's plugin derives, and the values that it exchanges with
+the pipeline."""
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from random import Random
+from types import MappingProxyType
+from typing import Any, ClassVar, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+
+from ingest import setting_values
+from ingest.errors import IngestError
+from ingest.text import is_storable, storable
+
+Headers = Sequence[tuple[bytes, bytes]]
+"""Request headers as ASGI gives them: lower-case names, values as received, repeats kept."""
+
+TYPE_LIMIT = 200
+MIN_SECRET_LENGTH = 16
+_PART_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """A signed body that is an event: its type, when it occurred if it says so, and its data."""
+
+    type: str
+    occurred_at: datetime | None
+    data: dict[str, Any]
+    fields: dict[str, Any]
+    """The whole parsed body; `data` is one of its fields."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventName:
+    """What dedupe needs: the event id (unique within the source) and a fingerprint of the
+    content."""
+
+    event_id: str
+    type: str
+    fingerprint: bytes
+    """SHA-256 over what must not differ between two deliveries of one event."""
+
+
+class CannotSign(IngestError):
+    """There is no secret to sign a request with."""
+
+
+class SourceSettings(BaseModel):
+    """What every source is told. The variable of `secrets` is `INGEST_{SLUG}_SECRETS`, and so on; a
+    source with further settings derives a class of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    secrets: tuple[SecretStr, ...] = Field(
+        (), description="webhook secrets, newest first, separated by commas or lines"
+    )
+    tolerance_s: int = Field(
+        default=300,
+        gt=0,
+        lt=2**31,
+        description="how far a request's timestamp may be from now, either way, seconds",
+    )
+
+    @field_validator("secrets", mode="before")
+    @classmethod
+    def _parse(cls, value: object) -> object:
+        if isinstance(value, str):
+            return setting_values.parse_secrets(value, min_length=MIN_SECRET_LENGTH)
+        return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """Events to try a pipeline with."""
+
+    types: tuple[str, ...]
+    """The documented event types."""
+    make: Callable[[str, Random, datetime], bytes]
+    """Makes the body of a new event of a type that happened at a time."""
+    documented: tuple[bytes, ...] = ()
+    """Bodies that the sender's documentation shows."""
+
+
+class Occurrence(Protocol):
+    """Something that happened at a simulated customer of the sender's."""
+
+    @property
+    def number(self) -> int:
+        """Its place in the simulation, from 0."""
+
+    @property
+    def type(self) -> str:
+        """The event type."""
+
+    def body(self, sent_at: datetime | None = None) -> bytes:
+        """Return the request's body, its envelope stamped `sent_at`; None: when it happened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """When the sender sends again, as its documentation says."""
+
+    waits_s: tuple[float, ...] = (60.0, 300.0, 900.0, 3_600.0, 21_600.0)
+    """Seconds after each failed try; after the last the event is given up."""
+    final: frozenset[int] = frozenset({200, *range(400, 500)})
+    """Statuses after which nothing is sent again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldPath:
+    """Where a body names an entity."""
+
+    path: str
+    """Dotted: `data.order_id`."""
+    types: str = "*"
+    """The event types in which it does; `*` stands for anything."""
+
+
+class Source(ABC):
+    """A configured sender. A plugin derives one class, and names it in the entry-point group
+    `ingest.sources`, under its slug."""
+
+    slug: ClassVar[str]
+    """Names the source in paths, settings and tables: lower-case letters, digits and dashes."""
+    title: ClassVar[str]
+    """The sender's name, as people write it."""
+    settings: ClassVar[type[SourceSettings]] = SourceSettings
+    kept_headers: ClassVar[frozenset[bytes]] = frozenset()
+    """Lower-case names of the request headers that are stored with a delivery."""
+    samples: ClassVar[Samples]
+    retries: ClassVar[Retries] = Retries()
+    entities: ClassVar[Mapping[str, Sequence[FieldPath]]] = MappingProxyType({})
+    """Where bodies name what searches look for, by kind: conversation, phone, order, message,
+    contact."""
+
+    def __init__(self, settings: SourceSettings) -> None:
+        """Make a source with its settings. Parsing stored bodies needs no secrets."""
+        self.secrets = tuple(secret.get_secret_value() for secret in settings.secrets)
+        self.tolerance_s = settings.tolerance_s
+
+    @property
+    @abstractmethod
+    def key_ids(self) -> tuple[str, ...]:
+        """The names of the live secrets, newest first; a name does not give its secret away."""
+
+    @abstractmethod
+    def is_signed(self, headers: Headers) -> bool:
+        """Return whether the request claims a signature at all."""
+
+    @abstractmethod
+    def verify(self, headers: Headers, body: bytes, *, now: int) -> str:
+        """Return the id of the key that signed the request.
+
+        Args:
+            headers: the request's headers.
+            body: the raw bytes as received.
+            now: Unix time in seconds.
+
+        Raises:
+            InvalidSignature: for anything else than a good signature within the time window.
+        """
+
+    @abstractmethod
+    def sign(self, body: bytes, *, now: int) -> Mapping[str, str]:
+        """Return the headers that the sender would send with `body` at `now` (Unix seconds).
+
+        Raises:
+            CannotSign: there is no secret.
+        """
+
+    def handshake(self, body: bytes) -> bytes | None:
+        """Return the JSON body that answers a set-up handshake, or None if `body` is not one."""
+        return None
+
+    @abstractmethod
+    def open(self, body: bytes) -> Envelope:
+        """Parse a verified body.
+
+        Raises:
+            InvalidEnvelope: the body is no event of this sender.
+        """
+
+    @abstractmethod
+    def name(self, envelope: Envelope) -> EventName:
+        """Name the event so that every delivery of one occurrence gets the same id."""
+
+    @classmethod
+    def signed_at(cls, headers: Mapping[str, str]) -> datetime | None:
+        """Return when a stored delivery was signed, by its kept headers; None: nobody knows."""
+        return None
+
+    @classmethod
+    def simulate(cls, random: Random, *, opened_at: datetime) -> Iterator[Occurrence]:
+        """Yield what happens at a customer of the sender's, for ever, from `opened_at` on. Without
+        a scenario of its own, a source's samples happen one after another."""
+        return _samples(cls.samples, random, opened_at)
+
+    def with_secret(self, secret: str) -> "Source":
+        """Return the same source with another secret, and no other."""
+        return type(self)(self.settings(secrets=(SecretStr(secret),), tolerance_s=self.tolerance_s))
+
+    def newest_secret(self) -> str:
+        """Return the secret to sign with.
+
+        Raises:
+            CannotSign: there is none.
+        """
+        if not self.secrets:
+            raise CannotSign(
+                f"There is no secret of {self.title} to sign with: set {self.variable('secrets')}.",
+                reason="no_secret",
+            )
+        return self.secrets[0]
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """Return the name of the environment variable of one of its settings."""
+        return f"INGEST_{cls.slug.replace('-', '_').upper()}_{field.upper()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    number: int
+    type: str
+    content: bytes
+
+    def body(self, _sent_at: datetime | None = None) -> bytes:
+        return self.content
+
+
+def _samples(samples: Samples, random: Random, opened_at: datetime) -> Iterator[Occurrence]:
+    number = 0
+    while True:
+        event_type = random.choice(samples.types)
+        content = samples.make(event_type, random, opened_at)
+        yield _Sample(number=number, type=event_type, content=content)
+        number += 1
+
+
+def join_event_id(event_type: str, *parts: str, mark: str = "") -> str:
+    """An event id: the type, then what tells one occurrence from another.
+
+    Ids made of different parts never coincide: the separators are escaped inside parts, `mark`
+    keeps the ways of naming apart, and a part that is too long for an index or that no text
+    column takes is represented by its digest."""
+    return ":".join([_part(event_type), *(mark + _part(part) for part in parts)])
+
+
+def column_type(event_type: str) -> str:
+    """The event type as columns and registries hold it."""
+    return storable(event_type, limit=TYPE_LIMIT)
+
+
+def _part(text: str) -> str:
+    if len(text) > _PART_LIMIT or not is_storable(text):
+        return "#" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    # Most parts have nothing to escape; translate takes ten times as long to find that out.
+    return text.translate(_ESCAPES) if _ESCAPED.search(text) else text
+
+
+_ESCAPED = re.compile("[%:@#]")
+_ESCAPES = str.maketrans({"%": "%25", ":": "%3A", "@": "%40", "#": "%23"})

@@ -1,0 +1,84 @@
+"""Which sources there are: those of this package, and those of installed plugins."""
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module, metadata
+from pkgutil import iter_modules
+
+from ingest.errors import SettingsError
+from ingest.sources.base import FieldPath, Source, SourceSettings
+
+GROUP = "ingest.sources"
+"""The entry-point group in which a plugin names its class, under its slug."""
+
+_SLUG = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+
+
+@cache
+def classes() -> dict[str, type[Source]]:
+    """Return every source's class by its slug.
+
+    Raises:
+        SettingsError: a plugin cannot be used, and why.
+    """
+    found: dict[str, type[Source]] = {}
+    for slug, source_class in (*_built_in(), *_installed()):
+        if slug in found:
+            raise _unusable(slug, "another source has this name")
+        found[slug] = source_class
+    return found
+
+
+def configured(settings: Mapping[str, SourceSettings]) -> dict[str, Source]:
+    """Return every source by its slug, with its settings."""
+    return {slug: source(settings[slug]) for slug, source in classes().items()}
+
+
+def receiving(settings: Mapping[str, SourceSettings]) -> dict[str, Source]:
+    """Return the sources that have a secret, which alone can be received.
+
+    Raises:
+        SettingsError: none has.
+    """
+    sources = {slug: source for slug, source in configured(settings).items() if source.secrets}
+    if not sources:
+        variables = " or ".join(source.variable("secrets") for source in classes().values())
+        raise SettingsError(
+            f"No webhook secret: set {variables} (newest first, separated by commas).",
+            reason="no_secret",
+        )
+    return sources
+
+
+def entity_paths(kind: str) -> tuple[FieldPath, ...]:
+    """Return where bodies, of whatever source, name an entity of a kind."""
+    paths = (path for source in classes().values() for path in source.entities.get(kind, ()))
+    return tuple(dict.fromkeys(paths))
+
+
+def _built_in() -> Iterator[tuple[str, type[Source]]]:
+    """Yield the sub-packages of this package, each of which names its class `Plugin`."""
+    for module in iter_modules(import_module(__package__).__path__):
+        if module.ispkg:
+            yield module.name, import_module(f"{__package__}.{module.name}").Plugin
+
+
+def _installed() -> Iterator[tuple[str, type[Source]]]:
+    for entry_point in metadata.entry_points(group=GROUP):
+        slug = entry_point.name
+        if not _SLUG.fullmatch(slug):
+            raise _unusable(slug, "a name is lower-case letters, digits and dashes")
+        try:
+            source = entry_point.load()
+        except Exception as error:
+            raise _unusable(slug, f"{entry_point.value}: {type(error).__name__}: {error}") from None
+        if not (isinstance(source, type) and issubclass(source, Source)):
+            raise _unusable(slug, f"{entry_point.value} is no class of a source")
+        if getattr(source, "slug", None) != slug:
+            raise _unusable(slug, f"{entry_point.value} has another slug")
+        yield slug, source
+
+
+def _unusable(slug: str, why: str) -> SettingsError:
+    return SettingsError(f"The source {slug} cannot be used: {why}.", reason="bad_source")

@@ -1,0 +1,123 @@
+"""A source from outside works everywhere, without a line of ours changed."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.harness import Answer, Stack, request
+from tests.support.waiting import until
+
+PLUGIN = Path(__file__).parents[1] / "plugin"
+LEDGER_SECRET = "the_secret_of_the_ledger_0123456789"
+PROCESSORS = """
+from workers import processor
+
+@processor("entry.posted")
+def note(event, db):
+    assert event.source == "ledger"
+    assert event.data["kind"] == event.type
+"""
+
+
+@pytest.fixture
+def stack(make_stack: Callable[..., Stack], tmp_path: Path) -> Stack:
+    (tmp_path / "of_the_user.py").write_text(PROCESSORS)
+    made = make_stack(ledger_secrets=LEDGER_SECRET, processors="of_the_user")
+    made.environment["PYTHONPATH"] = f"{PLUGIN}:{tmp_path}"
+    return made
+
+
+def post(stack: Stack, body: bytes, *, secret: str = LEDGER_SECRET) -> Answer:
+    """Post a body, signed by the standard library alone."""
+    digest = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    headers = {"X-Ledger-Signature": f"sha256={digest}"}
+    return request(stack.ports[0], "POST", "/webhooks/ledger", body, headers)
+
+
+def listed(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
+    said = stack.command("events", "list", *arguments, "--json")
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def test_what_it_signed_is_received_deduplicated_worked_on_and_found(stack: Stack) -> None:
+    stack.receiver()
+    stack.worker()
+    stack.relay()
+    entry = b'{"kind": "entry.posted", "number": 4711}'
+    assert post(stack, entry).status == 200
+    assert post(stack, entry).status == 200
+    assert post(stack, entry, secret="another_secret_0123456789").status == 401
+    assert post(stack, b'{"number": 4712}').json["error"] == "kind_missing"
+    assert post(stack, b'{"kind": "entry.voided", "number": 4713}').status == 200
+    until(lambda: len(listed(stack)) == 2, what="the events are admitted")
+    stack.wait_until_idle()
+    voided, posted = listed(stack, "--query", "source:ledger")
+    assert (posted["type"], posted["event_id"]) == ("entry.posted", "entry.posted:4711")
+    assert (posted["state"], voided["state"]) == ("succeeded", "unhandled")
+    # No read model knows the ledger's entries: those that nobody handles are looked through.
+    assert [event["id"] for event in listed(stack, "--query", "order:4713")] == [voided["id"]]
+    assert stack.post(b'{"event": "order.created", "data": {"order_id": 1}}').status == 200
+
+
+def test_it_is_listed_sent_and_simulated(stack: Stack) -> None:
+    stack.receiver()
+    stack.worker()
+    stack.relay()
+    url = f"http://127.0.0.1:{stack.ports[0]}/webhooks/ledger"
+    sources = [json.loads(line) for line in stack.command("sources", "--json").splitlines()]
+    assert [source["source"] for source in sources] == ["awalchat", "ledger"]
+    stack.command("send", "entry.voided", "--source", "ledger", "--url", url, "--count", "3")
+    sentence = stack.command("send", "order.created", "--source", "nobody", ok=False)
+    assert "There is no source nobody; there is awalchat, ledger." in sentence
+    stack.command("simulate", "--source", "ledger", "--url", url, "--duration", "1", "--rate", "20")
+    stack.wait_until_idle()
+    sent = listed(stack, "--query", "source:ledger", "--limit", "100")
+    assert len([event for event in sent if event["type"] == "entry.voided"]) >= 3
+    assert len(sent) > 3
+
+
+def test_the_console_sends_its_samples_and_signs_what_is_copied(stack: Stack) -> None:
+    stack.receiver()
+    stack.worker()
+    stack.relay()
+    stack.console(receiver_url=f"http://127.0.0.1:{stack.ports[0]}")
+    sent = stack.tell("/test-event", {"source": "ledger"}).json
+    assert (sent["type"], sent["status"]) == ("entry.posted", 200)
+    until(lambda: bool(listed(stack)), what="the event is admitted")
+    (event,) = listed(stack, "--query", "source:ledger")
+    page = stack.ask(f"/events/{event['id']}").body.decode()
+    assert "X-Ledger-Signature: sha256=" in page
+    assert "/webhooks/ledger" in page
+    refused = stack.tell("/test-event", {"source": "nobody"})
+    assert (refused.status, refused.json["error"]) == (400, "bad_source")
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "sentence"),
+    [
+        ("ledger = no_such_module:Ledger", "no_such_module:Ledger: ModuleNotFoundError"),
+        ("ledger = ledger:strict_json", "ledger:strict_json is no class of a source"),
+        ("other = ledger:Ledger", "ledger:Ledger has another slug"),
+        ("awalchat = ledger:Ledger", "ledger:Ledger has another slug"),
+        ("A-b = ledger:Ledger", "a name is lower-case letters, digits and dashes"),
+    ],
+)
+def test_a_plugin_that_cannot_be_used_is_told_in_a_sentence(
+    entry_point: str, sentence: str, make_stack: Callable[..., Stack], tmp_path: Path
+) -> None:
+    info = tmp_path / "broken-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[ingest.sources]\n{entry_point}\n")
+    (tmp_path / "ledger.py").write_text((PLUGIN / "ledger.py").read_text())
+    stack = make_stack()
+    stack.environment["PYTHONPATH"] = str(tmp_path)
+    said = stack.command("sources", ok=False)
+    assert "The source" in said
+    assert sentence in said
+    assert "Traceback" not in said
