@@ -69,8 +69,7 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="the receiver's port")
 
     default_source: str = Field(
-        "awalchat",
-        description="the source that `send`, `simulate` and the console's test event use",
+        "awalchat", description="the source that test events are sent as, unless another is named"
     )
     sources: Annotated[Mapping[str, SourceSettings], NoDecode] = Field(
         {}, description="the senders' settings by slug, each from variables of its own"
