@@ -3,6 +3,7 @@
 
     python3 dev.py up          everything here: PostgreSQL, Redis, receiver, workers, relay
     python3 dev.py test        the whole test suite, against real servers
+    python3 dev.py check       format, lint, types and architecture, before each commit
     python3 dev.py faults      the fault suite: real processes, broken under load (--help)
     python3 dev.py browser     the console in a real browser (needs Chromium)
     python3 dev.py bench       speed, beside what one would write or pick instead (--help)
@@ -44,6 +45,8 @@ def main() -> NoReturn:
     if command == "test":
         os.chdir(ROOT)
         become("python", "-m", "pytest", *rest)
+    if command == "check":
+        sys.exit(check())
     if command == "browser":
         os.chdir(ROOT)
         become("python", "-m", "pytest", "--numprocesses=0", "tests/browser", *rest)
@@ -52,6 +55,23 @@ def main() -> NoReturn:
         os.chdir(ROOT)
         become("python", "-m", suites[command], *rest)
     become("ingest", command, *rest)
+
+
+CHECKS = (
+    ("ruff", "format", "--check", "."),
+    ("ruff", "check", "."),
+    ("mypy",),
+    ("python", "-m", "pytest", "-q", "--numprocesses=0", "tests/unit/test_architecture.py"),
+)
+
+
+def check() -> int:
+    """Run every check, and return 1 if any of them fails."""
+    codes = []
+    for tool, *arguments in CHECKS:
+        print(f"dev.py: {' '.join((tool, *arguments))}", file=sys.stderr, flush=True)
+        codes.append(subprocess.run([BIN / tool, *arguments], cwd=ROOT, check=False).returncode)
+    return int(any(codes))
 
 
 def ensure_environment(lock_file: str) -> None:
