@@ -65,7 +65,7 @@ def test_what_is_no_http_is_logged_once_a_second(receiving: Stack, port: int) ->
             wire.send(b"\x00\x00\r\n\r\n")
             wire.reply()
         lines = logged(receiving, "Invalid HTTP request received.")
-        return sum(line.get("left_out", 0) + 1 for line in lines) == sent
+        return sum(int(line.get("left_out", 0)) + 1 for line in lines) == sent
 
     until(all_are_told)
 
