@@ -57,12 +57,14 @@ def sweeps(world: World, count: int) -> Iterator[Timed]:
         yield from _reads("due", connection)
         live("live")
         relay._parking = Parking(relay._engine, clock=time.monotonic, after_s=0)
-        yield _timed("sweep that parks", _until(relay.sweep, lambda: _due(world) == 0))
+        parks = _until(relay.sweep, lambda: _due(world) == 0, between=lambda: live("live"))
+        yield _timed("sweep that parks", parks)
         yield _timed("sweep of the relay, all parked", _often(relay.sweep))
         yield from _reads("parked", connection)
         live(REMOVED)
         relay._parking = Parking(relay._engine, clock=time.monotonic)
-        yield _timed("sweep that takes up", _until(relay.sweep, lambda: _parked(world) == 0))
+        takes_up = _until(relay.sweep, lambda: _parked(world) == 0, between=lambda: live(REMOVED))
+        yield _timed("sweep that takes up", takes_up)
 
 
 def meanwhile(world: World, count: int, *, rate: float) -> Iterator[Timed]:
@@ -96,8 +98,8 @@ def _reads(when: str, connection: Connection) -> Iterator[Timed]:
 
 @contextmanager
 def _house(world: World) -> Iterator[tuple[Relay, Connection, Callable[[str], None]]]:
-    """Yield a relay without Redis's answers, an operator's connection, and what brings a worker
-    that has a processor."""
+    """Yield a relay, an operator's connection, and what lets a worker that has a processor say
+    that it is alive."""
     given = settings.load(
         standalone=True, database_url=world.database_url, redis_url=world.redis_url
     )
@@ -141,9 +143,13 @@ def _often(run: Callable[[], object]) -> Sequence[float]:
     return [_seconds(run) for _ in range(_RUNS)]
 
 
-def _until(run: Callable[[], object], is_done: Callable[[], bool]) -> Sequence[float]:
+def _until(
+    run: Callable[[], object], is_done: Callable[[], bool], *, between: Callable[[], None]
+) -> Sequence[float]:
+    """Time run after run until all is done; `between` them is not timed."""
     taken = []
     while not is_done():
+        between()
         taken.append(_seconds(run))
         assert len(taken) < _MOST_SWEEPS
     return taken
