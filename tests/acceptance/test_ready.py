@@ -13,7 +13,7 @@ from tests.acceptance.harness import Answer, Stack, request
 from tests.conftest import Servers
 from tests.support.deliver import order
 from tests.support.rows import execute
-from tests.support.servers import as_role
+from tests.support.servers import as_role, database_of
 from tests.support.servers.setups import POOLED, POOLERS_ROLE
 from tests.support.waiting import until
 
@@ -89,18 +89,19 @@ def test_probes_open_no_connection_and_answer_as_deliveries_are_answered(stack: 
     ],
 )
 def test_it_is_503_with_the_cause_while_deliveries_are_and_200_while_they_are(
-    stack: Stack, breaks: str, mends: str, reason: str, says: str
+    servers: Servers, stack: Stack, breaks: str, mends: str, reason: str, says: str
 ) -> None:
+    database, role = database_of(stack.environment["INGEST_DATABASE_URL"]), role_of(stack)
     both = posts_and_probes(stack)
     assert both() == (200, 200)
-    execute(stack.engine, breaks.format(role=role_of(stack)))
-    disconnect(stack)
+    servers.execute(breaks.format(role=role), database=database)
+    disconnect(servers, stack)
     until(lambda: both() == (503, 503), what="neither is answered 200")
     document = ready(stack).json
     assert document["database"] == reason
     assert says in document["problem"]
     assert stack.post(order(3)).json["error"] == reason
-    execute(stack.engine, mends.format(role=role_of(stack)))
+    servers.execute(mends.format(role=role), database=database)
     until(lambda: both() == (200, 200), what="both are answered 200")
     told = [line for line in stack.logs().splitlines() if f'"reason": "{reason}"' in line]
     assert sum("storage_fails" in line for line in told) == 1
@@ -111,10 +112,8 @@ def posts_and_probes(stack: Stack) -> Callable[[], tuple[int, int]]:
     return lambda: (stack.post(order(2)).status, ready(stack).status)
 
 
-def disconnect(stack: Stack) -> None:
+def disconnect(servers: Servers, stack: Stack) -> None:
     """End the receiver's connections; a role's settings count from the next one on."""
-    execute(
-        stack.engine,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = :role",
-        role=role_of(stack),
+    servers.execute(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role_of(stack)}'"
     )
