@@ -92,8 +92,26 @@ def test_the_search_for_transitions_finds_them_where_they_are() -> None:
 
 
 def test_the_sources_do_not_know_the_store() -> None:
-    for path in (ROOT / "ingest/sources").glob("*.py"):
+    for path in (ROOT / "ingest/sources").rglob("*.py"):
         assert not {each for each in imports(path) if each.startswith("ingest.store")}
+
+
+def test_no_code_outside_its_folder_names_a_sender() -> None:
+    """But for the default of a setting."""
+    packages = (path.parent for path in (ROOT / "ingest/sources").glob("*/__init__.py"))
+    modules = [*INGEST, *WORKERS, *(ROOT / "migrations").rglob("*.py")]
+    for package in packages:
+        outside = [path for path in modules if package not in path.parents]
+        naming = [
+            (path.name, line.strip())
+            for path in outside
+            for line in path.read_text().splitlines()
+            if package.name in line.lower()
+        ]
+        assert all(
+            name == "settings.py" and line.startswith(f'"{package.name}", description=')
+            for name, line in naming
+        ), naming
 
 
 @pytest.mark.parametrize("path", INGEST + WORKERS, ids=lambda path: str(path.relative_to(ROOT)))
