@@ -213,8 +213,8 @@ class Source(ABC):
         """
         if not self.secrets:
             raise CannotSign(
-                f"No secret to sign with: set {self.variable('secrets')}, or run `ingest up` in this"
-                " folder.",
+                f"No secret to sign with: set {self.variable('secrets')},"
+                " or run `ingest up` in this folder.",
                 reason="no_secret",
             )
         return self.secrets[0]
