@@ -19,6 +19,7 @@ from ingest.console.errors import BadRequest
 from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
+from ingest.sources import registry
 from ingest.store import actions, failures, history, processors, refusals, replay
 from ingest.store.actions import Action
 from ingest.store.counting import Count
@@ -111,14 +112,31 @@ class Wanted(Input):
     dry_run: bool = Field(False, description="count, change nothing")
 
 
+def _name_types(schema: dict[str, Any]) -> None:
+    """Name the types of which there are samples, of whichever sender."""
+    types = (name for source in registry.classes().values() for name in source.samples.types)
+    schema["enum"] = [*dict.fromkeys(types), None]
+
+
+def _name_sources(schema: dict[str, Any]) -> None:
+    """Name the senders."""
+    schema["enum"] = [*registry.classes(), None]
+
+
 class TestWanted(Input):
     """Which sample to send."""
 
     type: str | None = Field(
-        None, max_length=200, description="the event type; null: the sender's first sample"
+        None,
+        max_length=200,
+        description="the event type; null: the sender's first sample",
+        json_schema_extra=_name_types,
     )
     source: str | None = Field(
-        None, max_length=200, description="as which sender; null: the default source"
+        None,
+        max_length=200,
+        description="as which sender; null: the default source",
+        json_schema_extra=_name_sources,
     )
 
 
