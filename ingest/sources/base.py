@@ -104,11 +104,14 @@ class Occurrence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """When the sender sends again, as its documentation says."""
+    """When the sender sends again. The defaults are what Standard Webhooks advises senders."""
 
-    waits_s: tuple[float, ...] = (60.0, 300.0, 900.0, 3_600.0, 21_600.0)
+    waits_s: tuple[float, ...] = (
+        *(5.0, 300.0, 1_800.0, 7_200.0, 18_000.0),
+        *(36_000.0, 50_400.0, 72_000.0, 86_400.0),
+    )
     """Seconds after each failed try; after the last the event is given up."""
-    final: frozenset[int] = frozenset({200, *range(400, 500)})
+    final: frozenset[int] = frozenset({*range(200, 300), 410})
     """Statuses after which nothing is sent again."""
 
 

@@ -20,6 +20,7 @@ from ingest.sources.base import (
     FieldPath,
     Headers,
     Occurrence,
+    Retries,
     Samples,
     Source,
     SourceSettings,
@@ -74,6 +75,10 @@ class AwalChat(Source):
     title = "AwalChat"
     kept_headers = frozenset(
         {b"content-type", b"content-encoding", b"user-agent", _TIMESTAMP, _SIGNATURE}
+    )
+    # As documented: after 1 min, 5 min, 15 min, 1 h and 6 h; a 4xx is final.
+    retries = Retries(
+        waits_s=(60.0, 300.0, 900.0, 3_600.0, 21_600.0), final=frozenset({200, *range(400, 500)})
     )
     samples = Samples(types=samples.types(), make=samples.make, documented=samples.DOCUMENTED)
     entities = MappingProxyType(
