@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from ingest.errors import InvalidEnvelope, InvalidSignature
@@ -17,9 +18,8 @@ _PLAIN = re.compile(rb"[ !#-\[\]-~]{0,%d}" % _HEADER_VALUE_LIMIT)
 """Printable ASCII, but for the quote and the backslash, within the limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request to a source's address, without its body."""
+class Request(NamedTuple):
+    """A request to a source's address, without its body. (A frozen dataclass takes 1 µs to make.)"""
 
     id: UUID
     """The answer carries it; a delivery that is stored has it too."""

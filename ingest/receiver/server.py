@@ -206,10 +206,13 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header of the head; what trails a body signs nothing. White space around a value
-        is not part of it (RFC 9110, 5.5); the parser removes what leads."""
+        """Take a header of the head, as uvicorn does; what trails a body signs nothing. White space
+        around a value is not part of it (RFC 9110, 5.5)."""
         if self._in_head:
-            super().on_header(name, value.strip(b" \t"))
+            name, value = name.lower(), value.strip(b" \t")
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+            self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """End a head that is whole.
