@@ -77,18 +77,18 @@ MUTATIONS = (
     Mutation(
         promise=2,
         what="the relay does not look for deliveries that were never admitted",
-        file="workers/relay.py",
-        old="deliveries=self._deliveries(), jobs=self._jobs()",
-        new="deliveries=0, jobs=self._jobs()",
+        file="workers/relay/sweep.py",
+        old="deliveries=self._dispatch_deliveries()",
+        new="deliveries=0",
         caught_by="acceptance/test_outages.py::"
         "test_a_redis_that_forgets_everything_costs_only_time",
     ),
     Mutation(
         promise=2,
         what="the relay does not look for jobs that are due",
-        file="workers/relay.py",
-        old="deliveries=self._deliveries(), jobs=self._jobs()",
-        new="deliveries=self._deliveries(), jobs=0",
+        file="workers/relay/sweep.py",
+        old="jobs=self._dispatch_jobs()",
+        new="jobs=0",
         caught_by="integration/test_relay.py::test_a_retry_is_hinted_when_it_is_due_and_not_before",
     ),
     Mutation(

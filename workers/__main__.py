@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from ingest import broker, environment, settings, telemetry
 from ingest.errors import IngestError
 from ingest.store import fitness
-from workers import app, heartbeat, relay
+from workers import app, heartbeat
+from workers.relay import loop
 
 
 def main() -> int:
@@ -38,7 +39,7 @@ def main() -> int:
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        relay.run(given, stop, today=lambda: datetime.now(UTC).date())
+        loop.run(given, stop, today=lambda: datetime.now(UTC).date())
     except IngestError as error:
         print(f"ingest: {error}", file=sys.stderr)
         return 1

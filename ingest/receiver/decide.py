@@ -19,7 +19,7 @@ _PLAIN = re.compile(rb"[ !#-\[\]-~]{0,%d}" % _HEADER_VALUE_LIMIT)
 
 
 class Request(NamedTuple):
-    """A request to a source's address, without its body. (A frozen dataclass takes 1 µs to make.)"""
+    """A request to a source's address, without its body. A frozen dataclass would take 1 µs."""
 
     id: UUID
     """The answer carries it; a delivery that is stored has it too."""

@@ -19,8 +19,8 @@ from tests.benchmarks.answers import Target
 from tests.benchmarks.ours import Ours
 from tests.benchmarks.stored import Timed
 from tests.benchmarks.world import World
-from workers.parking import PARK_AFTER_S, Parking
-from workers.relay import Relay
+from workers.relay.parking import PARK_AFTER_S, Parking
+from workers.relay.sweep import Relay
 
 REMOVED = "removed"
 _RUNS = 7

@@ -18,7 +18,7 @@ from ingest.store.address import parse
 from ingest.store.database import Role, create_engine
 from ingest.store.selection import Selection
 from tests.benchmarks.world import World
-from workers.relay import Relay
+from workers.relay.sweep import Relay
 
 _CHUNK = 250_000
 _DAYS = 30

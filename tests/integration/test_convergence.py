@@ -31,7 +31,7 @@ from workers import Event, Snooze, registry, rescue
 from workers.backoff import Rules
 from workers.recorder import FlightRecorder
 from workers.registry import Declaration
-from workers.relay import Relay
+from workers.relay.sweep import Relay
 
 KEEPERS = [
     each for each in registry._declared if each.function.__module__.startswith(registry.BUILT_IN)

@@ -44,10 +44,11 @@ from tests.support.servers import as_role
 from tests.support.servers.setups import POOLED, POOLERS_ROLE
 from tests.support.waiting import until
 from workers import Event, processor
-from workers import relay as relays
-from workers.parking import Parking
 from workers.registry import Declaration
-from workers.relay import Relay
+from workers.relay import sweep
+from workers.relay.maintenance import Minutely
+from workers.relay.parking import Parking
+from workers.relay.sweep import Relay
 
 MakeRole = Callable[..., str]
 with_a_role = pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)
@@ -452,7 +453,7 @@ def test_a_relay_works_with_no_more_than_what_is_listed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kept = Lines()
-    monkeypatch.setattr(relays, "log", kept)
+    monkeypatch.setattr(sweep, "log", kept)
     jobs = make_jobs(engine, database_url, 3)
     overdue = deliver(database_url, [order(number) for number in range(3, 6)])
     worker = ProcessIdentity(
@@ -460,16 +461,16 @@ def test_a_relay_works_with_no_more_than_what_is_listed(
     )
     owner = create_engine(parse(make_role(*needed_by("relay"))), role=Role.RELAY)
     try:
-        relay = Relay(owner, Sent(), make_settings())
         moments = iter([0.0])  # when it was made; later, all is long ago
-        relay._parking = Parking(owner, clock=lambda: next(moments, 1e6))
+        parking = Parking(owner, clock=lambda: next(moments, 1e6))
+        relay = Relay(owner, Sent(), make_settings(), parking=parking)
         for has, hinted, lanes in (((), 0, 1), (("p",), len(jobs), 0)):
             with engine.begin() as connection:
                 processes.see(connection, replace(worker, id=f"w{lanes}", processors=has))
             swept = relay.sweep()
             assert (swept.deliveries, swept.jobs) == (len(overdue) if lanes else 0, hinted)
             assert one(engine, "SELECT count(*) FROM parked") == lanes
-        relay.tidy(one(engine, "SELECT now()"))
+        Minutely(owner).run(one(engine, "SELECT now()"))
     finally:
         owner.dispose()
     assert kept.events == []

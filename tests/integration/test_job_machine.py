@@ -49,8 +49,8 @@ from tests.support.job_model import (
     waits,
 )
 from tests.support.rows import execute, rows
-from workers import relay
-from workers.relay import Relay
+from workers.relay import sweep
+from workers.relay.sweep import Relay
 
 _READMIT = """
     INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
@@ -428,7 +428,7 @@ class JobMachine(RuleBasedStateMachine):
         due = self._by_queue(lambda job: job.is_unhinted)
         to_unpark = self._by_queue(lambda job: job.is_parked and job.processor in resumed)
         before = self._parked()
-        self.relay._set_aside()
+        self.relay.park_paused()
         after = self._parked()
         parked, unparked = after - before, before - after
         for those in due.values():
@@ -515,7 +515,7 @@ class _Untouched:
 def machine(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[type[JobMachine]]:
-    monkeypatch.setattr(relay, "_SET_ASIDE_LIMIT", _SET_ASIDE_LIMIT)
+    monkeypatch.setattr(sweep, "_PAUSED_JOBS_LIMIT", _SET_ASIDE_LIMIT)
     JobMachine.engine, JobMachine.url = engine, database_url
     JobMachine.relay = Relay(engine, Sent(), load())
     yield JobMachine

@@ -16,8 +16,8 @@ from ingest.store.processors import Registered
 from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
-from workers.parking import Parking
-from workers.relay import Relay
+from workers.relay.parking import Parking
+from workers.relay.sweep import Relay
 
 AFTER_S = 30.0
 

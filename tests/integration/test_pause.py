@@ -18,8 +18,8 @@ from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.slots import until_waiting
-from workers import relay as relay_module
-from workers.relay import Relay
+from workers.relay import sweep
+from workers.relay.sweep import Relay
 
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3)
 NOTIFY = NewJobs(type="order.created", processor="notify", queue="events", max_attempts=3)
@@ -190,7 +190,7 @@ def test_what_is_put_aside_is_not_hinted_nor_what_is_not_put_aside_yet(
 def test_a_resume_brings_every_one_back_within_sweeps(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "_SET_ASIDE_LIMIT", 3)
+    monkeypatch.setattr(sweep, "_PAUSED_JOBS_LIMIT", 3)
     ids = make(engine, database_url, 10)
     execute(engine, "UPDATE jobs SET queue = 'crm' WHERE id = ANY(:ids)", ids=ids["orders"][::2])
     fail(engine, claim(engine, ids["orders"][:4]), retry_in_s=0)

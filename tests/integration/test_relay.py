@@ -24,7 +24,8 @@ from tests.support.rows import execute, one, rows
 from workers import rescue
 from workers.backoff import Rules
 from workers.recorder import FlightRecorder
-from workers.relay import Relay, Swept, Upkeep
+from workers.relay.maintenance import Upkeep
+from workers.relay.sweep import Relay, Swept
 
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=2)
 RULES = Rules(base_s=100, cap_s=100)
@@ -261,8 +262,7 @@ def test_a_dead_processs_jobs_that_went_on_elsewhere_are_left_alone(
 
 
 def test_partitions_are_made_ahead(engine: Engine) -> None:
-    found, _ = relay(engine, partition_days_ahead=5)
-    found.maintain(datetime.now(UTC).date())
+    Upkeep(engine, options(partition_days_ahead=5)).run(datetime.now(UTC).date())
     with engine.connect() as connection:
         assert len(partitions.days(connection)) == 6
 
@@ -277,9 +277,9 @@ def test_days_that_nobody_keeps_are_dropped_unless_work_is_left(
     make_jobs(engine, database_url, 1)
     noon = datetime(old.year, old.month, old.day, 12, tzinfo=UTC)
     execute(engine, "UPDATE jobs SET event = :event", event=first_id(noon))
-    relay(engine)[0].maintain(today)
+    Upkeep(engine, options()).run(today)
     keeping_all = one(engine, "SELECT count(*) FROM pg_inherits")
-    relay(engine, keep_bodies_days=7)[0].maintain(today)
+    Upkeep(engine, options(keep_bodies_days=7)).run(today)
     with engine.connect() as connection:
         days = partitions.days(connection)
     assert older not in days
@@ -293,8 +293,8 @@ def test_a_long_reader_delays_the_upkeep_and_nothing_else(
 ) -> None:
     """A dump at midnight must not keep the sweeps waiting, nor the receivers behind our lock."""
     today = datetime.now(UTC).date()
-    found, sent = relay(engine, partition_days_ahead=9)
-    upkeep = Upkeep(found)
+    found, sent = relay(engine)
+    upkeep = Upkeep(engine, options(partition_days_ahead=9))
     make_jobs(engine, database_url, 1)
     with engine.begin() as reader:
         reader.execute(text("SELECT FROM deliveries"))

@@ -3,7 +3,8 @@
 What a live worker takes is in the database: each reports its processors and its queues. Nothing is
 parked while no worker is alive at all: then nothing can be done anyway, and a deploy that stops all
 of them moves no row. A processor or queue that is not served is parked only after a while, since a
-deploy may bring it back; what is served again is taken up at the next sweep."""
+deploy may bring it back. What is served again is unparked at the next sweep.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -14,9 +15,9 @@ from ingest.store import jobs, processes, processors
 from ingest.store.jobs import ParkedLane
 
 PARK_AFTER_S = 30.0
-"""So long nobody serves a processor or a queue before its jobs are parked."""
+"""The jobs of a processor or a queue are parked after nobody has served it for so long."""
 SWEEP_LIMIT = 10_000
-"""Jobs that one sweep parks, moves or takes up, of each processor and queue."""
+"""Jobs that one sweep parks, unparks or moves, of each processor and queue."""
 
 Lane = tuple[str, str]
 """A processor and a queue."""
@@ -35,7 +36,13 @@ class Parking:
         after_s: float = PARK_AFTER_S,
         limit: int = SWEEP_LIMIT,
     ) -> None:
-        """`clock` is monotonic, in seconds; `after_s` is how long a lane must lack a worker."""
+        """Park through `engine`.
+
+        Args:
+            clock: monotonic, in seconds.
+            after_s: seconds for which a lane must lack a worker.
+            limit: jobs that one sweep moves, of each processor and queue.
+        """
         self._engine = engine
         self._clock = clock
         self._after_s = after_s
@@ -67,12 +74,12 @@ class Parking:
             present = processors.present_queues(connection)
             self._unpark(connection, served, present)
             for queue in jobs.queues(connection):
-                self._attend(connection, queue, served, present)
+                self._move_or_park(connection, queue, served, present)
 
     def _unpark(
         self, connection: Connection, served: frozenset[Lane], present: dict[str, str]
     ) -> None:
-        """Take up what is served again. What is paused meanwhile stays until it is resumed."""
+        """Unpark what is served again. What is paused stays parked until it is resumed."""
         for lane in jobs.parked_lanes(connection):
             queue = _present_queue(lane.processor, lane.queue, present)
             if (lane.processor, queue) not in served:
@@ -82,25 +89,26 @@ class Parking:
             unparked = jobs.unpark_lane(connection, lane, queue=queue, limit=self._limit)
             log.info("unparked", processor=lane.processor, queue=queue, jobs=unparked)
 
-    def _attend(
+    def _move_or_park(
         self,
         connection: Connection,
         queue: str,
         served: frozenset[Lane],
         present: dict[str, str],
     ) -> None:
-        """Move or park the jobs that are due longest in `queue` and that nobody takes there."""
+        """Look at the jobs of `queue` that have been due longest. Move those whose processor has
+        another queue now; park those that no worker takes."""
         for processor in jobs.due_processors(connection, queue, limit=self._limit):
-            wanted = _present_queue(processor, queue, present)
-            if wanted != queue and (processor, wanted) in served:
+            new_queue = _present_queue(processor, queue, present)
+            if new_queue != queue and (processor, new_queue) in served:
                 moved = jobs.follow(
                     connection,
                     processor,
                     from_queue=queue,
-                    to_queue=wanted,
+                    to_queue=new_queue,
                     limit=self._limit,
                 )
-                log.info("jobs_moved", processor=processor, queue=wanted, jobs=moved)
+                log.info("jobs_moved", processor=processor, queue=new_queue, jobs=moved)
             elif self._lacks_worker((processor, queue)):
                 self._unserved.setdefault(queue, []).append(processor)
                 lane = ParkedLane(

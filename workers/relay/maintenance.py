@@ -1,0 +1,104 @@
+"""Keeps the database tidy: once a day its partitions, once a minute its counts."""
+
+from datetime import UTC, date, datetime, timedelta
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import telemetry
+from ingest.settings import Settings
+from ingest.store import activity, causes, partitions, processes
+
+_RETRY_AFTER_S = 60.0
+_MINUTES_KEPT = timedelta(hours=2)
+"""Counts are kept by the minute for so long, for the chart of an hour."""
+_QUARTERS_KEPT = timedelta(hours=26)
+"""Counts are kept by the quarter of an hour for so long, for the chart of a day."""
+_DEAD_PROCESSES_KEPT = timedelta(minutes=10)
+
+log = telemetry.logger(__name__)
+
+
+class Upkeep:
+    """Makes and drops partitions once a day. This can wait, because partitions are made days ahead;
+    the sweeps cannot."""
+
+    def __init__(self, engine: Engine, settings: Settings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._done: date | None = None
+        self._not_before = 0.0
+
+    def attend(self, today: date, *, now: float) -> None:
+        """Do the day's work if it is not done yet. `today` is the date in UTC, `now` is monotonic,
+        in seconds."""
+        if today == self._done or now < self._not_before:
+            return
+        try:
+            self.run(today)
+            self._done = today
+        except SQLAlchemyError as error:
+            cause = causes.explain(error)
+            log.warning(
+                "upkeep_waits",
+                reason=cause.reason,
+                cause=cause.sentence,
+                again_in_s=_RETRY_AFTER_S,
+            )
+            self._not_before = now + _RETRY_AFTER_S
+
+    def run(self, today: date) -> None:
+        """Make the partitions of the coming days, and drop those whose retention has ended.
+
+        Raises:
+            SQLAlchemyError: somebody is reading deliveries, or PostgreSQL is away.
+        """
+        with self._engine.begin() as connection:
+            made = partitions.ensure(
+                connection, today=today, days_ahead=self._settings.partition_days_ahead
+            )
+        if made:
+            log.info("partitions_made", first=str(made[0]), last=str(made[-1]))
+        if self._settings.keep_bodies_days is not None:
+            self._drop_before(today - timedelta(days=self._settings.keep_bodies_days))
+
+    def _drop_before(self, first_kept: date) -> None:
+        with self._engine.begin() as connection:
+            old_days = [day for day in partitions.days(connection) if day < first_kept]
+        for day in old_days:
+            with self._engine.begin() as connection:
+                unfinished = partitions.drop(connection, day)
+            if unfinished is None:
+                log.info("bodies_dropped", day=str(day))
+            else:
+                log.warning("bodies_kept", day=str(day), unfinished=unfinished)
+
+
+class Minutely:
+    """Merges past counts and removes dead processes, once a minute."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._not_before = 0.0
+
+    def attend(self, *, now: float) -> None:
+        """Do the minute's work if it is time. `now` is monotonic, in seconds.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        if now >= self._not_before:
+            self._not_before = now + 60
+            self.run(datetime.now(UTC))
+
+    def run(self, now: datetime) -> None:
+        """Merge the counts of past minutes, and remove processes that are gone.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        with self._engine.begin() as connection:
+            activity.compact(
+                connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
+            )
+            processes.forget(connection, older_than=_DEAD_PROCESSES_KEPT)

@@ -1,0 +1,155 @@
+"""Finds the work that nobody holds, and dispatches it.
+
+There are three kinds: deliveries that were never admitted, jobs whose time has come, and jobs whose
+lease has ended. Several relays may sweep at once: a row that one of them marks is skipped by the
+others. Leases end even while Redis is away.
+"""
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import queues, telemetry
+from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
+from ingest.errors import DispatchFailed
+from ingest.settings import Settings
+from ingest.store import causes, events, jobs, processors
+from workers import rescue
+from workers.backoff import Rules
+from workers.relay.parking import Parking
+
+Id = TypeVar("Id")
+
+_PAUSED_JOBS_LIMIT = 10_000
+"""Jobs of paused and resumed processors that one sweep parks or unparks in each queue. That takes a
+few hundred milliseconds."""
+
+log = telemetry.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Swept:
+    """Counts what one sweep found."""
+
+    rescued: int
+    """Jobs whose lease had ended."""
+    deliveries: int
+    jobs: int
+
+
+class Relay:
+    """Looks for work that nobody holds."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        *,
+        parking: Parking | None = None,
+    ) -> None:
+        """Look through `engine` and dispatch by `dispatcher`; `parking` parks what nobody takes, by
+        the process's own clock unless it is given."""
+        self._engine = engine
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._rules = Rules(base_s=settings.retry_base_s, cap_s=settings.retry_cap_s)
+        self._parking = parking or Parking(engine, clock=time.monotonic)
+
+    def sweep(self) -> Swept:
+        """Look for work once.
+
+        Raises:
+            DispatchFailed: Redis takes no messages. The next sweep finds the same work again.
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        rescued = rescue.after_leases(
+            self._engine, self._rules, limit=self._settings.relay_batch, random=random.uniform
+        )
+        try:
+            self.park_paused()
+            self._parking.sweep()
+        except SQLAlchemyError as error:  # parking can wait, dispatching cannot
+            cause = causes.explain(error, self._settings.database)
+            log.warning("parking_waits", reason=cause.reason, cause=cause.sentence)
+        return Swept(
+            rescued=rescued,
+            deliveries=self._dispatch_deliveries(),
+            jobs=self._dispatch_jobs(),
+        )
+
+    def park_paused(self) -> None:
+        """Park the jobs of paused processors, and unpark those of resumed ones.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        with self._engine.begin() as connection:
+            paused, resumed = processors.set_aside(connection)
+            if not paused and not resumed:
+                return
+            unparked = 0
+            for queue in jobs.queues(connection):
+                if paused:
+                    jobs.park(connection, queue, paused, limit=_PAUSED_JOBS_LIMIT)
+                if resumed:
+                    unparked += jobs.unpark(connection, queue, resumed, limit=_PAUSED_JOBS_LIMIT)
+            if resumed and not unparked:
+                processors.settle(connection, resumed)
+
+    def _dispatch_deliveries(self) -> int:
+        """Dispatch the deliveries that were never admitted; return how many."""
+        with self._engine.begin() as connection:
+            waiting = events.queues(connection)
+        return sum(
+            self._dispatch_deliveries_of(queue) for queue in waiting if self._has_room(queue)
+        )
+
+    def _dispatch_deliveries_of(self, queue: str) -> int:
+        with self._engine.begin() as connection:
+            ids = events.hint_overdue(connection, queue, **self._bounds)
+        for message_ids in _messages(ids):
+            try:
+                self._dispatcher.dispatch(queues.overdue(queue), deliveries=message_ids)
+            except DispatchFailed:
+                with self._engine.begin() as connection:
+                    events.unhint(connection, ids)
+                raise
+        return len(ids)
+
+    def _dispatch_jobs(self) -> int:
+        """Dispatch the jobs that are due; return how many."""
+        with self._engine.begin() as connection:
+            waiting = filter(self._has_room, jobs.queues(connection))
+        return sum(map(self._dispatch_jobs_of, waiting))
+
+    def _dispatch_jobs_of(self, queue: str) -> int:
+        unserved = self._parking.unserved(queue)
+        with self._engine.begin() as connection:
+            ids = jobs.hint_due(connection, queue, **self._bounds, unserved=unserved)
+        for message_ids in _messages(ids):
+            try:
+                self._dispatcher.dispatch(queues.overdue(queue), jobs=message_ids)
+            except DispatchFailed:
+                with self._engine.begin() as connection:
+                    jobs.unhint(connection, ids)
+                raise
+        return len(ids)
+
+    @property
+    def _bounds(self) -> dict[str, Any]:
+        return {"limit": self._settings.relay_batch, "ttl_s": self._settings.hint_ttl_s}
+
+    def _has_room(self, queue: str) -> bool:
+        """Return whether workers keep up with what was dispatched before. If they do not, more
+        messages help nobody."""
+        return self._dispatcher.backlog(queues.overdue(queue)) < self._settings.relay_queue_limit
+
+
+def _messages(ids: Sequence[Id]) -> Iterator[Sequence[Id]]:
+    return (ids[start : start + IDS_PER_MESSAGE] for start in range(0, len(ids), IDS_PER_MESSAGE))
