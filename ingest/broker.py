@@ -20,7 +20,7 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
 
-from ingest import queues, telemetry
+from ingest import logs, queues
 from ingest.errors import SettingsError
 from ingest.redis_address import RedisAddress
 
@@ -32,7 +32,7 @@ _START_TIMEOUT_S = 5.0
 _LOOK_AGAIN_S = 5.0
 """Between two looks at a key that another application holds."""
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 def configure(app: Celery, address: RedisAddress, **transport_options: Any) -> None:
@@ -128,7 +128,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
 
     dropped = 0
     """Messages of this process that were none."""
-    _reports: ClassVar[telemetry.Sampler] = telemetry.Sampler(
+    _reports: ClassVar[logs.Sampler] = logs.Sampler(
         interval_s=_LOG_INTERVAL_S, clock=time.monotonic
     )
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import redis
 from celery import Celery
 
-from ingest import broker, queues, telemetry
+from ingest import broker, logs, queues
 from ingest.errors import DispatchFailed
 from ingest.redis_address import SOCKET_TIMEOUT_S, RedisAddress
 
@@ -21,7 +21,7 @@ _PAUSE_AFTER_FAILURE_S = 1.0
 _GATHER_S = 0.05
 _WAITING_LIMIT = 50_000
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class Dispatcher:
@@ -93,7 +93,7 @@ class Dispatcher:
         self._redis.close()
 
 
-class HintThread:
+class BackgroundDispatcher:
     """Dispatches committed deliveries from a thread of its own: the event loop never waits for
     Redis.
 

@@ -15,8 +15,8 @@ from typing import Any
 from uuid import UUID
 
 from ingest.phones import normal_phone
-from ingest.store import about
-from ingest.store.selection import EVENT_STATES, Selection
+from ingest.store.search import related
+from ingest.store.search.filters import EVENT_STATES, EventFilter
 from ingest.text import is_storable
 from ingest.timestamps import TIME_FORMS, parse_moment
 
@@ -57,7 +57,7 @@ class Problem:
 class Query:
     """What a text means."""
 
-    selection: Selection
+    selection: EventFilter
     problems: tuple[Problem, ...]
 
 
@@ -75,7 +75,7 @@ def parse(text: str, *, now: datetime) -> Query:
     return Query(selection=draft.selection(), problems=tuple(problems))
 
 
-def spell(selection: Selection) -> str:
+def spell(selection: EventFilter) -> str:
     """The text that `parse` reads as `selection`, if the paths of its fields have no white space,
     colon or quote in them."""
     filters: list[tuple[str, str | None]] = [("id", str(each)) for each in selection.ids]
@@ -112,8 +112,8 @@ class _Draft:
     def add(self, name: str, value: object) -> None:
         self.found[name] = tuple(dict.fromkeys((*self.found.get(name, ()), value)))
 
-    def selection(self) -> Selection:
-        return Selection(**self.found)
+    def selection(self) -> EventFilter:
+        return EventFilter(**self.found)
 
 
 def _parts(text: str) -> Iterator[_Part]:
@@ -226,7 +226,7 @@ def _read_id(draft: _Draft, _name: str, value: str) -> str | None:
 
 
 def _read_number(draft: _Draft, name: str, value: str) -> str | None:
-    if not about.is_bigint(value):
+    if not related.is_bigint(value):
         return f"`{value}` is no {name} id, which is a whole number."
     draft.add("about", (name, str(int(value))))
     return None
@@ -288,7 +288,7 @@ _READERS: dict[str, Callable[[_Draft, str, str], str | None]] = {
     "raised": _read_once,
     "since": _read_time,
     "until": _read_time,
-    **dict.fromkeys(about.NUMBERED, _read_number),
+    **dict.fromkeys(related.NUMBERED, _read_number),
     "phone": _read_phone,
     "message": _read_message,
     "id": _read_id,

@@ -107,7 +107,7 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
-    partial_max_bytes: _Positive = Field(
+    max_inflight_body_bytes: _Positive = Field(
         64 * MIB,
         description="bytes of bodies on their way, together; the oldest beyond get 503; connections"
         " and their heads hold as much again, the oldest beyond are closed",
@@ -141,26 +141,28 @@ class Settings(BaseSettings):
     max_attempts: _Positive = Field(
         8, le=1_000, description="attempts of a job unless its processor says"
     )
-    timeout_s: _Seconds = Field(30, description="time of one attempt unless its processor says")
+    attempt_timeout_s: _Seconds = Field(
+        30, description="time of one attempt unless its processor says"
+    )
     retry_base_s: _Seconds = Field(
         5, description="longest wait before the second attempt; doubles with each further one"
     )
-    retry_cap_s: _Seconds = Field(3600, description="longest wait before any attempt")
+    retry_max_delay_s: _Seconds = Field(3600, description="longest wait before any attempt")
 
     relay_interval_s: _Seconds = Field(1, description="time between two sweeps of the relay")
     relay_batch: _Positive = Field(1_000, description="rows that one sweep dispatches, at most")
     relay_queue_limit: _Positive = Field(
         100, description="with so many of its messages waiting in a queue, the relay adds none"
     )
-    hint_grace_s: _Seconds = Field(
+    dispatch_grace_s: _Seconds = Field(
         2, description="how long after the commit the relay takes a delivery's hint for lost"
     )
-    hint_ttl_s: _Seconds = Field(
+    redispatch_after_s: _Seconds = Field(
         10, description="how long after a dispatch the relay dispatches the same work again"
     )
     partition_days_ahead: _Days = Field(14, description="days of deliveries made in advance")
 
-    keep_bodies_days: _Days | None = Field(
+    body_retention_days: _Days | None = Field(
         None, description="the relay drops the bodies of days that are older; unset: never"
     )
     heartbeat_file: Path | None = Field(

@@ -5,8 +5,8 @@ from sqlalchemy import Connection
 
 from ingest import settings
 from ingest.store import migrations
-from ingest.store.database import Role, create_engine
-from ingest.store.tables import metadata
+from ingest.store.engine import Role, create_engine
+from ingest.store.schema import metadata
 
 
 def include_object(

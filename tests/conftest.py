@@ -13,7 +13,7 @@ from ingest import settings
 from ingest.settings import Settings
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
+from ingest.store.engine import Role, create_engine
 from tests.support.servers import Running as Running
 from tests.support.servers import Servers as Servers
 from tests.support.servers import setups

@@ -53,7 +53,7 @@ MUTATIONS = (
     Mutation(
         promise=1,
         what="a role's synchronous_commit = off is left as it is",
-        file="ingest/store/database.py",
+        file="ingest/store/engine.py",
         old="    WHEN 'off' THEN 'on' ELSE",
         new="    WHEN 'off' THEN 'off' ELSE",
         caught_by="integration/test_writer.py",
@@ -61,7 +61,7 @@ MUTATIONS = (
     Mutation(
         promise=1,
         what="nobody asks whether the commit was durable",
-        file="ingest/store/database.py",
+        file="ingest/store/engine.py",
         old='        if value in ("off", "unknown"):\n',
         new='        if value == "unknown":\n',
         caught_by="integration/test_writer.py",
@@ -103,7 +103,7 @@ MUTATIONS = (
     Mutation(
         promise=3,
         what="events are looked for, then inserted",
-        file="ingest/store/events.py",
+        file="ingest/store/pipeline/admission.py",
         old="        FROM batch WHERE delivery = first\n        ORDER BY source, event_id\n"
         "        ON CONFLICT (source, event_id) DO NOTHING\n",
         new="        FROM batch WHERE delivery = first AND NOT EXISTS (SELECT FROM ingest.events e"
@@ -114,7 +114,7 @@ MUTATIONS = (
     Mutation(
         promise=3,
         what="another body under a known id is not flagged",
-        file="ingest/store/events.py",
+        file="ingest/store/pipeline/admission.py",
         old="               b.fingerprint <> CASE WHEN",
         new="               false AND b.fingerprint <> CASE WHEN",
         caught_by="integration/test_admit.py",
@@ -122,7 +122,7 @@ MUTATIONS = (
     Mutation(
         promise=4,
         what="the fence is removed",
-        file="ingest/store/jobs.py",
+        file="ingest/store/pipeline/jobs.py",
         old="        SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[]))\n"
         "    )) IS TRUE\n",
         new="        SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[]))\n"
@@ -132,7 +132,7 @@ MUTATIONS = (
     Mutation(
         promise=4,
         what="effects are committed before the job is finished",
-        file="workers/effects.py",
+        file="workers/transaction.py",
         old="        jobs.finish(self.db, succeeded, notes)\n        self.db.commit()\n",
         new="        self.db.commit()\n        jobs.finish(self.db, succeeded, notes)\n"
         "        self.db.commit()\n",
@@ -150,7 +150,7 @@ MUTATIONS = (
     Mutation(
         promise=4,
         what="leases are not renewed",
-        file="workers/leases.py",
+        file="workers/recovery/leases.py",
         old="            if held:\n                self._renew",
         new="            if False:\n                self._renew",
         caught_by="integration/test_executor.py::test_a_lease_is_renewed_while_its_processor_works",
@@ -158,7 +158,7 @@ MUTATIONS = (
     Mutation(
         promise=5,
         what="a failed call is not rolled back",
-        file="workers/effects.py",
+        file="workers/transaction.py",
         old="            self._send(_UNDO)\n",
         new="            pass\n",
         caught_by="integration/test_executor.py::"
@@ -167,7 +167,7 @@ MUTATIONS = (
     Mutation(
         promise=5,
         what="failed attempts are not kept",
-        file="ingest/store/jobs.py",
+        file="ingest/store/pipeline/jobs.py",
         old="               replay\n        FROM held\n    ), noted AS (",
         new="               replay\n        FROM held WHERE false\n    ), noted AS (",
         caught_by="integration/test_executor.py",
@@ -175,7 +175,7 @@ MUTATIONS = (
     Mutation(
         promise=5,
         what="a dead process's whole batch is blamed",
-        file="workers/rescue.py",
+        file="workers/recovery/rescue.py",
         old="ran_it or (wreck.running is None and job.trigger",
         new="True or (wreck.running is None and job.trigger",
         caught_by="integration/test_relay.py::test_a_dead_process_leaves_exactly_one_guilty_job",
@@ -207,7 +207,7 @@ MUTATIONS = (
     Mutation(
         promise=8,
         what="a replay forgets the success before it",
-        file="ingest/store/jobs.py",
+        file="ingest/store/pipeline/jobs.py",
         old="        FROM chosen WHERE state = 'succeeded'\n",
         new="        FROM chosen WHERE false\n",
         caught_by="integration/test_replay.py::"
@@ -216,7 +216,7 @@ MUTATIONS = (
     Mutation(
         promise=8,
         what="a replay takes a running job from its worker",
-        file="ingest/store/jobs.py",
+        file="ingest/store/pipeline/jobs.py",
         old="        WHERE jobs.id = given.id AND chosen.state <> 'running'\n",
         new="        WHERE jobs.id = given.id\n",
         caught_by="integration/test_replay.py::test_a_running_job_is_left_alone_and_said_so",

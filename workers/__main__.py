@@ -10,10 +10,10 @@ import sys
 import threading
 from datetime import UTC, datetime
 
-from ingest import broker, environment, settings, telemetry
+from ingest import broker, environment, logs, settings
 from ingest.errors import IngestError
-from ingest.store import fitness
-from workers import app, heartbeat
+from ingest.store import startup_check
+from workers import app, heartbeat_file
 from workers.relay import loop
 
 
@@ -28,11 +28,11 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         given = settings.load(concurrency=getattr(arguments, "concurrency", None))
-        telemetry.configure(given.log_level, given.log_format)
-        environment.report(os.environ, telemetry.logger(__name__))
-        heartbeat.check(given.heartbeat_file)
+        logs.configure(given.log_level, given.log_format)
+        environment.report(os.environ, logs.logger(__name__))
+        heartbeat_file.check(given.heartbeat_file)
         broker.refuse_cluster(given.redis)
-        fitness.check(given.database)
+        startup_check.check(given.database)
         if arguments.process == "worker":
             queues = tuple(each for each in arguments.queues.split(",") if each)
             return app.run(given, consumed=queues)

@@ -20,29 +20,31 @@ from celery.signals import setup_logging, worker_process_init, worker_process_sh
 from celery.utils.log import get_multiprocessing_logger
 from sqlalchemy import Connection, Engine
 
-from ingest import broker, queues, telemetry
+from ingest import broker, logs, queues
 from ingest.dispatch import Dispatcher
-from ingest.presence import Presence, identity
+from ingest.heartbeat import Heartbeat, identity
 from ingest.settings import Settings
 from ingest.sources.registry import configured
 from ingest.store import causes
-from ingest.store.database import Role, create_engine
-from ingest.store.processors import Registered, register
-from workers import guard, heartbeat, manners, registry, rescue, shares
-from workers.backoff import Rules
+from ingest.store.engine import Role, create_engine
+from ingest.store.pipeline.processors import Registered, register
+from workers import guard, process_state, registry, shares
+from workers import heartbeat_file as heartbeat
+from workers.batches import BatchRunner, Recorder
 from workers.executor import Executor
-from workers.leases import LeaseKeeper
-from workers.recorder import FlightRecorder, folder_for
+from workers.recovery import rescue
+from workers.recovery.crash_record import CrashRecorder, folder_for
+from workers.recovery.leases import LeaseKeeper
 from workers.registry import Registry
+from workers.retry import RetryPolicy
 from workers.shares import Share
-from workers.slices import Recorder, SliceRunner
-from workers.threads import Threads
-from workers.timelimit import Alarm, TimeLimit
-from workers.work import Work
+from workers.task import TaskHandler
+from workers.timeouts.signals import Alarm, TimeLimit
+from workers.timeouts.threads import Threads
 
 HARD_LIMIT_GRACE_S = 5.0
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
@@ -199,10 +201,10 @@ class _Child:
         self._settings = settings
         self._processors = processors
         self._consumed = consumed
-        self._recorder: FlightRecorder | None = None
+        self._recorder: CrashRecorder | None = None
         self._keeper: LeaseKeeper | None = None
-        self._presence: Presence | None = None
-        self.work: Work
+        self._presence: Heartbeat | None = None
+        self.work: TaskHandler
 
     def start(self, **_signal: object) -> None:
         """Connected to the child's start, where Celery would log our error and go on without us."""
@@ -216,7 +218,7 @@ class _Child:
         settings = self._settings
         # A process group that is told to end tells its children too; it is their parent who ends
         # them, when what they run is done.
-        manners.allow_children()
+        process_state.allow_children()
         engine = create_engine(settings.database, role=Role.WORKER)
         aside = create_engine(settings.database, role=Role.WORKER)
         folder = folder_for(settings.database)
@@ -227,8 +229,8 @@ class _Child:
             queues=self._consumed,
             processors=tuple(each.name for each in self._processors),
         )
-        self._recorder = FlightRecorder(folder, process.id)
-        self._presence = Presence(settings.database, process, introduce=self._register)
+        self._recorder = CrashRecorder(folder, process.id)
+        self._presence = Heartbeat(settings.database, process, introduce=self._register)
         self._presence.start()
         # From a thread: Celery kills a child that is not up within 4 seconds, and PostgreSQL may
         # be away.
@@ -245,20 +247,20 @@ class _Child:
             clock=time.monotonic,
             threads=self._threads(self._recorder, keeper),
         )
-        self.work = Work(
+        self.work = TaskHandler(
             engine,
             self._processors,
             executor,
             Dispatcher(settings.redis),
             budget_s=settings.task_budget_s,
-            hint_ttl_s=settings.hint_ttl_s,
+            redispatch_after_s=settings.redispatch_after_s,
             clock=time.monotonic,
         )
 
     def _slices(
         self, recorder: Recorder, time_limit: TimeLimit, *, connections: int = 1
-    ) -> SliceRunner:
-        return SliceRunner(
+    ) -> BatchRunner:
+        return BatchRunner(
             engine=guard.create_engine(self._settings.database, pool_size=connections),
             sources=configured(self._settings.sources),
             recorder=recorder,
@@ -266,7 +268,7 @@ class _Child:
             random=random.uniform,
         )
 
-    def _threads(self, flight: FlightRecorder, keeper: LeaseKeeper) -> Threads | None:
+    def _threads(self, flight: CrashRecorder, keeper: LeaseKeeper) -> Threads | None:
         most = max((each.threads for each in self._processors), default=1)
         if most == 1:
             return None
@@ -297,9 +299,11 @@ class _Child:
         )
 
     def _rescue(self, engine: Engine, folder: Path) -> None:
-        rules = Rules(base_s=self._settings.retry_base_s, cap_s=self._settings.retry_cap_s)
+        rules = RetryPolicy(
+            base_s=self._settings.retry_base_s, cap_s=self._settings.retry_max_delay_s
+        )
         try:
-            rescue.after_wrecks(engine, folder, rules, random=random.uniform)
+            rescue.recover_crashed(engine, folder, rules, random=random.uniform)
         except Exception as error:  # the leases end, or the next child tries again
             log.warning("wrecks_not_recorded", exc_info=error)
 
@@ -307,10 +311,10 @@ class _Child:
         """Connected to the child's end. What it still holds, the record must go on telling."""
         if self._presence is not None:
             self._presence.leave()
-        manners.end_children()
+        process_state.end_children()
         if self._recorder is not None and not (self._keeper and self._keeper.is_holding):
             self._recorder.close()
 
 
 def _keep_logging(**_signal: object) -> None:
-    """Connected, so that Celery leaves the logging alone that `ingest.telemetry` set up."""
+    """Connected, so that Celery leaves the logging alone that `ingest.logs` set up."""

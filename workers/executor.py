@@ -3,7 +3,7 @@
 Three transactions, each with one reason to exist:
 
 1. claim, committed alone, so that a job that kills its process has spent an attempt;
-2. run and finish (workers.slices): the processor's effects and `succeeded` together, fenced by the
+2. run and finish (workers.batches): the processor's effects and `succeeded` together, fenced by the
    attempt number;
 3. record failure, so that the evidence does not share the fate of the effects.
 """
@@ -15,16 +15,16 @@ from contextlib import AbstractContextManager
 
 from sqlalchemy import Engine
 
-from ingest import telemetry
-from ingest.store import jobs
-from ingest.store.jobs import Claimant, ClaimedJob, Failure, Held
-from workers.leases import LeaseKeeper
-from workers.pace import Pace
+from ingest import logs
+from ingest.store.pipeline import jobs
+from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease
+from workers.batch_size import BatchSizer
+from workers.batches import BatchRunner, Result
+from workers.recovery.leases import LeaseKeeper
 from workers.registry import Processor
-from workers.slices import Result, SliceRunner
-from workers.threads import Threads
+from workers.timeouts.threads import Threads
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class Executor:
@@ -33,7 +33,7 @@ class Executor:
     def __init__(
         self,
         engine: Engine,
-        slices: SliceRunner,
+        slices: BatchRunner,
         *,
         worker: str,
         lease_s: float,
@@ -49,7 +49,7 @@ class Executor:
         self._keeper = keeper
         self._clock = clock
         self._threads = threads
-        self._pace = Pace()
+        self._pace = BatchSizer()
 
     def run(
         self, processor: Processor, job_ids: Sequence[int], *, until: float, apart: bool = False
@@ -62,7 +62,7 @@ class Executor:
             return self._run_on(self._threads, processor, job_ids, until)
         waiting = deque(job_ids)
         while waiting and self._clock() < until:
-            size = 1 if apart else self._pace.slice_size(processor)
+            size = 1 if apart else self._pace.batch_size(processor)
             slice_ids = [waiting.popleft() for _ in range(min(size, len(waiting)))]
             claimed = self._claim(processor, slice_ids)
             if claimed:
@@ -75,9 +75,9 @@ class Executor:
         """Who claims, for jobs that are claimed as they are made."""
         return Claimant(worker=self._worker, lease_s=self._lease_s)
 
-    def slice_size(self, processor: Processor) -> int:
+    def batch_size(self, processor: Processor) -> int:
         """How many jobs of `processor` to claim at once."""
-        return self._pace.slice_size(processor)
+        return self._pace.batch_size(processor)
 
     def run_claimed(self, groups: Sequence[tuple[Processor, Sequence[ClaimedJob]]]) -> None:
         """Run jobs that this worker holds already, a slice for each processor.
@@ -156,7 +156,7 @@ class Executor:
         self._record(processor, claimed, result.failures)
         for job in result.again:
             self._record(processor, claimed, self._slices.run(processor, [job]).failures)
-        self._pace.learn(processor, len(claimed), self._clock() - started)
+        self._pace.observe(processor, len(claimed), self._clock() - started)
 
     def _record(
         self, processor: Processor, claimed: Sequence[ClaimedJob], failures: Sequence[Failure]
@@ -179,5 +179,5 @@ class Executor:
             )
 
 
-def _held(claimed: Sequence[ClaimedJob]) -> list[Held]:
-    return [Held(id=job.id, attempt=job.attempt) for job in claimed]
+def _held(claimed: Sequence[ClaimedJob]) -> list[Lease]:
+    return [Lease(id=job.id, attempt=job.attempt) for job in claimed]

@@ -12,9 +12,9 @@ from typing import Any
 import psycopg
 from sqlalchemy import Engine
 
-from ingest.store import database as database_module
+from ingest.store import engine as database_module
 from ingest.store.address import Database
-from ingest.store.database import PipelineConnection, Role
+from ingest.store.engine import PipelineConnection, Role
 
 # What could end a transaction stands at the start of a statement. Comments may come before it,
 # and another statement; in a literal it means nothing.

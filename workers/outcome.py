@@ -2,12 +2,12 @@
 
 import traceback
 
-from ingest.store.jobs import ClaimedJob, Failure, Orphan, Outcome
+from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from ingest.text import storable
-from workers import backoff
-from workers.backoff import Random, Rules
+from workers import retry
 from workers.registry import Discard, Processor, Snooze
-from workers.timelimit import TimedOut
+from workers.retry import Random, RetryPolicy
+from workers.timeouts.signals import TimedOut
 
 MESSAGE_LIMIT = 1_000
 TRACEBACK_LIMIT = 8_000
@@ -47,22 +47,24 @@ def of_missing_body(job: ClaimedJob) -> Failure:
     )
 
 
-def of_lost_worker(job: Orphan, why: str, *, guilty: bool, rules: Rules, random: Random) -> Failure:
+def of_lost_worker(
+    job: AbandonedJob, why: str, *, blamed: bool, rules: RetryPolicy, random: Random
+) -> Failure:
     """What follows when the worker that held a job is gone.
 
     Args:
         job: the job, still running by its row.
         why: a sentence for the attempt.
-        guilty: whether the worker ended, or stalled, over this job rather than another of its
+        blamed: whether the worker ended, or stalled, over this job rather than another of its
             batch.
-        rules: when to try a guilty job again; the others wait for nothing.
+        rules: when to try a blamed job again; the others wait for nothing.
         random: uniform between two numbers."""
     return Failure(
         id=job.id,
         attempt=job.attempt,
-        outcome=Outcome.LOST if guilty else Outcome.RELEASED,
+        outcome=Outcome.LOST if blamed else Outcome.RELEASED,
         retry_in_s=_retry_in_s(job.failures + 1, job.max_attempts, rules, random)
-        if guilty
+        if blamed
         else 0.0,
         rescued=True,
         error_type="WorkerLost",
@@ -70,10 +72,12 @@ def of_lost_worker(job: Orphan, why: str, *, guilty: bool, rules: Rules, random:
     )
 
 
-def _retry_in_s(failures: int, max_attempts: int, rules: Rules, random: Random) -> float | None:
+def _retry_in_s(
+    failures: int, max_attempts: int, rules: RetryPolicy, random: Random
+) -> float | None:
     if failures >= max_attempts:
         return None
-    return backoff.delay(failures, rules, random=random)
+    return retry.delay(failures, rules, random=random)
 
 
 def _failure(

@@ -14,8 +14,8 @@ from ingest import queues
 from ingest.errors import SettingsError
 from ingest.settings import Settings
 from ingest.sources.base import column_type
-from ingest.store.jobs import NewJobs
-from workers.backoff import Rules
+from ingest.store.pipeline.jobs import NewJobs
+from workers.retry import RetryPolicy
 
 MOST_ATTEMPTS = 1_000
 MOST_THREADS = 100
@@ -53,7 +53,7 @@ class Declaration:
     max_attempts: int | None
     timeout_s: float | None
     retry_base_s: float | None
-    retry_cap_s: float | None
+    retry_max_delay_s: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Processor:
     """How many of its jobs a worker process runs at once."""
     max_attempts: int
     timeout_s: float
-    rules: Rules
+    rules: RetryPolicy
     """When to try again."""
 
 
@@ -86,7 +86,7 @@ def processor(
     max_attempts: int | None = None,
     timeout_s: float | None = None,
     retry_base_s: float | None = None,
-    retry_cap_s: float | None = None,
+    retry_max_delay_s: float | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a function as a processor of events of `types`.
 
@@ -110,7 +110,7 @@ def processor(
         timeout_s: time of one call, seconds.
         retry_base_s: longest wait before the second attempt, seconds; doubles with each further
             one.
-        retry_cap_s: longest wait before any attempt, seconds.
+        retry_max_delay_s: longest wait before any attempt, seconds.
 
     Raises:
         TypeError, ValueError: the declaration makes no sense.
@@ -133,7 +133,7 @@ def processor(
         "max_attempts": max_attempts,
         "timeout_s": timeout_s,
         "retry_base_s": retry_base_s,
-        "retry_cap_s": retry_cap_s,
+        "retry_max_delay_s": retry_max_delay_s,
     }.items():
         if value is not None and value <= 0:
             raise ValueError(f"{what} must be above 0")
@@ -153,7 +153,7 @@ def processor(
                 max_attempts=max_attempts,
                 timeout_s=timeout_s,
                 retry_base_s=retry_base_s,
-                retry_cap_s=retry_cap_s,
+                retry_max_delay_s=retry_max_delay_s,
             )
         )
         return function
@@ -277,10 +277,10 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         queue=declaration.queue,
         threads=declaration.threads,
         max_attempts=declaration.max_attempts or settings.max_attempts,
-        timeout_s=declaration.timeout_s or settings.timeout_s,
-        rules=Rules(
+        timeout_s=declaration.timeout_s or settings.attempt_timeout_s,
+        rules=RetryPolicy(
             base_s=declaration.retry_base_s or settings.retry_base_s,
-            cap_s=declaration.retry_cap_s or settings.retry_cap_s,
+            cap_s=declaration.retry_max_delay_s or settings.retry_max_delay_s,
         ),
     )
 

@@ -16,14 +16,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest import queues, telemetry
-from workers import heartbeat
+from ingest import logs, queues
+from workers import heartbeat_file as heartbeat
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.25
 _BEATS_LATE_S = 3 * heartbeat.INTERVAL_S
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ingest.cli import output
-from ingest.cli.access import CommandError
+from ingest.cli.database import CommandError
 from ingest.console.auth.roles import Role
 
 _TOKEN_BYTES = 32

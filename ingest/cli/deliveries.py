@@ -8,9 +8,10 @@ import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.cli.access import database
+from ingest.cli.database import database
 from ingest.sources.registry import configured
-from ingest.store import listing, replay
+from ingest.store.bulk import replay
+from ingest.store.search import events
 
 app = typer.Typer(help="Look at rejected deliveries, open them again.", no_args_is_help=True)
 
@@ -23,7 +24,7 @@ def rejected(
     """List signed requests that were answered 400, newest first; `ingest replay ID` opens one
     again."""
     with database() as engine, engine.connect() as connection:
-        found = list(listing.rejected(connection, limit=limit))
+        found = list(events.rejected(connection, limit=limit))
     if json:
         for delivery in found:
             output.as_json(delivery)
@@ -72,7 +73,7 @@ def show(
 ) -> None:
     """Show a delivery as it was received."""
     with database() as engine, engine.connect() as connection:
-        found = listing.delivery(connection, delivery)
+        found = events.delivery(connection, delivery)
     if json:
         output.as_json(found)
         return

@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from ingest.cli import output
-from ingest.cli.access import CommandError, database, parse_time
+from ingest.cli.database import CommandError, database, parse_time
 from ingest.query import parse
-from ingest.store import history, listing
-from ingest.store.history import AttemptRecord, EventHistory, JobRecord
-from ingest.store.selection import EVENT_STATES, Selection, resolve
+from ingest.store.reports import event_detail
+from ingest.store.reports.event_detail import AttemptRecord, EventHistory, JobRecord
+from ingest.store.search import events
+from ingest.store.search.filters import EVENT_STATES, EventFilter, resolve
 
 _DROPPED = b"(dropped when its day's retention ended)"
 
@@ -53,7 +54,7 @@ def list_(
         search=(*asked.texts, *filter(None, [search])),
     )
     with database() as engine, engine.connect() as connection:
-        found = list(listing.events(connection, selection, limit=limit))
+        found = list(events.events(connection, selection, limit=limit))
     if json:
         for event in found:
             output.as_json({name: getattr(event, name) for name in _PRINTED})
@@ -78,7 +79,7 @@ def list_(
         output.line("No event matches. `ingest send --documented` posts some.")
 
 
-def _asked(query: str) -> Selection:
+def _asked(query: str) -> EventFilter:
     """What `--query` says; where other options say something else, they count."""
     found = parse(query, now=datetime.now(UTC))
     if found.problems:
@@ -99,7 +100,7 @@ def show(
 ) -> None:
     """Show an event with its body, its deliveries, its jobs and their attempts."""
     with database() as engine, engine.connect() as connection:
-        found = [history.of_event(connection, each) for each in resolve(connection, [event])]
+        found = [event_detail.of_event(connection, each) for each in resolve(connection, [event])]
     for each in found:
         if json:
             output.as_json(_document(each))

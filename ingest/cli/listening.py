@@ -2,7 +2,7 @@
 
 import socket
 
-from ingest.cli.access import CommandError
+from ingest.cli.database import CommandError
 
 # Connections that may wait to be accepted; the kernel's own limit is often 4096.
 _BACKLOG = 2048

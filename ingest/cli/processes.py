@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ingest import environment, settings, telemetry
+from ingest import environment, logs, settings
 from ingest.cli import output
-from ingest.cli.access import migration_failed
+from ingest.cli.database import migration_failed
 from ingest.cli.listening import listen
 from ingest.settings import Settings
 
@@ -37,11 +37,11 @@ def serve(
 
     from ingest.broker import refuse_cluster
     from ingest.receiver.app import create_receiver
-    from ingest.store import fitness
+    from ingest.store import startup_check
 
     given = settings.load(host=host, port=port)
     _begin_logging(given)
-    fitness.check(given.database)
+    startup_check.check(given.database)
     receiver = create_receiver(given)
     refuse_cluster(given.redis)
     listener = listen(given.host, given.port) if fd is None else socket.socket(fileno=fd)
@@ -73,11 +73,11 @@ def console(
 
     from ingest.console.app import create_app
     from ingest.receiver.server import protocol
-    from ingest.store import fitness
+    from ingest.store import startup_check
 
     given = settings.load(console_host=host, console_port=port)
     _begin_logging(given)
-    fitness.check(given.database)
+    startup_check.check(given.database)
     app = create_app(given)
     listener = (
         listen(given.console_host, given.console_port) if fd is None else socket.socket(fileno=fd)
@@ -86,7 +86,7 @@ def console(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http=protocol(given.partial_max_bytes),
+            http=protocol(given.max_inflight_body_bytes),
             ws="none",
             log_config=None,
             access_log=False,
@@ -124,7 +124,7 @@ def migrate() -> None:
     from sqlalchemy.exc import SQLAlchemyError
 
     from ingest.store import migrations
-    from ingest.store.database import Role, create_engine
+    from ingest.store.engine import Role, create_engine
 
     given = settings.load()
     database = given.migration_database
@@ -160,8 +160,8 @@ def _migrated(before: "State") -> str:
 
 
 def _begin_logging(given: Settings) -> None:
-    telemetry.configure(given.log_level, given.log_format)
-    environment.report(os.environ, telemetry.logger(__name__))
+    logs.configure(given.log_level, given.log_format)
+    environment.report(os.environ, logs.logger(__name__))
 
 
 def _serve(config: "uvicorn.Config", listener: socket.socket) -> None:

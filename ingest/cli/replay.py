@@ -12,13 +12,13 @@ from sqlalchemy import Connection, Engine
 
 from ingest import settings
 from ingest.cli import output
-from ingest.cli.access import CommandError, database, parse_time
+from ingest.cli.database import CommandError, database, parse_time
 from ingest.errors import NotFound
 from ingest.sources.registry import configured
-from ingest.store import listing
-from ingest.store import replay as replays
-from ingest.store.replay import Counts
-from ingest.store.selection import EVENT_STATES, Selection, resolve
+from ingest.store.bulk import replay as replays
+from ingest.store.bulk.replay import Counts
+from ingest.store.search import events as listing
+from ingest.store.search.filters import EVENT_STATES, EventFilter, resolve
 
 _REPLAYABLE = tuple(state for state in EVENT_STATES if state != "running")
 
@@ -65,7 +65,7 @@ def replay(
             reopened = _reopen(connection, rejected)
             if dry_run:
                 connection.rollback()
-        selection = Selection(
+        selection = EventFilter(
             ids=events,
             types=tuple(type_ or ()),
             processor=processor,
@@ -114,7 +114,7 @@ def _reopen(connection: Connection, rejected: list[UUID]) -> list[UUID]:
 
 
 def _run(
-    engine: Engine, selection: Selection, planned: Counts, rate: float | None, reason: str | None
+    engine: Engine, selection: EventFilter, planned: Counts, rate: float | None, reason: str | None
 ) -> Counts:
     steps = replays.run(engine, selection, requested_by=getpass.getuser(), reason=reason, rate=rate)
     done = Counts()

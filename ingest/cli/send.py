@@ -17,7 +17,7 @@ import typer
 
 from ingest import settings, strict_json
 from ingest.cli import output
-from ingest.cli.access import CommandError, source_of, target_url
+from ingest.cli.database import CommandError, source_of, target_url
 from ingest.sources.base import Samples, Source
 
 _CONNECTIONS = 16

@@ -17,9 +17,9 @@ import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.cli.access import CommandError, source_of, target_url
-from ingest.simulation.policy import RetryPolicy
-from ingest.simulation.sender import Journal, Manners, Sender, Tally
+from ingest.cli.database import CommandError, source_of, target_url
+from ingest.simulation.policy import SenderRetries
+from ingest.simulation.sender import Journal, Sender, Tally, TrafficProfile
 from ingest.sources.base import Occurrence
 
 _OPENED_BEFORE = timedelta(days=2)
@@ -64,10 +64,10 @@ def simulate(
         sender = Sender(
             target,
             imitated,
-            manners=Manners(
+            manners=TrafficProfile(
                 rate=rate, connections=connections, duplicates=duplicates, late=late, burst=burst
             ),
-            policy=RetryPolicy(imitated.retries, time_factor=time_factor),
+            policy=SenderRetries(imitated.retries, time_factor=time_factor),
             random=random,
             journal=Journal(_opened(journal, stack), clock=time.time),
         )

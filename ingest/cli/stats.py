@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ingest.cli import output
-from ingest.cli.access import database
-from ingest.store import activity, jobs
-from ingest.store import stats as counts
-from ingest.store.jobs import ParkedJobs
+from ingest.cli.database import database
+from ingest.store.pipeline import jobs, metrics
+from ingest.store.pipeline.jobs import ParkedJobs
+from ingest.store.reports import totals as counts
 
 
 def stats(
@@ -22,7 +22,7 @@ def stats(
     with database() as engine, engine.connect() as connection:
         found = dataclasses.asdict(counts.read(connection))
         parked = jobs.parked(connection)
-        unreadable = activity.unreadable(connection, since=now - timedelta(hours=1))
+        unreadable = metrics.unreadable(connection, since=now - timedelta(hours=1))
     if json:
         output.as_json(found | _told(parked=parked, unreadable=unreadable))
     elif output.is_terminal():
@@ -64,7 +64,7 @@ def _for_a_person(
             ],
         )
     if unreadable:
-        output.line(activity.describe_unreadable(unreadable, "in the last hour"))
+        output.line(metrics.describe_unreadable(unreadable, "in the last hour"))
 
 
 def _for_a_pipe(

@@ -19,19 +19,19 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import settings
-from ingest.cli.access import migration_failed
+from ingest.cli.database import migration_failed
 from ingest.cli.listening import listen
-from ingest.embedded import postgres, valkey
-from ingest.embedded.folder import DataFolder
-from ingest.embedded.process import Program
-from ingest.embedded.supervisor import Supervisor
+from ingest.local import postgres, valkey
+from ingest.local.folder import DataFolder
+from ingest.local.process import Program
+from ingest.local.supervisor import Supervisor
 from ingest.settings import DEFAULT_DATA, PREFIX, Settings
 from ingest.sources import registry
 from ingest.store import causes
-from ingest.store import stats as counts
 from ingest.store.address import Database, parse
-from ingest.store.database import Role, create_engine
-from ingest.store.stats import Stats
+from ingest.store.engine import Role, create_engine
+from ingest.store.reports import totals as counts
+from ingest.store.reports.totals import Stats
 
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Whatever proxy the environment names: what runs here is not behind it."""

@@ -20,16 +20,18 @@ from ingest.console.operations import TestEvent
 from ingest.console.overview import Overview, Range
 from ingest.console.views import EventView
 from ingest.sources import registry
-from ingest.store import actions, failures, history, processors, refusals, replay
-from ingest.store.actions import Action
-from ingest.store.counting import Count
-from ingest.store.failures import Failures, Rejected
-from ingest.store.listing import ListedEvent
-from ingest.store.processors import ProcessorRecord
-from ingest.store.refusals import Refusal
-from ingest.store.replay import Counts, Operation
-from ingest.store.selection import Selection
-from ingest.store.stats import Stats
+from ingest.store.bulk import replay
+from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.pipeline import processors
+from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports import audit_log, event_detail, failures, refused_requests
+from ingest.store.reports.audit_log import Action
+from ingest.store.reports.failures import Failures, Rejected
+from ingest.store.reports.refused_requests import Refusal
+from ingest.store.reports.totals import Stats
+from ingest.store.search.counts import Count
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EventFilter
 
 PREFIX = "/api/v1"
 _MOST = 200
@@ -211,20 +213,22 @@ def search_events(console: Console, call: Call) -> EventPage:
 def show_event(console: Console, call: Call) -> EventView:
     """One event with its deliveries, jobs and attempts."""
     with console.engine.connect() as connection:
-        found = history.of_event(connection, call.path["id"], **views.BOUNDS)
+        found = event_detail.of_event(connection, call.path["id"], **views.BOUNDS)
     return views.of_event(found, masked=masking.applies(console.settings, call.by))
 
 
 @post("/events/{id:uuid}/replay", body=Why, errors=_NOT_FOUND)
 def replay_event(console: Console, call: Call) -> Bulk:
     """Replay an event."""
-    return _begin(console, call.by, Selection(ids=(call.path["id"],)), "replay", call.body.reason)
+    return _begin(console, call.by, EventFilter(ids=(call.path["id"],)), "replay", call.body.reason)
 
 
 @post("/events/{id:uuid}/discard", body=Why, errors=_NOT_FOUND)
 def discard_event(console: Console, call: Call) -> Bulk:
     """Discard what of an event waits or is dead."""
-    return _begin(console, call.by, Selection(ids=(call.path["id"],)), "discard", call.body.reason)
+    return _begin(
+        console, call.by, EventFilter(ids=(call.path["id"],)), "discard", call.body.reason
+    )
 
 
 @post("/jobs/{id:number}/retry", body=Why, errors=_CONFLICT)
@@ -264,7 +268,7 @@ def begin_replay(console: Console, call: Call) -> Bulk:
             "Say what: ids, q, or everything for all dead letters.", reason="nothing_selected"
         )
     selection = (
-        Selection(ids=tuple(wanted.ids)) if wanted.ids else _selection(console, call.by, wanted.q)
+        EventFilter(ids=tuple(wanted.ids)) if wanted.ids else _selection(console, call.by, wanted.q)
     )
     if wanted.ids and wanted.q:
         raise BadRequest("Give ids or q, not both.", reason="bad_body")
@@ -322,7 +326,7 @@ def list_rejected(console: Console, _call: Call) -> Sequence[Rejected]:
 def list_refusals(console: Console, call: Call) -> Sequence[Refusal]:
     """The last requests that were refused, a few for each reason."""
     with console.engine.connect() as connection:
-        found = refusals.newest(connection)
+        found = refused_requests.newest(connection)
     return views.of_refusals(found, masked=masking.applies(console.settings, call.by))
 
 
@@ -352,7 +356,7 @@ def resume_processor(console: Console, call: Call) -> Done:
 def list_actions(console: Console, call: Call) -> Sequence[Action]:
     """What operators did, newest first."""
     with console.engine.connect() as connection:
-        found = actions.newest(connection, limit=call.query.limit, before=call.query.before)
+        found = audit_log.newest(connection, limit=call.query.limit, before=call.query.before)
     masked = masking.applies(console.settings, call.by)
     return [views.of_action(each, masked=masked) for each in found]
 
@@ -364,16 +368,16 @@ def send_test_event(console: Console, call: Call) -> TestEvent:
 
 
 def _begin(
-    console: Console, by: Identity, selection: Selection, action: str, reason: str | None
+    console: Console, by: Identity, selection: EventFilter, action: str, reason: str | None
 ) -> Bulk:
     """For one event, which has to be there."""
     with console.engine.connect() as connection:
-        history.check(connection, selection.ids[0])
+        event_detail.check(connection, selection.ids[0])
     begun = console.operations.begin(by, selection, action=action, reason=reason)
     return Bulk(counts=begun.counts, operation=begun)
 
 
-def _selection(console: Console, by: Identity, q: str) -> Selection:
+def _selection(console: Console, by: Identity, q: str) -> EventFilter:
     """What a search means; for programs every problem is an error."""
     query = masking.parse(console.settings, by, q, now=console.now())
     if query.problems:

@@ -30,10 +30,10 @@ from ingest.console.runner import Runner
 from ingest.console.stream import stream
 from ingest.console.tail import Tail
 from ingest.errors import IngestError
-from ingest.presence import Presence, identity
+from ingest.heartbeat import Heartbeat, identity
 from ingest.settings import Settings
 from ingest.sources import registry
-from ingest.store.database import Role, create_engine
+from ingest.store.engine import Role, create_engine
 
 _HERE = Path(__file__).parent
 _CONNECTIONS = 8
@@ -51,7 +51,7 @@ def create_app(settings: Settings) -> ASGIApp:
     auth = middleware.create(settings, sessions, clock=time.time, random=os.urandom)
     runner_engine = create_engine(settings.database, role=Role.OPERATOR)
     runner = Runner(runner_engine)
-    presence = Presence(settings.database, identity("console", random=os.urandom))
+    presence = Heartbeat(settings.database, identity("console", random=os.urandom))
     sources = registry.configured(settings.sources)
     console = Console(
         settings=settings,

@@ -6,10 +6,11 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from ingest.store import counting, listing, processors
-from ingest.store.counting import Count
-from ingest.store.listing import Page
-from ingest.store.selection import Selection, narrow
+from ingest.store.pipeline import processors
+from ingest.store.search import counts, events
+from ingest.store.search.counts import Count
+from ingest.store.search.events import Page
+from ingest.store.search.filters import EventFilter, narrow
 
 BUDGET_S = 0.08
 """For both together; a statement that has begun is not broken off."""
@@ -26,7 +27,7 @@ class Found:
 
 def find(
     engine: Engine,
-    selection: Selection,
+    selection: EventFilter,
     *,
     limit: int,
     before: UUID | None = None,
@@ -36,7 +37,7 @@ def find(
     began = time.perf_counter()
     with engine.connect() as connection:
         selection = narrow(connection, selection)
-        page = listing.page(
+        page = events.page(
             connection,
             selection,
             limit=limit,
@@ -48,7 +49,7 @@ def find(
         left = BUDGET_S - (time.perf_counter() - began)
         return Found(
             page=page,
-            count=counting.count(connection, selection, budget_s=max(left, _LEAST_S)),
+            count=counts.count(connection, selection, budget_s=max(left, _LEAST_S)),
         )
 
 

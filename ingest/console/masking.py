@@ -10,7 +10,7 @@ from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.query import Problem, Query
 from ingest.settings import Settings
-from ingest.store.selection import Selection
+from ingest.store.search.filters import EventFilter
 
 HIDDEN = "(hidden from viewers)"
 _NOT_FOR_VIEWERS = "Viewers do not search in bodies or by phone number here."
@@ -50,7 +50,7 @@ def mask_phones(text: str) -> str:
     )
 
 
-def _allowed(selection: Selection) -> Selection:
+def _allowed(selection: EventFilter) -> EventFilter:
     about = tuple((kind, value) for kind, value in selection.about if kind != "phone")
     # By patterns with digits somebody could guess a number in a type, one digit after another.
     types = tuple(each for each in selection.types if not _guesses(each))

@@ -19,9 +19,11 @@ from ingest.console.runner import Runner
 from ingest.query import spell
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, Source
-from ingest.store import actions, history, jobs, processors, replay
-from ingest.store.replay import DISCARD, REPLAY, Counts, Operation
-from ingest.store.selection import Selection
+from ingest.store.bulk import replay
+from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
+from ingest.store.pipeline import jobs, processors
+from ingest.store.reports import audit_log, event_detail
+from ingest.store.search.filters import EventFilter
 
 REASON_LIMIT = 500
 _AT_ONCE = 20
@@ -51,7 +53,7 @@ class Operations:
         self._sources = sources
         self._runner = runner
 
-    def preview(self, selection: Selection, action: str) -> Counts:
+    def preview(self, selection: EventFilter, action: str) -> Counts:
         """What `begin` would touch now."""
         with self._engine.connect() as connection:
             return replay.count(connection, selection, action=action)
@@ -59,7 +61,7 @@ class Operations:
     def begin(
         self,
         by: Identity,
-        selection: Selection,
+        selection: EventFilter,
         *,
         action: str,
         reason: str | None,
@@ -85,7 +87,7 @@ class Operations:
                 total=counted.total,
                 background=True,
             )
-            actions.record(
+            audit_log.record(
                 connection,
                 by=by.name,
                 action=action,
@@ -111,7 +113,7 @@ class Operations:
             if not replay.change_status(connection, operation, status):
                 raise NotPossible(f"Replay {operation} has ended already.", reason="has_ended")
             verb = {"running": "resume", "paused": "pause", "cancelled": "cancel"}[status]
-            actions.record(
+            audit_log.record(
                 connection,
                 by=by.name,
                 action=verb,
@@ -131,7 +133,7 @@ class Operations:
         """
         with self._engine.begin() as connection:
             processors.pause(connection, processor, by=by.name, reason=_trimmed(reason))
-            actions.record(
+            audit_log.record(
                 connection, by=by.name, action="pause", target=processor, reason=_trimmed(reason)
             )
 
@@ -143,7 +145,7 @@ class Operations:
         """
         with self._engine.begin() as connection:
             processors.resume(connection, processor)
-            actions.record(
+            audit_log.record(
                 connection, by=by.name, action="resume", target=processor, reason=_trimmed(reason)
             )
 
@@ -155,11 +157,11 @@ class Operations:
             NotPossible: it runs, has succeeded, or waits for its processor to be resumed.
         """
         with self._engine.begin() as connection:
-            found = history.job(connection, job)
+            found = event_detail.job(connection, job)
             if processors.is_paused(connection, found.processor):
                 raise NotPossible(f"{found.processor} is paused: resume it.", reason="paused")
-            if jobs.hasten(connection, [job]):
-                actions.record(
+            if jobs.run_now(connection, [job]):
+                audit_log.record(
                     connection,
                     by=by.name,
                     action="retry",
@@ -181,8 +183,8 @@ class Operations:
 
     def _of_job(self, by: Identity, job: int, action: str, reason: str | None) -> Operation:
         with self._engine.connect() as connection:
-            found = history.job(connection, job)
-        selection = Selection(ids=(found.event,), processor=found.processor)
+            found = event_detail.job(connection, job)
+        selection = EventFilter(ids=(found.event,), processor=found.processor)
         return self.begin(by, selection, action=action, reason=reason)
 
     def send_test_event(
@@ -213,7 +215,7 @@ class Operations:
             raise NotPossible(str(error), reason=error.reason) from None
         sent = asyncio.run(self._post(sender, event_type, body, headers))
         with self._engine.begin() as connection:
-            actions.record(
+            audit_log.record(
                 connection, by=by.name, action="test event", target=f"{event_type}, {sent.status}"
             )
         return sent
@@ -266,7 +268,7 @@ def _trimmed(reason: str | None) -> str | None:
     return clean or None
 
 
-def _described(selection: Selection) -> str:
+def _described(selection: EventFilter) -> str:
     """A selection as people read it."""
     if selection.ids:
         names = [str(each) for each in selection.ids[:3]]

@@ -14,13 +14,25 @@ from ingest import queues
 from ingest.console import health
 from ingest.console.health import Database, Doorbell
 from ingest.redis_address import RedisAddress
-from ingest.store import activity, jobs, processes, processors, stats, waiting
-from ingest.store.activity import ANSWER, DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Histogram, Point
-from ingest.store.jobs import ParkedJobs
-from ingest.store.processes import ProcessRecord
-from ingest.store.processors import ProcessorRecord
+from ingest.store.pipeline import jobs, metrics, processors
+from ingest.store.pipeline.jobs import ParkedJobs
+from ingest.store.pipeline.metrics import (
+    ANSWER,
+    DUPLICATE,
+    EVENT,
+    FAILED,
+    LAG,
+    SUCCEEDED,
+    Histogram,
+    Point,
+)
+from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports import backlog
+from ingest.store.reports import heartbeats as processes
+from ingest.store.reports import totals as stats
+from ingest.store.reports.heartbeats import ProcessRecord
+from ingest.store.reports.totals import Stats
 from ingest.store.sql import statement
-from ingest.store.stats import Stats
 
 LATE_AFTER = timedelta(minutes=1)
 """An unfinished job older than this is worth a look: retries apart, work takes seconds."""
@@ -162,10 +174,10 @@ def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetim
     length, span = _SPANS[wanted]
     until = _ceiling(now, span)
     since = until - length
-    points = activity.over_time(connection, since=since, until=until, span=span)
+    points = metrics.over_time(connection, since=since, until=until, span=span)
     unadmitted = _unadmitted(connection, since, span)
     rejected = _rejected(connection, since, span)
-    oldest = waiting.oldest(connection)
+    oldest = backlog.oldest(connection)
     return Overview(
         now=now,
         range=wanted,
@@ -182,7 +194,7 @@ def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetim
         oldest_unadmitted=oldest.unadmitted,
         oldest_job=oldest.job,
         parked=tuple(jobs.parked(connection)),
-        unreadable=activity.unreadable(connection, since=since),
+        unreadable=metrics.unreadable(connection, since=since),
         processors=tuple(processors.all_of_them(connection)),
         processes=tuple(processes.all_of_them(connection)),
         database=health.of_database(connection),

@@ -29,20 +29,14 @@ from ingest.console.stream import is_checked
 from ingest.console.views import EventView
 from ingest.errors import NotFound
 from ingest.query import Query, spell
-from ingest.store import (
-    actions,
-    activity,
-    failures,
-    history,
-    jobs,
-    listing,
-    processors,
-    refusals,
-    replay,
-)
-from ingest.store.activity import FAILED, REFUSED, SUCCEEDED, Histogram
-from ingest.store.replay import DISCARD, REPLAY, Counts
-from ingest.store.selection import UNHANDLED, Selection, resolve
+from ingest.store.bulk import replay
+from ingest.store.bulk.replay import DISCARD, REPLAY, Counts
+from ingest.store.pipeline import jobs, metrics, processors
+from ingest.store.pipeline.metrics import FAILED, REFUSED, SUCCEEDED, Histogram
+from ingest.store.reports import audit_log as actions
+from ingest.store.reports import event_detail, failures, refused_requests
+from ingest.store.search import events as listing
+from ingest.store.search.filters import UNHANDLED, EventFilter, resolve
 
 _SAMPLE = 5
 _RATES_OVER = timedelta(hours=1)
@@ -167,7 +161,7 @@ class Pages:
     def event(self, request: Request) -> Response:
         """One event with all that happened to it."""
         with self._console.engine.connect() as connection:
-            found = history.of_event(connection, request.path_params["id"], **views.BOUNDS)
+            found = event_detail.of_event(connection, request.path_params["id"], **views.BOUNDS)
         event = views.of_event(found, masked=self._masks(request))
         return self._render(
             request,
@@ -221,8 +215,10 @@ class Pages:
         with self._console.engine.connect() as connection:
             found = failures.groups(connection, now=now, period=_PERIODS[wanted])
             rejected = failures.rejected(connection)
-            samples = views.of_refusals(refusals.newest(connection), masked=self._masks(request))
-            refused = activity.by_label(connection, REFUSED, since=now - _PERIODS["week"])
+            samples = views.of_refusals(
+                refused_requests.newest(connection), masked=self._masks(request)
+            )
+            refused = metrics.by_label(connection, REFUSED, since=now - _PERIODS["week"])
         found = views.of_failures(found, masked=self._masks(request))
         return self._render(
             request,
@@ -270,8 +266,8 @@ class Pages:
         with self._console.engine.connect() as connection:
             found = processors.all_of_them(connection)
             parked = jobs.parked(connection)
-            succeeded = activity.by_label(connection, SUCCEEDED, since=since)
-            failed = activity.by_label(connection, FAILED, since=since)
+            succeeded = metrics.by_label(connection, SUCCEEDED, since=since)
+            failed = metrics.by_label(connection, FAILED, since=since)
         none = Histogram()
         return self._render(
             request,
@@ -396,7 +392,7 @@ class Pages:
         job = request.path_params["id"]
         self._console.operations.retry_now(_who(request), job, _field(form, "reason"))
         with self._console.engine.connect() as connection:
-            return _see(f"/events/{history.job(connection, job).event}")
+            return _see(f"/events/{event_detail.job(connection, job).event}")
 
     def change_processor(self, request: Request, form: FormData) -> Response:
         """Pause or resume a processor."""
@@ -420,9 +416,9 @@ class Pages:
     def _act_on_event(self, request: Request, form: FormData, action: str) -> Response:
         event = request.path_params["id"]
         with self._console.engine.connect() as connection:
-            history.check(connection, event)
+            event_detail.check(connection, event)
         self._console.operations.begin(
-            _who(request), Selection(ids=(event,)), action=action, reason=_field(form, "reason")
+            _who(request), EventFilter(ids=(event,)), action=action, reason=_field(form, "reason")
         )
         return _see(f"/events/{event}")
 
@@ -472,12 +468,12 @@ class Pages:
 
     def _selected(
         self, request: Request, text: str, ids: Sequence[UUID], of: str
-    ) -> tuple[Selection, str | None]:
+    ) -> tuple[EventFilter, str | None]:
         """What a form means, and what is wrong with it. A search that is not understood in part
         would mean more than its author thinks."""
         if of == "selected":
             problem = None if ids else "Nothing is selected."
-            return Selection(ids=tuple(ids)) if ids else _NOTHING, problem
+            return EventFilter(ids=tuple(ids)) if ids else _NOTHING, problem
         query = self._parse(request, text)
         problem = query.problems[0].message if query.problems else None
         return query.selection, problem
@@ -503,7 +499,7 @@ class Pages:
         return event.source if is_operator and event.source not in self._console.sources else None
 
 
-_NOTHING = Selection(ids=(UUID(int=0),))
+_NOTHING = EventFilter(ids=(UUID(int=0),))
 
 
 def _range(request: Request, default: Range = Range.HOUR) -> Range:
@@ -513,7 +509,7 @@ def _range(request: Request, default: Range = Range.HOUR) -> Range:
         return default
 
 
-def _sampled(selection: Selection, counts: Counts) -> Selection:
+def _sampled(selection: EventFilter, counts: Counts) -> EventFilter:
     """Where no state is given, events of those that the action is about."""
     if not selection.means_what_failed:
         return selection

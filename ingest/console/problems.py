@@ -7,13 +7,13 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 
-from ingest import telemetry
+from ingest import logs
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.errors import IngestError, NotFound
 from ingest.store import causes
 from ingest.store.causes import Cause
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 _STATUSES = {
     BadRequest: HTTPStatus.BAD_REQUEST,

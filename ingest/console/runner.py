@@ -8,13 +8,13 @@ import threading
 from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError
 
-from ingest import telemetry
-from ingest.store import replay
+from ingest import logs
+from ingest.store.bulk import replay
 
 _PAUSE_S = 0.5
 _CANCELLED = "57014"
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class Runner:

@@ -12,14 +12,14 @@ from ingest.console.overview import Overview, Spell
 from ingest.console.pretty import pretty
 from ingest.console.views import EventView
 from ingest.query import spell
-from ingest.store.actions import Action
-from ingest.store.activity import Histogram, describe_unreadable
-from ingest.store.counting import Count
-from ingest.store.failures import Failing
-from ingest.store.history import JobRecord
-from ingest.store.refusals import Refusal
-from ingest.store.replay import DISCARD, REPLAY, Operation
-from ingest.store.selection import EVENT_STATES, Selection
+from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.pipeline.metrics import Histogram, describe_unreadable
+from ingest.store.reports.audit_log import Action
+from ingest.store.reports.event_detail import JobRecord
+from ingest.store.reports.failures import FailureGroup
+from ingest.store.reports.refused_requests import Refusal
+from ingest.store.search.counts import Count
+from ingest.store.search.filters import EVENT_STATES, EventFilter
 
 SHOWN_BYTES = 256 * 1024
 """Of a body; the API has all of it."""
@@ -33,8 +33,8 @@ def address(path: str, **parameters: object) -> str:
 
 
 def events_of(**conditions: Any) -> str:
-    """The address of the events that meet some conditions of a Selection."""
-    return address("/events", q=spell(Selection(**conditions)))
+    """The address of the events that meet some conditions of a EventFilter."""
+    return address("/events", q=spell(EventFilter(**conditions)))
 
 
 def totals(found: Overview) -> dict[str, int]:
@@ -149,7 +149,7 @@ def services(found: Overview) -> list[dict[str, Any]]:
     ]
 
 
-def chips(selection: Selection) -> list[dict[str, Any]]:
+def chips(selection: EventFilter) -> list[dict[str, Any]]:
     """The states, each with the rest of the search kept."""
     return [
         {
@@ -163,7 +163,7 @@ def chips(selection: Selection) -> list[dict[str, Any]]:
     ]
 
 
-def bulk(selection: Selection) -> dict[str, str]:
+def bulk(selection: EventFilter) -> dict[str, str]:
     """Which of the matching events are replayed or discarded: all, or what failed of them."""
     if not selection.means_what_failed:
         return {REPLAY: "all", DISCARD: "all"}
@@ -207,9 +207,9 @@ def job(job: JobRecord) -> dict[str, Any]:
     }
 
 
-def failing(group: Failing) -> dict[str, Any]:
+def failing(group: FailureGroup) -> dict[str, Any]:
     """A group of failures, and the search that finds it."""
-    selection = Selection(
+    selection = EventFilter(
         processor=group.processor, error_type=group.error_type, raised_at=group.raised_at or ""
     )
     return {
@@ -289,7 +289,7 @@ def operation(found: Operation, *, now: datetime) -> dict[str, Any]:
     }
 
 
-def pairs(selection: Selection) -> list[tuple[str, str]]:
+def pairs(selection: EventFilter) -> list[tuple[str, str]]:
     """A selection as people read it."""
     if selection.ids:
         shown = ", ".join(str(each) for each in selection.ids[:_SHOWN_IDS])

@@ -9,8 +9,8 @@ from starlette.templating import Jinja2Templates
 
 from ingest.console import masking, views
 from ingest.console.context import LONGEST_QUERY, Console
-from ingest.store.listing import ListedEvent
-from ingest.store.selection import Selection
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EventFilter
 
 _LASTS_S = 600.0
 """Then the browser connects anew, and whoever may see no more does not."""
@@ -57,7 +57,7 @@ def stream(
     return endpoint
 
 
-def matches(selection: Selection, event: ListedEvent) -> bool:
+def matches(selection: EventFilter, event: ListedEvent) -> bool:
     """Whether an arriving event is one of a selection, as far as its line tells."""
     return (
         (not selection.types or any(_is_like(event.type, each) for each in selection.types))
@@ -67,9 +67,9 @@ def matches(selection: Selection, event: ListedEvent) -> bool:
     )
 
 
-def is_checked(selection: Selection) -> bool:
+def is_checked(selection: EventFilter) -> bool:
     """Whether a line tells all that a selection asks for."""
-    told = Selection(
+    told = EventFilter(
         types=selection.types,
         source=selection.source,
         state=selection.state,

@@ -11,10 +11,10 @@ from uuid import UUID
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest import telemetry
-from ingest.store import listing
-from ingest.store.listing import ListedEvent
-from ingest.store.selection import Selection
+from ingest import logs
+from ingest.store.search import events as listing
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EventFilter
 
 INTERVAL_S = 0.5
 READ_LIMIT = 200
@@ -25,7 +25,7 @@ _REMEMBERED = 50 * READ_LIMIT
 _WAITING_LIMIT = 50
 """Readings that may wait for a viewer that does not keep up."""
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,7 @@ class Tail:
         since = datetime.fromtimestamp(self._clock(), UTC) - _OVERLAP
         try:
             with self._engine.connect() as connection:
-                page = listing.page(connection, Selection(since=since), limit=READ_LIMIT)
+                page = listing.page(connection, EventFilter(since=since), limit=READ_LIMIT)
         except SQLAlchemyError as error:
             log.warning("tail_waits", reason=type(error).__name__)
             return Arrived()

@@ -11,13 +11,13 @@ from uuid import UUID
 from ingest.console.masking import HIDDEN, mask_phones
 from ingest.console.pretty import pretty
 from ingest.sources.registry import classes
-from ingest.store.actions import Action
-from ingest.store.failures import Failures
-from ingest.store.history import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
-from ingest.store.listing import ListedEvent
-from ingest.store.processors import ProcessorRecord
-from ingest.store.refusals import Refusal
-from ingest.store.replay import Operation
+from ingest.store.bulk.replay import Operation
+from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports.audit_log import Action
+from ingest.store.reports.event_detail import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
+from ingest.store.reports.failures import Failures
+from ingest.store.reports.refused_requests import Refusal
+from ingest.store.search.events import ListedEvent
 
 BOUNDS: Mapping[str, int] = {"most": 50, "conflicts": 5}
 """How much of an event's history is read."""

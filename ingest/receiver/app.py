@@ -17,8 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from ingest.dispatch import Dispatcher, HintThread
-from ingest.presence import Presence, identity
+from ingest.dispatch import BackgroundDispatcher, Dispatcher
+from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import descriptors, responses, server
 from ingest.receiver.body import BodyLimits, BodyReader
 from ingest.receiver.endpoint import Endpoint
@@ -51,7 +51,7 @@ def create_receiver(settings: Settings) -> Receiver:
         SettingsError: a secret or an address is missing.
     """
     sources = registry.receiving(settings.sources)
-    hints = HintThread(Dispatcher(settings.redis))
+    hints = BackgroundDispatcher(Dispatcher(settings.redis))
     writer = _writer(settings, hints)
     metrics = ReceiverMetrics()
     refused = RefusedRequests(metrics)
@@ -65,14 +65,14 @@ def create_receiver(settings: Settings) -> Receiver:
         metrics=metrics,
         refused=refused,
     )
-    presence = Presence(
+    presence = Heartbeat(
         settings.database, identity("receiver", random=os.urandom), report=metrics.report
     )
     namer = Namer(waiting_bytes=settings.backlog_max_bytes)
     bodies = BodyReader(
         BodyLimits(
             body_bytes=settings.max_body_bytes,
-            partial_bytes=settings.partial_max_bytes,
+            partial_bytes=settings.max_inflight_body_bytes,
             deadline_s=settings.body_deadline_s,
         )
     )
@@ -108,7 +108,7 @@ def create_receiver(settings: Settings) -> Receiver:
         },
     )
     app.router.redirect_slashes = False  # no sender follows, and the address is the client's word
-    return Receiver(app, server.protocol(settings.partial_max_bytes, fast_protocol(intake)))
+    return Receiver(app, server.protocol(settings.max_inflight_body_bytes, fast_protocol(intake)))
 
 
 def fast_protocol(intake: Intake) -> Callable[..., server.BoundedHttp] | None:
@@ -120,7 +120,7 @@ def fast_protocol(intake: Intake) -> Callable[..., server.BoundedHttp] | None:
     return fastpath.protocol(intake, WEBHOOKS)
 
 
-def _writer(settings: Settings, hints: HintThread) -> DeliveryWriter:
+def _writer(settings: Settings, hints: BackgroundDispatcher) -> DeliveryWriter:
     return DeliveryWriter(
         settings.database,
         Limits(
@@ -129,7 +129,7 @@ def _writer(settings: Settings, hints: HintThread) -> DeliveryWriter:
             flush_timeout_s=settings.flush_timeout_s,
             backlog_rows=settings.backlog_max_rows,
             backlog_bytes=settings.backlog_max_bytes,
-            hint_grace_s=settings.hint_grace_s,
+            dispatch_grace_s=settings.dispatch_grace_s,
         ),
         on_commit=hints.hint,
         clock=time.time,
@@ -142,7 +142,7 @@ async def live(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def ready(writer: DeliveryWriter, hints: HintThread, _request: Request) -> Response:
+async def ready(writer: DeliveryWriter, hints: BackgroundDispatcher, _request: Request) -> Response:
     """Answer whether a delivery would be stored now; if not, why."""
     problem = await writer.problem()
     document = {

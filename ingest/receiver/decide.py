@@ -10,7 +10,7 @@ from uuid import UUID
 from ingest.errors import InvalidEnvelope, InvalidSignature
 from ingest.receiver.event_names import NameOrError, is_costly, name_body
 from ingest.sources.base import EventName, Headers, Source
-from ingest.store.deliveries import Delivery
+from ingest.store.pipeline.deliveries import Delivery
 from ingest.text import storable
 
 _HEADER_VALUE_LIMIT = 500

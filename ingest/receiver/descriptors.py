@@ -6,11 +6,11 @@ import asyncio
 import errno
 import os
 
-from ingest import telemetry
+from ingest import logs
 
 INTERVAL_S = 1.0
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 async def watch() -> None:

@@ -17,7 +17,7 @@ from ingest.receiver.intake import Intake
 from ingest.receiver.responses import RECEIVED, Response
 from ingest.receiver.server import BoundedHttp, Cycle
 from ingest.sources.base import Headers, Source
-from ingest.store.deliveries import Delivery
+from ingest.store.pipeline.deliveries import Delivery
 
 _MAX_PIECES = 4
 """A body that comes in more goes through ASGI, where what is held of it is bounded."""

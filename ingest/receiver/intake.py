@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 from uuid import UUID
 
-from ingest import telemetry
+from ingest import logs
 from ingest.errors import IngestError
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.receiver import responses
@@ -17,7 +17,7 @@ from ingest.sources.base import Headers, Source
 
 _LOG_INTERVAL_S = 1.0
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class Intake:
@@ -55,7 +55,7 @@ class Intake:
         self._random = random
         self._metrics = metrics
         self._refused = refused
-        self._sampler = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+        self._sampler = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     def begin(self, source: str, client: tuple[str, int] | None, headers: Headers) -> Request:
         """Return a request that has just come, with an id."""

@@ -1,6 +1,6 @@
 """Counts what a receiver answers and refuses, between two of its reports.
 
-The event loop counts, a thread reports (ingest.presence). The counts of a report that fails go into
+The event loop counts, a thread reports (ingest.heartbeat). The counts of a report that fails go into
 the next. A crash loses the counts of some seconds at most, and never a delivery.
 """
 
@@ -10,9 +10,10 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from ingest.sources.base import Headers
-from ingest.store import activity, refusals
-from ingest.store.activity import ANSWER, REFUSED, Note
-from ingest.store.refusals import Refusal
+from ingest.store.pipeline import metrics
+from ingest.store.pipeline.metrics import ANSWER, REFUSED, Note
+from ingest.store.reports import refused_requests
+from ingest.store.reports.refused_requests import Refusal
 from ingest.text import storable
 
 _SAMPLED_HEADERS = (b"user-agent", b"content-type", b"content-length", b"x-awal-webhook-timestamp")
@@ -31,7 +32,7 @@ class ReceiverMetrics:
 
     def count_answer(self, seconds: float) -> None:
         """Count a delivery that was stored, and the seconds to its answer."""
-        self._answers[activity.bucket(seconds)] += 1
+        self._answers[metrics.bucket(seconds)] += 1
 
     def count_refusal(
         self,
@@ -67,7 +68,7 @@ class ReceiverMetrics:
         answers, refused, samples = self._answers, self._refused, self._samples
         self._answers, self._refused, self._samples = Counter(), Counter(), {}
         try:
-            activity.note(
+            metrics.record(
                 connection,
                 [
                     *(
@@ -80,7 +81,7 @@ class ReceiverMetrics:
                     ),
                 ],
             )
-            refusals.keep(connection, [samples[reason] for reason in sorted(samples)])
+            refused_requests.keep(connection, [samples[reason] for reason in sorted(samples)])
         except BaseException:
             self._answers.update(answers)
             self._refused.update(refused)

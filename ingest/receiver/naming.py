@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
-from ingest import settings, telemetry
+from ingest import logs, settings
 from ingest.errors import InvalidEnvelope, StorageUnavailable
 from ingest.receiver.event_names import NameOrError, name_body
 from ingest.sources import registry
@@ -29,7 +29,7 @@ _TIMEOUT_S = 10.0
 """For one body, the start of the process included: 0.5 s, and more on a machine that is busy."""
 _LENGTH = struct.Struct("!I")
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class Namer:
@@ -159,7 +159,7 @@ def main() -> int:
     """Name the bodies that come on stdin until it closes."""
     answers = _take_stdout()
     loaded = settings.load(standalone=True)
-    telemetry.configure(loaded.log_level, loaded.log_format)
+    logs.configure(loaded.log_level, loaded.log_format)
     try:
         configured = registry.configured(loaded.sources)
         while (slug := _read_frame(sys.stdin.buffer)) is not None:

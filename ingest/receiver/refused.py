@@ -4,13 +4,13 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
-from ingest import telemetry
+from ingest import logs
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.sources.base import Headers
 
 _LOG_INTERVAL_S = 1.0
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class RefusedRequests:
@@ -18,7 +18,7 @@ class RefusedRequests:
 
     def __init__(self, metrics: ReceiverMetrics) -> None:
         self._metrics = metrics
-        self._sampler = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+        self._sampler = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     def note(
         self,

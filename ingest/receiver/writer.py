@@ -17,15 +17,16 @@ from uuid import UUID
 
 import psycopg
 
-from ingest import queues, telemetry
+from ingest import logs, queues
 from ingest.errors import StorageUnavailable
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.sources.base import EventName
-from ingest.store import causes, deliveries, privileges
+from ingest.store import causes, privileges
 from ingest.store.address import Database
 from ingest.store.causes import Cause
-from ingest.store.database import WriterConnection
-from ingest.store.deliveries import Delivery
+from ingest.store.engine import WriterConnection
+from ingest.store.pipeline import deliveries
+from ingest.store.pipeline.deliveries import Delivery
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5)
 # All of it: the look-up of the name, each host of the address, the login, and the first answer,
@@ -39,7 +40,7 @@ _TRIAL = EventName(event_id="", type="", fingerprint=b"")
 
 T = TypeVar("T")
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Limits:
     flush_timeout_s: float
     backlog_rows: int
     backlog_bytes: int
-    hint_grace_s: float
+    dispatch_grace_s: float
 
 
 @dataclass(slots=True)
@@ -331,7 +332,7 @@ class DeliveryWriter:
             connection,
             [waiting.delivery for waiting in batch],
             queue=queues.LIVE,
-            hint_grace_s=self._limits.hint_grace_s,
+            dispatch_grace_s=self._limits.dispatch_grace_s,
         )
 
     async def _in_time(self, work: Coroutine[Any, Any, T], seconds: float, reason: str) -> T:

@@ -6,7 +6,7 @@ from ingest.sources.base import Retries
 
 
 @dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class SenderRetries:
     """A sender's waits, with time made to pass faster."""
 
     retries: Retries

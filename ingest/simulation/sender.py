@@ -18,7 +18,7 @@ from typing import TextIO
 
 import aiohttp
 
-from ingest.simulation.policy import RetryPolicy
+from ingest.simulation.policy import SenderRetries
 from ingest.sources.base import Occurrence, Source
 
 _TIMEOUT_S = 5.0
@@ -26,7 +26,7 @@ _TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Manners:
+class TrafficProfile:
     """How the sender sends."""
 
     rate: float
@@ -92,8 +92,8 @@ class Sender:
         url: str,
         source: Source,
         *,
-        manners: Manners,
-        policy: RetryPolicy,
+        manners: TrafficProfile,
+        policy: SenderRetries,
         random: Random,
         journal: Journal,
     ) -> None:

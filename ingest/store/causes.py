@@ -15,7 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from ingest.errors import IngestError
 from ingest.store.address import Database
-from ingest.store.database import UnfitDatabase
+from ingest.store.engine import UnfitDatabase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

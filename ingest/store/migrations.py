@@ -2,7 +2,7 @@
 
 Everything of the pipeline's lives in a schema of its own, Alembic's version table too, so that an
 application that shares the database keeps its own `alembic_version`. Installations from before
-revision 0005 have their tables where the search path led, and are moved (ingest.store.moving).
+revision 0005 have their tables where the search path led, and are moved (ingest.store.schema_move).
 
 Old and new code run side by side during a deploy. So a revision first adds what new code needs and
 leaves what old code uses; a later release takes that away (docs/upgrading.md). Each revision keeps
@@ -25,10 +25,10 @@ from sqlalchemy.exc import OperationalError
 
 import ingest
 from ingest.errors import MigrationRefused
-from ingest.store import moving, partitions
+from ingest.store import partitions, schema_move
 from ingest.store.address import SCHEMA
+from ingest.store.schema import READ_MODEL, metadata
 from ingest.store.sql import quoted, statement
-from ingest.store.tables import READ_MODEL, metadata
 
 _INSTALLED = Path(ingest.__file__).parent / "_migrations"
 _CHECKOUT = Path(ingest.__file__).parent.parent / "migrations"
@@ -101,7 +101,7 @@ def upgrade(connection: Connection, revision: str = "head", *, target: Target = 
     for tries_left in reversed(range(_MOVE_TRIES)):
         try:
             _upgrade(connection, revision, target)
-        except moving.TablesInUse as error:
+        except schema_move.TablesInUse as error:
             connection.rollback()
             if not tries_left:
                 raise MigrationRefused(str(error), reason="tables_in_use") from error
@@ -115,16 +115,16 @@ def _upgrade(connection: Connection, revision: str, target: Target) -> None:
         take_turns(connection)
         if state(connection, target).is_newer:
             return
-        old_home = moving.old_home(connection, target.schema)
-        if old_home is not None and moving.is_before_last(connection, old_home):
-            _run(connection, command.upgrade, moving.LAST, target, home=old_home)
+        old_home = schema_move.old_home(connection, target.schema)
+        if old_home is not None and schema_move.is_before_last(connection, old_home):
+            _run(connection, command.upgrade, schema_move.LAST, target, home=old_home)
     with connection.begin():
         take_turns(connection)
-        old_home = moving.old_home(connection, target.schema)
+        old_home = schema_move.old_home(connection, target.schema)
         if old_home is not None:  # committed by itself, since everybody waits for its locks
             ensure_schema(connection, target.schema)
-            moving.move(connection, old_home, target.schema)
-            _run(connection, command.upgrade, moving.FIRST_IN_SCHEMA, target)
+            schema_move.move(connection, old_home, target.schema)
+            _run(connection, command.upgrade, schema_move.FIRST_IN_SCHEMA, target)
     with connection.begin():
         take_turns(connection)
         _run(connection, command.upgrade, revision, target)
@@ -146,7 +146,7 @@ def state(connection: Connection, target: Target = _DEFAULT) -> State:
     script = ScriptDirectory.from_config(config(target.scripts))
     newest = script.get_current_head()
     assert newest is not None
-    home = moving.old_home(connection, target.schema) or target.schema
+    home = schema_move.old_home(connection, target.schema) or target.schema
     options = {"version_table_schema": home}
     current = MigrationContext.configure(connection, opts=options).get_current_revision()
     known = {revision.revision for revision in script.walk_revisions()}

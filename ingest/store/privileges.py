@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ingest.store.database import WriterConnection
+from ingest.store.engine import WriterConnection
 from ingest.store.sql import statement
 
 # S, I, U, D: SELECT, INSERT, UPDATE, DELETE. `ON CONFLICT (column)` reads the column, and a row

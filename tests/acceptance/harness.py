@@ -17,7 +17,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
+from ingest.store.engine import Role, create_engine
 from tests.support.ports import free_port
 from tests.support.rows import one, rows
 from tests.support.signing import SECRET, signed_headers
@@ -49,7 +49,7 @@ class Stack:
             "INGEST_AWALCHAT_SECRETS": SECRET,
             "INGEST_LOG_FORMAT": "json",
             "INGEST_RETRY_BASE_S": "0.2",
-            "INGEST_RETRY_CAP_S": "1",
+            "INGEST_RETRY_MAX_DELAY_S": "1",
             "TMPDIR": str(folder),
         } | {f"INGEST_{name.upper()}": value for name, value in environment.items()}
         self.engine: Engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)

@@ -105,7 +105,7 @@ def test_what_is_discarded_is_asked_about_no_more(make_console: Callable[..., St
 
 
 def test_a_paused_processor_waits_and_nothing_fails(make_console: Callable[..., Stack]) -> None:
-    stack = make_console(hint_ttl_s="1", hint_grace_s="0.2", relay_interval_s="0.2")
+    stack = make_console(redispatch_after_s="1", dispatch_grace_s="0.2", relay_interval_s="0.2")
     until(lambda: "whims" in names(stack), what="the worker has registered its processors")
     assert stack.tell("/processors/whims/pause", {"reason": "a deploy"}).status == 200
     stack.post_all([order(number) for number in range(50)])

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest.embedded import process, valkey
-from ingest.embedded.process import Program
+from ingest.local import process, valkey
+from ingest.local.process import Program
 from tests.acceptance.harness import Stack
 from tests.support.deliver import order
 from tests.support.waiting import until
@@ -57,7 +57,7 @@ def own_redis(tmp_path: Path) -> Iterator[OwnRedis]:
 def stack(database_url: str, own_redis: OwnRedis, tmp_path: Path) -> Iterator[Stack]:
     folder = tmp_path / "stack"
     folder.mkdir()
-    found = Stack(database_url, own_redis.url, folder, hint_ttl_s="3")
+    found = Stack(database_url, own_redis.url, folder, redispatch_after_s="3")
     yield found
     found.close()
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from ingest.embedded import postgres, process
+from ingest.local import postgres, process
 from tests.acceptance.harness import Stack
 from tests.support.deliver import body, order
 from tests.support.servers import Running, pgbouncer

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
+from ingest.store.engine import Role, create_engine
 from tests.acceptance.harness import Answer, Stack, request
 from tests.conftest import Servers
 from tests.support.deliver import order

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from tests.acceptance.harness import Answer, Stack, request
-from tests.support import hostile
+from tests.support import malformed
 from tests.support.cpu import cpu_s
 from tests.support.deliver import body, order
-from tests.support.hostile import HEAVY, MARK, MIB
+from tests.support.malformed import HEAVY, MARK, MIB
 from tests.support.memory import growth, rss_mib
 from tests.support.servers.setups import POOLED
 from tests.support.waiting import until
@@ -88,7 +88,7 @@ def exchange(port: int, raw: bytes) -> Reply | None:
 
 
 @fuzz(200)
-@given(hostile.events())
+@given(malformed.events())
 def test_whatever_is_an_event_is_200_and_kept_byte_for_byte(receiving: Stack, raw: bytes) -> None:
     answer = receiving.post(raw)
     assert (answer.status, answer.json) == (200, {"received": True})
@@ -96,7 +96,7 @@ def test_whatever_is_an_event_is_200_and_kept_byte_for_byte(receiving: Stack, ra
 
 
 @fuzz(300)
-@given(hostile.bodies)
+@given(malformed.bodies)
 def test_whatever_is_signed_is_kept_with_the_reason_it_was_refused_for(
     receiving: Stack, raw: bytes
 ) -> None:
@@ -130,7 +130,7 @@ def assert_is_ours_to_give(stack: Stack, reply: Reply | None, raw: bytes) -> Non
 
 
 @fuzz(200)
-@given(hostile.HEADER_NAMES, hostile.HEADER_VALUES, st.booleans(), st.integers(0, 3))
+@given(malformed.HEADER_NAMES, malformed.HEADER_VALUES, st.booleans(), st.integers(0, 3))
 def test_an_odd_header_is_answered_or_hung_up_on(
     receiving: Stack, name: bytes, value: bytes, is_added: bool, place: int
 ) -> None:
@@ -153,7 +153,7 @@ def promises_more(value: bytes) -> bool:
 
 @fuzz(150)
 @given(
-    hostile.LENGTHS.filter(lambda value: not promises_more(value)),
+    malformed.LENGTHS.filter(lambda value: not promises_more(value)),
     st.booleans(),
 )
 def test_an_odd_length_is_answered_or_hung_up_on(
@@ -167,7 +167,7 @@ def test_an_odd_length_is_answered_or_hung_up_on(
 
 
 @fuzz(100)
-@given(hostile.CODINGS, st.booleans())
+@given(malformed.CODINGS, st.booleans())
 def test_an_odd_transfer_coding_is_answered_or_hung_up_on(
     receiving: Stack, value: bytes, is_added: bool
 ) -> None:
@@ -387,7 +387,7 @@ def test_idle_and_dripping_connections_cost_a_sender_nothing(
 ) -> None:
     """What bounds them: a connection that says nothing costs 7 KiB (measured), and there are no
     more of them than files that the process may open; a body that drips ends at its deadline, and
-    all such halves together at `partial_max_bytes`."""
+    all such halves together at `max_inflight_body_bytes`."""
     ended = Event()
     with growth(pid) as grown, ThreadPoolExecutor(2) as pool, ExitStack() as idle:
         for _ in range(500):

@@ -94,7 +94,7 @@ def test_half_heads_from_one_address_keep_out_nobody_and_hold_a_bounded_amount(
     make_stack: Callable[..., Stack],
 ) -> None:
     """60 of them, each of 15,000 headers, 2.4 MB as they are kept: 140 MB together."""
-    stack = make_stack(partial_max_bytes="20000000")
+    stack = make_stack(max_inflight_body_bytes="20000000")
     process = stack.receiver()
     raw = order(11)
     with ExitStack() as opened, growth(process.pid) as grown:

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from ingest.embedded.process import Program
+from ingest.local.process import Program
 from tests.acceptance.harness import Stack
 from tests.conftest import Running
 from tests.support.deliver import order
@@ -194,7 +194,7 @@ def test_a_redis_that_refuses_is_outlived(
     make_stack: Callable[..., Stack],
     redis_url: str,
 ) -> None:
-    stack = make_stack(hint_grace_s="0.5")
+    stack = make_stack(dispatch_grace_s="0.5")
     stack.receiver()
     worker = stack.worker()
     relay = stack.relay()
@@ -260,7 +260,7 @@ def test_certificates_are_verified_by_everybody(
     ]
     address = f"rediss://:a%20b%2Fc@localhost:{port}/1"
     with Running(debian_redis(tmp_path, *options)):
-        stack = make_stack(hint_grace_s="100")
+        stack = make_stack(dispatch_grace_s="100")
         stack.environment["INGEST_REDIS_URL"] = f"{address}?ssl_ca_certs={certificates.authority}"
         stack.receiver()
         worker = stack.worker()
@@ -268,7 +268,7 @@ def test_certificates_are_verified_by_everybody(
         until(lambda: processed(stack) == 1, what="the order is worked on", timeout_s=120)
         worker.terminate()
         worker.wait(120)
-        suspicious = make_stack(hint_grace_s="0.1")
+        suspicious = make_stack(dispatch_grace_s="0.1")
         suspicious.environment["INGEST_REDIS_URL"] = address
         suspicious.receiver()
         suspicious.start("worker")

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from ingest.embedded import identity, postgres, process
+from ingest.local import identity, postgres, process
 from tests.acceptance.up import Up, is_running
 from tests.support.waiting import until
 
@@ -101,7 +101,7 @@ def test_where_the_kernel_sends_no_death_signal_a_guard_does(tmp_path: Path) -> 
     """The stand-in for macOS, run here."""
     script = (
         "import os, signal, subprocess, sys, time\n"
-        "from ingest.embedded.process import Guard\n"
+        "from ingest.local.process import Guard\n"
         "guard = Guard()\n"
         "child = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"
         "former = subprocess.Popen(['sleep', '300'], start_new_session=True)\n"

@@ -8,7 +8,7 @@ import sys
 
 from ingest.cli.main import main
 from ingest.receiver.writer import DeliveryWriter
-from ingest.store.deliveries import Delivery
+from ingest.store.pipeline.deliveries import Delivery
 from tests.benchmarks.ours import Ours
 
 

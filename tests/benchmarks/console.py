@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
-from ingest.store import listing
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
-from ingest.store.selection import Selection
+from ingest.store.engine import Role, create_engine
+from ingest.store.search import events
+from ingest.store.search.filters import EventFilter
 from tests.benchmarks.stored import Timed
 from tests.benchmarks.world import World, answers
 from tests.support.ports import free_port
@@ -86,8 +86,8 @@ def _paths(world: World) -> Iterator[str]:
     engine = create_engine(parse(world.database_url), role=Role.OPERATOR)
     with engine.connect() as connection:
         week_ago = datetime.now(UTC) - timedelta(days=7)
-        (old,) = listing.events(connection, Selection(until=week_ago), limit=1)
-        (dead,) = listing.events(connection, Selection(state="dead"), limit=1)
+        (old,) = events.events(connection, EventFilter(until=week_ago), limit=1)
+        (dead,) = events.events(connection, EventFilter(state="dead"), limit=1)
     engine.dispose()
     message = old.event_id.partition(":")[2]
     yield f"/events/{old.id}"

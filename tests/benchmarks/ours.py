@@ -12,10 +12,11 @@ from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.redis_address import parse_redis
 from ingest.sources.base import Source
-from ingest.store import deliveries, migrations, partitions
+from ingest.store import migrations, partitions
 from ingest.store.address import parse
-from ingest.store.database import Role, WriterConnection, create_engine
-from ingest.store.deliveries import Delivery
+from ingest.store.engine import Role, WriterConnection, create_engine
+from ingest.store.pipeline import deliveries
+from ingest.store.pipeline.deliveries import Delivery
 from tests.benchmarks import messages
 from tests.benchmarks.subject import Drained
 from tests.benchmarks.world import World, answers
@@ -123,7 +124,7 @@ async def _fill(world: World, count: int, first: int) -> None:
                 _delivery(source, number)
                 for number in range(start, min(start + _FILL_BATCH, first + count))
             ]
-            await deliveries.insert(connection, batch, queue=queues.LIVE, hint_grace_s=3600)
+            await deliveries.insert(connection, batch, queue=queues.LIVE, dispatch_grace_s=3600)
             ids = [each.id for each in batch]
             for place in range(0, len(ids), IDS_PER_MESSAGE):
                 dispatcher.dispatch(queues.LIVE, deliveries=ids[place : place + IDS_PER_MESSAGE])

@@ -11,10 +11,11 @@ from sqlalchemy import Connection
 from ingest import settings
 from ingest.dispatch import Dispatcher
 from ingest.redis_address import parse_redis
-from ingest.store import jobs, processes, stats, waiting
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
-from ingest.store.processes import ProcessIdentity
+from ingest.store.engine import Role, create_engine
+from ingest.store.pipeline import jobs
+from ingest.store.reports import backlog, heartbeats, totals
+from ingest.store.reports.heartbeats import ProcessIdentity
 from tests.benchmarks.answers import Target
 from tests.benchmarks.ours import Ours
 from tests.benchmarks.stored import Timed
@@ -90,8 +91,8 @@ def meanwhile(world: World, count: int, *, rate: float) -> Iterator[Timed]:
 def _reads(when: str, connection: Connection) -> Iterator[Timed]:
     for what, read in (
         ("count of what is parked", jobs.parked),
-        ("counts of `stats`", stats.read),
-        ("oldest that waits", waiting.oldest),
+        ("counts of `stats`", totals.read),
+        ("oldest that waits", backlog.oldest),
     ):
         yield _timed(f"{what}, all {when}", _often(lambda read=read: read(connection)))  # type: ignore[misc]
 
@@ -117,7 +118,7 @@ def _house(world: World) -> Iterator[tuple[Relay, Connection, Callable[[str], No
             processors=(processor,),
         )
         with operator.begin() as connection:
-            processes.see(connection, worker)
+            heartbeats.upsert(connection, worker)
 
     dispatcher = Dispatcher(parse_redis(world.redis_url))
     with operator.connect() as connection:

@@ -174,7 +174,7 @@ def lag(size: Size) -> Iterator[lags.Lag]:
             yield lags.measure(world, Ours(), rate=50, seconds=size.latency_s)
 
 
-def sustained(size: Size) -> Iterator[steady.Held]:
+def sustained(size: Size) -> Iterator[steady.Lease]:
     """The highest rate at which no effect falls a second behind, both sides and the client on."""
     with World() as world:
         line = steady.Line(world, Ours())

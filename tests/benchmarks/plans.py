@@ -23,17 +23,18 @@ from sqlalchemy import Connection
 from ingest import queues
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.sources.base import EventName
-from ingest.store import deliveries, events, jobs, stats, waiting
 from ingest.store.address import Database, parse
-from ingest.store.database import (
+from ingest.store.engine import (
     FOR_OURS,
     PipelineConnection,
     Role,
     WriterConnection,
     create_engine,
 )
-from ingest.store.deliveries import Delivery
-from ingest.store.jobs import Claimant, Failure, Held, NewJobs, Outcome
+from ingest.store.pipeline import admission, deliveries, jobs
+from ingest.store.pipeline.deliveries import Delivery
+from ingest.store.pipeline.jobs import Claimant, Failure, Lease, NewJobs, Outcome
+from ingest.store.reports import backlog, totals
 from tests.benchmarks import stored
 from tests.benchmarks.world import World
 from tests.support.statistics import State, fill, prepared
@@ -156,16 +157,16 @@ class Line:
         self._store(batch)
         admitted = self._run(
             "admit",
-            lambda db: events.admit(
+            lambda db: admission.admit(
                 db,
                 [delivery.id for delivery in batch],
                 (_CLAIMED, _LATER),
                 replay_queue=queues.REPLAY,
-                hint_ttl_s=10,
+                redispatch_after_s=10,
                 claimant=Claimant(worker="w", lease_s=60),
             ),
         )
-        held = [Held(id=job.id, attempt=job.attempt) for job in admitted.claimed]
+        held = [Lease(id=job.id, attempt=job.attempt) for job in admitted.claimed]
         self._run("renew", lambda db: jobs.renew(db, held, lease_s=60))
         self._run("finish", lambda db: jobs.finish(db, held), role=Role.PROCESSOR)
         later = [job.id for job in admitted.jobs]
@@ -186,18 +187,18 @@ class Line:
             "ttl_s": -1.0,
         }  # to be found again
         relay, operator = Role.RELAY, Role.OPERATOR
-        self._run("hint overdue", lambda db: events.hint_overdue(db, **hints), role=relay)
-        self._run("hint due", lambda db: jobs.hint_due(db, **hints), role=relay)
+        self._run("hint overdue", lambda db: admission.dispatch_overdue(db, **hints), role=relay)
+        self._run("hint due", lambda db: jobs.dispatch_due(db, **hints), role=relay)
         self._run("held by, a call", lambda db: jobs.held_by(db, "nobody"), per=1)
         self._run("expired, a call", lambda db: jobs.expired(db, limit=BATCH), role=relay, per=1)
-        self._run("oldest, a call", waiting.oldest, role=operator, per=1)
-        self._run("stats, a call", stats.read, role=operator, per=1)
+        self._run("oldest, a call", backlog.oldest, role=operator, per=1)
+        self._run("stats, a call", totals.read, role=operator, per=1)
 
     def _store(self, batch: list[Delivery]) -> None:
         pid = self._writer.info.backend_pid
         before = _cpu_us(pid)
         self._loop.run_until_complete(
-            deliveries.insert(self._writer, batch, queue=queues.LIVE, hint_grace_s=2)
+            deliveries.insert(self._writer, batch, queue=queues.LIVE, dispatch_grace_s=2)
         )
         self.taken_us["store"].append((_cpu_us(pid) - before) / BATCH)
 
@@ -211,7 +212,7 @@ class Line:
     ) -> Result:
         with self._connections[role].begin():
             if role is Role.PROCESSOR:
-                self._connections[role].exec_driver_sql(FOR_OURS)  # as workers.effects does
+                self._connections[role].exec_driver_sql(FOR_OURS)  # as workers.transaction does
             before = _cpu_us(self._pids[role])
             result = statement(self._connections[role])
         self.taken_us[what].append((_cpu_us(self._pids[role]) - before) / per)

@@ -13,7 +13,7 @@ from tests.benchmarks.parts import Drain, Stored
 from tests.benchmarks.plans import Cost
 from tests.benchmarks.price import Price
 from tests.benchmarks.stored import Timed
-from tests.benchmarks.sustained import Held
+from tests.benchmarks.sustained import Lease
 
 Found = Mapping[str, Sequence[Any]]
 Table = list[list[str]]
@@ -38,7 +38,7 @@ def line(row: Any) -> str:
                 f"{row.subject}, {row.workers} worker: {row.drained.events:,} events at "
                 f"{row.drained.rate:,.0f}/s; us of CPU each: {_parts(row.cpu_us)}"
             )
-        case Held():
+        case Lease():
             return f"sustained: {row.rate:,.0f}/s, lag at most {max(row.lags_s, default=0):.2f} s"
         case _:
             return str(row)
@@ -184,7 +184,7 @@ def _lags(rows: Sequence[Lag]) -> Table:
     ]
 
 
-def _sustained(rows: Sequence[Held]) -> Table:
+def _sustained(rows: Sequence[Lease]) -> Table:
     table = [["events/s", "lag at most", "p95 of the answer"]]
     for row in rows:
         p95 = "-" if row.result is None else f"{row.result.p95:.1f} ms"

@@ -13,10 +13,12 @@ from sqlalchemy import Connection
 from ingest import settings
 from ingest.dispatch import Dispatcher
 from ingest.redis_address import parse_redis
-from ingest.store import listing, partitions, stats
+from ingest.store import partitions
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
-from ingest.store.selection import Selection
+from ingest.store.engine import Role, create_engine
+from ingest.store.reports import totals
+from ingest.store.search import events
+from ingest.store.search.filters import EventFilter
 from tests.benchmarks.world import World
 from workers.relay.sweep import Relay
 
@@ -125,7 +127,7 @@ def reads(world: World) -> Iterator[Timed]:
     engine = create_engine(parse(world.database_url), role=Role.OPERATOR)
     with engine.connect() as connection:
         connection.exec_driver_sql("SELECT 1")
-        yield _time("stats", lambda: stats.read(connection))
+        yield _time("stats", lambda: totals.read(connection))
         for what, selection in _selections(connection):
             yield _time(f"events list{what}", _page(connection, selection))
     engine.dispose()
@@ -133,25 +135,25 @@ def reads(world: World) -> Iterator[Timed]:
         yield _time("relay sweep, idle", relay.sweep)
 
 
-def _selections(connection: Connection) -> Iterator[tuple[str, Selection]]:
-    yield "", Selection()
+def _selections(connection: Connection) -> Iterator[tuple[str, EventFilter]]:
+    yield "", EventFilter()
     for type_ in ("message.received", "order.created", "order.*", "tag.added", "none.such"):
-        yield f" --type {type_}", Selection(types=(type_,))
+        yield f" --type {type_}", EventFilter(types=(type_,))
     for state in ("succeeded", "dead", "retrying", "pending", "running", "unhandled"):
-        yield f" --state {state}", Selection(state=state)
+        yield f" --state {state}", EventFilter(state=state)
     now = datetime.now(UTC)
     week_ago = now - timedelta(days=7)
-    yield " --since 1h", Selection(since=now - timedelta(hours=1))
-    yield " --until 7d", Selection(until=week_ago)
-    yield " --type order.* --state dead", Selection(types=("order.*",), state="dead")
-    (old,) = listing.events(connection, Selection(until=week_ago), limit=1)
+    yield " --since 1h", EventFilter(since=now - timedelta(hours=1))
+    yield " --until 7d", EventFilter(until=week_ago)
+    yield " --type order.* --state dead", EventFilter(types=("order.*",), state="dead")
+    (old,) = events.events(connection, EventFilter(until=week_ago), limit=1)
     message = old.event_id.partition(":")[2]
-    yield " --search MESSAGE_ID --limit 1", Selection(search=message)
+    yield " --search MESSAGE_ID --limit 1", EventFilter(search=message)
 
 
-def _page(connection: Connection, selection: Selection) -> Callable[[], object]:
+def _page(connection: Connection, selection: EventFilter) -> Callable[[], object]:
     limit = 20 if selection.search is None else 1
-    return lambda: list(listing.events(connection, selection, limit=limit))
+    return lambda: list(events.events(connection, selection, limit=limit))
 
 
 @contextmanager

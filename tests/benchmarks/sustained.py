@@ -24,7 +24,7 @@ _OLDEST = b"""
 
 
 @dataclass(slots=True)
-class Held:
+class Lease:
     """Whether a rate could be held."""
 
     rate: float
@@ -53,7 +53,7 @@ class Line:
         self._path = ours.path
         self._first = 0
 
-    def offer(self, rate: float, seconds: float, *, connections: int = 64) -> Held:
+    def offer(self, rate: float, seconds: float, *, connections: int = 64) -> Lease:
         """Send at `rate` for so long, and see how far the effects are behind."""
         count = int(rate * seconds)
         plan = Plan(
@@ -65,7 +65,7 @@ class Line:
             first=self._first,
         )
         self._first += count
-        held = Held(rate=rate)
+        held = Lease(rate=rate)
         client = Client(plan)
         with self._world.connect() as connection:
             while client.is_running:
@@ -90,7 +90,7 @@ class Line:
         self._world.fleet.until(is_idle, what="all is worked on", timeout_s=300, every_s=0.2)
 
 
-def highest(line: Line, *, first: float, step: float, seconds: float, confirm_s: float) -> Held:
+def highest(line: Line, *, first: float, step: float, seconds: float, confirm_s: float) -> Lease:
     """The highest rate of `first`, `first` + `step` … that is held, confirmed for `confirm_s`."""
     rate, best = first, 0.0
     while line.offer(rate, seconds).is_held:
@@ -103,7 +103,7 @@ def highest(line: Line, *, first: float, step: float, seconds: float, confirm_s:
         if held.is_held:
             return held
         best -= step
-    return Held(rate=0.0)
+    return Lease(rate=0.0)
 
 
 def _age_s(oldest: UUID | None) -> float:

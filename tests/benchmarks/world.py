@@ -15,8 +15,8 @@ from typing import Self
 
 import psycopg
 
-from ingest.embedded import postgres, valkey
-from ingest.embedded.process import Program
+from ingest.local import postgres, valkey
+from ingest.local.process import Program
 from tests.support.cpu import cpu_s
 from tests.support.fleet import Fleet, Member, children_of
 from tests.support.ports import free_port

@@ -28,11 +28,11 @@ from sqlalchemy import text
 
 from ingest.console.auth.credentials import digest
 from ingest.console.auth.passwords import hash_password
-from ingest.embedded import postgres, valkey
+from ingest.local import postgres, valkey
 from ingest.sources.awalchat.shop import Shop
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
+from ingest.store.engine import Role, create_engine
 from tests.acceptance.harness import Stack, request
 from tests.conftest import Running
 from tests.support.signing import signed_headers
@@ -71,7 +71,7 @@ def write_invoice(event: Event, db: Connection) -> None:
         raise Discard(f"{amount} is above the limit: invoices by hand")
 
 
-@processor("order.status.updated", name="courier", retry_base_s=7_200, retry_cap_s=86_400)
+@processor("order.status.updated", name="courier", retry_base_s=7_200, retry_max_delay_s=86_400)
 def call_courier(event: Event, db: Connection) -> None:
     if event.data["new_status"] == "shipped" and Path("courier-is-away").exists():
         raise CourierError("503 from api.courier.example: try again later")

@@ -42,9 +42,13 @@ def all_faults(*, short: bool) -> list[Fault]:
         Fault(
             name="worker: kill -9",
             strike=processes.kill_worker,
-            bound="restart, HINT_TTL_S 10",
+            bound="restart, REDISPATCH_AFTER_S 10",
         ),
-        Fault(name="worker's child: kill -9", strike=processes.kill_child, bound="HINT_TTL_S 10"),
+        Fault(
+            name="worker's child: kill -9",
+            strike=processes.kill_child,
+            bound="REDISPATCH_AFTER_S 10",
+        ),
         Fault(
             name="worker stalled past its lease",
             strike=processes.stall_worker,
@@ -55,14 +59,20 @@ def all_faults(*, short: bool) -> list[Fault]:
         Fault(
             name="rolling restart (SIGTERM)",
             strike=processes.restart_all,
-            bound="HINT_TTL_S 10",
+            bound="REDISPATCH_AFTER_S 10",
             repeats=2,
             check=_no_request_failed,
         ),
-        Fault(name="Redis: kill -9, empty after", strike=doorbell.kill, bound="HINT_TTL_S 10"),
-        Fault(name="Redis: FLUSHALL", strike=doorbell.flush, bound="HINT_TTL_S 10"),
-        Fault(name="Redis: frozen", strike=doorbell.freeze, bound="HINT_TTL_S 10"),
-        Fault(name="Redis: refuses writes", strike=doorbell.refuse_writes, bound="HINT_TTL_S 10"),
+        Fault(
+            name="Redis: kill -9, empty after", strike=doorbell.kill, bound="REDISPATCH_AFTER_S 10"
+        ),
+        Fault(name="Redis: FLUSHALL", strike=doorbell.flush, bound="REDISPATCH_AFTER_S 10"),
+        Fault(name="Redis: frozen", strike=doorbell.freeze, bound="REDISPATCH_AFTER_S 10"),
+        Fault(
+            name="Redis: refuses writes",
+            strike=doorbell.refuse_writes,
+            bound="REDISPATCH_AFTER_S 10",
+        ),
         Fault(
             name="PostgreSQL: kill -9",
             strike=database.kill,
@@ -76,14 +86,21 @@ def all_faults(*, short: bool) -> list[Fault]:
             check=_all_503_within_a_second,
             alone=True,
         ),
-        Fault(name="PostgreSQL: frozen", strike=database.freeze, bound="HINT_TTL_S 10", repeats=2),
+        Fault(
+            name="PostgreSQL: frozen",
+            strike=database.freeze,
+            bound="REDISPATCH_AFTER_S 10",
+            repeats=2,
+        ),
         Fault(
             name="PostgreSQL: connections ended",
             strike=database.terminate_connections,
             bound=f"LEASE_S {LEASE_S}, RETRY_BASE_S 5",
         ),
         Fault(
-            name="PostgreSQL: a hot table locked", strike=database.lock_table, bound="HINT_TTL_S 10"
+            name="PostgreSQL: a hot table locked",
+            strike=database.lock_table,
+            bound="REDISPATCH_AFTER_S 10",
         ),
         Fault(
             name="PostgreSQL: disk full",
@@ -101,7 +118,7 @@ def all_faults(*, short: bool) -> list[Fault]:
         Fault(
             name="processors that fail to import",
             strike=deploys.break_import,
-            bound="restart, HINT_TTL_S 10",
+            bound="restart, REDISPATCH_AFTER_S 10",
         ),
         Fault(
             name="poison in the load",

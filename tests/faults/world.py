@@ -12,11 +12,11 @@ import psycopg
 from sqlalchemy import Engine
 
 from ingest.cli.listening import listen
-from ingest.embedded import postgres, valkey
-from ingest.embedded.process import Program
+from ingest.local import postgres, valkey
+from ingest.local.process import Program
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
+from ingest.store.engine import Role, create_engine
 from tests.faults.effects import CREATE_COUNTERS
 from tests.support.fleet import Fleet, Member
 from tests.support.signing import SECRET

@@ -18,14 +18,14 @@ from ingest.dispatch import Dispatcher
 from ingest.sources.registry import configured
 from ingest.store.address import parse
 from workers import guard, registry
+from workers.batches import BatchRunner
 from workers.executor import Executor
-from workers.leases import LeaseKeeper
-from workers.recorder import FlightRecorder
+from workers.recovery.crash_record import CrashRecorder
+from workers.recovery.leases import LeaseKeeper
 from workers.registry import Declaration, Registry
-from workers.slices import SliceRunner
-from workers.threads import Threads
-from workers.timelimit import Alarm
-from workers.work import Work
+from workers.task import TaskHandler
+from workers.timeouts.signals import Alarm
+from workers.timeouts.threads import Threads
 
 
 class Sent(Dispatcher):
@@ -55,18 +55,19 @@ class Worker:
         **given: Any,
     ) -> None:
         options = settings.load(
-            database_url=database_url, **({"retry_base_s": 0.001, "retry_cap_s": 0.001} | given)
+            database_url=database_url,
+            **({"retry_base_s": 0.001, "retry_max_delay_s": 0.001} | given),
         )
         self.engine = engine
         self.sent = Sent()
         self.registry = Registry(declarations, options)
-        self.recorder = FlightRecorder(folder, "test:1")
+        self.recorder = CrashRecorder(folder, "test:1")
         in_main_thread = threading.current_thread() is threading.main_thread()
         self.alarm = Alarm(grace_s=60)
         if in_main_thread:
             self.alarm.install()
         self.effects = guard.create_engine(parse(database_url), pool_size=25)
-        runner = SliceRunner(
+        runner = BatchRunner(
             engine=self.effects,
             sources=configured(options.sources),
             recorder=self.recorder,
@@ -91,13 +92,13 @@ class Worker:
                 grace_s=60,
             ),
         )
-        self.work = Work(
+        self.work = TaskHandler(
             engine,
             self.registry,
             self.executor,
             self.sent,
             budget_s=options.task_budget_s,
-            hint_ttl_s=options.hint_ttl_s,
+            redispatch_after_s=options.redispatch_after_s,
             clock=time.monotonic,
         )
 

@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from ingest.store import activity, events, jobs
-from ingest.store.activity import DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Note, Point
-from ingest.store.jobs import Failure, Held, NewJobs, Outcome
+from ingest.store.pipeline import admission, jobs, metrics
+from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
+from ingest.store.pipeline.metrics import DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Note, Point
 from tests.integration.conftest import Worker
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
@@ -34,7 +34,7 @@ def over_time(
     engine: Engine, since: datetime, until: datetime, span: timedelta = MINUTE
 ) -> list[Point]:
     with engine.connect() as connection:
-        return activity.over_time(connection, since=since, until=until, span=span)
+        return metrics.over_time(connection, since=since, until=until, span=span)
 
 
 def lately(engine: Engine, what: str) -> int:
@@ -64,15 +64,15 @@ def insert(engine: Engine, found: Sequence[tuple[datetime, str, str, int, int, i
 
 def compact(engine: Engine, *, now: datetime = NOW) -> int:
     with engine.begin() as connection:
-        return activity.compact(connection, now=now, keep_minutes=2 * HOUR, keep_quarters=26 * HOUR)
+        return metrics.compact(connection, now=now, keep_minutes=2 * HOUR, keep_quarters=26 * HOUR)
 
 
 def admit(
     engine: Engine, deliveries: Sequence[UUID], processors: Sequence[NewJobs] = ()
 ) -> list[int]:
     with engine.begin() as connection:
-        admitted = events.admit(
-            connection, deliveries, processors, replay_queue="replay", hint_ttl_s=0
+        admitted = admission.admit(
+            connection, deliveries, processors, replay_queue="replay", redispatch_after_s=0
         )
     return [job.id for job in admitted.jobs]
 
@@ -99,19 +99,19 @@ def test_notes_add_up_over_the_slots_of_many_connections(engine: Engine) -> None
             connection = opened.enter_context(engine.connect())
             for _ in range(4):
                 with connection.begin():
-                    activity.note(connection, notes)
+                    metrics.record(connection, notes)
     slots = {row["slot"] for row in rows(engine, "SELECT slot FROM activity")}
     assert len(slots) > 1
     assert lately(engine, SUCCEEDED) == 5 * 4 * 4
     with engine.connect() as connection:
-        found = activity.by_label(connection, SUCCEEDED, since=TODAY - HOUR)
+        found = metrics.by_label(connection, SUCCEEDED, since=TODAY - HOUR)
     assert {label: each.total for label, each in found.items()} == {"orders": 60, "notify": 20}
     assert (found["orders"].counts[3], found["orders"].counts[5]) == (40, 20)
 
 
 def test_no_notes_are_no_statement(engine: Engine) -> None:
     with engine.begin() as connection:
-        activity.note(connection, [])
+        metrics.record(connection, [])
     assert one(engine, "SELECT count(*) FROM activity") == 0
 
 
@@ -120,7 +120,7 @@ def test_who_notes_the_same_in_another_order_does_not_wait_in_a_circle(engine: E
 
     def note(connection: Connection, notes: Sequence[Note]) -> None:
         with connection.begin():
-            activity.note(connection, notes)
+            metrics.record(connection, notes)
 
     with two_backends(engine, of_one_slot=True) as (one_way, other_way):
         slot = slot_of(one_way)
@@ -191,8 +191,8 @@ def test_what_ends_well_is_counted_with_how_long_it_took_and_how_late_that_is(
     assert (lately(engine, EVENT), lately(engine, SUCCEEDED), lately(engine, LAG)) == (6, 4, 4)
     assert lately(engine, FAILED) == 1  # a snooze is none
     with engine.connect() as connection:
-        took = activity.by_label(connection, SUCCEEDED, since=TODAY - HOUR)
-        failed = activity.by_label(connection, FAILED, since=TODAY - HOUR)
+        took = metrics.by_label(connection, SUCCEEDED, since=TODAY - HOUR)
+        failed = metrics.by_label(connection, FAILED, since=TODAY - HOUR)
     assert {label: each.total for label, each in took.items()} == {"orders": 4}
     assert {label: each.total for label, each in failed.items()} == {"orders": 1}
     longest = took["orders"].percentile(1.0)
@@ -208,7 +208,7 @@ def test_a_replay_is_no_lag(engine: Engine, database_url: str, make_worker: Make
     worker.process(deliver(database_url, [order(1)]))
     job = one(engine, "SELECT id FROM jobs")
     with engine.begin() as connection:
-        jobs.put_back(connection, [job], replay=1, queue="replay", delays_s=[0.0])
+        jobs.requeue(connection, [job], replay=1, queue="replay", delays_s=[0.0])
     worker.process(jobs=[job])
     assert (lately(engine, SUCCEEDED), lately(engine, LAG)) == (2, 1)
 
@@ -218,7 +218,7 @@ def test_what_is_not_committed_is_not_counted(engine: Engine, database_url: str)
     ids = admit(engine, deliver(database_url, [order(1), order(2)]), [ORDERS])
     with engine.begin() as connection:
         claimed = jobs.claim(connection, ids, worker="w", lease_s=60, max_attempts=3)
-    stale = [Held(id=job.id, attempt=job.attempt + 1) for job in claimed]
+    stale = [Lease(id=job.id, attempt=job.attempt + 1) for job in claimed]
     with pytest.raises(Exception, match="taken over"), engine.begin() as connection:
         jobs.finish(connection, stale, [Note(what=SUCCEEDED, label="orders", count=2)])
     with engine.begin() as connection:
@@ -268,7 +268,7 @@ def test_compacting_changes_no_count(engine: Engine) -> None:
 
     def counts() -> list[object]:
         with engine.connect() as connection:
-            labels = activity.by_label(connection, SUCCEEDED, since=TODAY - 2 * DAY)
+            labels = metrics.by_label(connection, SUCCEEDED, since=TODAY - 2 * DAY)
         return [
             told(over_time(engine, TODAY - 2 * DAY, TODAY + HOUR, span=HOUR)),
             told(over_time(engine, kept, TODAY + HOUR, span=15 * MINUTE)),

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from ingest.store import events, jobs
-from ingest.store.events import Admitted
-from ingest.store.jobs import Claimant, Held, NewJobs
+from ingest.store.pipeline import admission, jobs
+from ingest.store.pipeline.admission import Admitted
+from ingest.store.pipeline.jobs import Claimant, Lease, NewJobs
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
 
@@ -20,8 +20,8 @@ def admit(
     engine: Engine, deliveries: Sequence[UUID], processors: Sequence[NewJobs] = (ORDERS,)
 ) -> Admitted:
     with engine.begin() as connection:
-        return events.admit(
-            connection, deliveries, processors, replay_queue="replay", hint_ttl_s=10
+        return admission.admit(
+            connection, deliveries, processors, replay_queue="replay", redispatch_after_s=10
         )
 
 
@@ -57,12 +57,12 @@ def test_a_worker_claims_as_many_as_it_asks_for_as_they_are_made(
 ) -> None:
     deliveries = deliver(database_url, [order(n) for n in range(3)])
     with engine.begin() as connection:
-        admitted = events.admit(
+        admitted = admission.admit(
             connection,
             deliveries,
             [replace(ORDERS, claimed=2), NOTIFY],
             replay_queue="replay",
-            hint_ttl_s=10,
+            redispatch_after_s=10,
             claimant=Claimant(worker="a", lease_s=60),
         )
     assert [(job.event, job.body) for job in admitted.claimed] == [
@@ -76,7 +76,7 @@ def test_a_worker_claims_as_many_as_it_asks_for_as_they_are_made(
     )
     assert held == [{"processor": "orders", "attempt": 1, "worker": "a", "leased": True}] * 2
     with engine.begin() as connection:
-        jobs.finish(connection, [Held(id=job.id, attempt=1) for job in admitted.claimed])
+        jobs.finish(connection, [Lease(id=job.id, attempt=1) for job in admitted.claimed])
 
 
 def test_each_claimed_job_has_the_body_whoever_else_has_a_job_of_the_event(
@@ -85,7 +85,7 @@ def test_each_claimed_job_has_the_body_whoever_else_has_a_job_of_the_event(
     deliveries = deliver(database_url, [order(n) for n in range(3)])
     waits = NewJobs(type="order.created", processor="a", queue="events", max_attempts=3)
     with engine.begin() as connection:
-        admitted = events.admit(
+        admitted = admission.admit(
             connection,
             deliveries,
             [
@@ -95,7 +95,7 @@ def test_each_claimed_job_has_the_body_whoever_else_has_a_job_of_the_event(
                 replace(waits, processor="z"),
             ],
             replay_queue="replay",
-            hint_ttl_s=10,
+            redispatch_after_s=10,
             claimant=Claimant(worker="a", lease_s=60),
         )
     bodies = {delivery: order(n) for n, delivery in enumerate(deliveries)}
@@ -207,7 +207,7 @@ def test_an_event_that_another_worker_is_inserting_is_left_for_a_second_run(
     first, second = deliver(database_url, [order(1), order(1)])
     with engine.connect() as other:
         transaction = other.begin()
-        events.admit(other, [first], [ORDERS], replay_queue="replay", hint_ttl_s=10)
+        admission.admit(other, [first], [ORDERS], replay_queue="replay", redispatch_after_s=10)
         found: list[Admitted] = []
         thread = threading.Thread(target=lambda: found.append(admit(engine, [second])))
         thread.start()
@@ -239,7 +239,7 @@ def test_finding_what_was_never_admitted_does_not_read_the_rest(
     """Its cost is that of what waits, whatever lies behind: the plans touch no other table."""
     deliver(database_url, [order(1)])
     with engine.connect() as connection:
-        for statement in (events._WAITING_QUEUES, events._HINT_OVERDUE):
+        for statement in (admission._WAITING_QUEUES, admission._HINT_OVERDUE):
             plan = "\n".join(
                 connection.execute(
                     text(f"EXPLAIN {statement.text}"),

@@ -17,27 +17,28 @@ from sqlalchemy import Connection, Engine, text
 
 import workers.processors
 from ingest.settings import load
-from ingest.store import replay
-from ingest.store.jobs import Held
-from ingest.store.selection import Selection
+from ingest.store.bulk import replay
+from ingest.store.pipeline.jobs import Lease
+from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import Sent, Worker
 from tests.support import stored
 from tests.support.deliver import deliver
 from tests.support.effort import examples
-from tests.support.happenings import TYPES, Happening, retried, shop_days, spell, unruly_days
-from tests.support.mortal import BROKEN, Fate, Fault, Mortal
+from tests.support.fault_injection import BROKEN, Fate, Fault, Mortal
+from tests.support.generated_events import TYPES, Happening, retried, shop_days, spell, unruly_days
 from tests.support.rows import execute, one, rows
-from workers import Event, Snooze, registry, rescue
-from workers.backoff import Rules
-from workers.recorder import FlightRecorder
+from workers import Event, Snooze, registry
+from workers.recovery import rescue
+from workers.recovery.crash_record import CrashRecorder
 from workers.registry import Declaration
 from workers.relay.sweep import Relay
+from workers.retry import RetryPolicy
 
 KEEPERS = [
     each for each in registry._declared if each.function.__module__.startswith(registry.BUILT_IN)
 ]
 assert len(KEEPERS) == len(workers.processors.__all__)
-AT_ONCE = Rules(base_s=0.001, cap_s=0.001)
+AT_ONCE = RetryPolicy(base_s=0.001, cap_s=0.001)
 ROUNDS = 20
 """In how many rounds without a fault everything must have come to its end."""
 
@@ -66,7 +67,7 @@ def tally(moods: Sequence[str]) -> Declaration:
         max_attempts=None,
         timeout_s=None,
         retry_base_s=None,
-        retry_cap_s=None,
+        retry_max_delay_s=None,
     )
 
 
@@ -142,12 +143,12 @@ class Process(Worker):
         self, mortal: Mortal, url: str, folder: Path, declarations: list[Declaration]
     ) -> None:
         super().__init__(
-            mortal.engine, url, folder, declarations, max_attempts=1_000, hint_ttl_s=0.001
+            mortal.engine, url, folder, declarations, max_attempts=1_000, redispatch_after_s=0.001
         )
         self._mortal = mortal
         self.recorder.close()
         name = f"test:{uuid4().hex}"
-        self.recorder = FlightRecorder(folder, name)
+        self.recorder = CrashRecorder(folder, name)
         self.executor._worker = name
         self.executor._slices = dataclasses.replace(
             self.executor._slices,
@@ -179,7 +180,7 @@ class Process(Worker):
 
 
 class _NoKeeper:
-    def holding(self, held: Sequence[Held]) -> AbstractContextManager[None]:
+    def holding(self, held: Sequence[Lease]) -> AbstractContextManager[None]:
         return nullcontext()
 
 
@@ -191,7 +192,7 @@ class Pipeline:
         self._engine = engine
         self._folder = folder
         self._mortals = mortals
-        self._options = load(hint_ttl_s=0.001, relay_batch=1_000)
+        self._options = load(redispatch_after_s=0.001, relay_batch=1_000)
 
     def run(self, scenario: Scenario) -> None:
         """Play it out, then let everything come to its end, and check that."""
@@ -262,21 +263,23 @@ class Pipeline:
             "UPDATE jobs SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL",
         )
         with self._other_process(turn) as mortal:
-            rescue.after_leases(mortal.engine, AT_ONCE, limit=100, random=lambda low, _high: low)
+            rescue.recover_expired(mortal.engine, AT_ONCE, limit=100, random=lambda low, _high: low)
 
     def _find_wrecks(self, turn: Turn | None) -> None:
         with self._other_process(turn) as mortal:
-            rescue.after_wrecks(mortal.engine, self._folder, AT_ONCE, random=lambda low, _high: low)
+            rescue.recover_crashed(
+                mortal.engine, self._folder, AT_ONCE, random=lambda low, _high: low
+            )
 
     def _replay(self, turn: Turn) -> None:
         """An operator replays an event, what is dead, what has succeeded, or one processor."""
         before = self._succeeded()
         ids = [row["id"] for row in rows(self._engine, "SELECT id FROM events ORDER BY id")]
         selections = [
-            Selection(ids=(ids[turn.choice % len(ids)],)) if ids else Selection(),
-            Selection(ids=tuple(ids)),
-            Selection(state="dead"),
-            Selection(state="succeeded", processor=stored.TALLY),
+            EventFilter(ids=(ids[turn.choice % len(ids)],)) if ids else EventFilter(),
+            EventFilter(ids=tuple(ids)),
+            EventFilter(state="dead"),
+            EventFilter(state="succeeded", processor=stored.TALLY),
         ]
         selection = selections[turn.choice % len(selections)]
         with self._other_process(turn) as mortal:

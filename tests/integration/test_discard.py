@@ -8,10 +8,12 @@ import pytest
 from sqlalchemy import Engine
 
 from ingest.errors import LeaseLost
-from ingest.store import events, history, jobs, replay
-from ingest.store.jobs import Failure, Held, NewJobs, Outcome
-from ingest.store.replay import Counts
-from ingest.store.selection import Selection
+from ingest.store.bulk import replay
+from ingest.store.bulk.replay import Counts
+from ingest.store.pipeline import admission, jobs
+from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
+from ingest.store.reports import event_detail
+from ingest.store.search.filters import EventFilter
 from tests.support.deliver import deliver, order
 from tests.support.rows import one, rows
 
@@ -21,19 +23,19 @@ WHY = "Discarded by sara: nobody wants it."
 
 def make(engine: Engine, deliveries: Sequence[UUID]) -> list[int]:
     with engine.begin() as connection:
-        admitted = events.admit(
-            connection, deliveries, [ORDERS], replay_queue="replay", hint_ttl_s=1000
+        admitted = admission.admit(
+            connection, deliveries, [ORDERS], replay_queue="replay", redispatch_after_s=1000
         )
     return [job.id for job in admitted.jobs]
 
 
-def claim(engine: Engine, ids: Sequence[int]) -> list[Held]:
+def claim(engine: Engine, ids: Sequence[int]) -> list[Lease]:
     with engine.begin() as connection:
         claimed = jobs.claim(connection, ids, worker="w", lease_s=60, max_attempts=3)
-    return [Held(id=job.id, attempt=job.attempt) for job in claimed]
+    return [Lease(id=job.id, attempt=job.attempt) for job in claimed]
 
 
-def fail(engine: Engine, held: Sequence[Held], *, retry_in_s: float | None) -> None:
+def fail(engine: Engine, held: Sequence[Lease], *, retry_in_s: float | None) -> None:
     with engine.begin() as connection:
         jobs.fail(
             connection,
@@ -51,9 +53,9 @@ def discard(engine: Engine, ids: Sequence[int], *, by: int | None = 7) -> int:
         return jobs.discard(connection, ids, replay=by, why=WHY)
 
 
-def put_back(engine: Engine, ids: Sequence[int]) -> None:
+def requeue(engine: Engine, ids: Sequence[int]) -> None:
     with engine.begin() as connection:
-        jobs.put_back(connection, ids, replay=8, queue="replay", delays_s=[0.0] * len(ids))
+        jobs.requeue(connection, ids, replay=8, queue="replay", delays_s=[0.0] * len(ids))
 
 
 def states(engine: Engine) -> list[tuple[Any, ...]]:
@@ -101,9 +103,9 @@ def test_nobody_runs_it_any_more(engine: Engine, database_url: str) -> None:
     discard(engine, ids)
     assert claim(engine, ids) == []
     with engine.begin() as connection:
-        assert jobs.claimable(connection, ids) == []
-        assert jobs.hint_due(connection, "events", limit=10, ttl_s=1) == []
-        assert jobs.hasten(connection, ids) == 0
+        assert jobs.due(connection, ids) == []
+        assert jobs.dispatch_due(connection, "events", limit=10, ttl_s=1) == []
+        assert jobs.run_now(connection, ids) == 0
 
 
 def test_a_dead_letter_is_marked_once(engine: Engine, database_url: str) -> None:
@@ -156,7 +158,7 @@ def test_one_that_is_put_back_is_discarded_no_more_and_its_history_stays(
 ) -> None:
     ids = make(engine, deliver(database_url, [order(1)]))
     discard(engine, ids)
-    put_back(engine, ids)
+    requeue(engine, ids)
     assert states(engine) == [("pending", 1, 0, False)]
     (held,) = claim(engine, ids)
     assert held.attempt == 2
@@ -178,7 +180,7 @@ def test_a_discarded_job_is_replayed_where_it_is_named_and_not_as_a_dead_letter(
     fail(engine, claim(engine, ids), retry_in_s=None)
     discard(engine, ids[:1])
 
-    def run(selection: Selection) -> Counts:
+    def run(selection: EventFilter) -> Counts:
         with engine.connect() as connection:
             planned = replay.count(connection, selection)
         told = list(replay.run(engine, selection, requested_by="sara", reason=None, rate=None))
@@ -186,12 +188,12 @@ def test_a_discarded_job_is_replayed_where_it_is_named_and_not_as_a_dead_letter(
         assert done == planned
         return done
 
-    assert run(Selection(state="dead")) == Counts(jobs=1)
+    assert run(EventFilter(state="dead")) == Counts(jobs=1)
     assert states(engine) == [("dead", 2, 1, True), ("pending", 1, 0, False)]
-    assert run(Selection(ids=(discarded,))) == Counts(jobs=1)
+    assert run(EventFilter(ids=(discarded,))) == Counts(jobs=1)
     assert states(engine) == [("pending", 2, 0, False), ("pending", 1, 0, False)]
     with engine.connect() as connection:
-        (job,) = history.of_event(connection, discarded).jobs
+        (job,) = event_detail.of_event(connection, discarded).jobs
     assert [(each.number, each.outcome) for each in job.attempts] == [
         (1, "failed"),
         (2, "discarded"),
@@ -208,9 +210,12 @@ def test_hastened_what_waits_is_due_at_once_and_nothing_else_changes(
     claim(engine, [running])
     fail(engine, claim(engine, [dead]), retry_in_s=None)
     with engine.begin() as connection:
-        assert jobs.hint_due(connection, "events", limit=10, ttl_s=1) == []
-        assert jobs.hasten(connection, [pending, retrying, running, dead]) == 2
-        assert sorted(jobs.hint_due(connection, "events", limit=10, ttl_s=1)) == [pending, retrying]
+        assert jobs.dispatch_due(connection, "events", limit=10, ttl_s=1) == []
+        assert jobs.run_now(connection, [pending, retrying, running, dead]) == 2
+        assert sorted(jobs.dispatch_due(connection, "events", limit=10, ttl_s=1)) == [
+            pending,
+            retrying,
+        ]
     assert states(engine) == [
         ("pending", 0, 0, False),
         ("retrying", 1, 1, False),

@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from ingest.dispatch import Dispatcher, HintThread
+from ingest.dispatch import BackgroundDispatcher, Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.redis_address import parse_redis
 from tests.support.redis_client import connect
@@ -63,7 +63,7 @@ def test_without_redis_it_says_so_soon() -> None:
 
 
 def test_the_thread_coalesces_what_comes_in_quick_succession(redis_url: str) -> None:
-    thread = HintThread(Dispatcher(parse_redis(redis_url)))
+    thread = BackgroundDispatcher(Dispatcher(parse_redis(redis_url)))
     ids = [uuid4() for _ in range(500)]
     for each in ids:
         thread.hint([each])
@@ -77,7 +77,7 @@ def test_the_thread_coalesces_what_comes_in_quick_succession(redis_url: str) -> 
 def test_hinting_never_blocks_and_never_raises_without_redis(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    thread = HintThread(Dispatcher(parse_redis(NOWHERE)))
+    thread = BackgroundDispatcher(Dispatcher(parse_redis(NOWHERE)))
     thread.start()
     ids = [uuid4() for _ in range(100)]
     began = time.monotonic()
@@ -89,7 +89,7 @@ def test_hinting_never_blocks_and_never_raises_without_redis(
 
 
 def test_closing_sends_what_waits(redis_url: str) -> None:
-    thread = HintThread(Dispatcher(parse_redis(redis_url)))
+    thread = BackgroundDispatcher(Dispatcher(parse_redis(redis_url)))
     thread.start()
     thread.hint([uuid4()])
     thread.close(timeout_s=5)

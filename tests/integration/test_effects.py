@@ -16,8 +16,9 @@ from tests.integration.conftest import Worker
 from tests.integration.outcomes import effect, effects, job_states, make_tables, run_due
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one
-from workers import Event, processor, rescue
-from workers.backoff import Rules
+from workers import Event, processor
+from workers.recovery import rescue
+from workers.retry import RetryPolicy
 
 MakeWorker = Callable[..., Worker]
 
@@ -284,13 +285,15 @@ def test_a_connection_that_ends_between_two_slices_is_replaced(
     statements = "_TIDY" if moment == "before its transaction" else "_RELEASE"
     with monkeypatch.context() as patch:
         patch.setattr(
-            f"workers.effects.{statements}", "SELECT pg_terminate_backend(pg_backend_pid()), "
+            f"workers.transaction.{statements}", "SELECT pg_terminate_backend(pg_backend_pid()), "
         )
         with contextlib.suppress(DBAPIError, psycopg.Error):
             worker.process(deliver(database_url, [order(0)]))
     assert worker.effects.pool.checkedout() == 0  # type: ignore[attr-defined]
     execute(engine, "UPDATE jobs SET lease_until = now() - interval '1 s' WHERE state = 'running'")
-    rescue.after_leases(engine, Rules(base_s=0.001, cap_s=0.001), limit=10, random=lambda a, b: a)
+    rescue.recover_expired(
+        engine, RetryPolicy(base_s=0.001, cap_s=0.001), limit=10, random=lambda a, b: a
+    )
     run_due(engine, worker)
     worker.process(deliver(database_url, [order(1)]))
     assert effects(engine) == [0, 1]

@@ -10,17 +10,19 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from ingest.store import events, jobs
-from ingest.store.events import Admitted
-from ingest.store.jobs import Held
+from ingest.store.pipeline import admission as events
+from ingest.store.pipeline import jobs
+from ingest.store.pipeline.admission import Admitted
+from ingest.store.pipeline.jobs import Lease
 from tests.integration.conftest import Worker
 from tests.integration.outcomes import effect, effects, job_states, make_tables, run_due
 from tests.support.deliver import deliver, order
 from tests.support.refuse import refuse_connections
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
-from workers import Discard, Event, Snooze, processor, rescue
-from workers.backoff import Rules
+from workers import Discard, Event, Snooze, processor
+from workers.recovery import rescue
+from workers.retry import RetryPolicy
 
 MakeWorker = Callable[..., Worker]
 
@@ -150,7 +152,7 @@ def test_one_that_always_fails_is_dead_after_its_attempts(
 def test_a_retry_is_not_run_before_its_time(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    @processor("order.created", retry_base_s=1000, retry_cap_s=1000)
+    @processor("order.created", retry_base_s=1000, retry_max_delay_s=1000)
     def work(event: Event, db: Connection) -> None:
         raise ValueError("no")
 
@@ -328,7 +330,10 @@ def test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back(
     from random import uniform
 
     assert (
-        rescue.after_leases(engine, Rules(base_s=0.001, cap_s=0.001), limit=10, random=uniform) == 2
+        rescue.recover_expired(
+            engine, RetryPolicy(base_s=0.001, cap_s=0.001), limit=10, random=uniform
+        )
+        == 2
     )
     second = make_worker()
     run_due(engine, second)
@@ -356,23 +361,23 @@ def test_finishing_is_fenced_by_the_attempt_number(
     worker = make_worker()
     deliveries = deliver(database_url, [order(1)])
     with engine.begin() as connection:
-        from ingest.store import events
+        from ingest.store.pipeline import admission as events
 
         admitted = events.admit(
             connection,
             deliveries,
             worker.registry.new_jobs(),
             replay_queue="replay",
-            hint_ttl_s=10,
+            redispatch_after_s=10,
         )
     (job,) = admitted.jobs
     with engine.begin() as connection:
         (claimed,) = jobs.claim(connection, [job.id], worker="a", lease_s=60, max_attempts=3)
-    for stale in (Held(id=job.id, attempt=claimed.attempt - 1), Held(id=job.id, attempt=2)):
+    for stale in (Lease(id=job.id, attempt=claimed.attempt - 1), Lease(id=job.id, attempt=2)):
         with pytest.raises(Exception, match="taken over"), engine.begin() as connection:
             jobs.finish(connection, [stale])
     with engine.begin() as connection:
-        jobs.finish(connection, [Held(id=job.id, attempt=claimed.attempt)])
+        jobs.finish(connection, [Lease(id=job.id, attempt=claimed.attempt)])
     assert job_states(engine) == {1: "succeeded"}
 
 
@@ -452,14 +457,14 @@ def test_a_job_of_a_processor_that_nobody_has_waits(
     declared.clear()
     without_it = make_worker()
     with engine.begin() as connection:
-        from ingest.store import events
+        from ingest.store.pipeline import admission as events
 
         events.admit(
             connection,
             deliver(database_url, [order(1)]),
             with_it.registry.new_jobs(),
             replay_queue="replay",
-            hint_ttl_s=0,
+            redispatch_after_s=0,
         )
     run_due(engine, without_it)
     assert job_states(engine) == {1: "pending"}

@@ -16,23 +16,25 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine
 
-from ingest import presence
+from ingest import heartbeat
 from ingest.console import alerts, overview
 from ingest.console.health import Doorbell
 from ingest.console.overview import Overview
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
-from ingest.presence import Presence, identity
+from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import writer
 from ingest.settings import Settings
-from ingest.store import actions, deliveries, fitness, migrations, privileges, processes
-from ingest.store import database as connections
-from ingest.store import replay as replays
+from ingest.store import engine as connections
+from ingest.store import migrations, privileges, startup_check
 from ingest.store.address import parse
+from ingest.store.bulk import replay as replays
 from ingest.store.causes import Cause
-from ingest.store.database import Role, create_engine
-from ingest.store.processes import ProcessIdentity
-from ingest.store.selection import Selection
-from ingest.store.tables import READ_MODEL, metadata
+from ingest.store.engine import Role, create_engine
+from ingest.store.pipeline import deliveries
+from ingest.store.reports import audit_log, heartbeats
+from ingest.store.reports.heartbeats import ProcessIdentity
+from ingest.store.schema import READ_MODEL, metadata
+from ingest.store.search.filters import EventFilter
 from tests.conftest import Servers
 from tests.integration.conftest import Sent, Worker
 from tests.integration.test_relay import make_jobs
@@ -46,7 +48,7 @@ from tests.support.waiting import until
 from workers import Event, processor
 from workers.registry import Declaration
 from workers.relay import sweep
-from workers.relay.maintenance import Minutely
+from workers.relay.maintenance import MinuteTasks
 from workers.relay.parking import Parking
 from workers.relay.sweep import Relay
 
@@ -90,7 +92,7 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Lines:
     """What the writer and the presence log."""
     kept = Lines()
     monkeypatch.setattr(writer, "log", kept)
-    monkeypatch.setattr(presence, "log", kept)
+    monkeypatch.setattr(heartbeat, "log", kept)
     return kept
 
 
@@ -466,11 +468,11 @@ def test_a_relay_works_with_no_more_than_what_is_listed(
         relay = Relay(owner, Sent(), make_settings(), parking=parking)
         for has, hinted, lanes in (((), 0, 1), (("p",), len(jobs), 0)):
             with engine.begin() as connection:
-                processes.see(connection, replace(worker, id=f"w{lanes}", processors=has))
+                heartbeats.upsert(connection, replace(worker, id=f"w{lanes}", processors=has))
             swept = relay.sweep()
             assert (swept.deliveries, swept.jobs) == (len(overdue) if lanes else 0, hinted)
             assert one(engine, "SELECT count(*) FROM parked") == lanes
-        Minutely(owner).run(one(engine, "SELECT now()"))
+        MinuteTasks(owner).run(one(engine, "SELECT now()"))
     finally:
         owner.dispose()
     assert kept.events == []
@@ -527,11 +529,11 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
             found = overview.read(connection, overview.Range.HOUR, redis, now=datetime.now(UTC))
         assert found.stats.jobs.dead == 2
         (*_, counted) = replays.run(
-            owner, Selection(state="dead"), requested_by="me", reason="to see", rate=None
+            owner, EventFilter(state="dead"), requested_by="me", reason="to see", rate=None
         )
         assert counted.jobs == 2
         with owner.begin() as connection:
-            actions.record(connection, by="me", action="pause", target="p", reason=None)
+            audit_log.record(connection, by="me", action="pause", target="p", reason=None)
     finally:
         owner.dispose()
 
@@ -540,10 +542,10 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
 def test_what_a_role_lacks_is_logged_kept_and_shown(
     make_role: MakeRole, engine: Engine, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "INTERVAL_S", 0.001)
-    monkeypatch.setattr(presence, "_REPORTS_PER_MINUTE", 10**9)
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.001)
+    monkeypatch.setattr(heartbeat, "_REPORTS_PER_MINUTE", 10**9)
     url = make_role(USAGE, "SELECT, INSERT, UPDATE, DELETE ON ingest.processes")
-    relay = Presence(parse(url), identity("relay", random=os.urandom))
+    relay = Heartbeat(parse(url), identity("relay", random=os.urandom))
     relay.start()
     try:
         (record,) = until(lambda: _seen(engine), what="the relay is seen")
@@ -559,9 +561,9 @@ def test_what_a_role_lacks_is_logged_kept_and_shown(
     assert "lacks SELECT, UPDATE on ingest.jobs" in sentence
 
 
-def _seen(engine: Engine) -> list[processes.ProcessRecord]:
+def _seen(engine: Engine) -> list[heartbeats.ProcessRecord]:
     with engine.connect() as connection:
-        return processes.all_of_them(connection)
+        return heartbeats.all_of_them(connection)
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
@@ -570,7 +572,7 @@ def test_a_database_that_is_not_utf8_is_refused_at_the_start_and_in_readiness(
 ) -> None:
     url = make_database(encoding=encoding)
     with pytest.raises(SettingsError, match=f"must be UTF8; it is {encoding}") as refused:
-        fitness.check(parse(url))
+        startup_check.check(parse(url))
     assert refused.value.reason == "database_not_utf8"
 
     async def scenario() -> None:
@@ -588,7 +590,7 @@ def test_a_server_that_is_too_old_is_refused_at_the_start(
 ) -> None:
     monkeypatch.setattr(connections, "OLDEST_SERVER", 99)
     with pytest.raises(SettingsError, match="must be PostgreSQL 99 or newer"):
-        fitness.check(parse(database_url))
+        startup_check.check(parse(database_url))
 
 
 def test_a_schema_of_a_later_release_is_refused_at_the_start_unless_this_code_runs_on_it(
@@ -596,10 +598,10 @@ def test_a_schema_of_a_later_release_is_refused_at_the_start_unless_this_code_ru
 ) -> None:
     execute(engine, "UPDATE alembic_version SET version_num = '9999'")
     with pytest.raises(SettingsError, match="newer") as refused:
-        fitness.check(parse(database_url))
+        startup_check.check(parse(database_url))
     assert refused.value.reason == "schema_newer"
     execute(engine, "INSERT INTO revisions VALUES ('9999', '0001')")
-    fitness.check(parse(database_url))
+    startup_check.check(parse(database_url))
 
 
 @with_a_role
@@ -607,12 +609,12 @@ def test_a_database_that_is_away_or_full_or_not_migrated_stops_no_start(
     make_database: Callable[..., str], make_role: MakeRole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = Lines()
-    monkeypatch.setattr(fitness, "log", kept)
-    fitness.check(parse("postgresql://u@127.0.0.1:1/d"))
-    fitness.check(parse(make_role(options="CONNECTION LIMIT 0")))
-    fitness.check(parse(make_role()))
+    monkeypatch.setattr(startup_check, "log", kept)
+    startup_check.check(parse("postgresql://u@127.0.0.1:1/d"))
+    startup_check.check(parse(make_role(options="CONNECTION LIMIT 0")))
+    startup_check.check(parse(make_role()))
     assert kept.events == []
-    fitness.check(parse(make_database()))
+    startup_check.check(parse(make_database()))
     assert kept.events == ["not_migrated"]
 
 

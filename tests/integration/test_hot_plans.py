@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from ingest import queues
-from ingest.store import events, jobs, stats, waiting
-from ingest.store.activity import Note
 from ingest.store.address import parse
-from ingest.store.database import FOR_OURS, Role, create_engine
-from ingest.store.jobs import Claimant, Failure, Held, NewJobs, Outcome
+from ingest.store.engine import FOR_OURS, Role, create_engine
+from ingest.store.pipeline import admission, jobs
+from ingest.store.pipeline.jobs import Claimant, Failure, Lease, NewJobs, Outcome
+from ingest.store.pipeline.metrics import Note
+from ingest.store.reports import backlog, totals
 from tests.conftest import Servers, cloned
 from tests.support.deliver import deliver, order
 from tests.support.statistics import State, fill, prepared
@@ -55,23 +56,23 @@ class Line:
         def run(what: str, statement: Run, role: Role = Role.WORKER) -> Any:
             with self._engines[role].begin() as connection:
                 if role is Role.PROCESSOR:
-                    connection.exec_driver_sql(FOR_OURS)  # as workers.effects does
+                    connection.exec_driver_sql(FOR_OURS)  # as workers.transaction does
                 result, taken[what] = count(connection, statement)
             return result
 
         claimant = Claimant(worker="w", lease_s=60)
         options: dict[str, Any] = {
             "replay_queue": queues.REPLAY,
-            "hint_ttl_s": 10.0,
+            "redispatch_after_s": 10.0,
             "claimant": claimant,
         }
-        admit = partial(events.admit, processors=(ORDERS, NOTIFY), **options)
+        admit = partial(admission.admit, processors=(ORDERS, NOTIFY), **options)
         admitted = run("admit", partial(admit, deliveries=deliveries))
-        held = [Held(id=job.id, attempt=job.attempt) for job in admitted.claimed]
+        held = [Lease(id=job.id, attempt=job.attempt) for job in admitted.claimed]
         run("renew", partial(jobs.renew, held=held, lease_s=60))
         run("finish", partial(_finish, held=held), role=Role.PROCESSOR)
         waits = [job.id for job in admitted.jobs]
-        run("claimable", partial(jobs.claimable, job_ids=waits))
+        run("claimable", partial(jobs.due, job_ids=waits))
         claim = partial(jobs.claim, job_ids=waits, worker="w", lease_s=60, max_attempts=8)
         claimed = run("claim", claim)
         failures = [_failure(job.id, job.attempt) for job in claimed]
@@ -88,20 +89,20 @@ class Line:
         hints: dict[str, Any] = {"queue": queues.LIVE, "limit": BATCH, "ttl_s": 60.0}
         taken: dict[str, Any] = {}
         for what, statement, role in (
-            ("hint overdue", partial(events.hint_overdue, **hints), Role.RELAY),
-            ("hint due", partial(jobs.hint_due, **hints), Role.RELAY),
+            ("hint overdue", partial(admission.dispatch_overdue, **hints), Role.RELAY),
+            ("hint due", partial(jobs.dispatch_due, **hints), Role.RELAY),
             ("expired", partial(jobs.expired, limit=BATCH), Role.RELAY),
-            ("unadmitted queues", events.queues, Role.RELAY),
+            ("unadmitted queues", admission.queues, Role.RELAY),
             ("due queues", jobs.queues, Role.RELAY),
-            ("oldest", waiting.oldest, Role.OPERATOR),
-            ("stats", stats.read, Role.OPERATOR),
+            ("oldest", backlog.oldest, Role.OPERATOR),
+            ("stats", totals.read, Role.OPERATOR),
         ):
             with self._engines[role].begin() as connection:
                 _, taken[what] = count(connection, statement)
         return taken
 
 
-def _finish(connection: Connection, held: list[Held]) -> None:
+def _finish(connection: Connection, held: list[Lease]) -> None:
     jobs.finish(connection, held, [Note(what="succeeded")])
 
 

@@ -18,9 +18,9 @@ from sqlalchemy import Connection, Engine, text
 
 from ingest.errors import LeaseLost
 from ingest.settings import load
-from ingest.store import events, jobs, processors
-from ingest.store.jobs import Held, Outcome
-from ingest.store.processors import Registered
+from ingest.store.pipeline import admission, jobs, processors
+from ingest.store.pipeline.jobs import Lease, Outcome
+from ingest.store.pipeline.processors import Registered
 from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.effort import examples
@@ -59,7 +59,7 @@ _READMIT = """
     FROM events WHERE id = ANY(:ids)
 """
 _TABLES = ("attempts", "jobs", "duplicates", "events", "unadmitted", "deliveries", "processors")
-_SET_ASIDE_LIMIT = 3
+_PAUSED_JOBS_LIMIT = 3
 
 
 def _registered(name: str) -> Registered:
@@ -85,7 +85,7 @@ class JobMachine(RuleBasedStateMachine):
         super().__init__()
         self.jobs: dict[int, Job] = {}
         self.events: dict[str, UUID] = {}
-        self.held: list[Held] = []
+        self.held: list[Lease] = []
         """Every claim that was ever made; most are stale."""
         self.replays = 0
         self.before: dict[int, Row] = {}
@@ -134,18 +134,18 @@ class JobMachine(RuleBasedStateMachine):
 
     def _admitted(
         self, db: Connection, deliveries: Sequence[UUID], given: Sequence[str]
-    ) -> events.Admitted:
-        return events.admit(
+    ) -> admission.Admitted:
+        return admission.admit(
             db,
             deliveries,
             [PROCESSORS[name] for name in given],
             replay_queue="replay",
-            hint_ttl_s=LATER_S,
+            redispatch_after_s=LATER_S,
         )
 
     def _made(
         self,
-        admitted: events.Admitted,
+        admitted: admission.Admitted,
         of: set[UUID],
         given: Sequence[str],
         *,
@@ -181,7 +181,7 @@ class JobMachine(RuleBasedStateMachine):
         due = [id_ for id_ in ids if self.jobs[id_].is_claimable]
         expected = [id_ for id_ in due if self.jobs[id_].processor not in self.paused]
         with self.engine.begin() as db:
-            claimable = jobs.claimable(db, ids)
+            claimable = jobs.due(db, ids)
             claimed = jobs.claim(db, ids, worker=worker, lease_s=LATER_S, max_attempts=max_attempts)
         assert [ref.id for ref in claimable] == due
         assert [each.id for each in claimed] == expected
@@ -195,14 +195,14 @@ class JobMachine(RuleBasedStateMachine):
                 job.event,
             )
             assert each.body is not None
-            self.held.append(Held(id=each.id, attempt=each.attempt))
+            self.held.append(Lease(id=each.id, attempt=each.attempt))
 
-    def _claims(self, choice: int) -> list[Held]:
+    def _claims(self, choice: int) -> list[Lease]:
         """Some claims, at most one a job, the newest not preferred."""
         found = {each.id: each for each in chosen(self.held, choice)}
         return list(found.values())
 
-    def _ours(self, held: Sequence[Held]) -> set[int]:
+    def _ours(self, held: Sequence[Lease]) -> set[int]:
         return {each.id for each in held if self.jobs[each.id].is_held(each.attempt)}
 
     @precondition(lambda self: self.held)
@@ -245,7 +245,7 @@ class JobMachine(RuleBasedStateMachine):
     def fail(self, choice: int, ending: Ending) -> None:
         self._fail(self._claims(choice), ending)
 
-    def _fail(self, held: Sequence[Held], ending: Ending) -> None:
+    def _fail(self, held: Sequence[Lease], ending: Ending) -> None:
         ours = self._ours(held)
         with self.engine.begin() as db, self._leaving_alone(held):
             assert jobs.fail(db, failures(held, ending)) == ours
@@ -282,7 +282,7 @@ class JobMachine(RuleBasedStateMachine):
     def _is_held(self) -> bool:
         return any(job.state == "running" for job in self.jobs.values())
 
-    def _overtaken(self) -> list[Held]:
+    def _overtaken(self) -> list[Lease]:
         """Stale claims of jobs that run."""
         running = {id_: job.attempt for id_, job in self.jobs.items() if job.state == "running"}
         return [each for each in self.held if each.attempt < running.get(each.id, 0)]
@@ -305,7 +305,7 @@ class JobMachine(RuleBasedStateMachine):
         with self.engine.begin() as db:
             found = jobs.expired(db, limit=limit)
             self._check_orphans(found)
-            held = [Held(id=each.id, attempt=each.attempt) for each in found]
+            held = [Lease(id=each.id, attempt=each.attempt) for each in found]
             jobs.fail(db, failures(held, ending))
         named = {each.id for each in found}
         assert named <= expected
@@ -317,7 +317,7 @@ class JobMachine(RuleBasedStateMachine):
         with self.engine.begin() as db:
             found = jobs.held_by(db, worker)
             self._check_orphans(found)
-            held = [Held(id=each.id, attempt=each.attempt) for each in found]
+            held = [Lease(id=each.id, attempt=each.attempt) for each in found]
             jobs.fail(db, failures(held, ending))
         expected = {
             id_ for id_, job in self.jobs.items() if job.state == "running" and job.worker == worker
@@ -325,7 +325,7 @@ class JobMachine(RuleBasedStateMachine):
         assert {each.id for each in found} == expected
         self._failed(expected, ending)
 
-    def _check_orphans(self, found: Sequence[jobs.Orphan]) -> None:
+    def _check_orphans(self, found: Sequence[jobs.AbandonedJob]) -> None:
         for each in found:
             job = self.jobs[each.id]
             assert (each.attempt, each.failures, each.max_attempts, each.trigger) == (
@@ -336,29 +336,29 @@ class JobMachine(RuleBasedStateMachine):
             )
 
     @rule(choice=choices, delay_s=waits)
-    def put_back(self, choice: int, delay_s: float) -> None:
+    def requeue(self, choice: int, delay_s: float) -> None:
         ids = chosen(sorted(self.jobs), choice)
         running = {id_ for id_ in ids if self.jobs[id_].state == "running"}
         self.replays += 1
         with self.engine.begin() as db:
-            found = jobs.put_back(
+            found = jobs.requeue(
                 db, ids, replay=self.replays, queue="replay", delays_s=[delay_s] * len(ids)
             )
         assert set(found.job_ids) == set(ids) - running
         assert found.running == len(running)
         for id_ in found.job_ids:
-            self.jobs[id_].put_back(self.replays, "replay", delay_s)
+            self.jobs[id_].requeue(self.replays, "replay", delay_s)
         self.was_replay = True
 
     @rule(queue=st.sampled_from(["events", "slow", "replay"]), limit=st.integers(1, 10))
-    def hint_due(self, queue: str, limit: int) -> None:
+    def dispatch_due(self, queue: str, limit: int) -> None:
         expected = {
             id_
             for id_, job in self.jobs.items()
             if job.queue == queue and job.is_unhinted and job.processor not in self.paused
         }
         with self.engine.begin() as db:
-            found = jobs.hint_due(db, queue, limit=limit, ttl_s=LATER_S)
+            found = jobs.dispatch_due(db, queue, limit=limit, ttl_s=LATER_S)
             waiting = jobs.queues(db)
         assert set(found) <= expected
         assert len(found) == len(set(found)) == min(limit, len(expected))
@@ -367,10 +367,10 @@ class JobMachine(RuleBasedStateMachine):
             self.jobs[id_].is_hinted = True
 
     @rule(choice=choices)
-    def unhint(self, choice: int) -> None:
+    def undo_dispatch(self, choice: int) -> None:
         ids = chosen(sorted(self.jobs), choice)
         with self.engine.begin() as db:
-            jobs.unhint(db, ids)
+            jobs.undo_dispatch(db, ids)
         for id_ in ids:
             self.jobs[id_].is_hinted = self.jobs[id_].is_parked = False
 
@@ -400,13 +400,13 @@ class JobMachine(RuleBasedStateMachine):
             self.jobs[id_].discard(replay)
 
     @rule(choice=choices)
-    def hasten(self, choice: int) -> None:
+    def run_now(self, choice: int) -> None:
         ids = chosen(sorted(self.jobs), choice)
         expected = [id_ for id_ in ids if self.jobs[id_].waits]
         with self.engine.begin() as db:
-            assert jobs.hasten(db, ids) == len(expected)
+            assert jobs.run_now(db, ids) == len(expected)
         for id_ in expected:
-            self.jobs[id_].hasten()
+            self.jobs[id_].run_now()
 
     @rule(names=some_processors, sweeps=st.integers(0, 2))
     def pause_none_but(self, names: list[str], sweeps: int) -> None:
@@ -434,9 +434,9 @@ class JobMachine(RuleBasedStateMachine):
         for those in due.values():
             to_park = {id_ for id_ in those if self.jobs[id_].processor in self.paused}
             assert parked & those <= to_park
-            assert len(those) > _SET_ASIDE_LIMIT or parked & those == to_park
+            assert len(those) > _PAUSED_JOBS_LIMIT or parked & those == to_park
         for those in to_unpark.values():
-            assert len(unparked & those) == min(len(those), _SET_ASIDE_LIMIT)
+            assert len(unparked & those) == min(len(those), _PAUSED_JOBS_LIMIT)
         assert parked <= set().union(*due.values())
         assert unparked <= set().union(*to_unpark.values())
         for id_ in parked | unparked:
@@ -457,7 +457,7 @@ class JobMachine(RuleBasedStateMachine):
 
     def _to_set_aside(self) -> tuple[list[str], list[str]]:
         with self.engine.begin() as db:
-            return processors.set_aside(db)
+            return processors.pause_changes(db)
 
     def teardown(self) -> None:
         """Whatever came before: once nobody is paused, within some sweeps nothing is aside."""
@@ -465,7 +465,7 @@ class JobMachine(RuleBasedStateMachine):
         assert self._to_set_aside() == ([], [])
         assert self._parked() == set()
 
-    def _leaving_alone(self, held: Sequence[Held]) -> "_Untouched":
+    def _leaving_alone(self, held: Sequence[Lease]) -> "_Untouched":
         """A block in which the rows of stale claims do not change in any column."""
         ours = self._ours(held)
         return _Untouched(self.engine, [each.id for each in held if each.id not in ours])
@@ -515,7 +515,7 @@ class _Untouched:
 def machine(
     engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[type[JobMachine]]:
-    monkeypatch.setattr(sweep, "_PAUSED_JOBS_LIMIT", _SET_ASIDE_LIMIT)
+    monkeypatch.setattr(sweep, "_PAUSED_JOBS_LIMIT", _PAUSED_JOBS_LIMIT)
     JobMachine.engine, JobMachine.url = engine, database_url
     JobMachine.relay = Relay(engine, Sent(), load())
     yield JobMachine

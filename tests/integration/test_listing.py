@@ -6,9 +6,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine
 
-from ingest.store import walking
-from ingest.store.listing import ListedEvent
-from ingest.store.selection import Selection
+from ingest.store.search import scan
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EventFilter
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute
 from tests.support.states import listed, selections, store
@@ -20,7 +20,7 @@ def stored(engine: Engine, database_url: str) -> list[UUID]:
     return store(engine, database_url)
 
 
-def _matches(selection: Selection) -> Callable[[ListedEvent], bool]:
+def _matches(selection: EventFilter) -> Callable[[ListedEvent], bool]:
     """The selection in plain Python, of what an unfiltered list says of an event."""
 
     def matches(event: ListedEvent) -> bool:
@@ -43,7 +43,7 @@ def test_every_filter_lists_what_it_says_newest_first(engine: Engine, stored: li
         " (SELECT id, row_number() OVER (ORDER BY id) - 1 AS number FROM events) AS numbered"
         " WHERE numbered.id = events.id",
     )
-    everything = listed(engine, Selection())
+    everything = listed(engine, EventFilter())
     assert [event.id for event in everything] == stored[::-1]
     assert [event.deliveries for event in everything[::-1]] == ([2] + [1] * 9) * 6
     for selection in selections():
@@ -61,8 +61,8 @@ def test_what_a_search_names_exactly_comes_first(
         "INSERT INTO events SELECT delivery, source, event_id, type, fingerprint, received_at"
         " FROM unadmitted",
     )
-    monkeypatch.setattr(walking, "FIRST_SLICE", 3)  # read on in several statements
+    monkeypatch.setattr(scan, "FIRST_SLICE", 3)  # read on in several statements
     for text in ("77", "order.created:77"):
-        found = [event.id for event in listed(engine, Selection(search=text))]
+        found = [event.id for event in listed(engine, EventFilter(search=text))]
         assert found[0] == ids[0]
         assert found[1:] == ([*ids[:0:-1]] if text == "77" else [])

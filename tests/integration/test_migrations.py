@@ -14,8 +14,8 @@ from sqlalchemy.exc import OperationalError
 from ingest.ids import delivery_id
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
-from ingest.store.tables import metadata
+from ingest.store.engine import Role, create_engine
+from ingest.store.schema import metadata
 from tests.conftest import Servers
 from tests.support.waiting import until
 

@@ -16,10 +16,10 @@ from sqlalchemy import Engine
 
 from ingest.cli import main, output
 from ingest.console import app
-from ingest.store import processes
-from ingest.store.activity import describe_unreadable
-from ingest.store.database import create_engine
-from ingest.store.processes import ProcessIdentity
+from ingest.store.engine import create_engine
+from ingest.store.pipeline.metrics import describe_unreadable
+from ingest.store.reports import heartbeats
+from ingest.store.reports.heartbeats import ProcessIdentity
 from tests.integration.conftest import Worker
 from tests.integration.test_parking import AFTER_S, House
 from tests.integration.test_what_senders_send import BUILT_IN
@@ -158,7 +158,7 @@ def test_the_overview_tells_what_a_database_role_lacks(engine: Engine, overview:
     identity = ProcessIdentity(id="r", kind="relay", host="h<b>", pid=7, version="1")
     lacks = ["lacks UPDATE on ingest.jobs", "does not own ingest.deliveries"]
     with engine.begin() as connection:
-        processes.see(connection, identity, lacks=lacks)
+        heartbeats.upsert(connection, identity, lacks=lacks)
     told = "its database role lacks UPDATE on ingest.jobs; does not own ingest.deliveries"
     assert told in overview()
 

@@ -10,11 +10,13 @@ from sqlalchemy import Engine, text
 
 from ingest.errors import MigrationRefused
 from ingest.queues import REPLAY
-from ingest.store import events, migrations, stats
+from ingest.store import migrations
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
-from ingest.store.jobs import NewJobs
+from ingest.store.engine import Role, create_engine
 from ingest.store.migrations import Target
+from ingest.store.pipeline import admission
+from ingest.store.pipeline.jobs import NewJobs
+from ingest.store.reports import totals
 from tests.conftest import Servers
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
@@ -58,7 +60,7 @@ def admit(engine: Engine, url: str, count: int) -> None:
     """Store and admit that many orders."""
     ids = deliver(url, [order(number, total=number) for number in range(count)])
     with engine.begin() as connection:
-        events.admit(connection, ids, PROCESSORS, replay_queue=REPLAY, hint_ttl_s=10)
+        admission.admit(connection, ids, PROCESSORS, replay_queue=REPLAY, redispatch_after_s=10)
 
 
 def tables(engine: Engine, schema: str) -> set[str]:
@@ -111,7 +113,7 @@ def test_an_installation_of_an_earlier_release_is_moved_with_its_data(
     )
     admit(migrator, url, 3)
     with migrator.begin() as connection:
-        counted = stats.read(connection)
+        counted = totals.read(connection)
     assert counted.events.total == 8
     assert one(application, "SELECT count(*) FROM ingest.deliveries") == 8
     assert one(application, "SELECT count(*) FROM ingest.jobs") == 8
@@ -237,7 +239,7 @@ def test_a_dump_restores_into_an_empty_database(
         upgrade(engine)
         admit(engine, restored, 6)  # four are known already
         with engine.begin() as connection:
-            counted = stats.read(connection)
+            counted = totals.read(connection)
         engine.dispose()
         assert (counted.events.total, counted.deliveries.duplicates) == (6, 4)
         assert counted.jobs.pending == 6

@@ -8,10 +8,11 @@ import pytest
 from sqlalchemy import Engine
 
 from ingest import ids as identities
-from ingest.store import counting, listing, stats, walking
-from ingest.store.counting import Count, Kind
-from ingest.store.listing import Page
-from ingest.store.selection import Selection
+from ingest.store.reports import totals
+from ingest.store.search import counts, events, scan
+from ingest.store.search.counts import Count, Kind
+from ingest.store.search.events import Page
+from ingest.store.search.filters import EventFilter
 from tests.support.rows import execute, one, rows
 from tests.support.states import listed, selections, store
 
@@ -22,30 +23,30 @@ def stored(engine: Engine, database_url: str) -> list[UUID]:
     return store(engine, database_url)
 
 
-def more_selections(stored: list[UUID]) -> Iterator[Selection]:
+def more_selections(stored: list[UUID]) -> Iterator[EventFilter]:
     begin, end = (identities.received_at(stored[number]) for number in (7, 44))
-    yield Selection(ids=tuple(stored[::7]), since=begin)
-    yield Selection(ids=tuple(stored[:9]), event_ids=("order.created:21", "order.created:none"))
-    yield Selection(since=begin, until=end)
-    yield Selection(types=("order.*",), until=end, state="succeeded")
-    yield Selection(search=("urgent", "order"), since=begin)
-    yield Selection(search="urgent", processor="q")
-    yield Selection(fields=(("data.note", "urgent"),), state="dead")
+    yield EventFilter(ids=tuple(stored[::7]), since=begin)
+    yield EventFilter(ids=tuple(stored[:9]), event_ids=("order.created:21", "order.created:none"))
+    yield EventFilter(since=begin, until=end)
+    yield EventFilter(types=("order.*",), until=end, state="succeeded")
+    yield EventFilter(search=("urgent", "order"), since=begin)
+    yield EventFilter(search="urgent", processor="q")
+    yield EventFilter(fields=(("data.note", "urgent"),), state="dead")
     for processor in ("p", "q", "r"):
-        yield Selection(processor=processor)
-        yield Selection(processor=processor, state="succeeded")
+        yield EventFilter(processor=processor)
+        yield EventFilter(processor=processor, state="succeeded")
     for source in ("awalchat", "other"):
-        yield Selection(source=source)
+        yield EventFilter(source=source)
 
 
 def _pages(
-    engine: Engine, selection: Selection, *, budget_s: float, back: UUID | None = None
+    engine: Engine, selection: EventFilter, *, budget_s: float, back: UUID | None = None
 ) -> Iterator[Page]:
     """Page after page: on to older ones, or from the page whose `newer` is `back` to newer ones."""
     before, after = None, back
     with engine.connect() as connection:
         while True:
-            found = listing.page(
+            found = events.page(
                 connection, selection, limit=4, before=before, after=after, budget_s=budget_s
             )
             assert len(found.events) <= 4
@@ -59,7 +60,7 @@ def _pages(
 def test_pages_there_and_back_are_the_whole_list(
     engine: Engine, stored: list[UUID], monkeypatch: pytest.MonkeyPatch, budget_s: float
 ) -> None:
-    monkeypatch.setattr(walking, "FIRST_SLICE", 5)
+    monkeypatch.setattr(scan, "FIRST_SLICE", 5)
     for selection in (*selections(), *more_selections(stored)):
         expected = listed(engine, selection)
         there = list(_pages(engine, selection, budget_s=budget_s))
@@ -74,11 +75,11 @@ def test_pages_there_and_back_are_the_whole_list(
 def test_a_page_that_runs_out_of_time_says_how_far_it_has_looked(
     engine: Engine, stored: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "FIRST_SLICE", 10)
-    selection = Selection(fields=(("data.order_id", "42"),))
+    monkeypatch.setattr(scan, "FIRST_SLICE", 10)
+    selection = EventFilter(fields=(("data.order_id", "42"),))
     with engine.connect() as connection:
-        first = listing.page(connection, selection, limit=4, budget_s=0)
-        whole = listing.page(connection, selection, limit=4, budget_s=60)
+        first = events.page(connection, selection, limit=4, budget_s=0)
+        whole = events.page(connection, selection, limit=4, budget_s=60)
     assert first.events == ()
     assert first.older == stored[-10]
     assert first.reached == identities.received_at(stored[-10])
@@ -88,11 +89,11 @@ def test_a_page_that_runs_out_of_time_says_how_far_it_has_looked(
 
 def test_a_page_beyond_the_ends_leads_back(engine: Engine, stored: list[UUID]) -> None:
     with engine.connect() as connection:
-        oldest = listing.page(connection, Selection(), limit=5, before=stored[0])
-        newest = listing.page(connection, Selection(), limit=5, after=stored[-1])
-        again = listing.page(connection, Selection(), limit=5, after=oldest.newer)
-        nothing = listing.page(connection, Selection(), limit=5, before=UUID(int=0))
-        everything = listing.page(connection, Selection(), limit=5, after=UUID(int=2**128 - 1))
+        oldest = events.page(connection, EventFilter(), limit=5, before=stored[0])
+        newest = events.page(connection, EventFilter(), limit=5, after=stored[-1])
+        again = events.page(connection, EventFilter(), limit=5, after=oldest.newer)
+        nothing = events.page(connection, EventFilter(), limit=5, before=UUID(int=0))
+        everything = events.page(connection, EventFilter(), limit=5, after=UUID(int=2**128 - 1))
     assert (oldest.events, oldest.older) == ((), None)
     assert (newest.events, newest.newer) == ((), None)
     assert newest.older is not None
@@ -104,7 +105,7 @@ def test_a_page_beyond_the_ends_leads_back(engine: Engine, stored: list[UUID]) -
 def test_what_a_search_names_exactly_is_told_beside_its_first_page(
     engine: Engine, stored: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walking, "FIRST_SLICE", 5)
+    monkeypatch.setattr(scan, "FIRST_SLICE", 5)
     by_delivery = rows(engine, "SELECT delivery, event FROM duplicates LIMIT 1")[0]
     with engine.connect() as connection:
         for name, event in (
@@ -113,14 +114,14 @@ def test_what_a_search_names_exactly_is_told_beside_its_first_page(
             (str(stored[1]), stored[1]),
             (str(by_delivery["delivery"]), by_delivery["event"]),
         ):
-            found = listing.page(connection, Selection(search=name), limit=2, budget_s=0)
+            found = events.page(connection, EventFilter(search=name), limit=2, budget_s=0)
             assert [each.id for each in found.named] == [event], name
-            other = listing.page(
-                connection, Selection(search=name, types=("none",)), limit=2, budget_s=0
+            other = events.page(
+                connection, EventFilter(search=name, types=("none",)), limit=2, budget_s=0
             )
             assert other.named == ()
         # Not twice, when the page has it anyway.
-        whole = listing.page(connection, Selection(search="order.created:0"), limit=2, budget_s=60)
+        whole = events.page(connection, EventFilter(search="order.created:0"), limit=2, budget_s=60)
     assert ([each.id for each in whole.events], whole.named) == ([stored[0]], ())
 
 
@@ -138,7 +139,7 @@ def test_a_line_tells_of_conflicts_and_of_the_last_error(
         events=[dead, retrying, stored[2]],
     )
     execute(engine, "UPDATE duplicates SET conflict = true WHERE event = :id", id=stored[10])
-    found = {event.id: event for event in listed(engine, Selection())}
+    found = {event.id: event for event in listed(engine, EventFilter())}
     assert found[dead].error == found[retrying].error == "E: last"
     assert [event for event in found if found[event].error] == [dead, retrying]
     assert [event for event in found if found[event].conflicts] == [stored[10]]
@@ -148,22 +149,22 @@ def test_types_that_a_processor_works_on_narrow_its_list(
     engine: Engine, stored: list[UUID]
 ) -> None:
     with engine.connect() as connection:
-        found = listing.page(
+        found = events.page(
             connection,
-            Selection(processor="q"),
+            EventFilter(processor="q"),
             limit=100,
             types_of={"q": ["order.created"], "p": ["contact.made"]},
         )
-    expected = listed(engine, Selection(processor="q", types=("order.created",)))
+    expected = listed(engine, EventFilter(processor="q", types=("order.created",)))
     assert list(found.events) == expected
 
 
 def test_what_lacks_a_job_is_listed_whatever_types_its_processor_works_on(
     engine: Engine, stored: list[UUID]
 ) -> None:
-    lacks = Selection(processor="q", state="unhandled")
+    lacks = EventFilter(processor="q", state="unhandled")
     with engine.connect() as connection:
-        found = listing.page(connection, lacks, limit=100, types_of={"q": ["order.created"]})
+        found = events.page(connection, lacks, limit=100, types_of={"q": ["order.created"]})
     assert list(found.events) == listed(engine, lacks)
     assert {event.type for event in found.events} > {"order.created"}
 
@@ -172,9 +173,9 @@ def test_counts_say_what_they_are(engine: Engine, stored: list[UUID]) -> None:
     with engine.connect() as connection:
         for selection in (*selections(), *more_selections(stored)):
             number = len(listed(engine, selection))
-            found = counting.count(connection, selection, budget_s=60)
+            found = counts.count(connection, selection, budget_s=60)
             assert found == Count(number=number, kind=Kind.EXACT), selection
-            few = counting.count(connection, selection, at_most=3, budget_s=60)
+            few = counts.count(connection, selection, at_most=3, budget_s=60)
             # All of them, and those that succeeded, are counted by what else there is.
             if number <= 3 or few.exact:
                 assert few == found, selection
@@ -186,13 +187,13 @@ def test_a_count_ends_when_there_are_enough_or_the_time_is_up(
     engine: Engine, stored: list[UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(engine, "ANALYZE events")
-    monkeypatch.setattr(walking, "FIRST_SLICE", 10)
-    of_type = Selection(types=("order.created",))
+    monkeypatch.setattr(scan, "FIRST_SLICE", 10)
+    of_type = EventFilter(types=("order.created",))
     begin = identities.received_at(stored[0]) - timedelta(hours=1)
     with engine.connect() as connection:
-        estimated = counting.count(connection, of_type, at_most=10)
-        found = counting.count(connection, Selection(search="later"), budget_s=0)
-        span = counting.count(connection, Selection(since=begin), at_most=10)
+        estimated = counts.count(connection, of_type, at_most=10)
+        found = counts.count(connection, EventFilter(search="later"), budget_s=0)
+        span = counts.count(connection, EventFilter(since=begin), at_most=10)
     assert estimated == Count(number=20, kind=Kind.ABOUT)
     assert not estimated.exact
     assert found == Count(number=9, kind=Kind.AT_LEAST)
@@ -210,7 +211,7 @@ def test_counts_are_those_of_a_full_count_also_when_rows_go(
 
 def _check_counts(engine: Engine) -> None:
     with engine.connect() as connection:
-        found = stats.read(connection)
+        found = totals.read(connection)
     states = {
         row["state"]: row["number"]
         for row in rows(engine, "SELECT state, count(*) AS number FROM jobs GROUP BY state")

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from ingest import queues
-from ingest.store import jobs, waiting
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
+from ingest.store.engine import Role, create_engine
+from ingest.store.pipeline import jobs
+from ingest.store.reports import backlog
 from tests.support.statistics import fill
 from tests.support.work import Work, explained
 
@@ -54,7 +55,7 @@ def test_the_relay_passes_what_is_parked_by(relay: Engine) -> None:
     asked: dict[str, Callable[[Connection], Any]] = {
         "due queues": jobs.queues,
         "due processors": partial(jobs.due_processors, queue=queues.LIVE, limit=10_000),
-        "hint due": partial(jobs.hint_due, queue=queues.LIVE, limit=1_000, ttl_s=10),
+        "hint due": partial(jobs.dispatch_due, queue=queues.LIVE, limit=1_000, ttl_s=10),
         "parked lanes": jobs.parked_lanes,
     }
     taken: dict[str, Work] = {}
@@ -70,7 +71,7 @@ def test_the_oldest_that_waits_is_found_without_a_visit_to_what_is_parked(
 ) -> None:
     operator = create_engine(parse(database_url), role=Role.OPERATOR)
     with operator.begin() as connection:
-        found, taken = explained(connection, waiting.oldest)
+        found, taken = explained(connection, backlog.oldest)
     operator.dispose()
     assert found.job is not None
     assert taken.rows <= SMALL, taken

@@ -9,10 +9,11 @@ from sqlalchemy import Engine
 
 from ingest import settings
 from ingest.ids import received_at
-from ingest.store import events, jobs, processes, processors, waiting
-from ingest.store.jobs import NewJobs, ParkedJobs
-from ingest.store.processes import ALIVE_FOR, ProcessIdentity
-from ingest.store.processors import Registered
+from ingest.store.pipeline import admission, jobs, processors
+from ingest.store.pipeline.jobs import NewJobs, ParkedJobs
+from ingest.store.pipeline.processors import Registered
+from ingest.store.reports import backlog, heartbeats
+from ingest.store.reports.heartbeats import ALIVE_FOR, ProcessIdentity
 from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
@@ -40,7 +41,7 @@ class House:
         self.database_url = database_url
         self.clock = Clock()
         self.sent = Sent()
-        self.relay = Relay(engine, self.sent, settings.load(hint_ttl_s=1000))
+        self.relay = Relay(engine, self.sent, settings.load(redispatch_after_s=1000))
         self.relay._parking = Parking(engine, clock=self.clock, after_s=AFTER_S, limit=limit)
 
     def worker(
@@ -57,24 +58,24 @@ class House:
             processors=tuple(processors_),
         )
         with self.engine.begin() as connection:
-            processes.see(connection, identity)
+            heartbeats.upsert(connection, identity)
             processors.register(connection, [registered(each, queues[0]) for each in processors_])
         return identity
 
     def leave(self, identity: ProcessIdentity) -> None:
         with self.engine.begin() as connection:
-            processes.leave(connection, identity)
+            heartbeats.remove(connection, identity)
 
     def make(self, processor: str, count: int, *, queue: str = "events", first: int = 0) -> None:
         """Due, unhinted jobs of a processor."""
         made = [order(n) for n in range(first, first + count)]
         with self.engine.begin() as connection:
-            events.admit(
+            admission.admit(
                 connection,
                 deliver(self.database_url, made),
                 [NewJobs(type="order.created", processor=processor, queue=queue, max_attempts=3)],
                 replay_queue="replay",
-                hint_ttl_s=0,
+                redispatch_after_s=0,
             )
 
     def sweep_late(self, sweeps: int = 1) -> None:
@@ -144,7 +145,7 @@ def test_jobs_of_a_removed_processor_are_parked_and_those_behind_them_are_hinted
     assert house.hints() == {"events.overdue": 3}
     with engine.connect() as connection:
         oldest = one(engine, "SELECT event FROM jobs WHERE processor = 'live' ORDER BY id LIMIT 1")
-        assert waiting.oldest(connection).job == received_at(oldest)
+        assert backlog.oldest(connection).job == received_at(oldest)
 
 
 def test_what_is_parked_is_never_written_again(make_house: MakeHouse, engine: Engine) -> None:

@@ -7,9 +7,10 @@ from sqlalchemy import Engine
 
 from ingest import settings
 from ingest.errors import SettingsError
-from ingest.store import events, replay
-from ingest.store.jobs import Claimant, NewJobs
-from ingest.store.selection import Selection
+from ingest.store.bulk import replay
+from ingest.store.pipeline import admission
+from ingest.store.pipeline.jobs import Claimant, NewJobs
+from ingest.store.search.filters import EventFilter
 from tests.support.deliver import body, deliver
 from tests.support.rows import one, rows
 from workers import processor, registry
@@ -24,14 +25,14 @@ def new_jobs(processor: str, *types: str, claimed: int = 0) -> list[NewJobs]:
     ]
 
 
-def admit(engine: Engine, deliveries: Any, processors: list[NewJobs]) -> events.Admitted:
+def admit(engine: Engine, deliveries: Any, processors: list[NewJobs]) -> admission.Admitted:
     with engine.begin() as connection:
-        return events.admit(
+        return admission.admit(
             connection,
             deliveries,
             processors,
             replay_queue="replay",
-            hint_ttl_s=10,
+            redispatch_after_s=10,
             claimant=Claimant(worker="w", lease_s=60),
         )
 
@@ -96,8 +97,8 @@ def test_unhandled_events_are_replayed_for_a_new_pattern(engine: Engine, databas
     deliveries = sent(database_url)
     admit(engine, deliveries, new_jobs("p", "tag.added"))
     with engine.connect() as connection:
-        assert replay.count(connection, Selection(state="unhandled")).events == len(TYPES) - 1
-    unhandled = Selection(state="unhandled")
+        assert replay.count(connection, EventFilter(state="unhandled")).events == len(TYPES) - 1
+    unhandled = EventFilter(state="unhandled")
     list(replay.run(engine, unhandled, requested_by="sara", reason=None, rate=None))
     admit(engine, deliveries, new_jobs("p", "tag.added", "order.*"))
     assert handled(engine) == {"tag.added", "order.created", "order.status.updated"}

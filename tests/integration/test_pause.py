@@ -11,9 +11,11 @@ from sqlalchemy import Connection, Engine, text
 from ingest import settings
 from ingest.errors import NotFound
 from ingest.ids import received_at
-from ingest.store import events, jobs, processors, stats, waiting
-from ingest.store.jobs import Claimant, Failure, Held, NewJobs, Outcome
-from ingest.store.processors import ProcessorRecord, Registered
+from ingest.store.pipeline import admission, jobs, processors
+from ingest.store.pipeline.jobs import Claimant, Failure, Lease, NewJobs, Outcome
+from ingest.store.pipeline.processors import ProcessorRecord, Registered
+from ingest.store.reports import backlog as waiting
+from ingest.store.reports import totals
 from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
@@ -75,12 +77,12 @@ def record(engine: Engine, name: str = "orders") -> ProcessorRecord:
 def make(engine: Engine, database_url: str, count: int) -> dict[str, list[int]]:
     """Jobs of so many events for both processors, due and unhinted; their ids by processor."""
     with engine.begin() as connection:
-        admitted = events.admit(
+        admitted = admission.admit(
             connection,
             deliver(database_url, [order(n) for n in range(count)]),
             [ORDERS, NOTIFY],
             replay_queue="replay",
-            hint_ttl_s=0,
+            redispatch_after_s=0,
         )
     return {
         name: [job.id for job in admitted.jobs if job.processor == name]
@@ -88,13 +90,13 @@ def make(engine: Engine, database_url: str, count: int) -> dict[str, list[int]]:
     }
 
 
-def claim(engine: Engine, ids: Sequence[int]) -> list[Held]:
+def claim(engine: Engine, ids: Sequence[int]) -> list[Lease]:
     with engine.begin() as connection:
         claimed = jobs.claim(connection, ids, worker="w", lease_s=60, max_attempts=3)
-    return [Held(id=job.id, attempt=job.attempt) for job in claimed]
+    return [Lease(id=job.id, attempt=job.attempt) for job in claimed]
 
 
-def fail(engine: Engine, held: Sequence[Held], *, retry_in_s: float) -> None:
+def fail(engine: Engine, held: Sequence[Lease], *, retry_in_s: float) -> None:
     with engine.begin() as connection:
         jobs.fail(
             connection,
@@ -109,7 +111,7 @@ def fail(engine: Engine, held: Sequence[Held], *, retry_in_s: float) -> None:
 
 def relay(engine: Engine, **more: Any) -> tuple[Relay, Sent]:
     sent = Sent()
-    return Relay(engine, sent, settings.load(**({"hint_ttl_s": 1000} | more))), sent
+    return Relay(engine, sent, settings.load(**({"redispatch_after_s": 1000} | more))), sent
 
 
 def hinted(sent: Sent) -> list[int]:
@@ -137,12 +139,12 @@ def test_nor_are_they_claimed_as_they_are_made(engine: Engine, database_url: str
     pause(engine)
     deliveries = deliver(database_url, [order(n) for n in range(3)])
     with engine.begin() as connection:
-        admitted = events.admit(
+        admitted = admission.admit(
             connection,
             deliveries,
             [replace(ORDERS, claimed=3), replace(NOTIFY, claimed=2)],
             replay_queue="replay",
-            hint_ttl_s=10,
+            redispatch_after_s=10,
             claimant=Claimant(worker="w", lease_s=60),
         )
     assert {job.processor for job in admitted.claimed} == {"notify"}
@@ -177,7 +179,7 @@ def test_what_is_put_aside_is_not_hinted_nor_what_is_not_put_aside_yet(
     pause(engine)
 
     def due(connection: Connection) -> list[int]:
-        return sorted(jobs.hint_due(connection, "events", limit=100, ttl_s=0))
+        return sorted(jobs.dispatch_due(connection, "events", limit=100, ttl_s=0))
 
     with engine.begin() as connection:
         assert due(connection) == ids["notify"]
@@ -273,7 +275,7 @@ def test_a_resume_waits_for_a_relay_that_puts_jobs_aside_and_brings_them_back(
     second = make(engine, database_url, 2)["orders"]
     with ThreadPoolExecutor(1) as pool:
         with engine.begin() as slow:
-            paused, _ = processors.set_aside(slow)
+            paused, _ = processors.pause_changes(slow)
             assert jobs.park(slow, "events", paused, limit=100) == len(second) == 1
             resuming = pool.submit(resume, engine)
             until_waiting(engine, 1)
@@ -289,7 +291,7 @@ def test_time_that_passes_counts_nothing(engine: Engine, database_url: str) -> N
     ids = make(engine, database_url, 2)
     fail(engine, claim(engine, ids["orders"]), retry_in_s=100)
     pause(engine)
-    found, sent = relay(engine, hint_ttl_s=0.001)
+    found, sent = relay(engine, redispatch_after_s=0.001)
     found.sweep()
     assert aside(engine) == []  # not due
     execute(
@@ -332,7 +334,7 @@ def test_a_replay_of_a_paused_processors_jobs_waits_too(engine: Engine, database
     found, sent = relay(engine)
     found.sweep()
     with engine.begin() as connection:
-        jobs.put_back(
+        jobs.requeue(
             connection, ids["orders"], replay=1, queue="replay", delays_s=[0.0] * len(ids["orders"])
         )
     assert aside(engine) == []
@@ -353,7 +355,7 @@ def test_what_waits_aside_is_counted_as_waiting(engine: Engine, database_url: st
     found = record(engine)
     assert (found.pending, found.retrying, found.running, found.dead) == (2, 1, 0, 0)
     with engine.connect() as connection:
-        counted = stats.read(connection).jobs
+        counted = totals.read(connection).jobs
     assert (counted.pending, counted.retrying) == (5, 1)
 
 
@@ -361,7 +363,7 @@ def test_what_waits_for_a_resume_is_not_called_late(engine: Engine, database_url
     ids = make(engine, database_url, 2)
     oldest, newer = sorted({row["event"] for row in rows(engine, "SELECT event FROM jobs")})
     with engine.begin() as connection:
-        held = [Held(id=each, attempt=1) for each in ids["notify"][:1]]
+        held = [Lease(id=each, attempt=1) for each in ids["notify"][:1]]
         assert claim(engine, [held[0].id]) == held
         jobs.finish(connection, held)
     for paused, expected in ((False, oldest), (True, newer)):

@@ -14,20 +14,13 @@ from sqlalchemy import Connection, Engine, event
 from ingest.console import overview
 from ingest.console.health import Doorbell
 from ingest.console.overview import Range
-from ingest.store import (
-    actions,
-    activity,
-    counting,
-    failures,
-    history,
-    listing,
-    processors,
-    refusals,
-    replay,
-)
 from ingest.store.address import parse
-from ingest.store.database import Role, create_engine
-from ingest.store.selection import EVENT_STATES, Selection
+from ingest.store.bulk import replay
+from ingest.store.engine import Role, create_engine
+from ingest.store.pipeline import metrics, processors
+from ingest.store.reports import audit_log, event_detail, failures, refused_requests
+from ingest.store.search import counts, events
+from ingest.store.search.filters import EVENT_STATES, EventFilter
 from tests.conftest import Servers, cloned
 
 COUNT = 50_000
@@ -88,19 +81,19 @@ def seeded(servers: Servers, template: str) -> Iterator[Engine]:
         engine.dispose()
 
 
-def selections(connection: Connection) -> Iterator[Selection]:
+def selections(connection: Connection) -> Iterator[EventFilter]:
     """Everything that a list may be narrowed by, but for what is in bodies."""
-    newest = listing.page(connection, Selection(), limit=1).events[0]
+    newest = events.page(connection, EventFilter(), limit=1).events[0]
     moment = newest.received_at - timedelta(hours=1)
-    yield from (Selection(), Selection(since=moment), Selection(until=moment))
+    yield from (EventFilter(), EventFilter(since=moment), EventFilter(until=moment))
     for type_ in ("message.received", "order.*", "tag.added", "none", "*"):
-        yield Selection(types=(type_,))
-        yield Selection(types=(type_,), state="dead", since=moment)
-        yield Selection(types=(type_,), state="succeeded", processor="orders")
-    yield from (Selection(state=state) for state in EVENT_STATES)
-    yield from (Selection(processor=name) for name in ("messages", "orders", "none"))
-    yield from (Selection(source=name) for name in ("awalchat", "other"))
-    yield Selection(ids=(newest.id, UUID(int=1)), event_ids=("order.created:100",))
+        yield EventFilter(types=(type_,))
+        yield EventFilter(types=(type_,), state="dead", since=moment)
+        yield EventFilter(types=(type_,), state="succeeded", processor="orders")
+    yield from (EventFilter(state=state) for state in EVENT_STATES)
+    yield from (EventFilter(processor=name) for name in ("messages", "orders", "none"))
+    yield from (EventFilter(source=name) for name in ("awalchat", "other"))
+    yield EventFilter(ids=(newest.id, UUID(int=1)), event_ids=("order.created:100",))
     for kind, value in (
         ("conversation", "7"),
         ("order", "100"),
@@ -108,9 +101,9 @@ def selections(connection: Connection) -> Iterator[Selection]:
         ("contact", "7"),
         ("phone", "96657"),
     ):
-        yield Selection(about=((kind, value),))
-        yield Selection(about=((kind, value),), state="dead")
-    yield Selection(error_type="E")
+        yield EventFilter(about=((kind, value),))
+        yield EventFilter(about=((kind, value),), state="dead")
+    yield EventFilter(error_type="E")
 
 
 def test_no_list_and_no_count_reads_a_whole_table(seeded: Engine) -> None:
@@ -128,40 +121,40 @@ def reads(event: UUID) -> Iterator[Callable[[Connection], object]]:
     redis = Doorbell(version=None, answers_in_s=None, waiting={})
     for wanted in Range:
         yield partial(overview.read, wanted=wanted, redis=redis, now=now)
-    yield partial(history.of_event, event=event)
+    yield partial(event_detail.of_event, event=event)
     yield partial(failures.groups, now=now)
     yield failures.rejected
-    yield refusals.newest
+    yield refused_requests.newest
     yield processors.all_of_them
-    yield partial(activity.by_label, what="succeeded", since=now - timedelta(hours=1))
-    yield partial(actions.newest, limit=50)
+    yield partial(metrics.by_label, what="succeeded", since=now - timedelta(hours=1))
+    yield partial(audit_log.newest, limit=50)
     yield partial(replay.operations, limit=50)
     for action in (replay.REPLAY, replay.DISCARD):
-        yield partial(replay.count, selection=Selection(state="dead"), action=action)
-        yield partial(replay.by_processor, selection=Selection(state="dead"), action=action)
+        yield partial(replay.count, selection=EventFilter(state="dead"), action=action)
+        yield partial(replay.by_processor, selection=EventFilter(state="dead"), action=action)
 
 
 def test_no_page_of_the_console_reads_a_whole_table(seeded: Engine) -> None:
     with seeded.connect() as connection:
-        (newest,) = listing.page(connection, Selection(), limit=1).events
+        (newest,) = events.page(connection, EventFilter(), limit=1).events
         for run in reads(newest.id):
             for statement, values in _statements(connection, run):
                 scanned = set(_scanned(_plan(connection, statement, values)))
                 assert not scanned, statement
 
 
-def _pages(selection: Selection) -> Callable[[Connection], object]:
+def _pages(selection: EventFilter) -> Callable[[Connection], object]:
     def run(connection: Connection) -> None:
-        page = listing.page(connection, selection, limit=50, budget_s=60)
+        page = events.page(connection, selection, limit=50, budget_s=60)
         if page.events:
-            listing.page(connection, selection, limit=50, before=page.events[-1].id)
-            listing.page(connection, selection, limit=50, after=page.events[-1].id)
+            events.page(connection, selection, limit=50, before=page.events[-1].id)
+            events.page(connection, selection, limit=50, after=page.events[-1].id)
 
     return run
 
 
-def _count(selection: Selection) -> Callable[[Connection], object]:
-    return lambda connection: counting.count(connection, selection, budget_s=60)
+def _count(selection: EventFilter) -> Callable[[Connection], object]:
+    return lambda connection: counts.count(connection, selection, budget_s=60)
 
 
 def _statements(

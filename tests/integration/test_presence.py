@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from ingest import presence
-from ingest.presence import Presence, Report, identity
+from ingest import heartbeat
+from ingest.heartbeat import Heartbeat, Report, identity
 from ingest.receiver.metrics import ReceiverMetrics
-from ingest.store import activity, events, jobs, processes, refusals
-from ingest.store.activity import ANSWER, REFUSED
 from ingest.store.address import parse
-from ingest.store.jobs import NewJobs
-from ingest.store.processes import ALIVE_FOR, ProcessIdentity, ProcessRecord
+from ingest.store.pipeline import admission, jobs
+from ingest.store.pipeline import metrics as activity
+from ingest.store.pipeline.jobs import NewJobs
+from ingest.store.pipeline.metrics import ANSWER, REFUSED
+from ingest.store.reports import heartbeats, refused_requests
+from ingest.store.reports.heartbeats import ALIVE_FOR, ProcessIdentity, ProcessRecord
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.slots import two_backends, until_waiting
@@ -27,17 +29,17 @@ RECEIVER = ProcessIdentity(id="a:1:0", kind="receiver", host="a", pid=1, version
 WORKER = ProcessIdentity(id="b:2:0", kind="worker", host="b", pid=2, version="1.0")
 NOW = datetime(2026, 1, 20, 11, tzinfo=UTC)
 
-MakePresence = Callable[..., Presence]
+MakePresence = Callable[..., Heartbeat]
 
 
 def see(engine: Engine, process: ProcessIdentity = RECEIVER) -> None:
     with engine.begin() as connection:
-        processes.see(connection, process)
+        heartbeats.upsert(connection, process)
 
 
 def found(engine: Engine) -> list[ProcessRecord]:
     with engine.connect() as connection:
-        return processes.all_of_them(connection)
+        return heartbeats.all_of_them(connection)
 
 
 def passes(engine: Engine, since_seen: timedelta) -> None:
@@ -76,7 +78,7 @@ def test_one_that_leaves_is_gone_and_the_others_stay(engine: Engine) -> None:
     see(engine)
     see(engine, WORKER)
     with engine.begin() as connection:
-        processes.leave(connection, RECEIVER)
+        heartbeats.remove(connection, RECEIVER)
     assert [each.id for each in found(engine)] == ["b:2:0"]
 
 
@@ -86,7 +88,7 @@ def test_one_that_was_killed_is_told_of_for_a_while(engine: Engine) -> None:
     see(engine, WORKER)
     for age, left in ((timedelta(hours=1), ["a:1:0", "b:2:0"]), (timedelta(minutes=58), ["b:2:0"])):
         with engine.begin() as connection:
-            processes.forget(connection, older_than=age)
+            heartbeats.prune(connection, older_than=age)
         assert [each.id for each in found(engine)] == left
 
 
@@ -94,12 +96,12 @@ def test_what_a_worker_works_on_its_jobs_say(engine: Engine, database_url: str) 
     see(engine, WORKER)
     see(engine, replace(WORKER, id="b:3:0"))
     with engine.begin() as connection:
-        admitted = events.admit(
+        admitted = admission.admit(
             connection,
             deliver(database_url, [order(n) for n in range(3)]),
             [NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3)],
             replay_queue="replay",
-            hint_ttl_s=0,
+            redispatch_after_s=0,
         )
         jobs.claim(
             connection,
@@ -127,11 +129,11 @@ def test_no_two_processes_have_the_same_name() -> None:
 @pytest.fixture
 def make_presence(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakePresence]:
     """Starts processes that report often, and ends them."""
-    monkeypatch.setattr(presence, "INTERVAL_S", 0.02)
-    made: list[Presence] = []
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.02)
+    made: list[Heartbeat] = []
 
-    def make(process: ProcessIdentity = RECEIVER, **reports: Report) -> Presence:
-        made.append(Presence(parse(database_url), process, **reports))
+    def make(process: ProcessIdentity = RECEIVER, **reports: Report) -> Heartbeat:
+        made.append(Heartbeat(parse(database_url), process, **reports))
         made[-1].start()
         return made[-1]
 
@@ -169,7 +171,7 @@ def test_a_process_reports_again_and_again_until_it_leaves(
 def test_what_was_counted_last_is_reported_as_it_leaves(
     engine: Engine, make_presence: MakePresence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "INTERVAL_S", 60.0)
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 60.0)
     metrics = ReceiverMetrics()
     process = make_presence(report=metrics.report)
     until(lambda: found(engine), what="it was seen")
@@ -213,9 +215,9 @@ def refuse(metrics: ReceiverMetrics, reason: str = "bad_signature", **more: Any)
     metrics.count_refusal(reason, **(given | more))
 
 
-def kept(engine: Engine) -> list[refusals.Refusal]:
+def kept(engine: Engine) -> list[refused_requests.Refusal]:
     with engine.connect() as connection:
-        return refusals.newest(connection)
+        return refused_requests.newest(connection)
 
 
 def report(engine: Engine, metrics: ReceiverMetrics) -> None:

@@ -365,7 +365,7 @@ def _built_in() -> list[Any]:
             max_attempts=None,
             timeout_s=None,
             retry_base_s=None,
-            retry_cap_s=None,
+            retry_max_delay_s=None,
         )
         for name, (function, types) in families.items()
     ]

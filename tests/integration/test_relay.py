@@ -16,23 +16,24 @@ from ingest import settings
 from ingest.errors import DispatchFailed
 from ingest.ids import first_id
 from ingest.settings import Settings
-from ingest.store import events, jobs, partitions
-from ingest.store.jobs import Held, NewJobs
+from ingest.store import partitions
+from ingest.store.pipeline import admission, jobs
+from ingest.store.pipeline.jobs import Lease, NewJobs
 from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
-from workers import rescue
-from workers.backoff import Rules
-from workers.recorder import FlightRecorder
-from workers.relay.maintenance import Upkeep
+from workers.recovery import rescue
+from workers.recovery.crash_record import CrashRecorder
+from workers.relay.maintenance import DailyMaintenance
 from workers.relay.sweep import Relay, Swept
+from workers.retry import RetryPolicy
 
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=2)
-RULES = Rules(base_s=100, cap_s=100)
+RULES = RetryPolicy(base_s=100, cap_s=100)
 
 
 def options(**more: Any) -> Settings:
-    return settings.load(**({"hint_ttl_s": 0.3, "relay_batch": 1000} | more))
+    return settings.load(**({"redispatch_after_s": 0.3, "relay_batch": 1000} | more))
 
 
 def relay(engine: Engine, **more: Any) -> tuple[Relay, Sent]:
@@ -43,20 +44,20 @@ def relay(engine: Engine, **more: Any) -> tuple[Relay, Sent]:
 def make_jobs(engine: Engine, database_url: str, count: int, queue: str = "events") -> list[int]:
     deliveries = deliver(database_url, [order(n) for n in range(count)])
     with engine.begin() as connection:
-        admitted = events.admit(
+        admitted = admission.admit(
             connection,
             deliveries,
             [NewJobs(type="order.created", processor="p", queue=queue, max_attempts=2)],
             replay_queue="replay",
-            hint_ttl_s=0,
+            redispatch_after_s=0,
         )
     return [job.id for job in admitted.jobs]
 
 
-def claim(engine: Engine, ids: Sequence[int], *, worker: str = "w") -> list[Held]:
+def claim(engine: Engine, ids: Sequence[int], *, worker: str = "w") -> list[Lease]:
     with engine.begin() as connection:
         claimed = jobs.claim(connection, ids, worker=worker, lease_s=60, max_attempts=2)
-    return [Held(id=job.id, attempt=job.attempt) for job in claimed]
+    return [Lease(id=job.id, attempt=job.attempt) for job in claimed]
 
 
 def test_idle_it_does_nothing(engine: Engine) -> None:
@@ -79,7 +80,7 @@ def test_deliveries_that_nobody_admitted_are_hinted_in_few_messages(
 def test_a_fresh_delivery_is_left_to_the_hint_that_its_receiver_sent(
     engine: Engine, database_url: str
 ) -> None:
-    deliver(database_url, [order(1)], hint_grace_s=60)
+    deliver(database_url, [order(1)], dispatch_grace_s=60)
     found, sent = relay(engine)
     assert found.sweep().deliveries == 0
     assert sent.messages == []
@@ -135,7 +136,7 @@ def test_hints_that_could_not_be_sent_are_sent_by_the_next_sweep(
     engine: Engine, database_url: str
 ) -> None:
     deliver(database_url, [order(n) for n in range(3)])
-    found, sent = relay(engine, hint_ttl_s=1000)
+    found, sent = relay(engine, redispatch_after_s=1000)
     refusing = sent.dispatch
 
     def refuse(*_: Any, **__: Any) -> None:
@@ -151,7 +152,7 @@ def test_hints_that_could_not_be_sent_are_sent_by_the_next_sweep(
 def test_several_relays_hint_nothing_twice(engine: Engine, database_url: str) -> None:
     deliver(database_url, [order(n) for n in range(500)])
     make_jobs(engine, database_url, 100)
-    relays = [relay(engine, hint_ttl_s=1000, relay_batch=40) for _ in range(5)]
+    relays = [relay(engine, redispatch_after_s=1000, relay_batch=40) for _ in range(5)]
 
     def sweep(each: Relay) -> None:
         while each.sweep() != Swept(rescued=0, deliveries=0, jobs=0):
@@ -174,7 +175,7 @@ def lose_leases(engine: Engine) -> int:
         engine,
         "UPDATE jobs SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL",
     )
-    return rescue.after_leases(engine, RULES, limit=100, random=random.uniform)
+    return rescue.recover_expired(engine, RULES, limit=100, random=random.uniform)
 
 
 def test_a_lease_that_ended_is_taken_back_without_spending_an_attempt_the_first_time(
@@ -203,7 +204,7 @@ def test_a_job_that_ran_apart_and_lost_its_lease_spends_an_attempt_each_time(
 
 def test_a_lease_that_still_holds_is_left_alone(engine: Engine, database_url: str) -> None:
     claim(engine, make_jobs(engine, database_url, 1))
-    assert rescue.after_leases(engine, RULES, limit=100, random=random.uniform) == 0
+    assert rescue.recover_expired(engine, RULES, limit=100, random=random.uniform) == 0
 
 
 def test_two_rescuers_take_back_each_job_once(engine: Engine, database_url: str) -> None:
@@ -212,7 +213,7 @@ def test_two_rescuers_take_back_each_job_once(engine: Engine, database_url: str)
     counts: list[int] = []
 
     def take_back() -> None:
-        counts.append(rescue.after_leases(engine, RULES, limit=100, random=random.uniform))
+        counts.append(rescue.recover_expired(engine, RULES, limit=100, random=random.uniform))
 
     threads = [threading.Thread(target=take_back) for _ in range(6)]
     for thread in threads:
@@ -231,15 +232,15 @@ def test_a_dead_process_leaves_exactly_one_guilty_job(
     assert not others  # the same orders are duplicates, so there is nothing to claim
     pid = os.fork()
     if pid == 0:
-        FlightRecorder(tmp_path, "host:1:abc").run(held[2])
+        CrashRecorder(tmp_path, "host:1:abc").mark_running(held[2])
         os._exit(1)
     os.waitpid(pid, 0)
-    assert rescue.after_wrecks(engine, tmp_path, RULES, random=random.uniform) == 5
+    assert rescue.recover_crashed(engine, tmp_path, RULES, random=random.uniform) == 5
     found = rows(engine, "SELECT id, failures, state FROM jobs ORDER BY id")
     assert [row["failures"] for row in found] == [0, 0, 1, 0, 0]
     assert {row["state"] for row in found} == {"retrying"}
     assert one(engine, "SELECT job FROM attempts WHERE outcome = 'lost'") == held[2].id
-    assert rescue.after_wrecks(engine, tmp_path, RULES, random=random.uniform) == 0
+    assert rescue.recover_crashed(engine, tmp_path, RULES, random=random.uniform) == 0
 
 
 def test_a_dead_processs_jobs_that_went_on_elsewhere_are_left_alone(
@@ -253,16 +254,16 @@ def test_a_dead_processs_jobs_that_went_on_elsewhere_are_left_alone(
     claim(engine, ids, worker="host:9:xyz")
     pid = os.fork()
     if pid == 0:
-        FlightRecorder(tmp_path, "host:1:abc").run(second)
+        CrashRecorder(tmp_path, "host:1:abc").mark_running(second)
         os._exit(1)
     os.waitpid(pid, 0)
-    assert rescue.after_wrecks(engine, tmp_path, RULES, random=random.uniform) == 0
+    assert rescue.recover_crashed(engine, tmp_path, RULES, random=random.uniform) == 0
     found = rows(engine, "SELECT state FROM jobs ORDER BY id")
     assert [row["state"] for row in found] == ["succeeded", "running"]
 
 
 def test_partitions_are_made_ahead(engine: Engine) -> None:
-    Upkeep(engine, options(partition_days_ahead=5)).run(datetime.now(UTC).date())
+    DailyMaintenance(engine, options(partition_days_ahead=5)).run(datetime.now(UTC).date())
     with engine.connect() as connection:
         assert len(partitions.days(connection)) == 6
 
@@ -277,9 +278,9 @@ def test_days_that_nobody_keeps_are_dropped_unless_work_is_left(
     make_jobs(engine, database_url, 1)
     noon = datetime(old.year, old.month, old.day, 12, tzinfo=UTC)
     execute(engine, "UPDATE jobs SET event = :event", event=first_id(noon))
-    Upkeep(engine, options()).run(today)
+    DailyMaintenance(engine, options()).run(today)
     keeping_all = one(engine, "SELECT count(*) FROM pg_inherits")
-    Upkeep(engine, options(keep_bodies_days=7)).run(today)
+    DailyMaintenance(engine, options(body_retention_days=7)).run(today)
     with engine.connect() as connection:
         days = partitions.days(connection)
     assert older not in days
@@ -294,17 +295,17 @@ def test_a_long_reader_delays_the_upkeep_and_nothing_else(
     """A dump at midnight must not keep the sweeps waiting, nor the receivers behind our lock."""
     today = datetime.now(UTC).date()
     found, sent = relay(engine)
-    upkeep = Upkeep(engine, options(partition_days_ahead=9))
+    upkeep = DailyMaintenance(engine, options(partition_days_ahead=9))
     make_jobs(engine, database_url, 1)
     with engine.begin() as reader:
         reader.execute(text("SELECT FROM deliveries"))
         began = time.monotonic()
-        upkeep.attend(today, now=0)
+        upkeep.run_if_due(today, now=0)
         assert time.monotonic() - began < 5
-        upkeep.attend(today, now=59)
+        upkeep.run_if_due(today, now=59)
         assert found.sweep().jobs == 1
     assert [queue for queue, _, _ in sent.messages] == ["events.overdue"]
     with engine.connect() as connection:
         before = len(partitions.days(connection))
-        upkeep.attend(today, now=61)
+        upkeep.run_if_due(today, now=61)
         assert len(partitions.days(connection)) > before

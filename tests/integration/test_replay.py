@@ -12,10 +12,13 @@ from sqlalchemy.exc import OperationalError
 from ingest.errors import NotFound
 from ingest.settings import Settings
 from ingest.sources.registry import configured
-from ingest.store import events, history, jobs, partitions, replay, stats
-from ingest.store.jobs import Failure, Held, NewJobs, Outcome
-from ingest.store.replay import Counts
-from ingest.store.selection import Selection, resolve
+from ingest.store import partitions
+from ingest.store.bulk import replay
+from ingest.store.bulk.replay import Counts
+from ingest.store.pipeline import admission, jobs
+from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
+from ingest.store.reports import event_detail, totals
+from ingest.store.search.filters import EventFilter, resolve
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
 
@@ -27,8 +30,8 @@ def admit(
     engine: Engine, deliveries: Sequence[UUID], processors: Sequence[NewJobs] = (ORDERS,)
 ) -> list[int]:
     with engine.begin() as connection:
-        admitted = events.admit(
-            connection, deliveries, processors, replay_queue="replay", hint_ttl_s=0
+        admitted = admission.admit(
+            connection, deliveries, processors, replay_queue="replay", redispatch_after_s=0
         )
     return [job.id for job in admitted.jobs]
 
@@ -54,16 +57,16 @@ def end(engine: Engine, ids: Sequence[int], *, dead: bool) -> None:
                 ],
             )
         else:
-            jobs.finish(connection, [Held(id=job.id, attempt=job.attempt) for job in claimed])
+            jobs.finish(connection, [Lease(id=job.id, attempt=job.attempt) for job in claimed])
 
 
-def run(engine: Engine, selection: Selection, **more: Any) -> Counts:
+def run(engine: Engine, selection: EventFilter, **more: Any) -> Counts:
     arguments = {"requested_by": "sara", "reason": None, "rate": None} | more
     told = list(replay.run(engine, selection, **arguments))
     return told[-1] if told else Counts()
 
 
-def count(engine: Engine, selection: Selection) -> Counts:
+def count(engine: Engine, selection: EventFilter) -> Counts:
     with engine.connect() as connection:
         return replay.count(connection, selection)
 
@@ -71,7 +74,7 @@ def count(engine: Engine, selection: Selection) -> Counts:
 def test_a_dead_letter_is_put_back_with_its_history(engine: Engine, database_url: str) -> None:
     ids = admit(engine, deliver(database_url, [order(1)]))
     end(engine, ids, dead=True)
-    assert run(engine, Selection(state="dead"), reason="mended") == Counts(jobs=1)
+    assert run(engine, EventFilter(state="dead"), reason="mended") == Counts(jobs=1)
     (job,) = rows(engine, "SELECT * FROM jobs")
     assert (job["state"], job["trigger"], job["queue"]) == ("pending", "replay", "replay")
     assert (job["failures"], job["attempt"]) == (0, 1)
@@ -86,10 +89,10 @@ def test_a_success_that_is_replayed_stays_in_the_history(engine: Engine, databas
     (delivery,) = deliver(database_url, [order(1)])
     ids = admit(engine, [delivery])
     end(engine, ids, dead=False)
-    run(engine, Selection(ids=(delivery,)))
+    run(engine, EventFilter(ids=(delivery,)))
     end(engine, ids, dead=False)
     with engine.connect() as connection:
-        (job,) = history.of_event(connection, delivery).jobs
+        (job,) = event_detail.of_event(connection, delivery).jobs
     assert [(each.number, each.trigger, each.outcome) for each in job.attempts] == [
         (1, "delivery", "succeeded"),
         (2, "replay", "succeeded"),
@@ -103,7 +106,7 @@ def test_a_running_job_is_left_alone_and_said_so(engine: Engine, database_url: s
     end(engine, ids[:1], dead=True)
     with engine.begin() as connection:
         jobs.claim(connection, ids[1:], worker="w", lease_s=60, max_attempts=1)
-    selection = Selection(ids=(first, second))
+    selection = EventFilter(ids=(first, second))
     assert count(engine, selection) == Counts(jobs=1, running=1)
     assert run(engine, selection) == Counts(jobs=1, running=1)
     states = rows(engine, "SELECT state FROM jobs ORDER BY id")
@@ -114,17 +117,17 @@ def test_a_dry_run_counts_what_the_run_then_touches(engine: Engine, database_url
     ids = admit(engine, deliver(database_url, [order(n) for n in range(1_200)]))
     end(engine, ids[:1_100], dead=True)
     end(engine, ids[1_100:], dead=False)
-    planned = count(engine, Selection(state="dead"))
+    planned = count(engine, EventFilter(state="dead"))
     assert planned == Counts(jobs=1_100)
     assert one(engine, "SELECT count(*) FROM jobs WHERE state = 'dead'") == 1_100
-    assert run(engine, Selection(state="dead")) == planned
+    assert run(engine, EventFilter(state="dead")) == planned
 
 
 def test_progress_is_told_batch_by_batch(engine: Engine, database_url: str) -> None:
     ids = admit(engine, deliver(database_url, [order(n) for n in range(1_200)]))
     end(engine, ids, dead=True)
     told = list(
-        replay.run(engine, Selection(state="dead"), requested_by="sara", reason=None, rate=None)
+        replay.run(engine, EventFilter(state="dead"), requested_by="sara", reason=None, rate=None)
     )
     assert [each.jobs for each in told] == [500, 1_000, 1_200]
 
@@ -132,7 +135,7 @@ def test_progress_is_told_batch_by_batch(engine: Engine, database_url: str) -> N
 def test_a_rate_spreads_the_jobs_over_time(engine: Engine, database_url: str) -> None:
     ids = admit(engine, deliver(database_url, [order(n) for n in range(700)]))
     end(engine, ids, dead=True)
-    run(engine, Selection(state="dead"), rate=10)
+    run(engine, EventFilter(state="dead"), rate=10)
     spread = one(
         engine, "SELECT extract(epoch FROM max(next_attempt_at) - min(next_attempt_at)) FROM jobs"
     )
@@ -144,21 +147,21 @@ def test_a_rate_spreads_the_jobs_over_time(engine: Engine, database_url: str) ->
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        (Selection(types=("order.created",)), {1, 2, 3}),
-        (Selection(types=("order.*",)), {1, 2, 3}),
-        (Selection(types=("contact.created",)), set()),
-        (Selection(types=("order_created",)), set()),
-        (Selection(search="order.created:2"), {2}),
-        (Selection(search="نورة"), {3}),
-        (Selection(search="50%"), set()),
-        (Selection(since=datetime(2026, 1, 1, tzinfo=UTC)), {1, 2, 3}),
-        (Selection(until=datetime(2026, 1, 1, tzinfo=UTC)), set()),
-        (Selection(processor="orders"), {1, 2, 3}),
-        (Selection(processor="notify"), set()),
+        (EventFilter(types=("order.created",)), {1, 2, 3}),
+        (EventFilter(types=("order.*",)), {1, 2, 3}),
+        (EventFilter(types=("contact.created",)), set()),
+        (EventFilter(types=("order_created",)), set()),
+        (EventFilter(search="order.created:2"), {2}),
+        (EventFilter(search="نورة"), {3}),
+        (EventFilter(search="50%"), set()),
+        (EventFilter(since=datetime(2026, 1, 1, tzinfo=UTC)), {1, 2, 3}),
+        (EventFilter(until=datetime(2026, 1, 1, tzinfo=UTC)), set()),
+        (EventFilter(processor="orders"), {1, 2, 3}),
+        (EventFilter(processor="notify"), set()),
     ],
 )
 def test_a_filter_selects(
-    engine: Engine, database_url: str, selection: Selection, expected: set[int]
+    engine: Engine, database_url: str, selection: EventFilter, expected: set[int]
 ) -> None:
     bodies = [order(1), order(2, name="x"), order(3, name="نورة")]
     ids = admit(engine, deliver(database_url, bodies))
@@ -175,7 +178,7 @@ def test_a_filter_selects(
 def test_unhandled_events_are_admitted_again(engine: Engine, database_url: str) -> None:
     deliveries = deliver(database_url, [order(1), body("ticket.escalated", {"ticket_id": 5})])
     admit(engine, deliveries, [])
-    selection = Selection(types=("order.*",))
+    selection = EventFilter(types=("order.*",))
     assert count(engine, selection) == Counts(events=1)
     assert run(engine, selection) == Counts(events=1)
     (waiting,) = rows(engine, "SELECT * FROM unadmitted")
@@ -193,7 +196,7 @@ def test_a_new_processor_is_given_the_events_that_lack_its_job(
     deliveries = deliver(database_url, [order(1), order(2)])
     ids = admit(engine, deliveries, [ORDERS])
     end(engine, ids, dead=False)
-    selection = Selection(types=("order.created",), processor="notify", state="unhandled")
+    selection = EventFilter(types=("order.created",), processor="notify", state="unhandled")
     assert count(engine, selection) == Counts(events=2)
     run(engine, selection)
     admit(engine, deliveries, [ORDERS, NOTIFY])
@@ -207,8 +210,8 @@ def test_a_new_processor_is_given_the_events_that_lack_its_job(
 def test_replaying_the_same_twice_at_once_is_harmless(engine: Engine, database_url: str) -> None:
     deliveries = deliver(database_url, [order(1)])
     admit(engine, deliveries, [])
-    assert run(engine, Selection(types=("order.*",))) == Counts(events=1)
-    assert run(engine, Selection(types=("order.*",))) == Counts(events=0)
+    assert run(engine, EventFilter(types=("order.*",))) == Counts(events=1)
+    assert run(engine, EventFilter(types=("order.*",))) == Counts(events=0)
 
 
 def test_a_rejected_delivery_is_opened_again_from_its_bytes(
@@ -219,12 +222,12 @@ def test_a_rejected_delivery_is_opened_again_from_its_bytes(
     execute(engine, "DELETE FROM unadmitted")
     given: Settings = make_settings()
     with engine.begin() as connection:
-        assert stats.read(connection).deliveries.rejected == 1
+        assert totals.read(connection).deliveries.rejected == 1
         assert replay.reopen(connection, configured(given.sources), [good]) == [good]
         assert replay.reopen(connection, configured(given.sources), [good]) == []
     assert len(admit(engine, [good])) == 1
     with engine.connect() as connection:
-        counts = stats.read(connection)
+        counts = totals.read(connection)
     assert (counts.deliveries.rejected, counts.deliveries.accepted) == (0, 1)
 
 
@@ -260,7 +263,7 @@ def test_counts_of_everything(engine: Engine, database_url: str) -> None:
     end(engine, ids[:1], dead=False)
     end(engine, ids[1:], dead=True)
     with engine.connect() as connection:
-        found = stats.read(connection)
+        found = totals.read(connection)
     assert found.deliveries.accepted == 6
     assert (found.deliveries.duplicates, found.deliveries.conflicts) == (2, 1)
     assert (found.events.total, found.events.unhandled) == (3, 1)
@@ -282,7 +285,7 @@ def test_dedupe_outlives_the_bodies(engine: Engine, database_url: str) -> None:
         partitions.ensure(connection, today=today, days_ahead=0)
     assert admit(engine, deliver(database_url, [order(1)])) == []
     with engine.connect() as connection:
-        counts = stats.read(connection)
+        counts = totals.read(connection)
     assert (counts.deliveries.accepted, counts.deliveries.duplicates) == (3, 1)
 
 
@@ -293,11 +296,11 @@ def test_what_has_lost_its_body_is_left_as_it_is(engine: Engine, database_url: s
     end(engine, ids, dead=False)
     with engine.begin() as connection:
         partitions.drop(connection, today)
-    succeeded = Selection(state="succeeded")
+    succeeded = EventFilter(state="succeeded")
     assert count(engine, succeeded) == Counts(gone=2)
-    assert count(engine, Selection(types=("x.*",))) == Counts(gone=1)
+    assert count(engine, EventFilter(types=("x.*",))) == Counts(gone=1)
     assert run(engine, succeeded) == Counts()
-    assert run(engine, Selection(types=("x.*",))) == Counts()
+    assert run(engine, EventFilter(types=("x.*",))) == Counts()
     found = rows(engine, "SELECT state FROM jobs")
     assert [row["state"] for row in found] == ["succeeded", "succeeded"]
 
@@ -308,7 +311,7 @@ def test_an_event_awaited_by_one_new_processor_may_be_replayed_for_another(
     deliveries = deliver(database_url, [order(1)])
     admit(engine, deliveries, [])
     for processor in ("orders", "notify"):
-        assert run(engine, Selection(processor=processor, state="unhandled")) == Counts(events=1)
+        assert run(engine, EventFilter(processor=processor, state="unhandled")) == Counts(events=1)
     admit(engine, deliveries, [ORDERS, NOTIFY])
     found = rows(engine, "SELECT processor FROM jobs ORDER BY processor")
     assert [row["processor"] for row in found] == ["notify", "orders"]
@@ -325,6 +328,6 @@ def test_a_day_is_not_dropped_under_a_replay_of_it(engine: Engine, database_url:
             engine.begin() as connection,
         ):
             partitions.drop(connection, today)
-    assert run(engine, Selection(state="dead")) == Counts(jobs=1)
+    assert run(engine, EventFilter(state="dead")) == Counts(jobs=1)
     with engine.begin() as connection:
         assert partitions.drop(connection, today) == 1

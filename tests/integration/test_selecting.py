@@ -11,10 +11,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from ingest.store import counting, replay
-from ingest.store.counting import Count, Kind
-from ingest.store.replay import Counts
-from ingest.store.selection import EVENT_STATES, Selection, narrow, where
+from ingest.store.bulk import replay
+from ingest.store.bulk.replay import Counts
+from ingest.store.search import counts
+from ingest.store.search.counts import Count, Kind
+from ingest.store.search.filters import EVENT_STATES, EventFilter, narrow, where
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute
@@ -27,7 +28,7 @@ BUILT_IN = [
 ]
 
 
-def found(engine: Engine, selection: Selection) -> set[UUID]:
+def found(engine: Engine, selection: EventFilter) -> set[UUID]:
     """The events of a selection, in both ways."""
     meant = where(selection)
     with engine.connect() as connection:
@@ -107,12 +108,12 @@ def test_a_field_is_found_by_its_value(engine: Engine, database_url: str) -> Non
     ids = store(engine, database_url, BODIES)
     for path, value, numbers in FIELDS:
         expected = {ids[number] for number in numbers}
-        assert found(engine, Selection(fields=((path, value),))) == expected, (path, value)
-    both = Selection(fields=(("data.n", "1250"), ("event", "x.*")))
+        assert found(engine, EventFilter(fields=((path, value),))) == expected, (path, value)
+    both = EventFilter(fields=(("data.n", "1250"), ("event", "x.*")))
     expected = {ids[number] for number in {0, 1, 2} | REFUSED}
     assert found(engine, both) == expected
     with engine.connect() as connection:
-        counted = counting.count(connection, both, budget_s=60)
+        counted = counts.count(connection, both, budget_s=60)
     assert counted == Count(number=len(expected), kind=Kind.EXACT)
 
 
@@ -129,7 +130,7 @@ def test_a_text_is_found_however_it_is_spelled(engine: Engine, database_url: str
         ((), {*range(len(BODIES))}),
     ):
         expected = {ids[number] for number in numbers}
-        assert found(engine, Selection(search=search)) == expected, search
+        assert found(engine, EventFilter(search=search)) == expected, search
 
 
 def test_events_are_named_by_any_of_their_ids(engine: Engine, database_url: str) -> None:
@@ -141,9 +142,9 @@ def test_events_are_named_by_any_of_their_ids(engine: Engine, database_url: str)
         repeat=repeat,
         event=ids[1],
     )
-    named = Selection(ids=(ids[0], repeat), event_ids=("order.created:2", "order.created:9"))
+    named = EventFilter(ids=(ids[0], repeat), event_ids=("order.created:2", "order.created:9"))
     assert found(engine, named) == {ids[0], ids[1], ids[2]}
-    assert found(engine, Selection(event_ids=("order.created:9",))) == set()
+    assert found(engine, EventFilter(event_ids=("order.created:9",))) == set()
 
 
 def test_failures_are_found_by_their_error(engine: Engine, database_url: str) -> None:
@@ -166,21 +167,21 @@ def test_failures_are_found_by_their_error(engine: Engine, database_url: str) ->
     execute(engine, "UPDATE jobs SET discarded_at = now() WHERE event = :id", id=ids[4])
     there = '"b.py", line 2, in f'
     for selection, numbers in (
-        (Selection(error_type="E"), {0, 1, 5}),
-        (Selection(error_type="E", state="dead"), {0}),
-        (Selection(error_type="E", state="retrying"), {1}),
-        (Selection(error_type="E", state="succeeded"), set()),
-        (Selection(error_type="E", raised_at=there), {0, 1, 5}),
-        (Selection(error_type="E", raised_at=""), set()),
-        (Selection(error_type="lost", raised_at=""), {2}),
-        (Selection(raised_at=there, processor="p"), {0, 1, 5}),
-        (Selection(error_type="F"), set()),
+        (EventFilter(error_type="E"), {0, 1, 5}),
+        (EventFilter(error_type="E", state="dead"), {0}),
+        (EventFilter(error_type="E", state="retrying"), {1}),
+        (EventFilter(error_type="E", state="succeeded"), set()),
+        (EventFilter(error_type="E", raised_at=there), {0, 1, 5}),
+        (EventFilter(error_type="E", raised_at=""), set()),
+        (EventFilter(error_type="lost", raised_at=""), {2}),
+        (EventFilter(raised_at=there, processor="p"), {0, 1, 5}),
+        (EventFilter(error_type="F"), set()),
     ):
         events = {event.id for event in listed(engine, selection)}
         assert events == {ids[number] for number in numbers}, selection
     # The error is that of the processor's own job.
-    assert listed(engine, Selection(error_type="E", processor="q")) == []
-    assert [event.id for event in listed(engine, Selection(state="discarded"))] == [ids[4]]
+    assert listed(engine, EventFilter(error_type="E", processor="q")) == []
+    assert [event.id for event in listed(engine, EventFilter(state="discarded"))] == [ids[4]]
 
 
 def _story() -> list[tuple[str, dict[str, Any]]]:
@@ -245,14 +246,14 @@ def test_events_are_found_by_what_they_concern(
     make_worker().process(ids)
     for kind, value, numbers in CONCERNED:
         expected = {ids[number] for number in numbers}
-        assert found(engine, Selection(about=((kind, value),))) == expected, (kind, value)
+        assert found(engine, EventFilter(about=((kind, value),))) == expected, (kind, value)
         with engine.connect() as connection:
-            narrowed = narrow(connection, Selection(about=((kind, value),)))
+            narrowed = narrow(connection, EventFilter(about=((kind, value),)))
         assert not narrowed.about
         assert found(engine, narrowed) == expected
-    both = Selection(about=(("order", "5"), ("conversation", "1")), types=("*.created",))
+    both = EventFilter(about=(("order", "5"), ("conversation", "1")), types=("*.created",))
     assert found(engine, both) == {ids[8]}
-    by_field = Selection(fields=(("data.conversation_id", "1"),))
+    by_field = EventFilter(fields=(("data.conversation_id", "1"),))
     assert ids[3] in found(engine, by_field)
 
 
@@ -299,11 +300,11 @@ def test_a_phone_number_is_found_however_it_is_written(
         ids = store(engine, database_url, bodies)
     for given in SPELLED:
         expected = set(ids[: 3 * len(same)])
-        assert found(engine, Selection(about=(("phone", given),))) == expected, given
+        assert found(engine, EventFilter(about=(("phone", given),))) == expected, given
     for number, given in enumerate(others, len(same)):
         expected = set(ids[3 * number : 3 * number + 3])
-        assert found(engine, Selection(about=(("phone", given),))) == expected, given
-    assert found(engine, Selection(about=(("phone", "134912"),))) == set()
+        assert found(engine, EventFilter(about=(("phone", given),))) == expected, given
+    assert found(engine, EventFilter(about=(("phone", "134912"),))) == set()
 
 
 def test_what_waits_is_found_by_what_it_concerns(engine: Engine, database_url: str) -> None:
@@ -314,7 +315,7 @@ def test_what_waits_is_found_by_what_it_concerns(engine: Engine, database_url: s
         give_job(engine, event, "running", "p")
     execute(engine, "DELETE FROM unhandled WHERE event IN (SELECT event FROM jobs)")
     expected = {ids[number] for number in (2, 3, 4, 5, 8, 12, 13)}
-    assert found(engine, Selection(about=(("conversation", "1"),))) == expected
+    assert found(engine, EventFilter(about=(("conversation", "1"),))) == expected
 
 
 def test_a_replay_and_a_list_mean_the_same(engine: Engine, database_url: str) -> None:
@@ -326,13 +327,13 @@ def test_a_replay_and_a_list_mean_the_same(engine: Engine, database_url: str) ->
     execute(engine, "DELETE FROM unhandled")
     with engine.connect() as connection:
         for selection in (
-            Selection(about=(("conversation", "1"),)),
-            Selection(fields=(("data.conversation_id", "1"),)),
-            Selection(search='"conversation_id": 1'),
+            EventFilter(about=(("conversation", "1"),)),
+            EventFilter(fields=(("data.conversation_id", "1"),)),
+            EventFilter(search='"conversation_id": 1'),
         ):
             assert replay.count(connection, selection) == Counts(jobs=3), selection
             asked = json.dumps(dataclasses.asdict(selection), default=str)
-            assert Selection.from_json(json.loads(asked)) == selection
+            assert EventFilter.from_json(json.loads(asked)) == selection
 
 
 # The state of an event is the first of these that one of its jobs is in.
@@ -367,7 +368,7 @@ def test_what_is_listed_in_a_state_is_what_is_replayed_and_discarded(
     engine: Engine, pairs: dict[UUID, dict[str, str]], state: str, processor: str | None
 ) -> None:
     """In that state as far as the processor goes, where one is named."""
-    selection = Selection(state=state, processor=processor)
+    selection = EventFilter(state=state, processor=processor)
     expected, jobs = {}, 0
     for event, states in pairs.items():
         asked = [each for name, each in states.items() if processor in (None, name)]
@@ -376,7 +377,7 @@ def test_what_is_listed_in_a_state_is_what_is_replayed_and_discarded(
             jobs += asked.count(state)
     assert {each.id: each.state for each in listed(engine, selection)} == expected
     with engine.connect() as connection:
-        assert counting.count(connection, selection).number == len(expected)
+        assert counts.count(connection, selection).number == len(expected)
         to_replay = replay.count(connection, selection)
         to_discard = replay.count(connection, selection, action=replay.DISCARD)
     assert to_replay == Counts(
@@ -395,8 +396,8 @@ def test_what_a_replay_has_put_back_already_does_not_keep_it_from_the_rest(
     execute(engine, "UPDATE jobs SET started_at = finished_at")
     both = [event for event, states in pairs.items() if list(states.values()) == ["succeeded"] * 2]
     steps = replay.run(
-        engine, Selection(state="succeeded"), requested_by="sara", reason=None, rate=None
+        engine, EventFilter(state="succeeded"), requested_by="sara", reason=None, rate=None
     )
     assert list(steps)[-1].jobs == 2 * len(both) + 2  # and those of one processor only
-    pending = {each.id for each in listed(engine, Selection(state="pending"))}
+    pending = {each.id for each in listed(engine, EventFilter(state="pending"))}
     assert set(both) <= pending

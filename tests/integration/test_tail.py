@@ -9,8 +9,8 @@ from sqlalchemy import Engine, event
 
 from ingest import queues
 from ingest.console.tail import Tail
-from ingest.store import events
-from ingest.store.listing import ListedEvent
+from ingest.store.pipeline import admission
+from ingest.store.search.events import ListedEvent
 from tests.support.deliver import deliver, order
 from tests.support.waiting import until
 
@@ -89,4 +89,6 @@ def make(database_url: str, engine: Engine, count: int, *, first: int = 0) -> No
 
 def admit(engine: Engine, deliveries: Sequence[UUID]) -> None:
     with engine.begin() as connection:
-        events.admit(connection, deliveries, [], replay_queue=queues.REPLAY, hint_ttl_s=10)
+        admission.admit(
+            connection, deliveries, [], replay_queue=queues.REPLAY, redispatch_after_s=10
+        )

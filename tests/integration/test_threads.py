@@ -16,7 +16,7 @@ from tests.support.deliver import deliver, order
 from tests.support.refuse import refuse_connections
 from tests.support.rows import one, rows
 from workers import Discard, Event, Snooze, executor, processor
-from workers.slices import Result
+from workers.batches import Result
 
 MakeWorker = Callable[..., Worker]
 

@@ -6,9 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from ingest.store import events, stats
-from ingest.store.events import Admitted
-from ingest.store.jobs import NewJobs
+from ingest.store.pipeline import admission as events
+from ingest.store.pipeline.admission import Admitted
+from ingest.store.pipeline.jobs import NewJobs
+from ingest.store.reports import totals
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.slots import slot_of, two_backends, until_waiting
@@ -21,7 +22,7 @@ def admit(
 ) -> Admitted:
     with connection.begin():
         return events.admit(
-            connection, deliveries, processors, replay_queue="replay", hint_ttl_s=10
+            connection, deliveries, processors, replay_queue="replay", redispatch_after_s=10
         )
 
 
@@ -48,7 +49,7 @@ def check_totals(engine: Engine) -> None:
     unhandled = {row["event"] for row in rows(engine, "SELECT event FROM unhandled")}
     assert unhandled == {row["id"] for row in rows(engine, lacking)}
     with engine.connect() as connection:
-        found = stats.read(connection)
+        found = totals.read(connection)
     states = {
         row["state"]: row["jobs"]
         for row in rows(engine, "SELECT state, count(*) AS jobs FROM jobs GROUP BY state")

@@ -19,7 +19,7 @@ from ingest.ids import delivery_id
 from ingest.receiver.writer import DeliveryWriter, Limits
 from ingest.sources.base import EventName
 from ingest.store.address import parse
-from ingest.store.deliveries import Delivery
+from ingest.store.pipeline.deliveries import Delivery
 from tests.conftest import Servers
 from tests.support.rows import execute, one, rows
 from tests.support.servers.setups import POOLED
@@ -57,7 +57,7 @@ async def writing(
         "flush_timeout_s": 60,
         "backlog_rows": 1_000,
         "backlog_bytes": 10_000_000,
-        "hint_grace_s": 2,
+        "dispatch_grace_s": 2,
     }
     sink = committed if committed is not None else []
 
@@ -411,7 +411,7 @@ def test_behind_a_pooler_each_commit_brings_its_own_settings(
 ) -> None:
     name = one(engine, "SELECT current_database()")
     execute(engine, f"ALTER DATABASE {name} SET synchronous_commit = off")
-    monkeypatch.setattr("ingest.store.database.is_direct", lambda *_: False)
+    monkeypatch.setattr("ingest.store.engine.is_direct", lambda *_: False)
 
     async def scenario() -> None:
         async with writing(database_url) as writer:

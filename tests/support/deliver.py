@@ -11,10 +11,10 @@ from uuid import UUID
 
 from ingest import queues
 from ingest.ids import delivery_id
-from ingest.store import deliveries
 from ingest.store.address import parse
-from ingest.store.database import WriterConnection
-from ingest.store.deliveries import Delivery
+from ingest.store.engine import WriterConnection
+from ingest.store.pipeline import deliveries
+from ingest.store.pipeline.deliveries import Delivery
 from tests.support.sources import awalchat
 
 _source = awalchat()
@@ -31,7 +31,9 @@ def order(order_id: int, **data: Any) -> bytes:
     return body("order.created", {"order_id": order_id} | data)
 
 
-def deliver(database_url: str, bodies: Sequence[bytes], *, hint_grace_s: float = 0) -> list[UUID]:
+def deliver(
+    database_url: str, bodies: Sequence[bytes], *, dispatch_grace_s: float = 0
+) -> list[UUID]:
     """Store deliveries of `bodies`, unadmitted; returns their ids."""
     now = time.time()
     made = [_delivery(each, now + position / 1000) for position, each in enumerate(bodies)]
@@ -43,7 +45,7 @@ def deliver(database_url: str, bodies: Sequence[bytes], *, hint_grace_s: float =
                     connection,
                     made[start : start + 1_000],
                     queue=queues.LIVE,
-                    hint_grace_s=hint_grace_s,
+                    dispatch_grace_s=dispatch_grace_s,
                 )
 
     asyncio.run(insert())

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ingest.embedded import process
-from ingest.embedded.process import Program
+from ingest.local import process
+from ingest.local.process import Program
 
 _RESTART_S = 0.5
 _POLL_S = 0.02

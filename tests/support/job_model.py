@@ -7,7 +7,7 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from ingest.store.jobs import Failure, Held, NewJobs, Outcome
+from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
 
 LATER_S = 10_000.0
 WORKERS = ("a", "b")
@@ -133,7 +133,7 @@ class Job:
             self.trigger = "rescue" if rescued else "retry"
             self.is_due = retry_in_s == 0
 
-    def put_back(self, replay: int, queue: str, delay_s: float) -> None:
+    def requeue(self, replay: int, queue: str, delay_s: float) -> None:
         if self.state == "succeeded":
             self._end("succeeded")
         self.state, self.trigger, self.failures = "pending", "replay", 0
@@ -153,7 +153,7 @@ class Job:
             trigger=self.trigger, worker=None, outcome="discarded", replay=replay
         )
 
-    def hasten(self) -> None:
+    def run_now(self) -> None:
         self.is_due, self.is_hinted, self.is_parked = True, False, False
 
     def _end(self, outcome: str) -> None:
@@ -178,7 +178,7 @@ def events_of(
     return event_of, fresh
 
 
-def failures(held: Sequence[Held], ending: Ending) -> list[Failure]:
+def failures(held: Sequence[Lease], ending: Ending) -> list[Failure]:
     outcome, retry_in_s, rescued = ending
     return [
         Failure(

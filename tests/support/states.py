@@ -6,9 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import Engine
 
-from ingest.store import listing
-from ingest.store.listing import ListedEvent
-from ingest.store.selection import EVENT_STATES, Selection
+from ingest.store.search import events
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EVENT_STATES, EventFilter
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute
 
@@ -61,17 +61,17 @@ def give_job(engine: Engine, event: UUID, state: str, processor: str) -> None:
     )
 
 
-def listed(engine: Engine, selection: Selection, limit: int = 100) -> list[ListedEvent]:
+def listed(engine: Engine, selection: EventFilter, limit: int = 100) -> list[ListedEvent]:
     """The newest events of a selection."""
     with engine.connect() as connection:
-        return list(listing.events(connection, selection, limit=limit))
+        return list(events.events(connection, selection, limit=limit))
 
 
-def selections() -> Iterator[Selection]:
+def selections() -> Iterator[EventFilter]:
     """By type, by state and by text, in all combinations."""
     for types, state, search in itertools.product(
         ((), ("order.created",), ("order.*",), ("order.*", "contact.made"), ("none.*",)),
         (None, *EVENT_STATES),
         (None, "urgent"),
     ):
-        yield Selection(types=types, state=state, search=search)
+        yield EventFilter(types=types, state=state, search=search)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Engine, text
 
-from tests.support.happenings import TYPES, content, is_usable, occurrence
+from tests.support.generated_events import TYPES, content, is_usable, occurrence
 from tests.support.reference import Row
 from tests.support.reference import read_model as reference
 from tests.support.rows import one, rows

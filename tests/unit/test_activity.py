@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.store import activity
-from ingest.store.activity import BUCKETS, Histogram, bucket
+from ingest.store.pipeline import metrics
+from ingest.store.pipeline.metrics import BUCKETS, Histogram, bucket
 from tests.support.effort import examples
 
 SHORTEST_S = 0.001
@@ -58,7 +58,7 @@ def test_a_larger_share_took_no_less_and_all_are_counted(
 @settings(max_examples=examples(300), deadline=None)
 @given(seconds=durations)
 def test_a_duration_lies_within_its_bucket(seconds: float) -> None:
-    low, high = activity._bounds(bucket(seconds))
+    low, high = metrics._bounds(bucket(seconds))
     assert low <= seconds < high
 
 

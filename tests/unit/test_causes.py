@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest.errors import MigrationRefused, StorageUnavailable
 from ingest.store.address import Database, parse
 from ingest.store.causes import Cause, explain, privileges_missing
-from ingest.store.database import Role, UnfitDatabase, WriterConnection, create_engine
+from ingest.store.engine import Role, UnfitDatabase, WriterConnection, create_engine
 from tests.support.saying import saying
 
 SAID = [

@@ -9,7 +9,7 @@ from argon2 import PasswordHasher
 from typer.testing import CliRunner
 
 from ingest.cli import console as commands
-from ingest.cli.access import CommandError
+from ingest.cli.database import CommandError
 from ingest.cli.main import app
 from ingest.console.auth.credentials import find_token, parse_tokens, parse_users
 from ingest.console.auth.roles import Role

@@ -12,12 +12,12 @@ from ingest.console import masking, pages, shown, views
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.console.stream import is_checked, matches
-from ingest.store.history import DeliveryRecord, EventHistory
-from ingest.store.listing import ListedEvent
-from ingest.store.processors import ProcessorRecord
-from ingest.store.refusals import Refusal
-from ingest.store.replay import Counts, Operation
-from ingest.store.selection import Selection
+from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports.event_detail import DeliveryRecord, EventHistory
+from ingest.store.reports.refused_requests import Refusal
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EventFilter
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 VIEWER = Identity(name="v", role=Role.VIEWER, via="session")
@@ -50,7 +50,7 @@ OPERATION = Operation(
     requested_by="o",
     finished_at=NOW,
     reason=None,
-    selection=Selection(),
+    selection=EventFilter(),
     counts=Counts(),
     total=0,
     rate=None,
@@ -130,7 +130,7 @@ def test_a_number_in_a_type_is_masked_wherever_the_type_is_shown() -> None:
     )
     one = views.of_event(history, masked=True)
     assert (one.type, one.event_id) == (shown.type, shown.event_id)
-    done = replace(OPERATION, selection=Selection(types=("sms.966512345678",)))
+    done = replace(OPERATION, selection=EventFilter(types=("sms.966512345678",)))
     assert views.of_operation(done, masked=True).selection.types == ("sms.••••••••••78",)
 
 
@@ -172,7 +172,7 @@ def test_a_masked_list_names_the_error_and_not_what_it_says() -> None:
 def test_viewers_do_not_find_what_they_do_not_see(text: str) -> None:
     given = settings.load(standalone=True, console_mask_viewers=True)
     found = masking.parse(given, VIEWER, f"state:dead {text}", now=NOW)
-    assert found.selection == Selection(state="dead")
+    assert found.selection == EventFilter(state="dead")
     assert "Viewers" in found.problems[-1].message
     assert not masking.parse(given, OPERATOR, text, now=NOW).problems
 
@@ -180,36 +180,36 @@ def test_viewers_do_not_find_what_they_do_not_see(text: str) -> None:
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        (Selection(), True),
-        (Selection(types=("order.*",)), True),
-        (Selection(types=("order.?reated",)), False),
-        (Selection(types=("message.*", "order.created")), True),
-        (Selection(state="succeeded"), False),
-        (Selection(source="other"), False),
-        (Selection(search="CREATED:79"), True),
-        (Selection(search=("790", "791")), False),
+        (EventFilter(), True),
+        (EventFilter(types=("order.*",)), True),
+        (EventFilter(types=("order.?reated",)), False),
+        (EventFilter(types=("message.*", "order.created")), True),
+        (EventFilter(state="succeeded"), False),
+        (EventFilter(source="other"), False),
+        (EventFilter(search="CREATED:79"), True),
+        (EventFilter(search=("790", "791")), False),
     ],
 )
-def test_what_arrives_is_filtered(selection: Selection, expected: bool) -> None:
+def test_what_arrives_is_filtered(selection: EventFilter, expected: bool) -> None:
     assert matches(selection, EVENT) is expected
     assert is_checked(selection)
 
 
 def test_what_a_line_does_not_tell_is_not_filtered_by() -> None:
     for field in ({"processor": "x"}, {"since": NOW}, {"fields": (("data.a", "1"),)}):
-        assert not is_checked(replace(Selection(), **field))
+        assert not is_checked(replace(EventFilter(), **field))
 
 
 def test_the_buttons_and_the_preview_speak_of_what_is_touched() -> None:
-    of_orders, by_crm = Selection(types=("order.*",)), Selection(processor="crm")
-    assert shown.bulk(Selection(state="retrying")) == {"replay": "all", "discard": "all"}
+    of_orders, by_crm = EventFilter(types=("order.*",)), EventFilter(processor="crm")
+    assert shown.bulk(EventFilter(state="retrying")) == {"replay": "all", "discard": "all"}
     assert shown.bulk(of_orders) == {"replay": "all dead and unhandled", "discard": "all dead"}
     assert shown.bulk(by_crm) == {"replay": "all dead", "discard": "all dead"}
     for selection, counts, state in (
         (of_orders, Counts(jobs=2, events=3), "dead"),
         (of_orders, Counts(events=3), "unhandled"),
         (by_crm, Counts(), "dead"),
-        (Selection(state="retrying"), Counts(jobs=2), "retrying"),
-        (Selection(error_type="E"), Counts(jobs=2), None),
+        (EventFilter(state="retrying"), Counts(jobs=2), "retrying"),
+        (EventFilter(error_type="E"), Counts(jobs=2), None),
     ):
         assert pages._sampled(selection, counts).state == state

@@ -11,8 +11,8 @@ from typing import Self
 import pytest
 
 from tests.support.waiting import until
-from workers.deadlines import Deadlines, _raise_in
-from workers.timelimit import TimedOut
+from workers.timeouts.deadlines import Deadlines, _raise_in
+from workers.timeouts.signals import TimedOut
 
 LATE_S = 10_000.0
 GRACE_S = 5.0

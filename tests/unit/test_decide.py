@@ -18,7 +18,7 @@ from ingest.receiver.decide import (
 )
 from ingest.receiver.event_names import name_body
 from ingest.sources.base import Headers
-from ingest.store.deliveries import Delivery
+from ingest.store.pipeline.deliveries import Delivery
 from tests.support.signing import SECRET, signed_headers
 from tests.support.sources import awalchat
 

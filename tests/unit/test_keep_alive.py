@@ -25,7 +25,7 @@ def test_the_setting_is_the_receivers(
     monkeypatch.setenv("INGEST_REDIS_URL", "redis://127.0.0.1:1/0")
     monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", "0123456789abcdef0123")
     monkeypatch.setenv("INGEST_KEEP_ALIVE_S", str(KEEP_ALIVE_S))
-    monkeypatch.setattr("ingest.telemetry.configure", lambda *_: None)
+    monkeypatch.setattr("ingest.logs.configure", lambda *_: None)
     monkeypatch.setattr(processes, "listen", lambda *_: None)
     monkeypatch.setattr(processes, "_serve", lambda config, _listener: served.append(config))
     run(host=None, port=None, fd=None)

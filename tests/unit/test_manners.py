@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.manners import Manners
-from workers.timelimit import Alarm, TimedOut
+from workers.process_state import ProcessState
+from workers.timeouts.signals import Alarm, TimedOut
 
 
 @pytest.fixture
@@ -64,21 +64,21 @@ CHANGES: dict[str, Callable[[], object]] = {
 def test_what_a_call_changes_is_as_before_afterwards(
     alarm: Alarm, change: Callable[[], object]
 ) -> None:
-    before = Manners.now()
+    before = ProcessState.now()
     with alarm(30):
         change()
     alarm.rest()
-    assert Manners.now() == before
+    assert ProcessState.now() == before
     assert signal.set_wakeup_fd(-1) == -1
 
 
 def test_so_it_is_after_a_call_that_fails(alarm: Alarm) -> None:
-    before = Manners.now()
+    before = ProcessState.now()
     with contextlib.suppress(ZeroDivisionError), alarm(30):
         os.umask(0o777)
         _ = 1 / 0
     alarm.rest()
-    assert Manners.now() == before
+    assert ProcessState.now() == before
 
 
 def test_a_folder_that_is_gone_harms_nothing(
@@ -87,7 +87,7 @@ def test_a_folder_that_is_gone_harms_nothing(
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
-    found = Manners.now()
+    found = ProcessState.now()
     gone.rmdir()
     os.chdir("/")
     found.restore()
@@ -98,8 +98,8 @@ import multiprocessing, signal, subprocess, sys, time
 multiprocessing.process.current_process()._config["daemon"] = True
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 signal.signal(signal.SIGINT, signal.SIG_IGN)
-from workers import manners
-manners.allow_children()
+from workers import process_state
+process_state.allow_children()
 """
 STARTS = {
     "a program": """
@@ -124,7 +124,7 @@ with multiprocessing.get_context("fork").Pool(2) as pool:
     "what is left over": """
 child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
 child.start()
-manners.end_children()
+process_state.end_children()
 child.join()
 assert child.exitcode == -signal.SIGTERM
 """,

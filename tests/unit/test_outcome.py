@@ -5,13 +5,13 @@ from uuid import uuid4
 
 import pytest
 
-from ingest.store.jobs import ClaimedJob, Failure, Orphan, Outcome
+from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from workers import Discard, Snooze, outcome
-from workers.backoff import Rules
 from workers.registry import Processor
-from workers.timelimit import TimedOut
+from workers.retry import RetryPolicy
+from workers.timeouts.signals import TimedOut
 
-RULES = Rules(base_s=10, cap_s=100)
+RULES = RetryPolicy(base_s=10, cap_s=100)
 
 
 def job(failures: int = 0) -> ClaimedJob:
@@ -139,24 +139,24 @@ def test_a_deep_recursion_leaves_a_short_traceback() -> None:
     assert len(found.traceback) <= outcome.TRACEBACK_LIMIT
 
 
-def expired(failures: int = 0) -> Orphan:
-    return Orphan(id=1, attempt=1, failures=failures, max_attempts=2, trigger="delivery")
+def expired(failures: int = 0) -> AbandonedJob:
+    return AbandonedJob(id=1, attempt=1, failures=failures, max_attempts=2, trigger="delivery")
 
 
 def test_the_job_that_ended_its_worker_spends_an_attempt() -> None:
     found = outcome.of_lost_worker(
-        expired(), "why", guilty=True, rules=RULES, random=random.uniform
+        expired(), "why", blamed=True, rules=RULES, random=random.uniform
     )
     assert (found.outcome, found.counts, found.rescued) == (Outcome.LOST, True, True)
     assert found.retry_in_s is not None
     last = outcome.of_lost_worker(
-        expired(1), "why", guilty=True, rules=RULES, random=random.uniform
+        expired(1), "why", blamed=True, rules=RULES, random=random.uniform
     )
     assert last.retry_in_s is None
 
 
 def test_its_neighbours_spend_none_and_wait_for_nothing() -> None:
     found = outcome.of_lost_worker(
-        expired(1), "why", guilty=False, rules=RULES, random=random.uniform
+        expired(1), "why", blamed=False, rules=RULES, random=random.uniform
     )
     assert (found.outcome, found.counts, found.retry_in_s) == (Outcome.RELEASED, False, 0)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ingest.phones import normal_phone
 from ingest.query import FILTERS, MOST_PARTS, parse, spell
-from ingest.store.about import KINDS
-from ingest.store.selection import EVENT_STATES, Selection
+from ingest.store.search.filters import EVENT_STATES, EventFilter
+from ingest.store.search.related import KINDS
 from tests.support.effort import examples
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
@@ -20,20 +20,20 @@ ID = UUID("01a211ec-b9b9-7d4b-8f43-27f574144b61")
 @pytest.mark.parametrize(
     ("text", "selection"),
     [
-        ("", Selection()),
-        (" \t ", Selection()),
-        ("type:order.* type:tag.added", Selection(types=("order.*", "tag.added"))),
-        ("STATE:dead", Selection(state="dead")),
-        ("state:dead state:dead", Selection(state="dead")),
+        ("", EventFilter()),
+        (" \t ", EventFilter()),
+        ("type:order.* type:tag.added", EventFilter(types=("order.*", "tag.added"))),
+        ("STATE:dead", EventFilter(state="dead")),
+        ("state:dead state:dead", EventFilter(state="dead")),
         (
             "processor:my_app.orders source:awalchat",
-            Selection(processor="my_app.orders", source="awalchat"),
+            EventFilter(processor="my_app.orders", source="awalchat"),
         ),
-        ("since:2h", Selection(since=NOW - timedelta(hours=2))),
-        ("until:2026-01-31T12:00:00+03:00", Selection(until=NOW - timedelta(hours=3))),
-        ("conversation:0123", Selection(about=(("conversation", "123"),))),
+        ("since:2h", EventFilter(since=NOW - timedelta(hours=2))),
+        ("until:2026-01-31T12:00:00+03:00", EventFilter(until=NOW - timedelta(hours=3))),
+        ("conversation:0123", EventFilter(about=(("conversation", "123"),))),
         *(
-            (f"phone:{written}", Selection(about=(("phone", "966511110001"),)))
+            (f"phone:{written}", EventFilter(about=(("phone", "966511110001"),)))
             for written in (
                 "966511110001",
                 "+966511110001",
@@ -52,38 +52,38 @@ ID = UUID("01a211ec-b9b9-7d4b-8f43-27f574144b61")
         ),
         (
             "phone:966511110001 790 x",
-            Selection(about=(("phone", "966511110001"),), search=("790", "x")),
+            EventFilter(about=(("phone", "966511110001"),), search=("790", "x")),
         ),
         (
             "phone:966 51 state:dead 7",
-            Selection(about=(("phone", "96651"),), state="dead", search=("7",)),
+            EventFilter(about=(("phone", "96651"),), state="dead", search=("7",)),
         ),
-        ("phone:SA.abc", Selection(about=(("phone", "SA.abc"),))),
+        ("phone:SA.abc", EventFilter(about=(("phone", "SA.abc"),))),
         (
             "phone:US.13491208655302741918 7",
-            Selection(about=(("phone", "US.13491208655302741918"),), search=("7",)),
+            EventFilter(about=(("phone", "US.13491208655302741918"),), search=("7",)),
         ),
-        ("order:55 contact:-9", Selection(about=(("order", "55"), ("contact", "-9")))),
-        ("message:wamid.X:1", Selection(about=(("message", "wamid.X:1"),))),
-        (f"id:{ID} id:order.created:790", Selection(ids=(ID,), event_ids=("order.created:790",))),
-        ("data.Total:1250", Selection(fields=(("data.Total", "1250"),))),
-        (".event:order.created", Selection(fields=(("event", "order.created"),))),
-        ('data.note:"" data.x:*', Selection(fields=(("data.note", ""), ("data.x", "*")))),
-        ('error:ValueError raised:""', Selection(error_type="ValueError", raised_at="")),
-        ('"free text" word', Selection(search=("free text", "word"))),
-        (r'"say \"hi\" \\ \d"', Selection(search=(r'say "hi" \ \d',))),
-        ('a"b "c"d', Selection(search=('a"b', "c", "d"))),
-        ('"type:order"', Selection(search=("type:order",))),
+        ("order:55 contact:-9", EventFilter(about=(("order", "55"), ("contact", "-9")))),
+        ("message:wamid.X:1", EventFilter(about=(("message", "wamid.X:1"),))),
+        (f"id:{ID} id:order.created:790", EventFilter(ids=(ID,), event_ids=("order.created:790",))),
+        ("data.Total:1250", EventFilter(fields=(("data.Total", "1250"),))),
+        (".event:order.created", EventFilter(fields=(("event", "order.created"),))),
+        ('data.note:"" data.x:*', EventFilter(fields=(("data.note", ""), ("data.x", "*")))),
+        ('error:ValueError raised:""', EventFilter(error_type="ValueError", raised_at="")),
+        ('"free text" word', EventFilter(search=("free text", "word"))),
+        (r'"say \"hi\" \\ \d"', EventFilter(search=(r'say "hi" \ \d',))),
+        ('a"b "c"d', EventFilter(search=('a"b', "c", "d"))),
+        ('"type:order"', EventFilter(search=("type:order",))),
         # A sender's id for an event, an address, a time: texts that have a colon.
-        ("order.created:790", Selection(search=("order.created:790",))),
+        ("order.created:790", EventFilter(search=("order.created:790",))),
         (
             "https://shop.example/x 12:30 :x",
-            Selection(search=("https://shop.example/x", "12:30", ":x")),
+            EventFilter(search=("https://shop.example/x", "12:30", ":x")),
         ),
-        ("مرحباً data.name:نورة", Selection(fields=(("data.name", "نورة"),), search=("مرحباً",))),
+        ("مرحباً data.name:نورة", EventFilter(fields=(("data.name", "نورة"),), search=("مرحباً",))),
     ],
 )
-def test_a_query_means(text: str, selection: Selection) -> None:
+def test_a_query_means(text: str, selection: EventFilter) -> None:
     found = parse(text, now=NOW)
     assert found.problems == ()
     assert found.selection == selection
@@ -123,12 +123,12 @@ def test_what_is_not_understood_is_told_and_the_rest_applies(text: str, message:
     assert problem.message.endswith((".", "?"))
     assert problem.text == text
     assert query[problem.position :] == text
-    assert found.selection == Selection(state="dead")
+    assert found.selection == EventFilter(state="dead")
 
 
 def test_only_so_many_parts_count() -> None:
     found = parse("x " * MOST_PARTS + "state:dead y", now=NOW)
-    assert found.selection == Selection(search=("x",))
+    assert found.selection == EventFilter(search=("x",))
     (problem,) = found.problems
     assert problem.text == "state:dead"
 
@@ -167,7 +167,7 @@ def many(values: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, .
 
 
 selections = st.builds(
-    Selection,
+    EventFilter,
     ids=many(st.uuids()),
     event_ids=many(words.map(lambda text: f"order.created:{text}")),
     types=many(words),
@@ -186,7 +186,7 @@ selections = st.builds(
 
 @settings(max_examples=examples(200))
 @given(selections)
-def test_a_selection_is_read_as_it_was_spelled(selection: Selection) -> None:
+def test_a_selection_is_read_as_it_was_spelled(selection: EventFilter) -> None:
     found = parse(spell(selection), now=NOW)
     assert found.problems == ()
     assert found.selection == selection

@@ -23,7 +23,7 @@ from ingest.receiver.naming import Namer
 from ingest.receiver.refused import RefusedRequests
 from ingest.sources.awalchat.source import AwalChat
 from ingest.sources.base import SourceSettings
-from ingest.store.deliveries import Delivery
+from ingest.store.pipeline.deliveries import Delivery
 from tests.support.serving import serving
 from tests.support.signing import SECRET, signed_headers
 from tests.support.sources import awalchat

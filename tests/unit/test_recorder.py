@@ -6,25 +6,25 @@ from pathlib import Path
 import pytest
 
 from ingest.store.address import parse
-from ingest.store.jobs import Held
-from workers.recorder import FlightRecorder, Wreck, folder_for, wrecks
+from ingest.store.pipeline.jobs import Lease
+from workers.recovery.crash_record import CrashRecord, CrashRecorder, crash_records, folder_for
 
-JOB = Held(id=11, attempt=4)
+JOB = Lease(id=11, attempt=4)
 
 
-def in_a_child(folder: Path, work: Callable[[FlightRecorder], None]) -> None:
+def in_a_child(folder: Path, work: Callable[[CrashRecorder], None]) -> None:
     """Run `work` in a forked process, and wait for its end."""
     pid = os.fork()
     if pid == 0:
         try:
-            work(FlightRecorder(folder, "host:1:abc"))
+            work(CrashRecorder(folder, "host:1:abc"))
         finally:
             os._exit(0)
     os.waitpid(pid, 0)
 
 
-def found(folder: Path) -> list[Wreck]:
-    with wrecks(folder) as each:
+def found(folder: Path) -> list[CrashRecord]:
+    with crash_records(folder) as each:
         return each
 
 
@@ -32,9 +32,9 @@ def found(folder: Path) -> list[Wreck]:
 def test_a_dead_process_has_left_what_it_was_running(
     tmp_path: Path, end: Callable[[], None]
 ) -> None:
-    def work(recorder: FlightRecorder) -> None:
-        recorder.run(Held(id=10, attempt=1))
-        recorder.run(JOB)
+    def work(recorder: CrashRecorder) -> None:
+        recorder.mark_running(Lease(id=10, attempt=1))
+        recorder.mark_running(JOB)
         end()
 
     in_a_child(tmp_path, work)
@@ -45,9 +45,9 @@ def test_a_dead_process_has_left_what_it_was_running(
 
 
 def test_between_jobs_nothing_runs(tmp_path: Path) -> None:
-    def work(recorder: FlightRecorder) -> None:
-        recorder.run(JOB)
-        recorder.rest()
+    def work(recorder: CrashRecorder) -> None:
+        recorder.mark_running(JOB)
+        recorder.mark_idle()
         os._exit(1)
 
     in_a_child(tmp_path, work)
@@ -56,20 +56,20 @@ def test_between_jobs_nothing_runs(tmp_path: Path) -> None:
 
 
 def test_a_live_process_is_no_wreck(tmp_path: Path) -> None:
-    recorder = FlightRecorder(tmp_path, "host:1:abc")
-    recorder.run(JOB)
+    recorder = CrashRecorder(tmp_path, "host:1:abc")
+    recorder.mark_running(JOB)
     assert found(tmp_path) == []
     recorder.close()
 
 
 def test_an_orderly_end_leaves_nothing(tmp_path: Path) -> None:
-    FlightRecorder(tmp_path, "host:1:abc").close()
+    CrashRecorder(tmp_path, "host:1:abc").close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wreck_is_seen_by_one_at_a_time(tmp_path: Path) -> None:
     in_a_child(tmp_path, lambda _recorder: os._exit(1))
-    with wrecks(tmp_path) as first, wrecks(tmp_path) as second:
+    with crash_records(tmp_path) as first, crash_records(tmp_path) as second:
         assert len(first) == 1
         assert second == []
 

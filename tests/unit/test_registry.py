@@ -23,7 +23,9 @@ def test_a_declaration_takes_its_defaults_from_the_settings() -> None:
     @processor("order.created")
     def notify(event: Any, db: Any) -> None: ...
 
-    (found,) = Registry(declared(), settings.load(max_attempts=3, timeout_s=7, retry_cap_s=99))
+    (found,) = Registry(
+        declared(), settings.load(max_attempts=3, timeout_s=7, retry_max_delay_s=99)
+    )
     assert found.types == ("order.created",)
     assert found.name.endswith("notify")
     assert (found.max_attempts, found.timeout_s, found.rules.cap_s) == (3, 7, 99)

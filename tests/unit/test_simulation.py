@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from ingest.simulation.policy import RetryPolicy
-from ingest.simulation.sender import Journal, Manners, Sender
+from ingest.simulation.policy import SenderRetries
+from ingest.simulation.sender import Journal, Sender, TrafficProfile
 from ingest.sources.awalchat import samples
 from ingest.sources.awalchat.shop import Occurrence, Shop
 from ingest.sources.awalchat.source import AwalChat
@@ -63,11 +63,11 @@ def test_what_happens_to_one_entity_happens_at_different_times() -> None:
 
 
 def test_the_waits_are_the_documented_ones() -> None:
-    policy = RetryPolicy(AwalChat.retries)
+    policy = SenderRetries(AwalChat.retries)
     minutes = [(policy.wait_s(failed) or 0) / 60 for failed in range(1, 6)]
     assert minutes == [1, 5, 15, 60, 360]
     assert policy.wait_s(6) is None
-    assert RetryPolicy(AwalChat.retries, time_factor=60).wait_s(1) == 1
+    assert SenderRetries(AwalChat.retries, time_factor=60).wait_s(1) == 1
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_waits_are_the_documented_ones() -> None:
     [(200, True), (400, True), (401, True), (413, True), (500, False), (503, False)],
 )
 def test_what_the_sender_takes_for_the_last_word(status: int, final: bool) -> None:
-    assert RetryPolicy(AwalChat.retries).is_final(status) is final
+    assert SenderRetries(AwalChat.retries).is_final(status) is final
 
 
 Answer = Callable[[int], int]
@@ -119,8 +119,8 @@ def send(
             sender = Sender(
                 url,
                 awalchat(SECRET),
-                manners=Manners(rate=1_000, connections=4, **manners),
-                policy=RetryPolicy(AwalChat.retries, time_factor=100_000),
+                manners=TrafficProfile(rate=1_000, connections=4, **manners),
+                policy=SenderRetries(AwalChat.retries, time_factor=100_000),
                 random=Random(3),
                 journal=Journal(stream, clock=lambda: 0.0),
             )

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ingest import telemetry
+from ingest import logs
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,8 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, object]]:
 
 
 def test_our_logs_and_a_librarys_are_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    telemetry.configure("info", "json")
-    telemetry.logger("ours").info("happened", count=3)
+    logs.configure("info", "json")
+    logs.logger("ours").info("happened", count=3)
     logging.getLogger("theirs").warning("also %s", "this")
     ours, theirs = lines(capsys)
     assert (ours["event"], ours["count"], ours["logger"]) == ("happened", 3, "ours")
@@ -30,14 +30,14 @@ def test_our_logs_and_a_librarys_are_json_lines(capsys: pytest.CaptureFixture[st
 
 
 def test_an_exception_is_logged_without_its_message(capsys: pytest.CaptureFixture[str]) -> None:
-    telemetry.configure("info", "json")
+    logs.configure("info", "json")
     try:
         try:
             raise KeyError("966500000000")
         except KeyError as cause:
             raise ValueError("for 966500000000") from cause
     except ValueError:
-        telemetry.logger("ours").exception("failed")
+        logs.logger("ours").exception("failed")
         logging.getLogger("theirs").exception("failed too")
     for line in lines(capsys):
         assert "966500000000" not in json.dumps(line)
@@ -46,21 +46,21 @@ def test_an_exception_is_logged_without_its_message(capsys: pytest.CaptureFixtur
 
 
 def test_a_terminal_gets_readable_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    telemetry.configure("info", "console")
-    telemetry.logger("ours").info("happened")
+    logs.configure("info", "console")
+    logs.logger("ours").info("happened")
     assert "happened" in capsys.readouterr().err
 
 
 def test_levels_below_the_one_asked_for_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
-    telemetry.configure("warning", "json")
-    telemetry.logger("ours").info("happened")
+    logs.configure("warning", "json")
+    logs.logger("ours").info("happened")
     logging.getLogger("theirs").info("happened")
     assert lines(capsys) == []
 
 
 def test_a_flood_of_one_kind_is_sampled_and_counted() -> None:
     now = 0.0
-    sampler = telemetry.Sampler(interval_s=1.0, clock=lambda: now)
+    sampler = logs.Sampler(interval_s=1.0, clock=lambda: now)
     assert [sampler.lets_through("bad") for _ in range(1_000)].count(True) == 1
     assert sampler.lets_through("other")
     now = 1.5
@@ -70,7 +70,7 @@ def test_a_flood_of_one_kind_is_sampled_and_counted() -> None:
 
 
 def test_what_strangers_make_libraries_say_is_sampled(capsys: pytest.CaptureFixture[str]) -> None:
-    telemetry.configure("info", "json")
+    logs.configure("info", "json")
     for _ in range(1_000):
         logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
         logging.getLogger("asyncio").error("socket.accept() out of system resource\nsocket: 1")

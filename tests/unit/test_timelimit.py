@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.timelimit import Alarm, TimedOut
+from workers.timeouts.signals import Alarm, TimedOut
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_what_is_quick_enough_is_left_alone(alarm: Alarm) -> None:
 
 STUCK = """
 import signal
-from workers.timelimit import Alarm, TimedOut
+from workers.timeouts.signals import Alarm, TimedOut
 alarm = Alarm(grace_s=0.5)
 alarm.install()
 {block}
@@ -88,7 +88,7 @@ def test_what_no_exception_can_end_ends_with_its_process(block: str) -> None:
 
 def test_at_rest_nothing_is_ended() -> None:
     code = (
-        "import time\nfrom workers.timelimit import Alarm\nalarm = Alarm(grace_s=0.1)\n"
+        "import time\nfrom workers.timeouts.signals import Alarm\nalarm = Alarm(grace_s=0.1)\n"
         "alarm.install()\nwith alarm(0.1): pass\nalarm.rest()\ntime.sleep(1)\nprint('still here')"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)

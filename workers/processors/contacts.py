@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from ingest.store import tables
+from ingest.store import schema
 from workers.event import Event
 from workers.processors import fields, unreadable
 from workers.processors.merge import Entities, Group, Upsert, last_event_place
@@ -27,7 +27,7 @@ _FIELDS = {
 _IS_UPDATE = "starts_with({row}.last_event_id, 'contact.updated:')"
 """Event ids begin with their type, whatever the source."""
 _merge = Upsert(
-    tables.contacts,
+    schema.contacts,
     "contact_id",
     Group(columns=tuple(_FIELDS), origins=()),
     last_event=last_event_place(_IS_UPDATE),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from ingest.store import tables
+from ingest.store import schema
 from workers.event import Event
 from workers.processors import fields, unreadable
 from workers.processors.merge import Entities, Group, Origin, Upsert, last_event_place
@@ -24,7 +24,7 @@ _OF_UPDATE = {**_UPDATED_FIELDS, **_STATUS_FIELDS}
 _CREATED = Origin(time="created_at", event_id="created_event_id", tie="'0'")
 _UPDATED = Origin(time="updated_at", event_id="updated_event_id", tie="'1'")
 _merge = Upsert(
-    tables.conversations,
+    schema.conversations,
     "conversation_id",
     Group(columns=(*_CREATED_FIELDS, "created_event_id"), origins=(_CREATED,)),
     Group(columns=("status",), origins=(_UPDATED, _CREATED)),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
-from ingest.store import tables
+from ingest.store import schema
 from workers.event import Event
 from workers.processors import fields, unreadable
 from workers.processors.merge import Entities, Group, Origin, Upsert, last_event_place
@@ -34,7 +34,7 @@ _RANK = (
 _RECEIVED = Origin(time="timestamp", event_id="received_event_id")
 _STATUS = Origin(time="status_at", event_id="status_event_id", rank=_RANK)
 _merge = Upsert(
-    tables.messages,
+    schema.messages,
     "message_id",
     Group(columns=(*_RECEIVED_FIELDS, "received_event_id"), origins=(_RECEIVED,)),
     Group(columns=("status", "status_at", "status_event_id"), origins=(_STATUS,)),

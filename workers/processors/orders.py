@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ingest.store import arrays, tables
+from ingest.store import arrays, schema
 from ingest.store.sql import statement
 from workers.event import Event
 from workers.processors import fields, unreadable
@@ -39,7 +39,7 @@ _CREATED = Origin(time="created_at", event_id="created_event_id", rank="0")
 _UPDATED = Origin(time="updated_at", event_id="updated_event_id", rank="1", ties_by_id=False)
 _IS_UPDATE = "{row}.last_event_id IS DISTINCT FROM {row}.created_event_id"
 _merge = Upsert(
-    tables.orders,
+    schema.orders,
     "order_id",
     Group(columns=(*_CREATED_FIELDS, "created_event_id"), origins=(_CREATED,)),
     Group(columns=("status",), origins=(_UPDATED, _CREATED)),
@@ -140,14 +140,14 @@ _SETTLE = statement(
         SELECT given.order_id, change.*
         FROM unnest(CAST(:order_ids AS bigint[])) AS given (order_id)
         CROSS JOIN LATERAL (
-            SELECT {tables.CHANGED_AT} AS at FROM ingest.order_status_changes AS last
+            SELECT {schema.CHANGED_AT} AS at FROM ingest.order_status_changes AS last
             WHERE last.order_id = given.order_id
-            ORDER BY {tables.CHANGED_AT} DESC LIMIT 1
+            ORDER BY {schema.CHANGED_AT} DESC LIMIT 1
         ) AS last
         CROSS JOIN LATERAL (
             SELECT event_id, old_status, new_status, coalesce(updated_at, sent_at) AS dated
             FROM ingest.order_status_changes AS change
-            WHERE change.order_id = given.order_id AND {tables.CHANGED_AT} = last.at
+            WHERE change.order_id = given.order_id AND {schema.CHANGED_AT} = last.at
             ORDER BY event_id COLLATE "C" DESC LIMIT {MOST_AT_ONCE} + 1
         ) AS change
     ), weighed AS (

@@ -2,15 +2,15 @@
 
 from sqlalchemy import Connection
 
-from ingest.store import activity
-from ingest.store.activity import UNREADABLE, Note
+from ingest.store.pipeline import metrics
+from ingest.store.pipeline.metrics import UNREADABLE, Note
 from workers.processors.fields import Unreadable
 
 
 def note(db: Connection, processor: str, unreadable: Unreadable) -> None:
     """Add to the counts of the current minute, in the transaction of the rows; a replay counts
     again."""
-    activity.note(
+    metrics.record(
         db,
         [
             Note(what=UNREADABLE, label=f"{processor}.{name}", count=count)

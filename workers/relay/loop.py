@@ -9,18 +9,18 @@ from datetime import date
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest import telemetry
+from ingest import logs
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
-from ingest.presence import Presence, identity
+from ingest.heartbeat import Heartbeat, identity
 from ingest.settings import Settings
 from ingest.store import causes
-from ingest.store.database import Role, create_engine
-from workers import heartbeat
-from workers.relay.maintenance import Minutely, Upkeep
+from ingest.store.engine import Role, create_engine
+from workers import heartbeat_file
+from workers.relay.maintenance import DailyMaintenance, MinuteTasks
 from workers.relay.sweep import Relay
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date]) -> None:
@@ -36,16 +36,16 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
     """
     engine = create_engine(settings.database, role=Role.RELAY)
     relay = Relay(engine, Dispatcher(settings.redis), settings)
-    daily, minutely = Upkeep(engine, settings), Minutely(engine)
+    daily, minutely = DailyMaintenance(engine, settings), MinuteTasks(engine)
     log.info("relay_started", interval_s=settings.relay_interval_s)
-    presence = Presence(settings.database, identity("relay", random=os.urandom))
+    presence = Heartbeat(settings.database, identity("relay", random=os.urandom))
     presence.start()
     problem: str | None = None
     while not stop.is_set():
         try:
             swept = relay.sweep()
-            daily.attend(today(), now=time.monotonic())
-            minutely.attend(now=time.monotonic())
+            daily.run_if_due(today(), now=time.monotonic())
+            minutely.run_if_due(now=time.monotonic())
         except (DispatchFailed, SQLAlchemyError) as error:
             cause = causes.explain(error, settings.database)
             if cause.reason != problem:
@@ -62,7 +62,7 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
             problem = None
             if swept.rescued or swept.deliveries or swept.jobs:
                 log.info("swept", **dataclasses.asdict(swept))
-        heartbeat.beat(settings.heartbeat_file)
+        heartbeat_file.beat(settings.heartbeat_file)
         stop.wait(settings.relay_interval_s)
     presence.leave()
     engine.dispose()

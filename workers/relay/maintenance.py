@@ -5,9 +5,11 @@ from datetime import UTC, date, datetime, timedelta
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest import telemetry
+from ingest import logs
 from ingest.settings import Settings
-from ingest.store import activity, causes, partitions, processes
+from ingest.store import causes, partitions
+from ingest.store.pipeline import metrics
+from ingest.store.reports import heartbeats
 
 _RETRY_AFTER_S = 60.0
 _MINUTES_KEPT = timedelta(hours=2)
@@ -16,10 +18,10 @@ _QUARTERS_KEPT = timedelta(hours=26)
 """Counts are kept by the quarter of an hour for so long, for the chart of a day."""
 _DEAD_PROCESSES_KEPT = timedelta(minutes=10)
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
-class Upkeep:
+class DailyMaintenance:
     """Makes and drops partitions once a day. This can wait, because partitions are made days ahead;
     the sweeps cannot."""
 
@@ -29,7 +31,7 @@ class Upkeep:
         self._done: date | None = None
         self._not_before = 0.0
 
-    def attend(self, today: date, *, now: float) -> None:
+    def run_if_due(self, today: date, *, now: float) -> None:
         """Do the day's work if it is not done yet. `today` is the date in UTC, `now` is monotonic,
         in seconds."""
         if today == self._done or now < self._not_before:
@@ -59,8 +61,8 @@ class Upkeep:
             )
         if made:
             log.info("partitions_made", first=str(made[0]), last=str(made[-1]))
-        if self._settings.keep_bodies_days is not None:
-            self._drop_before(today - timedelta(days=self._settings.keep_bodies_days))
+        if self._settings.body_retention_days is not None:
+            self._drop_before(today - timedelta(days=self._settings.body_retention_days))
 
     def _drop_before(self, first_kept: date) -> None:
         with self._engine.begin() as connection:
@@ -74,14 +76,14 @@ class Upkeep:
                 log.warning("bodies_kept", day=str(day), unfinished=unfinished)
 
 
-class Minutely:
+class MinuteTasks:
     """Merges past counts and removes dead processes, once a minute."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._not_before = 0.0
 
-    def attend(self, *, now: float) -> None:
+    def run_if_due(self, *, now: float) -> None:
         """Do the minute's work if it is time. `now` is monotonic, in seconds.
 
         Raises:
@@ -98,7 +100,7 @@ class Minutely:
             SQLAlchemyError: PostgreSQL is away.
         """
         with self._engine.begin() as connection:
-            activity.compact(
+            metrics.compact(
                 connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
             )
-            processes.forget(connection, older_than=_DEAD_PROCESSES_KEPT)
+            heartbeats.prune(connection, older_than=_DEAD_PROCESSES_KEPT)

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, Engine
 
-from ingest import queues, telemetry
-from ingest.store import jobs, processes, processors
-from ingest.store.jobs import ParkedLane
+from ingest import logs, queues
+from ingest.store.pipeline import jobs, processors
+from ingest.store.pipeline.jobs import ParkedLane
+from ingest.store.reports import heartbeats
 
 PARK_AFTER_S = 30.0
 """The jobs of a processor or a queue are parked after nobody has served it for so long."""
@@ -22,7 +23,7 @@ SWEEP_LIMIT = 10_000
 Lane = tuple[str, str]
 """A processor and a queue."""
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class Parking:
@@ -62,7 +63,7 @@ class Parking:
             SQLAlchemyError: PostgreSQL is away.
         """
         with self._engine.begin() as connection:
-            served = processes.served(connection)
+            served = heartbeats.served(connection)
             now = self._clock()
             self._unserved = {}
             if served is None:

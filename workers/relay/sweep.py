@@ -14,14 +14,15 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest import queues, telemetry
+from ingest import logs, queues
 from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.settings import Settings
-from ingest.store import causes, events, jobs, processors
-from workers import rescue
-from workers.backoff import Rules
+from ingest.store import causes
+from ingest.store.pipeline import admission, jobs, processors
+from workers.recovery import rescue
 from workers.relay.parking import Parking
+from workers.retry import RetryPolicy
 
 Id = TypeVar("Id")
 
@@ -29,7 +30,7 @@ _PAUSED_JOBS_LIMIT = 10_000
 """Jobs of paused and resumed processors that one sweep parks or unparks in each queue. That takes a
 few hundred milliseconds."""
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +59,7 @@ class Relay:
         self._engine = engine
         self._dispatcher = dispatcher
         self._settings = settings
-        self._rules = Rules(base_s=settings.retry_base_s, cap_s=settings.retry_cap_s)
+        self._rules = RetryPolicy(base_s=settings.retry_base_s, cap_s=settings.retry_max_delay_s)
         self._parking = parking or Parking(engine, clock=time.monotonic)
 
     def sweep(self) -> Swept:
@@ -68,7 +69,7 @@ class Relay:
             DispatchFailed: Redis takes no messages. The next sweep finds the same work again.
             SQLAlchemyError: PostgreSQL is away.
         """
-        rescued = rescue.after_leases(
+        rescued = rescue.recover_expired(
             self._engine, self._rules, limit=self._settings.relay_batch, random=random.uniform
         )
         try:
@@ -90,7 +91,7 @@ class Relay:
             SQLAlchemyError: PostgreSQL is away.
         """
         with self._engine.begin() as connection:
-            paused, resumed = processors.set_aside(connection)
+            paused, resumed = processors.pause_changes(connection)
             if not paused and not resumed:
                 return
             unparked = 0
@@ -100,25 +101,25 @@ class Relay:
                 if resumed:
                     unparked += jobs.unpark(connection, queue, resumed, limit=_PAUSED_JOBS_LIMIT)
             if resumed and not unparked:
-                processors.settle(connection, resumed)
+                processors.mark_unparked(connection, resumed)
 
     def _dispatch_deliveries(self) -> int:
         """Dispatch the deliveries that were never admitted; return how many."""
         with self._engine.begin() as connection:
-            waiting = events.queues(connection)
+            waiting = admission.queues(connection)
         return sum(
             self._dispatch_deliveries_of(queue) for queue in waiting if self._has_room(queue)
         )
 
     def _dispatch_deliveries_of(self, queue: str) -> int:
         with self._engine.begin() as connection:
-            ids = events.hint_overdue(connection, queue, **self._bounds)
+            ids = admission.dispatch_overdue(connection, queue, **self._bounds)
         for message_ids in _messages(ids):
             try:
                 self._dispatcher.dispatch(queues.overdue(queue), deliveries=message_ids)
             except DispatchFailed:
                 with self._engine.begin() as connection:
-                    events.unhint(connection, ids)
+                    admission.undo_dispatch(connection, ids)
                 raise
         return len(ids)
 
@@ -131,19 +132,19 @@ class Relay:
     def _dispatch_jobs_of(self, queue: str) -> int:
         unserved = self._parking.unserved(queue)
         with self._engine.begin() as connection:
-            ids = jobs.hint_due(connection, queue, **self._bounds, unserved=unserved)
+            ids = jobs.dispatch_due(connection, queue, **self._bounds, unserved=unserved)
         for message_ids in _messages(ids):
             try:
                 self._dispatcher.dispatch(queues.overdue(queue), jobs=message_ids)
             except DispatchFailed:
                 with self._engine.begin() as connection:
-                    jobs.unhint(connection, ids)
+                    jobs.undo_dispatch(connection, ids)
                 raise
         return len(ids)
 
     @property
     def _bounds(self) -> dict[str, Any]:
-        return {"limit": self._settings.relay_batch, "ttl_s": self._settings.hint_ttl_s}
+        return {"limit": self._settings.relay_batch, "ttl_s": self._settings.redispatch_after_s}
 
     def _has_room(self, queue: str) -> bool:
         """Return whether workers keep up with what was dispatched before. If they do not, more

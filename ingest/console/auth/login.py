@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
-from ingest import telemetry
+from ingest import logs
 from ingest.console import forms
 from ingest.console.auth.errors import AuthError
 from ingest.console.auth.passwords import Passwords
@@ -34,7 +34,7 @@ WRONG = "The name or the password is wrong."
 TOO_OFTEN = "Too many tries: wait a minute."
 NO_USERS = "Nobody has a password here: the console takes bearer tokens only."
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 class Login:
@@ -54,7 +54,7 @@ class Login:
         self._sessions = sessions
         self._templates = templates
         self._throttle = Throttle(window_s=WINDOW_S, max_keys=_MAX_KEYS, clock=clock)
-        self._refusals = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+        self._refusals = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     async def show(self, request: Request) -> Response:
         """Return the form, for whoever is not known yet."""

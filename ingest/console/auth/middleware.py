@@ -14,7 +14,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
-from ingest import proxies, telemetry
+from ingest import logs, proxies
 from ingest.console import forms, problems
 from ingest.console.auth import hosts, request_info
 from ingest.console.auth.backend import CredentialsBackend, LoopbackBackend
@@ -34,7 +34,7 @@ from ingest.settings import Settings
 _POLICY_VIOLATION = 1008
 _LOG_INTERVAL_S = 1.0
 
-log = telemetry.logger(__name__)
+log = logs.logger(__name__)
 
 
 def create(
@@ -181,7 +181,7 @@ class AnswerAuthErrors:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._sampler = telemetry.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+        self._sampler = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":

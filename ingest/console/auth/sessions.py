@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ingest.console.auth.credentials import User
 from ingest.console.auth.errors import AuthError
 from ingest.console.auth.request_info import has_twice
-from ingest.store import sessions as store
+from ingest.store import console_sessions as store
 
 LIFETIME_S = 12 * 3_600
 

@@ -11,8 +11,8 @@ from uuid import uuid4
 import psycopg
 import redis
 
-from ingest.embedded import process
-from ingest.embedded.process import Program
+from ingest.local import process
+from ingest.local.process import Program
 from tests.support.redis_client import connect
 
 _PASSWORD = "of-a-role"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from ingest.embedded import postgres
-from ingest.embedded.process import Program
+from ingest.local import postgres
+from ingest.local.process import Program
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 ROLE = "app"

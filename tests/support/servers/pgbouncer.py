@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from ingest.embedded import identity
-from ingest.embedded.process import Program
+from ingest.local import identity
+from ingest.local.process import Program
 
 Mode = Literal["session", "transaction"]
 _PORT = 6432  # names the socket, nobody listens there

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from ingest.embedded import postgres, valkey
+from ingest.local import postgres, valkey
 from tests.support.ports import free_port
 from tests.support.servers import Running, Servers, debian, neighbour, pgbouncer
 from tests.support.servers.pgbouncer import Mode

@@ -1,0 +1,133 @@
+"""The data folder of `ingest up`: who holds it, and where things are in it."""
+
+import fcntl
+import hashlib
+import json
+import os
+import pwd
+import secrets
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ingest.local.errors import EmbeddedError
+from ingest.settings import UP_FILE
+
+_SOCKET_PATH_LIMIT = 103  # bytes; macOS's, Linux has 107
+_LONGEST_SOCKET_NAME = len("/.s.PGSQL.5432.lock")
+_PREVIOUS_RUN_ENDS_S = 20
+
+
+class DataFolder:
+    """A folder that one `ingest up` at a time holds, until the last of its children has ended."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.logs = self.path / "logs"
+        self._lock: int | None = None
+
+    @property
+    def lock_fd(self) -> int:
+        """The lock, for children to inherit: the folder stays held while any of them lives."""
+        assert self._lock is not None
+        return self._lock
+
+    def hold(self) -> None:
+        """Make the folder and take its lock.
+
+        A supervisor that was killed leaves children that are just ending; they are waited for.
+
+        Raises:
+            EmbeddedError: another `ingest up` runs on it, or it cannot be written.
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.logs.mkdir(exist_ok=True)
+            (self.path / ".gitignore").write_text("*\n")  # a secret is in here
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EmbeddedError(
+                f"Cannot write to {self.path}: {error.strerror}.", reason="folder"
+            ) from None
+        deadline = time.monotonic() + _PREVIOUS_RUN_ENDS_S
+        while not _try_lock(lock):
+            holder = int(os.pread(lock, 20, 0) or b"0")
+            if _is_alive(holder) or time.monotonic() > deadline:
+                os.close(lock)
+                raise EmbeddedError(
+                    f"`ingest up` already runs on {self.path} (process {holder}).", reason="held"
+                )
+            time.sleep(0.05)
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, str(os.getpid()).encode(), 0)
+        os.set_inheritable(lock, True)
+        self._lock = lock
+
+    def sockets(self) -> Path:
+        """A private folder whose path is short enough for Unix sockets."""
+        folder = self.path / "run"
+        if len(os.fsencode(folder)) + _LONGEST_SOCKET_NAME > _SOCKET_PATH_LIMIT:
+            digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
+            folder = Path(tempfile.gettempdir()) / f"ingest-{os.getuid()}-{digest}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        owners = {os.getuid()} if os.getuid() else {0, pwd.getpwnam("nobody").pw_uid}
+        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077 or found.st_uid not in owners:
+            raise EmbeddedError(f"{folder} is not private to us: remove it.", reason="folder")
+        return folder
+
+    def secret_file(self, source: str) -> Path:
+        """Return the file with the webhook secret of a source."""
+        return self.path / f"{source}.secret"
+
+    def secret(self, source: str) -> str:
+        """Return the webhook secret of a source, made on first use."""
+        file = self.secret_file(source)
+        try:
+            return file.read_text().strip()
+        except FileNotFoundError:
+            secret = f"whsec_{secrets.token_urlsafe(32)}"
+            _write_private(file, secret + "\n")
+            return secret
+
+    def publish(self, settings: dict[str, Any]) -> None:
+        """Tell commands run in this folder how to reach us."""
+        _write_private(self.path / UP_FILE, json.dumps(settings))
+
+    def withdraw(self) -> None:
+        """The counterpart of `publish`."""
+        (self.path / UP_FILE).unlink(missing_ok=True)
+
+
+def _try_lock(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        if Path("/proc/self").exists():
+            return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return pid > 0
+
+
+def _write_private(path: Path, text: str) -> None:
+    aside = path.with_suffix(".new")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    aside.replace(path)

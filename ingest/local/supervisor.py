@@ -1,0 +1,154 @@
+"""Keeping child processes alive: start in order, restart with a back-off, stop in the opposite
+order."""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from ingest.local import process
+from ingest.local.process import Guard, Program
+
+_BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_STEADY_S = 30.0
+"""A child that ran this long starts again with the shortest pause."""
+_POLL_S = 1.0
+
+
+class _Child:
+    """A program, its process, and when it may start again."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.process: subprocess.Popen[bytes] | None = None
+        self.started_at = 0.0
+        self.failures = 0
+        self.restart_at: float | None = None
+
+
+class Supervisor:
+    """Owns the children of one process; to be used from its main thread."""
+
+    def __init__(self, *, say: Callable[[str], None], lock_fd: int) -> None:
+        """`say` tells a person. Children inherit `lock_fd`, so its lock lasts as long as they
+        do."""
+        self._say = say
+        self._lock_fd = lock_fd
+        self._stages: list[list[_Child]] = []
+        self._signals = 0
+        self._wake_read, self._wake_write = os.pipe()
+        for end in (self._wake_read, self._wake_write):
+            os.set_blocking(end, False)
+        self._guard = None if sys.platform == "linux" else Guard()
+
+    def take_signals(self) -> None:
+        """Let SIGTERM, SIGINT and SIGHUP end `watch`, and a child's death wake it."""
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a signal asked for the end."""
+        return self._signals > 0
+
+    def start(self, *stages: Sequence[Program], timeout_s: float = 60) -> None:
+        """Start the programs of all `stages` and wait until they are ready. Those of a stage are
+        stopped together, the last stage first.
+
+        Raises:
+            EmbeddedError: one ended or took too long.
+        """
+        started = [[_Child(program) for program in stage] for stage in stages]
+        self._stages += started
+        children = [child for stage in started for child in stage]
+        for child in children:
+            self._spawn(child)
+        for child in children:
+            assert child.process is not None
+            process.wait_until_ready(child.program, child.process, timeout_s=timeout_s)
+
+    def watch(self, each_second: Callable[[], None]) -> None:
+        """Restart what ends, until a signal comes."""
+        while not self.is_stopping:
+            self._sleep(_POLL_S)
+            for stage in self._stages:
+                for child in stage:
+                    self._tend(child)
+            each_second()
+
+    def stop(self) -> None:
+        """End all children, the last started stage first; a second signal kills instead of
+        waiting."""
+        while self._stages:
+            stage = self._stages.pop()
+            for child in stage:
+                if child.process is not None and child.process.poll() is None:
+                    child.process.send_signal(child.program.stop_signal)
+            for child in stage:
+                self._await_end(child)
+
+    def _spawn(self, child: _Child) -> None:
+        child.process = process.spawn(child.program, inherit=(self._lock_fd,))
+        child.started_at = time.monotonic()
+        child.restart_at = None
+        self._tell_guard()
+
+    def _tend(self, child: _Child) -> None:
+        """Notice a child's end, and start it again when its pause is over."""
+        now = time.monotonic()
+        if child.restart_at is not None:
+            if now >= child.restart_at and not self.is_stopping:
+                self._spawn(child)
+                assert child.process is not None
+                self._say(f"{child.program.name} is back (pid {child.process.pid})")
+            return
+        assert child.process is not None
+        code = child.process.poll()
+        if code is None:
+            return
+        if now - child.started_at >= _STEADY_S:
+            child.failures = 0
+        pause = _BACKOFF_S[min(child.failures, len(_BACKOFF_S) - 1)]
+        child.failures += 1
+        child.restart_at = now + pause
+        self._say(
+            f"{child.program.name} ended ({process.describe_exit(code)}); again in {pause:g} s"
+            f" - see {child.program.log}"
+        )
+
+    def _await_end(self, child: _Child) -> None:
+        if child.process is None:
+            return
+        deadline = time.monotonic() + child.program.stop_timeout_s
+        while child.process.poll() is None:
+            if time.monotonic() > deadline or self._signals > 1:
+                child.process.kill()
+                child.process.wait()
+                return
+            self._sleep(0.05)
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep until a signal comes, a child's end among them."""
+        readable, _, _ = select.select([self._wake_read], [], [], seconds)
+        if readable:
+            os.read(self._wake_read, 1024)
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+
+    def _tell_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.watch(
+                [
+                    (child.process.pid, child.program.stop_signal)
+                    for stage in self._stages
+                    for child in stage
+                    if child.process is not None
+                ]
+            )

@@ -1,0 +1,1 @@
+"""Replays and discards of many events at once."""

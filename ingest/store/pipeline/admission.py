@@ -1,0 +1,211 @@
+"""Events: admitting deliveries into the ledger that dedupes, and reading it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest.store import arrays
+from ingest.store.loose_scan import waiting_queues
+from ingest.store.pipeline import jobs
+from ingest.store.pipeline.jobs import Claimant, ClaimedJob, JobRef, NewJobs
+from ingest.store.search.body_conditions import escape
+from ingest.store.sql import statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """What a batch of deliveries came to."""
+
+    claimed: tuple[ClaimedJob, ...]
+    """Made and claimed: the worker holds them."""
+    jobs: tuple[JobRef, ...]
+    """Made, pending, to be worked on or dispatched now."""
+    duplicates: int
+    conflicts: int
+    unsettled: int
+    """Left unadmitted, because another worker was admitting the same events just then."""
+
+
+def admit(
+    connection: Connection,
+    deliveries: Sequence[UUID],
+    processors: Sequence[NewJobs],
+    *,
+    replay_queue: str,
+    redispatch_after_s: float,
+    claimant: Claimant | None = None,
+) -> Admitted:
+    """Turn unadmitted deliveries into events and jobs, or into duplicates; each once, however often
+    and wherever this runs. To be committed alone.
+
+    Bodies stay in PostgreSQL, but for those of the jobs that `claimant` claims as they are made. An
+    event's own delivery, unadmitted again (a replay), gets the jobs that it lacks."""
+    has_patterns = any("*" in processor.type for processor in processors)
+    rows = connection.execute(
+        _ADMIT_BY_PATTERN if has_patterns else _ADMIT,
+        {
+            "ids": arrays.literal(deliveries),
+            "types": arrays.literal(
+                escape(processor.type).replace("*", "%") if has_patterns else processor.type
+                for processor in processors
+            ),
+            "processors": arrays.literal(processor.processor for processor in processors),
+            "queues": arrays.literal(processor.queue for processor in processors),
+            "max_attempts": arrays.literal(processor.max_attempts for processor in processors),
+            "claimed": arrays.literal(
+                processor.claimed if claimant else 0 for processor in processors
+            ),
+            "worker": claimant.worker if claimant else None,
+            "lease_s": claimant.lease_s if claimant else 0.0,
+            "replay_queue": replay_queue,
+            "redispatch_after_s": redispatch_after_s,
+        },
+    ).all()
+    made = [row for row in rows if row.id is not None]
+    bodies = {row.event: row.body for row in made if row.body is not None}
+    return Admitted(
+        claimed=tuple(
+            _claimed(row, bodies.get(row.event)) for row in made if row.state == "running"
+        ),
+        jobs=tuple(
+            JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
+            for row in made
+            if row.state == "pending"
+        ),
+        duplicates=rows[0].duplicates,
+        conflicts=rows[0].conflicts,
+        unsettled=rows[0].unsettled,
+    )
+
+
+def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
+    return ClaimedJob(
+        id=row.id,
+        processor=row.processor,
+        attempt=row.attempt,
+        failures=row.failures,
+        trigger=row.trigger,
+        event=row.event,
+        source=row.source,
+        event_id=row.event_id,
+        type=row.type,
+        received_at=row.received_at,
+        body=body,
+        replay=row.replay,
+    )
+
+
+# Rows are locked and inserted in one order everywhere, so that two workers admitting the same
+# events wait for each other instead of deadlocking. An event that another transaction inserted
+# after this statement's snapshot is neither inserted nor seen: its deliveries stay unadmitted for
+# a second run.
+#
+# The planner has no choice between kinds of joins, because it knows too little: when `unadmitted`
+# was analyzed while it was empty, it expects one row and compares each with each (16 times the cost
+# for 174 deliveries). So rows of one event are brought together by a window, rows of tables are
+# looked up one by one (LATERAL … LIMIT 1), membership is a hashed subplan (IN, where no join can be
+# made of it), and a FULL JOIN is one that must be hashed. What was inserted just now is not looked
+# up again. A body comes once, however many processors have a job of it.
+_ADMIT_SQL = """
+    WITH taken AS MATERIALIZED (
+        SELECT * FROM ingest.unadmitted
+        WHERE delivery = ANY(CAST(:ids AS uuid[]))
+        ORDER BY delivery
+        FOR UPDATE SKIP LOCKED
+    ), batch AS MATERIALIZED (
+        SELECT *, first_value(delivery) OVER occurrence AS first,
+               first_value(type) OVER occurrence AS first_type,
+               first_value(fingerprint) OVER occurrence AS first_fingerprint
+        FROM taken
+        WINDOW occurrence AS (PARTITION BY source, event_id ORDER BY delivery)
+    ), fresh AS (
+        INSERT INTO ingest.events (id, source, event_id, type, fingerprint, received_at)
+        SELECT delivery, source, event_id, type, fingerprint, received_at
+        FROM batch WHERE delivery = first
+        ORDER BY source, event_id
+        ON CONFLICT (source, event_id) DO NOTHING
+        RETURNING id
+    ), sorted AS MATERIALIZED (
+        SELECT *, first IN (SELECT id FROM fresh) AS is_fresh FROM batch
+    ), settled AS MATERIALIZED (
+        SELECT b.delivery, b.source, b.event_id, b.received_at, b.processor, b.replay,
+               CASE WHEN is_fresh THEN b.first ELSE known.id END AS event,
+               CASE WHEN is_fresh THEN b.first_type ELSE known.type END AS type,
+               b.fingerprint <> CASE WHEN is_fresh THEN b.first_fingerprint
+                                     ELSE known.fingerprint END AS conflict
+        FROM sorted b
+        LEFT JOIN LATERAL (
+            SELECT e.id, e.type, e.fingerprint FROM ingest.events e
+            WHERE NOT b.is_fresh AND e.source = b.source AND e.event_id = b.event_id
+            LIMIT 1
+        ) AS known ON true
+        WHERE is_fresh OR known.id IS NOT NULL
+    ), repeated AS (
+        INSERT INTO ingest.duplicates (delivery, event, received_at, conflict)
+        SELECT delivery, event, received_at, conflict FROM settled WHERE delivery <> event
+        ON CONFLICT (delivery) DO NOTHING
+        RETURNING conflict
+    ), created AS ({create}
+    ), removed AS (
+        DELETE FROM ingest.unadmitted
+        WHERE delivery = ANY(ARRAY(SELECT delivery FROM settled))
+    ), summary AS (
+        SELECT (SELECT count(*) FROM repeated) AS duplicates,
+               (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
+               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled
+    )
+    SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
+    FROM summary
+    LEFT JOIN (
+        SELECT *, CASE WHEN state = 'running' AND row_number() OVER (PARTITION BY event, state) = 1
+                       THEN event END AS with_body
+        FROM created
+    ) AS created FULL JOIN settled s ON s.delivery = created.event ON true
+    LEFT JOIN LATERAL (
+        SELECT body FROM ingest.deliveries WHERE id = created.with_body LIMIT 1
+    ) AS d ON true
+    ORDER BY created.id
+    """
+_ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE))
+# Exact types are joined by hash, patterns row by row; so this is for who has patterns.
+_ADMIT_BY_PATTERN = statement(_ADMIT_SQL.format(create=jobs.CREATE_BY_PATTERN))
+
+
+def queues(connection: Connection) -> list[str]:
+    """The queues that have unadmitted deliveries."""
+    return list(connection.execute(_WAITING_QUEUES).scalars())
+
+
+def dispatch_overdue(connection: Connection, queue: str, *, limit: int, ttl_s: float) -> list[UUID]:
+    """Deliveries of `queue` that should have been admitted by now, not to be returned again for
+    `ttl_s` seconds."""
+    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s}
+    return list(connection.execute(_HINT_OVERDUE, parameters).scalars())
+
+
+def undo_dispatch(connection: Connection, deliveries: Sequence[UUID]) -> None:
+    """Take back `dispatch_overdue` for hints that were not sent."""
+    connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(deliveries)})
+
+
+_WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true", due="hint_at")
+
+_HINT_OVERDUE = statement(
+    """
+    UPDATE ingest.unadmitted SET hint_at = now() + make_interval(secs => :ttl_s)
+    WHERE delivery = ANY(ARRAY(
+        SELECT delivery FROM ingest.unadmitted
+        WHERE queue = :queue AND hint_at <= now()
+        ORDER BY hint_at LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING delivery
+    """
+)
+
+_UNDO_DISPATCH = statement(
+    "UPDATE ingest.unadmitted SET hint_at = now() WHERE delivery = ANY(CAST(:ids AS uuid[]))"
+)

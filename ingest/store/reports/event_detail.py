@@ -1,0 +1,207 @@
+"""One event with everything that happened to it."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest.errors import NotFound
+from ingest.store.search.filters import STATE_OF_EVENT
+from ingest.store.sql import statement
+
+_ALL = 2**31 - 1
+"""Without a limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecord:
+    """One delivery of the event; body and headers are None once its day was dropped, and the body
+    where nobody asked for it."""
+
+    id: UUID
+    received_at: datetime
+    conflict: bool
+    kept: bool
+    """Whether its body is there."""
+    key_id: str | None
+    headers: list[tuple[str, str]] | None
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """One attempt; still running when `outcome` is None."""
+
+    number: int
+    trigger: str
+    worker: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    error_type: str | None
+    error_message: str | None
+    traceback: str | None
+    replay: int | None
+    replayed_by: str | None
+    replayed_at: datetime | None
+    replay_reason: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobRecord:
+    """One job with its attempts, oldest first."""
+
+    id: int
+    processor: str
+    queue: str
+    state: str
+    trigger: str
+    attempt: int
+    failures: int
+    max_attempts: int
+    next_attempt_at: datetime | None
+    lease_until: datetime | None
+    discarded_at: datetime | None
+    attempts: tuple[AttemptRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventHistory:
+    """An event, its deliveries (the first one first) and its jobs."""
+
+    id: UUID
+    source: str
+    event_id: str
+    type: str
+    state: str
+    received_at: datetime
+    delivered: int
+    """How often."""
+    deliveries: tuple[DeliveryRecord, ...]
+    jobs: tuple[JobRecord, ...]
+
+
+def of_event(
+    connection: Connection, event: UUID, *, most: int = _ALL, conflicts: int = _ALL
+) -> EventHistory:
+    """Everything about one event.
+
+    Args:
+        connection: in whose transaction to read.
+        event: its id.
+        most: deliveries, the first ones.
+        conflicts: of how many that differ from the first to read the body; without a limit, of all
+            deliveries.
+
+    Raises:
+        NotFound: there is none of that id.
+    """
+    row = connection.execute(_EVENT, {"id": event}).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"There is no event {event}.", reason="not_found")
+    parameters = {"id": event, "most": most, "conflicts": conflicts, "all": conflicts == _ALL}
+    deliveries = connection.execute(_DELIVERIES, parameters).mappings()
+    return EventHistory(
+        **row,
+        deliveries=tuple(DeliveryRecord(**each) for each in deliveries),
+        jobs=_jobs(connection, event),
+    )
+
+
+def check(connection: Connection, event: UUID) -> None:
+    """Raises NotFound where there is no such event."""
+    if connection.execute(_CHECK, {"id": event}).scalar() is None:
+        raise NotFound(f"There is no event {event}.", reason="not_found")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobName:
+    """What a job is for, and its state."""
+
+    event: UUID
+    processor: str
+    state: str
+
+
+def job(connection: Connection, identity: int) -> JobName:
+    """One job.
+
+    Raises:
+        NotFound: there is none of that number.
+    """
+    row = connection.execute(_JOB, {"id": identity}).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"There is no job {identity}.", reason="not_found")
+    return JobName(**row)
+
+
+def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
+    attempts: dict[int, list[AttemptRecord]] = defaultdict(list)
+    for row in connection.execute(_ATTEMPTS, {"id": event}).mappings():
+        fields: dict[str, Any] = dict(row)
+        attempts[fields.pop("job")].append(AttemptRecord(**fields))
+    return tuple(
+        JobRecord(**row, attempts=tuple(attempts[row["id"]]))
+        for row in connection.execute(_JOBS, {"id": event}).mappings()
+    )
+
+
+_EVENT = statement(
+    f"""
+    SELECT id, source, event_id, type, summary.state, received_at,
+           1 + (SELECT count(*) FROM ingest.duplicates WHERE event = :id) AS delivered
+    FROM ingest.events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
+    WHERE id = :id
+    """
+)
+
+_CHECK = statement("SELECT 1 FROM ingest.events WHERE id = :id")
+_JOB = statement("SELECT event, processor, state FROM ingest.jobs WHERE id = :id")
+
+_DELIVERIES = statement(
+    """
+    SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.key_id,
+           d.headers,
+           CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
+                THEN d.body END AS body
+    FROM (
+        SELECT id, received_at, false AS conflict, 0 AS nth FROM ingest.events WHERE id = :id
+        UNION ALL
+        (SELECT delivery, received_at, conflict,
+                row_number() OVER (PARTITION BY conflict ORDER BY delivery)
+         FROM ingest.duplicates WHERE event = :id ORDER BY delivery LIMIT :most)
+    ) AS known
+    LEFT JOIN ingest.deliveries d ON d.id = known.id
+    ORDER BY known.id <> :id, known.id LIMIT :most
+    """
+)
+
+_JOBS = statement(
+    """
+    SELECT id, processor, queue, state, trigger, attempt, failures, max_attempts,
+           next_attempt_at, lease_until, discarded_at
+    FROM ingest.jobs WHERE event = :id ORDER BY id
+    """
+)
+
+# Ended attempts, and the one that is on its job's row: the success that stands, or what runs now.
+_ATTEMPTS = statement(
+    """
+    SELECT known.*, r.requested_by AS replayed_by, r.requested_at AS replayed_at,
+           r.reason AS replay_reason
+    FROM (
+        SELECT a.job, a.number, a.trigger, a.worker, a.started_at, a.finished_at, a.outcome,
+               a.error_type, a.error_message, a.traceback, a.replay
+        FROM ingest.attempts a JOIN ingest.jobs j ON j.id = a.job WHERE j.event = :id
+        UNION ALL
+        SELECT id, attempt, trigger, worker, started_at, finished_at,
+               CASE WHEN state = 'succeeded' THEN state END, NULL, NULL, NULL, replay
+        FROM ingest.jobs WHERE event = :id AND state IN ('succeeded', 'running')
+    ) AS known
+    LEFT JOIN ingest.replays r ON r.id = known.replay AND known.trigger = 'replay'
+    ORDER BY known.job, known.number
+    """
+)

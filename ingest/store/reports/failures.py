@@ -1,0 +1,159 @@
+"""What fails, grouped: by processor, kind of error and where it was raised."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
+
+EXAMINED = 5_000
+"""So many failing jobs, the newest, are grouped; some tens of milliseconds."""
+TREND_SPANS = 24
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureGroup:
+    """A group of jobs that are dead or wait for another attempt, by how their last one failed."""
+
+    processor: str
+    error_type: str
+    raised_at: str | None
+    """The last frame of the traceback, as Python spells it; None: there is none."""
+    jobs: int
+    dead: int
+    first_seen: datetime
+    last_seen: datetime
+    trend: tuple[int, ...]
+    """How many last failed in each of `TREND_SPANS` equal spans up to now, the oldest first."""
+    example: UUID
+    """The newest event of the group."""
+    message: str | None
+    """What the error said of that one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failures:
+    """The groups, the largest first."""
+
+    groups: tuple[FailureGroup, ...]
+    examined: int
+    is_whole: bool
+    """Whether all failing jobs were examined, or the newest only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """Deliveries that were signed and are no event, by why."""
+
+    reason: str
+    deliveries: int
+    first_seen: datetime
+    last_seen: datetime
+    example: UUID
+
+
+def groups(
+    connection: Connection, *, now: datetime, period: timedelta = timedelta(days=1)
+) -> Failures:
+    """Group what fails; the trend is over `period`. Snoozed and released jobs do not fail."""
+    rows = connection.execute(
+        _GROUPS,
+        {
+            "limit": EXAMINED + 1,
+            "since": now - period,
+            "now": now,
+            "spans": TREND_SPANS,
+        },
+    ).all()
+    examined = sum(row.jobs for row in rows)
+    found = _by_group(rows)
+    return Failures(
+        groups=tuple(sorted(found, key=lambda each: (-each.jobs, each.processor))),
+        examined=examined,
+        is_whole=not rows or not rows[0].is_cut,
+    )
+
+
+def rejected(connection: Connection, *, limit: int = EXAMINED) -> list[Rejected]:
+    """The newest `limit` rejected deliveries, grouped."""
+    rows = connection.execute(_REJECTED, {"limit": limit}).mappings()
+    return [Rejected(**row) for row in rows]
+
+
+def _by_group(rows: Iterable[Any]) -> list[FailureGroup]:
+    found: dict[tuple[str, str, str | None], list[Any]] = {}
+    for row in rows:
+        found.setdefault((row.processor, row.error_type, row.raised_at), []).append(row)
+    return [_group(*key, parts) for key, parts in found.items()]
+
+
+def _group(
+    processor: str, error_type: str, raised_at: str | None, parts: list[Any]
+) -> FailureGroup:
+    newest = max(parts, key=lambda part: part.example)
+    trend = [0] * TREND_SPANS
+    for part in parts:
+        if 1 <= part.span <= TREND_SPANS:
+            trend[part.span - 1] = part.jobs
+    return FailureGroup(
+        processor=processor,
+        error_type=error_type,
+        raised_at=raised_at,
+        jobs=sum(part.jobs for part in parts),
+        dead=sum(part.dead for part in parts),
+        first_seen=min(part.first_seen for part in parts),
+        last_seen=max(part.last_seen for part in parts),
+        trend=tuple(trend),
+        example=newest.example,
+        message=newest.message,
+    )
+
+
+RAISED_AT = "nullif(split_part(split_part(a.traceback, '  File ', -1), E'\\n', 1), '')"
+"""The last frame of an attempt `a`: `"/app/orders.py", line 12, in total`."""
+ERROR_TYPE = "coalesce(a.error_type, a.outcome)"
+
+_GROUPS = statement(
+    f"""
+    WITH dead AS MATERIALIZED (
+        SELECT id, event, processor, state, attempt FROM ingest.jobs
+        WHERE state = 'dead' AND discarded_at IS NULL
+        ORDER BY event DESC LIMIT :limit
+    ), retrying AS MATERIALIZED (
+        SELECT id, event, processor, state, attempt FROM ingest.jobs
+        WHERE due_at IS NOT NULL AND state = 'retrying'
+        LIMIT :limit
+    ), failing AS (
+        SELECT * FROM dead UNION ALL SELECT * FROM retrying
+    )
+    SELECT f.processor, {ERROR_TYPE} AS error_type, {RAISED_AT} AS raised_at,
+           width_bucket(extract(epoch FROM a.finished_at),
+                        extract(epoch FROM CAST(:since AS timestamptz)),
+                        extract(epoch FROM CAST(:now AS timestamptz)), :spans) AS span,
+           count(*) AS jobs, count(*) FILTER (WHERE f.state = 'dead') AS dead,
+           min(a.finished_at) AS first_seen, max(a.finished_at) AS last_seen,
+           (array_agg(f.event ORDER BY f.event DESC))[1] AS example,
+           (array_agg(a.error_message ORDER BY f.event DESC))[1] AS message,
+           (SELECT count(*) FROM dead) = :limit OR (SELECT count(*) FROM retrying) = :limit
+               AS is_cut
+    FROM failing f JOIN ingest.attempts a ON a.job = f.id AND a.number = f.attempt
+    WHERE a.outcome NOT IN ('snoozed', 'released')
+    GROUP BY 1, 2, 3, 4
+    """
+)
+
+_REJECTED = statement(
+    """
+    WITH newest AS (
+        SELECT id, received_at, rejected FROM ingest.deliveries WHERE rejected IS NOT NULL
+        ORDER BY id DESC LIMIT :limit
+    )
+    SELECT rejected AS reason, count(*) AS deliveries, min(received_at) AS first_seen,
+           max(received_at) AS last_seen, (array_agg(id ORDER BY id DESC))[1] AS example
+    FROM newest GROUP BY rejected ORDER BY count(*) DESC
+    """
+)

@@ -1,0 +1,127 @@
+"""Who runs: each process says so every few seconds, and what a worker works on, its jobs say."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
+
+ALIVE_FOR = timedelta(seconds=20)
+"""A process that was not seen for longer is presumed dead: four of its reports are missing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessIdentity:
+    """One process, like no other before or after it."""
+
+    id: str
+    kind: str
+    """`receiver`, `worker`, `relay` or `console`."""
+    host: str
+    pid: int
+    version: str
+    queues: tuple[str, ...] | None = None
+    """Those that a worker consumes."""
+    processors: tuple[str, ...] | None = None
+    """Those that a worker has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessRecord:
+    """A process as it was last seen."""
+
+    id: str
+    kind: str
+    host: str
+    pid: int
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+    works_on: str | None
+    """The processor that a worker runs just now."""
+    jobs: int
+    """How many jobs it holds."""
+    since: datetime | None
+    """When it claimed the oldest of them."""
+    lacks: list[str]
+    """What its database role lacks, each as a predicate (ingest.store.privileges)."""
+
+
+def upsert(connection: Connection, process: ProcessIdentity, *, lacks: Sequence[str] = ()) -> None:
+    """Record that a process is alive, and what its role lacks."""
+    connection.execute(
+        _UPSERT,
+        {
+            "id": process.id,
+            "kind": process.kind,
+            "host": process.host,
+            "pid": process.pid,
+            "version": process.version,
+            "queues": None if process.queues is None else list(process.queues),
+            "processors": None if process.processors is None else list(process.processors),
+            "lacks": list(lacks),
+        },
+    )
+
+
+def remove(connection: Connection, process: ProcessIdentity) -> None:
+    """Record that a process ends as it should."""
+    connection.execute(_REMOVE, {"id": process.id})
+
+
+def prune(connection: Connection, *, older_than: timedelta) -> None:
+    """Forget the processes that were not seen for so long."""
+    connection.execute(_PRUNE, {"age": older_than})
+
+
+def served(connection: Connection) -> frozenset[tuple[str, str]] | None:
+    """Return which processors' jobs a worker takes now, and from which queues.
+
+    None when that cannot be said: no worker is alive, or one does not tell (a release before)."""
+    rows = connection.execute(_SERVED, {"alive_for": ALIVE_FOR}).all()
+    if not rows or any(row.processors is None or row.queues is None for row in rows):
+        return None
+    return frozenset(
+        (processor, queue) for row in rows for processor in row.processors for queue in row.queues
+    )
+
+
+def all_of_them(connection: Connection) -> list[ProcessRecord]:
+    """Those that run, and those that lately stopped without a word."""
+    rows = connection.execute(_ALL, {"alive_for": ALIVE_FOR})
+    return [ProcessRecord(**row) for row in rows.mappings()]
+
+
+_UPSERT = statement(
+    """
+    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
+                                  processors, lacks)
+    VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:queues AS text[]),
+            CAST(:processors AS text[]), CAST(:lacks AS text[]))
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), lacks = excluded.lacks
+    """
+)
+_REMOVE = statement("DELETE FROM ingest.processes WHERE id = :id")
+_PRUNE = statement("DELETE FROM ingest.processes WHERE seen_at < now() - CAST(:age AS interval)")
+_SERVED = statement(
+    """
+    SELECT DISTINCT processors, queues FROM ingest.processes
+    WHERE kind = 'worker' AND seen_at > now() - CAST(:alive_for AS interval)
+    """
+)
+_ALL = statement(
+    """
+    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at, p.lacks,
+           p.seen_at > now() - CAST(:alive_for AS interval) AS alive,
+           held.works_on, coalesce(held.jobs, 0) AS jobs, held.since
+    FROM ingest.processes p
+    LEFT JOIN (
+        SELECT worker, min(processor) AS works_on, count(*) AS jobs, min(started_at) AS since
+        FROM ingest.jobs WHERE lease_until IS NOT NULL GROUP BY worker
+    ) AS held ON held.worker = p.id
+    ORDER BY p.kind, p.host, p.started_at, p.id
+    """
+)

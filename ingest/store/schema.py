@@ -1,0 +1,682 @@
+"""The whole schema. Migrations must lead to exactly this; a test compares the two.
+
+A column that refers to a row is named after what it refers to (`jobs.event` holds an `events.id`).
+The hot tables have no foreign keys: a check for each inserted row costs more than the insert, every
+referring row is written by the statement that writes the referred one, and neither is ever deleted.
+Partitions of deliveries are the exception: they are dropped by day, and the ledger outlives them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Computed,
+    Connection,
+    DateTime,
+    Double,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    event,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from ingest.store.address import SCHEMA
+
+metadata = MetaData(
+    schema=SCHEMA,
+    naming_convention={
+        "ix": "%(table_name)s_%(column_0_N_name)s",
+        "uq": "%(table_name)s_%(column_0_N_name)s_key",
+        "ck": "%(table_name)s_%(constraint_name)s",
+        "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+        "pk": "%(table_name)s_pkey",
+    },
+)
+
+Timestamp = DateTime(timezone=True)
+
+# One authenticated request exactly as received. Append-only, a partition a day of ids (ingest.ids).
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    Column("key_id", Text, nullable=False, comment="which secret matched"),
+    Column("headers", JSONB, nullable=False, comment="[[name, value], …], those worth keeping"),
+    Column("body", LargeBinary, nullable=False),
+    Column("rejected", Text, comment="why it was answered 400; null: accepted"),
+    Index("deliveries_rejected", "id", postgresql_where=text("rejected IS NOT NULL")),
+    postgresql_partition_by="RANGE (id)",
+)
+
+# Deliveries that no worker has admitted yet, and events to be admitted again: what the relay reads
+# instead of searching the deliveries. Rows are inserted with their delivery and deleted by admit.
+unadmitted = Table(
+    "unadmitted",
+    metadata,
+    Column("delivery", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("hint_at", Timestamp, nullable=False, comment="when the relay dispatches it (again)"),
+    Column("processor", Text, comment="make a job for this processor only"),
+    Column("replay", BigInteger),
+    Index("unadmitted_due", "queue", "hint_at"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
+)
+
+# The ledger that dedupes: one occurrence. Its id is the id of the first delivery. Insert-only.
+events = Table(
+    "events",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("event_id", Text, nullable=False, comment="the sender's name for the occurrence"),
+    Column("type", Text, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("received_at", Timestamp, nullable=False),
+    UniqueConstraint("source", "event_id"),
+    Index("events_type_id", "type", "id"),
+)
+
+# Further deliveries of an event. Insert-only.
+duplicates = Table(
+    "duplicates",
+    metadata,
+    Column("delivery", Uuid, primary_key=True),
+    Column("event", Uuid, nullable=False, index=True),
+    Column("received_at", Timestamp, nullable=False),
+    Column("conflict", Boolean, nullable=False, comment="its content differs from the first's"),
+    Index("duplicates_conflict", "event", postgresql_where=text("conflict")),
+)
+
+WAITING = ("pending", "retrying")
+STATES = ("pending", "running", "retrying", "succeeded", "dead")
+TRIGGERS = ("delivery", "retry", "rescue", "replay")
+BULK_ACTIONS = ("replay", "discard")
+BULK_STATUSES = ("running", "paused", "cancelled", "finished", "failed")
+OUTCOMES = ("succeeded", "failed", "discarded", "snoozed", "timed_out", "lost", "released")
+PARK_REASONS = ("unknown", "unconsumed")
+
+
+def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+# One event for one processor: the only mutable state. Every transition is in ingest.store.pipeline.jobs.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event", Uuid, nullable=False),
+    Column("processor", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("trigger", Text, nullable=False, comment="why the current or next attempt runs"),
+    Column("attempt", Integer, nullable=False, comment="number of the last attempt; fencing token"),
+    Column("failures", SmallInteger, nullable=False, comment="attempts that count, since a replay"),
+    Column("max_attempts", SmallInteger, nullable=False),
+    Column("next_attempt_at", Timestamp, comment="waiting: not before"),
+    Column("hinted_until", Timestamp, comment="waiting: Redis is presumed to know until then"),
+    Column("lease_until", Timestamp, comment="running: the claim ends"),
+    Column(
+        "due_at",
+        Timestamp,
+        Computed("greatest(next_attempt_at, hinted_until)", persisted=True),
+        comment="waiting: when the relay dispatches it",
+    ),
+    Column("started_at", Timestamp),
+    Column("finished_at", Timestamp),
+    Column("worker", Text, comment="who ran or runs the last attempt"),
+    Column("replay", BigInteger, comment="the last replay that put it back"),
+    Column("discarded_at", Timestamp, comment="dead, and an operator wants it no more"),
+    UniqueConstraint("event", "processor"),
+    _one_of("state", STATES),
+    _one_of("trigger", TRIGGERS),
+    CheckConstraint("(state = 'running') = (lease_until IS NOT NULL)", name="lease"),
+    CheckConstraint(
+        "(state IN ('pending', 'retrying')) = (next_attempt_at IS NOT NULL)", name="waiting"
+    ),
+    CheckConstraint(
+        "(state IN ('succeeded', 'dead')) = (finished_at IS NOT NULL)", name="finished"
+    ),
+    CheckConstraint("failures BETWEEN 0 AND attempt", name="failures"),
+    Index("jobs_due", "queue", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("jobs_leased", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
+    Index("jobs_dead", "event", postgresql_where=text("state = 'dead' AND discarded_at IS NULL")),
+    Index("jobs_discarded", "event", postgresql_where=text("discarded_at IS NOT NULL")),
+    Index("jobs_parked", "processor", "queue", postgresql_where=text("due_at = 'infinity'")),
+    postgresql_with={
+        "fillfactor": 70,
+        "autovacuum_vacuum_scale_factor": 0.02,
+        "autovacuum_vacuum_threshold": 1000,
+    },
+)
+
+# Ended attempts. The one success that a job stands on is on its row and moves here when a replay
+# puts the job back, so that an event that succeeds at once costs no second row.
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("job", BigInteger, ForeignKey("jobs.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("trigger", Text, nullable=False),
+    Column("worker", Text),
+    Column("started_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("traceback", Text),
+    Column("replay", BigInteger),
+    _one_of("trigger", TRIGGERS),
+    _one_of("outcome", OUTCOMES),
+)
+
+# An operator's re-run, or discard, of all that a selection means: who, when, why, how far it is.
+replays = Table(
+    "replays",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("requested_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text),
+    Column("selection", JSONB, nullable=False),
+    Column(
+        "jobs", BigInteger, nullable=False, server_default=text("0"), comment="put back to pending"
+    ),
+    Column(
+        "events",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="to be admitted again",
+    ),
+    Column(
+        "running",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="left alone: running",
+    ),
+    Column("finished_at", Timestamp),
+    Column("action", Text, nullable=False, server_default="replay"),
+    Column("status", Text, nullable=False, server_default="running"),
+    Column(
+        "background",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the console runs it, and goes on after a restart",
+    ),
+    Column("rate", Double, comment="jobs that fall due a second"),
+    Column("total", BigInteger, comment="counted beforehand"),
+    Column(
+        "after_job",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="jobs up to this one are done",
+    ),
+    Column(
+        "after_event",
+        Uuid,
+        nullable=False,
+        server_default=text(f"'{UUID(int=0)}'"),
+        comment="events up to this one are done",
+    ),
+    Column("last_job", BigInteger, comment="jobs after this one came later, and are not meant"),
+    Column("last_event", Uuid, comment="likewise"),
+    Column("paced_until", Timestamp, comment="with a rate: when what was put back last is due"),
+    Column("problem", Text, comment="why it failed"),
+    _one_of("action", BULK_ACTIONS),
+    _one_of("status", BULK_STATUSES),
+    Index("replays_running", "id", postgresql_where=text("status = 'running'")),
+)
+
+# What operators did besides: who, when, what, to what, why.
+actions = Table(
+    "actions",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", Timestamp, nullable=False, server_default=func.now()),
+    Column("by", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("reason", Text),
+    Column("replay", BigInteger, comment="the bulk action that this began"),
+)
+
+# The processors that workers have registered, and which of them are paused.
+processors = Table(
+    "processors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("types", JSONB, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("batch", Boolean, nullable=False),
+    Column("threads", Integer, nullable=False),
+    Column("max_attempts", Integer, nullable=False),
+    Column("timeout_s", Double, nullable=False),
+    Column("registered_at", Timestamp, nullable=False),
+    Column("paused_at", Timestamp),
+    Column("paused_by", Text),
+    Column("pause_reason", Text),
+    Column(
+        "parked",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the relay has put jobs of it aside",
+    ),
+)
+
+# The processes that run, by their own word; one that was killed is no longer seen.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", Timestamp, nullable=False),
+    Column("seen_at", Timestamp, nullable=False),
+    Column("queues", ARRAY(Text), comment="a worker: those it consumes"),
+    Column("processors", ARRAY(Text), comment="a worker: those it has"),
+    Column(
+        "lacks",
+        ARRAY(Text),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="what its role may not do and needs to",
+    ),
+)
+
+# Whose jobs the relay has parked because no worker can take them. Those of paused processors are
+# noted with their pause.
+parked = Table(
+    "parked",
+    metadata,
+    Column("processor", Text, primary_key=True),
+    Column("queue", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("since", Timestamp, nullable=False, server_default=func.now()),
+    _one_of("reason", PARK_REASONS),
+)
+
+# The last requests that were refused, a few for each reason. Anybody can send those.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("reason", Text, primary_key=True),
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
+    Column("at", Timestamp, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("detail", JSONB, nullable=False, comment="headers that tell what went wrong; no body"),
+)
+
+# What the console's sessions are signed with. Where only this, or only the users, is known, no
+# session can be made (ingest.console.auth.sessions).
+console_keys = Table(
+    "console_keys",
+    metadata,
+    Column("purpose", Text, primary_key=True),
+    Column(
+        "key", LargeBinary, nullable=False, comment="random, and known to nobody but the consoles"
+    ),
+    Column("made_at", Timestamp, nullable=False, server_default=func.now()),
+)
+
+# Sessions of the console that somebody has logged out of, until they expire by themselves.
+ended_sessions = Table(
+    "ended_sessions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("expires_at", Timestamp, nullable=False, comment="when it would have ended by itself"),
+)
+
+# How often what happened in which minute (ingest.store.pipeline.metrics).
+activity = Table(
+    "activity",
+    metadata,
+    Column("minute", Timestamp, primary_key=True, comment="or hour, once it is old"),
+    Column("what", Text, primary_key=True),
+    Column("label", Text, primary_key=True, comment="which processor, source or reason"),
+    Column("bucket", SmallInteger, primary_key=True, autoincrement=False, comment="how long"),
+    Column("slot", SmallInteger, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 50},
+)
+
+# Events without a job, and how many rows there are of what only grows: both could be found by
+# reading everything, and are kept by triggers (below), whatever version of the code writes.
+unhandled = Table("unhandled", metadata, Column("event", Uuid, primary_key=True))
+
+totals = Table(
+    "totals",
+    metadata,
+    Column("counted", Text, primary_key=True, comment="the table"),
+    Column(
+        "slot",
+        SmallInteger,
+        primary_key=True,
+        autoincrement=False,
+        comment="several a table, so that workers seldom wait for each other",
+    ),
+    Column("rows", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 50},
+)
+
+
+def _normal_phone(column: str) -> Column[str]:
+    return Column(
+        f"{column}_normal",
+        Text,
+        Computed(f"normal_phone({column})", persisted=True),
+        index=True,
+        comment="the digits, however they were written",
+    )
+
+
+_VERSIONS = "per field, what set it; null: the event ids and times say so"
+
+# The read model that the built-in processors keep: one row an entity. `*_event_id` columns are the
+# events that set the fields before them; with those fields' time they order what may replace them.
+messages = Table(
+    "messages",
+    metadata,
+    Column("message_id", Text, primary_key=True),
+    Column("conversation_id", BigInteger, index=True),
+    Column("from_number", Text),
+    Column("to_number", Text),
+    Column("type", Text),
+    Column("body", Text),
+    Column("timestamp", Timestamp),
+    Column("received_event_id", Text),
+    Column("status", Text),
+    Column("status_at", Timestamp),
+    Column("status_event_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+    Column("versions", JSONB, comment=_VERSIONS),
+    _normal_phone("from_number"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("conversation_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("contact_id", BigInteger, index=True),
+    Column("phone_number", Text),
+    Column("created_at", Timestamp),
+    Column("created_event_id", Text),
+    Column("status", Text),
+    Column("updated_at", Timestamp),
+    Column("updated_event_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+    Column("versions", JSONB, comment=_VERSIONS),
+    _normal_phone("phone_number"),
+)
+
+orders = Table(
+    "orders",
+    metadata,
+    Column("order_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("conversation_id", BigInteger, index=True),
+    Column("total", Numeric),
+    Column("currency", Text),
+    Column("created_at", Timestamp),
+    Column("created_event_id", Text),
+    Column("status", Text),
+    Column("updated_at", Timestamp),
+    Column("updated_event_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+    Column("versions", JSONB, comment=_VERSIONS),
+)
+
+CHANGED_AT = "coalesce(updated_at, sent_at, '0001-01-01 00:00:00+00'::timestamptz)"
+order_status_changes = Table(
+    "order_status_changes",
+    metadata,
+    Column("order_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("event_id", Text, primary_key=True),
+    Column("old_status", Text),
+    Column("new_status", Text),
+    Column("updated_at", Timestamp),
+    Column("sent_at", Timestamp, comment="by its envelope, where it has no time of its own"),
+    Index(
+        "order_status_changes_changed_at",
+        "order_id",
+        text(CHANGED_AT),
+        text('event_id COLLATE "C"'),
+    ),
+)
+
+contacts = Table(
+    "contacts",
+    metadata,
+    Column("contact_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Text),
+    Column("phone", Text),
+    Column("email", Text),
+    Column("contact_group_id", BigInteger),
+    Column("is_favorite", Boolean),
+    Column("avatar", Text),
+    Column("created_at", Timestamp),
+    Column("updated_at", Timestamp),
+    Column("versions", JSONB, nullable=False, comment="per field, what set it"),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+    _normal_phone("phone"),
+)
+
+READ_MODEL = (messages, conversations, orders, order_status_changes, contacts)
+
+# What each revision of the schema asks of the code that runs on it (ingest.store.migrations).
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("revision", Text, primary_key=True),
+    Column("oldest_code", Text, nullable=False, comment="code of this revision still runs on it"),
+)
+
+
+# Who counts takes the lock of its slot first: admits of new events and of replayed ones count in
+# another order, and would wait for each other in a circle.
+_COUNT_ROWS = """
+CREATE FUNCTION ingest.count_rows() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    change bigint := (SELECT count(*) FROM changed);
+BEGIN
+    IF change > 0 THEN
+        PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() % 16);
+        INSERT INTO ingest.totals (counted, slot, rows)
+        VALUES (TG_TABLE_NAME, pg_backend_pid() % 16,
+                CASE TG_OP WHEN 'DELETE' THEN -change ELSE change END)
+        ON CONFLICT (counted, slot) DO UPDATE SET rows = totals.rows + excluded.rows;
+    END IF;
+    RETURN NULL;
+END $$
+"""
+# The next two say how to go, by an index and row by row: their plans are kept from when the tables
+# were small, and a join with the changed rows was ten times as slow.
+_NOTE_UNHANDLED = """
+CREATE FUNCTION ingest.note_unhandled() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+BEGIN
+    INSERT INTO ingest.unhandled (event)
+    SELECT id FROM changed
+    WHERE (SELECT true FROM ingest.jobs WHERE jobs.event = changed.id LIMIT 1) IS NULL;
+    RETURN NULL;
+END $$
+"""
+_NOTE_HANDLED = """
+CREATE FUNCTION ingest.note_handled() RETURNS trigger LANGUAGE plpgsql
+SET enable_seqscan = off AS $$
+BEGIN
+    DELETE FROM ingest.unhandled
+    WHERE event = ANY(ARRAY(SELECT changed.event FROM changed WHERE changed.trigger = 'replay'));
+    RETURN NULL;
+END $$
+"""
+_NOTE_ACTIVITY = """
+CREATE FUNCTION ingest.note_activity() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() % 16);
+    INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
+    SELECT date_trunc('minute', received_at), TG_ARGV[0], '', 0, pg_backend_pid() % 16, count(*)
+    FROM changed GROUP BY 1 ORDER BY 1
+    ON CONFLICT (minute, what, label, bucket, slot)
+    DO UPDATE SET count = activity.count + excluded.count;
+    RETURN NULL;
+END $$
+"""
+
+
+# One form of all that is written for a phone number: 966511110001 for +966 51-111-0001. What is no
+# number (`SA.abc`) stays as it is written. Two hundred characters of it, which any index takes.
+_NORMAL_PHONE = r"""
+CREATE FUNCTION ingest.normal_phone(written text) RETURNS text
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 20 AS $$
+DECLARE
+    seen text;
+    digits text;
+BEGIN
+    IF written ~ '^[1-9][0-9]*$' AND length(written) <= 200 THEN
+        RETURN written;
+    END IF;
+    seen := btrim(translate(
+        normalize(
+            regexp_replace(
+                left(written, 200),
+                '[\u00AD\u061C\u180E\u200B-\u200F\u2028-\u202E\u2060-\u206F\uFEFF]', '', 'g'
+            ),
+            NFKC
+        ),
+        U&'\0660\0661\0662\0663\0664\0665\0666\0667\0668\0669'
+            '\06F0\06F1\06F2\06F3\06F4\06F5\06F6\06F7\06F8\06F9',
+        '01234567890123456789'
+    ));
+    digits := regexp_replace(seen, '^\+|[ \t\n\r\f\v()./\u2010-\u2015\u2212-]', '', 'g');
+    IF digits ~ '^[0-9]+$' THEN
+        RETURN regexp_replace(digits, '^(?:00)+', '');
+    END IF;
+    RETURN seen;
+END $$
+"""
+# A body as jsonb, null if it is no JSON. What jsonb refuses of JSON is replaced: U+0000 and halves
+# of surrogate pairs by U+FFFD, then numbers that it might refuse by null.
+_BODY_JSON = r"""
+CREATE FUNCTION ingest.body_json(body bytea) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED COST 20 AS $$
+DECLARE
+    spelled text;
+BEGIN
+    RETURN CAST(convert_from(body, 'UTF8') AS jsonb);
+EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+    BEGIN
+        spelled := ltrim(convert_from(body, 'UTF8'), U&'\FEFF');
+        spelled := regexp_replace(
+            spelled, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g'
+        );
+        spelled := regexp_replace(
+            spelled,
+            '(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}'
+                '(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})',
+            '\1\\ufffd', 'g'
+        );
+        spelled := regexp_replace(
+            spelled,
+            '(?<!\\|\\u[dD][89abAB][0-9a-fA-F]{2})((?:\\\\)*)\\u[dD][c-fC-F][0-9a-fA-F]{2}',
+            '\1\\ufffd', 'g'
+        );
+        BEGIN
+            RETURN CAST(spelled AS jsonb);
+        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+            RETURN CAST(
+                regexp_replace(
+                    spelled,
+                    '(?<=[[:space:]:,\[])-?[0-9]'
+                        '(?:[0-9.]{200,}|[0-9]*(?:\.[0-9]+)?[eE][+-]?[0-9]{3,})'
+                        '(?=[[:space:],}]|\])',
+                    'null', 'g'
+                ) AS jsonb
+            );
+        END;
+    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
+        RETURN NULL;
+    END;
+END $$
+"""
+
+
+def _trigger(name: str, table: Table, *, on: str, rows: str, function: str) -> str:
+    return (
+        f"CREATE TRIGGER {name} AFTER {on} ON {table.fullname} REFERENCING {rows} TABLE AS changed"
+        f" FOR EACH STATEMENT EXECUTE FUNCTION ingest.{function}"
+    )
+
+
+_TRIGGERS = (
+    *(_COUNT_ROWS, _NOTE_UNHANDLED, _NOTE_HANDLED, _NOTE_ACTIVITY),
+    *(
+        _trigger(f"count_{on.lower()}", table, on=on, rows=rows, function="count_rows()")
+        for table in (events, duplicates, jobs, unhandled)
+        for on, rows in (("INSERT", "NEW"), ("DELETE", "OLD"))
+    ),
+    _trigger("note_unhandled", events, on="INSERT", rows="NEW", function="note_unhandled()"),
+    *(
+        _trigger(
+            "note_activity", table, on="INSERT", rows="NEW", function=f"note_activity('{what}')"
+        )
+        for table, what in ((events, "event"), (duplicates, "duplicate"))
+    ),
+    _trigger("note_handled", jobs, on="INSERT", rows="NEW", function="note_handled()"),
+)
+
+
+@event.listens_for(metadata, "before_create")
+def _make_functions(
+    _metadata: MetaData, connection: Connection, *, tables: Sequence[Table], **_more: Any
+) -> None:
+    """Make the functions that tables and searches need, unless only the read model's tables are
+    made."""
+    if totals in tables:
+        for function in (_NORMAL_PHONE, _BODY_JSON):
+            connection.exec_driver_sql(function)  # a colon in it is none of a parameter
+
+
+@event.listens_for(metadata, "after_create")
+def _make_triggers(
+    _metadata: MetaData, connection: Connection, *, tables: Sequence[Table], **_more: Any
+) -> None:
+    """Make the triggers, unless only the read model's tables were made."""
+    if totals in tables:
+        for trigger in _TRIGGERS:
+            connection.execute(text(trigger))

@@ -1,0 +1,254 @@
+"""Lists of events, newest first."""
+
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest import ids
+from ingest.errors import NotFound
+from ingest.store.reports.failures import ERROR_TYPE
+from ingest.store.search.filters import EventFilter, named_by, state_of_event
+from ingest.store.search.id_range import Span, next_id
+from ingest.store.search.scan import Slice, walk
+from ingest.store.sql import statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListedEvent:
+    """An event as a line of a list."""
+
+    id: UUID
+    source: str
+    event_id: str
+    type: str
+    state: str
+    """As far as the processor goes, in a list by processor."""
+    received_at: datetime
+    deliveries: int
+    """How often it was delivered."""
+    conflicts: bool
+    """Whether a delivery's content differs from the first's."""
+    error: str | None
+    """The type and the message of what its dead or retrying job failed with last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A part of a list, newest first, and where its neighbours begin."""
+
+    events: tuple[ListedEvent, ...]
+    older: UUID | None
+    """What to give as `before` for the next page; None: there is no older event."""
+    newer: UUID | None
+    """What to give as `after` for the page before; None: nothing is known to be newer."""
+    reached: datetime | None
+    """The time was up: between here and the end there may be more, which the next page goes on to
+    look for."""
+    named: tuple[ListedEvent, ...]
+    """On the first page of a search: events that the text names exactly, wherever in the list they
+    are, but for those of this page."""
+
+
+def events(connection: Connection, selection: EventFilter, *, limit: int) -> Iterator[ListedEvent]:
+    """The newest `limit` events of a selection, as they are found.
+
+    What it costs depends on `limit` and on how many events are in the state that is asked for, not
+    on how many there are. A search is the exception: what it names exactly comes first; then it
+    reads on, from the newest event to the oldest, for whatever contains it.
+    """
+    return itertools.islice(_found(connection, selection, limit), limit)
+
+
+def _found(connection: Connection, selection: EventFilter, limit: int) -> Iterator[ListedEvent]:
+    named = _named(connection, selection)
+    yield from named
+    already = {event.id for event in named}
+    for part in walk(connection, selection, Span(), select=_shown(selection), wanted=limit):
+        yield from (event for event in _events(part) if event.id not in already)
+
+
+def page(
+    connection: Connection,
+    selection: EventFilter,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    after: UUID | None = None,
+    budget_s: float = 0.1,
+    types_of: Mapping[str, Sequence[str]] | None = None,
+) -> Page:
+    """Some `limit` events of a selection: the newest, or those next to where another page ended.
+
+    Args:
+        connection: in whose transaction to read.
+        selection: which events.
+        limit: how many, at most.
+        before: only older ones; from `Page.older`.
+        after: only newer ones, of these the oldest; from `Page.newer`.
+        budget_s: seconds after which to look no further. A page that has found less says how far
+            it has looked, and its neighbour goes on from there.
+        types_of: the types that each processor works on. A list by processor that is given these
+            leads soon to the few events of a rare type; jobs from when the processor had other
+            types are not found by it.
+    """
+    began = time.perf_counter()
+    span = _span(before, after)
+    found: list[ListedEvent] = []
+    reached: UUID | None = None
+    for part in walk(
+        connection, selection, span, select=_shown(selection), wanted=limit + 1, types_of=types_of
+    ):
+        found += _events(part, newer=span.newer)
+        reached = part.reached
+        if len(found) > limit or time.perf_counter() - began >= budget_s:
+            break
+    is_full = len(found) > limit
+    shown = found[:limit]
+    further = shown[-1].id if is_full else reached
+    nearer = None if before is after is None else _back(span, shown)
+    named = _named(connection, selection) if before is after is None else []
+    return Page(
+        events=tuple(reversed(shown) if span.newer else shown),
+        older=nearer if span.newer else further,
+        newer=further if span.newer else nearer,
+        reached=None if is_full or reached is None else ids.received_at(reached),
+        named=tuple(event for event in named if event not in shown),
+    )
+
+
+def _span(before: UUID | None, after: UUID | None) -> Span:
+    span = Span(newer=after is not None and before is None)
+    if after is not None:
+        span = replace(span, low=next_id(after))
+    return span if before is None else replace(span, high=before)
+
+
+def _back(span: Span, shown: Sequence[ListedEvent]) -> UUID:
+    """Where the page that one came from begins; ids are bounds, whether or not they have events."""
+    if shown:
+        return shown[0].id
+    return span.low if span.newer else UUID(int=max(span.high.int - 1, 0))
+
+
+def _named(connection: Connection, selection: EventFilter) -> list[ListedEvent]:
+    """What the one text of a search names exactly, newest first."""
+    if len(selection.texts) != 1 or selection.names_events:
+        return []
+    named = named_by(connection, selection.texts[0])
+    if not named:
+        return []
+    exactly = replace(selection, search=None, ids=named)
+    parts = walk(connection, exactly, Span(), select=_shown(exactly), wanted=len(named))
+    return [event for part in parts for event in _events(part)]
+
+
+def _events(part: Slice, *, newer: bool = False) -> list[ListedEvent]:
+    found = [
+        ListedEvent(**{name: row[name] for name in _COLUMNS})
+        for row in part.rows
+        if row["id"] is not None
+    ]
+    return sorted(found, key=lambda event: event.id, reverse=not newer)
+
+
+_COLUMNS = tuple(field.name for field in fields(ListedEvent))
+
+
+def _shown(selection: EventFilter) -> str:
+    of_processor = "" if selection.processor is None else "AND jobs.processor = :processor"
+    return f"""
+    SELECT events.id, events.source, events.event_id, events.type, summary.state,
+           events.received_at, repeats.deliveries, repeats.conflicts, CASE
+               WHEN summary.state IN ('dead', 'retrying') THEN (
+                   SELECT concat_ws(': ', last.error_type, last.error_message)
+                   FROM ingest.jobs CROSS JOIN LATERAL (
+                       SELECT {ERROR_TYPE} AS error_type, a.error_message, a.finished_at
+                       FROM ingest.attempts AS a
+                       WHERE a.job = jobs.id
+                         AND a.outcome NOT IN ('succeeded', 'snoozed', 'released')
+                       ORDER BY a.number DESC LIMIT 1
+                   ) AS last
+                   WHERE jobs.event = events.id AND jobs.state = summary.state
+                     AND jobs.discarded_at IS NULL {of_processor}
+                   ORDER BY last.finished_at DESC LIMIT 1
+               )
+           END AS error
+    FROM hits AS events
+    CROSS JOIN LATERAL ({state_of_event(selection)}) AS summary
+    CROSS JOIN LATERAL (
+        SELECT 1 + count(*) AS deliveries, coalesce(bool_or(conflict), false) AS conflicts
+        FROM ingest.duplicates WHERE event = events.id
+    ) AS repeats
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedDelivery:
+    """A signed request that was no event."""
+
+    id: UUID
+    source: str
+    received_at: datetime
+    rejected: str
+    size: int
+
+
+def rejected(connection: Connection, *, limit: int) -> Iterator[RejectedDelivery]:
+    """The newest `limit` rejected deliveries."""
+    rows = connection.execute(_REJECTED, {"limit": limit})
+    return (RejectedDelivery(**row) for row in rows.mappings())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WholeDelivery:
+    """A stored delivery with what was sent."""
+
+    id: UUID
+    source: str
+    received_at: datetime
+    rejected: str | None
+    key_id: str
+    headers: list[tuple[str, str]]
+    body: bytes
+
+
+def delivery(connection: Connection, identity: UUID) -> WholeDelivery:
+    """One delivery.
+
+    Raises:
+        NotFound: there is none of that id, or its day was dropped.
+    """
+    row = connection.execute(_DELIVERY, {"id": identity}).mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"There is no delivery {identity}.", reason="not_found")
+    return WholeDelivery(**row)
+
+
+def event_of(connection: Connection, delivery: UUID) -> UUID | None:
+    """The event that a delivery belongs to; None: it was rejected, or is still to be admitted."""
+    found: UUID | None = connection.execute(_EVENT_OF, {"id": delivery}).scalar_one_or_none()
+    return found
+
+
+_EVENT_OF = statement(
+    "SELECT id FROM ingest.events WHERE id = :id"
+    " UNION SELECT event FROM ingest.duplicates WHERE delivery = :id"
+)
+
+_DELIVERY = statement(
+    "SELECT id, source, received_at, rejected, key_id, headers, body"
+    " FROM ingest.deliveries WHERE id = :id"
+)
+
+_REJECTED = statement(
+    """
+    SELECT id, source, received_at, rejected, octet_length(body) AS size
+    FROM ingest.deliveries WHERE rejected IS NOT NULL
+    ORDER BY id DESC LIMIT :limit
+    """
+)

@@ -1,0 +1,296 @@
+"""Which events somebody means: one filter for the lists, the counts and the replays."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest.errors import NotFound
+from ingest.ids import first_id
+from ingest.sources.base import join_event_id
+from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
+from ingest.store.schema import STATES
+from ingest.store.search.body_conditions import BodyTest, Condition, contains, escape, has_field
+from ingest.store.search.distinct import SOURCES, TYPES
+from ingest.store.search.related import concerns
+from ingest.store.sql import statement
+
+UNHANDLED = "unhandled"
+DISCARDED = "discarded"
+EVENT_STATES = (*STATES, UNHANDLED, DISCARDED)
+
+# The state of an event is that of its jobs, the one that most needs a person first.
+_BY_URGENCY = {
+    "dead": "state = 'dead' AND discarded_at IS NULL",
+    "retrying": "state = 'retrying'",
+    "running": "state = 'running'",
+    "pending": "state = 'pending'",
+    DISCARDED: "discarded_at IS NOT NULL",
+    "succeeded": "state = 'succeeded'",
+}
+STATE_OF_EVENT = f"""
+    SELECT CASE
+        {" ".join(f"WHEN bool_or({those}) THEN '{state}'" for state, those in _BY_URGENCY.items())}
+        ELSE '{UNHANDLED}'
+    END AS state
+    FROM ingest.jobs WHERE event = events.id
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Conditions that all must hold; what is None or empty does not count."""
+
+    ids: tuple[UUID, ...] = ()
+    """Events, by their id or by that of any of their deliveries."""
+    event_ids: tuple[str, ...] = ()
+    """Ids at the sender; together with `ids`, any of them."""
+    types: tuple[str, ...] = ()
+    """Event types, any of them; `*` stands for anything."""
+    source: str | None = None
+    processor: str | None = None
+    state: str | None = None
+    """Of the event, or of the event as far as `processor` goes."""
+    error_type: str | None = None
+    """Of the last attempt of a job that is dead or retrying (ingest.store.reports.failures)."""
+    raised_at: str | None = None
+    """Likewise: the last frame of its traceback; empty where it has none."""
+    since: datetime | None = None
+    until: datetime | None = None
+    about: tuple[tuple[str, str], ...] = ()
+    """What the event concerns (ingest.store.search.related): its kind and its value."""
+    fields: tuple[tuple[str, str], ...] = ()
+    """A dotted path into the raw body, and the value there; `*` at its end stands for anything."""
+    search: str | tuple[str, ...] | None = None
+    """A text in the event id or in the raw body; or several, all of them there."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """What is searched for."""
+        given = (self.search,) if isinstance(self.search, str) else self.search or ()
+        return tuple(filter(None, given))
+
+    @property
+    def is_everything(self) -> bool:
+        """Whether there is no condition."""
+        return replace(self, search=self.texts or None) == EventFilter()
+
+    @property
+    def names_events(self) -> bool:
+        """Whether the events are named one by one."""
+        return bool(self.ids or self.event_ids)
+
+    @property
+    def reads_bodies(self) -> bool:
+        """Whether only the bodies tell which events are meant."""
+        return bool(self.texts or self.fields)
+
+    @property
+    def means_what_failed(self) -> bool:
+        """Whether nothing says in which state the jobs are that are to be replayed or discarded:
+        then those that are dead."""
+        return not (self.state is not None or self.names_events or self.is_of_failures)
+
+    @property
+    def is_of_failures(self) -> bool:
+        """Whether events are meant that have a job which fails."""
+        return self.error_type is not None or self.raised_at is not None
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> "EventFilter":
+        """The selection that `dataclasses.asdict` took apart and JSON kept, ids and times as text.
+
+        Raises:
+            TypeError: it has a condition that this version does not know.
+        """
+        values = {name: _hashable(value) for name, value in document.items()}
+        for name in ("since", "until"):
+            if values.get(name) is not None:
+                values[name] = datetime.fromisoformat(values[name])
+        return cls(**values | {"ids": tuple(UUID(each) for each in values.get("ids", ()))})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """SQL conditions on `events`, and the values that they name."""
+
+    conditions: tuple[str, ...]
+    parameters: dict[str, Any]
+
+    @property
+    def sql(self) -> str:
+        """The conditions joined, `true` if there is none."""
+        return " AND ".join(self.conditions) or "true"
+
+
+def state_of_event(selection: EventFilter) -> str:
+    """A query for the state of the row in `events`, as far as the selection's processor goes; with
+    one, it needs the parameter `processor`."""
+    return STATE_OF_EVENT + ("" if selection.processor is None else " AND processor = :processor")
+
+
+def none_more_urgent(state: str) -> str:
+    """A condition on a job, which is in that state: it is the state of its event, apart from what
+    the replay `:operation` has put back of it."""
+    states = list(_BY_URGENCY)
+    more_urgent = [_BY_URGENCY[each] for each in states[: states.index(state)]]
+    if not more_urgent:
+        return "true"
+    those = " OR ".join(f"({each})" for each in more_urgent)
+    others = f"SELECT FROM ingest.jobs AS other WHERE other.event = jobs.event AND ({those})"
+    return f"NOT EXISTS ({others} AND other.replay IS DISTINCT FROM :operation)"
+
+
+def where(selection: EventFilter) -> Where:
+    """The part of a selection that speaks of events: all but state and processor."""
+    found = [*_conditions(selection), *(test.condition for test in body_tests(selection))]
+    return Where(
+        conditions=tuple(condition for condition, _ in found),
+        parameters={name: value for _, values in found for name, value in values.items()},
+    )
+
+
+def _conditions(selection: EventFilter) -> Iterator[Condition]:
+    if selection.names_events:
+        yield _named(selection)
+    if selection.types:
+        patterns = [escape(each).replace("*", "%") for each in selection.types]
+        yield "events.type LIKE ANY(CAST(:types AS text[]))", {"types": patterns}
+    if selection.source is not None:
+        yield "events.source = :source", {"source": selection.source}
+    if selection.since is not None:
+        yield "events.id >= CAST(:since AS uuid)", {"since": first_id(selection.since)}
+    if selection.until is not None:
+        yield "events.id < CAST(:until AS uuid)", {"until": first_id(selection.until)}
+    for n, (kind, value) in enumerate(selection.about):
+        yield concerns(kind, value, f"about_{n}")
+    if selection.is_of_failures:
+        yield _failing(selection)
+
+
+def narrow(connection: Connection, selection: EventFilter, *, at_most: int = 20_000) -> EventFilter:
+    """The same events, those that it is about named by their ids: for who asks more than once. What
+    more than `at_most` events concern stays as it is."""
+    if not selection.about or selection.names_events:
+        return selection
+    found = where(EventFilter(about=selection.about))
+    query = statement(f"SELECT id FROM ingest.events WHERE {found.sql} LIMIT {at_most + 1}")
+    ids = tuple(connection.execute(query, found.parameters).scalars())
+    if len(ids) > at_most:
+        return selection
+    return replace(selection, about=(), ids=ids or (_NO_EVENT,))
+
+
+_NO_EVENT = UUID(int=0)
+
+
+def body_tests(selection: EventFilter) -> Iterator[BodyTest]:
+    """The conditions that only bodies can meet."""
+    for n, (path, value) in enumerate(selection.fields):
+        beginning = value.removesuffix("*")
+        yield has_field([path], beginning, f"field_{n}", is_beginning=beginning != value)
+    for n, needle in enumerate(selection.texts):
+        yield contains(needle, f"search_{n}")
+
+
+def _named(selection: EventFilter) -> Condition:
+    sql = f"""events.id = ANY(ARRAY(
+        WITH RECURSIVE {SOURCES}
+        SELECT unnest(CAST(:ids AS uuid[]))
+        UNION ALL SELECT event FROM ingest.duplicates WHERE delivery = ANY(CAST(:ids AS uuid[]))
+        UNION ALL SELECT events.id FROM origin JOIN ingest.events ON events.source = origin.slug
+        WHERE events.event_id = ANY(CAST(:event_ids AS text[]))
+    ))"""
+    return sql, {"ids": list(selection.ids), "event_ids": list(selection.event_ids)}
+
+
+def _failing(selection: EventFilter) -> Condition:
+    """One job that is failing, of the processor and in the state if they are given."""
+    wanted = {
+        ERROR_TYPE: selection.error_type,
+        f"coalesce({RAISED_AT}, '')": selection.raised_at,
+        "failing.processor": selection.processor,
+        "failing.state": selection.state,
+    }
+    given = {sql: value for sql, value in wanted.items() if value is not None}
+    conditions = "".join(f" AND {sql} = :failing_{n}" for n, sql in enumerate(given))
+    sql = f"""coalesce((
+        SELECT true FROM ingest.jobs AS failing
+        JOIN ingest.attempts AS a ON a.job = failing.id AND a.number = failing.attempt
+        WHERE failing.event = events.id AND failing.state IN ('dead', 'retrying')
+          AND failing.discarded_at IS NULL{conditions} LIMIT 1
+    ), false)"""
+    return sql, {f"failing_{n}": value for n, value in enumerate(given.values())}
+
+
+def _hashable(value: Any) -> Any:
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
+
+
+def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
+    """The events that `name` names exactly: by their id, by a delivery's, by their id at the
+    sender, or by that of what they are about (`790` for `order.created:790`)."""
+    try:
+        return tuple(connection.execute(_BY_ID, {"id": UUID(name)}).scalars())
+    except ValueError:
+        pass
+    known = connection.execute(_NAMES).all()
+    candidates = [name, *(join_event_id(row.name, name) for row in known if row.what == "type")]
+    sources = [row.name for row in known if row.what == "source"]
+    return tuple(
+        connection.execute(_NAMED, {"sources": sources, "candidates": candidates}).scalars()
+    )
+
+
+def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
+    """The ids of the events that `names` mean: an event's id, its id at the sender, or a
+    delivery's.
+
+    Raises:
+        NotFound: one of them means nothing.
+    """
+    return tuple(event for name in names for event in _resolve(connection, name))
+
+
+def _resolve(connection: Connection, name: str) -> list[UUID]:
+    try:
+        identity = UUID(name)
+    except ValueError:
+        found = connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars()
+    else:
+        found = connection.execute(_BY_ID, {"id": identity}).scalars()
+    events = list(found)
+    if not events:
+        raise NotFound(f"No event answers to {name}.", reason="not_found")
+    return events
+
+
+_NAMES = statement(
+    f"""
+    WITH RECURSIVE {TYPES}, {SOURCES}
+    SELECT 'type' AS what, type AS name FROM known WHERE type IS NOT NULL
+    UNION ALL
+    SELECT 'source', slug FROM origin WHERE slug IS NOT NULL
+    """
+)
+_NAMED = statement(
+    """
+    SELECT id FROM ingest.events
+    WHERE source = ANY(CAST(:sources AS text[])) AND event_id = ANY(CAST(:candidates AS text[]))
+    ORDER BY id DESC
+    """
+)
+_BY_ID = statement(
+    "SELECT id FROM ingest.events WHERE id = :id"
+    " UNION SELECT event FROM ingest.duplicates WHERE delivery = :id"
+)
+_BY_EVENT_ID = statement(
+    f"""
+    WITH RECURSIVE {SOURCES}
+    SELECT events.id FROM origin JOIN ingest.events ON events.source = origin.slug
+    WHERE events.event_id = :event_id
+    """
+)

@@ -1,0 +1,162 @@
+"""Which events concern a conversation, a phone number, an order, a message or a contact.
+
+No index leads from those to events, and none is needed: the read model that the built-in processors
+keep has them, with the ids of the events that made it. It is followed from a contact or a number to
+conversations, and from those to messages and orders. What it does not know:
+
+- an update that is named by its content (`conversation.updated`, `contact.updated`) and was
+  followed by a later one; the changes of an order's status are kept, all of them;
+- events that are not worked on yet, or failed. Those few are looked through for a field that names
+  what was given, at most `LOOKED_THROUGH` in each state;
+- events of types that the built-in processors do not handle.
+
+A search for a field (ingest.store.search.body_conditions) finds all of these, at the cost of reading bodies.
+"""
+
+from ingest.sources.base import join_event_id
+from ingest.sources.registry import entity_paths
+from ingest.store.search.body_conditions import Condition, escape, has_field, has_phone
+from ingest.store.search.distinct import SOURCES
+
+KINDS = ("conversation", "phone", "order", "message", "contact")
+NUMBERED = ("conversation", "order", "contact")
+"""Kinds whose values are whole numbers."""
+LOOKED_THROUGH = 2_000
+
+
+def concerns(kind: str, value: str, name: str) -> Condition:
+    """Events that concern what is of that kind and value; the values' names begin with `name`.
+
+    A phone number is that of whom the shop talks to: the shop's own would mean every message. It is
+    found however it is written, there or here."""
+    if kind in NUMBERED and not is_bigint(value):
+        return "false", {}
+    given = f"CAST(:{name}_given AS {'bigint' if kind in NUMBERED else 'text'})"
+    if kind == "phone":
+        given = f"ingest.normal_phone({given})"
+    known = {table: sql.format(given=given) for table, sql in _KNOWN[kind].items()}
+    tables = ", ".join(f"known_{table} AS MATERIALIZED ({sql})" for table, sql in known.items())
+    names = " UNION ".join(_NAMES[table] for table in known)
+    mentioned, values = _mentioned(kind, value, name)
+    sql = f"""events.id = ANY(ARRAY(
+        WITH RECURSIVE {SOURCES}, {tables}, named (event_id) AS MATERIALIZED (
+            SELECT unnest(CAST(:{name}_names AS text[])) UNION {names}
+        )
+        SELECT found.id FROM origin CROSS JOIN named CROSS JOIN LATERAL (
+            SELECT id FROM ingest.events
+            WHERE source = origin.slug AND event_id = named.event_id LIMIT 1
+        ) AS found
+        UNION ALL
+        SELECT events.id FROM ({_UNFINISHED}) AS unfinished
+        JOIN ingest.events ON events.id = unfinished.event WHERE {mentioned}
+    ))"""
+    return sql, values | {f"{name}_given": value, f"{name}_names": _names(kind, value)}
+
+
+def is_bigint(value: str) -> bool:
+    """Whether a text is a whole number that a `bigint` holds."""
+    digits = value.removeprefix("-")
+    is_whole = digits.isascii() and digits.isdigit() and len(digits) < 20
+    return is_whole and -(2**63) <= int(value) < 2**63
+
+
+def _names(kind: str, value: str) -> list[str]:
+    """The ids of events that are named after what they concern."""
+    if kind == "phone":
+        return []
+    if kind != "message":
+        return [join_event_id(f"{kind}.created", str(int(value)))]
+    statuses = (join_event_id("message.status.updated", value, each) for each in _STATUSES)
+    return [join_event_id("message.received", value), *statuses]
+
+
+def _mentioned(kind: str, value: str, name: str) -> Condition:
+    """Return whether a body names it where some source's bodies do."""
+    paths_by_types: dict[str, list[str]] = {}
+    for path in entity_paths(kind):
+        paths_by_types.setdefault(path.types, []).append(path.path)
+    conditions, values = [], {}
+    has = has_phone if kind == "phone" else has_field
+    for n, (types, paths) in enumerate(paths_by_types.items()):
+        condition, of_condition = has(paths, value, f"{name}_field_{n}").condition
+        values.update(of_condition)
+        if types != "*":
+            values[f"{name}_types_{n}"] = escape(types).replace("*", "%")
+            condition = f"(events.type LIKE :{name}_types_{n} AND {condition})"
+        conditions.append(condition)
+    return "(" + " OR ".join(conditions or ["false"]) + ")", values
+
+
+_KNOWN_STATUSES = ("sent", "delivered", "read", "failed", "played", "deleted")
+_STATUSES = (*_KNOWN_STATUSES, *(status.upper() for status in _KNOWN_STATUSES))
+
+_MESSAGES = """SELECT message_id, conversation_id, received_event_id, status, status_event_id,
+               last_event_id FROM ingest.messages"""
+_IN_TALKS = "conversation_id = ANY(ARRAY(SELECT conversation_id FROM known_talks))"
+_TALKED = {
+    "conversations": f"SELECT * FROM ingest.conversations WHERE {_IN_TALKS}",
+    "messages": f"{_MESSAGES} WHERE {_IN_TALKS}",
+    "orders": f"SELECT * FROM ingest.orders WHERE {_IN_TALKS}",
+}
+# Rows of the read model, each table's found with those before it. `talks` are ids of conversations,
+# which need not have a row.
+_KNOWN: dict[str, dict[str, str]] = {
+    "message": {"messages": f"{_MESSAGES} WHERE message_id = {{given}}"},
+    "order": {"orders": "SELECT * FROM ingest.orders WHERE order_id = {given}"},
+    "conversation": {"talks": "SELECT {given} AS conversation_id"} | _TALKED,
+    "contact": {
+        "contacts": "SELECT * FROM ingest.contacts WHERE contact_id = {given}",
+        "talks": "SELECT conversation_id FROM ingest.conversations WHERE contact_id = {given}",
+    }
+    | _TALKED,
+    "phone": {
+        "contacts": "SELECT * FROM ingest.contacts WHERE phone_normal = {given}",
+        "talks": """SELECT conversation_id FROM ingest.conversations
+            WHERE phone_number_normal = {given}
+            UNION SELECT conversation_id FROM ingest.conversations
+            WHERE contact_id = ANY(ARRAY(SELECT contact_id FROM known_contacts))
+            UNION SELECT conversation_id FROM ingest.messages
+            WHERE from_number_normal = {given}""",
+    }
+    | _TALKED
+    | {"messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number_normal = {{given}}"},
+}
+
+# The ids of the events that made those rows. A message's events are named alike but for the status:
+# of a message that has one, every status that there may be is looked for.
+_NAMES = {
+    "talks": "SELECT 'conversation.created:' || conversation_id FROM known_talks",
+    "contacts": """SELECT unnest(ARRAY['contact.created:' || contact_id, last_event_id])
+            FROM known_contacts
+            UNION SELECT substr(version, strpos(version, ' ') + 1)
+            FROM known_contacts CROSS JOIN jsonb_each_text(versions) AS field (name, version)""",
+    "conversations": """SELECT unnest(ARRAY[created_event_id, updated_event_id, last_event_id])
+            FROM known_conversations
+            UNION SELECT substr(version, strpos(version, ' ') + 1)
+            FROM known_conversations
+            CROSS JOIN jsonb_each_text(versions) AS field (name, version)""",
+    "messages": f"""SELECT unnest(ARRAY[received_event_id, status_event_id, last_event_id])
+            FROM known_messages
+            UNION SELECT split_part(status_event_id, ':', 1) || ':'
+                || split_part(status_event_id, ':', 2) || ':' || possible.status
+            FROM known_messages
+            CROSS JOIN unnest(ARRAY{list(_STATUSES)}) AS possible (status)
+            WHERE known_messages.status IS NOT NULL""",
+    "orders": """SELECT unnest(ARRAY['order.created:' || order_id, created_event_id,
+                                last_event_id]) FROM known_orders
+            UNION SELECT event_id FROM ingest.order_status_changes
+            WHERE order_id = ANY(ARRAY(SELECT order_id FROM known_orders))""",
+}
+
+# In the order of their indexes, so that the planner takes those.
+_UNFINISHED = f"""
+            (SELECT event FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
+             ORDER BY event DESC LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM ingest.jobs WHERE discarded_at IS NOT NULL
+                   ORDER BY event DESC LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM ingest.unhandled ORDER BY event DESC LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL
+                   ORDER BY queue, due_at LIMIT {LOOKED_THROUGH})
+            UNION (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL
+                   ORDER BY lease_until LIMIT {LOOKED_THROUGH})
+            """

@@ -1,0 +1,269 @@
+"""One transaction over some claimed jobs of one processor: each call in a savepoint, then finish.
+
+When the transaction itself breaks (connection lost, lease lost, commit refused), nothing of it is
+committed, and the jobs that are not to blame are returned to be run again, apart.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlalchemy import Engine
+from structlog.contextvars import bound_contextvars
+
+from ingest import logs
+from ingest.errors import InvalidEnvelope, LeaseLost, UnknownSource
+from ingest.sources.base import Source
+from ingest.store.pipeline import metrics
+from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
+from ingest.store.pipeline.metrics import LAG, SUCCEEDED, Note
+from workers import outcome
+from workers.event import Event
+from workers.registry import Processor
+from workers.retry import Random
+from workers.timeouts.signals import TimeLimit
+from workers.transaction import Effects
+
+log = logs.logger(__name__)
+
+
+class Recorder(Protocol):
+    """Keeps which job runs."""
+
+    def mark_running(self, job: Lease) -> None:
+        """`job` runs now."""
+
+    def mark_idle(self) -> None:
+        """None runs, or none that could be named."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What a slice came to. Jobs in neither list have succeeded or are no longer ours."""
+
+    failures: list[Failure] = field(default_factory=list)
+    again: list[ClaimedJob] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A claimed job with its event opened."""
+
+    job: ClaimedJob
+    event: Event
+
+    @property
+    def held(self) -> Lease:
+        """The claim."""
+        return Lease(id=self.job.id, attempt=self.job.attempt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRunner:
+    """Runs slices in this process."""
+
+    engine: Engine
+    """For processors, apart from the engine of our own statements; guarded (workers.guard)."""
+    sources: Mapping[str, Source]
+    recorder: Recorder
+    time_limit: TimeLimit
+    random: Random
+    """Uniform between two numbers."""
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds: how long calls take, and how far behind the deliveries we are."""
+
+    def run(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:
+        """Call `processor` for each job, finish those that succeeded, commit.
+
+        A single job always comes to a result. Raises what SQLAlchemy raises when there is no
+        database: then nothing was done, and the leases end.
+        """
+        result = Result()
+        calls = self._open(processor, claimed, result)
+        if calls:
+            with Effects(self.engine) as effects:
+                _BatchTransaction(self, processor, calls, effects, result).run()
+        return result
+
+    def _open(
+        self, processor: Processor, claimed: Sequence[ClaimedJob], result: Result
+    ) -> list[Call]:
+        """The events of the jobs; a job whose body is gone or is no event fails here."""
+        calls = []
+        for job in claimed:
+            if job.body is None:
+                result.failures.append(outcome.of_missing_body(job))
+                continue
+            try:
+                calls.append(self.call(processor, job, job.body))
+            except (InvalidEnvelope, UnknownSource) as error:
+                result.failures.append(outcome.of_error(job, processor, error, random=self.random))
+        return calls
+
+    def call(self, processor: Processor, job: ClaimedJob, body: bytes) -> Call:
+        """A job with its event, opened from the raw bytes.
+
+        Raises:
+            UnknownSource, InvalidEnvelope: there is no event.
+        """
+        source = self.sources.get(job.source)
+        if source is None:
+            raise UnknownSource(f"No source {job.source} is configured.", reason="unknown_source")
+        envelope = source.open(body)
+        event = Event(
+            id=str(job.event),
+            source=job.source,
+            event_id=job.event_id,
+            type=envelope.type,
+            occurred_at=envelope.occurred_at,
+            received_at=job.received_at,
+            data=envelope.data,
+            body=body,
+            attempt=job.attempt,
+            idempotency_key=f"{job.event}:{processor.name}",
+        )
+        return Call(job=job, event=event)
+
+
+class _Broken(Exception):
+    """The transaction is gone, by one of `suspects` because of `error`."""
+
+    def __init__(self, suspects: Sequence[Call], error: BaseException) -> None:
+        super().__init__()
+        self.suspects = suspects
+        self.error = error
+
+
+class _BatchTransaction:
+    """One transaction."""
+
+    def __init__(
+        self,
+        runner: BatchRunner,
+        processor: Processor,
+        calls: Sequence[Call],
+        effects: Effects,
+        result: Result,
+    ) -> None:
+        self._runner = runner
+        self._processor = processor
+        self._calls = calls
+        self._effects = effects
+        self._result = result
+        self._took_s: dict[int, float] = {}
+
+    def run(self) -> None:
+        """Run, finish and commit, or sort out whose fault it is that this does not work."""
+        try:
+            self._call_all()
+            self._finish()
+        except LeaseLost as error:
+            log.warning("lease_lost", processor=self._processor.name, jobs=sorted(error.job_ids))
+            self._redo_all_but(error.job_ids)
+        except _Broken as broken:
+            self._effects.discard_connection()
+            if len(broken.suspects) == 1:
+                self._fail(broken.suspects[0], broken.error)
+            self._redo_all_but(frozenset())
+        finally:
+            self._runner.time_limit.rest()
+            self._runner.recorder.mark_idle()
+
+    def _call_all(self) -> None:
+        if self._processor.batch:
+            self._call(self._calls)
+        else:
+            for call in self._calls:
+                self._call([call])
+
+    def _call(self, calls: Sequence[Call]) -> None:
+        """One call in a savepoint. A list that fails is halved until those that fail are found."""
+        try:
+            self._call_function(calls)
+            self._effects.release_savepoint()
+            return
+        except BaseException as error:  # sys.exit() too is no way to leave a processor
+            failure = error
+        if not self._effects.rollback():
+            raise _Broken(calls, failure)
+        if len(calls) == 1:
+            self._fail(calls[0], failure)
+            return
+        middle = len(calls) // 2
+        self._call(self._afresh(calls[:middle]))
+        self._call(self._afresh(calls[middle:]))
+
+    def _afresh(self, calls: Sequence[Call]) -> Sequence[Call]:
+        """The same with new events: the call that failed may have changed the old ones."""
+        return [self._runner.call(self._processor, call.job, call.event.body) for call in calls]
+
+    def _call_function(self, calls: Sequence[Call]) -> None:
+        events = [call.event for call in calls]
+        if len(calls) == 1:
+            self._runner.recorder.mark_running(calls[0].held)
+        else:
+            self._runner.recorder.mark_idle()
+        argument = events if self._processor.batch else events[0]
+        limit = self._runner.time_limit(self._processor.timeout_s)
+        began = self._runner.clock()
+        with _log_context(self._processor, events), limit:
+            self._processor.function(argument, self._effects.db)
+        took_s = self._runner.clock() - began
+        self._took_s.update((call.job.id, took_s) for call in calls)
+
+    def _finish(self) -> None:
+        """Commit. Where there is but one job, the record goes on naming it: a process that dies in
+        a commit dies over it."""
+        self._runner.time_limit.rest()
+        if len(self._calls) > 1:
+            self._runner.recorder.mark_idle()
+        failed = self._failed()
+        succeeded = [call for call in self._calls if call.job.id not in failed]
+        if not succeeded:
+            return
+        try:
+            self._effects.commit([call.held for call in succeeded], self._notes(succeeded))
+        except LeaseLost:
+            raise
+        except Exception as error:  # a deferred constraint, a deadlock, the connection
+            raise _Broken(succeeded, error) from error
+
+    def _notes(self, succeeded: Sequence[Call]) -> list[Note]:
+        """How long the calls took (a list's call as long for each), and, but for replays, how long
+        after the delivery that is."""
+        now = self._runner.clock()
+        noted = Counter(
+            (SUCCEEDED, self._processor.name, metrics.bucket(self._took_s[call.job.id]))
+            for call in succeeded
+        )
+        noted.update(
+            (LAG, "", metrics.bucket(now - call.job.received_at.timestamp()))
+            for call in succeeded
+            if call.job.replay is None
+        )
+        return [
+            Note(what=what, label=label, bucket=bucket, count=count)
+            for (what, label, bucket), count in noted.items()
+        ]
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        self._result.failures.append(
+            outcome.of_error(call.job, self._processor, error, random=self._runner.random)
+        )
+
+    def _redo_all_but(self, lost: frozenset[int]) -> None:
+        settled = lost | self._failed()
+        self._result.again += [call.job for call in self._calls if call.job.id not in settled]
+
+    def _failed(self) -> set[int]:
+        return {failure.id for failure in self._result.failures}
+
+
+def _log_context(processor: Processor, events: Sequence[Event]) -> AbstractContextManager[object]:
+    """What every log line of the processor carries: our ids, since the sender's hold numbers."""
+    if len(events) > 1:
+        return bound_contextvars(processor=processor.name)
+    return bound_contextvars(id=events[0].id, processor=processor.name, attempt=events[0].attempt)

@@ -1,0 +1,159 @@
+"""What one task does: admit deliveries, then run jobs, and hand back what takes too long."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from uuid import UUID
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import logs, queues
+from ingest.dispatch import Dispatcher
+from ingest.errors import DispatchFailed
+from ingest.store.pipeline import admission, jobs
+from ingest.store.pipeline.admission import Admitted
+from ingest.store.pipeline.jobs import ClaimedJob, JobRef
+from workers.executor import Executor
+from workers.registry import Processor, Registry
+
+log = logs.logger(__name__)
+
+_ADMIT_RUNS = 3
+# What is admitted here is worked on here; a processor with a queue of its own is not to delay it.
+_LANES = (queues.LIVE, queues.REPLAY)
+
+
+class TaskHandler:
+    """The work of one worker process."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        registry: Registry,
+        executor: Executor,
+        dispatcher: Dispatcher,
+        *,
+        budget_s: float,
+        redispatch_after_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """A call works for about `budget_s` seconds; `clock` is monotonic, in seconds."""
+        self._engine = engine
+        self._registry = registry
+        self._executor = executor
+        self._dispatcher = dispatcher
+        self._budget_s = budget_s
+        self._hint_ttl_s = redispatch_after_s
+        self._clock = clock
+
+    def process(self, deliveries: Sequence[UUID], job_ids: Sequence[int]) -> None:
+        """Admit `deliveries` and run what that makes, and run `job_ids`. Safe to repeat, anywhere,
+        any number of times: what is done or held by another is left alone."""
+        started = self._clock()
+        with ExitStack() as held:  # what is claimed is kept leased until all of it has run
+            claimed, here, elsewhere = self._admit(deliveries, held)
+            if job_ids:
+                with self._engine.begin() as connection:
+                    here += jobs.due(connection, job_ids)
+            self._dispatch(elsewhere)
+            self._executor.run_claimed(self._by_processor(claimed))
+        left = self._run(here, until=started + self._budget_s)
+        self._dispatch(left)
+        log.debug(
+            "processed",
+            deliveries=len(deliveries),
+            jobs=len(claimed) + len(here) - len(left),
+            handed_back=len(left),
+            seconds=round(self._clock() - started, 4),
+        )
+
+    def _admit(
+        self, deliveries: Sequence[UUID], held: ExitStack
+    ) -> tuple[list[ClaimedJob], list[JobRef], list[JobRef]]:
+        """Admit, and part the jobs made: claimed (and `held` from then on), for this lane, and for
+        queues of their own."""
+        claimed: list[ClaimedJob] = []
+        made: list[JobRef] = []
+        for _ in range(_ADMIT_RUNS if deliveries else 0):
+            try:
+                admitted = self._admit_once(deliveries)
+            except SQLAlchemyError as error:
+                if not claimed:
+                    raise
+                # What is claimed is to run; what is unadmitted, the relay finds.
+                log.warning("admit_broken_off", reason=type(error).__name__)
+                break
+            held.enter_context(self._executor.holding(admitted.claimed))
+            claimed += admitted.claimed
+            made += admitted.jobs
+            if admitted.conflicts:
+                log.warning("events_conflict", conflicts=admitted.conflicts)
+            if not admitted.unsettled:
+                break
+        here = [ref for ref in made if ref.queue in _LANES]
+        return claimed, here, [ref for ref in made if ref.queue not in _LANES]
+
+    def _admit_once(self, deliveries: Sequence[UUID]) -> Admitted:
+        with self._engine.begin() as connection:
+            return admission.admit(
+                connection,
+                deliveries,
+                self._registry.new_jobs(self._claimed),
+                replay_queue=queues.REPLAY,
+                redispatch_after_s=self._hint_ttl_s,
+                claimant=self._executor.claimant,
+            )
+
+    def _claimed(self, processor: Processor) -> int:
+        """How many of a batch's jobs of `processor` to claim as they are made: the first slice."""
+        if processor.queue not in _LANES or processor.threads > 1:
+            return 0
+        return self._executor.batch_size(processor)
+
+    def _by_processor(
+        self, claimed: Sequence[ClaimedJob]
+    ) -> list[tuple[Processor, list[ClaimedJob]]]:
+        return [
+            (processor, [job for job in claimed if job.processor == processor.name])
+            for processor in self._registry
+            if any(job.processor == processor.name for job in claimed)
+        ]
+
+    def _run(self, refs: Sequence[JobRef], *, until: float) -> list[JobRef]:
+        """Run jobs, a processor at a time; returns those that there was no time for."""
+        left: list[JobRef] = []
+        for (name, apart), group in _grouped(refs).items():
+            processor = self._registry.get(name)
+            if processor is None:
+                # Another worker may have it, or the next deploy; the relay asks again.
+                log.warning("processor_unknown", processor=name, jobs=len(group))
+                continue
+            ids = [ref.id for ref in group]
+            not_run = set(self._executor.run(processor, ids, until=until, apart=apart))
+            left += [ref for ref in group if ref.id in not_run]
+        return left
+
+    def _dispatch(self, refs: Sequence[JobRef]) -> None:
+        """Hint jobs to their own queues, in two messages a queue so that two workers can share
+        them."""
+        by_queue: dict[str, list[int]] = defaultdict(list)
+        for ref in refs:
+            by_queue[ref.queue].append(ref.id)
+        for queue, ids in by_queue.items():
+            middle = (len(ids) + 1) // 2
+            for part in filter(None, (ids[:middle], ids[middle:])):
+                try:
+                    self._dispatcher.dispatch(queue, jobs=part)
+                except DispatchFailed as error:
+                    log.warning("dispatch_failed", reason=error.reason, jobs=len(part))
+                    with self._engine.begin() as connection:
+                        jobs.undo_dispatch(connection, part)
+
+
+def _grouped(refs: Iterable[JobRef]) -> dict[tuple[str, bool], list[JobRef]]:
+    """Jobs by processor; those that come back from a lost process are to run apart."""
+    groups: dict[tuple[str, bool], list[JobRef]] = defaultdict(list)
+    for ref in refs:
+        groups[ref.processor, ref.trigger == "rescue"].append(ref)
+    return groups

@@ -1,0 +1,1 @@
+"""Ending a processor that takes too long, and running many on threads."""
