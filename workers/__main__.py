@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from ingest import broker, environment, logs, settings
 from ingest.errors import IngestError
 from ingest.store import startup_check
-from workers import app, heartbeat_file
+from workers import app, liveness
 from workers.relay import loop
 
 
@@ -30,7 +30,7 @@ def main() -> int:
         given = settings.load(concurrency=getattr(arguments, "concurrency", None))
         logs.configure(given.log_level, given.log_format)
         environment.report(os.environ, logs.logger(__name__))
-        heartbeat_file.check(given.heartbeat_file)
+        liveness.check(given.heartbeat_file)
         broker.refuse_cluster(given.redis)
         startup_check.check(given.database)
         if arguments.process == "worker":

@@ -28,8 +28,7 @@ from ingest.sources.registry import configured
 from ingest.store import causes
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline.processors import Registered, register
-from workers import guard, process_state, registry, shares
-from workers import heartbeat_file as heartbeat
+from workers import guard, liveness, process_state, registry, shares
 from workers.batches import BatchRunner, Recorder
 from workers.executor import Executor
 from workers.recovery import rescue
@@ -129,7 +128,7 @@ def create_app(
     `consumed` are the queues that its worker consumes; default: all that the processors use."""
     app = Celery("workers", set_as_current=False)
     configure(app, settings)
-    heartbeat.install(app, heartbeat_file)
+    liveness.install(app, heartbeat_file)
     child = _Child(settings, processors, consumed or processors.queues)
     setup_logging.connect(_keep_logging, weak=False)
     worker_process_init.connect(child.start, weak=False)

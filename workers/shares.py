@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest import logs, queues
-from workers import heartbeat_file as heartbeat
+from workers import liveness
 
 _PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.25
-_BEATS_LATE_S = 3 * heartbeat.INTERVAL_S
+_BEATS_LATE_S = 3 * liveness.INTERVAL_S
 
 log = logs.logger(__name__)
 
@@ -172,4 +172,4 @@ class _Parent:
         now = time.time()
         with contextlib.suppress(FileNotFoundError):
             if all(now - file.stat().st_mtime < _BEATS_LATE_S for file in self._files):
-                heartbeat.beat(self._heartbeat_file)
+                liveness.beat(self._heartbeat_file)

@@ -61,8 +61,8 @@ class NestedLeftOpen(Exception):
 class Effects:
     """One transaction of processors' effects, on a connection of an engine that is guarded.
 
-    On leaving without a commit it is rolled back; after `discard_connection` nobody gets the connection
-    again.
+    The transaction is rolled back unless it was committed. After `discard_connection` nobody gets
+    the connection again.
     """
 
     def __init__(self, engine: Engine) -> None:

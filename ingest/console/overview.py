@@ -27,9 +27,7 @@ from ingest.store.pipeline.metrics import (
     Point,
 )
 from ingest.store.pipeline.processors import ProcessorRecord
-from ingest.store.reports import backlog
-from ingest.store.reports import heartbeats as processes
-from ingest.store.reports import totals as stats
+from ingest.store.reports import backlog, heartbeats, totals
 from ingest.store.reports.heartbeats import ProcessRecord
 from ingest.store.reports.totals import Stats
 from ingest.store.sql import statement
@@ -190,13 +188,13 @@ def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetim
             )
             for point in points
         ),
-        stats=stats.read(connection),
+        stats=totals.read(connection),
         oldest_unadmitted=oldest.unadmitted,
         oldest_job=oldest.job,
         parked=tuple(jobs.parked(connection)),
         unreadable=metrics.unreadable(connection, since=since),
         processors=tuple(processors.all_of_them(connection)),
-        processes=tuple(processes.all_of_them(connection)),
+        processes=tuple(heartbeats.all_of_them(connection)),
         database=health.of_database(connection),
         redis=redis,
     )

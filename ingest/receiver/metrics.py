@@ -1,7 +1,7 @@
 """Counts what a receiver answers and refuses, between two of its reports.
 
-The event loop counts, a thread reports (ingest.heartbeat). The counts of a report that fails go into
-the next. A crash loses the counts of some seconds at most, and never a delivery.
+The event loop counts, a thread reports (ingest.heartbeat). The counts of a report that fails go
+into the next. A crash loses the counts of some seconds at most, and never a delivery.
 """
 
 from collections import Counter

@@ -125,7 +125,8 @@ def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
-# One event for one processor: the only mutable state. Every transition is in ingest.store.pipeline.jobs.
+# One event for one processor: the only mutable state. Every transition is in
+# ingest.store.pipeline.jobs.
 jobs = Table(
     "jobs",
     metadata,

@@ -1,6 +1,7 @@
 """The tables' own schema: trigger functions name it, whatever the search path is.
 
-The tables themselves were made in it, or have been moved to it before this (ingest.store.schema_move).
+The tables themselves were made in it, or have been moved to it before this
+(ingest.store.schema_move).
 """
 
 from alembic import context, op

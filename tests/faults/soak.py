@@ -26,7 +26,7 @@ _DEAD_ROWS_AN_EVENT = 3
 """Autovacuum looks once a minute, and a fault may cost it a turn: what two minutes of the load
 leave may lie there."""
 _EMPTY_WITHIN_S = 30.0
-"""A hint that is lost (REDISPATCH_AFTER_S 10), a lease that ends (LEASE_S 10), a retry (up to 10)."""
+"""A hint is lost (REDISPATCH_AFTER_S 10), a lease ends (LEASE_S 10), a retry waits (up to 10)."""
 
 
 @dataclass(slots=True)

@@ -10,8 +10,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import OperationalError
 
-from ingest.store.pipeline import admission as events
-from ingest.store.pipeline import jobs
+from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.admission import Admitted
 from ingest.store.pipeline.jobs import Lease
 from tests.integration.conftest import Worker
@@ -361,9 +360,9 @@ def test_finishing_is_fenced_by_the_attempt_number(
     worker = make_worker()
     deliveries = deliver(database_url, [order(1)])
     with engine.begin() as connection:
-        from ingest.store.pipeline import admission as events
+        from ingest.store.pipeline import admission
 
-        admitted = events.admit(
+        admitted = admission.admit(
             connection,
             deliveries,
             worker.registry.new_jobs(),
@@ -457,9 +456,9 @@ def test_a_job_of_a_processor_that_nobody_has_waits(
     declared.clear()
     without_it = make_worker()
     with engine.begin() as connection:
-        from ingest.store.pipeline import admission as events
+        from ingest.store.pipeline import admission
 
-        events.admit(
+        admission.admit(
             connection,
             deliver(database_url, [order(1)]),
             with_it.registry.new_jobs(),
@@ -480,12 +479,12 @@ def admit_in_turn(
     monkeypatch: pytest.MonkeyPatch, *runs: Callable[[Callable[[], Admitted]], Admitted]
 ) -> None:
     """The next runs of admit, each around the real one."""
-    really, left = events.admit, iter(runs)
+    really, left = admission.admit, iter(runs)
 
     def admit(*arguments: Any, **options: Any) -> Admitted:
         return next(left)(lambda: really(*arguments, **options))
 
-    monkeypatch.setattr(events, "admit", admit)
+    monkeypatch.setattr(admission, "admit", admit)
 
 
 def leaves_some(admit: Callable[[], Admitted]) -> Admitted:

@@ -14,8 +14,7 @@ from ingest.ids import received_at
 from ingest.store.pipeline import admission, jobs, processors
 from ingest.store.pipeline.jobs import Claimant, Failure, Lease, NewJobs, Outcome
 from ingest.store.pipeline.processors import ProcessorRecord, Registered
-from ingest.store.reports import backlog as waiting
-from ingest.store.reports import totals
+from ingest.store.reports import backlog, totals
 from tests.integration.conftest import Sent
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
@@ -370,12 +369,12 @@ def test_what_waits_for_a_resume_is_not_called_late(engine: Engine, database_url
         if paused:
             pause(engine)
         with engine.connect() as connection:
-            assert waiting.oldest(connection).job == received_at(expected)
+            assert backlog.oldest(connection).job == received_at(expected)
     relay(engine)[0].sweep()
     with engine.connect() as connection:
-        assert waiting.oldest(connection).job == received_at(newer)
+        assert backlog.oldest(connection).job == received_at(newer)
         resume(engine)
-        assert waiting.oldest(connection).job == received_at(oldest)
+        assert backlog.oldest(connection).job == received_at(oldest)
 
 
 def test_who_paused_and_why_is_kept_and_since_when(engine: Engine) -> None:

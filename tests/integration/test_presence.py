@@ -15,7 +15,7 @@ from ingest.heartbeat import Heartbeat, Report, identity
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.store.address import parse
 from ingest.store.pipeline import admission, jobs
-from ingest.store.pipeline import metrics as activity
+from ingest.store.pipeline import metrics as minutes
 from ingest.store.pipeline.jobs import NewJobs
 from ingest.store.pipeline.metrics import ANSWER, REFUSED
 from ingest.store.reports import heartbeats, refused_requests
@@ -264,14 +264,14 @@ def test_a_receiver_counts_answers_by_how_long_they_took_and_refusals_by_reason(
     report(engine, metrics)  # nothing is left
     since = datetime.now(UTC) - timedelta(hours=1)
     with engine.connect() as connection:
-        answered = activity.by_label(connection, ANSWER, since=since)
-        refused = activity.by_label(connection, REFUSED, since=since)
+        answered = minutes.by_label(connection, ANSWER, since=since)
+        refused = minutes.by_label(connection, REFUSED, since=since)
     assert {label: each.total for label, each in refused.items()} == {
         "bad_signature": 2,
         "too_large": 1,
     }
     assert list(answered) == [""]
-    expected = [activity.bucket(seconds) for seconds in (0.0001, 0.003, 0.003, 1.5)]
+    expected = [minutes.bucket(seconds) for seconds in (0.0001, 0.003, 0.003, 1.5)]
     assert [n for n, count in enumerate(answered[""].counts) for _ in range(count)] == expected
 
 

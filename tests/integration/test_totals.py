@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, text
 
-from ingest.store.pipeline import admission as events
+from ingest.store.pipeline import admission
 from ingest.store.pipeline.admission import Admitted
 from ingest.store.pipeline.jobs import NewJobs
 from ingest.store.reports import totals
@@ -21,7 +21,7 @@ def admit(
     connection: Connection, deliveries: Sequence[UUID], processors: Sequence[NewJobs] = (ORDERS,)
 ) -> Admitted:
     with connection.begin():
-        return events.admit(
+        return admission.admit(
             connection, deliveries, processors, replay_queue="replay", redispatch_after_s=10
         )
 

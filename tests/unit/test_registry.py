@@ -24,7 +24,7 @@ def test_a_declaration_takes_its_defaults_from_the_settings() -> None:
     def notify(event: Any, db: Any) -> None: ...
 
     (found,) = Registry(
-        declared(), settings.load(max_attempts=3, timeout_s=7, retry_max_delay_s=99)
+        declared(), settings.load(max_attempts=3, attempt_timeout_s=7, retry_max_delay_s=99)
     )
     assert found.types == ("order.created",)
     assert found.name.endswith("notify")

@@ -16,7 +16,7 @@ from ingest.heartbeat import Heartbeat, identity
 from ingest.settings import Settings
 from ingest.store import causes
 from ingest.store.engine import Role, create_engine
-from workers import heartbeat_file
+from workers import liveness
 from workers.relay.maintenance import DailyMaintenance, MinuteTasks
 from workers.relay.sweep import Relay
 
@@ -62,7 +62,7 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
             problem = None
             if swept.rescued or swept.deliveries or swept.jobs:
                 log.info("swept", **dataclasses.asdict(swept))
-        heartbeat_file.beat(settings.heartbeat_file)
+        liveness.beat(settings.heartbeat_file)
         stop.wait(settings.relay_interval_s)
     presence.leave()
     engine.dispose()

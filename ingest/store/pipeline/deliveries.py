@@ -42,7 +42,8 @@ async def insert(
     """Store deliveries and mark those that are events as unadmitted, in one statement.
 
     Sending the same deliveries again changes nothing, so a batch whose commit is in doubt can be
-    repeated. Their hint goes to `queue`; after `dispatch_grace_s` seconds the relay takes it for lost.
+    repeated. Their hint goes to `queue`. After `dispatch_grace_s` seconds the relay takes the hint
+    for lost.
 
     Raises:
         UnfitDatabase: they are stored, but the server has not written them to disk.

@@ -185,9 +185,10 @@ class Requeued:
     """Left alone, because they run."""
 
 
-# The part of the admit statement (ingest.store.pipeline.admission) that makes jobs. Those that the admitting
-# worker runs next are claimed as they are made: that spares each a second version and a round trip.
-# The others are pending, and hinted, because it works on them or dispatches them at once.
+# The part of the admit statement (ingest.store.pipeline.admission) that makes jobs. Jobs that the
+# admitting worker runs next are claimed as they are made: that saves a second row version and a
+# round trip. The others are pending and count as dispatched, because the worker runs or dispatches
+# them at once.
 _CREATE = """
     INSERT INTO ingest.jobs (event, processor, queue, state, trigger, attempt, failures,
                              max_attempts, next_attempt_at, hinted_until, lease_until,

@@ -1,7 +1,7 @@
 """The processors that workers have registered, and pausing them.
 
-The jobs of a paused processor wait: none is claimed (ingest.store.pipeline.jobs). What runs, runs to its
-end.
+The jobs of a paused processor wait: none is claimed (ingest.store.pipeline.jobs). A running job
+runs to its end.
 """
 
 import json

@@ -10,7 +10,8 @@ conversations, and from those to messages and orders. What it does not know:
   what was given, at most `LOOKED_THROUGH` in each state;
 - events of types that the built-in processors do not handle.
 
-A search for a field (ingest.store.search.body_conditions) finds all of these, at the cost of reading bodies.
+A search for a field (ingest.store.search.body_conditions) finds all of these, at the cost of
+reading bodies.
 """
 
 from ingest.sources.base import join_event_id
