@@ -9,6 +9,14 @@ from sqlalchemy import Connection
 
 from ingest.store.sql import statement
 
+_MAKE_KEY = statement(
+    "INSERT INTO ingest.console_keys (purpose, key) VALUES ('sessions', :key)"
+    " ON CONFLICT (purpose) DO NOTHING"
+)
+
+
+_KEY = statement("SELECT key FROM ingest.console_keys WHERE purpose = 'sessions'")
+
 
 def signing_key(connection: Connection, *, new: bytes) -> bytes:
     """Return the key that signs sessions; `new` becomes it where there is none.
@@ -18,6 +26,18 @@ def signing_key(connection: Connection, *, new: bytes) -> bytes:
     connection.execute(_MAKE_KEY, {"key": new})
     key: bytes = connection.execute(_KEY).scalar_one()
     return key
+
+
+# An hour later: the clocks of consoles and database differ.
+_FORGET = statement(
+    "DELETE FROM ingest.ended_sessions WHERE expires_at < now() - interval '1 hour'"
+)
+
+
+_END = statement(
+    "INSERT INTO ingest.ended_sessions (id, expires_at) VALUES (:id, :expires_at)"
+    " ON CONFLICT (id) DO NOTHING"
+)
 
 
 def end(connection: Connection, session: str, *, expires_at: datetime) -> None:
@@ -32,22 +52,9 @@ def end(connection: Connection, session: str, *, expires_at: datetime) -> None:
     connection.execute(_END, {"id": session, "expires_at": expires_at})
 
 
+_HAS_ENDED = statement("SELECT EXISTS (SELECT FROM ingest.ended_sessions WHERE id = :id)")
+
+
 def has_ended(connection: Connection, session: str) -> bool:
     """Return whether a session was ended."""
     return bool(connection.execute(_HAS_ENDED, {"id": session}).scalar_one())
-
-
-_MAKE_KEY = statement(
-    "INSERT INTO ingest.console_keys (purpose, key) VALUES ('sessions', :key)"
-    " ON CONFLICT (purpose) DO NOTHING"
-)
-_KEY = statement("SELECT key FROM ingest.console_keys WHERE purpose = 'sessions'")
-# An hour later: the clocks of consoles and database differ.
-_FORGET = statement(
-    "DELETE FROM ingest.ended_sessions WHERE expires_at < now() - interval '1 hour'"
-)
-_END = statement(
-    "INSERT INTO ingest.ended_sessions (id, expires_at) VALUES (:id, :expires_at)"
-    " ON CONFLICT (id) DO NOTHING"
-)
-_HAS_ENDED = statement("SELECT EXISTS (SELECT FROM ingest.ended_sessions WHERE id = :id)")

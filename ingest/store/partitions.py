@@ -40,6 +40,12 @@ def ensure(connection: Connection, *, today: date, days_ahead: int) -> list[date
     return made
 
 
+_PARTITIONS = statement(
+    "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+    " WHERE i.inhparent = CAST('ingest.deliveries' AS regclass)"
+)
+
+
 def days(connection: Connection) -> list[date]:
     """The days that have a partition, oldest first."""
     names = connection.execute(_PARTITIONS).scalars()
@@ -49,6 +55,17 @@ def days(connection: Connection) -> list[date]:
         for suffix in suffixes
         if suffix != "default"
     )
+
+
+_UNFINISHED = statement(
+    """
+    SELECT (SELECT count(*) FROM ingest.unadmitted
+            WHERE delivery >= CAST(:first AS uuid) AND delivery < CAST(:last AS uuid))
+         + (SELECT count(*) FROM ingest.jobs
+            WHERE (due_at IS NOT NULL OR lease_until IS NOT NULL)
+              AND event >= CAST(:first AS uuid) AND event < CAST(:last AS uuid))
+    """
+)
 
 
 def drop(connection: Connection, day: date) -> int | None:
@@ -73,6 +90,21 @@ def drop(connection: Connection, day: date) -> int | None:
         return unfinished
     connection.execute(statement(f"DROP TABLE IF EXISTS {_name(day)}"))
     return None
+
+
+_IN_DAY = "id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)"
+
+
+_STRAYS = statement(f"SELECT EXISTS (SELECT FROM ingest.deliveries_default WHERE {_IN_DAY})")
+
+
+_SET_ASIDE = statement(
+    "CREATE TEMPORARY TABLE pg_temp.strays AS"
+    f" SELECT * FROM ingest.deliveries_default WHERE {_IN_DAY}"
+)
+
+
+_REMOVE_STRAYS = statement(f"DELETE FROM ingest.deliveries_default WHERE {_IN_DAY}")
 
 
 def _create(connection: Connection, day: date) -> None:
@@ -100,25 +132,3 @@ def _name(day: date) -> str:
 def _bounds(day: date) -> tuple[str, str]:
     start = datetime(day.year, day.month, day.day, tzinfo=UTC)
     return str(first_id(start)), str(first_id(start + timedelta(days=1)))
-
-
-_PARTITIONS = statement(
-    "SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
-    " WHERE i.inhparent = CAST('ingest.deliveries' AS regclass)"
-)
-_IN_DAY = "id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)"
-_STRAYS = statement(f"SELECT EXISTS (SELECT FROM ingest.deliveries_default WHERE {_IN_DAY})")
-_SET_ASIDE = statement(
-    "CREATE TEMPORARY TABLE pg_temp.strays AS"
-    f" SELECT * FROM ingest.deliveries_default WHERE {_IN_DAY}"
-)
-_REMOVE_STRAYS = statement(f"DELETE FROM ingest.deliveries_default WHERE {_IN_DAY}")
-_UNFINISHED = statement(
-    """
-    SELECT (SELECT count(*) FROM ingest.unadmitted
-            WHERE delivery >= CAST(:first AS uuid) AND delivery < CAST(:last AS uuid))
-         + (SELECT count(*) FROM ingest.jobs
-            WHERE (due_at IS NOT NULL OR lease_until IS NOT NULL)
-              AND event >= CAST(:first AS uuid) AND event < CAST(:last AS uuid))
-    """
-)

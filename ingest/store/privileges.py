@@ -62,6 +62,32 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 """The tables that a kind of process uses, and how."""
 
 
+# By the catalogues: `to_regclass` fails where USAGE on the schema is missing.
+_LACKS = """
+    SELECT 'lacks USAGE on the schema ' || nspname AS lacks
+    FROM pg_catalog.pg_namespace
+    WHERE nspname = :schema AND NOT pg_catalog.has_schema_privilege(oid, 'USAGE')
+    UNION ALL
+    SELECT 'lacks ' || pg_catalog.string_agg(verb, ', ' ORDER BY position) || ' on '
+           || nspname || '.' || relname
+    FROM ROWS FROM (unnest(CAST(:tables AS text[])), unnest(CAST(:verbs AS text[])))
+         WITH ORDINALITY AS need (relation, verb, position)
+    JOIN pg_catalog.pg_class ON relname = relation
+    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace AND nspname = :schema
+    WHERE NOT pg_catalog.has_table_privilege(pg_class.oid, verb)
+    GROUP BY nspname, relname
+"""
+
+
+_NO_PARTITIONS = statement(
+    """
+    SELECT NOT (pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE'))
+    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace AND nspname = :schema
+    WHERE relname = 'deliveries'
+    """
+)
+
+
 def lacking(connection: Connection, kind: str, *, schema: str) -> list[str]:
     """Return what the role of the connection lacks for a kind of process, each as a predicate.
 
@@ -102,27 +128,3 @@ def _parameters(kind: str, schema: str) -> dict[str, Any]:
         "tables": [table for table, _ in needs],
         "verbs": [verb for _, verb in needs],
     }
-
-
-# By the catalogues: `to_regclass` fails where USAGE on the schema is missing.
-_LACKS = """
-    SELECT 'lacks USAGE on the schema ' || nspname AS lacks
-    FROM pg_catalog.pg_namespace
-    WHERE nspname = :schema AND NOT pg_catalog.has_schema_privilege(oid, 'USAGE')
-    UNION ALL
-    SELECT 'lacks ' || pg_catalog.string_agg(verb, ', ' ORDER BY position) || ' on '
-           || nspname || '.' || relname
-    FROM ROWS FROM (unnest(CAST(:tables AS text[])), unnest(CAST(:verbs AS text[])))
-         WITH ORDINALITY AS need (relation, verb, position)
-    JOIN pg_catalog.pg_class ON relname = relation
-    JOIN pg_catalog.pg_namespace n ON n.oid = relnamespace AND nspname = :schema
-    WHERE NOT pg_catalog.has_table_privilege(pg_class.oid, verb)
-    GROUP BY nspname, relname
-"""
-_NO_PARTITIONS = statement(
-    """
-    SELECT NOT (pg_has_role(relowner, 'USAGE') AND has_schema_privilege(relnamespace, 'CREATE'))
-    FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace AND nspname = :schema
-    WHERE relname = 'deliveries'
-    """
-)

@@ -53,6 +53,31 @@ class TablesInUse(Exception):
         )
 
 
+_HAS_TABLES = statement(
+    """
+    SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = :schema AND c.relname = 'unadmitted')
+    """
+)
+
+
+# A partitioned table of that name with these columns is nobody else's. Beside a table of revisions
+# it belongs to another installation, which has a schema of its own already.
+_OLD_HOME = statement(
+    """
+    SELECT n.nspname
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname = 'deliveries' AND c.relkind = 'p'
+      AND (SELECT count(*) FROM pg_attribute a
+           WHERE a.attrelid = c.oid AND a.attname IN ('key_id', 'rejected', 'headers')) = 3
+      AND EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = n.oid AND u.relname = 'unadmitted')
+      AND NOT EXISTS (SELECT FROM pg_class r
+                      WHERE r.relnamespace = n.oid AND r.relname = 'revisions')
+    ORDER BY n.nspname <> 'public', n.nspname LIMIT 1
+    """
+)
+
+
 def old_home(connection: Connection, schema: str) -> str | None:
     """Return the schema that an installation from before revision 0005 lies in; None: there is
     none, or it has been moved.
@@ -78,6 +103,59 @@ def old_home(connection: Connection, schema: str) -> str | None:
 def is_before_last(connection: Connection, home: str) -> bool:
     """Return whether migrations of the old home are missing."""
     return _versions(connection, home) != [LAST]
+
+
+_OURS = statement(
+    """
+    SELECT c.relname
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = :home
+    JOIN unnest(CAST(:tables AS text[]), CAST(:columns AS text[])) AS ours (name, has)
+      ON ours.name = c.relname
+    WHERE c.relkind IN ('r', 'p')
+      AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ours.has)
+    ORDER BY c.relname
+    """
+)
+
+
+_PARTITIONS = statement(
+    """
+    SELECT c.relname
+    FROM pg_inherits i
+    JOIN pg_class c ON c.oid = i.inhrelid
+    JOIN pg_class parent ON parent.oid = i.inhparent AND parent.relname = 'deliveries'
+    JOIN pg_namespace n ON n.oid = parent.relnamespace AND n.nspname = :home
+    ORDER BY c.relname
+    """
+)
+
+
+# Who might use the tables may use them where they are now, and the views in their old place.
+_GRANTS = """
+DO $$
+DECLARE
+    old text := {home};
+    new text := {schema};
+    item record;
+BEGIN
+    FOR item IN
+        SELECT c.relname AS table_name, acl.privilege_type AS privilege,
+               CASE acl.grantee WHEN 0 THEN 'PUBLIC'
+                    ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS grantee
+        FROM pg_class c
+        JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = new
+        CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
+        WHERE c.relkind IN ('r', 'p') AND acl.grantee <> c.relowner
+    LOOP
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', new, item.grantee);
+        IF to_regclass(format('%I.%I', old, item.table_name)) IS NOT NULL THEN
+            EXECUTE format('GRANT %s ON %I.%I TO %s', item.privilege, old, item.table_name,
+                           item.grantee);
+        END IF;
+    END LOOP;
+END $$
+"""
 
 
 def move(connection: Connection, home: str, schema: str) -> None:
@@ -129,73 +207,3 @@ def _versions(connection: Connection, home: str) -> list[str]:
 
 def _literal(name: str) -> str:
     return "'" + name.replace("'", "''") + "'"
-
-
-_HAS_TABLES = statement(
-    """
-    SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE n.nspname = :schema AND c.relname = 'unadmitted')
-    """
-)
-# A partitioned table of that name with these columns is nobody else's. Beside a table of revisions
-# it belongs to another installation, which has a schema of its own already.
-_OLD_HOME = statement(
-    """
-    SELECT n.nspname
-    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relname = 'deliveries' AND c.relkind = 'p'
-      AND (SELECT count(*) FROM pg_attribute a
-           WHERE a.attrelid = c.oid AND a.attname IN ('key_id', 'rejected', 'headers')) = 3
-      AND EXISTS (SELECT FROM pg_class u WHERE u.relnamespace = n.oid AND u.relname = 'unadmitted')
-      AND NOT EXISTS (SELECT FROM pg_class r
-                      WHERE r.relnamespace = n.oid AND r.relname = 'revisions')
-    ORDER BY n.nspname <> 'public', n.nspname LIMIT 1
-    """
-)
-_OURS = statement(
-    """
-    SELECT c.relname
-    FROM pg_class c
-    JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = :home
-    JOIN unnest(CAST(:tables AS text[]), CAST(:columns AS text[])) AS ours (name, has)
-      ON ours.name = c.relname
-    WHERE c.relkind IN ('r', 'p')
-      AND EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = ours.has)
-    ORDER BY c.relname
-    """
-)
-_PARTITIONS = statement(
-    """
-    SELECT c.relname
-    FROM pg_inherits i
-    JOIN pg_class c ON c.oid = i.inhrelid
-    JOIN pg_class parent ON parent.oid = i.inhparent AND parent.relname = 'deliveries'
-    JOIN pg_namespace n ON n.oid = parent.relnamespace AND n.nspname = :home
-    ORDER BY c.relname
-    """
-)
-# Who might use the tables may use them where they are now, and the views in their old place.
-_GRANTS = """
-DO $$
-DECLARE
-    old text := {home};
-    new text := {schema};
-    item record;
-BEGIN
-    FOR item IN
-        SELECT c.relname AS table_name, acl.privilege_type AS privilege,
-               CASE acl.grantee WHEN 0 THEN 'PUBLIC'
-                    ELSE quote_ident(pg_get_userbyid(acl.grantee)) END AS grantee
-        FROM pg_class c
-        JOIN pg_namespace n ON n.oid = c.relnamespace AND n.nspname = new
-        CROSS JOIN LATERAL aclexplode(c.relacl) AS acl
-        WHERE c.relkind IN ('r', 'p') AND acl.grantee <> c.relowner
-    LOOP
-        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %s', new, item.grantee);
-        IF to_regclass(format('%I.%I', old, item.table_name)) IS NOT NULL THEN
-            EXECUTE format('GRANT %s ON %I.%I TO %s', item.privilege, old, item.table_name,
-                           item.grantee);
-        END IF;
-    END LOOP;
-END $$
-"""

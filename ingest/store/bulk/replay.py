@@ -85,6 +85,13 @@ class Operation:
     """Why it failed."""
 
 
+_HAS_BODY = "EXISTS (SELECT FROM ingest.deliveries WHERE deliveries.id = events.id)"
+
+
+# What a job needs for an action; without its body there is nothing to work on.
+_NEEDS = {REPLAY: _HAS_BODY, DISCARD: "true"}
+
+
 def count(connection: Connection, selection: EventFilter, *, action: str = REPLAY) -> Counts:
     """What `run` would touch now."""
     found = where(selection)
@@ -161,6 +168,18 @@ def run(
             change_status(connection, begun, "cancelled")  # unless it is finished
 
 
+_BEGIN = statement(
+    """
+    INSERT INTO ingest.replays (action, requested_by, reason, selection, rate, total, background,
+                         last_job, last_event)
+    VALUES (:action, :requested_by, :reason, CAST(:selection AS jsonb), :rate, :total, :background,
+            (SELECT id FROM ingest.jobs ORDER BY id DESC LIMIT 1),
+            (SELECT id FROM ingest.events ORDER BY id DESC LIMIT 1))
+    RETURNING id
+    """
+)
+
+
 def begin(
     connection: Connection,
     selection: EventFilter,
@@ -187,6 +206,32 @@ def begin(
         },
     ).scalar_one()
     return identity
+
+
+_HOLD = statement(
+    """
+    SELECT *, greatest(0, CAST(extract(epoch FROM coalesce(paced_until, now()) - now()) AS float8))
+              AS ahead_s
+    FROM ingest.replays WHERE id = :id FOR UPDATE
+    """
+)
+
+
+_ADVANCE = statement(
+    """
+    UPDATE ingest.replays
+    SET jobs = jobs + :jobs, events = events + :events, running = running + :running,
+        after_job = coalesce(:after_job, after_job),
+        after_event = coalesce(CAST(:after_event AS uuid), after_event),
+        paced_until = now() + make_interval(secs => :ahead_s)
+    WHERE id = :id
+    """
+)
+
+
+_END = statement(
+    "UPDATE ingest.replays SET status = 'finished', finished_at = now() WHERE id = :id"
+)
 
 
 def advance(engine: Engine, operation: int) -> Progress:
@@ -225,6 +270,17 @@ def advance(engine: Engine, operation: int) -> Progress:
     return Progress(counts=so_far + step.counts)
 
 
+_CHANGE_STATUS = statement(
+    """
+    UPDATE ingest.replays
+    SET status = CAST(:status AS text), problem = NULL,
+        finished_at = CASE WHEN CAST(:status AS text) = 'cancelled' THEN now() END
+    WHERE id = :id AND status IN ('running', 'paused', 'failed')
+      AND (background OR CAST(:status AS text) = 'cancelled')
+    """
+)
+
+
 def change_status(connection: Connection, operation: int, status: str) -> bool:
     """Pause, resume or cancel; whether that was possible. What has ended stays as it is, but for
     what has failed; what a command runs can only be cancelled."""
@@ -232,9 +288,22 @@ def change_status(connection: Connection, operation: int, status: str) -> bool:
     return connection.execute(_CHANGE_STATUS, parameters).rowcount > 0
 
 
+_FAIL = statement(
+    """
+    UPDATE ingest.replays SET status = 'failed', problem = :problem, finished_at = now()
+    WHERE id = :id AND status = 'running'
+    """
+)
+
+
 def fail(connection: Connection, operation: int, problem: str) -> None:
     """Record that it cannot go on."""
     connection.execute(_FAIL, {"id": operation, "problem": problem})
+
+
+_RUNNING = statement(
+    "SELECT id FROM ingest.replays WHERE status = 'running' AND background ORDER BY id"
+)
 
 
 def running_in_background(connection: Connection) -> list[int]:
@@ -261,6 +330,13 @@ def operations(connection: Connection, *, limit: int, before: int | None = None)
         "CAST(:before AS bigint) IS NULL OR id < :before",
         {"before": before, "limit": limit},
     )
+
+
+_OPERATIONS = """
+    SELECT id, action, status, requested_at, requested_by, reason, selection, background, rate,
+           total, jobs, events, running, finished_at, problem
+    FROM ingest.replays
+"""
 
 
 def _operations(
@@ -290,6 +366,28 @@ def _operations(
 
 def _why(row: Any) -> str:
     return f"Discarded by {row.requested_by}" + (f": {row.reason}" if row.reason else ".")
+
+
+_REJECTED = statement(
+    """
+    SELECT id, source, body FROM ingest.deliveries
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL
+    ORDER BY id FOR UPDATE
+    """
+)
+
+
+_ACCEPT = statement(
+    """
+    WITH accepted AS (
+        UPDATE ingest.deliveries SET rejected = NULL WHERE id = :id
+        RETURNING id, source, received_at
+    )
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at)
+    SELECT id, source, :event_id, :type, :fingerprint, received_at, :queue, now() FROM accepted
+    """
+)
 
 
 def reopen(
@@ -322,6 +420,14 @@ def reopen(
     return opened
 
 
+_NEXT_REJECTED = statement(
+    f"""
+    SELECT id FROM ingest.deliveries WHERE rejected IS NOT NULL AND id > :after
+    ORDER BY id LIMIT {BATCH}
+    """
+)
+
+
 def reopen_all(engine: Engine, sources: Mapping[str, Source]) -> Iterator[tuple[int, int]]:
     """Open every rejected delivery again, oldest first, a batch a transaction; yield how many were
     looked at so far, and how many of them are events now."""
@@ -346,6 +452,23 @@ class _Step:
     after_event: UUID | None = None
     ahead_s: float = 0.0
     """By so much what was put back is ahead of its rate."""
+
+
+# An event's own delivery, unadmitted again: admit makes the jobs that the event lacks. One that
+# waits already for another processor's job gets those of all.
+_READMIT = statement(
+    """
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at, processor, replay)
+    SELECT e.id, e.source, e.event_id, e.type, e.fingerprint, e.received_at, :queue,
+           now() + make_interval(secs => given.delay_s), :processor, :replay
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:delays_s AS float8[])) AS given (id, delay_s)
+    JOIN ingest.events e USING (id)
+    ON CONFLICT (delivery) DO UPDATE SET processor = NULL
+    WHERE unadmitted.processor IS DISTINCT FROM EXCLUDED.processor
+      AND unadmitted.processor IS NOT NULL
+    """
+)
 
 
 class _Batch:
@@ -439,6 +562,12 @@ class _Batch:
         return 0.0 if self._row.rate is None else float(self._row.ahead_s + count / self._row.rate)
 
 
+_DISCARDABLE = "jobs.state IN ('pending', 'retrying', 'dead') AND jobs.discarded_at IS NULL"
+
+
+_LAST = "SELECT {what} FROM ingest.attempts a WHERE a.job = jobs.id AND a.number = jobs.attempt"
+
+
 def _job_conditions(selection: EventFilter, action: str) -> str:
     """The jobs in the state that an event is in, or is in as far as its processor goes. Without a
     state and without ids, dead letters are meant, and with an error, what is failing with it; what
@@ -497,108 +626,3 @@ def _lacks_job(selection: EventFilter) -> str:
     if selection.processor is None:
         return "events.id IN (SELECT event FROM ingest.unhandled)"
     return "NOT EXISTS (SELECT FROM ingest.jobs WHERE event = events.id AND processor = :processor)"
-
-
-_BEGIN = statement(
-    """
-    INSERT INTO ingest.replays (action, requested_by, reason, selection, rate, total, background,
-                         last_job, last_event)
-    VALUES (:action, :requested_by, :reason, CAST(:selection AS jsonb), :rate, :total, :background,
-            (SELECT id FROM ingest.jobs ORDER BY id DESC LIMIT 1),
-            (SELECT id FROM ingest.events ORDER BY id DESC LIMIT 1))
-    RETURNING id
-    """
-)
-_OPERATIONS = """
-    SELECT id, action, status, requested_at, requested_by, reason, selection, background, rate,
-           total, jobs, events, running, finished_at, problem
-    FROM ingest.replays
-"""
-_HOLD = statement(
-    """
-    SELECT *, greatest(0, CAST(extract(epoch FROM coalesce(paced_until, now()) - now()) AS float8))
-              AS ahead_s
-    FROM ingest.replays WHERE id = :id FOR UPDATE
-    """
-)
-_ADVANCE = statement(
-    """
-    UPDATE ingest.replays
-    SET jobs = jobs + :jobs, events = events + :events, running = running + :running,
-        after_job = coalesce(:after_job, after_job),
-        after_event = coalesce(CAST(:after_event AS uuid), after_event),
-        paced_until = now() + make_interval(secs => :ahead_s)
-    WHERE id = :id
-    """
-)
-_END = statement(
-    "UPDATE ingest.replays SET status = 'finished', finished_at = now() WHERE id = :id"
-)
-_CHANGE_STATUS = statement(
-    """
-    UPDATE ingest.replays
-    SET status = CAST(:status AS text), problem = NULL,
-        finished_at = CASE WHEN CAST(:status AS text) = 'cancelled' THEN now() END
-    WHERE id = :id AND status IN ('running', 'paused', 'failed')
-      AND (background OR CAST(:status AS text) = 'cancelled')
-    """
-)
-_FAIL = statement(
-    """
-    UPDATE ingest.replays SET status = 'failed', problem = :problem, finished_at = now()
-    WHERE id = :id AND status = 'running'
-    """
-)
-_RUNNING = statement(
-    "SELECT id FROM ingest.replays WHERE status = 'running' AND background ORDER BY id"
-)
-
-_DISCARDABLE = "jobs.state IN ('pending', 'retrying', 'dead') AND jobs.discarded_at IS NULL"
-_LAST = "SELECT {what} FROM ingest.attempts a WHERE a.job = jobs.id AND a.number = jobs.attempt"
-
-_HAS_BODY = "EXISTS (SELECT FROM ingest.deliveries WHERE deliveries.id = events.id)"
-# What a job needs for an action; without its body there is nothing to work on.
-_NEEDS = {REPLAY: _HAS_BODY, DISCARD: "true"}
-
-# An event's own delivery, unadmitted again: admit makes the jobs that the event lacks. One that
-# waits already for another processor's job gets those of all.
-_READMIT = statement(
-    """
-    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
-                                   queue, hint_at, processor, replay)
-    SELECT e.id, e.source, e.event_id, e.type, e.fingerprint, e.received_at, :queue,
-           now() + make_interval(secs => given.delay_s), :processor, :replay
-    FROM unnest(CAST(:ids AS uuid[]), CAST(:delays_s AS float8[])) AS given (id, delay_s)
-    JOIN ingest.events e USING (id)
-    ON CONFLICT (delivery) DO UPDATE SET processor = NULL
-    WHERE unadmitted.processor IS DISTINCT FROM EXCLUDED.processor
-      AND unadmitted.processor IS NOT NULL
-    """
-)
-
-_REJECTED = statement(
-    """
-    SELECT id, source, body FROM ingest.deliveries
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL
-    ORDER BY id FOR UPDATE
-    """
-)
-
-_NEXT_REJECTED = statement(
-    f"""
-    SELECT id FROM ingest.deliveries WHERE rejected IS NOT NULL AND id > :after
-    ORDER BY id LIMIT {BATCH}
-    """
-)
-
-_ACCEPT = statement(
-    """
-    WITH accepted AS (
-        UPDATE ingest.deliveries SET rejected = NULL WHERE id = :id
-        RETURNING id, source, received_at
-    )
-    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
-                                   queue, hint_at)
-    SELECT id, source, :event_id, :type, :fingerprint, received_at, :queue, now() FROM accepted
-    """
-)

@@ -29,75 +29,6 @@ class Admitted:
     """Left unadmitted, because another worker was admitting the same events just then."""
 
 
-def admit(
-    connection: Connection,
-    deliveries: Sequence[UUID],
-    processors: Sequence[NewJobs],
-    *,
-    replay_queue: str,
-    redispatch_after_s: float,
-    claimant: Claimant | None = None,
-) -> Admitted:
-    """Turn unadmitted deliveries into events and jobs, or into duplicates; each once, however often
-    and wherever this runs. To be committed alone.
-
-    Bodies stay in PostgreSQL, but for those of the jobs that `claimant` claims as they are made. An
-    event's own delivery, unadmitted again (a replay), gets the jobs that it lacks."""
-    has_patterns = any("*" in processor.type for processor in processors)
-    rows = connection.execute(
-        _ADMIT_BY_PATTERN if has_patterns else _ADMIT,
-        {
-            "ids": arrays.literal(deliveries),
-            "types": arrays.literal(
-                escape(processor.type).replace("*", "%") if has_patterns else processor.type
-                for processor in processors
-            ),
-            "processors": arrays.literal(processor.processor for processor in processors),
-            "queues": arrays.literal(processor.queue for processor in processors),
-            "max_attempts": arrays.literal(processor.max_attempts for processor in processors),
-            "claimed": arrays.literal(
-                processor.claimed if claimant else 0 for processor in processors
-            ),
-            "worker": claimant.worker if claimant else None,
-            "lease_s": claimant.lease_s if claimant else 0.0,
-            "replay_queue": replay_queue,
-            "redispatch_after_s": redispatch_after_s,
-        },
-    ).all()
-    made = [row for row in rows if row.id is not None]
-    bodies = {row.event: row.body for row in made if row.body is not None}
-    return Admitted(
-        claimed=tuple(
-            _claimed(row, bodies.get(row.event)) for row in made if row.state == "running"
-        ),
-        jobs=tuple(
-            JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
-            for row in made
-            if row.state == "pending"
-        ),
-        duplicates=rows[0].duplicates,
-        conflicts=rows[0].conflicts,
-        unsettled=rows[0].unsettled,
-    )
-
-
-def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
-    return ClaimedJob(
-        id=row.id,
-        processor=row.processor,
-        attempt=row.attempt,
-        failures=row.failures,
-        trigger=row.trigger,
-        event=row.event,
-        source=row.source,
-        event_id=row.event_id,
-        type=row.type,
-        received_at=row.received_at,
-        body=body,
-        replay=row.replay,
-    )
-
-
 # Rows are locked and inserted in one order everywhere, so that two workers admitting the same
 # events wait for each other instead of deadlocking. An event that another transaction inserted
 # after this statement's snapshot is neither inserted nor seen: its deliveries stay unadmitted for
@@ -169,29 +100,91 @@ _ADMIT_SQL = """
     ) AS d ON true
     ORDER BY created.id
     """
+
+
 _ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE))
+
+
 # Exact types are joined by hash, patterns row by row; so this is for who has patterns.
 _ADMIT_BY_PATTERN = statement(_ADMIT_SQL.format(create=jobs.CREATE_BY_PATTERN))
+
+
+def admit(
+    connection: Connection,
+    deliveries: Sequence[UUID],
+    processors: Sequence[NewJobs],
+    *,
+    replay_queue: str,
+    redispatch_after_s: float,
+    claimant: Claimant | None = None,
+) -> Admitted:
+    """Turn unadmitted deliveries into events and jobs, or into duplicates; each once, however often
+    and wherever this runs. To be committed alone.
+
+    Bodies stay in PostgreSQL, but for those of the jobs that `claimant` claims as they are made. An
+    event's own delivery, unadmitted again (a replay), gets the jobs that it lacks."""
+    has_patterns = any("*" in processor.type for processor in processors)
+    rows = connection.execute(
+        _ADMIT_BY_PATTERN if has_patterns else _ADMIT,
+        {
+            "ids": arrays.literal(deliveries),
+            "types": arrays.literal(
+                escape(processor.type).replace("*", "%") if has_patterns else processor.type
+                for processor in processors
+            ),
+            "processors": arrays.literal(processor.processor for processor in processors),
+            "queues": arrays.literal(processor.queue for processor in processors),
+            "max_attempts": arrays.literal(processor.max_attempts for processor in processors),
+            "claimed": arrays.literal(
+                processor.claimed if claimant else 0 for processor in processors
+            ),
+            "worker": claimant.worker if claimant else None,
+            "lease_s": claimant.lease_s if claimant else 0.0,
+            "replay_queue": replay_queue,
+            "redispatch_after_s": redispatch_after_s,
+        },
+    ).all()
+    made = [row for row in rows if row.id is not None]
+    bodies = {row.event: row.body for row in made if row.body is not None}
+    return Admitted(
+        claimed=tuple(
+            _claimed(row, bodies.get(row.event)) for row in made if row.state == "running"
+        ),
+        jobs=tuple(
+            JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
+            for row in made
+            if row.state == "pending"
+        ),
+        duplicates=rows[0].duplicates,
+        conflicts=rows[0].conflicts,
+        unsettled=rows[0].unsettled,
+    )
+
+
+def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
+    return ClaimedJob(
+        id=row.id,
+        processor=row.processor,
+        attempt=row.attempt,
+        failures=row.failures,
+        trigger=row.trigger,
+        event=row.event,
+        source=row.source,
+        event_id=row.event_id,
+        type=row.type,
+        received_at=row.received_at,
+        body=body,
+        replay=row.replay,
+    )
+
+
+_WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true", due="hint_at")
 
 
 def queues(connection: Connection) -> list[str]:
     """The queues that have unadmitted deliveries."""
     return list(connection.execute(_WAITING_QUEUES).scalars())
 
-
-def dispatch_overdue(connection: Connection, queue: str, *, limit: int, ttl_s: float) -> list[UUID]:
-    """Deliveries of `queue` that should have been admitted by now, not to be returned again for
-    `ttl_s` seconds."""
-    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s}
-    return list(connection.execute(_HINT_OVERDUE, parameters).scalars())
-
-
-def undo_dispatch(connection: Connection, deliveries: Sequence[UUID]) -> None:
-    """Take back `dispatch_overdue` for hints that were not sent."""
-    connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(deliveries)})
-
-
-_WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true", due="hint_at")
 
 _HINT_OVERDUE = statement(
     """
@@ -206,6 +199,19 @@ _HINT_OVERDUE = statement(
     """
 )
 
+
+def dispatch_overdue(connection: Connection, queue: str, *, limit: int, ttl_s: float) -> list[UUID]:
+    """Deliveries of `queue` that should have been admitted by now, not to be returned again for
+    `ttl_s` seconds."""
+    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s}
+    return list(connection.execute(_HINT_OVERDUE, parameters).scalars())
+
+
 _UNDO_DISPATCH = statement(
     "UPDATE ingest.unadmitted SET hint_at = now() WHERE delivery = ANY(CAST(:ids AS uuid[]))"
 )
+
+
+def undo_dispatch(connection: Connection, deliveries: Sequence[UUID]) -> None:
+    """Take back `dispatch_overdue` for hints that were not sent."""
+    connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(deliveries)})

@@ -32,6 +32,28 @@ class Delivery:
         return len(self.body) + len(self.headers) + 300
 
 
+_INSERT = """
+WITH given AS (
+    SELECT * FROM unnest(
+        %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::bytea[],
+        %b::text[], %b::text[], %b::text[], %b::bytea[]
+    ) AS given (id, source, received_at, key_id, headers, body,
+                rejected, event_id, type, fingerprint)
+), stored AS (
+    INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body, rejected)
+    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, '') FROM given
+    ON CONFLICT (id) DO NOTHING
+), noted AS (
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at)
+    SELECT id, source, event_id, type, fingerprint, received_at, %b,
+           now() + make_interval(secs => %b)
+    FROM given WHERE rejected = ''
+    ON CONFLICT (delivery) DO NOTHING
+)
+"""
+
+
 async def insert(
     connection: WriterConnection,
     deliveries: Sequence[Delivery],
@@ -64,6 +86,9 @@ async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> Non
     await connection.try_out(_INSERT, _values([delivery], "", 0.0))
 
 
+_NO_NAME = EventName(event_id="", type="", fingerprint=b"")
+
+
 def _values(deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float) -> tuple[Any, ...]:
     names = [delivery.name or _NO_NAME for delivery in deliveries]
     return (
@@ -80,27 +105,3 @@ def _values(deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float)
         queue,
         dispatch_grace_s,
     )
-
-
-_NO_NAME = EventName(event_id="", type="", fingerprint=b"")
-
-_INSERT = """
-WITH given AS (
-    SELECT * FROM unnest(
-        %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::bytea[],
-        %b::text[], %b::text[], %b::text[], %b::bytea[]
-    ) AS given (id, source, received_at, key_id, headers, body,
-                rejected, event_id, type, fingerprint)
-), stored AS (
-    INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body, rejected)
-    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, '') FROM given
-    ON CONFLICT (id) DO NOTHING
-), noted AS (
-    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
-                                   queue, hint_at)
-    SELECT id, source, event_id, type, fingerprint, received_at, %b,
-           now() + make_interval(secs => %b)
-    FROM given WHERE rejected = ''
-    ON CONFLICT (delivery) DO NOTHING
-)
-"""

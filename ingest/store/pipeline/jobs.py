@@ -152,6 +152,13 @@ class ParkedLane:
     queue."""
 
 
+_WHY_PARKED = {
+    "paused": "it is paused",
+    "unknown": "no live worker has it",
+    "unconsumed": "no worker that has it consumes its queue",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedJobs:
     """How many jobs of a processor are parked in a queue, why, and since when."""
@@ -167,13 +174,6 @@ class ParkedJobs:
     def why(self) -> str:
         """The reason as people read it."""
         return _WHY_PARKED[self.reason]
-
-
-_WHY_PARKED = {
-    "paused": "it is paused",
-    "unknown": "no live worker has it",
-    "unconsumed": "no worker that has it consumes its queue",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,242 +221,6 @@ CREATE = _CREATE.format(is_of_type="p.type = s.type")
 CREATE_BY_PATTERN = _CREATE.format(is_of_type="s.type LIKE p.type")
 
 
-def due(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
-    """Which of `job_ids` wait and are due."""
-    rows = connection.execute(_DUE_JOBS, {"ids": arrays.literal(job_ids)})
-    return [JobRef(**row) for row in rows.mappings()]
-
-
-def claim(
-    connection: Connection,
-    job_ids: Sequence[int],
-    *,
-    worker: str,
-    lease_s: float,
-    max_attempts: int,
-) -> list[ClaimedJob]:
-    """Take those of `job_ids` that wait, are due and whose processor is not paused: attempt + 1,
-    lease by the server's clock.
-
-    To be committed alone, before the work, so that a job that kills its process has spent an
-    attempt. `max_attempts` is what their processor allows today."""
-    rows = connection.execute(
-        _CLAIM,
-        {
-            "ids": arrays.literal(job_ids),
-            "worker": worker,
-            "lease_s": lease_s,
-            "max_attempts": max_attempts,
-        },
-    )
-    return [ClaimedJob(**row) for row in rows.mappings()]
-
-
-def renew(connection: Connection, held: Sequence[Lease], *, lease_s: float) -> set[int]:
-    """Extend the leases that are still ours; returns the ids of those jobs."""
-    return set(
-        connection.execute(_RENEW, {**_arrays(held), "lease_s": lease_s}).scalars(),
-    )
-
-
-def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] = ()) -> None:
-    """`running → succeeded`, in the transaction that holds the processor's effects; `notes` add to
-    the minute's activity.
-
-    Raises:
-        LeaseLost: some were taken over meanwhile; the transaction must roll back.
-    """
-    parameters = _arrays(held) | metrics.parameters(notes)
-    finished = set(connection.execute(_FINISH, parameters).scalars())
-    lost = frozenset(each.id for each in held) - finished
-    if lost:
-        raise LeaseLost(lost)
-
-
-def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
-    """`running → retrying` or `dead`, and keep the attempt. Returns the ids that were still
-    ours."""
-    if not failures:
-        return set()
-    parameters = {
-        **_arrays(failures),
-        "outcomes": arrays.literal(failure.outcome for failure in failures),
-        "counts": arrays.literal(failure.counts for failure in failures),
-        "retry_in_s": arrays.literal(failure.retry_in_s for failure in failures),
-        "triggers": arrays.literal(
-            "rescue" if failure.rescued else "retry" for failure in failures
-        ),
-        "error_types": arrays.literal(failure.error_type for failure in failures),
-        "error_messages": arrays.literal(failure.error_message for failure in failures),
-        "tracebacks": arrays.literal(failure.traceback for failure in failures),
-    }
-    return set(connection.execute(_FAIL, parameters).scalars())
-
-
-def held_by(connection: Connection, worker: str) -> list[AbandonedJob]:
-    """Running jobs that `worker` claimed, locked until the transaction ends; for whoever finds it
-    dead."""
-    rows = connection.execute(_HELD_BY, {"worker": worker})
-    return [AbandonedJob(**row) for row in rows.mappings()]
-
-
-def expired(connection: Connection, *, limit: int) -> list[AbandonedJob]:
-    """Running jobs whose lease has ended, locked until the transaction ends."""
-    rows = connection.execute(_EXPIRED, {"limit": limit})
-    return [AbandonedJob(**row) for row in rows.mappings()]
-
-
-def queues(connection: Connection) -> list[str]:
-    """The queues that have waiting jobs."""
-    return list(connection.execute(_WAITING_QUEUES).scalars())
-
-
-def dispatch_due(
-    connection: Connection,
-    queue: str,
-    *,
-    limit: int,
-    ttl_s: float,
-    unserved: Sequence[str] = (),
-) -> list[int]:
-    """Ids of jobs of `queue` that are due and that Redis is not presumed to know; from now on it is
-    presumed to, for `ttl_s` seconds. Those of the processors `unserved`, no worker can take."""
-    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s, "unserved": list(unserved)}
-    return list(connection.execute(_HINT_DUE, parameters).scalars())
-
-
-def park(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
-    """Put aside the jobs of paused `processors` among the `limit` of `queue` that are due longest,
-    so that the relay need not look at them again; returns how many."""
-    parameters = {"queue": queue, "processors": list(processors), "limit": limit}
-    return int(connection.execute(_PARK, parameters).scalar_one())
-
-
-def unpark(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
-    """Take up again up to `limit` jobs of `processors` that were put aside; returns how many."""
-    parameters = {"queue": queue, "processors": list(processors), "limit": limit}
-    return int(connection.execute(_UNPARK, parameters).scalar_one())
-
-
-def take_turn_to_park(connection: Connection) -> bool:
-    """Return whether this transaction alone parks and unparks what no worker can take; another
-    relay may be at it."""
-    return bool(connection.execute(_TAKE_TURN).scalar_one())
-
-
-def due_processors(connection: Connection, queue: str, *, limit: int) -> list[str]:
-    """Return the processors of the `limit` jobs of `queue` that are due longest."""
-    parameters = {"queue": queue, "limit": limit}
-    return list(connection.execute(_DUE_PROCESSORS, parameters).scalars())
-
-
-def park_lane(connection: Connection, lane: ParkedLane, *, limit: int) -> int:
-    """Park a lane's jobs among the `limit` of its queue that are due longest, and note why; returns
-    how many. To be called in turn (`take_turn_to_park`)."""
-    parameters = {
-        "queue": lane.queue,
-        "processors": [lane.processor],
-        "reason": lane.reason,
-        "limit": limit,
-    }
-    return int(connection.execute(_PARK_LANE, parameters).scalar_one())
-
-
-def unpark_lane(connection: Connection, lane: ParkedLane, *, queue: str, limit: int) -> int:
-    """Take up again up to `limit` jobs of a lane, in `queue`, where a worker takes them; with the
-    last of them the note goes. Returns how many. To be called in turn."""
-    parameters = {"processor": lane.processor, "from": lane.queue, "to": queue, "limit": limit}
-    unparked = int(connection.execute(_UNPARK_LANE, parameters).scalar_one())
-    if unparked < limit:
-        connection.execute(_FORGET_LANE, {"processor": lane.processor, "queue": lane.queue})
-    return unparked
-
-
-def follow(
-    connection: Connection, processor: str, *, from_queue: str, to_queue: str, limit: int
-) -> int:
-    """Move a processor's jobs, among the `limit` of a queue that are due longest, to the queue that
-    it has now; returns how many."""
-    parameters = {
-        "processors": [processor],
-        "queue": from_queue,
-        "to": to_queue,
-        "limit": limit,
-    }
-    return int(connection.execute(_FOLLOW, parameters).scalar_one())
-
-
-def parked_lanes(connection: Connection) -> list[ParkedLane]:
-    """Return the lanes whose jobs are parked because no worker could take them."""
-    return [ParkedLane(**row) for row in connection.execute(_PARKED_LANES).mappings()]
-
-
-def parked(connection: Connection) -> list[ParkedJobs]:
-    """Count the parked jobs by processor and queue, the most first."""
-    return [ParkedJobs(**row) for row in connection.execute(_PARKED).mappings()]
-
-
-def undo_dispatch(connection: Connection, job_ids: Iterable[int]) -> None:
-    """Take back `dispatch_due` for hints that were not sent."""
-    connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(job_ids)})
-
-
-def requeue(
-    connection: Connection,
-    job_ids: Sequence[int],
-    *,
-    replay: int,
-    queue: str,
-    delays_s: Sequence[float],
-) -> Requeued:
-    """Any state but `running → pending`, for a replay: failures start anew, attempts stay.
-
-    Args:
-        job_ids: the jobs.
-        replay: the row in `replays` that says who and why.
-        queue: the queue that the next attempts go through.
-        delays_s: for each job, seconds until it is due.
-    """
-    rows = connection.execute(
-        _REQUEUE,
-        {
-            "ids": arrays.literal(job_ids),
-            "delays_s": arrays.literal(delays_s),
-            "replay": replay,
-            "queue": queue,
-        },
-    ).all()
-    return Requeued(
-        job_ids=tuple(row.id for row in rows if row.state == "pending"),
-        running=sum(row.state == "running" for row in rows),
-    )
-
-
-def discard(connection: Connection, job_ids: Sequence[int], *, replay: int | None, why: str) -> int:
-    """`pending` or `retrying → dead`, and mark those that are dead: an operator wants them no more.
-    Running ones are left alone. Returns how many.
-
-    Args:
-        job_ids: the jobs.
-        replay: the row in `replays` that says who and why, if there is one.
-        why: a sentence, kept with the attempt that records it.
-    """
-    parameters = {"ids": arrays.literal(job_ids), "replay": replay, "why": why}
-    return int(connection.execute(_DISCARD, parameters).scalar_one())
-
-
-def run_now(connection: Connection, job_ids: Sequence[int]) -> int:
-    """Let jobs that wait for their next attempt have it now; returns how many."""
-    return connection.execute(_RUN_NOW, {"ids": arrays.literal(job_ids)}).rowcount
-
-
-def _arrays(held: Sequence[Lease | Failure]) -> dict[str, str]:
-    return {
-        "ids": arrays.literal(each.id for each in held),
-        "attempts": arrays.literal(each.attempt for each in held),
-    }
-
-
 _DUE_JOBS = statement(
     """
     SELECT id, processor, queue, trigger FROM ingest.jobs
@@ -466,8 +230,18 @@ _DUE_JOBS = statement(
     """
 )
 
+
+def due(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
+    """Which of `job_ids` wait and are due."""
+    rows = connection.execute(_DUE_JOBS, {"ids": arrays.literal(job_ids)})
+    return [JobRef(**row) for row in rows.mappings()]
+
+
 _PAUSED = "(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
+
+
 _NOT_PAUSED = f"processor <> ALL{_PAUSED}"
+
 
 # The event is looked up by a range of one id, in the order of ids: to a planner that expects one
 # row the index of types and ids, read from end to end, is otherwise as good as the primary key.
@@ -504,6 +278,32 @@ _CLAIM = statement(
     """
 )
 
+
+def claim(
+    connection: Connection,
+    job_ids: Sequence[int],
+    *,
+    worker: str,
+    lease_s: float,
+    max_attempts: int,
+) -> list[ClaimedJob]:
+    """Take those of `job_ids` that wait, are due and whose processor is not paused: attempt + 1,
+    lease by the server's clock.
+
+    To be committed alone, before the work, so that a job that kills its process has spent an
+    attempt. `max_attempts` is what their processor allows today."""
+    rows = connection.execute(
+        _CLAIM,
+        {
+            "ids": arrays.literal(job_ids),
+            "worker": worker,
+            "lease_s": lease_s,
+            "max_attempts": max_attempts,
+        },
+    )
+    return [ClaimedJob(**row) for row in rows.mappings()]
+
+
 # Rows are found by the index of ids and fenced by a hashed subplan: no join is made of an IN that
 # IS TRUE is asked of, so the planner need not choose a join by what it believes of the table.
 _STILL_OURS = """
@@ -513,6 +313,7 @@ _STILL_OURS = """
     )) IS TRUE
 """
 
+
 _RENEW = statement(
     f"""
     UPDATE ingest.jobs SET lease_until = now() + make_interval(secs => :lease_s)
@@ -520,6 +321,14 @@ _RENEW = statement(
     RETURNING id
     """
 )
+
+
+def renew(connection: Connection, held: Sequence[Lease], *, lease_s: float) -> set[int]:
+    """Extend the leases that are still ours; returns the ids of those jobs."""
+    return set(
+        connection.execute(_RENEW, {**_arrays(held), "lease_s": lease_s}).scalars(),
+    )
+
 
 _FINISH = statement(
     f"""
@@ -530,8 +339,24 @@ _FINISH = statement(
     """
 )
 
+
+def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] = ()) -> None:
+    """`running → succeeded`, in the transaction that holds the processor's effects; `notes` add to
+    the minute's activity.
+
+    Raises:
+        LeaseLost: some were taken over meanwhile; the transaction must roll back.
+    """
+    parameters = _arrays(held) | metrics.parameters(notes)
+    finished = set(connection.execute(_FINISH, parameters).scalars())
+    lost = frozenset(each.id for each in held) - finished
+    if lost:
+        raise LeaseLost(lost)
+
+
 # What is to be recorded of a job is found by its place in the arrays: again no join.
 _PLACE = "array_position(CAST(:ids AS bigint[]), {id})"
+
 
 _FAIL = statement(
     f"""
@@ -579,7 +404,29 @@ _FAIL = statement(
     """
 )
 
+
+def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
+    """`running → retrying` or `dead`, and keep the attempt. Returns the ids that were still
+    ours."""
+    if not failures:
+        return set()
+    parameters = {
+        **_arrays(failures),
+        "outcomes": arrays.literal(failure.outcome for failure in failures),
+        "counts": arrays.literal(failure.counts for failure in failures),
+        "retry_in_s": arrays.literal(failure.retry_in_s for failure in failures),
+        "triggers": arrays.literal(
+            "rescue" if failure.rescued else "retry" for failure in failures
+        ),
+        "error_types": arrays.literal(failure.error_type for failure in failures),
+        "error_messages": arrays.literal(failure.error_message for failure in failures),
+        "tracebacks": arrays.literal(failure.traceback for failure in failures),
+    }
+    return set(connection.execute(_FAIL, parameters).scalars())
+
+
 _ORPHAN_COLUMNS = "jobs.id, jobs.attempt, jobs.failures, jobs.max_attempts, jobs.trigger"
+
 
 _HELD_BY = statement(
     f"""
@@ -593,6 +440,14 @@ _HELD_BY = statement(
     """
 )
 
+
+def held_by(connection: Connection, worker: str) -> list[AbandonedJob]:
+    """Running jobs that `worker` claimed, locked until the transaction ends; for whoever finds it
+    dead."""
+    rows = connection.execute(_HELD_BY, {"worker": worker})
+    return [AbandonedJob(**row) for row in rows.mappings()]
+
+
 _EXPIRED = statement(
     f"""
     SELECT {_ORPHAN_COLUMNS} FROM ingest.jobs
@@ -602,7 +457,20 @@ _EXPIRED = statement(
     """
 )
 
+
+def expired(connection: Connection, *, limit: int) -> list[AbandonedJob]:
+    """Running jobs whose lease has ended, locked until the transaction ends."""
+    rows = connection.execute(_EXPIRED, {"limit": limit})
+    return [AbandonedJob(**row) for row in rows.mappings()]
+
+
 _WAITING_QUEUES = waiting_queues("ingest.jobs", "due_at IS NOT NULL", due="due_at")
+
+
+def queues(connection: Connection) -> list[str]:
+    """The queues that have waiting jobs."""
+    return list(connection.execute(_WAITING_QUEUES).scalars())
+
 
 _HINT_DUE = statement(
     f"""
@@ -618,6 +486,21 @@ _HINT_DUE = statement(
     """
 )
 
+
+def dispatch_due(
+    connection: Connection,
+    queue: str,
+    *,
+    limit: int,
+    ttl_s: float,
+    unserved: Sequence[str] = (),
+) -> list[int]:
+    """Ids of jobs of `queue` that are due and that Redis is not presumed to know; from now on it is
+    presumed to, for `ttl_s` seconds. Those of the processors `unserved`, no worker can take."""
+    parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s, "unserved": list(unserved)}
+    return list(connection.execute(_HINT_DUE, parameters).scalars())
+
+
 # Far from due, and back. Which processors have such jobs is noted beside their pause, so that
 # nobody looks for them in vain.
 _DUE = """
@@ -625,6 +508,8 @@ _DUE = """
         SELECT id, processor FROM ingest.jobs WHERE queue = :queue AND due_at <= now()
         ORDER BY due_at LIMIT :limit
     )"""
+
+
 _DUE_OF_THOSE = """
         id = ANY(ARRAY(
             SELECT id FROM ingest.jobs
@@ -634,6 +519,7 @@ _DUE_OF_THOSE = """
               AND due_at <= now()
             FOR UPDATE SKIP LOCKED
         ))"""
+
 
 _PARK = statement(
     f"""{_DUE}, parked AS (
@@ -646,6 +532,14 @@ _PARK = statement(
     SELECT count(*) FROM parked
     """
 )
+
+
+def park(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
+    """Put aside the jobs of paused `processors` among the `limit` of `queue` that are due longest,
+    so that the relay need not look at them again; returns how many."""
+    parameters = {"queue": queue, "processors": list(processors), "limit": limit}
+    return int(connection.execute(_PARK, parameters).scalar_one())
+
 
 _UNPARK = statement(
     """
@@ -667,10 +561,31 @@ _UNPARK = statement(
     """
 )
 
+
+def unpark(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
+    """Take up again up to `limit` jobs of `processors` that were put aside; returns how many."""
+    parameters = {"queue": queue, "processors": list(processors), "limit": limit}
+    return int(connection.execute(_UNPARK, parameters).scalar_one())
+
+
 # One lock number of the pipeline's own, beside the 16 slots of the totals.
 _TAKE_TURN = statement("SELECT pg_try_advisory_xact_lock(1953460321, 16)")
 
+
+def take_turn_to_park(connection: Connection) -> bool:
+    """Return whether this transaction alone parks and unparks what no worker can take; another
+    relay may be at it."""
+    return bool(connection.execute(_TAKE_TURN).scalar_one())
+
+
 _DUE_PROCESSORS = statement(f"{_DUE} SELECT DISTINCT processor FROM due ORDER BY processor")
+
+
+def due_processors(connection: Connection, queue: str, *, limit: int) -> list[str]:
+    """Return the processors of the `limit` jobs of `queue` that are due longest."""
+    parameters = {"queue": queue, "limit": limit}
+    return list(connection.execute(_DUE_PROCESSORS, parameters).scalars())
+
 
 _PARK_LANE = statement(
     f"""{_DUE}, moved AS (
@@ -685,6 +600,19 @@ _PARK_LANE = statement(
     SELECT count(*) FROM moved
     """
 )
+
+
+def park_lane(connection: Connection, lane: ParkedLane, *, limit: int) -> int:
+    """Park a lane's jobs among the `limit` of its queue that are due longest, and note why; returns
+    how many. To be called in turn (`take_turn_to_park`)."""
+    parameters = {
+        "queue": lane.queue,
+        "processors": [lane.processor],
+        "reason": lane.reason,
+        "limit": limit,
+    }
+    return int(connection.execute(_PARK_LANE, parameters).scalar_one())
+
 
 _UNPARK_LANE = statement(
     """
@@ -702,6 +630,7 @@ _UNPARK_LANE = statement(
     """
 )
 
+
 _FORGET_LANE = statement(
     """
     DELETE FROM ingest.parked WHERE processor = :processor AND queue = :queue
@@ -709,6 +638,17 @@ _FORGET_LANE = statement(
                       AND jobs.queue = :queue AND due_at = 'infinity')
     """
 )
+
+
+def unpark_lane(connection: Connection, lane: ParkedLane, *, queue: str, limit: int) -> int:
+    """Take up again up to `limit` jobs of a lane, in `queue`, where a worker takes them; with the
+    last of them the note goes. Returns how many. To be called in turn."""
+    parameters = {"processor": lane.processor, "from": lane.queue, "to": queue, "limit": limit}
+    unparked = int(connection.execute(_UNPARK_LANE, parameters).scalar_one())
+    if unparked < limit:
+        connection.execute(_FORGET_LANE, {"processor": lane.processor, "queue": lane.queue})
+    return unparked
+
 
 _FOLLOW = statement(
     f"""{_DUE}, moved AS (
@@ -719,9 +659,30 @@ _FOLLOW = statement(
     """
 )
 
+
+def follow(
+    connection: Connection, processor: str, *, from_queue: str, to_queue: str, limit: int
+) -> int:
+    """Move a processor's jobs, among the `limit` of a queue that are due longest, to the queue that
+    it has now; returns how many."""
+    parameters = {
+        "processors": [processor],
+        "queue": from_queue,
+        "to": to_queue,
+        "limit": limit,
+    }
+    return int(connection.execute(_FOLLOW, parameters).scalar_one())
+
+
 _PARKED_LANES = statement(
     "SELECT processor, queue, reason FROM ingest.parked ORDER BY processor, queue"
 )
+
+
+def parked_lanes(connection: Connection) -> list[ParkedLane]:
+    """Return the lanes whose jobs are parked because no worker could take them."""
+    return [ParkedLane(**row) for row in connection.execute(_PARKED_LANES).mappings()]
+
 
 # Counted in the index of what is parked.
 _PARKED = statement(
@@ -741,10 +702,22 @@ _PARKED = statement(
     """
 )
 
+
+def parked(connection: Connection) -> list[ParkedJobs]:
+    """Count the parked jobs by processor and queue, the most first."""
+    return [ParkedJobs(**row) for row in connection.execute(_PARKED).mappings()]
+
+
 _UNDO_DISPATCH = statement(
     "UPDATE ingest.jobs SET hinted_until = NULL"
     " WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')"
 )
+
+
+def undo_dispatch(connection: Connection, job_ids: Iterable[int]) -> None:
+    """Take back `dispatch_due` for hints that were not sent."""
+    connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(job_ids)})
+
 
 _REQUEUE = statement(
     """
@@ -774,6 +747,38 @@ _REQUEUE = statement(
     """
 )
 
+
+def requeue(
+    connection: Connection,
+    job_ids: Sequence[int],
+    *,
+    replay: int,
+    queue: str,
+    delays_s: Sequence[float],
+) -> Requeued:
+    """Any state but `running → pending`, for a replay: failures start anew, attempts stay.
+
+    Args:
+        job_ids: the jobs.
+        replay: the row in `replays` that says who and why.
+        queue: the queue that the next attempts go through.
+        delays_s: for each job, seconds until it is due.
+    """
+    rows = connection.execute(
+        _REQUEUE,
+        {
+            "ids": arrays.literal(job_ids),
+            "delays_s": arrays.literal(delays_s),
+            "replay": replay,
+            "queue": queue,
+        },
+    ).all()
+    return Requeued(
+        job_ids=tuple(row.id for row in rows if row.state == "pending"),
+        running=sum(row.state == "running" for row in rows),
+    )
+
+
 # The discard is an attempt that nobody made: it has a number, so that it stands in its place.
 _DISCARD = statement(
     """
@@ -798,9 +803,35 @@ _DISCARD = statement(
     """
 )
 
+
+def discard(connection: Connection, job_ids: Sequence[int], *, replay: int | None, why: str) -> int:
+    """`pending` or `retrying → dead`, and mark those that are dead: an operator wants them no more.
+    Running ones are left alone. Returns how many.
+
+    Args:
+        job_ids: the jobs.
+        replay: the row in `replays` that says who and why, if there is one.
+        why: a sentence, kept with the attempt that records it.
+    """
+    parameters = {"ids": arrays.literal(job_ids), "replay": replay, "why": why}
+    return int(connection.execute(_DISCARD, parameters).scalar_one())
+
+
 _RUN_NOW = statement(
     """
     UPDATE ingest.jobs SET next_attempt_at = now(), hinted_until = NULL
     WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
     """
 )
+
+
+def run_now(connection: Connection, job_ids: Sequence[int]) -> int:
+    """Let jobs that wait for their next attempt have it now; returns how many."""
+    return connection.execute(_RUN_NOW, {"ids": arrays.literal(job_ids)}).rowcount
+
+
+def _arrays(held: Sequence[Lease | Failure]) -> dict[str, str]:
+    return {
+        "ids": arrays.literal(each.id for each in held),
+        "attempts": arrays.literal(each.attempt for each in held),
+    }

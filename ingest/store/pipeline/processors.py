@@ -50,6 +50,20 @@ class ProcessorRecord:
     """Dead letters that nobody has discarded."""
 
 
+_REGISTER = statement(
+    """
+    INSERT INTO ingest.processors (name, types, queue, batch, threads, max_attempts, timeout_s,
+                            registered_at)
+    VALUES (:name, CAST(:types AS jsonb), :queue, :batch, :threads, :max_attempts, :timeout_s,
+            now())
+    ON CONFLICT (name) DO UPDATE
+    SET types = excluded.types, queue = excluded.queue, batch = excluded.batch,
+        threads = excluded.threads, max_attempts = excluded.max_attempts,
+        timeout_s = excluded.timeout_s, registered_at = excluded.registered_at
+    """
+)
+
+
 def register(connection: Connection, found: Sequence[Registered]) -> None:
     """Record what a worker has; a pause stays."""
     for each in sorted(found, key=lambda each: each.name):
@@ -66,90 +80,6 @@ def register(connection: Connection, found: Sequence[Registered]) -> None:
             },
         )
 
-
-def all_of_them(connection: Connection) -> list[ProcessorRecord]:
-    """Every processor that was ever registered, by name."""
-    return [
-        ProcessorRecord(**{**row, "types": tuple(row["types"])})
-        for row in connection.execute(_ALL).mappings()
-    ]
-
-
-def types(connection: Connection) -> dict[str, tuple[str, ...]]:
-    """The types that each processor works on."""
-    return {row.name: tuple(row.types) for row in connection.execute(_TYPES)}
-
-
-def present_queues(connection: Connection) -> dict[str, str]:
-    """Return the queue of each processor, as it was registered last."""
-    return {row.name: row.queue for row in connection.execute(_PRESENT_QUEUES)}
-
-
-def queues(connection: Connection) -> list[str]:
-    """The queues that they use."""
-    return list(connection.execute(_QUEUES).scalars())
-
-
-def pause(connection: Connection, name: str, *, by: str, reason: str | None) -> None:
-    """Let the jobs of a processor wait, from the next claim on.
-
-    Raises:
-        NotFound: no worker has registered it.
-    """
-    _one(connection, _PAUSE, name, by=by, reason=reason)
-
-
-def is_paused(connection: Connection, name: str) -> bool:
-    """Whether its jobs wait."""
-    return connection.execute(_IS_PAUSED, {"name": name}).scalar() is not None
-
-
-def resume(connection: Connection, name: str) -> None:
-    """Let its jobs go on; within a sweep of the relay they are dispatched.
-
-    Raises:
-        NotFound: no worker has registered it.
-    """
-    _one(connection, _RESUME, name)
-
-
-def pause_changes(connection: Connection) -> tuple[list[str], list[str]]:
-    """Which processors are paused, and which are no more but have jobs put aside. Both are locked
-    until the transaction ends: none is paused or resumed while its jobs are moved."""
-    rows = connection.execute(_SET_ASIDE).all()
-    return [row.name for row in rows if row.paused], [row.name for row in rows if not row.paused]
-
-
-def mark_unparked(connection: Connection, names: Sequence[str]) -> None:
-    """Note of those of `names` that nothing of theirs is put aside any more, if that is so."""
-    connection.execute(_SETTLE, {"names": list(names)})
-
-
-def _one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
-    changed = connection.execute(statement, {"name": name, **values})  # type: ignore[call-overload]
-    if changed.rowcount == 0:
-        raise NotFound(f"No worker has registered a processor {name}.", reason="not_found")
-
-
-_REGISTER = statement(
-    """
-    INSERT INTO ingest.processors (name, types, queue, batch, threads, max_attempts, timeout_s,
-                            registered_at)
-    VALUES (:name, CAST(:types AS jsonb), :queue, :batch, :threads, :max_attempts, :timeout_s,
-            now())
-    ON CONFLICT (name) DO UPDATE
-    SET types = excluded.types, queue = excluded.queue, batch = excluded.batch,
-        threads = excluded.threads, max_attempts = excluded.max_attempts,
-        timeout_s = excluded.timeout_s, registered_at = excluded.registered_at
-    """
-)
-
-_IS_PAUSED = statement(
-    "SELECT 1 FROM ingest.processors WHERE name = :name AND paused_at IS NOT NULL"
-)
-_QUEUES = statement("SELECT DISTINCT queue FROM ingest.processors")
-_PRESENT_QUEUES = statement("SELECT name, queue FROM ingest.processors")
-_TYPES = statement("SELECT name, types FROM ingest.processors")
 
 # Counted in the small indexes of what waits, runs and is dead.
 _ALL = statement(
@@ -177,6 +107,39 @@ _ALL = statement(
     """
 )
 
+
+def all_of_them(connection: Connection) -> list[ProcessorRecord]:
+    """Every processor that was ever registered, by name."""
+    return [
+        ProcessorRecord(**{**row, "types": tuple(row["types"])})
+        for row in connection.execute(_ALL).mappings()
+    ]
+
+
+_TYPES = statement("SELECT name, types FROM ingest.processors")
+
+
+def types(connection: Connection) -> dict[str, tuple[str, ...]]:
+    """The types that each processor works on."""
+    return {row.name: tuple(row.types) for row in connection.execute(_TYPES)}
+
+
+_PRESENT_QUEUES = statement("SELECT name, queue FROM ingest.processors")
+
+
+def present_queues(connection: Connection) -> dict[str, str]:
+    """Return the queue of each processor, as it was registered last."""
+    return {row.name: row.queue for row in connection.execute(_PRESENT_QUEUES)}
+
+
+_QUEUES = statement("SELECT DISTINCT queue FROM ingest.processors")
+
+
+def queues(connection: Connection) -> list[str]:
+    """The queues that they use."""
+    return list(connection.execute(_QUEUES).scalars())
+
+
 _PAUSE = statement(
     """
     UPDATE ingest.processors
@@ -184,10 +147,58 @@ _PAUSE = statement(
     WHERE name = :name
     """
 )
+
+
+def pause(connection: Connection, name: str, *, by: str, reason: str | None) -> None:
+    """Let the jobs of a processor wait, from the next claim on.
+
+    Raises:
+        NotFound: no worker has registered it.
+    """
+    _one(connection, _PAUSE, name, by=by, reason=reason)
+
+
+_IS_PAUSED = statement(
+    "SELECT 1 FROM ingest.processors WHERE name = :name AND paused_at IS NOT NULL"
+)
+
+
+def is_paused(connection: Connection, name: str) -> bool:
+    """Whether its jobs wait."""
+    return connection.execute(_IS_PAUSED, {"name": name}).scalar() is not None
+
+
 _RESUME = statement(
     "UPDATE ingest.processors SET paused_at = NULL, paused_by = NULL, pause_reason = NULL"
     " WHERE name = :name"
 )
+
+
+def resume(connection: Connection, name: str) -> None:
+    """Let its jobs go on; within a sweep of the relay they are dispatched.
+
+    Raises:
+        NotFound: no worker has registered it.
+    """
+    _one(connection, _RESUME, name)
+
+
+_SET_ASIDE = statement(
+    """
+    SELECT name, paused_at IS NOT NULL AS paused FROM ingest.processors
+    WHERE paused_at IS NOT NULL OR parked
+    ORDER BY name FOR UPDATE
+    """
+)
+
+
+def pause_changes(connection: Connection) -> tuple[list[str], list[str]]:
+    """Which processors are paused, and which are no more but have jobs put aside. Both are locked
+    until the transaction ends: none is paused or resumed while its jobs are moved."""
+    rows = connection.execute(_SET_ASIDE).all()
+    return [row.name for row in rows if row.paused], [row.name for row in rows if not row.paused]
+
+
 _SETTLE = statement(
     """
     UPDATE ingest.processors SET parked = false
@@ -198,10 +209,14 @@ _SETTLE = statement(
     )
     """
 )
-_SET_ASIDE = statement(
-    """
-    SELECT name, paused_at IS NOT NULL AS paused FROM ingest.processors
-    WHERE paused_at IS NOT NULL OR parked
-    ORDER BY name FOR UPDATE
-    """
-)
+
+
+def mark_unparked(connection: Connection, names: Sequence[str]) -> None:
+    """Note of those of `names` that nothing of theirs is put aside any more, if that is so."""
+    connection.execute(_SETTLE, {"names": list(names)})
+
+
+def _one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
+    changed = connection.execute(statement, {"name": name, **values})  # type: ignore[call-overload]
+    if changed.rowcount == 0:
+        raise NotFound(f"No worker has registered a processor {name}.", reason="not_found")

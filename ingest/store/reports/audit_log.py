@@ -22,6 +22,12 @@ class Action:
     """The bulk action that this began."""
 
 
+_RECORD = statement(
+    "INSERT INTO ingest.actions (by, action, target, reason, replay)"
+    " VALUES (:by, :action, :target, :reason, :replay)"
+)
+
+
 def record(
     connection: Connection,
     *,
@@ -38,16 +44,6 @@ def record(
     )
 
 
-def newest(connection: Connection, *, limit: int, before: int | None = None) -> list[Action]:
-    """The newest actions, those before a number."""
-    rows = connection.execute(_NEWEST, {"limit": limit, "before": before}).mappings()
-    return [Action(**row) for row in rows]
-
-
-_RECORD = statement(
-    "INSERT INTO ingest.actions (by, action, target, reason, replay)"
-    " VALUES (:by, :action, :target, :reason, :replay)"
-)
 _NEWEST = statement(
     """
     SELECT id, at, by, action, target, reason, replay FROM ingest.actions
@@ -55,3 +51,9 @@ _NEWEST = statement(
     ORDER BY id DESC LIMIT :limit
     """
 )
+
+
+def newest(connection: Connection, *, limit: int, before: int | None = None) -> list[Action]:
+    """The newest actions, those before a number."""
+    rows = connection.execute(_NEWEST, {"limit": limit, "before": before}).mappings()
+    return [Action(**row) for row in rows]

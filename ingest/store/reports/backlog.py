@@ -21,23 +21,17 @@ class Oldest:
     """The event of this job was received then; it waits, retries or runs."""
 
 
-def oldest(connection: Connection) -> Oldest:
-    """Return when the oldest unfinished work was received, apart from replays and from what is
-    parked or waits because its processor is paused. Of more than 50,000 waiting jobs, so many are
-    looked at."""
-    row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
-    return Oldest(
-        unadmitted=row.unadmitted,
-        job=received_at(row.event) if row.event else None,
-    )
-
-
 _NOT_PAUSED = (
     "processor <> ALL(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
 )
+
+
 _NOT_PARKED = "(processor, queue) NOT IN (SELECT processor, queue FROM ingest.parked)"
+
+
 _RESUMED = "ARRAY(SELECT name FROM ingest.processors WHERE parked AND paused_at IS NULL)"
 """The processors whose jobs the relay takes up again at its next sweep."""
+
 
 # What was admitted leaves dead entries at the beginning of the index of `unadmitted`, each of which
 # a search for the first live one would visit in the table: 44 ms for 150,000 that vacuum may not
@@ -61,3 +55,14 @@ _OLDEST = statement(
            ) AS unfinished ORDER BY event LIMIT 1) AS event
     """
 )
+
+
+def oldest(connection: Connection) -> Oldest:
+    """Return when the oldest unfinished work was received, apart from replays and from what is
+    parked or waits because its processor is paused. Of more than 50,000 waiting jobs, so many are
+    looked at."""
+    row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
+    return Oldest(
+        unadmitted=row.unadmitted,
+        job=received_at(row.event) if row.event else None,
+    )

@@ -84,6 +84,35 @@ class EventHistory:
     jobs: tuple[JobRecord, ...]
 
 
+_EVENT = statement(
+    f"""
+    SELECT id, source, event_id, type, summary.state, received_at,
+           1 + (SELECT count(*) FROM ingest.duplicates WHERE event = :id) AS delivered
+    FROM ingest.events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
+    WHERE id = :id
+    """
+)
+
+
+_DELIVERIES = statement(
+    """
+    SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.key_id,
+           d.headers,
+           CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
+                THEN d.body END AS body
+    FROM (
+        SELECT id, received_at, false AS conflict, 0 AS nth FROM ingest.events WHERE id = :id
+        UNION ALL
+        (SELECT delivery, received_at, conflict,
+                row_number() OVER (PARTITION BY conflict ORDER BY delivery)
+         FROM ingest.duplicates WHERE event = :id ORDER BY delivery LIMIT :most)
+    ) AS known
+    LEFT JOIN ingest.deliveries d ON d.id = known.id
+    ORDER BY known.id <> :id, known.id LIMIT :most
+    """
+)
+
+
 def of_event(
     connection: Connection, event: UUID, *, most: int = _ALL, conflicts: int = _ALL
 ) -> EventHistory:
@@ -111,6 +140,9 @@ def of_event(
     )
 
 
+_CHECK = statement("SELECT 1 FROM ingest.events WHERE id = :id")
+
+
 def check(connection: Connection, event: UUID) -> None:
     """Raises NotFound where there is no such event."""
     if connection.execute(_CHECK, {"id": event}).scalar() is None:
@@ -126,6 +158,9 @@ class JobName:
     state: str
 
 
+_JOB = statement("SELECT event, processor, state FROM ingest.jobs WHERE id = :id")
+
+
 def job(connection: Connection, identity: int) -> JobName:
     """One job.
 
@@ -138,47 +173,6 @@ def job(connection: Connection, identity: int) -> JobName:
     return JobName(**row)
 
 
-def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
-    attempts: dict[int, list[AttemptRecord]] = defaultdict(list)
-    for row in connection.execute(_ATTEMPTS, {"id": event}).mappings():
-        fields: dict[str, Any] = dict(row)
-        attempts[fields.pop("job")].append(AttemptRecord(**fields))
-    return tuple(
-        JobRecord(**row, attempts=tuple(attempts[row["id"]]))
-        for row in connection.execute(_JOBS, {"id": event}).mappings()
-    )
-
-
-_EVENT = statement(
-    f"""
-    SELECT id, source, event_id, type, summary.state, received_at,
-           1 + (SELECT count(*) FROM ingest.duplicates WHERE event = :id) AS delivered
-    FROM ingest.events CROSS JOIN LATERAL ({STATE_OF_EVENT}) AS summary
-    WHERE id = :id
-    """
-)
-
-_CHECK = statement("SELECT 1 FROM ingest.events WHERE id = :id")
-_JOB = statement("SELECT event, processor, state FROM ingest.jobs WHERE id = :id")
-
-_DELIVERIES = statement(
-    """
-    SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.key_id,
-           d.headers,
-           CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
-                THEN d.body END AS body
-    FROM (
-        SELECT id, received_at, false AS conflict, 0 AS nth FROM ingest.events WHERE id = :id
-        UNION ALL
-        (SELECT delivery, received_at, conflict,
-                row_number() OVER (PARTITION BY conflict ORDER BY delivery)
-         FROM ingest.duplicates WHERE event = :id ORDER BY delivery LIMIT :most)
-    ) AS known
-    LEFT JOIN ingest.deliveries d ON d.id = known.id
-    ORDER BY known.id <> :id, known.id LIMIT :most
-    """
-)
-
 _JOBS = statement(
     """
     SELECT id, processor, queue, state, trigger, attempt, failures, max_attempts,
@@ -186,6 +180,7 @@ _JOBS = statement(
     FROM ingest.jobs WHERE event = :id ORDER BY id
     """
 )
+
 
 # Ended attempts, and the one that is on its job's row: the success that stands, or what runs now.
 _ATTEMPTS = statement(
@@ -205,3 +200,14 @@ _ATTEMPTS = statement(
     ORDER BY known.job, known.number
     """
 )
+
+
+def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
+    attempts: dict[int, list[AttemptRecord]] = defaultdict(list)
+    for row in connection.execute(_ATTEMPTS, {"id": event}).mappings():
+        fields: dict[str, Any] = dict(row)
+        attempts[fields.pop("job")].append(AttemptRecord(**fields))
+    return tuple(
+        JobRecord(**row, attempts=tuple(attempts[row["id"]]))
+        for row in connection.execute(_JOBS, {"id": event}).mappings()
+    )

@@ -50,6 +50,17 @@ class ProcessRecord:
     """What its database role lacks, each as a predicate (ingest.store.privileges)."""
 
 
+_UPSERT = statement(
+    """
+    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
+                                  processors, lacks)
+    VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:queues AS text[]),
+            CAST(:processors AS text[]), CAST(:lacks AS text[]))
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), lacks = excluded.lacks
+    """
+)
+
+
 def upsert(connection: Connection, process: ProcessIdentity, *, lacks: Sequence[str] = ()) -> None:
     """Record that a process is alive, and what its role lacks."""
     connection.execute(
@@ -67,14 +78,28 @@ def upsert(connection: Connection, process: ProcessIdentity, *, lacks: Sequence[
     )
 
 
+_REMOVE = statement("DELETE FROM ingest.processes WHERE id = :id")
+
+
 def remove(connection: Connection, process: ProcessIdentity) -> None:
     """Record that a process ends as it should."""
     connection.execute(_REMOVE, {"id": process.id})
 
 
+_PRUNE = statement("DELETE FROM ingest.processes WHERE seen_at < now() - CAST(:age AS interval)")
+
+
 def prune(connection: Connection, *, older_than: timedelta) -> None:
     """Forget the processes that were not seen for so long."""
     connection.execute(_PRUNE, {"age": older_than})
+
+
+_SERVED = statement(
+    """
+    SELECT DISTINCT processors, queues FROM ingest.processes
+    WHERE kind = 'worker' AND seen_at > now() - CAST(:alive_for AS interval)
+    """
+)
 
 
 def served(connection: Connection) -> frozenset[tuple[str, str]] | None:
@@ -89,29 +114,6 @@ def served(connection: Connection) -> frozenset[tuple[str, str]] | None:
     )
 
 
-def all_of_them(connection: Connection) -> list[ProcessRecord]:
-    """Those that run, and those that lately stopped without a word."""
-    rows = connection.execute(_ALL, {"alive_for": ALIVE_FOR})
-    return [ProcessRecord(**row) for row in rows.mappings()]
-
-
-_UPSERT = statement(
-    """
-    INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
-                                  processors, lacks)
-    VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:queues AS text[]),
-            CAST(:processors AS text[]), CAST(:lacks AS text[]))
-    ON CONFLICT (id) DO UPDATE SET seen_at = now(), lacks = excluded.lacks
-    """
-)
-_REMOVE = statement("DELETE FROM ingest.processes WHERE id = :id")
-_PRUNE = statement("DELETE FROM ingest.processes WHERE seen_at < now() - CAST(:age AS interval)")
-_SERVED = statement(
-    """
-    SELECT DISTINCT processors, queues FROM ingest.processes
-    WHERE kind = 'worker' AND seen_at > now() - CAST(:alive_for AS interval)
-    """
-)
 _ALL = statement(
     """
     SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at, p.lacks,
@@ -125,3 +127,9 @@ _ALL = statement(
     ORDER BY p.kind, p.host, p.started_at, p.id
     """
 )
+
+
+def all_of_them(connection: Connection) -> list[ProcessRecord]:
+    """Those that run, and those that lately stopped without a word."""
+    rows = connection.execute(_ALL, {"alive_for": ALIVE_FOR})
+    return [ProcessRecord(**row) for row in rows.mappings()]

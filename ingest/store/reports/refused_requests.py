@@ -27,6 +27,21 @@ class Refusal:
     """Headers that tell what went wrong."""
 
 
+_KEEP = statement(
+    """
+    INSERT INTO ingest.refusals (reason, slot, at, source, client, detail)
+    SELECT :reason, coalesce(
+               (SELECT min(free) FROM generate_series(0, :kept - 1) AS free
+                WHERE free NOT IN (SELECT slot FROM ingest.refusals WHERE reason = :reason)),
+               (SELECT slot FROM ingest.refusals WHERE reason = :reason ORDER BY at LIMIT 1)
+           ), :at, :source, :client, CAST(:detail AS jsonb)
+    ON CONFLICT (reason, slot) DO UPDATE
+    SET at = excluded.at, source = excluded.source, client = excluded.client,
+        detail = excluded.detail
+    """
+)
+
+
 def keep(connection: Connection, refusals: Iterable[Refusal]) -> None:
     """Keep samples, each in the place of the oldest of its reason."""
     for each in refusals:
@@ -43,24 +58,11 @@ def keep(connection: Connection, refusals: Iterable[Refusal]) -> None:
         )
 
 
-def newest(connection: Connection) -> list[Refusal]:
-    """All that is kept, newest first."""
-    return [Refusal(**row) for row in connection.execute(_NEWEST).mappings()]
-
-
-_KEEP = statement(
-    """
-    INSERT INTO ingest.refusals (reason, slot, at, source, client, detail)
-    SELECT :reason, coalesce(
-               (SELECT min(free) FROM generate_series(0, :kept - 1) AS free
-                WHERE free NOT IN (SELECT slot FROM ingest.refusals WHERE reason = :reason)),
-               (SELECT slot FROM ingest.refusals WHERE reason = :reason ORDER BY at LIMIT 1)
-           ), :at, :source, :client, CAST(:detail AS jsonb)
-    ON CONFLICT (reason, slot) DO UPDATE
-    SET at = excluded.at, source = excluded.source, client = excluded.client,
-        detail = excluded.detail
-    """
-)
 _NEWEST = statement(
     "SELECT reason, at, source, client, detail FROM ingest.refusals ORDER BY at DESC"
 )
+
+
+def newest(connection: Connection) -> list[Refusal]:
+    """All that is kept, newest first."""
+    return [Refusal(**row) for row in connection.execute(_NEWEST).mappings()]

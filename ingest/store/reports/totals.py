@@ -45,26 +45,6 @@ class Stats:
     jobs: JobCounts
 
 
-def read(connection: Connection) -> Stats:
-    """Count. Accepted deliveries are counted in the ledger, which outlives their bodies."""
-    counted = connection.execute(_COUNTS).mappings().one()
-    row = {name: int(number) for name, number in counted.items()}  # sums are numeric
-    return Stats(
-        deliveries=DeliveryCounts(
-            accepted=row["events"] + row["duplicates"] + row["unadmitted"],
-            rejected=row["rejected"],
-            duplicates=row["duplicates"],
-            conflicts=row["conflicts"],
-        ),
-        events=EventCounts(total=row["events"], unhandled=row["unhandled"]),
-        jobs=JobCounts(
-            **{state: row[state] for state in ("pending", "running", "retrying")},
-            succeeded=row["succeeded"],
-            dead=row["dead"],
-        ),
-    )
-
-
 # What only grows is counted by triggers (ingest.store.schema); the rest is small, or found in small
 # indexes. One statement, so that all of it is of one moment.
 _COUNTS = statement(
@@ -94,3 +74,23 @@ _COUNTS = statement(
     FROM grown, waiting, held, lost
     """
 )
+
+
+def read(connection: Connection) -> Stats:
+    """Count. Accepted deliveries are counted in the ledger, which outlives their bodies."""
+    counted = connection.execute(_COUNTS).mappings().one()
+    row = {name: int(number) for name, number in counted.items()}  # sums are numeric
+    return Stats(
+        deliveries=DeliveryCounts(
+            accepted=row["events"] + row["duplicates"] + row["unadmitted"],
+            rejected=row["rejected"],
+            duplicates=row["duplicates"],
+            conflicts=row["conflicts"],
+        ),
+        events=EventCounts(total=row["events"], unhandled=row["unhandled"]),
+        jobs=JobCounts(
+            **{state: row[state] for state in ("pending", "running", "retrying")},
+            succeeded=row["succeeded"],
+            dead=row["dead"],
+        ),
+    )
