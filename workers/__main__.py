@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from ingest import broker, environment, logs, settings
 from ingest.errors import IngestError
 from ingest.store import startup_check
-from workers import app, liveness
+from workers import command, liveness
 from workers.relay import loop
 
 
@@ -35,7 +35,7 @@ def main() -> int:
         startup_check.check(given.database)
         if arguments.process == "worker":
             queues = tuple(each for each in arguments.queues.split(",") if each)
-            return app.run(given, consumed=queues)
+            return command.run(given, consumed=queues)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())

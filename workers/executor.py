@@ -20,7 +20,7 @@ from ingest.store.pipeline import jobs
 from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease
 from workers.batch_size import BatchSizer
 from workers.batches import BatchRunner, Result
-from workers.recovery.leases import LeaseKeeper
+from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.timeouts.threads import Threads
 
@@ -37,7 +37,7 @@ class Executor:
         *,
         worker: str,
         lease_s: float,
-        keeper: LeaseKeeper,
+        keeper: Leases,
         clock: Callable[[], float],
         threads: Threads | None = None,
     ) -> None:

@@ -74,7 +74,8 @@ class Processor:
     """When to try again."""
 
 
-_declared: list[Declaration] = []
+declared: list[Declaration] = []
+"""What `@processor` has declared in this process, in the order of the imports."""
 
 
 def processor(
@@ -142,7 +143,7 @@ def processor(
 
     def declare(function: Function) -> Function:
         _check_signature(function)
-        _declared.append(
+        declared.append(
             Declaration(
                 function=function,
                 types=tuple(column_type(each) for each in types),
@@ -223,7 +224,7 @@ def load(settings: Settings) -> Registry:
         _import(module)
     wanted = [
         each
-        for each in _declared
+        for each in declared
         if settings.read_model or not each.function.__module__.startswith(BUILT_IN)
     ]
     return Registry(wanted, settings)

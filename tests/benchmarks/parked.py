@@ -52,18 +52,19 @@ def seed(world: World, count: int) -> None:
 
 def sweeps(world: World, count: int) -> Iterator[Timed]:
     """Time a relay's sweeps as they park all of the jobs and take them up again."""
-    with _house(world) as (relay, connection, live):
+    with _house(world) as (make_relay, connection, live):
+        relay = make_relay(PARK_AFTER_S)
         yield _timed("sweep of the relay, before", _often(relay.sweep))
         seed(world, count)
         yield from _reads("due", connection)
         live("live")
-        relay._parking = Parking(relay._engine, clock=time.monotonic, after_s=0)
+        relay = make_relay(0)
         parks = _until(relay.sweep, lambda: _due(world) == 0, between=lambda: live("live"))
         yield _timed("sweep that parks", parks)
         yield _timed("sweep of the relay, all parked", _often(relay.sweep))
         yield from _reads("parked", connection)
         live(REMOVED)
-        relay._parking = Parking(relay._engine, clock=time.monotonic)
+        relay = make_relay(PARK_AFTER_S)
         takes_up = _until(relay.sweep, lambda: _parked(world) == 0, between=lambda: live(REMOVED))
         yield _timed("sweep that takes up", takes_up)
 
@@ -98,9 +99,11 @@ def _reads(when: str, connection: Connection) -> Iterator[Timed]:
 
 
 @contextmanager
-def _house(world: World) -> Iterator[tuple[Relay, Connection, Callable[[str], None]]]:
-    """Yield a relay, an operator's connection, and what lets a worker that has a processor say
-    that it is alive."""
+def _house(
+    world: World,
+) -> Iterator[tuple[Callable[[float], Relay], Connection, Callable[[str], None]]]:
+    """Yield three things: a function that returns a relay which parks after so many seconds, an
+    operator's connection, and a function that reports a live worker of a processor."""
     given = settings.load(
         standalone=True, database_url=world.database_url, redis_url=world.redis_url
     )
@@ -121,8 +124,13 @@ def _house(world: World) -> Iterator[tuple[Relay, Connection, Callable[[str], No
             heartbeats.upsert(connection, worker)
 
     dispatcher = Dispatcher(parse_redis(world.redis_url))
+
+    def make_relay(park_after_s: float) -> Relay:
+        parking = Parking(engine, clock=time.monotonic, after_s=park_after_s)
+        return Relay(engine, dispatcher, given, parking=parking)
+
     with operator.connect() as connection:
-        yield Relay(engine, dispatcher, given), connection, live
+        yield make_relay, connection, live
     dispatcher.close()
     engine.dispose()
     operator.dispose()

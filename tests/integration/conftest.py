@@ -1,11 +1,11 @@
 """A worker in this process: the real parts, driven by hand."""
 
-import dataclasses
 import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,17 +15,15 @@ from sqlalchemy import Engine
 
 from ingest import settings
 from ingest.dispatch import Dispatcher
-from ingest.sources.registry import configured
+from ingest.heartbeat import identity
 from ingest.store.address import parse
+from ingest.store.pipeline.jobs import Lease
 from workers import guard, registry
-from workers.batches import BatchRunner
-from workers.executor import Executor
-from workers.recovery.crash_record import CrashRecorder
-from workers.recovery.leases import LeaseKeeper
+from workers.recovery.leases import Leases
 from workers.registry import Declaration, Registry
-from workers.task import TaskHandler
+from workers.retry import Random
 from workers.timeouts.signals import Alarm
-from workers.timeouts.threads import Threads
+from workers.wiring import build_worker
 
 
 class Sent(Dispatcher):
@@ -44,7 +42,7 @@ class Sent(Dispatcher):
 
 
 class Worker:
-    """One worker process's parts."""
+    """One worker process's parts, as the child process has them but for what is given here."""
 
     def __init__(
         self,
@@ -52,87 +50,91 @@ class Worker:
         database_url: str,
         folder: Path,
         declarations: list[Declaration],
-        **given: Any,
+        *,
+        name: str = "test:1",
+        effects: Engine | None = None,
+        leases: Leases | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Random = random.uniform,
+        **options: Any,
     ) -> None:
-        options = settings.load(
+        """`name` is the worker's; `effects` connects its processors; `options` are settings."""
+        loaded = settings.load(
             database_url=database_url,
-            **({"retry_base_s": 0.001, "retry_max_delay_s": 0.001} | given),
+            **({"retry_base_s": 0.001, "retry_max_delay_s": 0.001} | options),
         )
         self.engine = engine
         self.sent = Sent()
-        self.registry = Registry(declarations, options)
-        self.recorder = CrashRecorder(folder, "test:1")
-        in_main_thread = threading.current_thread() is threading.main_thread()
+        self.registry = Registry(declarations, loaded)
         self.alarm = Alarm(grace_s=60)
-        if in_main_thread:
+        if _in_main_thread():
             self.alarm.install()
-        self.effects = guard.create_engine(parse(database_url), pool_size=25)
-        runner = BatchRunner(
-            engine=self.effects,
-            sources=configured(options.sources),
-            recorder=self.recorder,
-            time_limit=self.alarm if in_main_thread else _NoLimit(),
-            random=random.uniform,
-        )
-        keeper = LeaseKeeper(engine, lease_s=options.lease_s)
-        self.executor = Executor(
-            engine,
-            runner,
-            worker="test:1",
-            lease_s=options.lease_s,
-            keeper=keeper,
-            clock=time.monotonic,
-            threads=Threads(
-                lambda recorder, limit: dataclasses.replace(
-                    runner, recorder=recorder, time_limit=limit
-                ),
-                keeper,
-                self.recorder,
-                most=10,
-                grace_s=60,
-            ),
-        )
-        self.work = TaskHandler(
-            engine,
+        self._owns_effects = effects is None
+        self.effects = effects or guard.create_engine(parse(database_url), pool_size=25)
+        self._parts = build_worker(
+            loaded,
             self.registry,
-            self.executor,
-            self.sent,
-            budget_s=options.task_budget_s,
-            redispatch_after_s=options.redispatch_after_s,
-            clock=time.monotonic,
+            process=replace(identity("worker", random=random.randbytes), id=name),
+            time_limit=_MainThreadLimit(self.alarm),
+            clock=clock,
+            random=uniform,
+            folder=folder,
+            engine=engine,
+            effects_engine=lambda _connections: self.effects,
+            dispatcher=self.sent,
+            leases=leases,
+            grace_s=60,
         )
 
     def process(self, deliveries: Sequence[UUID] = (), jobs: Sequence[int] = ()) -> None:
         """What the task does."""
-        self.work.process(deliveries, jobs)
-
-    def process_in_thread(self, deliveries: Sequence[UUID]) -> None:
-        """The same, from a thread."""
-        unlimited = dataclasses.replace(self.executor._slices, time_limit=_NoLimit())
-        self.executor._slices = unlimited
-        self.process(deliveries)
+        self._parts.task.process(deliveries, jobs)
 
     def close(self) -> None:
         """End as a process does."""
         self.alarm.rest()
-        self.recorder.close()
-        self.effects.dispose()
+        self._parts.recorder.close()
+        if self._owns_effects:
+            self.effects.dispose()
+
+    def vanish(self) -> None:
+        """End as a killed process does: the kernel gives up its lock, and its file stays."""
+        self.alarm.rest()
+        self._parts.recorder.release()
 
 
-class _NoLimit:
-    """The time limit of a worker that runs in a thread, where no signal arrives."""
+class NoLeases:
+    """In place of the keeper of a process that stalls: it renews nothing."""
 
-    def __call__(self, seconds: float) -> Any:
+    is_holding = False
+
+    def holding(self, _held: Sequence[Lease]) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def rest(self) -> None: ...
+
+class _MainThreadLimit:
+    """A worker's time limit, which has no effect in other threads: no signal arrives there."""
+
+    def __init__(self, alarm: Alarm) -> None:
+        self._alarm = alarm
+
+    def __call__(self, seconds: float) -> AbstractContextManager[object]:
+        return self._alarm(seconds) if _in_main_thread() else nullcontext()
+
+    def rest(self) -> None:
+        if _in_main_thread():
+            self._alarm.rest()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 @pytest.fixture
 def declared(monkeypatch: pytest.MonkeyPatch) -> list[Declaration]:
     """What `@processor` declares in this test, and nothing else."""
     declarations: list[Declaration] = []
-    monkeypatch.setattr(registry, "_declared", declarations)
+    monkeypatch.setattr(registry, "declared", declarations)
     return declarations
 
 

@@ -1,10 +1,9 @@
 """Whatever arrives in whatever order, and whatever dies on the way, the end is the same."""
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -18,9 +17,8 @@ from sqlalchemy import Connection, Engine, text
 import workers.processors
 from ingest.settings import load
 from ingest.store.bulk import replay
-from ingest.store.pipeline.jobs import Lease
 from ingest.store.search.filters import EventFilter
-from tests.integration.conftest import Sent, Worker
+from tests.integration.conftest import NoLeases, Sent, Worker
 from tests.support import stored
 from tests.support.deliver import deliver
 from tests.support.effort import examples
@@ -29,13 +27,12 @@ from tests.support.generated_events import TYPES, Happening, retried, shop_days,
 from tests.support.rows import execute, one, rows
 from workers import Event, Snooze, registry
 from workers.recovery import rescue
-from workers.recovery.crash_record import CrashRecorder
 from workers.registry import Declaration
 from workers.relay.sweep import Relay
 from workers.retry import RetryPolicy
 
 KEEPERS = [
-    each for each in registry._declared if each.function.__module__.startswith(registry.BUILT_IN)
+    each for each in registry.declared if each.function.__module__.startswith(registry.BUILT_IN)
 ]
 assert len(KEEPERS) == len(workers.processors.__all__)
 AT_ONCE = RetryPolicy(base_s=0.001, cap_s=0.001)
@@ -143,22 +140,20 @@ class Process(Worker):
         self, mortal: Mortal, url: str, folder: Path, declarations: list[Declaration]
     ) -> None:
         super().__init__(
-            mortal.engine, url, folder, declarations, max_attempts=1_000, redispatch_after_s=0.001
+            mortal.engine,
+            url,
+            folder,
+            declarations,
+            name=f"test:{uuid4().hex}",
+            effects=mortal.effects,
+            # A killed process takes its threads along, and one that stalls renews nothing.
+            leases=NoLeases(),
+            clock=lambda: 0.0,
+            uniform=lambda low, _high: low,
+            max_attempts=1_000,
+            redispatch_after_s=0.001,
         )
         self._mortal = mortal
-        self.recorder.close()
-        name = f"test:{uuid4().hex}"
-        self.recorder = CrashRecorder(folder, name)
-        self.executor._worker = name
-        self.executor._slices = dataclasses.replace(
-            self.executor._slices,
-            engine=mortal.effects,
-            recorder=self.recorder,
-            random=lambda low, _high: low,
-        )
-        # A killed process takes its threads along, and one that stalls renews nothing.
-        self.executor._keeper = _NoKeeper()  # type: ignore[assignment]
-        self.executor._clock = self.work._clock = lambda: 0.0
         mortal.on_death(self.vanish)
 
     def process(self, deliveries: Sequence[UUID] = (), jobs: Sequence[int] = ()) -> None:
@@ -170,18 +165,6 @@ class Process(Worker):
                 raise
             self._mortal.was_cut = False
             super().process(deliveries, jobs)
-
-    def vanish(self) -> None:
-        """End as a killed process does: the kernel lets go of its lock, and its file stays as it
-        is."""
-        self.alarm.rest()
-        self.recorder._map.close()
-        os.close(self.recorder._descriptor)
-
-
-class _NoKeeper:
-    def holding(self, held: Sequence[Lease]) -> AbstractContextManager[None]:
-        return nullcontext()
 
 
 class Pipeline:

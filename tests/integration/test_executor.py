@@ -1,6 +1,7 @@
 """Effects and success share a transaction; a failure harms no neighbour and is never silent."""
 
 import dataclasses
+import faulthandler
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from sqlalchemy.exc import OperationalError
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.admission import Admitted
 from ingest.store.pipeline.jobs import Lease
-from tests.integration.conftest import Worker
+from tests.integration.conftest import NoLeases, Worker
 from tests.integration.outcomes import effect, effects, job_states, make_tables, run_due
 from tests.support.deliver import deliver, order
 from tests.support.refuse import refuse_connections
@@ -197,18 +198,28 @@ def test_snooze_spends_no_attempt(
 
 
 def test_when_the_work_is_done_nothing_watches_the_process(
-    engine: Engine, database_url: str, make_worker: MakeWorker
+    engine: Engine,
+    database_url: str,
+    make_worker: MakeWorker,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The watchdog of the last call once ended workers that had nothing to do."""
+    watchdog: list[str] = []
+    monkeypatch.setattr(
+        faulthandler, "dump_traceback_later", lambda *_, **__: watchdog.append("set")
+    )
+    monkeypatch.setattr(
+        faulthandler, "cancel_dump_traceback_later", lambda: watchdog.append("cancelled")
+    )
 
     @processor("order.created")
     def work(event: Event, db: Connection) -> None:
         if event.data["order_id"] == 2:
             raise ValueError
 
-    worker = make_worker()
-    worker.process(deliver(database_url, [order(1), order(2)]))
-    assert worker.alarm._watched_until == 0
+    make_worker().process(deliver(database_url, [order(1), order(2)]))
+    assert "set" in watchdog
+    assert watchdog[-1] == "cancelled"
 
 
 def test_a_call_that_takes_too_long_fails_alone(
@@ -319,10 +330,8 @@ def test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back(
             go_on.wait(120)
 
     deliveries = deliver(database_url, [order(1), order(2)])
-    first, second = make_worker(), None
-    # A worker that stalls renews no lease: take its keeper away.
-    first.executor._keeper.holding = lambda held: _nothing()  # type: ignore[method-assign]
-    thread = threading.Thread(target=first.process_in_thread, args=(deliveries,))
+    first, second = make_worker(leases=NoLeases()), None
+    thread = threading.Thread(target=first.process, args=(deliveries,))
     thread.start()
     assert stalled.wait(120)
     execute(engine, "UPDATE jobs SET lease_until = now() - interval '1 s'")
@@ -343,12 +352,6 @@ def test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back(
         {"order_id": 1, "attempt": 2},
         {"order_id": 2, "attempt": 2},
     ]
-
-
-def _nothing() -> Any:
-    from contextlib import nullcontext
-
-    return nullcontext()
 
 
 def test_finishing_is_fenced_by_the_attempt_number(
@@ -389,9 +392,7 @@ def test_many_workers_claiming_the_same_jobs_run_each_once(
 
     deliveries = deliver(database_url, [order(n) for n in range(60)])
     workers = [make_worker() for _ in range(8)]
-    threads = [
-        threading.Thread(target=worker.process_in_thread, args=(deliveries,)) for worker in workers
-    ]
+    threads = [threading.Thread(target=worker.process, args=(deliveries,)) for worker in workers]
     for thread in threads:
         thread.start()
     for thread in threads:

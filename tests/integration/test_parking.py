@@ -41,8 +41,12 @@ class House:
         self.database_url = database_url
         self.clock = Clock()
         self.sent = Sent()
-        self.relay = Relay(engine, self.sent, settings.load(redispatch_after_s=1000))
-        self.relay._parking = Parking(engine, clock=self.clock, after_s=AFTER_S, limit=limit)
+        self.relay = Relay(
+            engine,
+            self.sent,
+            settings.load(redispatch_after_s=1000),
+            parking=Parking(engine, clock=self.clock, after_s=AFTER_S, limit=limit),
+        )
 
     def worker(
         self, name: str, processors_: Sequence[str], queues: Sequence[str] = ("events", "replay")

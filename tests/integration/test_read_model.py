@@ -336,7 +336,7 @@ def test_every_event_of_a_batch_is_worked_on_when_one_is_unusable(
 ) -> None:
     from workers import registry
 
-    declared.extend(each for each in _built_in() if each not in registry._declared)
+    declared.extend(each for each in _built_in() if each not in registry.declared)
     bodies = [body("order.created", {"order_id": n if n != 13 else "x"}) for n in range(30)]
     make_worker().process(deliver(database_url, bodies))
     assert one(engine, "SELECT count(*) FROM orders") == 29

@@ -17,7 +17,7 @@ from tests.support.signing import SECRET
 from workers import processors, registry
 
 BUILT_IN = [
-    each for each in registry._declared if each.function.__module__.startswith(processors.__name__)
+    each for each in registry.declared if each.function.__module__.startswith(processors.__name__)
 ]
 MARKED = b"\xef\xbb\xbf" + order(1, total="449.97000000000003")
 FROM_PHP = b'{"event":"ticket.closed","timestamp":"2024-01-20T10:30:00Z","data":[]}'

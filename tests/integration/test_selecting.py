@@ -24,7 +24,7 @@ from workers import processors, registry
 
 MakeWorker = Callable[..., Worker]
 BUILT_IN = [
-    each for each in registry._declared if each.function.__module__.startswith(processors.__name__)
+    each for each in registry.declared if each.function.__module__.startswith(processors.__name__)
 ]
 
 

@@ -21,7 +21,7 @@ from workers import processors, registry
 from workers.processors.orders import MOST_AT_ONCE
 
 BUILT_IN = [
-    each for each in registry._declared if each.function.__module__.startswith(processors.__name__)
+    each for each in registry.declared if each.function.__module__.startswith(processors.__name__)
 ]
 ELEVEN, TWELVE = "2024-01-20T11:00:00Z", "2024-01-20T12:00:00Z"
 AT_ELEVEN, AT_TWELVE = datetime(2024, 1, 20, 11, tzinfo=UTC), datetime(2024, 1, 20, 12, tzinfo=UTC)

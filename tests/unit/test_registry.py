@@ -12,11 +12,11 @@ from workers.registry import Declaration, Registry
 
 @pytest.fixture(autouse=True)
 def _only_what_the_test_declares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_declared", [])
+    monkeypatch.setattr(registry, "declared", [])
 
 
 def declared() -> list[Declaration]:
-    return registry._declared
+    return registry.declared
 
 
 def test_a_declaration_takes_its_defaults_from_the_settings() -> None:

@@ -13,7 +13,7 @@ from ingest import settings
 from ingest.errors import SettingsError
 from tests.support.lines import Lines
 from tests.support.waiting import until
-from workers import app, registry
+from workers import command, registry
 from workers.registry import Registry
 from workers.shares import Share, plan
 
@@ -85,12 +85,12 @@ def test_queues_that_no_processor_has_are_told_at_the_start(
     def processor(event: Any, db: Any) -> None: ...
 
     lines = Lines()
-    monkeypatch.setattr(app, "log", lines)
-    monkeypatch.setattr(registry, "_declared", [])
+    monkeypatch.setattr(command, "log", lines)
+    monkeypatch.setattr(registry, "declared", [])
     registry.processor("a", queue="crm")(processor)
     given = settings.load(worker_processes="events=2,crm+crn=1,erp=1,replay=1")
-    processors = Registry(registry._declared, given)
-    app._tell_idle_queues(processors, ("crm", "cmr"), given)
+    processors = Registry(registry.declared, given)
+    command.warn_of_idle_queues(processors, ("crm", "cmr"), given)
     known = ("crm", "events", "replay")
     assert lines.kept == [
         (
@@ -99,7 +99,7 @@ def test_queues_that_no_processor_has_are_told_at_the_start(
         ),
         ("queues_without_processor", {"named_in": "--queues", "queues": ["cmr"], "known": known}),
     ]
-    app._tell_idle_queues(processors, (), settings.load(worker_processes="events=2"))
+    command.warn_of_idle_queues(processors, (), settings.load(worker_processes="events=2"))
     assert len(lines.kept) == 2
 
 

@@ -64,6 +64,10 @@ class CrashRecorder:
     def close(self) -> None:
         """Remove the record: the process ends as it should."""
         self._path.unlink(missing_ok=True)
+        self.release()
+
+    def release(self) -> None:
+        """Leave the record as it is and give up its lock, as the kernel does for a dead process."""
         self._map.close()
         os.close(self._descriptor)
 

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
 
 from sqlalchemy import Engine
 
@@ -11,6 +12,17 @@ from ingest.store.pipeline import jobs
 from ingest.store.pipeline.jobs import Lease
 
 log = logs.logger(__name__)
+
+
+class Leases(Protocol):
+    """Knows which claimed jobs this process holds, and keeps them leased."""
+
+    def holding(self, held: Sequence[Lease], /) -> AbstractContextManager[None]:
+        """Keep `held` leased inside the block, besides what is held already; from any thread."""
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether jobs are held now."""
 
 
 class LeaseKeeper:

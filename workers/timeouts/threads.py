@@ -10,7 +10,7 @@ from ingest import logs
 from ingest.store.pipeline.jobs import ClaimedJob, Lease
 from workers.batches import BatchRunner, Result
 from workers.recovery.crash_record import CrashRecorder
-from workers.recovery.leases import LeaseKeeper
+from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.timeouts.deadlines import Deadlines
 
@@ -48,7 +48,7 @@ class Threads:
     def __init__(
         self,
         slices: Callable[[ThreadRecorder, Deadlines], BatchRunner],
-        keeper: LeaseKeeper,
+        keeper: Leases,
         flight: CrashRecorder,
         *,
         most: int,

@@ -1,0 +1,93 @@
+"""A child process of the Celery worker: its start, its work and its end."""
+
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from uuid import UUID
+
+from ingest import logs
+from ingest.heartbeat import identity
+from ingest.settings import Settings
+from workers import process_state
+from workers.recovery import rescue
+from workers.registry import Registry
+from workers.retry import RetryPolicy
+from workers.timeouts.signals import Alarm
+from workers.wiring import HARD_LIMIT_GRACE_S, Worker, build_worker
+
+log = logs.logger(__name__)
+
+
+class Child:
+    """Owns the worker's parts. They are built after the fork, since a connection does not survive
+    one."""
+
+    def __init__(self, settings: Settings, processors: Registry, consumed: tuple[str, ...]) -> None:
+        """Serve the queues `consumed`."""
+        self._settings = settings
+        self._processors = processors
+        self._consumed = consumed
+        self._worker: Worker | None = None
+
+    def start(self, **_signal: object) -> None:
+        """Build and start the worker's parts. Called by Celery's signal, where Celery would log an
+        error and go on without the parts.
+
+        Raises:
+            SystemExit: the parts could not be built.
+        """
+        try:
+            self._start()
+        except Exception as error:
+            log.exception("child_not_started")
+            raise SystemExit(1) from error
+
+    def process(self, deliveries: Sequence[UUID], job_ids: Sequence[int]) -> None:
+        """Do what one message asks for (see `TaskHandler.process`)."""
+        if self._worker is None:
+            raise RuntimeError("the child process has not started")
+        self._worker.task.process(deliveries, job_ids)
+
+    def stop(self, **_signal: object) -> None:
+        """End what the child has started. Called by Celery's signal."""
+        if self._worker is not None:
+            self._worker.heartbeat.leave()
+        process_state.end_children()
+        if self._worker is not None:
+            self._worker.close()
+
+    def _start(self) -> None:
+        # A process group that is told to end tells its children too. Their parent ends them, when
+        # what they run is done.
+        process_state.allow_children()
+        alarm = Alarm(grace_s=HARD_LIMIT_GRACE_S)
+        alarm.install()
+        self._worker = worker = build_worker(
+            self._settings,
+            self._processors,
+            process=identity(
+                "worker",
+                random=os.urandom,
+                queues=self._consumed,
+                processors=tuple(processor.name for processor in self._processors),
+            ),
+            time_limit=alarm,
+            clock=time.monotonic,
+            random=random.uniform,
+        )
+        worker.heartbeat.start()
+        # In a thread: Celery kills a child that is not up within 4 seconds, and PostgreSQL may
+        # be away.
+        threading.Thread(target=self._rescue, args=(worker,), daemon=True).start()
+
+    def _rescue(self, worker: Worker) -> None:
+        """Record what the dead processes of this machine were running."""
+        rules = RetryPolicy(
+            base_s=self._settings.retry_base_s, cap_s=self._settings.retry_max_delay_s
+        )
+        try:
+            rescue.recover_crashed(worker.engine, worker.folder, rules, random=random.uniform)
+        except Exception as error:  # the leases end, or the next child tries again
+            log.warning("wrecks_not_recorded", exc_info=error)

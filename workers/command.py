@@ -1,0 +1,86 @@
+"""The command `ingest worker`: parts the queues and runs a Celery worker for each share."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+from celery.utils.log import get_multiprocessing_logger
+
+from ingest import logs, queues
+from ingest.settings import Settings
+from workers import registry, shares
+from workers.celery_app import create_app
+from workers.registry import Registry
+from workers.shares import Share
+
+log = logs.logger(__name__)
+
+
+def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
+    """Run a worker until SIGTERM; return its exit code.
+
+    Args:
+        settings: of this process.
+        consumed: the queues to consume; default: all that the registered processors use.
+
+    Raises:
+        SettingsError: an address is missing, or a module of processors cannot be imported.
+    """
+    processors = registry.load(settings)
+    parts = shares.plan(
+        consumed or processors.queues, settings.worker_processes, processes=settings.concurrency
+    )
+    warn_of_idle_queues(processors, consumed, settings)
+    log.info(
+        "worker_starting",
+        processors=sorted(processor.name for processor in processors),
+        processes={share.name: share.processes for share in parts},
+    )
+    return shares.run(
+        parts,
+        lambda share, file: _work(settings, processors, share, heartbeat_file=file),
+        heartbeat_file=settings.heartbeat_file,
+    )
+
+
+def warn_of_idle_queues(
+    processors: Registry, consumed: tuple[str, ...], settings: Settings
+) -> None:
+    """Warn of queues that a setting or an argument names and no processor here uses.
+
+    The worker starts all the same: in a rolling deploy the setting may come before the code, or go
+    after it."""
+    named = {queue for group in settings.worker_processes for queue in group}
+    for where, names in (("INGEST_WORKER_PROCESSES", named), ("--queues", set(consumed))):
+        if idle := sorted(names - set(processors.queues)):
+            log.warning(
+                "queues_without_processor",
+                named_in=where,
+                queues=idle,
+                known=processors.queues,
+            )
+
+
+def _work(
+    settings: Settings, processors: Registry, share: Share, *, heartbeat_file: Path | None
+) -> int:
+    """Run a Celery worker for the queues of a share; return its exit code."""
+    get_multiprocessing_logger().propagate = True
+    logging.captureWarnings(True)
+    app = create_app(settings, processors, share.queues, heartbeat_file=heartbeat_file)
+    worker: Any = app.Worker(
+        hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
+        pool="prefork",
+        concurrency=share.processes,
+        # A queue and its overdue lane take turns, so that neither waits for the other to be empty.
+        queues=[lane for queue in share.queues for lane in (queue, queues.overdue(queue))],
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+        loglevel=settings.log_level,
+        quiet=True,  # no banner: logs are one JSON line an event
+    )
+    worker.start()
+    return int(worker.exitcode or 0)

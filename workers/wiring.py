@@ -1,0 +1,174 @@
+"""The parts of a worker process, put together: the child process and the tests share this."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine
+
+from ingest.dispatch import Dispatcher
+from ingest.heartbeat import Heartbeat
+from ingest.settings import Settings
+from ingest.sources.registry import configured
+from ingest.store.engine import Role, create_engine
+from ingest.store.pipeline import processors as store
+from ingest.store.pipeline.processors import Registered
+from ingest.store.reports.heartbeats import ProcessIdentity
+from workers import guard
+from workers.batches import BatchRunner
+from workers.executor import Executor
+from workers.recovery.crash_record import CrashRecorder, folder_for
+from workers.recovery.leases import LeaseKeeper, Leases
+from workers.registry import Registry
+from workers.retry import Random
+from workers.task import TaskHandler
+from workers.timeouts.signals import TimeLimit
+from workers.timeouts.threads import Threads
+
+HARD_LIMIT_GRACE_S = 5.0
+"""Seconds between a processor's time limit and the end of a process that it does not obey."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """The parts of one worker process that its owner starts, calls and ends."""
+
+    task: TaskHandler
+    heartbeat: Heartbeat
+    recorder: CrashRecorder
+    leases: Leases
+    folder: Path
+    """Where the worker processes of this machine and database keep their crash records."""
+    engine: Engine
+    """For the statements that run beside the jobs: lease renewal and rescue."""
+
+    def close(self) -> None:
+        """Remove the crash record, unless a job is still held: then the record has to name it."""
+        if not self.leases.is_holding:
+            self.recorder.close()
+
+
+def build_worker(
+    settings: Settings,
+    processors: Registry,
+    *,
+    process: ProcessIdentity,
+    time_limit: TimeLimit,
+    clock: Callable[[], float],
+    random: Random,
+    folder: Path | None = None,
+    engine: Engine | None = None,
+    effects_engine: Callable[[int], Engine] | None = None,
+    dispatcher: Dispatcher | None = None,
+    leases: Leases | None = None,
+    grace_s: float = HARD_LIMIT_GRACE_S,
+) -> Worker:
+    """Put a worker process together. Nothing connects and no thread starts; the crash record is
+    written.
+
+    Args:
+        settings: of this process.
+        processors: those that the worker runs.
+        process: its id is the name that jobs are claimed under. It must be new: a dead process's
+            jobs are found by its name.
+        time_limit: limits the calls of the main thread. It is in force already.
+        clock: monotonic, in seconds.
+        random: uniform between two numbers.
+        folder: for the crash record; default: the database's folder on this machine.
+        engine: for our own statements; default: two new engines, so that a lease is renewed while
+            the other's connection is in use.
+        effects_engine: returns a guarded engine (workers.guard) with as many connections as its
+            argument says; default: a new one at each call.
+        dispatcher: default: one for the Redis of the settings.
+        leases: default: a keeper that renews them.
+        grace_s: seconds that a thread has to end after its time limit.
+
+    Raises:
+        SettingsError: an address is missing, or a source is not known.
+    """
+    folder = folder or folder_for(settings.database)
+    engine, aside = (engine, engine) if engine else _engines(settings)
+    effects_engine = effects_engine or partial(_guarded_engine, settings)
+    leases = leases or LeaseKeeper(aside, lease_s=settings.lease_s)
+    runner = partial(BatchRunner, sources=configured(settings.sources), random=random)
+    recorder = CrashRecorder(folder, process.id)
+    executor = Executor(
+        engine,
+        runner(engine=effects_engine(1), recorder=recorder, time_limit=time_limit),
+        worker=process.id,
+        lease_s=settings.lease_s,
+        keeper=leases,
+        clock=clock,
+        threads=_threads(processors, runner, effects_engine, leases, recorder, grace_s=grace_s),
+    )
+    return Worker(
+        task=TaskHandler(
+            engine,
+            processors,
+            executor,
+            dispatcher or Dispatcher(settings.redis),
+            budget_s=settings.task_budget_s,
+            redispatch_after_s=settings.redispatch_after_s,
+            clock=clock,
+        ),
+        heartbeat=Heartbeat(settings.database, process, introduce=partial(_register, processors)),
+        recorder=recorder,
+        leases=leases,
+        folder=folder,
+        engine=aside,
+    )
+
+
+def _engines(settings: Settings) -> tuple[Engine, Engine]:
+    return (
+        create_engine(settings.database, role=Role.WORKER),
+        create_engine(settings.database, role=Role.WORKER),
+    )
+
+
+def _guarded_engine(settings: Settings, connections: int) -> Engine:
+    return guard.create_engine(settings.database, pool_size=connections)
+
+
+def _threads(
+    processors: Registry,
+    runner: Callable[..., BatchRunner],
+    effects_engine: Callable[[int], Engine],
+    leases: Leases,
+    recorder: CrashRecorder,
+    *,
+    grace_s: float,
+) -> Threads | None:
+    """Return as many threads as the processor with the most has; None: no processor has several."""
+    most = max((processor.threads for processor in processors), default=1)
+    if most == 1:
+        return None
+    return Threads(
+        lambda thread_recorder, deadlines: runner(
+            engine=effects_engine(most), recorder=thread_recorder, time_limit=deadlines
+        ),
+        leases,
+        recorder,
+        most=most,
+        grace_s=grace_s,
+    )
+
+
+def _register(processors: Registry, connection: Connection) -> None:
+    """Store which processors this worker has."""
+    store.register(
+        connection,
+        [
+            Registered(
+                name=processor.name,
+                types=processor.types,
+                queue=processor.queue,
+                batch=processor.batch,
+                threads=processor.threads,
+                max_attempts=processor.max_attempts,
+                timeout_s=processor.timeout_s,
+            )
+            for processor in processors
+        ],
+    )
