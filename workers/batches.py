@@ -112,7 +112,7 @@ class BatchRunner:
         source = self.sources.get(job.source)
         if source is None:
             raise UnknownSource(f"No source {job.source} is configured.", reason="unknown_source")
-        envelope = source.open(body)
+        envelope = source.parse(body)
         event = Event(
             id=str(job.event),
             source=job.source,

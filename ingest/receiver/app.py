@@ -22,9 +22,9 @@ from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import descriptors, responses, server
 from ingest.receiver.body import BodyLimits, BodyReader
 from ingest.receiver.endpoint import Endpoint
+from ingest.receiver.identifier_process import Namer
 from ingest.receiver.intake import Intake
 from ingest.receiver.metrics import ReceiverMetrics
-from ingest.receiver.naming import Namer
 from ingest.receiver.refused import RefusedRequests
 from ingest.receiver.writer import DeliveryWriter, Limits
 from ingest.settings import Settings

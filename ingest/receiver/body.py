@@ -39,8 +39,8 @@ class BodyReader:
         self._limits = limits
         self._shares = Shares(limits.partial_bytes)
 
-    async def read(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the whole body.
+    async def read(self, scope: Scope, receive: Receive, limit: int) -> bytes:
+        """Return the whole body, of at most `limit` bytes.
 
         Raises:
             BodyTooLarge, BodyTooSlow, TooManyBodies: it breaks a limit.
@@ -48,15 +48,16 @@ class BodyReader:
         """
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit():
-                self._check_size(int(value[:20]))
+                _check_size(int(value[:20]), limit)
         try:
             async with asyncio.timeout(self._limits.deadline_s) as deadline:
                 chunk, more = await _next_chunk(receive)
-                self._check_size(len(chunk))
+                _check_size(len(chunk), limit)
                 if not more:  # as most bodies come
                     return chunk
                 client = scope.get("client")
-                return await self._collect(receive, chunk, client[0] if client else "", deadline)
+                host = client[0] if client else ""
+                return await self._collect(receive, chunk, host, deadline, limit)
         except TimeoutError:
             raise BodyTooSlow(
                 f"The body did not arrive within {self._limits.deadline_s:g} seconds.",
@@ -74,7 +75,7 @@ class BodyReader:
                     left -= len(chunk)
 
     async def _collect(
-        self, receive: Receive, chunk: bytes, host: str, deadline: asyncio.Timeout
+        self, receive: Receive, chunk: bytes, host: str, deadline: asyncio.Timeout, limit: int
     ) -> bytes:
         """Return a body that comes in more than one piece. It counts as the client's while it waits
         for the rest, and is given up when others are to have its room."""
@@ -84,7 +85,7 @@ class BodyReader:
         try:
             while True:
                 body.add(chunk)
-                self._check_size(len(body.content))
+                _check_size(len(body.content), limit)
                 if not more:
                     return bytes(body.content)
                 chunk, more = await _next_chunk(receive)
@@ -95,10 +96,10 @@ class BodyReader:
         finally:
             body.end()
 
-    def _check_size(self, size: int) -> None:
-        limit = self._limits.body_bytes
-        if size > limit:
-            raise BodyTooLarge(f"The body is larger than {limit} bytes.", reason="body_too_large")
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise BodyTooLarge(f"The body is larger than {limit} bytes.", reason="body_too_large")
 
 
 async def _next_chunk(receive: Receive) -> tuple[bytes, bool]:

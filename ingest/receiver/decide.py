@@ -8,8 +8,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from ingest.errors import InvalidEnvelope, InvalidSignature
-from ingest.receiver.event_names import NameOrError, is_costly, name_body
-from ingest.sources.base import EventName, Headers, Source
+from ingest.receiver.identities import NameOrError, is_costly, name_body
+from ingest.sources.base import EventIdentity, Headers, Source
 from ingest.store.pipeline.deliveries import Delivery
 from ingest.text import storable
 
@@ -82,9 +82,9 @@ def decide_named(
     request: Request, source: Source, body: bytes, key_id: str, name: NameOrError
 ) -> Named:
     """Decide on a request that `key_id` signed, once its body is named."""
-    if isinstance(name, EventName):
+    if isinstance(name, EventIdentity):
         return _delivery(request, source, body, key_id, name, rejected=None)
-    answer = source.handshake(body)
+    answer = source.answer_challenge(body)
     if answer is not None:
         return ChallengeAnswer(answer)
     delivery = _delivery(request, source, body, key_id, None, rejected=name.reason)
@@ -93,7 +93,7 @@ def decide_named(
 
 def answer_challenge(source: Source, body: bytes) -> ChallengeAnswer | Refusal:
     """Decide on a request without a signature: only a handshake needs none."""
-    answer = source.handshake(body)
+    answer = source.answer_challenge(body)
     if answer is not None:
         return ChallengeAnswer(answer)
     return Refusal(InvalidSignature("The signature header is missing.", reason="signature_missing"))
@@ -104,7 +104,7 @@ def _delivery(
     source: Source,
     body: bytes,
     key_id: str,
-    name: EventName | None,
+    name: EventIdentity | None,
     rejected: str | None,
 ) -> Delivery:
     return Delivery(

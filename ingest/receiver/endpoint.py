@@ -20,8 +20,8 @@ from ingest.receiver.decide import (
     decide,
     decide_named,
 )
+from ingest.receiver.identifier_process import Namer
 from ingest.receiver.intake import Intake
-from ingest.receiver.naming import Namer
 from ingest.receiver.responses import RECEIVED, Response
 from ingest.sources.base import Headers
 
@@ -55,7 +55,7 @@ class Endpoint:
         source = self._intake.sources.get(request.source)
         if source is None:
             raise UnknownSource("No such source.", reason="unknown_source")
-        body = await self._bodies.read(scope, receive)
+        body = await self._bodies.read(scope, receive, self._intake.body_limit(source))
         decision = decide(request, source, body)
         if isinstance(decision, CostlyBody):
             name = await self._namer.name(source, body)

@@ -12,7 +12,7 @@ from typing import Any
 from ingest.errors import IngestError, StorageUnavailable
 from ingest.receiver import responses
 from ingest.receiver.decide import Refusal, Request, decide
-from ingest.receiver.event_names import BIG_BYTES
+from ingest.receiver.identities import BIG_BYTES
 from ingest.receiver.intake import Intake
 from ingest.receiver.responses import RECEIVED, Response
 from ingest.receiver.server import BoundedHttp, Cycle
@@ -81,7 +81,7 @@ class FastPath:
     ) -> bool:
         """Answer a delivery when it is committed, or refuse it if it is signed wrongly or cannot be
         stored. Return False for anything else."""
-        if len(body) > min(self._intake.body_bytes, BIG_BYTES):
+        if len(body) > min(self._intake.body_limit(source), BIG_BYTES):
             return False
         request = self._intake.begin(source.slug, response.client, headers)
         settle = partial(self._settle, request, response)

@@ -40,7 +40,7 @@ class Intake:
         Args:
             sources: the configured senders, by slug.
             writer: where deliveries are stored.
-            body_bytes: the size of the largest body.
+            body_bytes: the size of the largest body, unless its source says another.
             retry_after_s: what a 503 tells the sender, seconds.
             clock: Unix time in seconds.
             random: as `os.urandom`.
@@ -49,13 +49,17 @@ class Intake:
         """
         self.sources = sources
         self.writer = writer
-        self.body_bytes = body_bytes
+        self._body_bytes = body_bytes
         self._retry_after_s = retry_after_s
         self._clock = clock
         self._random = random
         self._metrics = metrics
         self._refused = refused
         self._sampler = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+
+    def body_limit(self, source: Source) -> int:
+        """Return the size of the source's largest body, in bytes."""
+        return self._body_bytes if source.body_limit is None else source.body_limit
 
     def begin(self, source: str, client: tuple[str, int] | None, headers: Headers) -> Request:
         """Return a request that has just come, with an id."""

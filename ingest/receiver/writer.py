@@ -20,7 +20,7 @@ import psycopg
 from ingest import logs, queues
 from ingest.errors import StorageUnavailable
 from ingest.ids import RANDOM_BYTES, delivery_id
-from ingest.sources.base import EventName
+from ingest.sources.base import EventIdentity
 from ingest.store import causes, privileges
 from ingest.store.address import Database
 from ingest.store.causes import Cause
@@ -36,7 +36,7 @@ _FRESH_S = 1.0
 """So long a commit, or a trial, answers for it: probes cost at most one trial a second."""
 _CLOSING = Cause(reason="shutting_down", sentence="The receiver is shutting down.")
 _FULL = Cause(reason="backlog_full", sentence="Too many deliveries wait already.")
-_TRIAL = EventName(event_id="", type="", fingerprint=b"")
+_TRIAL = EventIdentity(event_id="", type="", fingerprint=b"")
 
 T = TypeVar("T")
 

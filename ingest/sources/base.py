@@ -37,7 +37,7 @@ class Envelope:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventName:
+class EventIdentity:
     """What dedupe needs: the event id (unique within the source) and a fingerprint of the
     content."""
 
@@ -141,6 +141,11 @@ class Source(ABC):
     entities: ClassVar[Mapping[str, Sequence[FieldPath]]] = MappingProxyType({})
     """Where bodies name what searches look for, by kind: conversation, phone, order, message,
     contact."""
+    persons: ClassVar[Sequence[FieldPath]] = ()
+    """Which fields of bodies identify a person, such as phone numbers and contact ids. They are
+    declared only: nothing is masked or erased by them yet."""
+    body_limit: ClassVar[int | None] = None
+    """The size of the sender's largest body, in bytes; None: `INGEST_MAX_BODY_BYTES`."""
 
     def __init__(self, settings: SourceSettings) -> None:
         """Make a source with its settings. Parsing stored bodies needs no secrets."""
@@ -177,12 +182,12 @@ class Source(ABC):
             CannotSign: there is no secret.
         """
 
-    def handshake(self, body: bytes) -> bytes | None:
+    def answer_challenge(self, body: bytes) -> bytes | None:
         """Return the JSON body that answers a set-up handshake, or None if `body` is not one."""
         return None
 
     @abstractmethod
-    def open(self, body: bytes) -> Envelope:
+    def parse(self, body: bytes) -> Envelope:
         """Parse a verified body.
 
         Raises:
@@ -190,7 +195,7 @@ class Source(ABC):
         """
 
     @abstractmethod
-    def name(self, envelope: Envelope) -> EventName:
+    def identify(self, envelope: Envelope) -> EventIdentity:
         """Name the event so that every delivery of one occurrence gets the same id."""
 
     @classmethod

@@ -57,7 +57,7 @@ def test_a_costly_body_is_named_by_a_process_of_its_own_as_any_other_is(stack: S
         "SELECT event_id, type, fingerprint FROM unadmitted WHERE type = 'note.added'"
         " ORDER BY received_at"
     )
-    names = [SOURCE.name(SOURCE.open(costly(number))) for number in range(3)]
+    names = [SOURCE.identify(SOURCE.parse(costly(number))) for number in range(3)]
     assert [(row["event_id"], row["type"], bytes(row["fingerprint"])) for row in rows] == [
         (name.event_id, name.type, name.fingerprint) for name in names
     ]

@@ -64,6 +64,13 @@ def test_what_it_signed_is_received_deduplicated_worked_on_and_found(stack: Stac
     assert stack.post(b'{"event": "order.created", "data": {"order_id": 1}}').status == 200
 
 
+def test_its_bodies_have_the_limit_that_it_declares(stack: Stack) -> None:
+    stack.receiver()
+    entry = b'{"kind": "entry.posted", "number": 1}'
+    assert post(stack, entry.ljust(2 * 1024 * 1024)).status == 200
+    assert post(stack, entry.ljust(2 * 1024 * 1024 + 1)).status == 413
+
+
 def test_it_is_listed_sent_and_simulated(stack: Stack) -> None:
     stack.receiver()
     stack.worker()

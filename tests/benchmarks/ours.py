@@ -141,6 +141,6 @@ def _delivery(source: Source, number: int) -> Delivery:
         key_id=source.key_ids[0],
         headers=f'[["x-awal-webhook-signature", "{hashlib.sha256(raw).hexdigest()}"]]',
         body=raw,
-        name=source.name(source.open(raw)),
+        name=source.identify(source.parse(raw)),
         rejected=None,
     )

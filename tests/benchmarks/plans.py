@@ -22,7 +22,7 @@ from sqlalchemy import Connection
 
 from ingest import queues
 from ingest.ids import RANDOM_BYTES, delivery_id
-from ingest.sources.base import EventName
+from ingest.sources.base import EventIdentity
 from ingest.store.address import Database, parse
 from ingest.store.engine import (
     FOR_OURS,
@@ -257,7 +257,7 @@ def _delivery() -> Delivery:
         key_id="00000000",
         headers="[]",
         body=b'{"event":"order.created","data":{"order_id":1,"note":"%s"}}' % (b"." * 200),
-        name=EventName(event_id=f"order:{made}", type="order.created", fingerprint=made.bytes),
+        name=EventIdentity(event_id=f"order:{made}", type="order.created", fingerprint=made.bytes),
         rejected=None,
     )
 

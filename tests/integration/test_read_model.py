@@ -35,11 +35,11 @@ source = awalchat()
 
 def event(raw: bytes) -> Event:
     """An event as a worker hands it to a processor."""
-    envelope = source.open(raw)
+    envelope = source.parse(raw)
     return Event(
         id="-",
         source="awalchat",
-        event_id=source.name(envelope).event_id,
+        event_id=source.identify(envelope).event_id,
         type=envelope.type,
         occurred_at=envelope.occurred_at,
         received_at=datetime.now(UTC),

@@ -17,7 +17,7 @@ from sqlalchemy import Engine
 from ingest.errors import StorageUnavailable
 from ingest.ids import delivery_id
 from ingest.receiver.writer import DeliveryWriter, Limits
-from ingest.sources.base import EventName
+from ingest.sources.base import EventIdentity
 from ingest.store.address import parse
 from ingest.store.pipeline.deliveries import Delivery
 from tests.conftest import Servers
@@ -35,7 +35,7 @@ def delivery(number: int = 1, *, body: bytes = b"{}", **more: Any) -> Delivery:
         "key_id": "k",
         "headers": "[]",
         "body": body,
-        "name": EventName(event_id=f"x:{number}", type="x", fingerprint=b"f" * 32),
+        "name": EventIdentity(event_id=f"x:{number}", type="x", fingerprint=b"f" * 32),
         "rejected": None,
     }
     return Delivery(**(fields | more))

@@ -14,7 +14,7 @@ from ingest import strict_json
 from ingest.errors import InvalidEnvelope, InvalidSignature
 from ingest.sources.base import (
     Envelope,
-    EventName,
+    EventIdentity,
     FieldPath,
     Headers,
     Samples,
@@ -37,6 +37,7 @@ class Ledger(Source):
     slug = "ledger"
     title = "Ledger"
     kept_headers = frozenset({_SIGNATURE})
+    body_limit = 2 * 1024 * 1024
     samples = Samples(types=("entry.posted", "entry.voided"), make=_make)
     entities = {"order": (FieldPath(path="number"),)}  # noqa: RUF012 - as short as it can be
 
@@ -59,7 +60,7 @@ class Ledger(Source):
         signature = f"sha256={_digest(self.newest_secret(), body)}"
         return {"Content-Type": "application/json", "X-Ledger-Signature": signature}
 
-    def open(self, body: bytes) -> Envelope:
+    def parse(self, body: bytes) -> Envelope:
         try:
             entry = strict_json.loads(body)
         except strict_json.InvalidJson as error:
@@ -68,8 +69,8 @@ class Ledger(Source):
             raise InvalidEnvelope("Signed, but `kind` is missing.", reason="kind_missing")
         return Envelope(type=entry["kind"], occurred_at=None, data=entry, fields=entry)
 
-    def name(self, envelope: Envelope) -> EventName:
-        return EventName(
+    def identify(self, envelope: Envelope) -> EventIdentity:
+        return EventIdentity(
             event_id=join_event_id(envelope.type, str(envelope.data.get("number"))),
             type=column_type(envelope.type),
             fingerprint=hashlib.sha256(strict_json.canonical(envelope.data)).digest(),

@@ -60,6 +60,6 @@ def _delivery(raw: bytes, now: float) -> Delivery:
         key_id="0123abcd",
         headers='[["content-type", "application/json"]]',
         body=raw,
-        name=_source.name(_source.open(raw)),
+        name=_source.identify(_source.parse(raw)),
         rejected=None,
     )

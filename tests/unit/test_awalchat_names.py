@@ -8,15 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import InvalidEnvelope
-from ingest.sources.base import EventName
+from ingest.sources.base import EventIdentity
 from tests.support.sources import awalchat
 
 source = awalchat()
 
 
-def name(event_type: str, data: dict[str, Any], **fields: Any) -> EventName:
+def name(event_type: str, data: dict[str, Any], **fields: Any) -> EventIdentity:
     body = {"event": event_type, "timestamp": "2024-01-20T10:30:00Z", "data": data} | fields
-    return source.name(source.open(json.dumps(body).encode()))
+    return source.identify(source.parse(json.dumps(body).encode()))
 
 
 def event_id(event_type: str, data: dict[str, Any], **fields: Any) -> str:
@@ -117,7 +117,7 @@ def test_white_space_escapes_and_order_are_not_content() -> None:
         b'{ "data": {"body": "\\u0645\\u0631\\u062d\\u0628\\u0627", "message_id": "A"},\n'
         b' "event": "message.received" }'
     )
-    assert source.name(source.open(plain)) == source.name(source.open(escaped))
+    assert source.identify(source.parse(plain)) == source.identify(source.parse(escaped))
 
 
 texts = st.text(st.characters(exclude_categories=()), min_size=1, max_size=300)
@@ -178,18 +178,18 @@ def test_an_update_that_says_only_when_its_entity_was_made_is_told_apart_by_its_
 def test_a_mark_at_the_beginning_changes_nothing() -> None:
     plain = b'{"event":"order.created","data":{"order_id":1}}'
     marked = b"\xef\xbb\xbf" + plain
-    assert source.open(marked) == source.open(plain)
-    assert source.name(source.open(marked)) == source.name(source.open(plain))
+    assert source.parse(marked) == source.parse(plain)
+    assert source.identify(source.parse(marked)) == source.identify(source.parse(plain))
 
 
 @pytest.mark.parametrize("event_type", ["order.created", "contact.updated", "ticket.escalated"])
 def test_phps_spelling_of_no_data_is_no_data(event_type: str) -> None:
     """PHP spells an object without fields `[]`."""
 
-    def spelled(data: bytes) -> EventName:
+    def spelled(data: bytes) -> EventIdentity:
         stamp = b'"timestamp":"2024-01-20T10:30:00Z"'
         event = f'"event":"{event_type}"'.encode()
-        return source.name(source.open(b'{%s,%s,"data":%s}' % (event, stamp, data)))
+        return source.identify(source.parse(b'{%s,%s,"data":%s}' % (event, stamp, data)))
 
     assert spelled(b"[]") == spelled(b"{}")
 
@@ -197,7 +197,7 @@ def test_phps_spelling_of_no_data_is_no_data(event_type: str) -> None:
 @pytest.mark.parametrize("data", ["[1]", "[[]]", "null", '""', "0", "false"])
 def test_other_data_than_an_object_is_refused(data: str) -> None:
     with pytest.raises(InvalidEnvelope):
-        source.open(f'{{"event":"order.created","data":{data}}}'.encode())
+        source.parse(f'{{"event":"order.created","data":{data}}}'.encode())
 
 
 def test_ids_and_fingerprints_of_what_is_stored_already_stay_as_they_are() -> None:

@@ -17,15 +17,15 @@ source = awalchat(*SECRETS)
 def status(vector: Vector) -> int:
     """What the source makes of a request, as the receiver asks it."""
     if not source.is_signed(vector.raw_headers):
-        return 200 if source.handshake(vector.body) else 401
+        return 200 if source.answer_challenge(vector.body) else 401
     try:
         source.verify(vector.raw_headers, vector.body, now=NOW)
     except InvalidSignature:
         return 401
     try:
-        source.name(source.open(vector.body))
+        source.identify(source.parse(vector.body))
     except InvalidEnvelope:
-        return 200 if source.handshake(vector.body) else 400
+        return 200 if source.answer_challenge(vector.body) else 400
     return 200
 
 
@@ -112,7 +112,7 @@ def test_a_signature_of_a_re_serialised_body_does_not_pass() -> None:
     ],
 )
 def test_only_a_well_formed_handshake_is_answered(body: bytes, answered: bool) -> None:
-    assert (source.handshake(body) is not None) is answered
+    assert (source.answer_challenge(body) is not None) is answered
 
 
 def test_a_challenge_comes_back_the_same_whatever_it_holds() -> None:
@@ -120,7 +120,7 @@ def test_a_challenge_comes_back_the_same_whatever_it_holds() -> None:
 
     challenge = 'é"\\\n\x00\ud800'
     body = json.dumps({"type": "verification", "challenge": challenge}).encode()
-    answer = source.handshake(body)
+    answer = source.answer_challenge(body)
     assert answer is not None
     assert json.loads(answer) == {"challenge": challenge}
 

@@ -16,7 +16,7 @@ from ingest.receiver.decide import (
     decide,
     decide_named,
 )
-from ingest.receiver.event_names import name_body
+from ingest.receiver.identities import name_body
 from ingest.sources.base import Headers
 from ingest.store.pipeline.deliveries import Delivery
 from tests.support.signing import SECRET, signed_headers

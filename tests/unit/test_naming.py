@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ingest.errors import InvalidEnvelope, StorageUnavailable
-from ingest.receiver.event_names import NameOrError, is_costly, name_body
-from ingest.receiver.naming import Namer
+from ingest.receiver.identifier_process import Namer
+from ingest.receiver.identities import NameOrError, is_costly, name_body
 from ingest.sources.awalchat.source import AwalChat
 from ingest.sources.base import SourceSettings
 from tests.support.fleet import children_of
@@ -51,7 +51,9 @@ def naming(
 def processes() -> list[int]:
     """Return the pids of the processes that name bodies for us."""
     return [
-        pid for pid in children_of(os.getpid()) if _command(pid).endswith("ingest.receiver.naming")
+        pid
+        for pid in children_of(os.getpid())
+        if _command(pid).endswith("ingest.receiver.identifier_process")
     ]
 
 

@@ -17,9 +17,9 @@ from ingest.errors import StorageUnavailable
 from ingest.receiver.body import BodyLimits, BodyReader
 from ingest.receiver.endpoint import Endpoint
 from ingest.receiver.fastpath import FastPath
+from ingest.receiver.identifier_process import Namer
 from ingest.receiver.intake import Intake
 from ingest.receiver.metrics import ReceiverMetrics
-from ingest.receiver.naming import Namer
 from ingest.receiver.refused import RefusedRequests
 from ingest.sources.awalchat.source import AwalChat
 from ingest.sources.base import SourceSettings
@@ -60,7 +60,7 @@ class Writer:
 class BrokenSource(AwalChat):
     """Has a bug."""
 
-    def open(self, body: bytes) -> Any:
+    def parse(self, body: bytes) -> Any:
         raise RuntimeError("a bug")
 
 

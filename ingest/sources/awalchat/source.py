@@ -16,7 +16,7 @@ from ingest.sources.awalchat import samples
 from ingest.sources.awalchat.shop import Shop
 from ingest.sources.base import (
     Envelope,
-    EventName,
+    EventIdentity,
     FieldPath,
     Headers,
     Occurrence,
@@ -97,6 +97,7 @@ class AwalChat(Source):
             ),
         }
     )
+    persons = (*entities["phone"], *entities["contact"])
 
     def __init__(self, settings: SourceSettings) -> None:
         """Verify with any of the secrets, within `tolerance_s` seconds of now either way."""
@@ -151,7 +152,7 @@ class AwalChat(Source):
     def simulate(cls, random: Random, *, opened_at: datetime) -> Iterator[Occurrence]:
         return Shop(random, opened_at=opened_at).occurrences()
 
-    def handshake(self, body: bytes) -> bytes | None:
+    def answer_challenge(self, body: bytes) -> bytes | None:
         if len(body) > _HANDSHAKE_LIMIT:
             return None
         try:
@@ -165,7 +166,7 @@ class AwalChat(Source):
             return None
         return json.dumps({"challenge": challenge}).encode("ascii")
 
-    def open(self, body: bytes) -> Envelope:
+    def parse(self, body: bytes) -> Envelope:
         try:
             fields = strict_json.loads(body)
         except strict_json.InvalidJson as error:
@@ -186,10 +187,10 @@ class AwalChat(Source):
             fields=fields,
         )
 
-    def name(self, envelope: Envelope) -> EventName:
+    def identify(self, envelope: Envelope) -> EventIdentity:
         # A retry may be stamped anew, so the envelope's own timestamp is no part of the content.
         content = {key: value for key, value in envelope.fields.items() if key != "timestamp"}
-        return EventName(
+        return EventIdentity(
             event_id=_event_id(envelope),
             type=column_type(envelope.type),
             fingerprint=hashlib.sha256(strict_json.canonical(content)).digest(),

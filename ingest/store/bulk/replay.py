@@ -403,7 +403,7 @@ def reopen(
         if source is None:
             continue
         try:
-            name = source.name(source.open(row.body))
+            name = source.identify(source.parse(row.body))
         except InvalidEnvelope:
             continue
         connection.execute(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from ingest.sources.base import EventName
+from ingest.sources.base import EventIdentity
 from ingest.store.engine import WriterConnection
 
 
@@ -21,7 +21,7 @@ class Delivery:
     headers: str
     """JSON: `[[name, value], …]`."""
     body: bytes
-    name: EventName | None
+    name: EventIdentity | None
     """None: it is no event."""
     rejected: str | None
     """Why it is no event, a reason slug."""
@@ -86,7 +86,7 @@ async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> Non
     await connection.try_out(_INSERT, _values([delivery], "", 0.0))
 
 
-_NO_NAME = EventName(event_id="", type="", fingerprint=b"")
+_NO_NAME = EventIdentity(event_id="", type="", fingerprint=b"")
 
 
 def _values(deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float) -> tuple[Any, ...]:

@@ -21,9 +21,9 @@ from typing import BinaryIO
 
 from ingest import logs, settings
 from ingest.errors import InvalidEnvelope, StorageUnavailable
-from ingest.receiver.event_names import NameOrError, name_body
+from ingest.receiver.identities import NameOrError, name_body
 from ingest.sources import registry
-from ingest.sources.base import EventName, Source
+from ingest.sources.base import EventIdentity, Source
 
 _TIMEOUT_S = 10.0
 """For one body, the start of the process included: 0.5 s, and more on a machine that is busy."""
@@ -148,7 +148,7 @@ def _read_answer(answer: bytes) -> NameOrError:
     fields = json.loads(answer)
     if "reason" in fields:
         return InvalidEnvelope(fields["message"], reason=fields["reason"])
-    return EventName(
+    return EventIdentity(
         event_id=fields["event_id"],
         type=fields["type"],
         fingerprint=bytes.fromhex(fields["fingerprint"]),

@@ -1,7 +1,7 @@
 """Names the event of a verified body, and says when that takes long."""
 
 from ingest.errors import InvalidEnvelope
-from ingest.sources.base import EventName, Source
+from ingest.sources.base import EventIdentity, Source
 
 BIG_BYTES = 128 * 1024
 """Plain text takes up to 30 ns a byte to name: 4 ms up to this size. Larger bodies are costly."""
@@ -9,14 +9,14 @@ _SMALL_BYTES = 16 * 1024
 _MAX_VALUES = 5_000
 """An empty list takes 1.2 us, a key with a decimal 2.6: up to 13 ms for so many."""
 
-NameOrError = EventName | InvalidEnvelope
+NameOrError = EventIdentity | InvalidEnvelope
 """An event's name, or why a body is no event."""
 
 
 def name_body(source: Source, body: bytes) -> NameOrError:
     """Return the name of a verified body's event, or why it is none."""
     try:
-        return source.name(source.open(body))
+        return source.identify(source.parse(body))
     except InvalidEnvelope as error:
         return error
 
