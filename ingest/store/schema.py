@@ -111,7 +111,6 @@ duplicates = Table(
     Index("duplicates_conflict", "event", postgresql_where=text("conflict")),
 )
 
-WAITING = ("pending", "retrying")
 STATES = ("pending", "running", "retrying", "succeeded", "dead")
 TRIGGERS = ("delivery", "retry", "rescue", "replay")
 BULK_ACTIONS = ("replay", "discard")

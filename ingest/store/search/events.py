@@ -229,17 +229,6 @@ def delivery(connection: Connection, identity: UUID) -> WholeDelivery:
     return WholeDelivery(**row)
 
 
-def event_of(connection: Connection, delivery: UUID) -> UUID | None:
-    """The event that a delivery belongs to; None: it was rejected, or is still to be admitted."""
-    found: UUID | None = connection.execute(_EVENT_OF, {"id": delivery}).scalar_one_or_none()
-    return found
-
-
-_EVENT_OF = statement(
-    "SELECT id FROM ingest.events WHERE id = :id"
-    " UNION SELECT event FROM ingest.duplicates WHERE delivery = :id"
-)
-
 _DELIVERY = statement(
     "SELECT id, source, received_at, rejected, key_id, headers, body"
     " FROM ingest.deliveries WHERE id = :id"

@@ -84,11 +84,6 @@ class EventFilter:
         return bool(self.ids or self.event_ids)
 
     @property
-    def reads_bodies(self) -> bool:
-        """Whether only the bodies tell which events are meant."""
-        return bool(self.texts or self.fields)
-
-    @property
     def means_what_failed(self) -> bool:
         """Whether nothing says in which state the jobs are that are to be replayed or discarded:
         then those that are dead."""
