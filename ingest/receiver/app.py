@@ -96,7 +96,7 @@ def create_receiver(settings: Settings) -> Receiver:
             Route(
                 WEBHOOKS + "{source}",
                 Endpoint(intake, bodies, namer),
-                methods=["POST"],
+                methods=["POST", "GET"],
                 name="receive",
             ),
             Route("/health/live", live, name="live"),
@@ -163,7 +163,7 @@ async def refuse(
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.name.lower()
-    arrived = intake.begin("", request.client, request.headers.raw)
+    arrived = intake.begin("", request.client, request.headers.raw, request.url.path)
     refused.note(
         code,
         status,
@@ -180,7 +180,7 @@ async def refuse(
 
 async def fail(intake: Intake, request: Request, error: Exception) -> Response:
     """Answer when a bug of ours is to blame."""
-    arrived = intake.begin("", request.client, request.headers.raw)
+    arrived = intake.begin("", request.client, request.headers.raw, request.url.path)
     return _starlette(intake.fail(error, arrived.id), str(arrived.id), {})
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from ingest.errors import InvalidEnvelope, InvalidSignature
 from ingest.receiver.identities import NameOrError, is_costly, name_body
-from ingest.sources.base import EventIdentity, Headers, Source
+from ingest.sources.base import Answer, EventIdentity, Headers, Source, WebhookRequest
 from ingest.store.pipeline.deliveries import Delivery
 from ingest.text import storable
 
@@ -29,6 +29,13 @@ class Request(NamedTuple):
     """The slug in the address, of a source or not."""
     client: tuple[str, int] | None
     headers: Headers
+    target: str
+    """The path and the query, as sent."""
+    method: str = "POST"
+
+    def to_source(self, body: bytes) -> WebhookRequest:
+        """Return what a source is given of the request and its body."""
+        return WebhookRequest(self.method, self.target, self.headers, body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +48,9 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class ChallengeAnswer:
-    """The request is a set-up handshake: it is answered 200 with this body, and not stored."""
+    """The request is a set-up challenge: it is answered 200, and not stored."""
 
-    body: bytes
+    answer: Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +74,19 @@ Decision = Named | Refusal | CostlyBody
 
 def decide(request: Request, source: Source, body: bytes) -> Decision:
     """Decide on a whole request. A `Delivery` is stored, then answered 200."""
+    received = request.to_source(body)
     try:
-        key_id = source.verify(request.headers, body, now=int(request.received_at))
+        key_id = source.verify(received, now=int(request.received_at))
     except InvalidSignature as error:
-        if source.is_signed(request.headers):
+        if source.signs_challenges or source.is_signed(request.headers):
             return Refusal(error)
-        return answer_challenge(source, body)
+        return decide_challenge(request, source, body) or Refusal(
+            InvalidSignature("The signature header is missing.", reason="signature_missing")
+        )
     if is_costly(body):
         return CostlyBody(key_id)
-    return decide_named(request, source, body, key_id, name_body(source, body))
+    name = name_body(source, body, kept_headers(request.headers, source))
+    return decide_named(request, source, body, key_id, name)
 
 
 def decide_named(
@@ -84,19 +95,30 @@ def decide_named(
     """Decide on a request that `key_id` signed, once its body is named."""
     if isinstance(name, EventIdentity):
         return _delivery(request, source, body, key_id, name, rejected=None)
-    answer = source.answer_challenge(body)
+    answer = source.answer_challenge(request.to_source(body), now=int(request.received_at))
     if answer is not None:
         return ChallengeAnswer(answer)
     delivery = _delivery(request, source, body, key_id, None, rejected=name.reason)
     return Rejected(delivery, name)
 
 
-def answer_challenge(source: Source, body: bytes) -> ChallengeAnswer | Refusal:
-    """Decide on a request without a signature: only a handshake needs none."""
-    answer = source.answer_challenge(body)
-    if answer is not None:
-        return ChallengeAnswer(answer)
-    return Refusal(InvalidSignature("The signature header is missing.", reason="signature_missing"))
+def decide_challenge(
+    request: Request, source: Source, body: bytes
+) -> ChallengeAnswer | Refusal | None:
+    """Decide on a request that can only be a challenge. None: the source does not answer it."""
+    received, now = request.to_source(body), int(request.received_at)
+    if source.signs_challenges:
+        try:
+            source.verify(received, now=now)
+        except InvalidSignature as error:
+            return Refusal(error)
+    answer = source.answer_challenge(received, now=now)
+    return None if answer is None else ChallengeAnswer(answer)
+
+
+def kept_headers(headers: Headers, source: Source) -> Headers:
+    """Return the headers worth keeping."""
+    return [header for header in headers if header[0] in source.kept_headers]
 
 
 def _delivery(
@@ -112,23 +134,22 @@ def _delivery(
         source=source.slug,
         received_at=datetime.fromtimestamp(int(request.received_at * 1000) / 1000, UTC),
         key_id=key_id,
-        headers=_kept_headers(request.headers, source),
+        headers=_spelled(kept_headers(request.headers, source)),
         body=body,
         name=name,
         rejected=rejected,
     )
 
 
-def _kept_headers(headers: Headers, source: Source) -> str:
-    """Return the headers worth keeping, as JSON. Without anything to escape, which is usual, they
-    are joined by hand: a third of the encoder's time."""
-    kept = [(name, value) for name, value in headers if name in source.kept_headers]
-    if all(_PLAIN.fullmatch(value) for _, value in kept):
-        pairs = b", ".join([b'["%b", "%b"]' % header for header in kept])
+def _spelled(headers: Headers) -> str:
+    """Return headers as JSON. Without anything to escape, which is usual, they are joined by hand:
+    a third of the encoder's time."""
+    if all(_PLAIN.fullmatch(value) for _, value in headers):
+        pairs = b", ".join([b'["%b", "%b"]' % header for header in headers])
         return f"[{pairs.decode('ascii')}]"
     return json.dumps(
         [
             [name.decode("latin-1"), storable(value.decode("latin-1"), limit=_HEADER_VALUE_LIMIT)]
-            for name, value in kept
+            for name, value in headers
         ]
     )

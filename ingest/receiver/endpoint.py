@@ -1,4 +1,4 @@
-"""The ASGI endpoint: `POST /webhooks/{source}`.
+"""The ASGI endpoint: `POST /webhooks/{source}`, and `GET` for the challenges of some senders.
 
 Raw ASGI, because Starlette's Request and Response halve the throughput (11,700 against 25,600
 requests a second, one process, body and HMAC included).
@@ -6,6 +6,7 @@ requests a second, one process, body and HMAC included).
 
 from http import HTTPStatus
 
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from ingest.errors import BodyTooLarge, IngestError, UnknownSource
@@ -18,12 +19,14 @@ from ingest.receiver.decide import (
     Rejected,
     Request,
     decide,
+    decide_challenge,
     decide_named,
+    kept_headers,
 )
 from ingest.receiver.identifier_process import Namer
 from ingest.receiver.intake import Intake
-from ingest.receiver.responses import RECEIVED, Response
-from ingest.sources.base import Headers
+from ingest.receiver.responses import Response
+from ingest.sources.base import Headers, Source
 
 
 class Endpoint:
@@ -36,40 +39,59 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, whatever it is."""
-        headers: Headers = scope["headers"]
-        request = self._intake.begin(scope["path_params"]["source"], scope.get("client"), headers)
+        request = self._begin(scope)
+        source = self._intake.sources.get(request.source)
         try:
-            body = await self._answer(request, scope, receive)
+            if request.method == "POST":
+                response = await self._answer(request, source, scope, receive)
+            else:
+                response = _answer_challenge(request, source)
         except Disconnected:
             self._intake.note_disconnect(request)
         except IngestError as error:
-            response = self._intake.refuse(request, error)
-            await self._send_refusal(request, receive, send, error, response)
+            refusal = self._intake.refuse(request, error)
+            await self._send_refusal(request, receive, send, error, refusal)
+        except HTTPException:
+            raise
         except Exception as error:
             await _send(send, request, self._intake.fail(error, request.id))
         else:
-            await _send(send, request, Response(HTTPStatus.OK, body))
+            await _send(send, request, response)
 
-    async def _answer(self, request: Request, scope: Scope, receive: Receive) -> bytes:
-        """Return the body of a 200; every other answer is an exception."""
-        source = self._intake.sources.get(request.source)
+    def _begin(self, scope: Scope) -> Request:
+        target: bytes = scope.get("raw_path") or scope["path"].encode()
+        if scope["query_string"]:
+            target += b"?" + scope["query_string"]
+        return self._intake.begin(
+            scope["path_params"]["source"],
+            scope.get("client"),
+            scope["headers"],
+            target.decode("latin-1"),
+            scope["method"],
+        )
+
+    async def _answer(
+        self, request: Request, source: Source | None, scope: Scope, receive: Receive
+    ) -> Response:
+        """Return a 200; every other answer is an exception."""
         if source is None:
             raise UnknownSource("No such source.", reason="unknown_source")
         body = await self._bodies.read(scope, receive, self._intake.body_limit(source))
         decision = decide(request, source, body)
         if isinstance(decision, CostlyBody):
-            name = await self._namer.name(source, body)
+            headers = kept_headers(request.headers, source)
+            name = await self._namer.name(source, body, headers)
             decision = decide_named(request, source, body, decision.key_id, name)
         if isinstance(decision, Refusal):
             raise decision.error
         if isinstance(decision, ChallengeAnswer):
-            return decision.body
+            return responses.success(decision.answer)
         if isinstance(decision, Rejected):
             await self._intake.writer.append(decision.delivery)
             raise decision.error
         await self._intake.writer.append(decision)
         self._intake.count_answer(request)
-        return RECEIVED
+        return responses.success(source.success)
 
     async def _send_refusal(
         self,
@@ -87,6 +109,23 @@ class Endpoint:
         if lingers:
             await self._bodies.drop_rest(receive)
             await send({"type": "http.response.body", "body": b""})
+
+
+def _answer_challenge(request: Request, source: Source | None) -> Response:
+    """Return the answer to a challenge that is no POST.
+
+    Raises:
+        InvalidSignature: the source signs its challenges, and this one not.
+        HTTPException: the source has no such challenge (405).
+    """
+    decision = None
+    if source is not None and request.method == "GET":
+        decision = decide_challenge(request, source, b"")
+    if isinstance(decision, Refusal):
+        raise decision.error
+    if decision is None:
+        raise HTTPException(HTTPStatus.METHOD_NOT_ALLOWED, headers={"Allow": "POST"})
+    return responses.success(decision.answer)
 
 
 def expects_continue(headers: Headers) -> bool:

@@ -14,9 +14,9 @@ from ingest.receiver import responses
 from ingest.receiver.decide import Refusal, Request, decide
 from ingest.receiver.identities import BIG_BYTES
 from ingest.receiver.intake import Intake
-from ingest.receiver.responses import RECEIVED, Response
+from ingest.receiver.responses import Response
 from ingest.receiver.server import BoundedHttp, Cycle
-from ingest.sources.base import Headers, Source
+from ingest.sources.base import Answer, Headers, Source
 from ingest.store.pipeline.deliveries import Delivery
 
 _MAX_PIECES = 4
@@ -68,7 +68,7 @@ class FastPath:
         """Handle what is posted to the sources' addresses below `folder`."""
         self._intake = intake
         self._handlers: dict[bytes, TryHandle] = {
-            f"{folder}{slug}".encode(): partial(self.try_handle, source)
+            f"{folder}{slug}".encode(): partial(self.try_handle, source, f"{folder}{slug}")
             for slug, source in intake.sources.items()
         }
 
@@ -77,14 +77,14 @@ class FastPath:
         return self._handlers.get(target) if method == b"POST" else None
 
     def try_handle(
-        self, source: Source, headers: Headers, body: bytes, response: RawResponse
+        self, source: Source, target: str, headers: Headers, body: bytes, response: RawResponse
     ) -> bool:
         """Answer a delivery when it is committed, or refuse it if it is signed wrongly or cannot be
         stored. Return False for anything else."""
         if len(body) > min(self._intake.body_limit(source), BIG_BYTES):
             return False
-        request = self._intake.begin(source.slug, response.client, headers)
-        settle = partial(self._settle, request, response)
+        request = self._intake.begin(source.slug, response.client, headers, target)
+        settle = partial(self._settle, request, source, response)
         try:
             decision = decide(request, source, body)
             if isinstance(decision, Delivery):
@@ -100,12 +100,18 @@ class FastPath:
             settle(bug)
         return True
 
-    def _settle(self, request: Request, response: RawResponse, error: BaseException | None) -> None:
+    def _settle(
+        self,
+        request: Request,
+        source: Source,
+        response: RawResponse,
+        error: BaseException | None,
+    ) -> None:
         """Answer a request. An exception would be lost here, and the sender would wait."""
         try:
             if error is None:
                 self._intake.count_answer(request)
-                response.send(_ok_head(request), RECEIVED)
+                response.send(_ok_head(request, source.success), source.success.body)
                 return
             if isinstance(error, IngestError):
                 answer = self._intake.refuse(request, error)
@@ -117,12 +123,13 @@ class FastPath:
             response.hang_up()
 
 
-def _ok_head(request: Request) -> bytes:
+def _ok_head(request: Request, answer: Answer) -> bytes:
     """Return the head of the answer to a delivery that was stored. It is put together by hand:
     nearly every answer has it."""
-    return (
-        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\nx-request-id: %b\r\n" % (len(RECEIVED), str(request.id).encode())
+    return b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ncontent-length: %d\r\nx-request-id: %b\r\n" % (
+        answer.content_type,
+        len(answer.body),
+        str(request.id).encode(),
     )
 
 

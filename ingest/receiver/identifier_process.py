@@ -23,7 +23,7 @@ from ingest import logs, settings
 from ingest.errors import InvalidEnvelope, StorageUnavailable
 from ingest.receiver.identities import NameOrError, name_body
 from ingest.sources import registry
-from ingest.sources.base import EventIdentity, Source
+from ingest.sources.base import EventIdentity, Headers, Source, encoded_headers
 
 _TIMEOUT_S = 10.0
 """For one body, the start of the process included: 0.5 s, and more on a machine that is busy."""
@@ -50,8 +50,9 @@ class Namer:
         # One thread: two would only take the interpreter's lock from the loop more often.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="naming")
 
-    async def name(self, source: Source, body: bytes) -> NameOrError:
-        """Return the name of a verified body's event, or why it is none.
+    async def name(self, source: Source, body: bytes, headers: Headers = ()) -> NameOrError:
+        """Return the identity of a verified body's event, or why it is none; `headers` are those
+        that the source keeps.
 
         Raises:
             StorageUnavailable: too many bodies wait already.
@@ -61,11 +62,11 @@ class Namer:
         self._waiting += len(body)
         try:
             async with self._turn:
-                answer = await self._ask_process(source.slug, body)
+                answer = await self._ask_process(source.slug, body, headers)
             if answer is not None:
                 return _read_answer(answer)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, name_body, source, body)
+            return await loop.run_in_executor(self._thread, name_body, source, body, headers)
         finally:
             self._waiting -= len(body)
 
@@ -76,22 +77,22 @@ class Namer:
             await _end(process)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _ask_process(self, slug: str, body: bytes) -> bytes | None:
+    async def _ask_process(self, slug: str, body: bytes, headers: Headers) -> bytes | None:
         """Return the process's answer, or None when it gives none."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await self._exchange(slug, body)
+                return await self._exchange(slug, body, headers)
         except (OSError, EOFError, TimeoutError) as error:
             log.warning("naming_process_failed", exc_info=error)
             return None
 
-    async def _exchange(self, slug: str, body: bytes) -> bytes:
+    async def _exchange(self, slug: str, body: bytes, headers: Headers) -> bytes:
         # Taken away meanwhile: whoever is interrupted leaves no half-read answer to the next body.
         process, self._process = self._process, None
         if process is None or process.returncode is not None:
             process = await _start()
         try:
-            answer = await _send(process, slug, body)
+            answer = await _send(process, slug, body, headers)
         except BaseException:
             await _end(process)
             raise
@@ -125,7 +126,7 @@ def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name not in secret}
 
 
-async def _send(process: Process, slug: str, body: bytes) -> bytes:
+async def _send(process: Process, slug: str, body: bytes, headers: Headers) -> bytes:
     """Return the process's answer for a body.
 
     Raises:
@@ -134,10 +135,16 @@ async def _send(process: Process, slug: str, body: bytes) -> bytes:
     """
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.writelines([_frame(slug.encode()), _frame(body)])
+    process.stdin.writelines([_frame(slug.encode()), _frame(body), _frame(_spelled(headers))])
     await process.stdin.drain()
     (length,) = _LENGTH.unpack(await process.stdout.readexactly(_LENGTH.size))
     return await process.stdout.readexactly(length)
+
+
+def _spelled(headers: Headers) -> bytes:
+    return json.dumps(
+        [[name.decode("latin-1"), value.decode("latin-1")] for name, value in headers]
+    ).encode()
 
 
 def _frame(payload: bytes) -> bytes:
@@ -163,10 +170,14 @@ def main() -> int:
     try:
         configured = registry.configured(loaded.sources)
         while (slug := _read_frame(sys.stdin.buffer)) is not None:
-            body = _read_frame(sys.stdin.buffer)
-            if body is None:
+            body, headers = _read_frame(sys.stdin.buffer), _read_frame(sys.stdin.buffer)
+            if body is None or headers is None:
                 break
-            answers.write(_frame(_answer(configured[slug.decode()], body)))
+            answers.write(
+                _frame(
+                    _answer(configured[slug.decode()], body, encoded_headers(json.loads(headers)))
+                )
+            )
     except BrokenPipeError:  # the receiver is gone
         return 0
     except Exception as error:  # a traceback could quote the body
@@ -193,8 +204,8 @@ def _read_frame(stream: BinaryIO) -> bytes | None:
     return payload if len(payload) == length else None
 
 
-def _answer(source: Source, body: bytes) -> bytes:
-    name = name_body(source, body)
+def _answer(source: Source, body: bytes, headers: Headers) -> bytes:
+    name = name_body(source, body, headers)
     if isinstance(name, InvalidEnvelope):
         return json.dumps({"reason": name.reason, "message": str(name)}).encode()
     return json.dumps(

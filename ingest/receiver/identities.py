@@ -1,7 +1,7 @@
 """Names the event of a verified body, and says when that takes long."""
 
 from ingest.errors import InvalidEnvelope
-from ingest.sources.base import EventIdentity, Source
+from ingest.sources.base import EventIdentity, Headers, Source
 
 BIG_BYTES = 128 * 1024
 """Plain text takes up to 30 ns a byte to name: 4 ms up to this size. Larger bodies are costly."""
@@ -13,10 +13,11 @@ NameOrError = EventIdentity | InvalidEnvelope
 """An event's name, or why a body is no event."""
 
 
-def name_body(source: Source, body: bytes) -> NameOrError:
-    """Return the name of a verified body's event, or why it is none."""
+def name_body(source: Source, body: bytes, headers: Headers = ()) -> NameOrError:
+    """Return the identity of a verified body's event, or why it is none; `headers` are those that
+    the source keeps."""
     try:
-        return source.identify(source.parse(body))
+        return source.identify(source.parse(body), headers)
     except InvalidEnvelope as error:
         return error
 

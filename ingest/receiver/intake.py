@@ -61,11 +61,18 @@ class Intake:
         """Return the size of the source's largest body, in bytes."""
         return self._body_bytes if source.body_limit is None else source.body_limit
 
-    def begin(self, source: str, client: tuple[str, int] | None, headers: Headers) -> Request:
+    def begin(
+        self,
+        source: str,
+        client: tuple[str, int] | None,
+        headers: Headers,
+        target: str,
+        method: str = "POST",
+    ) -> Request:
         """Return a request that has just come, with an id."""
         now = self._clock()
         request_id = delivery_id(int(now * 1000), self._random(RANDOM_BYTES))
-        return Request(request_id, now, source, client, headers)
+        return Request(request_id, now, source, client, headers, target, method)
 
     def count_answer(self, request: Request) -> None:
         """Count a delivery that was stored and is answered now."""

@@ -16,6 +16,7 @@ from ingest.errors import (
     TooManyBodies,
     UnknownSource,
 )
+from ingest.sources.base import Answer
 
 STATUSES: Mapping[type[IngestError], HTTPStatus] = {
     InvalidEnvelope: HTTPStatus.BAD_REQUEST,
@@ -26,15 +27,20 @@ STATUSES: Mapping[type[IngestError], HTTPStatus] = {
     TooManyBodies: HTTPStatus.SERVICE_UNAVAILABLE,
     StorageUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-RECEIVED = b'{"received": true}'
 
 
 class Response(NamedTuple):
-    """A status, a JSON body, and the headers that not every answer has."""
+    """A status, a body, and the headers that not every answer has."""
 
     status: HTTPStatus
     body: bytes
     more_headers: Sequence[tuple[bytes, bytes]] = ()
+    content_type: bytes = b"application/json"
+
+
+def success(answer: Answer) -> Response:
+    """Return a source's answer to what it sent."""
+    return Response(HTTPStatus.OK, answer.body, content_type=answer.content_type)
 
 
 def refusal(error: IngestError, request_id: UUID, *, retry_after_s: int) -> Response:
@@ -60,7 +66,7 @@ def error_body(code: str, message: str, request_id: UUID) -> bytes:
 def headers(response: Response, request_id: UUID) -> list[tuple[bytes, bytes]]:
     """Return all headers of an answer."""
     return [
-        (b"content-type", b"application/json"),
+        (b"content-type", response.content_type),
         (b"content-length", str(len(response.body)).encode()),
         (b"x-request-id", str(request_id).encode()),
         *response.more_headers,

@@ -14,8 +14,13 @@ from tests.support.waiting import until
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 LEDGER_SECRET = "the_secret_of_the_ledger_0123456789"
+PARCEL_SECRET = "the_secret_of_the_parcels_0123456789"
 PROCESSORS = """
 from workers import processor
+
+@processor("parcel.sent")
+def track(event, db):
+    assert event.data == {"parcel": 7}
 
 @processor("entry.posted")
 def note(event, db):
@@ -27,7 +32,9 @@ def note(event, db):
 @pytest.fixture
 def stack(make_stack: Callable[..., Stack], tmp_path: Path) -> Stack:
     (tmp_path / "of_the_user.py").write_text(PROCESSORS)
-    made = make_stack(ledger_secrets=LEDGER_SECRET, processors="of_the_user")
+    made = make_stack(
+        ledger_secrets=LEDGER_SECRET, parcel_secrets=PARCEL_SECRET, processors="of_the_user"
+    )
     made.environment["PYTHONPATH"] = f"{PLUGIN}:{tmp_path}"
     return made
 
@@ -71,16 +78,58 @@ def test_its_bodies_have_the_limit_that_it_declares(stack: Stack) -> None:
     assert post(stack, entry.ljust(2 * 1024 * 1024 + 1)).status == 413
 
 
+def test_one_that_needs_all_of_the_request_gets_it(stack: Stack) -> None:
+    """It signs the address with its query, and names type and id in headers."""
+    stack.receiver()
+    stack.worker()
+    stack.relay()
+    body = b'{"parcel": 7}'
+
+    def send(target: str, to: str = "/webhooks/parcel?shop=1", **more: str) -> Answer:
+        signed = hmac.new(PARCEL_SECRET.encode(), f"POST {target}\n".encode() + body, "sha256")
+        headers = {"X-Parcel-Signature": signed.hexdigest()} | more
+        return request(stack.ports[0], "POST", to, body, headers)
+
+    names = {"X-Parcel-Event": "parcel.sent", "X-Parcel-Id": "p-1"}
+    assert send("/webhooks/parcel?shop=2", **names).status == 401
+    answer = send("/webhooks/parcel?shop=1", **names)
+    assert (answer.status, answer.body) == (200, b"thanks")
+    assert answer.headers["content-type"] == "text/plain"
+    again = send("/webhooks/parcel", to="/webhooks/parcel", **names)
+    assert (again.status, again.body, again.headers["content-type"]) == (
+        200,
+        b"thanks",
+        "text/plain",
+    )
+    assert send("/webhooks/parcel?shop=1").json["error"] == "headers_missing"
+    until(lambda: len(listed(stack)) == 1, what="the event is admitted")
+    stack.wait_until_idle()
+    (event,) = listed(stack, "--query", "source:parcel")
+    assert (event["type"], event["event_id"]) == ("parcel.sent", "parcel.sent:p-1")
+    assert event["state"] == "succeeded"
+
+
+def test_a_challenge_by_get_is_computed_and_answered_as_text(stack: Stack) -> None:
+    stack.receiver()
+    answer = request(stack.ports[0], "GET", "/webhooks/parcel?token=abc")
+    expected = hmac.new(PARCEL_SECRET.encode(), b"abc", "sha256").hexdigest()
+    assert (answer.status, answer.body) == (200, expected.encode())
+    assert answer.headers["content-type"] == "text/plain"
+    for target in ("/webhooks/parcel", "/webhooks/ledger?token=abc", "/webhooks/nobody"):
+        refused = request(stack.ports[0], "GET", target)
+        assert (refused.status, refused.headers["allow"]) == (405, "POST")
+
+
 def test_it_is_listed_sent_and_simulated(stack: Stack) -> None:
     stack.receiver()
     stack.worker()
     stack.relay()
     url = f"http://127.0.0.1:{stack.ports[0]}/webhooks/ledger"
     sources = [json.loads(line) for line in stack.command("sources", "--json").splitlines()]
-    assert [source["source"] for source in sources] == ["awalchat", "ledger"]
+    assert [source["source"] for source in sources] == ["awalchat", "ledger", "parcel"]
     stack.command("send", "entry.voided", "--source", "ledger", "--url", url, "--count", "3")
     sentence = stack.command("send", "order.created", "--source", "nobody", ok=False)
-    assert "There is no source nobody; there is awalchat, ledger." in sentence
+    assert "There is no source nobody; there is awalchat, ledger, parcel." in sentence
     stack.command("simulate", "--source", "ledger", "--url", url, "--duration", "1", "--rate", "20")
     stack.wait_until_idle()
     sent = listed(stack, "--query", "source:ledger", "--limit", "100")

@@ -19,6 +19,7 @@ from ingest.sources.base import (
     Headers,
     Samples,
     Source,
+    WebhookRequest,
     column_type,
     join_event_id,
 )
@@ -48,10 +49,10 @@ class Ledger(Source):
     def is_signed(self, headers: Headers) -> bool:
         return any(name == _SIGNATURE for name, _ in headers)
 
-    def verify(self, headers: Headers, body: bytes, *, now: int) -> str:
-        signatures = [value for name, value in headers if name == _SIGNATURE]
+    def verify(self, request: WebhookRequest, *, now: int) -> str:
+        signatures = [value for name, value in request.headers if name == _SIGNATURE]
         for secret, key_id in zip(self.secrets, self.key_ids, strict=True):
-            expected = f"sha256={_digest(secret, body)}".encode()
+            expected = f"sha256={_digest(secret, request.body)}".encode()
             if len(signatures) == 1 and hmac.compare_digest(signatures[0], expected):
                 return key_id
         raise InvalidSignature("The signature does not match.", reason="signature_mismatch")
@@ -69,7 +70,7 @@ class Ledger(Source):
             raise InvalidEnvelope("Signed, but `kind` is missing.", reason="kind_missing")
         return Envelope(type=entry["kind"], occurred_at=None, data=entry, fields=entry)
 
-    def identify(self, envelope: Envelope) -> EventIdentity:
+    def identify(self, envelope: Envelope, headers: Headers = ()) -> EventIdentity:
         return EventIdentity(
             event_id=join_event_id(envelope.type, str(envelope.data.get("number"))),
             type=column_type(envelope.type),

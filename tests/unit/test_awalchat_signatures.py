@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ingest.errors import InvalidEnvelope, InvalidSignature
 from ingest.sources.awalchat import source as protocol
 from tests.support.signing import SECRET, signed_headers
-from tests.support.sources import awalchat
+from tests.support.sources import awalchat, posted
 from tests.support.vectors import NOW, SECRETS, VECTORS, Vector
 
 source = awalchat(*SECRETS)
@@ -17,15 +17,15 @@ source = awalchat(*SECRETS)
 def status(vector: Vector) -> int:
     """What the source makes of a request, as the receiver asks it."""
     if not source.is_signed(vector.raw_headers):
-        return 200 if source.answer_challenge(vector.body) else 401
+        return 200 if source.answer_challenge(posted((), vector.body), now=NOW) else 401
     try:
-        source.verify(vector.raw_headers, vector.body, now=NOW)
+        source.verify(posted(vector.raw_headers, vector.body), now=NOW)
     except InvalidSignature:
         return 401
     try:
         source.identify(source.parse(vector.body))
     except InvalidEnvelope:
-        return 200 if source.answer_challenge(vector.body) else 400
+        return 200 if source.answer_challenge(posted((), vector.body), now=NOW) else 400
     return 200
 
 
@@ -42,7 +42,7 @@ def raw(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
 def test_what_another_implementation_signed_is_accepted(body: bytes, timestamp: int) -> None:
     signer = awalchat(SECRET)
     headers = raw(signed_headers(body, timestamp=timestamp))
-    assert signer.verify(headers, body, now=timestamp) == protocol.key_id(SECRET)
+    assert signer.verify(posted(headers, body), now=timestamp) == protocol.key_id(SECRET)
 
 
 @given(st.binary(max_size=500), st.integers(0, 999_999_999_999))
@@ -65,7 +65,7 @@ def test_untrusted_input_raises_nothing_but_invalid_signature(
     headers: list[tuple[bytes, bytes]], body: bytes
 ) -> None:
     with pytest.raises(InvalidSignature) as caught:
-        source.verify(headers, body, now=NOW)
+        source.verify(posted(headers, body), now=NOW)
     assert caught.value.reason
 
 
@@ -73,15 +73,15 @@ def test_untrusted_input_raises_nothing_but_invalid_signature(
 def test_the_window_is_open_at_its_edge_and_closed_beyond(away: int) -> None:
     signer = awalchat(SECRET)
     headers = raw(signed_headers(b"{}", timestamp=NOW + away))
-    signer.verify(headers, b"{}", now=NOW)
+    signer.verify(posted(headers, b"{}"), now=NOW)
     with pytest.raises(InvalidSignature) as caught:
-        signer.verify(headers, b"{}", now=NOW - (1 if away > 0 else -1))
+        signer.verify(posted(headers, b"{}"), now=NOW - (1 if away > 0 else -1))
     assert caught.value.reason == "timestamp_outside_window"
 
 
 def test_the_key_that_matched_is_named_and_not_given_away() -> None:
     signer = awalchat("new_secret_0123456789", SECRET)
-    matched = signer.verify(raw(signed_headers(b"{}", timestamp=NOW)), b"{}", now=NOW)
+    matched = signer.verify(posted(raw(signed_headers(b"{}", timestamp=NOW)), b"{}"), now=NOW)
     assert signer.key_ids.index(matched) == 1
     assert len(matched) == 8
     assert SECRET not in matched
@@ -91,10 +91,9 @@ def test_the_key_that_matched_is_named_and_not_given_away() -> None:
 def test_a_signature_of_a_re_serialised_body_does_not_pass() -> None:
     sent = '{"event":"x","data":{"a":"مرحبا"}}'.encode()
     reserialised = b'{"event": "x", "data": {"a": "\\u0645"}}'
+    headers = raw(signed_headers(reserialised, secret=SECRETS[0], timestamp=NOW))
     with pytest.raises(InvalidSignature) as caught:
-        source.verify(
-            raw(signed_headers(reserialised, secret=SECRETS[0], timestamp=NOW)), sent, now=NOW
-        )
+        source.verify(posted(headers, sent), now=NOW)
     assert caught.value.reason == "signature_mismatch"
 
 
@@ -112,7 +111,7 @@ def test_a_signature_of_a_re_serialised_body_does_not_pass() -> None:
     ],
 )
 def test_only_a_well_formed_handshake_is_answered(body: bytes, answered: bool) -> None:
-    assert (source.answer_challenge(body) is not None) is answered
+    assert (source.answer_challenge(posted((), body), now=NOW) is not None) is answered
 
 
 def test_a_challenge_comes_back_the_same_whatever_it_holds() -> None:
@@ -120,9 +119,9 @@ def test_a_challenge_comes_back_the_same_whatever_it_holds() -> None:
 
     challenge = 'é"\\\n\x00\ud800'
     body = json.dumps({"type": "verification", "challenge": challenge}).encode()
-    answer = source.answer_challenge(body)
+    answer = source.answer_challenge(posted((), body), now=NOW)
     assert answer is not None
-    assert json.loads(answer) == {"challenge": challenge}
+    assert json.loads(answer.body) == {"challenge": challenge}
 
 
 def test_the_digest_is_compared_as_bytes_of_the_right_length() -> None:
@@ -133,5 +132,5 @@ def test_the_digest_is_compared_as_bytes_of_the_right_length() -> None:
             (b"x-awal-webhook-signature", bad.encode()),
         ]
         with pytest.raises(InvalidSignature) as caught:
-            source.verify(headers, b"", now=NOW)
+            source.verify(posted(headers, b""), now=NOW)
         assert caught.value.reason == "signature_malformed"

@@ -4,6 +4,7 @@ import json
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 
 from ingest.errors import InvalidEnvelope
 from ingest.receiver.decide import (
@@ -14,10 +15,12 @@ from ingest.receiver.decide import (
     Rejected,
     Request,
     decide,
+    decide_challenge,
     decide_named,
 )
 from ingest.receiver.identities import name_body
-from ingest.sources.base import Headers
+from ingest.sources.awalchat.source import AwalChat
+from ingest.sources.base import Answer, Headers, SourceSettings
 from ingest.store.pipeline.deliveries import Delivery
 from tests.support.signing import SECRET, signed_headers
 from tests.support.sources import awalchat
@@ -35,7 +38,9 @@ def signed(body: bytes, *, at: int = NOW, **more: str) -> list[tuple[bytes, byte
 
 
 def request(headers: Headers) -> Request:
-    return Request(UUID(int=1), NOW + 0.1234, "awalchat", ("10.0.0.1", 1), headers)
+    return Request(
+        UUID(int=1), NOW + 0.1234, "awalchat", ("10.0.0.1", 1), headers, "/webhooks/awalchat"
+    )
 
 
 def decided(body: bytes, headers: Headers) -> Decision:
@@ -62,7 +67,7 @@ def test_a_signed_body_that_is_no_event_is_stored_and_rejected() -> None:
 
 @pytest.mark.parametrize("headers", [[], signed(CHALLENGE)], ids=["not signed", "signed"])
 def test_a_handshake_is_answered(headers: Headers) -> None:
-    assert decided(CHALLENGE, headers) == ChallengeAnswer(b'{"challenge": "x"}')
+    assert decided(CHALLENGE, headers) == ChallengeAnswer(Answer(b'{"challenge": "x"}'))
 
 
 @pytest.mark.parametrize(
@@ -80,6 +85,24 @@ def test_what_is_not_provably_from_the_sender_is_refused(headers: Headers, reaso
     decision = decided(EVENT, headers)
     assert isinstance(decision, Refusal)
     assert decision.error.reason == reason
+
+
+class SignsChallenges(AwalChat):
+    """As Slack does."""
+
+    signs_challenges = True
+
+
+def test_where_challenges_are_signed_one_without_a_signature_is_refused() -> None:
+    source = SignsChallenges(SourceSettings(secrets=(SecretStr(SECRET),)))
+    refused = decide(request([]), source, CHALLENGE)
+    assert isinstance(refused, Refusal)
+    assert refused.error.reason == "timestamp_missing"
+    assert isinstance(decide_challenge(request([]), source, CHALLENGE), Refusal)
+    answered = decide(request(signed(CHALLENGE)), source, CHALLENGE)
+    assert answered == ChallengeAnswer(Answer(b'{"challenge": "x"}'))
+    assert decide_challenge(request(signed(CHALLENGE)), source, CHALLENGE) == answered
+    assert decide_challenge(request(signed(EVENT)), source, EVENT) is None
 
 
 def test_a_costly_body_is_named_elsewhere_once_its_signature_is_right() -> None:

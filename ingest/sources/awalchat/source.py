@@ -15,6 +15,7 @@ from ingest.errors import InvalidEnvelope, InvalidSignature
 from ingest.sources.awalchat import samples
 from ingest.sources.awalchat.shop import Shop
 from ingest.sources.base import (
+    Answer,
     Envelope,
     EventIdentity,
     FieldPath,
@@ -24,6 +25,7 @@ from ingest.sources.base import (
     Samples,
     Source,
     SourceSettings,
+    WebhookRequest,
     column_type,
     join_event_id,
 )
@@ -111,10 +113,11 @@ class AwalChat(Source):
     def is_signed(self, headers: Headers) -> bool:
         return any(name in (_TIMESTAMP, _SIGNATURE) for name, _ in headers)
 
-    def verify(self, headers: Headers, body: bytes, *, now: int) -> str:
+    def verify(self, request: WebhookRequest, *, now: int) -> str:
+        headers = request.headers
         timestamp = _only(headers, _TIMESTAMP, _TIMESTAMP_FORM, "timestamp").group()
         given = _only(headers, _SIGNATURE, _SIGNATURE_FORM, "signature").group(1)
-        matched = self._matching_key(bytes.fromhex(given.decode()), timestamp, body)
+        matched = self._matching_key(bytes.fromhex(given.decode()), timestamp, request.body)
         if matched is None:
             raise InvalidSignature("The signature does not match.", reason="signature_mismatch")
         if abs(now - int(timestamp)) > self.tolerance_s:
@@ -152,8 +155,9 @@ class AwalChat(Source):
     def simulate(cls, random: Random, *, opened_at: datetime) -> Iterator[Occurrence]:
         return Shop(random, opened_at=opened_at).occurrences()
 
-    def answer_challenge(self, body: bytes) -> bytes | None:
-        if len(body) > _HANDSHAKE_LIMIT:
+    def answer_challenge(self, request: WebhookRequest, *, now: int) -> Answer | None:
+        body = request.body
+        if request.method != "POST" or len(body) > _HANDSHAKE_LIMIT:
             return None
         try:
             fields = strict_json.loads(body)
@@ -164,7 +168,7 @@ class AwalChat(Source):
         challenge = fields.get("challenge")
         if not isinstance(challenge, str) or len(challenge) > _CHALLENGE_LIMIT:
             return None
-        return json.dumps({"challenge": challenge}).encode("ascii")
+        return Answer(json.dumps({"challenge": challenge}).encode("ascii"))
 
     def parse(self, body: bytes) -> Envelope:
         try:
@@ -187,7 +191,7 @@ class AwalChat(Source):
             fields=fields,
         )
 
-    def identify(self, envelope: Envelope) -> EventIdentity:
+    def identify(self, envelope: Envelope, headers: Headers = ()) -> EventIdentity:
         # A retry may be stamped anew, so the envelope's own timestamp is no part of the content.
         content = {key: value for key, value in envelope.fields.items() if key != "timestamp"}
         return EventIdentity(

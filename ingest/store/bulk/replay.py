@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine
 
 from ingest import queues
 from ingest.errors import InvalidEnvelope, NotFound
-from ingest.sources.base import Source
+from ingest.sources.base import Source, encoded_headers
 from ingest.store.pipeline import jobs
 from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.search.filters import DISCARDED, UNHANDLED, EventFilter, none_more_urgent, where
@@ -370,7 +370,7 @@ def _why(row: Any) -> str:
 
 _REJECTED = statement(
     """
-    SELECT id, source, body FROM ingest.deliveries
+    SELECT id, source, body, headers FROM ingest.deliveries
     WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL
     ORDER BY id FOR UPDATE
     """
@@ -403,7 +403,7 @@ def reopen(
         if source is None:
             continue
         try:
-            name = source.identify(source.parse(row.body))
+            name = source.identify(source.parse(row.body), encoded_headers(row.headers))
         except InvalidEnvelope:
             continue
         connection.execute(
