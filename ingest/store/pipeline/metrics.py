@@ -1,8 +1,8 @@
-"""What happened in each minute: counts that outlive every process and cost little to keep.
+"""Counts per minute, which outlive every process and cost little to keep.
 
-Events and duplicates are counted by triggers (ingest.store.schema), finished and failed attempts by
-the statements that finish and fail them, answers and refusals by the receivers, every few seconds.
-Durations are kept as histograms, in buckets that double, so percentiles are estimates.
+Triggers (ingest.store.triggers) count events and duplicates. The statements that finish and fail
+attempts count those. Receivers add their answers and refusals every few seconds. Durations are kept
+as histograms whose buckets double, so percentiles are estimates.
 """
 
 import math

@@ -45,8 +45,8 @@ class Stats:
     jobs: JobCounts
 
 
-# What only grows is counted by triggers (ingest.store.schema); the rest is small, or found in small
-# indexes. One statement, so that all of it is of one moment.
+# Triggers (ingest.store.triggers) count the tables that only grow. The rest is small, or is counted
+# in small indexes. One statement gives all counts at one moment.
 _COUNTS = statement(
     """
     WITH grown AS (
