@@ -19,7 +19,7 @@ live worker has the processor ("unknown"), or because no worker that has it cons
 ("unconsumed").
 
 A row moves by compare-and-set: the statement names the state that it expects, and a row that it
-does not return was in another state. The attempt number fences what a worker may do with a running
+does not return could not be moved. The attempt number fences what a worker may do with a running
 job: a later claim has another number.
 """
 
@@ -353,7 +353,7 @@ def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] 
     `notes` are added to the minute's metrics.
 
     Raises:
-        LeaseLost: another worker has claimed some of them; the transaction must roll back.
+        LeaseLost: some of them are no longer held; the transaction must roll back.
     """
     parameters = _arrays(held) | metrics.parameters(notes)
     finished = set(connection.execute(_FINISH, parameters).scalars())
