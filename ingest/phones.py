@@ -25,7 +25,7 @@ def normal_phone(written: str) -> str:
     """Return the digits of a phone number, without what marks it as international.
 
     What is no number (`SA.abc`, an id that WhatsApp gives to a person) stays as it is written. The
-    function of this name in the database (ingest.store.schema) does the same.
+    function of this name in the database (ingest.store.triggers) does the same.
     """
     visible = unicodedata.normalize("NFKC", _INVISIBLE.sub("", written[:_LIMIT]))
     seen = visible.translate(_DIGITS).strip(" ")

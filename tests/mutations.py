@@ -217,8 +217,8 @@ MUTATIONS = (
         promise=8,
         what="a replay takes a running job from its worker",
         file="ingest/store/pipeline/jobs.py",
-        old="        WHERE jobs.id = given.id AND chosen.state <> 'running'\n",
-        new="        WHERE jobs.id = given.id\n",
+        old="        WHERE jobs.id = requested.id AND chosen.state <> 'running'\n",
+        new="        WHERE jobs.id = requested.id\n",
         caught_by="integration/test_replay.py::test_a_running_job_is_left_alone_and_said_so",
     ),
 )

@@ -1,1 +1,1 @@
-"""PostgreSQL, the truth: the schema and every statement on it, each beside the row it returns."""
+"""PostgreSQL: the schema, and every statement beside the row that it returns."""

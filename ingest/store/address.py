@@ -1,4 +1,4 @@
-"""The database's address, read once by libpq's rules, and in one form for every library."""
+"""The database's address, parsed once by libpq's rules into one form for every library."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _SCHEME = re.compile(r"\A([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """Where the pipeline's tables are."""
+    """The database, and the schema, of the pipeline's tables."""
 
     parameters: Mapping[str, str] = field(repr=False)
     """libpq's connection parameters; the password is among them."""
@@ -40,24 +40,24 @@ class Database:
 
 
 def parse(url: str, *, schema: str = SCHEMA) -> Database:
-    """Read an address.
+    """Parse an address.
 
     Args:
         url: `postgresql://…`, in any form that libpq takes: several hosts, a socket, options.
-        schema: the schema of the pipeline's tables, as `check_schema` lets it through.
+        schema: the schema of the pipeline's tables, which `check_schema` accepts.
 
     Raises:
-        BadAddress: it cannot be read. The message holds no part of the address.
+        BadAddress: it cannot be parsed. The message quotes no part of the address.
     """
     url = url.strip()
     scheme = _SCHEME.match(url)
     if scheme is None or scheme[1].lower() not in SCHEMES:
         raise _bad(f"must begin with {' or '.join(f'{name}://' for name in SCHEMES)}")
     try:
-        read = conninfo.conninfo_to_dict("postgresql" + url[scheme.end(1) :])
+        libpq = conninfo.conninfo_to_dict("postgresql" + url[scheme.end(1) :])
     except psycopg.Error:  # its text quotes the address
         raise _bad(f"is not of the form {FORM}?OPTIONS") from None
-    parameters = {name: str(value) for name, value in read.items() if value not in (None, "")}
+    parameters = {name: str(value) for name, value in libpq.items() if value not in (None, "")}
     _check_hosts(parameters.get("host", ""))
     if "@" in parameters.get("dbname", ""):
         raise _bad(_SPECIAL)
@@ -69,7 +69,7 @@ def check_schema(name: str) -> None:
     """Refuse a schema that cannot be the pipeline's own.
 
     Raises:
-        BadAddress: it is reserved, or a name that would need quotes.
+        BadAddress: the name is reserved, or would need quotes.
     """
     if name in _RESERVED or name.startswith("pg_") or not _SCHEMA_NAME.match(name):
         raise BadAddress(
@@ -91,7 +91,7 @@ def _check_hosts(hosts: str) -> None:
     for host in filter(None, hosts.split(",")):
         try:
             host.startswith("/") or host.encode("idna")
-        except UnicodeError:  # looking it up would raise that too
+        except UnicodeError:  # a lookup would raise it too
             raise _bad("names a host that cannot be one: a part is empty or too long") from None
 
 

@@ -1,14 +1,14 @@
-"""Arrays as PostgreSQL spells them in text, for parameters that are cast to an array.
+"""Array literals of PostgreSQL, for parameters that are cast to an array.
 
-psycopg adapts a list item by item, in Python: that was a fifth of a worker's time. Casting one text
-costs the server less than that saves.
+psycopg adapts a list item by item in Python, which took a fifth of a worker's time. Casting one
+text costs the server less than that saves.
 """
 
 from collections.abc import Iterable
 
 
 def literal(values: Iterable[object]) -> str:
-    """`{…}` of numbers, texts, times, UUIDs, booleans and None."""
+    """Return the literal `{…}` of numbers, texts, times, UUIDs, booleans and None."""
     return "{" + ",".join([_element(value) for value in values]) + "}"
 
 

@@ -1,8 +1,8 @@
-"""Why the database did not do what was asked: a slug for programs and one sentence for people.
+"""Why the database failed: a slug for programs and one sentence for people.
 
-The text of libpq, of the server and of a pooler is matched and never passed on: it can quote the
-user, the address or a value. A refusal during the login comes without an SQLSTATE, and in the
-server's own language: what no pattern knows still gets a sentence.
+The texts of libpq, of the server and of a pooler are matched and never passed on: they can quote
+the user, the address or a value. A refusal during the login has no SQLSTATE, and its text is in the
+server's language. A text that matches no pattern still gets a sentence.
 """
 
 import re
@@ -23,14 +23,14 @@ class Cause:
     """Why something failed."""
 
     reason: str
-    """A slug; `internal` where the database is not to blame, `sqlstate_…` where nobody has written
-    a sentence for that state yet."""
+    """A slug: `internal` if the database is not to blame, `sqlstate_…` if that state has no
+    sentence of its own yet."""
     sentence: str
     """For people; without user, password or data."""
 
     @property
     def is_known(self) -> bool:
-        """Whether the sentence says all; otherwise a log needs the exception too."""
+        """Return whether the sentence suffices; otherwise a log needs the exception too."""
         return self.reason != "internal" and not self.reason.startswith("sqlstate_")
 
 
@@ -38,7 +38,7 @@ def explain(error: BaseException, database: Database | None = None) -> Cause:
     """Return the cause of an error of psycopg, SQLAlchemy, the network or our own.
 
     Args:
-        error: as it was raised.
+        error: the exception as raised.
         database: named in the sentence, as `str(database)` gives it.
     """
     where = "the database" if database is None else f"the database {database}"
@@ -57,7 +57,7 @@ def explain(error: BaseException, database: Database | None = None) -> Cause:
 
 
 def _origins(error: BaseException) -> Iterator[BaseException]:
-    """Yield the error that SQLAlchemy wraps, or the error itself."""
+    """Yield the error that SQLAlchemy wraps, if any, then the error itself."""
     if isinstance(error, DBAPIError) and error.orig is not None:
         yield error.orig
     yield error
@@ -66,14 +66,14 @@ def _origins(error: BaseException) -> Iterator[BaseException]:
 def _of_postgres(error: psycopg.Error, where: str) -> Cause:
     text, state = str(error), error.sqlstate
     if state is None:
-        otherwise = _REFUSED if "FATAL:" in text else _UNREACHABLE
-    elif state.startswith("08"):  # of the connection; poolers put it on all that they say
-        otherwise = _LOST
+        fallback = _REFUSED if "FATAL:" in text else _UNREACHABLE
+    elif state.startswith("08"):  # a connection's; poolers use it for everything that they say
+        fallback = _LOST
     elif state in _BY_STATE:
         return _BY_STATE[state](where, text)
     else:
         return _cause(f"sqlstate_{state}", f"{where} refused: SQLSTATE {state}.")
-    return _matching(text, where) or otherwise(where, text)
+    return _matching(text, where) or fallback(where, text)
 
 
 def _matching(text: str, where: str) -> Cause | None:
@@ -81,7 +81,7 @@ def _matching(text: str, where: str) -> Cause | None:
 
 
 Tell = Callable[[str, str], Cause]
-"""Makes a cause of how the database is called and of an error's text."""
+"""Makes a cause from the database's name and an error's text."""
 
 
 def _cause(reason: str, sentence: str) -> Cause:
@@ -89,7 +89,7 @@ def _cause(reason: str, sentence: str) -> Cause:
 
 
 def _tell(reason: str, sentence: str) -> Tell:
-    """Return what tells a sentence; `{where}` in it is how the database is called."""
+    """Return a function that makes the sentence; `{where}` is the database's name."""
     return lambda where, _text: _cause(reason, sentence.format(where=where))
 
 
@@ -107,8 +107,8 @@ def _tell_limit(where: str, text: str) -> Cause:
     )
 
 
-def _tell_turns(where: str, text: str) -> Cause:
-    """Tell what a server does that takes no connections just now."""
+def _tell_unavailable(where: str, text: str) -> Cause:
+    """Say why a server takes no connections now: it stops, recovers or starts."""
     if "shutting down" in text or "terminating connection" in text:
         return _cause("database_stopping", f"{where} shuts down, or is restarted.")
     if "recovery" in text or "accepting connections" in text or "hot standby" in text.lower():
@@ -132,16 +132,16 @@ def _tell_privilege(where: str, text: str) -> Cause:
 
 
 def privileges_missing(lacks: Sequence[str], database: Database) -> Cause:
-    """Return the cause that names what a role lacks, as `ingest.store.privileges` finds it."""
+    """Return the cause that names what a role lacks, as reported by `ingest.store.privileges`."""
     return _cause("privilege_missing", f"the database {database}: the role {'; '.join(lacks)}.")
 
 
-_REACHED = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)")
+_REFUSED_PARAMETER = re.compile(r"unsupported startup parameter(?: in options)?: (\w+)")
 
 
 def _tell_parameter(where: str, text: str) -> Cause:
-    named = _REACHED.search(text)
-    name = named[1] if named else "options"
+    match = _REFUSED_PARAMETER.search(text)
+    name = match[1] if match else "options"
     return _cause(
         "pooler_parameter",
         f"{where} is behind a pooler that refuses the start-up parameter {name}:"
@@ -178,9 +178,9 @@ _BY_STATE: dict[str, Tell] = {
     "53300": _tell_limit,
     "53100": _tell("disk_full", "{where} has no space left on its disk."),
     "53200": _tell("out_of_memory", "{where} is out of memory."),
-    "57P01": _tell_turns,
-    "57P02": _tell_turns,
-    "57P03": _tell_turns,
+    "57P01": _tell_unavailable,
+    "57P02": _tell_unavailable,
+    "57P03": _tell_unavailable,
     "25006": _READ_ONLY,
     "42501": _tell_privilege,
     "55P03": _tell("lock_not_available", "{where}: somebody else holds a lock that this needs."),
@@ -199,13 +199,19 @@ def _patterns(*pairs: tuple[str, Tell]) -> tuple[tuple[re.Pattern[str], Tell], .
     return tuple((re.compile(pattern, re.IGNORECASE), tell) for pattern, tell in pairs)
 
 
-# What a server or a pooler says comes before what the network says: an address with several hosts
-# gives one text with the errors of all.
+# Texts of servers and poolers come before those of the network: an address with several hosts gives
+# one text with the errors of all.
 _BY_TEXT = _patterns(
     (r"too many clients|too many connections for|remaining connection slots", _tell_limit),
     (r"max_client_conn|no more connections allowed", _tell_limit),
-    (r"database system is (starting up|shutting down|not accepting|in recovery)", _tell_turns),
-    (r"database system is not yet accepting|terminating connection due to admin", _tell_turns),
+    (
+        r"database system is (starting up|shutting down|not accepting|in recovery)",
+        _tell_unavailable,
+    ),
+    (
+        r"database system is not yet accepting|terminating connection due to admin",
+        _tell_unavailable,
+    ),
     (r"read-only|hot standby mode|read-only transaction", _READ_ONLY),
     (r"unsupported startup parameter", _tell_parameter),
     (

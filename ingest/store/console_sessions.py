@@ -1,6 +1,6 @@
-"""The console's sessions: the key that signs them, and which were ended before they expired.
+"""The console's sessions: the key that signs them, and those that ended before they expired.
 
-The rest of a session is in its cookie.
+Everything else of a session is in its cookie.
 """
 
 from datetime import datetime
@@ -19,16 +19,16 @@ _KEY = statement("SELECT key FROM ingest.console_keys WHERE purpose = 'sessions'
 
 
 def signing_key(connection: Connection, *, new: bytes) -> bytes:
-    """Return the key that signs sessions; `new` becomes it where there is none.
+    """Return the key that signs sessions; store `new` if there is none.
 
-    Every console has the same key, whichever comes first.
+    All consoles share the key that was stored first.
     """
     connection.execute(_MAKE_KEY, {"key": new})
     key: bytes = connection.execute(_KEY).scalar_one()
     return key
 
 
-# An hour later: the clocks of consoles and database differ.
+# An hour late, because the clocks of consoles and database differ.
 _FORGET = statement(
     "DELETE FROM ingest.ended_sessions WHERE expires_at < now() - interval '1 hour'"
 )
@@ -41,12 +41,12 @@ _END = statement(
 
 
 def end(connection: Connection, session: str, *, expires_at: datetime) -> None:
-    """End a session, and forget those that have expired meanwhile.
+    """End a session, and delete the expired ones.
 
     Args:
         connection: in a transaction.
         session: its id.
-        expires_at: when it expires by itself.
+        expires_at: when it would expire by itself.
     """
     connection.execute(_FORGET)
     connection.execute(_END, {"id": session, "expires_at": expires_at})
@@ -56,5 +56,5 @@ _HAS_ENDED = statement("SELECT EXISTS (SELECT FROM ingest.ended_sessions WHERE i
 
 
 def has_ended(connection: Connection, session: str) -> bool:
-    """Return whether a session was ended."""
+    """Return whether a session was ended early."""
     return bool(connection.execute(_HAS_ENDED, {"id": session}).scalar_one())

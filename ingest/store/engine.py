@@ -1,13 +1,13 @@
-"""Connections: what each is set to, so that nothing depends on the role, the database or a pooler.
+"""Connections and their settings, which depend on no role, database or pooler.
 
 A pooler drops start-up options, and in transaction mode it gives every transaction another server
-connection. So behind one, whatever a promise rests on is set with BEGIN, for the one transaction,
-in the same message, and no statement is prepared. On a connection that reaches the server directly
-it is set once.
+connection. So behind a pooler, the settings that a promise rests on are sent with BEGIN, in the
+same message, for that transaction only, and no statement is prepared. On a direct connection they
+are set once.
 """
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
@@ -50,9 +50,9 @@ class UnfitDatabase(psycopg.OperationalError):
         self.reason = reason
 
 
-# What psycopg's adapters and our statements take for granted.
+# The formats that psycopg's adapters and our statements rely on.
 _SPELLING = {
-    # Asked for at the login too; behind a pooler RESET ALL goes back to the role's.
+    # Sent at the login too, but behind a pooler RESET ALL goes back to the role's.
     "client_encoding": "UTF8",
     "datestyle": "ISO, MDY",
     "intervalstyle": "postgres",
@@ -61,19 +61,19 @@ _SPELLING = {
     "standard_conforming_strings": "on",
 }
 _COMMON = _SPELLING | {"statement_timeout": "0", "idle_in_transaction_session_timeout": "0"}
-# The search path of our own connections finds nothing of the application's by mistake; a
-# processor's `db` keeps that of its role. Estimates of a batch can be far too high: compiling a
-# statement (jit) would then cost more than running it.
+# The search path of our own connections excludes the application's tables; a processor's `db` keeps
+# the path of its role. Estimates for a batch can be far too high, and then compiling a statement
+# (jit) would cost more than running it.
 _OURS = _COMMON | {"search_path": "pg_catalog", "TimeZone": "UTC", "jit": "off"}
-# The statements of workers and of the relay find everything by an index, in its order. The planner
-# would read a table that it believes to be small from end to end, and keep to that in a prepared
-# statement while the table grows; a bitmap scan reads all that is due where a thousand are asked
-# for, and never marks the index's dead entries, which the next reader then passes again.
+# The statements of workers and of the relay read everything by an index, in its order. For a table
+# that it believes to be small, the planner would choose a sequential scan, and a prepared statement
+# would keep it while the table grows. A bitmap scan reads all due rows where a thousand are asked
+# for. It also never marks the index's dead entries, so the next reader passes them again.
 _BY_INDEX = {"enable_seqscan": "off", "enable_bitmapscan": "off"}
-# A statement of ours in a processor's transaction, after the processor's own.
+# Set before a statement of ours that runs in a processor's transaction, after its own statements.
 FOR_OURS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
-# PostgreSQL's own time-outs are all off by default. A server whose client was killed goes on with
-# its statement, and keeps its locks, until `client_connection_check_interval` notices.
+# PostgreSQL's own time-outs are all off by default. After a client is killed, the server runs its
+# statement on, and keeps its locks, until `client_connection_check_interval` notices.
 _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
     {
         Role.RECEIVER: _OURS | {"lock_timeout": "1s"},
@@ -84,36 +84,36 @@ _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
             "client_connection_check_interval": "1s",
             "idle_in_transaction_session_timeout": "5s",
         },
-        # A worker that is frozen in the middle of a statement of its own must not block the others.
-        # What a processor does between its statements is its own business.
+        # A worker that freezes during one of its own statements must not block the others. How long
+        # a processor waits between its statements is not limited.
         Role.PROCESSOR: _COMMON | {"lock_timeout": "10s", "client_connection_check_interval": "1s"},
         Role.RELAY: _OURS | _BY_INDEX | {"statement_timeout": "10s", "lock_timeout": "2s"},
         Role.OPERATOR: _OURS | {"statement_timeout": "30s", "lock_timeout": "2s"},
         Role.MIGRATION: _OURS | {"statement_timeout": "1min", "lock_timeout": "4s"},
     }
 )
-# A role may have it off: then an answer of 200 would not wait for the disk. A reload of the
-# configuration changes it under open connections, so it is set each time.
+# A role may turn it off, and then an answer of 200 would not wait for the disk. A reload of the
+# configuration changes it on open connections, so it is set each time.
 _DURABLE = """CASE pg_catalog.current_setting('synchronous_commit')
     WHEN 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END"""
 
 
-def _wanted(role: Role, connection: PGconn) -> dict[str, str]:
-    """Return what connections of a role rely on: names and values as PostgreSQL spells them."""
-    wanted = dict(_SETTINGS[role])
+def _settings_of(role: Role, connection: PGconn) -> dict[str, str]:
+    """Return the settings of a role, names and values as PostgreSQL spells them."""
+    settings = dict(_SETTINGS[role])
     if connection.server_version >= _TRANSACTION_TIMEOUT_SINCE * 10_000:
-        wanted["transaction_timeout"] = "0"
-    return wanted
+        settings["transaction_timeout"] = "0"
+    return settings
 
 
-def _question(wanted: Mapping[str, str]) -> str:
-    """Return the statement that asks which server process this is, and for its settings."""
-    asked = "".join(f", pg_catalog.current_setting('{name}')" for name in wanted)
-    return f"SELECT pg_catalog.pg_backend_pid(){asked}"
+def _select_settings(names: Iterable[str]) -> str:
+    """Return the statement that selects the id of the server process and its settings."""
+    columns = "".join(f", pg_catalog.current_setting('{name}')" for name in names)
+    return f"SELECT pg_catalog.pg_backend_pid(){columns}"
 
 
 def _set_configs(settings: Mapping[str, str], *, is_local: bool) -> str:
-    """Return the expressions that make settings, for the transaction or for the session."""
+    """Return the expressions that set `settings`, for the transaction or for the session."""
     scope = "true" if is_local else "false"
     values = {name: f"'{value}'" for name, value in settings.items()}
     return ", ".join(
@@ -123,20 +123,20 @@ def _set_configs(settings: Mapping[str, str], *, is_local: bool) -> str:
 
 
 class PipelineConnection(psycopg.Connection[Any]):
-    """psycopg's connection, whose every transaction has the settings of its role.
+    """psycopg's connection; each of its transactions has the settings of its role.
 
-    Under a stricter isolation, which a database may be set to, renewing a lease would conflict with
-    the job's own transaction: so the isolation is said too.
+    BEGIN names the isolation too. A database may default to a stricter one, under which renewing a
+    lease would conflict with the job's own transaction.
     """
 
     begin_statement = b"BEGIN"
     settings = ""
-    """The expressions that make its settings for one transaction, where they are not made yet."""
+    """The expressions that set, for a transaction, what is not set for the session."""
     is_direct = False
-    """Whether no pooler stands between: what is set for the session stays."""
+    """Whether no pooler is in between, so that settings of the session stay."""
 
     def _start_query(self) -> PQGen[None]:
-        """Begin a transaction, and set what it rests on, in one message.
+        """Begin a transaction and make its settings, in one message.
 
         psycopg's own method sends BEGIN alone. It is internal to psycopg, which is pinned for that.
         """
@@ -158,18 +158,20 @@ class PipelineConnection(psycopg.Connection[Any]):
         connection = cls.connect(**parameters(database, role), **options, autocommit=True)
         try:
             check_server(connection.pgconn)
-            wanted = _wanted(role, connection.pgconn)
-            row = connection.execute(_question(wanted)).fetchone() or ()
+            settings = _settings_of(role, connection.pgconn)
+            row = connection.execute(_select_settings(settings)).fetchone() or ()
             connection.is_direct = is_direct(connection.pgconn, row)
             if connection.is_direct:
-                connection.execute(f"SELECT {_set_configs(wanted, is_local=False)}")
-                shown = dict(zip(wanted, row[1:], strict=True))
-                wanted = {name: value for name, value in wanted.items() if shown[name] != value}
+                connection.execute(f"SELECT {_set_configs(settings, is_local=False)}")
+                before = dict(zip(settings, row[1:], strict=True))
+                settings = {
+                    name: value for name, value in settings.items() if before[name] != value
+                }
             connection.autocommit = False
         except BaseException:
             connection.close()
             raise
-        connection.settings = _set_configs(wanted, is_local=True)
+        connection.settings = _set_configs(settings, is_local=True)
         connection.begin_statement = b"BEGIN ISOLATION LEVEL READ COMMITTED"
         if not connection.is_direct:
             connection.prepare_threshold = None
@@ -178,11 +180,11 @@ class PipelineConnection(psycopg.Connection[Any]):
 
 
 class WriterConnection(AsyncConnection[Any]):
-    """The writer's connection: every statement is a transaction, and says what it rests on."""
+    """The writer's connection: every statement is a transaction with its own settings."""
 
     schema = SCHEMA
     settings: str | None = None
-    """What is set for each transaction; None: it was set for the session."""
+    """The statement that makes the settings of each transaction; None: the session has them."""
 
     @classmethod
     async def open(cls, database: Database) -> Self:
@@ -196,13 +198,13 @@ class WriterConnection(AsyncConnection[Any]):
         connection = await cls.connect(**parameters(database, role), autocommit=True)
         try:
             check_server(connection.pgconn)
-            wanted = _wanted(role, connection.pgconn)
-            row = await (await connection.execute(_question(wanted))).fetchone()
+            settings = _settings_of(role, connection.pgconn)
+            row = await (await connection.execute(_select_settings(settings))).fetchone()
             if is_direct(connection.pgconn, row or ()):
-                await connection.execute(f"SELECT {_set_configs(wanted, is_local=False)}")
+                await connection.execute(f"SELECT {_set_configs(settings, is_local=False)}")
             else:
                 connection.prepare_threshold = None
-                connection.settings = f"SELECT {_set_configs(wanted, is_local=True)}"
+                connection.settings = f"SELECT {_set_configs(settings, is_local=True)}"
         except BaseException:
             await connection.close()
             raise
@@ -210,13 +212,13 @@ class WriterConnection(AsyncConnection[Any]):
         return connection
 
     async def commit_durably(self, ctes: str, values: Sequence[Any]) -> None:
-        """Run data-modifying CTEs, and return when what they wrote is on disk.
+        """Run data-modifying CTEs, and return once their rows are on disk.
 
-        The statement that writes also asks what its commit rests on, so that no pooler, reload or
-        failover can come between.
+        The statement that writes also reads the settings that durability depends on, so that no
+        pooler, reload or failover can come between.
 
         Raises:
-            psycopg.Error: nothing was written, or nobody knows.
+            psycopg.Error: nothing was written, or it is unknown whether.
             UnfitDatabase: it was written, but not to disk.
         """
         sql = in_schema(ctes + _ASK_DURABILITY, self.schema)
@@ -232,8 +234,8 @@ class WriterConnection(AsyncConnection[Any]):
         """Run data-modifying CTEs as `commit_durably` does, and roll them back.
 
         Raises:
-            psycopg.Error: it did not work; the connection is to be closed.
-            UnfitDatabase: what is committed would not be written to disk.
+            psycopg.Error: they failed; the caller closes the connection.
+            UnfitDatabase: a commit would not be written to disk.
         """
         sql = in_schema(ctes + _ASK_DURABILITY, self.schema)
         async with self.pipeline(), self.transaction(force_rollback=True):
@@ -266,7 +268,7 @@ def create_engine(
     connection_class: type[PipelineConnection] = PipelineConnection,
     **options: Any,
 ) -> Engine:
-    """Return an engine on psycopg, its pool at most `pool_size`, which never logs a parameter.
+    """Return an engine on psycopg with at most `pool_size` connections; it never logs a parameter.
 
     `options` are psycopg's, for `connection_class`.
     """
@@ -284,7 +286,7 @@ def create_engine(
 
 
 def _rename_schema(engine: Engine, schema: str) -> None:
-    """Let statements of our own find their tables in `schema`."""
+    """Make statements of our own use the tables in `schema`."""
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)
     def rename(
@@ -296,7 +298,7 @@ def _rename_schema(engine: Engine, schema: str) -> None:
 
 
 def parameters(database: Database, role: Role) -> dict[str, Any]:
-    """Return libpq's parameters for a connection of a role; what the address says wins."""
+    """Return libpq's parameters for a connection of a role; those of the address win."""
     defaults = {
         "connect_timeout": str(CONNECT_TIMEOUT_S),
         "fallback_application_name": f"ingest-{role.value}",
@@ -330,11 +332,11 @@ def check_server(connection: PGconn) -> None:
 def is_direct(connection: PGconn, answer: Sequence[Any]) -> bool:
     """Return whether a connection reaches the server itself rather than a pooler.
 
-    A pooler cannot tell its clients the process id of the server connection that they will get, so
-    it makes one up at the login.
+    At the login a pooler does not know which server connection its client will get, so it makes up
+    a process id.
 
     Args:
-        connection: as it was opened.
-        answer: a row that begins with what the server says its process id is.
+        connection: freshly opened.
+        answer: a row that begins with the process id that the server reports.
     """
     return bool(answer) and connection.backend_pid == answer[0]

@@ -1,4 +1,4 @@
-"""Which queues have something waiting, at a cost that does not grow with what waits."""
+"""The queues with waiting rows, at a cost that does not grow with the number of rows."""
 
 from sqlalchemy import TextClause
 
@@ -9,9 +9,9 @@ def waiting_queues(table: str, condition: str, *, due: str) -> TextClause:
     """Return a statement that lists the queues of the rows of `table` that meet `condition`.
 
     It steps from queue to queue through an index on the queue and the column `due`, so a million
-    rows in one queue cost as much as one. It steps backwards: what is due last is the newest, and
-    the dead entries that a long transaction makes the index keep are older. The arguments are our
-    own constants.
+    rows in a queue cost as much as one. It steps backwards, because the rows due last are the
+    newest: the dead entries that a long transaction makes the index keep are older. The arguments
+    are constants, never input.
     """
     newest = f"ORDER BY queue DESC, {due} DESC LIMIT 1"
     return statement(

@@ -1,12 +1,12 @@
-"""Bringing a database's schema up to date: all of it in one transaction, or nothing.
+"""Migrations: bring a database's schema up to date in one transaction, or change nothing.
 
-Everything of the pipeline's lives in a schema of its own, Alembic's version table too, so that an
-application that shares the database keeps its own `alembic_version`. Installations from before
-revision 0005 have their tables where the search path led, and are moved (ingest.store.schema_move).
+The pipeline has a schema of its own, which holds Alembic's version table too. So an application
+that shares the database keeps its own `alembic_version`. Installations from before revision 0005
+have their tables where the search path led; they are moved (ingest.store.schema_move).
 
-Old and new code run side by side during a deploy. So a revision first adds what new code needs and
-leaves what old code uses; a later release takes that away (docs/upgrading.md). Each revision keeps
-in `ingest.revisions` the oldest code that runs on it.
+Old and new code run side by side during a deploy. So a revision adds what new code needs and leaves
+what old code uses, which a later release removes (docs/upgrading.md). Each revision records in
+`ingest.revisions` the oldest code that runs on it.
 """
 
 import time
@@ -33,21 +33,21 @@ from ingest.store.sql import quoted, statement
 _INSTALLED = Path(ingest.__file__).parent / "_migrations"
 _CHECKOUT = Path(ingest.__file__).parent.parent / "migrations"
 
-# Two `ingest migrate` at once: the second waits here, then finds nothing to do.
+# With this lock, a second `ingest migrate` waits for the first and then has nothing to do.
 _LOCK_KEY = 0x696E67657374  # "ingest"
-# Moving tables needs their locks. Whoever waits for those makes receivers wait behind it, so they
-# are asked for briefly, and again.
+# Moving tables needs their locks, and waiting for the locks makes receivers wait behind it. So each
+# attempt waits briefly, and is repeated.
 _MOVE_TRIES = 40
 _MOVE_PAUSE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """What a database is to be brought to."""
+    """What to migrate a database to."""
 
     schema: str = SCHEMA
     read_model: bool = True
-    """Whether the tables of the built-in read model are made."""
+    """Whether to make the tables of the built-in read model."""
     scripts: Path | None = None
     """The folder of the migrations; None: those of this code."""
 
@@ -57,10 +57,10 @@ _DEFAULT = Target()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """Where a database stands."""
+    """The revision of a database."""
 
     revision: str | None
-    """None: nothing of the pipeline's is there."""
+    """None: the database has no tables of the pipeline."""
     newest: str
     """The newest revision that this code knows."""
     is_newer: bool = False
@@ -70,12 +70,12 @@ class State:
 def prepare(engine: Engine, target: Target = _DEFAULT, *, today: date, days_ahead: int) -> bool:
     """Run every missing migration and make the partitions of the coming days.
 
-    Return whether the partitions are there. Behind a long reader (a dump) they are left to the
-    relay, and nothing is lost meanwhile: a start must not fail for them.
+    Return whether the partitions exist. Behind a long reader (a dump) they are left to the relay: a
+    start must not fail for them, and nothing is lost meanwhile.
 
     Raises:
         MigrationRefused: this database cannot be migrated; nothing has changed.
-        SQLAlchemyError: PostgreSQL is away, refuses, or somebody keeps a table locked.
+        SQLAlchemyError: PostgreSQL is away or refuses, or a table stays locked.
     """
     with engine.connect() as connection:
         upgrade(connection, target=target)
@@ -90,9 +90,9 @@ def prepare(engine: Engine, target: Target = _DEFAULT, *, today: date, days_ahea
 
 
 def upgrade(connection: Connection, revision: str = "head", *, target: Target = _DEFAULT) -> None:
-    """Run what is missing up to `revision`; two at once wait for each other.
+    """Run the missing migrations up to `revision`; concurrent callers wait for each other.
 
-    A schema that a later release has migrated is left as it is, if this code runs on it.
+    A schema that a later release has migrated stays as it is, if this code runs on it.
 
     Raises:
         MigrationRefused: this database cannot be migrated; nothing has changed.
@@ -121,7 +121,7 @@ def _upgrade(connection: Connection, revision: str, target: Target) -> None:
     with connection.begin():
         take_turns(connection)
         old_home = schema_move.old_home(connection, target.schema)
-        if old_home is not None:  # committed by itself, since everybody waits for its locks
+        if old_home is not None:  # committed alone, because its locks stop everybody
             ensure_schema(connection, target.schema)
             schema_move.move(connection, old_home, target.schema)
             _run(connection, command.upgrade, schema_move.FIRST_IN_SCHEMA, target)
@@ -131,14 +131,21 @@ def _upgrade(connection: Connection, revision: str, target: Target) -> None:
 
 
 def downgrade(connection: Connection, revision: str, *, target: Target = _DEFAULT) -> None:
-    """Undo down to `revision`. Drops data; for development."""
+    """Undo migrations down to `revision`. This drops data; it is for development."""
     with connection.begin():
         take_turns(connection)
         _run(connection, command.downgrade, revision, target)
 
 
+_RUNS_ON = statement(
+    """
+    SELECT oldest_code <= CAST(:code AS text) FROM ingest.revisions WHERE revision = :revision
+    """
+)
+
+
 def state(connection: Connection, target: Target = _DEFAULT) -> State:
-    """Return where the database stands.
+    """Return the revision of the database.
 
     Raises:
         MigrationRefused: a later release has migrated it, and this code does not run on it.
@@ -163,7 +170,7 @@ def state(connection: Connection, target: Target = _DEFAULT) -> State:
 
 
 def config(scripts: Path | None = None) -> Config:
-    """Return Alembic's configuration for the migrations in `scripts`: or in this code."""
+    """Return Alembic's configuration for the migrations in `scripts`, or of this code."""
     alembic = Config()
     folder = scripts or (_INSTALLED if _INSTALLED.exists() else _CHECKOUT)
     alembic.set_main_option("script_location", str(folder).replace("%", "%%"))
@@ -171,7 +178,7 @@ def config(scripts: Path | None = None) -> Config:
 
 
 def take_turns(connection: Connection) -> None:
-    """Wait until no other migration runs; until the end of the transaction none will."""
+    """Wait until no other migration runs, and exclude others until the transaction ends."""
     connection.execute(statement("SET LOCAL lock_timeout = 0"))
     connection.execute(statement("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
     connection.execute(statement("SET LOCAL lock_timeout = '4s'"))
@@ -185,7 +192,7 @@ def _run(
     *,
     home: str | None = None,
 ) -> None:
-    """Run Alembic in the transaction that is open, on the tables in `home`."""
+    """Run Alembic in the open transaction, on the tables in `home`."""
     home = home or target.schema
     ensure_schema(connection, home)
     alembic = config(target.scripts)
@@ -198,9 +205,9 @@ def _run(
 
 
 def ensure_schema(connection: Connection, schema: str) -> None:
-    """Make the schema if it is missing, and let the transaction's new tables be made in it.
+    """Make the schema if it is missing; the transaction's new tables are made in it.
 
-    Who may not make a schema may still be given one.
+    A role that may not make a schema can still be given one.
     """
     exists = connection.execute(
         statement("SELECT to_regnamespace(:schema) IS NOT NULL"), {"schema": quoted(schema)}
@@ -212,19 +219,12 @@ def ensure_schema(connection: Connection, schema: str) -> None:
 
 
 def _check_may_create(connection: Connection, schema: str) -> None:
-    may = connection.execute(
+    may_create = connection.execute(
         statement("SELECT has_database_privilege(current_database(), 'CREATE')")
     )
-    if not may.scalar_one():
+    if not may_create.scalar_one():
         raise MigrationRefused(
             f"The role may not make the schema {schema} in this database. Whoever may runs CREATE"
             f" SCHEMA {schema} AUTHORIZATION … for the role, and then it is migrated again.",
             reason="may_not_create_schema",
         )
-
-
-_RUNS_ON = statement(
-    """
-    SELECT oldest_code <= CAST(:code AS text) FROM ingest.revisions WHERE revision = :revision
-    """
-)

@@ -1,11 +1,11 @@
-"""The days of deliveries: a partition each, made ahead, dropped whole.
+"""The partitions of deliveries: one a day, made ahead and dropped whole.
 
-Ids carry their time, so a day is a range of ids. The default partition keeps the receiver open when
-nobody has made the day's partition; what fell into it moves out when the partition is made.
+Ids carry their time, so a day is a range of ids. If the day's partition is missing, deliveries go
+to the default partition and the receiver keeps working. They move out when the partition is made.
 
-Making and dropping a partition locks out everybody who inserts. Behind a long reader (a dump, an
-open transaction) that lock is not to be had, and whoever waits for it makes the receivers wait too:
-so it is given up almost at once, and tried again some other time.
+Making or dropping a partition takes a lock that excludes every insert. Behind a long reader (a
+dump, an open transaction) the lock is not available, and waiting for it would make the receivers
+wait too. So the attempt gives up almost at once and is repeated later.
 """
 
 from datetime import UTC, date, datetime, timedelta
@@ -19,25 +19,25 @@ _PREFIX = "deliveries_"
 _LOCK_KEY = 0x64617973  # "days"
 _ONE_AT_A_TIME = statement("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_LOCK_KEY)
 _PATIENCE = statement("SET LOCAL lock_timeout = '100ms'")
-"""Well below the receivers' own."""
+"""Well below the receivers' own lock time-out."""
 
 
 def ensure(connection: Connection, *, today: date, days_ahead: int) -> list[date]:
-    """Make the partitions from `today` on that are missing; returns the days made.
+    """Make the missing partitions from `today` on; return their days.
 
-    Two at once wait for each other, as long as their connections wait for locks.
+    Concurrent callers wait for each other, as long as their connections wait for locks.
 
     Raises:
-        OperationalError: somebody reads deliveries just now; another time.
+        OperationalError: a reader of deliveries holds a lock; try again later.
     """
     connection.execute(_ONE_AT_A_TIME)
     connection.execute(_PATIENCE)
     existing = set(days(connection))
-    wanted = (today + timedelta(days=offset) for offset in range(days_ahead + 1))
-    made = [day for day in wanted if day not in existing]
-    for day in made:
+    coming = (today + timedelta(days=offset) for offset in range(days_ahead + 1))
+    missing = [day for day in coming if day not in existing]
+    for day in missing:
         _create(connection, day)
-    return made
+    return missing
 
 
 _PARTITIONS = statement(
@@ -47,7 +47,7 @@ _PARTITIONS = statement(
 
 
 def days(connection: Connection) -> list[date]:
-    """The days that have a partition, oldest first."""
+    """Return the days that have a partition, oldest first."""
     names = connection.execute(_PARTITIONS).scalars()
     suffixes = (name.removeprefix(_PREFIX) for name in names)
     return sorted(
@@ -71,11 +71,10 @@ _UNFINISHED = statement(
 def drop(connection: Connection, day: date) -> int | None:
     """Drop a day's bodies; events, duplicates and jobs stay, so dedupe outlives them.
 
-    When deliveries of the day are still to be worked on, nothing is dropped, and their number is
-    returned.
+    Return None, or the number of the day's unfinished deliveries and jobs: then nothing is dropped.
 
     Raises:
-        OperationalError: somebody reads deliveries just now; another time.
+        OperationalError: a reader of deliveries holds a lock; try again later.
     """
     first, last = _bounds(day)
     bounds = {"first": first, "last": last}
@@ -83,7 +82,7 @@ def drop(connection: Connection, day: date) -> int | None:
     if unfinished:
         return unfinished
     connection.execute(_PATIENCE)
-    # A replay reads the body in the transaction that puts its job back, so from here on none does.
+    # A replay reads the body in the transaction that requeues its job, so none can from here on.
     connection.execute(statement("LOCK TABLE ingest.deliveries IN ACCESS EXCLUSIVE MODE"))
     unfinished = connection.execute(_UNFINISHED, bounds).scalar_one()
     if unfinished:
@@ -95,10 +94,10 @@ def drop(connection: Connection, day: date) -> int | None:
 _IN_DAY = "id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)"
 
 
-_STRAYS = statement(f"SELECT EXISTS (SELECT FROM ingest.deliveries_default WHERE {_IN_DAY})")
+_HAS_STRAYS = statement(f"SELECT EXISTS (SELECT FROM ingest.deliveries_default WHERE {_IN_DAY})")
 
 
-_SET_ASIDE = statement(
+_COPY_STRAYS = statement(
     "CREATE TEMPORARY TABLE pg_temp.strays AS"
     f" SELECT * FROM ingest.deliveries_default WHERE {_IN_DAY}"
 )
@@ -110,9 +109,9 @@ _REMOVE_STRAYS = statement(f"DELETE FROM ingest.deliveries_default WHERE {_IN_DA
 def _create(connection: Connection, day: date) -> None:
     first, last = _bounds(day)
     bounds = {"first": first, "last": last}
-    aside = connection.execute(_STRAYS, bounds).scalar_one()
-    if aside:
-        connection.execute(_SET_ASIDE, bounds)
+    has_strays = connection.execute(_HAS_STRAYS, bounds).scalar_one()
+    if has_strays:
+        connection.execute(_COPY_STRAYS, bounds)
         connection.execute(_REMOVE_STRAYS, bounds)
     connection.execute(
         statement(
@@ -120,7 +119,7 @@ def _create(connection: Connection, day: date) -> None:
             f"FOR VALUES FROM ('{first}') TO ('{last}')"
         )
     )
-    if aside:
+    if has_strays:
         connection.execute(statement("INSERT INTO ingest.deliveries SELECT * FROM pg_temp.strays"))
         connection.execute(statement("DROP TABLE pg_temp.strays"))
 

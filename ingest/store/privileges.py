@@ -1,4 +1,4 @@
-"""What each kind of process must be allowed to, and what its role lacks of it."""
+"""The privileges that each kind of process needs, and which of them its role lacks."""
 
 import re
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from ingest.store.engine import WriterConnection
 from ingest.store.sql import statement
 
 # S, I, U, D: SELECT, INSERT, UPDATE, DELETE. `ON CONFLICT (column)` reads the column, and a row
-# lock needs UPDATE. Triggers write `totals`, `unhandled` and `activity` with the rights of whoever
-# writes the events, duplicates and jobs.
+# lock needs UPDATE. Triggers write `totals`, `unhandled` and `activity` with the privileges of the
+# role that writes events, duplicates and jobs.
 _VERBS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "D": "DELETE"}
 _PRESENCE = {"processes": "SIUD"}
 _COUNTED = {"activity": "SIU", "totals": "SIU", "unhandled": "SID"}
@@ -59,10 +59,10 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
     }
 )
-"""The tables that a kind of process uses, and how."""
+"""For each kind of process: the tables, and what it does with them."""
 
 
-# By the catalogues: `to_regclass` fails where USAGE on the schema is missing.
+# Reads the catalogues, because `to_regclass` fails where USAGE on the schema is missing.
 _LACKS = """
     SELECT 'lacks USAGE on the schema ' || nspname AS lacks
     FROM pg_catalog.pg_namespace
@@ -89,12 +89,12 @@ _NO_PARTITIONS = statement(
 
 
 def lacking(connection: Connection, kind: str, *, schema: str) -> list[str]:
-    """Return what the role of the connection lacks for a kind of process, each as a predicate.
+    """Return what the connection's role lacks for a kind of process, each as a predicate.
 
     For example `lacks UPDATE on ingest.jobs`. Before the schema is migrated nothing is lacking.
 
     Args:
-        connection: as the process uses it.
+        connection: a connection of the process.
         kind: `receiver`, `worker`, `relay` or `console`.
         schema: the schema of the tables.
     """
@@ -108,10 +108,10 @@ def lacking(connection: Connection, kind: str, *, schema: str) -> list[str]:
 
 
 async def lacking_of_writer(connection: WriterConnection) -> list[str]:
-    """Return what the role of a writer lacks, as `lacking` does; ends a transaction that failed.
+    """Return what a writer's role lacks, as `lacking` does; end a failed transaction first.
 
     Raises:
-        psycopg.Error: the server does not say.
+        psycopg.Error: the server does not answer.
     """
     await connection.rollback()
     parameters = _parameters("receiver", connection.schema)

@@ -1,9 +1,12 @@
-"""The whole schema. Migrations must lead to exactly this; a test compares the two.
+"""The whole schema: `metadata.create_all` makes it. A test holds that the migrations make the same.
 
-A column that refers to a row is named after what it refers to (`jobs.event` holds an `events.id`).
-The hot tables have no foreign keys: a check for each inserted row costs more than the insert, every
-referring row is written by the statement that writes the referred one, and neither is ever deleted.
-Partitions of deliveries are the exception: they are dropped by day, and the ledger outlives them.
+The file is long because the schema has one home. Only the SQL of its functions and triggers stands
+apart, in `ingest.store.triggers`.
+
+A column that refers to a row is named after that row (`jobs.event` holds an `events.id`). The hot
+tables have no foreign keys: checking each inserted row costs more than inserting it. One statement
+writes a row and the rows that refer to it, and neither is ever deleted. Partitions of deliveries
+are the exception: they are dropped by day, and the ledger outlives them.
 """
 
 from collections.abc import Sequence
@@ -37,6 +40,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from ingest.store import triggers
 from ingest.store.address import SCHEMA
 
 metadata = MetaData(
@@ -67,8 +71,8 @@ deliveries = Table(
     postgresql_partition_by="RANGE (id)",
 )
 
-# Deliveries that no worker has admitted yet, and events to be admitted again: what the relay reads
-# instead of searching the deliveries. Rows are inserted with their delivery and deleted by admit.
+# Deliveries that no worker has admitted yet, and events to be admitted again. The relay reads this
+# table instead of searching the deliveries. A row is inserted with its delivery; admit deletes it.
 unadmitted = Table(
     "unadmitted",
     metadata,
@@ -86,7 +90,7 @@ unadmitted = Table(
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
 )
 
-# The ledger that dedupes: one occurrence. Its id is the id of the first delivery. Insert-only.
+# The ledger that dedupes: a row an occurrence, with the id of its first delivery. Insert-only.
 events = Table(
     "events",
     metadata,
@@ -175,8 +179,8 @@ jobs = Table(
     },
 )
 
-# Ended attempts. The one success that a job stands on is on its row and moves here when a replay
-# puts the job back, so that an event that succeeds at once costs no second row.
+# Ended attempts, except the success of a job that has succeeded. That one is on the job's row and
+# moves here when a replay requeues the job, so an event that succeeds at once costs no second row.
 attempts = Table(
     "attempts",
     metadata,
@@ -195,7 +199,7 @@ attempts = Table(
     _one_of("outcome", OUTCOMES),
 )
 
-# An operator's re-run, or discard, of all that a selection means: who, when, why, how far it is.
+# An operator's replay, or discard, of a selection: who, when, why and the progress.
 replays = Table(
     "replays",
     metadata,
@@ -256,7 +260,7 @@ replays = Table(
     Index("replays_running", "id", postgresql_where=text("status = 'running'")),
 )
 
-# What operators did besides: who, when, what, to what, why.
+# Everything else that operators did: who, when, what, to what, why.
 actions = Table(
     "actions",
     metadata,
@@ -293,7 +297,7 @@ processors = Table(
     ),
 )
 
-# The processes that run, by their own word; one that was killed is no longer seen.
+# The running processes. Each reports itself; one that was killed stops reporting.
 processes = Table(
     "processes",
     metadata,
@@ -315,8 +319,8 @@ processes = Table(
     ),
 )
 
-# Whose jobs the relay has parked because no worker can take them. Those of paused processors are
-# noted with their pause.
+# The processors and queues whose jobs are parked because no worker can take them. Jobs of a paused
+# processor are recorded in `processors.parked`.
 parked = Table(
     "parked",
     metadata,
@@ -327,7 +331,8 @@ parked = Table(
     _one_of("reason", PARK_REASONS),
 )
 
-# The last requests that were refused, a few for each reason. Anybody can send those.
+# The last refused requests, a few for each reason: anybody can send them, so their number is
+# bounded.
 refusals = Table(
     "refusals",
     metadata,
@@ -339,8 +344,8 @@ refusals = Table(
     Column("detail", JSONB, nullable=False, comment="headers that tell what went wrong; no body"),
 )
 
-# What the console's sessions are signed with. Where only this, or only the users, is known, no
-# session can be made (ingest.console.auth.sessions).
+# The keys that sign the console's sessions. Knowing only a key, or only the users, is not enough to
+# forge a session (ingest.console.auth.sessions).
 console_keys = Table(
     "console_keys",
     metadata,
@@ -351,7 +356,7 @@ console_keys = Table(
     Column("made_at", Timestamp, nullable=False, server_default=func.now()),
 )
 
-# Sessions of the console that somebody has logged out of, until they expire by themselves.
+# Sessions of the console that were logged out of, kept until they would have expired.
 ended_sessions = Table(
     "ended_sessions",
     metadata,
@@ -359,7 +364,7 @@ ended_sessions = Table(
     Column("expires_at", Timestamp, nullable=False, comment="when it would have ended by itself"),
 )
 
-# How often what happened in which minute (ingest.store.pipeline.metrics).
+# Counts per minute (ingest.store.pipeline.metrics).
 activity = Table(
     "activity",
     metadata,
@@ -372,8 +377,8 @@ activity = Table(
     postgresql_with={"fillfactor": 50},
 )
 
-# Events without a job, and how many rows there are of what only grows: both could be found by
-# reading everything, and are kept by triggers (below), whatever version of the code writes.
+# Events without a job, and the row counts of tables that only grow. Both could be computed only by
+# reading everything, so triggers keep them, whatever version of the code writes.
 unhandled = Table("unhandled", metadata, Column("event", Uuid, primary_key=True))
 
 totals = Table(
@@ -404,8 +409,8 @@ def _normal_phone(column: str) -> Column[str]:
 
 _VERSIONS = "per field, what set it; null: the event ids and times say so"
 
-# The read model that the built-in processors keep: one row an entity. `*_event_id` columns are the
-# events that set the fields before them; with those fields' time they order what may replace them.
+# The read model that the built-in processors keep: a row an entity. A column `*_event_id` names the
+# event that set the fields before it. That id and the fields' time decide what may replace them.
 messages = Table(
     "messages",
     metadata,
@@ -498,7 +503,7 @@ contacts = Table(
 
 READ_MODEL = (messages, conversations, orders, order_status_changes, contacts)
 
-# What each revision of the schema asks of the code that runs on it (ingest.store.migrations).
+# The oldest code that runs on each revision of the schema (ingest.store.migrations).
 revisions = Table(
     "revisions",
     metadata,
@@ -507,176 +512,21 @@ revisions = Table(
 )
 
 
-# Who counts takes the lock of its slot first: admits of new events and of replayed ones count in
-# another order, and would wait for each other in a circle.
-_COUNT_ROWS = """
-CREATE FUNCTION ingest.count_rows() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    change bigint := (SELECT count(*) FROM changed);
-BEGIN
-    IF change > 0 THEN
-        PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() % 16);
-        INSERT INTO ingest.totals (counted, slot, rows)
-        VALUES (TG_TABLE_NAME, pg_backend_pid() % 16,
-                CASE TG_OP WHEN 'DELETE' THEN -change ELSE change END)
-        ON CONFLICT (counted, slot) DO UPDATE SET rows = totals.rows + excluded.rows;
-    END IF;
-    RETURN NULL;
-END $$
-"""
-# The next two say how to go, by an index and row by row: their plans are kept from when the tables
-# were small, and a join with the changed rows was ten times as slow.
-_NOTE_UNHANDLED = """
-CREATE FUNCTION ingest.note_unhandled() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
-BEGIN
-    INSERT INTO ingest.unhandled (event)
-    SELECT id FROM changed
-    WHERE (SELECT true FROM ingest.jobs WHERE jobs.event = changed.id LIMIT 1) IS NULL;
-    RETURN NULL;
-END $$
-"""
-_NOTE_HANDLED = """
-CREATE FUNCTION ingest.note_handled() RETURNS trigger LANGUAGE plpgsql
-SET enable_seqscan = off AS $$
-BEGIN
-    DELETE FROM ingest.unhandled
-    WHERE event = ANY(ARRAY(SELECT changed.event FROM changed WHERE changed.trigger = 'replay'));
-    RETURN NULL;
-END $$
-"""
-_NOTE_ACTIVITY = """
-CREATE FUNCTION ingest.note_activity() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_advisory_xact_lock(1953460321, pg_backend_pid() % 16);
-    INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
-    SELECT date_trunc('minute', received_at), TG_ARGV[0], '', 0, pg_backend_pid() % 16, count(*)
-    FROM changed GROUP BY 1 ORDER BY 1
-    ON CONFLICT (minute, what, label, bucket, slot)
-    DO UPDATE SET count = activity.count + excluded.count;
-    RETURN NULL;
-END $$
-"""
-
-
-# One form of all that is written for a phone number: 966511110001 for +966 51-111-0001. What is no
-# number (`SA.abc`) stays as it is written. Two hundred characters of it, which any index takes.
-_NORMAL_PHONE = r"""
-CREATE FUNCTION ingest.normal_phone(written text) RETURNS text
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE COST 20 AS $$
-DECLARE
-    seen text;
-    digits text;
-BEGIN
-    IF written ~ '^[1-9][0-9]*$' AND length(written) <= 200 THEN
-        RETURN written;
-    END IF;
-    seen := btrim(translate(
-        normalize(
-            regexp_replace(
-                left(written, 200),
-                '[\u00AD\u061C\u180E\u200B-\u200F\u2028-\u202E\u2060-\u206F\uFEFF]', '', 'g'
-            ),
-            NFKC
-        ),
-        U&'\0660\0661\0662\0663\0664\0665\0666\0667\0668\0669'
-            '\06F0\06F1\06F2\06F3\06F4\06F5\06F6\06F7\06F8\06F9',
-        '01234567890123456789'
-    ));
-    digits := regexp_replace(seen, '^\+|[ \t\n\r\f\v()./\u2010-\u2015\u2212-]', '', 'g');
-    IF digits ~ '^[0-9]+$' THEN
-        RETURN regexp_replace(digits, '^(?:00)+', '');
-    END IF;
-    RETURN seen;
-END $$
-"""
-# A body as jsonb, null if it is no JSON. What jsonb refuses of JSON is replaced: U+0000 and halves
-# of surrogate pairs by U+FFFD, then numbers that it might refuse by null.
-_BODY_JSON = r"""
-CREATE FUNCTION ingest.body_json(body bytea) RETURNS jsonb
-LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL RESTRICTED COST 20 AS $$
-DECLARE
-    spelled text;
-BEGIN
-    RETURN CAST(convert_from(body, 'UTF8') AS jsonb);
-EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-    BEGIN
-        spelled := ltrim(convert_from(body, 'UTF8'), U&'\FEFF');
-        spelled := regexp_replace(
-            spelled, '(?<!\\)((?:\\\\)*)\\u0000', '\1\\ufffd', 'g'
-        );
-        spelled := regexp_replace(
-            spelled,
-            '(?<!\\)((?:\\\\)*)\\u[dD][89abAB][0-9a-fA-F]{2}'
-                '(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})',
-            '\1\\ufffd', 'g'
-        );
-        spelled := regexp_replace(
-            spelled,
-            '(?<!\\|\\u[dD][89abAB][0-9a-fA-F]{2})((?:\\\\)*)\\u[dD][c-fC-F][0-9a-fA-F]{2}',
-            '\1\\ufffd', 'g'
-        );
-        BEGIN
-            RETURN CAST(spelled AS jsonb);
-        EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-            RETURN CAST(
-                regexp_replace(
-                    spelled,
-                    '(?<=[[:space:]:,\[])-?[0-9]'
-                        '(?:[0-9.]{200,}|[0-9]*(?:\.[0-9]+)?[eE][+-]?[0-9]{3,})'
-                        '(?=[[:space:],}]|\])',
-                    'null', 'g'
-                ) AS jsonb
-            );
-        END;
-    EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
-        RETURN NULL;
-    END;
-END $$
-"""
-
-
-def _trigger(name: str, table: Table, *, on: str, rows: str, function: str) -> str:
-    return (
-        f"CREATE TRIGGER {name} AFTER {on} ON {table.fullname} REFERENCING {rows} TABLE AS changed"
-        f" FOR EACH STATEMENT EXECUTE FUNCTION ingest.{function}"
-    )
-
-
-_TRIGGERS = (
-    *(_COUNT_ROWS, _NOTE_UNHANDLED, _NOTE_HANDLED, _NOTE_ACTIVITY),
-    *(
-        _trigger(f"count_{on.lower()}", table, on=on, rows=rows, function="count_rows()")
-        for table in (events, duplicates, jobs, unhandled)
-        for on, rows in (("INSERT", "NEW"), ("DELETE", "OLD"))
-    ),
-    _trigger("note_unhandled", events, on="INSERT", rows="NEW", function="note_unhandled()"),
-    *(
-        _trigger(
-            "note_activity", table, on="INSERT", rows="NEW", function=f"note_activity('{what}')"
-        )
-        for table, what in ((events, "event"), (duplicates, "duplicate"))
-    ),
-    _trigger("note_handled", jobs, on="INSERT", rows="NEW", function="note_handled()"),
-)
-
-
 @event.listens_for(metadata, "before_create")
-def _make_functions(
+def _create_functions(
     _metadata: MetaData, connection: Connection, *, tables: Sequence[Table], **_more: Any
 ) -> None:
-    """Make the functions that tables and searches need, unless only the read model's tables are
-    made."""
+    """Create the functions, unless only the read model's tables are created."""
     if totals in tables:
-        for function in (_NORMAL_PHONE, _BODY_JSON):
-            connection.exec_driver_sql(function)  # a colon in it is none of a parameter
+        for function in triggers.FUNCTIONS:
+            connection.exec_driver_sql(function)
 
 
 @event.listens_for(metadata, "after_create")
-def _make_triggers(
+def _create_triggers(
     _metadata: MetaData, connection: Connection, *, tables: Sequence[Table], **_more: Any
 ) -> None:
-    """Make the triggers, unless only the read model's tables were made."""
+    """Create the triggers, unless only the read model's tables were created."""
     if totals in tables:
-        for trigger in _TRIGGERS:
+        for trigger in triggers.TRIGGERS:
             connection.execute(text(trigger))

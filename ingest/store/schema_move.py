@@ -1,8 +1,8 @@
-"""Moving an installation from before revision 0005 into the schema of its own, in place.
+"""The move of an installation from before revision 0005 into a schema of its own, in place.
 
-Until then the tables lay where the search path of the migrating role led, mostly in `public`, among
-those of the application. Views under the old names stay behind, so that processes of the release
-before go on during the deploy; a later release drops them.
+Before that revision the tables were where the search path of the migrating role led, mostly in
+`public`, among those of the application. Views stay under the old names, so that processes of the
+previous release keep working during the deploy. A later release drops them.
 """
 
 import psycopg
@@ -13,12 +13,12 @@ from ingest.errors import MigrationRefused
 from ingest.store.sql import quoted, statement
 
 LAST = "0004"
-"""The last revision of the old home."""
+"""The last revision before the move."""
 FIRST_IN_SCHEMA = "0005"
 """The revision whose triggers name the schema."""
 _REVISIONS = ("0001", "0002", "0003", "0004")
-# Tables of the pipeline that are there at revision 0004, each with a column that tells them from
-# an application's of the same name.
+# The pipeline's tables at revision 0004, each with a column that an application's table of the same
+# name would not have.
 _TABLES = {
     "deliveries": "rejected",
     "unadmitted": "fingerprint",
@@ -44,7 +44,7 @@ _FUNCTIONS = ("count_rows", "note_unhandled", "note_handled", "note_activity")
 
 
 class TablesInUse(Exception):
-    """The locks that moving needs were not to be had at once."""
+    """The locks that the move needs were not available at once."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -61,8 +61,8 @@ _HAS_TABLES = statement(
 )
 
 
-# A partitioned table of that name with these columns is nobody else's. Beside a table of revisions
-# it belongs to another installation, which has a schema of its own already.
+# A partitioned table of that name with these columns can only be the pipeline's. Beside a table of
+# revisions it belongs to another installation, which has a schema of its own already.
 _OLD_HOME = statement(
     """
     SELECT n.nspname
@@ -79,11 +79,12 @@ _OLD_HOME = statement(
 
 
 def old_home(connection: Connection, schema: str) -> str | None:
-    """Return the schema that an installation from before revision 0005 lies in; None: there is
-    none, or it has been moved.
+    """Return the schema of an installation from before revision 0005.
+
+    Return None if there is none, or if it has been moved.
 
     Raises:
-        MigrationRefused: its tables are there, and Alembic's version table beside them is not its.
+        MigrationRefused: Alembic's version table beside its tables is another application's.
     """
     if connection.execute(_HAS_TABLES, {"schema": schema}).scalar_one():
         return None
@@ -101,7 +102,7 @@ def old_home(connection: Connection, schema: str) -> str | None:
 
 
 def is_before_last(connection: Connection, home: str) -> bool:
-    """Return whether migrations of the old home are missing."""
+    """Return whether the old home still lacks migrations."""
     return _versions(connection, home) != [LAST]
 
 
@@ -131,7 +132,7 @@ _PARTITIONS = statement(
 )
 
 
-# Who might use the tables may use them where they are now, and the views in their old place.
+# Roles with privileges on the tables keep them after the move, and get the same on the views.
 _GRANTS = """
 DO $$
 DECLARE
@@ -162,8 +163,8 @@ def move(connection: Connection, home: str, schema: str) -> None:
     """Move everything of the pipeline's from the schema `home` to the schema `schema`.
 
     Raises:
-        TablesInUse: the locks are not to be had at once.
-        SQLAlchemyError: the role may not.
+        TablesInUse: the locks are not available at once.
+        SQLAlchemyError: the role lacks a privilege.
     """
     parameters = {"home": home, "tables": list(_TABLES), "columns": list(_TABLES.values())}
     tables = list(connection.execute(_OURS, parameters).scalars())
@@ -199,10 +200,10 @@ def _lock(connection: Connection, tables: list[str]) -> None:
 
 
 def _versions(connection: Connection, home: str) -> list[str]:
-    named = f"{quoted(home)}.alembic_version"
-    if connection.execute(statement("SELECT to_regclass(:name)"), {"name": named}).scalar() is None:
+    table = f"{quoted(home)}.alembic_version"
+    if connection.execute(statement("SELECT to_regclass(:name)"), {"name": table}).scalar() is None:
         return []
-    return list(connection.execute(statement(f"SELECT version_num FROM {named}")).scalars())
+    return list(connection.execute(statement(f"SELECT version_num FROM {table}")).scalars())
 
 
 def _literal(name: str) -> str:

@@ -1,8 +1,8 @@
-"""Statements of the pipeline's own, apart from those of the application that shares the database.
+"""The pipeline's own statements, marked apart from those of the application in the same database.
 
-Every statement names the pipeline's tables by the schema `ingest`, whatever the search path is. An
-installation whose tables live in another schema has the name replaced as a statement is sent.
-Statements of a processor's author are never touched: that application may have a schema `ingest`.
+Every own statement names its tables by the schema `ingest`, whatever the search path is. If the
+tables are in another schema, the name is replaced when the statement is sent. Statements of a
+processor's author are never changed: that application may have a schema `ingest` of its own.
 """
 
 from sqlalchemy import TextClause, text
@@ -12,11 +12,11 @@ from ingest.store.address import SCHEMA
 __all__ = ["OWN", "SCHEMA", "in_schema", "quoted", "statement"]
 
 OWN = "ingest_own_statement"
-"""The execution option that marks a statement of ours."""
+"""The execution option that marks a statement as the pipeline's own."""
 
 
 def statement(sql: str) -> TextClause:
-    """Return a statement of the pipeline's own; it names its tables `ingest.…`."""
+    """Return a statement, marked as the pipeline's own; it names its tables `ingest.…`."""
     return text(sql).execution_options(**{OWN: True})
 
 
@@ -26,5 +26,5 @@ def in_schema(sql: str, schema: str) -> str:
 
 
 def quoted(identifier: str) -> str:
-    """Return an identifier as PostgreSQL reads it literally."""
+    """Return an identifier in quotes, so that PostgreSQL takes it literally."""
     return '"' + identifier.replace('"', '""') + '"'

@@ -7,20 +7,19 @@ from ingest.store.address import Database
 from ingest.store.engine import Role, create_engine
 
 _FINAL = frozenset({"server_too_old", "database_not_utf8", "schema_newer", "foreign_version_table"})
-"""Reasons that waiting does not mend."""
+"""Reasons that do not go away by waiting."""
 
 log = logs.logger(__name__)
 
 
 def check(database: Database) -> None:
-    """Refuse a database that answers and is unfit; log it if it is not migrated.
+    """Refuse a database that answers and is unfit; log a warning if it is not migrated.
 
-    A database that is away is no reason against a start: deliveries are answered 503 until it is
-    there.
+    An unreachable database does not stop the start: deliveries are answered 503 until it is back.
 
     Raises:
         SettingsError: the database is too old, not UTF8, or its schema is newer than this code and
-            not for it.
+            this code does not run on it.
     """
     try:
         is_migrated = _is_migrated(database)
@@ -28,7 +27,7 @@ def check(database: Database) -> None:
         cause = causes.explain(error, database)
         if cause.reason in _FINAL:
             raise SettingsError(cause.sentence, reason=cause.reason) from error
-        return  # the parts of the process meet it again, and log it
+        return  # the parts of the process meet the error again, and log it
     if not is_migrated:
         log.warning(
             "not_migrated", cause=f"The database {database} is not migrated: run `ingest migrate`."

@@ -239,7 +239,7 @@ def test_finding_what_was_never_admitted_does_not_read_the_rest(
     """Its cost is that of what waits, whatever lies behind: the plans touch no other table."""
     deliver(database_url, [order(1)])
     with engine.connect() as connection:
-        for statement in (admission._WAITING_QUEUES, admission._HINT_OVERDUE):
+        for statement in (admission._WAITING_QUEUES, admission._DISPATCH_OVERDUE):
             plan = "\n".join(
                 connection.execute(
                     text(f"EXPLAIN {statement.text}"),

@@ -1,1 +1,1 @@
-"""Replays and discards of many events at once."""
+"""Replay and discard of many events at once."""

@@ -1,1 +1,1 @@
-"""What every delivery passes on its way: stored, admitted, worked on. The hot statements."""
+"""The path of every delivery: stored, admitted, run. These statements are hot."""

@@ -1,4 +1,4 @@
-"""Events: admitting deliveries into the ledger that dedupes, and reading it."""
+"""Admission: turn deliveries into events, duplicates and jobs, each once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,29 +17,29 @@ from ingest.store.sql import statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What a batch of deliveries came to."""
+    """The result of admitting a batch of deliveries."""
 
     claimed: tuple[ClaimedJob, ...]
-    """Made and claimed: the worker holds them."""
+    """Jobs made and claimed: the worker holds them."""
     jobs: tuple[JobRef, ...]
-    """Made, pending, to be worked on or dispatched now."""
+    """Jobs made and pending, to be run or dispatched now."""
     duplicates: int
     conflicts: int
     unsettled: int
-    """Left unadmitted, because another worker was admitting the same events just then."""
+    """Left unadmitted, because another worker was admitting the same events."""
 
 
-# Rows are locked and inserted in one order everywhere, so that two workers admitting the same
-# events wait for each other instead of deadlocking. An event that another transaction inserted
-# after this statement's snapshot is neither inserted nor seen: its deliveries stay unadmitted for
-# a second run.
+# Rows are locked and inserted in one order everywhere. So two workers that admit the same events
+# wait for each other instead of deadlocking. An event that another transaction inserted after this
+# statement's snapshot is neither inserted nor seen: its deliveries stay unadmitted for a second
+# run.
 #
-# The planner has no choice between kinds of joins, because it knows too little: when `unadmitted`
-# was analyzed while it was empty, it expects one row and compares each with each (16 times the cost
-# for 174 deliveries). So rows of one event are brought together by a window, rows of tables are
-# looked up one by one (LATERAL … LIMIT 1), membership is a hashed subplan (IN, where no join can be
-# made of it), and a FULL JOIN is one that must be hashed. What was inserted just now is not looked
-# up again. A body comes once, however many processors have a job of it.
+# The statement leaves the planner no choice of joins, because the planner knows too little. If
+# `unadmitted` was empty when it was analyzed, the planner expects one row and picks nested loops,
+# which cost 16 times as much for 174 deliveries. So a window brings the rows of an event together,
+# table rows are looked up one by one (LATERAL … LIMIT 1), membership is a hashed subplan (an IN
+# that cannot become a join), and the FULL JOIN can only be hashed. Events that were just inserted
+# are not looked up again. A body is returned once, however many processors have a job for it.
 _ADMIT_SQL = """
     WITH taken AS MATERIALIZED (
         SELECT * FROM ingest.unadmitted
@@ -105,7 +105,7 @@ _ADMIT_SQL = """
 _ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE))
 
 
-# Exact types are joined by hash, patterns row by row; so this is for who has patterns.
+# Exact types are joined by hash, patterns row by row: this one runs only where there are patterns.
 _ADMIT_BY_PATTERN = statement(_ADMIT_SQL.format(create=jobs.CREATE_BY_PATTERN))
 
 
@@ -118,11 +118,12 @@ def admit(
     redispatch_after_s: float,
     claimant: Claimant | None = None,
 ) -> Admitted:
-    """Turn unadmitted deliveries into events and jobs, or into duplicates; each once, however often
-    and wherever this runs. To be committed alone.
+    """Turn unadmitted deliveries into events and jobs, or into duplicates.
 
-    Bodies stay in PostgreSQL, but for those of the jobs that `claimant` claims as they are made. An
-    event's own delivery, unadmitted again (a replay), gets the jobs that it lacks."""
+    Each delivery is admitted once, however often and wherever this runs. The caller commits it
+    alone. Bodies stay in PostgreSQL, except those of jobs that `claimant` claims as they are made.
+    An event's first delivery that is unadmitted again, by a replay, gets the jobs that it lacks.
+    """
     has_patterns = any("*" in processor.type for processor in processors)
     rows = connection.execute(
         _ADMIT_BY_PATTERN if has_patterns else _ADMIT,
@@ -182,11 +183,11 @@ _WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true", due="hint_at")
 
 
 def queues(connection: Connection) -> list[str]:
-    """The queues that have unadmitted deliveries."""
+    """Return the queues that have unadmitted deliveries."""
     return list(connection.execute(_WAITING_QUEUES).scalars())
 
 
-_HINT_OVERDUE = statement(
+_DISPATCH_OVERDUE = statement(
     """
     UPDATE ingest.unadmitted SET hint_at = now() + make_interval(secs => :ttl_s)
     WHERE delivery = ANY(ARRAY(
@@ -201,10 +202,12 @@ _HINT_OVERDUE = statement(
 
 
 def dispatch_overdue(connection: Connection, queue: str, *, limit: int, ttl_s: float) -> list[UUID]:
-    """Deliveries of `queue` that should have been admitted by now, not to be returned again for
-    `ttl_s` seconds."""
+    """Return deliveries of `queue` that should have been admitted by now.
+
+    They are not returned again for `ttl_s` seconds.
+    """
     parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s}
-    return list(connection.execute(_HINT_OVERDUE, parameters).scalars())
+    return list(connection.execute(_DISPATCH_OVERDUE, parameters).scalars())
 
 
 _UNDO_DISPATCH = statement(
@@ -213,5 +216,5 @@ _UNDO_DISPATCH = statement(
 
 
 def undo_dispatch(connection: Connection, deliveries: Sequence[UUID]) -> None:
-    """Take back `dispatch_overdue` for hints that were not sent."""
+    """Undo `dispatch_overdue` for messages that were not sent."""
     connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(deliveries)})

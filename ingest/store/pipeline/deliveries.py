@@ -1,4 +1,4 @@
-"""Deliveries: what the writer stores, and what became of those that were no event."""
+"""Deliveries: the requests that the writer stores, rejected ones too."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,33 +22,33 @@ class Delivery:
     """JSON: `[[name, value], …]`."""
     body: bytes
     name: EventIdentity | None
-    """None: it is no event."""
+    """None: it is not an event."""
     rejected: str | None
-    """Why it is no event, a reason slug."""
+    """Why it is not an event: a reason slug; None for an event."""
 
     @property
     def size(self) -> int:
-        """Bytes, near enough to bound a batch."""
+        """Return its bytes, close enough to bound a batch."""
         return len(self.body) + len(self.headers) + 300
 
 
 _INSERT = """
-WITH given AS (
+WITH batch AS (
     SELECT * FROM unnest(
         %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::bytea[],
         %b::text[], %b::text[], %b::text[], %b::bytea[]
-    ) AS given (id, source, received_at, key_id, headers, body,
+    ) AS batch (id, source, received_at, key_id, headers, body,
                 rejected, event_id, type, fingerprint)
 ), stored AS (
     INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body, rejected)
-    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, '') FROM given
+    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, '') FROM batch
     ON CONFLICT (id) DO NOTHING
 ), noted AS (
     INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
                                    queue, hint_at)
     SELECT id, source, event_id, type, fingerprint, received_at, %b,
            now() + make_interval(secs => %b)
-    FROM given WHERE rejected = ''
+    FROM batch WHERE rejected = ''
     ON CONFLICT (delivery) DO NOTHING
 )
 """
@@ -63,9 +63,9 @@ async def insert(
 ) -> None:
     """Store deliveries and mark those that are events as unadmitted, in one statement.
 
-    Sending the same deliveries again changes nothing, so a batch whose commit is in doubt can be
-    repeated. Their hint goes to `queue`. After `dispatch_grace_s` seconds the relay takes the hint
-    for lost.
+    Storing the same deliveries again changes nothing, so a batch whose commit is in doubt can be
+    repeated. They are dispatched to `queue`. After `dispatch_grace_s` seconds the relay presumes
+    the message lost.
 
     Raises:
         UnfitDatabase: they are stored, but the server has not written them to disk.
@@ -74,13 +74,13 @@ async def insert(
 
 
 async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> None:
-    """Store a delivery as `insert` does, and take it back: nothing is stored, nobody sees it.
+    """Store a delivery as `insert` does, and roll it back, so that nobody sees it.
 
-    Without rows the statement would find a missing privilege and a read-only server too, but not a
-    partition that is locked, a disk that is full or a trigger that fails.
+    An insert without rows would also find a missing privilege and a read-only server, but not a
+    locked partition, a full disk or a failing trigger.
 
     Raises:
-        psycopg.Error: no delivery can be stored; the connection is to be closed.
+        psycopg.Error: no delivery can be stored; the caller closes the connection.
         UnfitDatabase: the server does not write to disk.
     """
     await connection.try_out(_INSERT, _values([delivery], "", 0.0))

@@ -1,4 +1,7 @@
-"""Jobs and their attempts: every transition there is, and no other module writes these tables.
+"""Jobs and their attempts: every transition. No other module writes these tables.
+
+The file is long because the transitions have one home: a reader sees in one place all that can
+happen to a job, and a test holds that no other file can change one.
 
        ┌── made by admit ──┐
        ▼                   ▼
@@ -8,14 +11,16 @@
        │                 └───▶ dead
        └──── requeue (replay), from any state but running
 
-    pending, retrying ──discard──▶ dead       an operator wants it no more; dead: marked so
-    Jobs that no worker may or can take now are parked: they wait, the relay does not look at them,
-    and they go on as they were. Their processor is paused, or no live worker has it ("unknown"),
-    or none that has it consumes their queue ("unconsumed").
+    pending, retrying ──discard──▶ dead       an operator gives it up; a dead job is marked so
 
-A row moves by compare-and-set: the statement names the state it expects, and rows that it does not
-return were not there to be moved. What a worker may still do with a running job is fenced by the
-attempt number: whoever claimed it later has another.
+Jobs that no worker may or can take now are parked: they wait, and the relay does not look at them.
+Unparked, they continue as they were. A job is parked because its processor is paused, because no
+live worker has the processor ("unknown"), or because no worker that has it consumes the job's queue
+("unconsumed").
+
+A row moves by compare-and-set: the statement names the state that it expects, and a row that it
+does not return could not be moved. The attempt number fences what a worker may do with a running
+job: a later claim has another number.
 """
 
 import enum
@@ -42,30 +47,31 @@ class Outcome(enum.StrEnum):
     DISCARDED = "discarded"
     """The processor said that no retry can help."""
     SNOOZED = "snoozed"
-    """The processor asked for another time; does not count as a failure."""
+    """The processor asked to run later; does not count as a failure."""
     TIMED_OUT = "timed_out"
     LOST = "lost"
     """The worker process ended, or stalled past its lease, while it ran the job."""
     RELEASED = "released"
-    """The worker process ended, or stalled, over another job of the batch; does not count."""
+    """The worker process ended, or stalled, while it ran another job of the batch; does not count
+    as a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJobs:
-    """For which processor jobs are made of events of a type."""
+    """The jobs to make for events of a type: for which processor, and how."""
 
     type: str
-    """`*` in it stands for any characters."""
+    """A `*` stands for any characters."""
     processor: str
     queue: str
     max_attempts: int
     claimed: int = 0
-    """How many of one batch the worker that makes them claims at once."""
+    """How many jobs of a batch the admitting worker claims as they are made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claimant:
-    """A worker that claims what it makes."""
+    """A worker that claims the jobs that it makes."""
 
     worker: str
     lease_s: float
@@ -83,7 +89,7 @@ class JobRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedJob:
-    """A job that this worker holds until its lease ends, with the event it is for."""
+    """A job that this worker holds until its lease ends, with its event."""
 
     id: int
     processor: str
@@ -98,12 +104,12 @@ class ClaimedJob:
     body: bytes | None
     """None: the bodies of its day were dropped."""
     replay: int | None = None
-    """The last replay that put it back."""
+    """The last replay that requeued it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """A claim, by its fencing token."""
+    """A claim on a job; the attempt number is its fencing token."""
 
     id: int
     attempt: int
@@ -111,7 +117,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """What to record of an attempt that did not succeed, and what comes next."""
+    """An attempt that did not succeed: what to record, and what comes next."""
 
     id: int
     attempt: int
@@ -119,14 +125,14 @@ class Failure:
     retry_in_s: float | None
     """Seconds until the next attempt; None: the job is dead."""
     rescued: bool = False
-    """The next attempt is a rescue rather than a retry: the job runs apart from others."""
+    """Whether the next attempt is a rescue instead of a retry: the job runs isolated."""
     error_type: str | None = None
     error_message: str | None = None
     traceback: str | None = None
 
     @property
     def counts(self) -> bool:
-        """Whether the attempt spends one of the job's `max_attempts`."""
+        """Return whether the attempt spends one of the job's `max_attempts`."""
         return self.outcome not in (Outcome.SNOOZED, Outcome.RELEASED)
 
 
@@ -161,7 +167,7 @@ _WHY_PARKED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkedJobs:
-    """How many jobs of a processor are parked in a queue, why, and since when."""
+    """The parked jobs of a processor in a queue: how many, why, and since when."""
 
     processor: str
     queue: str
@@ -172,23 +178,22 @@ class ParkedJobs:
 
     @property
     def why(self) -> str:
-        """The reason as people read it."""
+        """Return the reason as a clause for people."""
         return _WHY_PARKED[self.reason]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Requeued:
-    """What a replay did to the jobs that it named."""
+    """What a replay did to its jobs."""
 
     job_ids: tuple[int, ...]
     running: int
-    """Left alone, because they run."""
+    """How many were left alone because they run."""
 
 
-# The part of the admit statement (ingest.store.pipeline.admission) that makes jobs. Jobs that the
-# admitting worker runs next are claimed as they are made: that saves a second row version and a
-# round trip. The others are pending and count as dispatched, because the worker runs or dispatches
-# them at once.
+# The part of the admit statement (ingest.store.pipeline.admission) that makes jobs. It also claims
+# those that the admitting worker runs next, which saves a second row version and a round trip. The
+# others are pending and count as dispatched, because the worker runs or dispatches them at once.
 _CREATE = """
     INSERT INTO ingest.jobs (event, processor, queue, state, trigger, attempt, failures,
                              max_attempts, next_attempt_at, hinted_until, lease_until,
@@ -212,12 +217,12 @@ _CREATE = """
              AS p (type, processor, queue, max_attempts, claimed)
           ON {is_of_type} AND (s.processor IS NULL OR s.processor = p.processor)
         WHERE s.delivery = s.event
-    ) AS wanted
+    ) AS new_jobs
     ON CONFLICT (event, processor) DO NOTHING
     RETURNING id, event, processor, queue, state, attempt, failures, trigger, replay
 """
 CREATE = _CREATE.format(is_of_type="p.type = s.type")
-# An event of several patterns of one processor makes one job: the first.
+# An event that matches several patterns of a processor makes one job: the first.
 CREATE_BY_PATTERN = _CREATE.format(is_of_type="s.type LIKE p.type")
 
 
@@ -232,19 +237,19 @@ _DUE_JOBS = statement(
 
 
 def due(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
-    """Which of `job_ids` wait and are due."""
+    """Return those of `job_ids` that wait and are due."""
     rows = connection.execute(_DUE_JOBS, {"ids": arrays.literal(job_ids)})
     return [JobRef(**row) for row in rows.mappings()]
 
 
-_PAUSED = "(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
+# Shared by `claim` and `dispatch_due`.
+_NOT_PAUSED = (
+    "processor <> ALL(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
+)
 
 
-_NOT_PAUSED = f"processor <> ALL{_PAUSED}"
-
-
-# The event is looked up by a range of one id, in the order of ids: to a planner that expects one
-# row the index of types and ids, read from end to end, is otherwise as good as the primary key.
+# The event is looked up by a range of one id, in the order of ids. Otherwise a planner that expects
+# one row may read the whole index of types and ids instead of the primary key.
 _CLAIM = statement(
     f"""
     WITH claimed AS (
@@ -287,11 +292,12 @@ def claim(
     lease_s: float,
     max_attempts: int,
 ) -> list[ClaimedJob]:
-    """Take those of `job_ids` that wait, are due and whose processor is not paused: attempt + 1,
-    lease by the server's clock.
+    """Claim those of `job_ids` that wait, are due and whose processor is not paused.
 
-    To be committed alone, before the work, so that a job that kills its process has spent an
-    attempt. `max_attempts` is what their processor allows today."""
+    The attempt number grows by one, and the lease runs by the server's clock. The caller commits
+    this alone, before the work, so that a job that kills its process has spent an attempt.
+    `max_attempts` is what their processor allows today.
+    """
     rows = connection.execute(
         _CLAIM,
         {
@@ -304,8 +310,9 @@ def claim(
     return [ClaimedJob(**row) for row in rows.mappings()]
 
 
-# Rows are found by the index of ids and fenced by a hashed subplan: no join is made of an IN that
-# IS TRUE is asked of, so the planner need not choose a join by what it believes of the table.
+# Shared by `renew`, `finish` and `fail`. The index of ids finds the rows, and a hashed subplan
+# fences them. IS TRUE keeps the planner from turning IN into a join, which it would choose by its
+# estimate of the table.
 _STILL_OURS = """
     id = ANY(CAST(:ids AS bigint[])) AND state = 'running'
     AND ((id, attempt) IN (
@@ -324,7 +331,7 @@ _RENEW = statement(
 
 
 def renew(connection: Connection, held: Sequence[Lease], *, lease_s: float) -> set[int]:
-    """Extend the leases that are still ours; returns the ids of those jobs."""
+    """Extend the leases that are still held; return the ids of their jobs."""
     return set(
         connection.execute(_RENEW, {**_arrays(held), "lease_s": lease_s}).scalars(),
     )
@@ -341,20 +348,21 @@ _FINISH = statement(
 
 
 def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] = ()) -> None:
-    """`running → succeeded`, in the transaction that holds the processor's effects; `notes` add to
-    the minute's activity.
+    """Move jobs `running → succeeded`, in the transaction that holds the processor's effects.
+
+    `notes` are added to the minute's metrics.
 
     Raises:
-        LeaseLost: some were taken over meanwhile; the transaction must roll back.
+        LeaseLost: some of them are no longer held; the transaction must roll back.
     """
     parameters = _arrays(held) | metrics.parameters(notes)
     finished = set(connection.execute(_FINISH, parameters).scalars())
-    lost = frozenset(each.id for each in held) - finished
+    lost = frozenset(lease.id for lease in held) - finished
     if lost:
         raise LeaseLost(lost)
 
 
-# What is to be recorded of a job is found by its place in the arrays: again no join.
+# The values to record are looked up by the job's place in the arrays, again without a join.
 _PLACE = "array_position(CAST(:ids AS bigint[]), {id})"
 
 
@@ -406,8 +414,10 @@ _FAIL = statement(
 
 
 def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
-    """`running → retrying` or `dead`, and keep the attempt. Returns the ids that were still
-    ours."""
+    """Move jobs `running → retrying` or `dead`, and keep the attempt.
+
+    Return the ids of the jobs that were still held.
+    """
     if not failures:
         return set()
     parameters = {
@@ -425,12 +435,13 @@ def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
     return set(connection.execute(_FAIL, parameters).scalars())
 
 
-_ORPHAN_COLUMNS = "jobs.id, jobs.attempt, jobs.failures, jobs.max_attempts, jobs.trigger"
+# Shared by `held_by` and `expired`.
+_ABANDONED_COLUMNS = "jobs.id, jobs.attempt, jobs.failures, jobs.max_attempts, jobs.trigger"
 
 
 _HELD_BY = statement(
     f"""
-    SELECT {_ORPHAN_COLUMNS} FROM ingest.jobs
+    SELECT {_ABANDONED_COLUMNS} FROM ingest.jobs
     WHERE id = ANY(ARRAY(
               SELECT id FROM ingest.jobs WHERE lease_until IS NOT NULL AND worker = :worker
           ))
@@ -442,15 +453,17 @@ _HELD_BY = statement(
 
 
 def held_by(connection: Connection, worker: str) -> list[AbandonedJob]:
-    """Running jobs that `worker` claimed, locked until the transaction ends; for whoever finds it
-    dead."""
+    """Return the running jobs that `worker` claimed, locked until the transaction ends.
+
+    For a caller that knows the worker to be dead.
+    """
     rows = connection.execute(_HELD_BY, {"worker": worker})
     return [AbandonedJob(**row) for row in rows.mappings()]
 
 
 _EXPIRED = statement(
     f"""
-    SELECT {_ORPHAN_COLUMNS} FROM ingest.jobs
+    SELECT {_ABANDONED_COLUMNS} FROM ingest.jobs
     WHERE lease_until <= now()
     ORDER BY lease_until LIMIT :limit
     FOR UPDATE SKIP LOCKED
@@ -459,7 +472,7 @@ _EXPIRED = statement(
 
 
 def expired(connection: Connection, *, limit: int) -> list[AbandonedJob]:
-    """Running jobs whose lease has ended, locked until the transaction ends."""
+    """Return running jobs whose lease has ended, locked until the transaction ends."""
     rows = connection.execute(_EXPIRED, {"limit": limit})
     return [AbandonedJob(**row) for row in rows.mappings()]
 
@@ -468,11 +481,11 @@ _WAITING_QUEUES = waiting_queues("ingest.jobs", "due_at IS NOT NULL", due="due_a
 
 
 def queues(connection: Connection) -> list[str]:
-    """The queues that have waiting jobs."""
+    """Return the queues that have waiting jobs."""
     return list(connection.execute(_WAITING_QUEUES).scalars())
 
 
-_HINT_DUE = statement(
+_DISPATCH_DUE = statement(
     f"""
     UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
     WHERE id = ANY(ARRAY(
@@ -495,14 +508,16 @@ def dispatch_due(
     ttl_s: float,
     unserved: Sequence[str] = (),
 ) -> list[int]:
-    """Ids of jobs of `queue` that are due and that Redis is not presumed to know; from now on it is
-    presumed to, for `ttl_s` seconds. Those of the processors `unserved`, no worker can take."""
+    """Return the ids of due jobs of `queue` that Redis is not presumed to know.
+
+    From now on Redis is presumed to know them, for `ttl_s` seconds. Jobs of the processors
+    `unserved` are left out: no worker can take them.
+    """
     parameters = {"queue": queue, "limit": limit, "ttl_s": ttl_s, "unserved": list(unserved)}
-    return list(connection.execute(_HINT_DUE, parameters).scalars())
+    return list(connection.execute(_DISPATCH_DUE, parameters).scalars())
 
 
-# Far from due, and back. Which processors have such jobs is noted beside their pause, so that
-# nobody looks for them in vain.
+# Shared by the functions that park jobs or move them to another queue.
 _DUE = """
     WITH due AS MATERIALIZED (
         SELECT id, processor FROM ingest.jobs WHERE queue = :queue AND due_at <= now()
@@ -510,7 +525,7 @@ _DUE = """
     )"""
 
 
-_DUE_OF_THOSE = """
+_DUE_OF_PROCESSORS = """
         id = ANY(ARRAY(
             SELECT id FROM ingest.jobs
             WHERE id = ANY(ARRAY(
@@ -521,9 +536,11 @@ _DUE_OF_THOSE = """
         ))"""
 
 
+# A parked job is due at infinity. The processor is marked, so that the relay looks for parked jobs
+# only where there are any.
 _PARK = statement(
     f"""{_DUE}, parked AS (
-        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_THOSE}
+        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_PROCESSORS}
         RETURNING processor
     ), noted AS (
         UPDATE ingest.processors SET parked = true
@@ -535,8 +552,10 @@ _PARK = statement(
 
 
 def park(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
-    """Put aside the jobs of paused `processors` among the `limit` of `queue` that are due longest,
-    so that the relay need not look at them again; returns how many."""
+    """Park the jobs of paused `processors` among the `limit` of `queue` that are due longest.
+
+    The relay need not look at them again. Return how many were parked.
+    """
     parameters = {"queue": queue, "processors": list(processors), "limit": limit}
     return int(connection.execute(_PARK, parameters).scalar_one())
 
@@ -563,18 +582,17 @@ _UNPARK = statement(
 
 
 def unpark(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
-    """Take up again up to `limit` jobs of `processors` that were put aside; returns how many."""
+    """Unpark up to `limit` jobs of `processors` that were paused; return how many."""
     parameters = {"queue": queue, "processors": list(processors), "limit": limit}
     return int(connection.execute(_UNPARK, parameters).scalar_one())
 
 
-# One lock number of the pipeline's own, beside the 16 slots of the totals.
+# A lock number of the pipeline's own, after those of the 16 slots of the totals.
 _TAKE_TURN = statement("SELECT pg_try_advisory_xact_lock(1953460321, 16)")
 
 
 def take_turn_to_park(connection: Connection) -> bool:
-    """Return whether this transaction alone parks and unparks what no worker can take; another
-    relay may be at it."""
+    """Return whether this transaction alone parks and unparks lanes; another relay may be at it."""
     return bool(connection.execute(_TAKE_TURN).scalar_one())
 
 
@@ -589,7 +607,7 @@ def due_processors(connection: Connection, queue: str, *, limit: int) -> list[st
 
 _PARK_LANE = statement(
     f"""{_DUE}, moved AS (
-        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_THOSE}
+        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_PROCESSORS}
         RETURNING processor
     ), noted AS (
         INSERT INTO ingest.parked (processor, queue, reason)
@@ -603,8 +621,10 @@ _PARK_LANE = statement(
 
 
 def park_lane(connection: Connection, lane: ParkedLane, *, limit: int) -> int:
-    """Park a lane's jobs among the `limit` of its queue that are due longest, and note why; returns
-    how many. To be called in turn (`take_turn_to_park`)."""
+    """Park a lane's jobs among the `limit` of its queue that are due longest, and record why.
+
+    Return how many were parked. The caller has taken its turn (`take_turn_to_park`).
+    """
     parameters = {
         "queue": lane.queue,
         "processors": [lane.processor],
@@ -641,8 +661,11 @@ _FORGET_LANE = statement(
 
 
 def unpark_lane(connection: Connection, lane: ParkedLane, *, queue: str, limit: int) -> int:
-    """Take up again up to `limit` jobs of a lane, in `queue`, where a worker takes them; with the
-    last of them the note goes. Returns how many. To be called in turn."""
+    """Unpark up to `limit` jobs of a lane into `queue`, where a worker takes them.
+
+    Unparking the last job removes the lane's record. Return how many were unparked. The caller has
+    taken its turn (`take_turn_to_park`).
+    """
     parameters = {"processor": lane.processor, "from": lane.queue, "to": queue, "limit": limit}
     unparked = int(connection.execute(_UNPARK_LANE, parameters).scalar_one())
     if unparked < limit:
@@ -652,7 +675,7 @@ def unpark_lane(connection: Connection, lane: ParkedLane, *, queue: str, limit: 
 
 _FOLLOW = statement(
     f"""{_DUE}, moved AS (
-        UPDATE ingest.jobs SET queue = :to, hinted_until = NULL WHERE {_DUE_OF_THOSE}
+        UPDATE ingest.jobs SET queue = :to, hinted_until = NULL WHERE {_DUE_OF_PROCESSORS}
         RETURNING 1
     )
     SELECT count(*) FROM moved
@@ -663,8 +686,10 @@ _FOLLOW = statement(
 def follow(
     connection: Connection, processor: str, *, from_queue: str, to_queue: str, limit: int
 ) -> int:
-    """Move a processor's jobs, among the `limit` of a queue that are due longest, to the queue that
-    it has now; returns how many."""
+    """Move a processor's jobs to its present queue; return how many.
+
+    Only the `limit` jobs of `from_queue` that are due longest are considered.
+    """
     parameters = {
         "processors": [processor],
         "queue": from_queue,
@@ -684,7 +709,7 @@ def parked_lanes(connection: Connection) -> list[ParkedLane]:
     return [ParkedLane(**row) for row in connection.execute(_PARKED_LANES).mappings()]
 
 
-# Counted in the index of what is parked.
+# Counted in the index of parked jobs.
 _PARKED = statement(
     """
     WITH counted AS (
@@ -715,7 +740,7 @@ _UNDO_DISPATCH = statement(
 
 
 def undo_dispatch(connection: Connection, job_ids: Iterable[int]) -> None:
-    """Take back `dispatch_due` for hints that were not sent."""
+    """Undo `dispatch_due` for messages that were not sent."""
     connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(job_ids)})
 
 
@@ -734,11 +759,11 @@ _REQUEUE = statement(
     ), moved AS (
         UPDATE ingest.jobs
         SET state = 'pending', trigger = 'replay', failures = 0, queue = :queue, replay = :replay,
-            next_attempt_at = now() + make_interval(secs => given.delay_s),
+            next_attempt_at = now() + make_interval(secs => requested.delay_s),
             hinted_until = NULL, finished_at = NULL, discarded_at = NULL
-        FROM unnest(CAST(:ids AS bigint[]), CAST(:delays_s AS float8[])) AS given (id, delay_s)
+        FROM unnest(CAST(:ids AS bigint[]), CAST(:delays_s AS float8[])) AS requested (id, delay_s)
         JOIN chosen USING (id)
-        WHERE jobs.id = given.id AND chosen.state <> 'running'
+        WHERE jobs.id = requested.id AND chosen.state <> 'running'
         RETURNING jobs.id
     )
     SELECT id, 'pending' AS state FROM moved
@@ -756,7 +781,9 @@ def requeue(
     queue: str,
     delays_s: Sequence[float],
 ) -> Requeued:
-    """Any state but `running → pending`, for a replay: failures start anew, attempts stay.
+    """Move jobs from any state but `running` to `pending`, for a replay.
+
+    Failures are counted from zero again; attempts stay.
 
     Args:
         job_ids: the jobs.
@@ -779,7 +806,7 @@ def requeue(
     )
 
 
-# The discard is an attempt that nobody made: it has a number, so that it stands in its place.
+# A discard is recorded as an attempt with a number, which gives it its place in the history.
 _DISCARD = statement(
     """
     WITH chosen AS (
@@ -805,8 +832,9 @@ _DISCARD = statement(
 
 
 def discard(connection: Connection, job_ids: Sequence[int], *, replay: int | None, why: str) -> int:
-    """`pending` or `retrying → dead`, and mark those that are dead: an operator wants them no more.
-    Running ones are left alone. Returns how many.
+    """Move jobs `pending` or `retrying → dead`, and mark dead ones: an operator gives them up.
+
+    Running jobs are left alone. Return how many were discarded.
 
     Args:
         job_ids: the jobs.
@@ -826,12 +854,12 @@ _RUN_NOW = statement(
 
 
 def run_now(connection: Connection, job_ids: Sequence[int]) -> int:
-    """Let jobs that wait for their next attempt have it now; returns how many."""
+    """Make the next attempt of waiting jobs due now; return how many."""
     return connection.execute(_RUN_NOW, {"ids": arrays.literal(job_ids)}).rowcount
 
 
 def _arrays(held: Sequence[Lease | Failure]) -> dict[str, str]:
     return {
-        "ids": arrays.literal(each.id for each in held),
-        "attempts": arrays.literal(each.attempt for each in held),
+        "ids": arrays.literal(lease.id for lease in held),
+        "attempts": arrays.literal(lease.attempt for lease in held),
     }

@@ -1,7 +1,7 @@
 """The processors that workers have registered, and pausing them.
 
-The jobs of a paused processor wait: none is claimed (ingest.store.pipeline.jobs). A running job
-runs to its end.
+The jobs of a paused processor wait: none is claimed (ingest.store.pipeline.jobs). A job that runs
+already runs to its end.
 """
 
 import json
@@ -17,7 +17,7 @@ from ingest.store.sql import statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """A processor as a worker has it."""
+    """A processor as a worker registers it."""
 
     name: str
     types: tuple[str, ...]
@@ -30,7 +30,7 @@ class Registered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessorRecord:
-    """A registered processor with what its jobs are up to."""
+    """A registered processor with the counts of its jobs."""
 
     name: str
     types: tuple[str, ...]
@@ -64,24 +64,24 @@ _REGISTER = statement(
 )
 
 
-def register(connection: Connection, found: Sequence[Registered]) -> None:
-    """Record what a worker has; a pause stays."""
-    for each in sorted(found, key=lambda each: each.name):
+def register(connection: Connection, registered: Sequence[Registered]) -> None:
+    """Record the processors of a worker; a pause stays."""
+    for processor in sorted(registered, key=lambda processor: processor.name):
         connection.execute(
             _REGISTER,
             {
-                "name": each.name,
-                "types": json.dumps(each.types),
-                "queue": each.queue,
-                "batch": each.batch,
-                "threads": each.threads,
-                "max_attempts": each.max_attempts,
-                "timeout_s": each.timeout_s,
+                "name": processor.name,
+                "types": json.dumps(processor.types),
+                "queue": processor.queue,
+                "batch": processor.batch,
+                "threads": processor.threads,
+                "max_attempts": processor.max_attempts,
+                "timeout_s": processor.timeout_s,
             },
         )
 
 
-# Counted in the small indexes of what waits, runs and is dead.
+# Counted in the small indexes of waiting, running and dead jobs.
 _ALL = statement(
     """
     WITH waiting AS (
@@ -109,7 +109,7 @@ _ALL = statement(
 
 
 def all_of_them(connection: Connection) -> list[ProcessorRecord]:
-    """Every processor that was ever registered, by name."""
+    """Return every processor that was ever registered, by name."""
     return [
         ProcessorRecord(**{**row, "types": tuple(row["types"])})
         for row in connection.execute(_ALL).mappings()
@@ -120,7 +120,7 @@ _TYPES = statement("SELECT name, types FROM ingest.processors")
 
 
 def types(connection: Connection) -> dict[str, tuple[str, ...]]:
-    """The types that each processor works on."""
+    """Return the types that each processor handles."""
     return {row.name: tuple(row.types) for row in connection.execute(_TYPES)}
 
 
@@ -128,7 +128,7 @@ _PRESENT_QUEUES = statement("SELECT name, queue FROM ingest.processors")
 
 
 def present_queues(connection: Connection) -> dict[str, str]:
-    """Return the queue of each processor, as it was registered last."""
+    """Return the queue of each processor, as last registered."""
     return {row.name: row.queue for row in connection.execute(_PRESENT_QUEUES)}
 
 
@@ -136,7 +136,7 @@ _QUEUES = statement("SELECT DISTINCT queue FROM ingest.processors")
 
 
 def queues(connection: Connection) -> list[str]:
-    """The queues that they use."""
+    """Return the queues that the processors use."""
     return list(connection.execute(_QUEUES).scalars())
 
 
@@ -150,12 +150,12 @@ _PAUSE = statement(
 
 
 def pause(connection: Connection, name: str, *, by: str, reason: str | None) -> None:
-    """Let the jobs of a processor wait, from the next claim on.
+    """Pause a processor: from the next claim on its jobs wait.
 
     Raises:
         NotFound: no worker has registered it.
     """
-    _one(connection, _PAUSE, name, by=by, reason=reason)
+    _update_one(connection, _PAUSE, name, by=by, reason=reason)
 
 
 _IS_PAUSED = statement(
@@ -164,7 +164,7 @@ _IS_PAUSED = statement(
 
 
 def is_paused(connection: Connection, name: str) -> bool:
-    """Whether its jobs wait."""
+    """Return whether a processor is paused."""
     return connection.execute(_IS_PAUSED, {"name": name}).scalar() is not None
 
 
@@ -175,15 +175,15 @@ _RESUME = statement(
 
 
 def resume(connection: Connection, name: str) -> None:
-    """Let its jobs go on; within a sweep of the relay they are dispatched.
+    """Resume a processor; its jobs are dispatched within a sweep of the relay.
 
     Raises:
         NotFound: no worker has registered it.
     """
-    _one(connection, _RESUME, name)
+    _update_one(connection, _RESUME, name)
 
 
-_SET_ASIDE = statement(
+_PAUSE_CHANGES = statement(
     """
     SELECT name, paused_at IS NOT NULL AS paused FROM ingest.processors
     WHERE paused_at IS NOT NULL OR parked
@@ -193,13 +193,16 @@ _SET_ASIDE = statement(
 
 
 def pause_changes(connection: Connection) -> tuple[list[str], list[str]]:
-    """Which processors are paused, and which are no more but have jobs put aside. Both are locked
-    until the transaction ends: none is paused or resumed while its jobs are moved."""
-    rows = connection.execute(_SET_ASIDE).all()
+    """Return the paused processors, and the resumed ones that still have parked jobs.
+
+    Both are locked until the transaction ends, so that none is paused or resumed while its jobs are
+    moved.
+    """
+    rows = connection.execute(_PAUSE_CHANGES).all()
     return [row.name for row in rows if row.paused], [row.name for row in rows if not row.paused]
 
 
-_SETTLE = statement(
+_MARK_UNPARKED = statement(
     """
     UPDATE ingest.processors SET parked = false
     WHERE name = ANY(CAST(:names AS text[])) AND NOT EXISTS (
@@ -212,11 +215,11 @@ _SETTLE = statement(
 
 
 def mark_unparked(connection: Connection, names: Sequence[str]) -> None:
-    """Note of those of `names` that nothing of theirs is put aside any more, if that is so."""
-    connection.execute(_SETTLE, {"names": list(names)})
+    """Record of those of `names` without parked jobs that they have none."""
+    connection.execute(_MARK_UNPARKED, {"names": list(names)})
 
 
-def _one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
-    changed = connection.execute(statement, {"name": name, **values})  # type: ignore[call-overload]
-    if changed.rowcount == 0:
+def _update_one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
+    result = connection.execute(statement, {"name": name, **values})  # type: ignore[call-overload]
+    if result.rowcount == 0:
         raise NotFound(f"No worker has registered a processor {name}.", reason="not_found")

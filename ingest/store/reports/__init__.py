@@ -1,1 +1,1 @@
-"""What the console and the command line show beside events."""
+"""Reports that the console and the command line show beside events."""

@@ -1,4 +1,4 @@
-"""What operators did: who, when, what, to what, why. Kept for good."""
+"""The operators' actions: who, when, what, to what, why. They are never deleted."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,7 +10,7 @@ from ingest.store.sql import statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """Something that a person, or a program with a token, did."""
+    """An action of a person, or of a program with a token."""
 
     id: int
     at: datetime
@@ -37,7 +37,7 @@ def record(
     reason: str | None = None,
     replay: int | None = None,
 ) -> None:
-    """Keep it, in the transaction that does it."""
+    """Record an action, in the transaction that performs it."""
     connection.execute(
         _RECORD,
         {"by": by, "action": action, "target": target, "reason": reason, "replay": replay},
@@ -54,6 +54,6 @@ _NEWEST = statement(
 
 
 def newest(connection: Connection, *, limit: int, before: int | None = None) -> list[Action]:
-    """The newest actions, those before a number."""
+    """Return the newest actions, those before the number `before`."""
     rows = connection.execute(_NEWEST, {"limit": limit, "before": before}).mappings()
     return [Action(**row) for row in rows]

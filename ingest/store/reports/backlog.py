@@ -1,4 +1,4 @@
-"""What is not done yet: how much, and since when."""
+"""The age of the oldest unfinished work."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +13,12 @@ _EXAMINED = 50_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Oldest:
-    """The oldest of what waits."""
+    """When the oldest unfinished work was received."""
 
     unadmitted: datetime | None
-    """Received then, and no worker has admitted it."""
+    """Of the deliveries that no worker has admitted."""
     job: datetime | None
-    """The event of this job was received then; it waits, retries or runs."""
+    """Of the events with a job that waits, retries or runs."""
 
 
 _NOT_PAUSED = (
@@ -30,14 +30,14 @@ _NOT_PARKED = "(processor, queue) NOT IN (SELECT processor, queue FROM ingest.pa
 
 
 _RESUMED = "ARRAY(SELECT name FROM ingest.processors WHERE parked AND paused_at IS NULL)"
-"""The processors whose jobs the relay takes up again at its next sweep."""
+"""The processors whose jobs the relay unparks at its next sweep."""
 
 
-# What was admitted leaves dead entries at the beginning of the index of `unadmitted`, each of which
-# a search for the first live one would visit in the table: 44 ms for 150,000 that vacuum may not
-# remove yet. Reading the table as it lies takes 7. The jobs are taken in the order of the indexes,
-# so that no statistics lead to a table of ten million; what is parked is due at infinity. There is
-# no min(uuid) before PostgreSQL 18.
+# Admitted deliveries leave dead entries at the beginning of the index of `unadmitted`. A search for
+# the first live entry would visit each of them in the table: 44 ms for 150,000 that vacuum may not
+# remove yet. A sequential scan takes 7 ms. Jobs are read in the order of the indexes, so that no
+# statistics lead to reading a table of ten million. Parked jobs are due at infinity. PostgreSQL has
+# no min(uuid) before version 18.
 _OLDEST = statement(
     f"""
     SELECT (SELECT min(received_at) FROM ingest.unadmitted WHERE replay IS NULL) AS unadmitted,
@@ -58,9 +58,11 @@ _OLDEST = statement(
 
 
 def oldest(connection: Connection) -> Oldest:
-    """Return when the oldest unfinished work was received, apart from replays and from what is
-    parked or waits because its processor is paused. Of more than 50,000 waiting jobs, so many are
-    looked at."""
+    """Return when the oldest unfinished work was received.
+
+    Replays, parked jobs and jobs of paused processors do not count. At most 50,000 waiting jobs are
+    examined.
+    """
     row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()
     return Oldest(
         unadmitted=row.unadmitted,

@@ -1,4 +1,4 @@
-"""One event with everything that happened to it."""
+"""An event with everything that happened to it."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -13,19 +13,21 @@ from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
 
 _ALL = 2**31 - 1
-"""Without a limit."""
+"""No limit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryRecord:
-    """One delivery of the event; body and headers are None once its day was dropped, and the body
-    where nobody asked for it."""
+    """A delivery of the event.
+
+    Body and headers are None once its day was dropped; the body also where it was not read.
+    """
 
     id: UUID
     received_at: datetime
     conflict: bool
     kept: bool
-    """Whether its body is there."""
+    """Whether its body is still stored."""
     key_id: str | None
     headers: list[tuple[str, str]] | None
     body: bytes | None
@@ -33,7 +35,7 @@ class DeliveryRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptRecord:
-    """One attempt; still running when `outcome` is None."""
+    """An attempt; it still runs if `outcome` is None."""
 
     number: int
     trigger: str
@@ -52,7 +54,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
-    """One job with its attempts, oldest first."""
+    """A job with its attempts, oldest first."""
 
     id: int
     processor: str
@@ -70,7 +72,7 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventHistory:
-    """An event, its deliveries (the first one first) and its jobs."""
+    """An event with its deliveries, oldest first, and its jobs."""
 
     id: UUID
     source: str
@@ -79,7 +81,7 @@ class EventHistory:
     state: str
     received_at: datetime
     delivered: int
-    """How often."""
+    """How many deliveries it has had."""
     deliveries: tuple[DeliveryRecord, ...]
     jobs: tuple[JobRecord, ...]
 
@@ -116,17 +118,17 @@ _DELIVERIES = statement(
 def of_event(
     connection: Connection, event: UUID, *, most: int = _ALL, conflicts: int = _ALL
 ) -> EventHistory:
-    """Everything about one event.
+    """Return everything about an event.
 
     Args:
-        connection: in whose transaction to read.
-        event: its id.
-        most: deliveries, the first ones.
-        conflicts: of how many that differ from the first to read the body; without a limit, of all
-            deliveries.
+        connection: reads in its transaction.
+        event: the event's id.
+        most: how many deliveries to return, the first ones.
+        conflicts: how many bodies to read of deliveries that differ from the first; without a
+            limit, the bodies of all deliveries are read.
 
     Raises:
-        NotFound: there is none of that id.
+        NotFound: no event has that id.
     """
     row = connection.execute(_EVENT, {"id": event}).mappings().one_or_none()
     if row is None:
@@ -135,7 +137,7 @@ def of_event(
     deliveries = connection.execute(_DELIVERIES, parameters).mappings()
     return EventHistory(
         **row,
-        deliveries=tuple(DeliveryRecord(**each) for each in deliveries),
+        deliveries=tuple(DeliveryRecord(**delivery) for delivery in deliveries),
         jobs=_jobs(connection, event),
     )
 
@@ -144,14 +146,14 @@ _CHECK = statement("SELECT 1 FROM ingest.events WHERE id = :id")
 
 
 def check(connection: Connection, event: UUID) -> None:
-    """Raises NotFound where there is no such event."""
+    """Raise NotFound if there is no such event."""
     if connection.execute(_CHECK, {"id": event}).scalar() is None:
         raise NotFound(f"There is no event {event}.", reason="not_found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobName:
-    """What a job is for, and its state."""
+    """A job by its event and processor, with its state."""
 
     event: UUID
     processor: str
@@ -162,10 +164,10 @@ _JOB = statement("SELECT event, processor, state FROM ingest.jobs WHERE id = :id
 
 
 def job(connection: Connection, identity: int) -> JobName:
-    """One job.
+    """Return the job of a number.
 
     Raises:
-        NotFound: there is none of that number.
+        NotFound: no job has that number.
     """
     row = connection.execute(_JOB, {"id": identity}).mappings().one_or_none()
     if row is None:
@@ -182,7 +184,7 @@ _JOBS = statement(
 )
 
 
-# Ended attempts, and the one that is on its job's row: the success that stands, or what runs now.
+# Ended attempts, and the attempt on the job's own row: its success, or the one that runs now.
 _ATTEMPTS = statement(
     """
     SELECT known.*, r.requested_by AS replayed_by, r.requested_at AS replayed_at,

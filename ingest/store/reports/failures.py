@@ -1,4 +1,4 @@
-"""What fails, grouped: by processor, kind of error and where it was raised."""
+"""Failing jobs, grouped by processor, kind of error and where it was raised."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,13 +11,13 @@ from sqlalchemy import Connection
 from ingest.store.sql import statement
 
 EXAMINED = 5_000
-"""So many failing jobs, the newest, are grouped; some tens of milliseconds."""
+"""How many failing jobs, the newest, are grouped; this takes some tens of milliseconds."""
 TREND_SPANS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailureGroup:
-    """A group of jobs that are dead or wait for another attempt, by how their last one failed."""
+    """Jobs that are dead or retrying and whose last attempts failed in the same way."""
 
     processor: str
     error_type: str
@@ -28,11 +28,11 @@ class FailureGroup:
     first_seen: datetime
     last_seen: datetime
     trend: tuple[int, ...]
-    """How many last failed in each of `TREND_SPANS` equal spans up to now, the oldest first."""
+    """How many failed last in each of `TREND_SPANS` equal spans up to now, the oldest first."""
     example: UUID
     """The newest event of the group."""
     message: str | None
-    """What the error said of that one."""
+    """The error message of the example."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,75 +42,18 @@ class Failures:
     groups: tuple[FailureGroup, ...]
     examined: int
     is_whole: bool
-    """Whether all failing jobs were examined, or the newest only."""
+    """Whether all failing jobs were examined; otherwise the newest were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """Deliveries that were signed and are no event, by why."""
+    """Deliveries with a valid signature that are not events, by reason."""
 
     reason: str
     deliveries: int
     first_seen: datetime
     last_seen: datetime
     example: UUID
-
-
-def groups(
-    connection: Connection, *, now: datetime, period: timedelta = timedelta(days=1)
-) -> Failures:
-    """Group what fails; the trend is over `period`. Snoozed and released jobs do not fail."""
-    rows = connection.execute(
-        _GROUPS,
-        {
-            "limit": EXAMINED + 1,
-            "since": now - period,
-            "now": now,
-            "spans": TREND_SPANS,
-        },
-    ).all()
-    examined = sum(row.jobs for row in rows)
-    found = _by_group(rows)
-    return Failures(
-        groups=tuple(sorted(found, key=lambda each: (-each.jobs, each.processor))),
-        examined=examined,
-        is_whole=not rows or not rows[0].is_cut,
-    )
-
-
-def rejected(connection: Connection, *, limit: int = EXAMINED) -> list[Rejected]:
-    """The newest `limit` rejected deliveries, grouped."""
-    rows = connection.execute(_REJECTED, {"limit": limit}).mappings()
-    return [Rejected(**row) for row in rows]
-
-
-def _by_group(rows: Iterable[Any]) -> list[FailureGroup]:
-    found: dict[tuple[str, str, str | None], list[Any]] = {}
-    for row in rows:
-        found.setdefault((row.processor, row.error_type, row.raised_at), []).append(row)
-    return [_group(*key, parts) for key, parts in found.items()]
-
-
-def _group(
-    processor: str, error_type: str, raised_at: str | None, parts: list[Any]
-) -> FailureGroup:
-    newest = max(parts, key=lambda part: part.example)
-    trend = [0] * TREND_SPANS
-    for part in parts:
-        if 1 <= part.span <= TREND_SPANS:
-            trend[part.span - 1] = part.jobs
-    return FailureGroup(
-        processor=processor,
-        error_type=error_type,
-        raised_at=raised_at,
-        jobs=sum(part.jobs for part in parts),
-        dead=sum(part.dead for part in parts),
-        first_seen=min(part.first_seen for part in parts),
-        last_seen=max(part.last_seen for part in parts),
-        trend=tuple(trend),
-        example=newest.example,
-        message=newest.message,
-    )
 
 
 RAISED_AT = "nullif(split_part(split_part(a.traceback, '  File ', -1), E'\\n', 1), '')"
@@ -146,6 +89,29 @@ _GROUPS = statement(
     """
 )
 
+
+def groups(
+    connection: Connection, *, now: datetime, period: timedelta = timedelta(days=1)
+) -> Failures:
+    """Group failing jobs; the trend covers `period`. Snoozed and released jobs do not fail."""
+    rows = connection.execute(
+        _GROUPS,
+        {
+            "limit": EXAMINED + 1,
+            "since": now - period,
+            "now": now,
+            "spans": TREND_SPANS,
+        },
+    ).all()
+    examined = sum(row.jobs for row in rows)
+    largest_first = sorted(_by_group(rows), key=lambda group: (-group.jobs, group.processor))
+    return Failures(
+        groups=tuple(largest_first),
+        examined=examined,
+        is_whole=not rows or not rows[0].is_cut,
+    )
+
+
 _REJECTED = statement(
     """
     WITH newest AS (
@@ -157,3 +123,38 @@ _REJECTED = statement(
     FROM newest GROUP BY rejected ORDER BY count(*) DESC
     """
 )
+
+
+def rejected(connection: Connection, *, limit: int = EXAMINED) -> list[Rejected]:
+    """Group the newest `limit` rejected deliveries."""
+    rows = connection.execute(_REJECTED, {"limit": limit}).mappings()
+    return [Rejected(**row) for row in rows]
+
+
+def _by_group(rows: Iterable[Any]) -> list[FailureGroup]:
+    parts: dict[tuple[str, str, str | None], list[Any]] = {}
+    for row in rows:
+        parts.setdefault((row.processor, row.error_type, row.raised_at), []).append(row)
+    return [_group(*key, group) for key, group in parts.items()]
+
+
+def _group(
+    processor: str, error_type: str, raised_at: str | None, parts: list[Any]
+) -> FailureGroup:
+    newest = max(parts, key=lambda part: part.example)
+    trend = [0] * TREND_SPANS
+    for part in parts:
+        if 1 <= part.span <= TREND_SPANS:
+            trend[part.span - 1] = part.jobs
+    return FailureGroup(
+        processor=processor,
+        error_type=error_type,
+        raised_at=raised_at,
+        jobs=sum(part.jobs for part in parts),
+        dead=sum(part.dead for part in parts),
+        first_seen=min(part.first_seen for part in parts),
+        last_seen=max(part.last_seen for part in parts),
+        trend=tuple(trend),
+        example=newest.example,
+        message=newest.message,
+    )

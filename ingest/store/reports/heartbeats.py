@@ -1,4 +1,4 @@
-"""Who runs: each process says so every few seconds, and what a worker works on, its jobs say."""
+"""The running processes: each reports every few seconds; a worker's jobs tell what it runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from sqlalchemy import Connection
 from ingest.store.sql import statement
 
 ALIVE_FOR = timedelta(seconds=20)
-"""A process that was not seen for longer is presumed dead: four of its reports are missing."""
+"""A process that was not seen for longer is presumed dead: four reports are missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessIdentity:
-    """One process, like no other before or after it."""
+    """A process; its id is never used again."""
 
     id: str
     kind: str
@@ -23,9 +23,9 @@ class ProcessIdentity:
     pid: int
     version: str
     queues: tuple[str, ...] | None = None
-    """Those that a worker consumes."""
+    """A worker's: the queues that it consumes."""
     processors: tuple[str, ...] | None = None
-    """Those that a worker has."""
+    """A worker's: the processors that it has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class ProcessRecord:
     seen_at: datetime
     alive: bool
     works_on: str | None
-    """The processor that a worker runs just now."""
+    """The processor that a worker runs now."""
     jobs: int
     """How many jobs it holds."""
     since: datetime | None
@@ -82,7 +82,7 @@ _REMOVE = statement("DELETE FROM ingest.processes WHERE id = :id")
 
 
 def remove(connection: Connection, process: ProcessIdentity) -> None:
-    """Record that a process ends as it should."""
+    """Record that a process ends cleanly."""
     connection.execute(_REMOVE, {"id": process.id})
 
 
@@ -90,7 +90,7 @@ _PRUNE = statement("DELETE FROM ingest.processes WHERE seen_at < now() - CAST(:a
 
 
 def prune(connection: Connection, *, older_than: timedelta) -> None:
-    """Forget the processes that were not seen for so long."""
+    """Delete the processes that were not seen for that long."""
     connection.execute(_PRUNE, {"age": older_than})
 
 
@@ -103,9 +103,11 @@ _SERVED = statement(
 
 
 def served(connection: Connection) -> frozenset[tuple[str, str]] | None:
-    """Return which processors' jobs a worker takes now, and from which queues.
+    """Return the pairs of processor and queue whose jobs a worker takes now.
 
-    None when that cannot be said: no worker is alive, or one does not tell (a release before)."""
+    Return None if that is unknown: no worker is alive, or one of an earlier release does not report
+    it.
+    """
     rows = connection.execute(_SERVED, {"alive_for": ALIVE_FOR}).all()
     if not rows or any(row.processors is None or row.queues is None for row in rows):
         return None
@@ -130,6 +132,6 @@ _ALL = statement(
 
 
 def all_of_them(connection: Connection) -> list[ProcessRecord]:
-    """Those that run, and those that lately stopped without a word."""
+    """Return the running processes, and those that stopped lately without reporting it."""
     rows = connection.execute(_ALL, {"alive_for": ALIVE_FOR})
     return [ProcessRecord(**row) for row in rows.mappings()]

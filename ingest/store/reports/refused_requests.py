@@ -1,5 +1,4 @@
-"""The last requests that were refused, a few for each reason: anybody can send those, so no more is
-kept of them, and no body."""
+"""The last refused requests: a few for each reason, without bodies, since anybody can send them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,7 +10,7 @@ from sqlalchemy import Connection
 from ingest.store.sql import statement
 
 KEPT = 10
-"""Samples of each reason."""
+"""How many samples of each reason are kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +23,7 @@ class Refusal:
     client: str
     """Its address."""
     detail: Mapping[str, str]
-    """Headers that tell what went wrong."""
+    """Headers that show what was wrong."""
 
 
 _KEEP = statement(
@@ -43,16 +42,16 @@ _KEEP = statement(
 
 
 def keep(connection: Connection, refusals: Iterable[Refusal]) -> None:
-    """Keep samples, each in the place of the oldest of its reason."""
-    for each in refusals:
+    """Store samples; each replaces the oldest of its reason once all places are taken."""
+    for refusal in refusals:
         connection.execute(
             _KEEP,
             {
-                "reason": each.reason,
-                "at": each.at,
-                "source": each.source,
-                "client": each.client,
-                "detail": json.dumps(dict(each.detail)),
+                "reason": refusal.reason,
+                "at": refusal.at,
+                "source": refusal.source,
+                "client": refusal.client,
+                "detail": json.dumps(dict(refusal.detail)),
                 "kept": KEPT,
             },
         )
@@ -64,5 +63,5 @@ _NEWEST = statement(
 
 
 def newest(connection: Connection) -> list[Refusal]:
-    """All that is kept, newest first."""
+    """Return all samples, newest first."""
     return [Refusal(**row) for row in connection.execute(_NEWEST).mappings()]

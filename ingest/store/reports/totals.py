@@ -1,4 +1,4 @@
-"""Counts of everything."""
+"""Counts of all deliveries, events and jobs."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from ingest.store.sql import statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryCounts:
-    """Deliveries. `accepted` were answered 200, duplicates among them."""
+    """Counts of deliveries. `accepted` were answered 200 and include duplicates."""
 
     accepted: int
     rejected: int
@@ -19,7 +19,7 @@ class DeliveryCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventCounts:
-    """Events. `unhandled` have no processor."""
+    """Counts of events. `unhandled` have no processor."""
 
     total: int
     unhandled: int
@@ -27,7 +27,7 @@ class EventCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobCounts:
-    """Jobs by state."""
+    """Counts of jobs by state."""
 
     pending: int
     running: int
@@ -38,15 +38,15 @@ class JobCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """All of it, at one moment."""
+    """All counts, at one moment."""
 
     deliveries: DeliveryCounts
     events: EventCounts
     jobs: JobCounts
 
 
-# What only grows is counted by triggers (ingest.store.schema); the rest is small, or found in small
-# indexes. One statement, so that all of it is of one moment.
+# Triggers (ingest.store.triggers) count the tables that only grow. The rest is small, or is counted
+# in small indexes. One statement gives all counts at one moment.
 _COUNTS = statement(
     """
     WITH grown AS (
@@ -77,7 +77,7 @@ _COUNTS = statement(
 
 
 def read(connection: Connection) -> Stats:
-    """Count. Accepted deliveries are counted in the ledger, which outlives their bodies."""
+    """Return all counts. Accepted deliveries are counted in the ledger, which outlives bodies."""
     counted = connection.execute(_COUNTS).mappings().one()
     row = {name: int(number) for name, number in counted.items()}  # sums are numeric
     return Stats(

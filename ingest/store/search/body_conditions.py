@@ -55,7 +55,7 @@ def has_field(
     Numbers are compared as numbers (`1250` is `1250.00`), everything else as text, so `123` is
     both the number and the string, and `true` the word; null is no value. Not found are numbers
     that are spelled with an exponent. Where jsonb would refuse a body, U+0000 counts as U+FFFD
-    (`body_json` in ingest.store.schema).
+    (`body_json` in ingest.store.triggers).
     """
     number = None if is_beginning else _NUMBER.fullmatch(value)
     values: dict[str, Any] = {f"{name}_value": f"{escape(value)}%" if is_beginning else value}
