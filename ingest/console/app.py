@@ -18,17 +18,20 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from ingest import __version__
-from ingest.console import api, charts, endpoints, formats, paths, problems, shown
+from ingest.console import errors
+from ingest.console.api import endpoints, operations
 from ingest.console.auth import middleware
 from ingest.console.auth.request_info import LIVE, is_api
 from ingest.console.auth.sessions import DatabaseSessions
-from ingest.console.context import Console
-from ingest.console.operations import Operations
-from ingest.console.overview import Overviews
-from ingest.console.pages import Pages
-from ingest.console.runner import Runner
-from ingest.console.stream import stream
-from ingest.console.tail import Tail
+from ingest.console.dependencies import Console
+from ingest.console.pages import shown
+from ingest.console.pages.pages import Pages
+from ingest.console.pages.stream import stream
+from ingest.console.services.bulk_runner import Runner
+from ingest.console.services.commands import Operations
+from ingest.console.services.live_feed import Tail
+from ingest.console.services.overview import Overviews
+from ingest.console.ui import charts, formats, paths
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
 from ingest.settings import Settings
@@ -85,7 +88,7 @@ def create_app(settings: Settings) -> ASGIApp:
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
             *auth.routes(templates),
             Route("/live/stream", stream(console, templates), methods=["GET"], name="stream"),
-            *api.routes(console),
+            *operations.routes(console),
             *pages.routes(),
         ],
         exception_handlers={
@@ -123,7 +126,7 @@ def _refusing(pages: Pages) -> Callable[[Request, Exception], Awaitable[Response
         if is_api(request.url.path):
             answer = endpoints.problem_of(error)
         else:
-            answer = pages.error(request, problems.explain(error))
+            answer = pages.error(request, errors.describe(error))
         answer.headers.update(headers)
         return answer
 

@@ -13,8 +13,8 @@ from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from ingest import __version__
-from ingest.console import openapi
-from ingest.console.api import ENDPOINTS, PREFIX
+from ingest.console.api import openapi
+from ingest.console.api.operations import ENDPOINTS, PREFIX
 from ingest.console.auth import credentials
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack

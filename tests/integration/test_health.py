@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from ingest import heartbeat
-from ingest.console import alerts, overview
-from ingest.console.health import Doorbell
-from ingest.console.overview import Overview
+from ingest.console.services import alerts, overview
+from ingest.console.services.health import Doorbell
+from ingest.console.services.overview import Overview
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
 from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import writer

@@ -11,9 +11,9 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine, event
 
-from ingest.console import overview
-from ingest.console.health import Doorbell
-from ingest.console.overview import Range
+from ingest.console.services import overview
+from ingest.console.services.health import Doorbell
+from ingest.console.services.overview import Range
 from ingest.store.address import parse
 from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine

@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Engine, event
 
 from ingest import queues
-from ingest.console.tail import Tail
+from ingest.console.services.live_feed import Tail
 from ingest.store.pipeline import admission
 from ingest.store.search.events import ListedEvent
 from tests.support.deliver import deliver, order

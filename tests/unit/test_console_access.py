@@ -664,7 +664,7 @@ def test_a_form_with_endlessly_many_fields_is_refused() -> None:
 
 
 def test_a_form_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.console.forms._DEADLINE_S", 0.01)
+    monkeypatch.setattr("ingest.console.ui.forms._DEADLINE_S", 0.01)
     headers = [(b"host", b"127.0.0.1:8001"), (b"content-type", FORM[1].encode())]
     scope = {"type": "http", "method": "POST", "path": "/login", "headers": headers}
     sent: list[Message] = []

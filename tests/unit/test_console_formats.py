@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.console import formats
-from ingest.console.formats import NOTHING
+from ingest.console.ui import formats
+from ingest.console.ui.formats import NOTHING
 
 MINUS = "\N{MINUS SIGN}"
 

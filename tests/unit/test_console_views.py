@@ -8,10 +8,12 @@ from uuid import UUID
 import pytest
 
 from ingest import settings
-from ingest.console import masking, pages, shown, views
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
-from ingest.console.stream import is_checked, matches
+from ingest.console.pages import pages, shown
+from ingest.console.pages.stream import is_checked, matches
+from ingest.console.services import event_view
+from ingest.console.ui import masking
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.event_detail import DeliveryRecord, EventHistory
@@ -115,7 +117,7 @@ def test_a_long_text_is_masked_at_once() -> None:
 
 def test_a_number_in_a_type_is_masked_wherever_the_type_is_shown() -> None:
     event = replace(EVENT, type="sms.966512345678", event_id="sms.966-512-345-678:1")
-    (shown,) = views.of_listed([event], masked=True)
+    (shown,) = event_view.of_listed([event], masked=True)
     assert (shown.type, shown.event_id) == ("sms.••••••••••78", "sms.•••-•••-•••-•78:1")
     history = EventHistory(
         id=EVENT.id,
@@ -128,10 +130,10 @@ def test_a_number_in_a_type_is_masked_wherever_the_type_is_shown() -> None:
         deliveries=(DELIVERY,),
         jobs=(),
     )
-    one = views.of_event(history, masked=True)
+    one = event_view.of_event(history, masked=True)
     assert (one.type, one.event_id) == (shown.type, shown.event_id)
     done = replace(OPERATION, selection=EventFilter(types=("sms.966512345678",)))
-    assert views.of_operation(done, masked=True).selection.types == ("sms.••••••••••78",)
+    assert event_view.of_operation(done, masked=True).selection.types == ("sms.••••••••••78",)
 
 
 def test_a_masked_refusal_tells_no_number_of_its_path() -> None:
@@ -142,15 +144,15 @@ def test_a_masked_refusal_tells_no_number_of_its_path() -> None:
         client="10.0.0.1",
         detail={"path": "/webhooks/966512345678", "user-agent": "x 966512345678"},
     )
-    (shown,) = views.of_refusals([refusal], masked=True)
+    (shown,) = event_view.of_refusals([refusal], masked=True)
     assert "345" not in f"{shown.source} {shown.detail}"
-    assert views.of_refusals([refusal], masked=False) == (refusal,)
+    assert event_view.of_refusals([refusal], masked=False) == (refusal,)
 
 
 def test_a_masked_processor_does_not_tell_why_it_is_paused() -> None:
-    (shown,) = views.of_processors([PAUSED], masked=True)
+    (shown,) = event_view.of_processors([PAUSED], masked=True)
     assert shown.pause_reason == masking.HIDDEN
-    assert views.of_processors([PAUSED], masked=False) == (PAUSED,)
+    assert event_view.of_processors([PAUSED], masked=False) == (PAUSED,)
 
 
 @pytest.mark.parametrize("pattern", ["sms.9*", "*5678", "sms.٩*", "*1*"])
@@ -163,9 +165,9 @@ def test_viewers_do_not_guess_a_number_in_a_type(pattern: str) -> None:
 
 
 def test_a_masked_list_names_the_error_and_not_what_it_says() -> None:
-    (shown,) = views.of_listed([EVENT], masked=True)
+    (shown,) = event_view.of_listed([EVENT], masked=True)
     assert shown.error == "ValueError"
-    assert views.of_listed([EVENT], masked=False) == (EVENT,)
+    assert event_view.of_listed([EVENT], masked=False) == (EVENT,)
 
 
 @pytest.mark.parametrize("text", ["data.from:9665", '"free text"', "phone:966512345678"])

@@ -10,12 +10,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
 from ingest import logs
-from ingest.console import forms
 from ingest.console.auth.errors import AuthError
 from ingest.console.auth.passwords import Passwords
 from ingest.console.auth.request_info import LOGIN, local
 from ingest.console.auth.sessions import Sessions
 from ingest.console.auth.throttle import Throttle
+from ingest.console.ui import forms
 
 WINDOW_S = 60.0
 TRIES_PER_NAME_AND_ADDRESS = 5

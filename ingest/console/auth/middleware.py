@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from ingest import logs, proxies
-from ingest.console import forms, problems
+from ingest.console import errors
 from ingest.console.auth import hosts, request_info
 from ingest.console.auth.backend import CredentialsBackend, LoopbackBackend
 from ingest.console.auth.credentials import Token, User, parse_tokens, parse_users
@@ -28,6 +28,7 @@ from ingest.console.auth.request_info import LOGIN, LOGOUT
 from ingest.console.auth.responses import error_response
 from ingest.console.auth.roles import Role
 from ingest.console.auth.sessions import Sessions, SessionStore, SignedSessions
+from ingest.console.ui import forms
 from ingest.errors import SettingsError
 from ingest.settings import Settings
 
@@ -193,7 +194,7 @@ class AnswerAuthErrors:
             self._log(error)
             await error_response(error, scope)(scope, receive, send)
         except SQLAlchemyError as error:  # the application answers its own
-            explained = problems.explain(error)
+            explained = errors.describe(error)
             unknown = AuthError(explained.sentence, reason=explained.code, status=explained.status)
             await error_response(unknown, scope)(scope, receive, send)
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ingest.console import curl
+from ingest.console.ui import resend_command
 from tests.support.signing import SECRET, signed_headers
 from tests.support.sources import awalchat
 
@@ -24,7 +24,7 @@ def test_a_shell_sends_the_same_bytes_with_a_good_signature(tmp_path: Path) -> N
     fake = tmp_path / "curl"
     fake.write_text(RECORDER)
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
-    command = curl.command("http://localhost/hook", awalchat(SECRET), body, now=NOW)
+    command = resend_command.command("http://localhost/hook", awalchat(SECRET), body, now=NOW)
     path = f"{tmp_path}:{os.environ['PATH']}"
     subprocess.run(["sh", "-c", command], cwd=tmp_path, env={"PATH": path}, check=True)
     assert (tmp_path / "body").read_bytes() == body

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import queues
-from ingest.console import health
-from ingest.console.health import Database, Doorbell
+from ingest.console.services import health
+from ingest.console.services.health import Database, Doorbell
 from ingest.redis_address import RedisAddress
 from ingest.store.pipeline import jobs, metrics, processors
 from ingest.store.pipeline.jobs import ParkedJobs

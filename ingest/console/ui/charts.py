@@ -12,7 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ingest.console.formats import compact, duration, iso, number
+from ingest.console.ui.formats import compact, duration, iso, number
 
 _HEIGHT = 150
 _TOP, _FLOOR = 10, 128  # the highest tick, and the zero; the times are below

@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ingest.console.charts import Series, bars, lines
-from ingest.console.formats import size
-from ingest.console.overview import Overview, Spell
-from ingest.console.pretty import pretty
-from ingest.console.views import EventView
+from ingest.console.services.event_view import EventView
+from ingest.console.services.overview import Overview, Spell
+from ingest.console.ui.charts import Series, bars, lines
+from ingest.console.ui.formats import size
+from ingest.console.ui.json_view import pretty
 from ingest.query import spell
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.pipeline.metrics import Histogram, describe_unreadable

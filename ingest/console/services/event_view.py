@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from ingest.console.masking import HIDDEN, mask_phones
-from ingest.console.pretty import pretty
+from ingest.console.ui.json_view import pretty
+from ingest.console.ui.masking import HIDDEN, mask_phones
 from ingest.sources.registry import classes
 from ingest.store.bulk.replay import Operation
 from ingest.store.pipeline.processors import ProcessorRecord

@@ -11,14 +11,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ingest.console import endpoints, finding, masking, openapi, views
+from ingest.console.api import endpoints, openapi
+from ingest.console.api.endpoints import Call, Endpoint, Input, get, post
 from ingest.console.auth.identity import Identity
-from ingest.console.context import LONGEST_QUERY, PAGE, Console
-from ingest.console.endpoints import Call, Endpoint, Input, get, post
+from ingest.console.dependencies import LONGEST_QUERY, PAGE, Console
 from ingest.console.errors import BadRequest
-from ingest.console.operations import TestEvent
-from ingest.console.overview import Overview, Range
-from ingest.console.views import EventView
+from ingest.console.services import event_query, event_view
+from ingest.console.services.commands import TestEvent
+from ingest.console.services.event_view import EventView
+from ingest.console.services.overview import Overview, Range
+from ingest.console.ui import masking
 from ingest.sources import registry
 from ingest.store.bulk import replay
 from ingest.store.bulk.replay import Counts, Operation
@@ -178,7 +180,7 @@ def read_overview(console: Console, call: Call) -> Overview:
     """What the last hour, day or week looked like."""
     found = console.overviews.read(call.query.range)
     masked = masking.applies(console.settings, call.by)
-    return replace(found, processors=views.of_processors(found.processors, masked=masked))
+    return replace(found, processors=event_view.of_processors(found.processors, masked=masked))
 
 
 @get("/stats")
@@ -191,7 +193,7 @@ def read_stats(console: Console, _call: Call) -> Stats:
 def search_events(console: Console, call: Call) -> EventPage:
     """Search events, newest first."""
     selection = _selection(console, call.by, call.query.q)
-    found = finding.find(
+    found = event_query.find(
         console.engine,
         selection,
         limit=call.query.limit,
@@ -201,7 +203,7 @@ def search_events(console: Console, call: Call) -> EventPage:
     page = found.page
     masked = masking.applies(console.settings, call.by)
     return EventPage(
-        events=views.of_listed((*page.named, *page.events), masked=masked),
+        events=event_view.of_listed((*page.named, *page.events), masked=masked),
         older=page.older,
         newer=page.newer,
         searched_to=page.reached.isoformat() if page.reached else None,
@@ -213,8 +215,8 @@ def search_events(console: Console, call: Call) -> EventPage:
 def show_event(console: Console, call: Call) -> EventView:
     """One event with its deliveries, jobs and attempts."""
     with console.engine.connect() as connection:
-        found = event_detail.of_event(connection, call.path["id"], **views.BOUNDS)
-    return views.of_event(found, masked=masking.applies(console.settings, call.by))
+        found = event_detail.of_event(connection, call.path["id"], **event_view.BOUNDS)
+    return event_view.of_event(found, masked=masking.applies(console.settings, call.by))
 
 
 @post("/events/{id:uuid}/replay", body=Why, errors=_NOT_FOUND)
@@ -256,7 +258,7 @@ def list_replays(console: Console, call: Call) -> Sequence[Operation]:
     with console.engine.connect() as connection:
         found = replay.operations(connection, limit=call.query.limit, before=call.query.before)
     masked = masking.applies(console.settings, call.by)
-    return [views.of_operation(each, masked=masked) for each in found]
+    return [event_view.of_operation(each, masked=masked) for each in found]
 
 
 @post("/replays", body=Wanted, needs_body=True)
@@ -286,7 +288,7 @@ def show_replay(console: Console, call: Call) -> Operation:
     """How far a replay or discard is."""
     with console.engine.connect() as connection:
         found = replay.operation(connection, call.path["id"])
-    return views.of_operation(found, masked=masking.applies(console.settings, call.by))
+    return event_view.of_operation(found, masked=masking.applies(console.settings, call.by))
 
 
 @post("/replays/{id:number}/pause", body=Why, errors=_CONFLICT)
@@ -312,7 +314,7 @@ def list_failures(console: Console, call: Call) -> Failures:
     """What fails, grouped."""
     with console.engine.connect() as connection:
         found = failures.groups(connection, now=console.now())
-    return views.of_failures(found, masked=masking.applies(console.settings, call.by))
+    return event_view.of_failures(found, masked=masking.applies(console.settings, call.by))
 
 
 @get("/rejected")
@@ -327,7 +329,7 @@ def list_refusals(console: Console, call: Call) -> Sequence[Refusal]:
     """The last requests that were refused, a few for each reason."""
     with console.engine.connect() as connection:
         found = refused_requests.newest(connection)
-    return views.of_refusals(found, masked=masking.applies(console.settings, call.by))
+    return event_view.of_refusals(found, masked=masking.applies(console.settings, call.by))
 
 
 @get("/processors")
@@ -335,7 +337,7 @@ def list_processors(console: Console, call: Call) -> Sequence[ProcessorRecord]:
     """The processors and what their jobs are up to."""
     with console.engine.connect() as connection:
         found = processors.all_of_them(connection)
-    return views.of_processors(found, masked=masking.applies(console.settings, call.by))
+    return event_view.of_processors(found, masked=masking.applies(console.settings, call.by))
 
 
 @post("/processors/{name:path}/pause", body=Why, errors=_NOT_FOUND)
@@ -358,7 +360,7 @@ def list_actions(console: Console, call: Call) -> Sequence[Action]:
     with console.engine.connect() as connection:
         found = audit_log.newest(connection, limit=call.query.limit, before=call.query.before)
     masked = masking.applies(console.settings, call.by)
-    return [views.of_action(each, masked=masked) for each in found]
+    return [event_view.of_action(each, masked=masked) for each in found]
 
 
 @post("/test-event", body=TestWanted, errors=(HTTPStatus.CONFLICT,))

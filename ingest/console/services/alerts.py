@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from ingest.console.context import Console
-from ingest.console.overview import LATE_AFTER, Overview
+from ingest.console.dependencies import Console
+from ingest.console.services.overview import LATE_AFTER, Overview
 
 _NEEDED = {
     "receiver": "No receiver is alive: senders get no answer.",

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from ingest.console.endpoints import Endpoint, Problem
-from ingest.console.paths import LARGEST_NUMBER, NUMBER
+from ingest.console.api.endpoints import Endpoint, Problem
+from ingest.console.ui.paths import LARGEST_NUMBER, NUMBER
 
 _REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")

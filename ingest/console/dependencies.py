@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from ingest.console.operations import Operations
-from ingest.console.overview import Overviews
-from ingest.console.tail import Tail
+from ingest.console.services.commands import Operations
+from ingest.console.services.live_feed import Tail
+from ingest.console.services.overview import Overviews
 from ingest.settings import Settings
 from ingest.sources.base import Source
 

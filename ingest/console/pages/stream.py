@@ -7,8 +7,9 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.templating import Jinja2Templates
 
-from ingest.console import masking, views
-from ingest.console.context import LONGEST_QUERY, Console
+from ingest.console.dependencies import LONGEST_QUERY, Console
+from ingest.console.services import event_view
+from ingest.console.ui import masking
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 
@@ -39,7 +40,7 @@ def stream(
                 shown = [each for each in arrived.events if matches(query.selection, each)]
                 if arrived.passed_over:
                     yield _message("", gap)
-                for event in views.of_listed(shown, masked=masked):
+                for event in event_view.of_listed(shown, masked=masked):
                     yield _message(event.id.hex, str(row(event)))
                 now = asyncio.get_running_loop().time()
                 if shown:

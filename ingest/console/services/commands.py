@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
-from ingest.console.runner import Runner
+from ingest.console.services.bulk_runner import Runner
 from ingest.query import spell
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, Source

@@ -12,10 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ingest.console import forms, problems
+from ingest.console import errors
 from ingest.console.auth.identity import Identity
-from ingest.console.context import Console
+from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
+from ingest.console.ui import forms
 
 
 class Input(BaseModel):
@@ -153,7 +154,7 @@ def routes(console: Console, endpoints: Sequence[Endpoint], *, prefix: str) -> l
 
 def problem_of(error: Exception) -> Response:
     """Return the answer to an error that an operation raised."""
-    explained = problems.explain(error)
+    explained = errors.describe(error)
     return JSONResponse({"error": explained.code, "message": explained.sentence}, explained.status)
 
 

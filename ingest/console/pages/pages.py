@@ -15,18 +15,19 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.templating import Jinja2Templates
 
-from ingest.console import alerts, curl, finding, forms, masking, shown, views
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
-from ingest.console.context import LONGEST_QUERY, PAGE, Console
-from ingest.console.errors import BadRequest
-from ingest.console.finding import Found
-from ingest.console.operations import public_url
-from ingest.console.overview import LATE_AFTER, Range
-from ingest.console.problems import Explained
-from ingest.console.shown import SHOWN_BYTES, address
-from ingest.console.stream import is_checked
-from ingest.console.views import EventView
+from ingest.console.dependencies import LONGEST_QUERY, PAGE, Console
+from ingest.console.errors import BadRequest, ErrorResponse
+from ingest.console.pages import shown
+from ingest.console.pages.shown import SHOWN_BYTES, address
+from ingest.console.pages.stream import is_checked
+from ingest.console.services import alerts, event_query, event_view
+from ingest.console.services.commands import public_url
+from ingest.console.services.event_query import Found
+from ingest.console.services.event_view import EventView
+from ingest.console.services.overview import LATE_AFTER, Range
+from ingest.console.ui import forms, masking, resend_command
 from ingest.errors import NotFound
 from ingest.query import Query, spell
 from ingest.store.bulk import replay
@@ -94,7 +95,7 @@ class Pages:
             ),
         ]
 
-    def error(self, request: Request, found: Explained) -> Response:
+    def error(self, request: Request, found: ErrorResponse) -> Response:
         """A page that says what is wrong."""
         context = {
             "status": int(found.status),
@@ -147,7 +148,7 @@ class Pages:
             q=text,
             problems=[each.message for each in query.problems],
             chips=shown.chips(query.selection),
-            events=views.of_listed((*page.named, *page.events), masked=self._masks(request)),
+            events=event_view.of_listed((*page.named, *page.events), masked=self._masks(request)),
             count=shown.counted(found.count),
             bulk=shown.bulk(query.selection),
             older=address("/events", q=text, before=page.older) if page.older else None,
@@ -161,8 +162,10 @@ class Pages:
     def event(self, request: Request) -> Response:
         """One event with all that happened to it."""
         with self._console.engine.connect() as connection:
-            found = event_detail.of_event(connection, request.path_params["id"], **views.BOUNDS)
-        event = views.of_event(found, masked=self._masks(request))
+            found = event_detail.of_event(
+                connection, request.path_params["id"], **event_view.BOUNDS
+            )
+        event = event_view.of_event(found, masked=self._masks(request))
         return self._render(
             request,
             "event.html",
@@ -215,11 +218,11 @@ class Pages:
         with self._console.engine.connect() as connection:
             found = failures.groups(connection, now=now, period=_PERIODS[wanted])
             rejected = failures.rejected(connection)
-            samples = views.of_refusals(
+            samples = event_view.of_refusals(
                 refused_requests.newest(connection), masked=self._masks(request)
             )
             refused = metrics.by_label(connection, REFUSED, since=now - _PERIODS["week"])
-        found = views.of_failures(found, masked=self._masks(request))
+        found = event_view.of_failures(found, masked=self._masks(request))
         return self._render(
             request,
             "failures.html",
@@ -257,7 +260,7 @@ class Pages:
                 *([] if is_checked(query.selection) else [_LIVE_KNOWS]),
             ],
             stream_url=address("/live/stream", q=text),
-            events=views.of_listed(page.events, masked=self._masks(request)),
+            events=event_view.of_listed(page.events, masked=self._masks(request)),
         )
 
     def processors(self, request: Request) -> Response:
@@ -283,7 +286,7 @@ class Pages:
                     "failures": failed.get(each.name, none).total,
                     "parked": [lane for lane in parked if lane.processor == each.name],
                 }
-                for each in views.of_processors(found, masked=self._masks(request))
+                for each in event_view.of_processors(found, masked=self._masks(request))
             ],
         )
 
@@ -296,7 +299,7 @@ class Pages:
                 number: replay.operation(connection, number)
                 for number in {each.replay for each in found if each.replay is not None}
             }
-        listed = [views.of_action(each, masked=self._masks(request)) for each in found[:PAGE]]
+        listed = [event_view.of_action(each, masked=self._masks(request)) for each in found[:PAGE]]
         return self._render(
             request,
             "actions.html",
@@ -310,7 +313,7 @@ class Pages:
         """One replay or discard, and how far it is."""
         with self._console.engine.connect() as connection:
             found = replay.operation(connection, request.path_params["id"])
-        found = views.of_operation(found, masked=self._masks(request))
+        found = event_view.of_operation(found, masked=self._masks(request))
         return self._render(
             request,
             "operation.html",
@@ -349,7 +352,7 @@ class Pages:
             q=text,
             ids=ids,
             back=address("/events", q=text),
-            sample=views.of_listed(sample, masked=False),
+            sample=event_view.of_listed(sample, masked=False),
             problem=problem,
         )
 
@@ -462,7 +465,7 @@ class Pages:
 
     def _find(self, request: Request, query: Query) -> Found:
         before, after = (_uuid(request.query_params.get(name)) for name in ("before", "after"))
-        return finding.find(
+        return event_query.find(
             self._console.engine, query.selection, limit=PAGE, before=before, after=after
         )
 
@@ -491,7 +494,7 @@ class Pages:
         ):
             return None
         url = public_url(self._console.settings, source.slug)
-        return curl.command(url, source, body.encode(), now=int(self._console.clock()))
+        return resend_command.command(url, source, body.encode(), now=int(self._console.clock()))
 
     def _unsigned_source(self, request: Request, event: EventView) -> str | None:
         """Return the event's source if an operator cannot have its body signed, None otherwise."""
