@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
-from ingest.console.services.commands import Operations
-from ingest.console.services.live_feed import Tail
-from ingest.console.services.overview import Overviews
+from ingest.console.services.commands import Commands
+from ingest.console.services.live_feed import LiveFeed
+from ingest.console.services.overview import OverviewCache
 from ingest.settings import Settings
 from ingest.sources.base import Source
 
 LONGEST_QUERY = 2_000
 """Characters of a search."""
-PAGE = 50
-"""Events, or actions, of a page."""
+PAGE_SIZE = 50
+"""Events, or entries of the audit log, on a page."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +25,9 @@ class Console:
     settings: Settings
     version: str
     engine: Engine
-    overviews: Overviews
-    operations: Operations
-    tail: Tail
+    overviews: OverviewCache
+    commands: Commands
+    live_feed: LiveFeed
     sources: Mapping[str, Source]
     """Every source by its slug."""
     clock: Callable[[], float]
@@ -39,5 +39,5 @@ class Console:
         return self.sources[self.settings.default_source]
 
     def now(self) -> datetime:
-        """The time."""
+        """Return the current time."""
         return datetime.fromtimestamp(self.clock(), UTC)

@@ -32,7 +32,7 @@ _STATUSES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorResponse:
-    """An error, told."""
+    """What pages and API say of an error."""
 
     status: HTTPStatus
     code: str
@@ -44,7 +44,7 @@ class ErrorResponse:
 _BUSY = ErrorResponse(
     status=HTTPStatus.SERVICE_UNAVAILABLE,
     code="busy",
-    sentence="Something else holds what this needs.",
+    sentence="Another transaction holds a lock that this needs.",
     advice="Try again in a moment.",
 )
 _BY_REASON = {
@@ -52,7 +52,7 @@ _BY_REASON = {
         status=HTTPStatus.SERVICE_UNAVAILABLE,
         code="took_too_long",
         sentence="This took too long and was stopped.",
-        advice="Narrow it, by time for example.",
+        advice="Add a filter, for example by time.",
     ),
     "busy": _BUSY,
     "lock_not_available": _BUSY,
@@ -64,17 +64,17 @@ _BY_REASON = {
         advice="Run ingest migrate.",
     ),
 }
-_MEANWHILE = "Deliveries are answered 503 meanwhile, and senders retry."
-_OURS = ErrorResponse(
+_SENDERS_RETRY = "Until then deliveries are answered 503, and senders retry."
+_BUG = ErrorResponse(
     status=HTTPStatus.INTERNAL_SERVER_ERROR,
     code="internal_error",
-    sentence="This is a bug of ours.",
+    sentence="This is a bug in ingest.",
     advice="The console's log says more.",
 )
 
 
 def describe(error: Exception) -> ErrorResponse:
-    """What to tell; what nobody expected is logged."""
+    """Return the response to an error. An unexpected error is logged."""
     if isinstance(error, HTTPException):
         return _of_http(HTTPStatus(error.status_code))
     if isinstance(error, IngestError):
@@ -89,7 +89,7 @@ def describe(error: Exception) -> ErrorResponse:
         if cause.is_known or isinstance(error, OperationalError):
             return _of_database(cause)
     log.error("request_failed", exc_info=error)
-    return _OURS
+    return _BUG
 
 
 def _of_database(cause: Cause) -> ErrorResponse:
@@ -97,17 +97,17 @@ def _of_database(cause: Cause) -> ErrorResponse:
         status=HTTPStatus.SERVICE_UNAVAILABLE,
         code=cause.reason,
         sentence=cause.sentence,
-        advice=None if cause.reason == "privilege_missing" else _MEANWHILE,
+        advice=None if cause.reason == "privilege_missing" else _SENDERS_RETRY,
     )
 
 
 def _of_http(status: HTTPStatus) -> ErrorResponse:
-    """What the routes themselves refuse."""
+    """Return the response to an error of the routes, such as an unknown path."""
     if status is HTTPStatus.NOT_FOUND:
         return ErrorResponse(
             status=status,
             code="not_found",
             sentence="There is nothing at this address.",
-            advice="Look for it among the events.",
+            advice="Search the events for it.",
         )
     return ErrorResponse(status=status, code=status.name.lower(), sentence=f"{status.phrase}.")

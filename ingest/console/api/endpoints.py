@@ -1,9 +1,9 @@
-"""How an operation of the JSON API is declared, read and answered."""
+"""How the JSON API's operations are declared, how requests are read, and how they are answered."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, Protocol, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -19,15 +19,15 @@ from ingest.console.errors import BadRequest
 from ingest.console.ui import forms
 
 
-class Input(BaseModel):
-    """What a request brings; what is not asked for is refused."""
+class InputModel(BaseModel):
+    """The parameters or the body of a request. Unknown members are refused."""
 
     model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request, read."""
+class ApiRequest:
+    """A request whose parameters and body are valid."""
 
     by: Identity
     path: Mapping[str, Any]
@@ -36,55 +36,64 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
-    """What is wrong with a request, or with us."""
+class ErrorBody:
+    """The body of every response to a request that failed."""
 
     error: str
-    """A slug for programs."""
+    """A slug that programs can compare."""
     message: str
-    """A sentence for people."""
+    """A sentence that people can read."""
 
 
-Handler = Callable[[Console, Call], Any]
+class Handler(Protocol):
+    """A function that does what an operation says."""
+
+    __name__: str
+
+    def __call__(self, console: Console, request: ApiRequest, /) -> Any:
+        """Return the result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One operation of the API: a function and its schema."""
+    """An operation of the API: a function and its schema."""
 
+    name: str
+    """The function's name, which is the document's operationId."""
     method: Literal["GET", "POST"]
     path: str
     summary: str
-    answers: Any
-    """The type of a good answer: what the function says that it returns."""
+    result: Any
+    """The type of its result, which the function's annotation names."""
     handle: Handler
-    query: type[Input] | None
-    body: type[Input] | None
+    query: type[InputModel] | None
+    body: type[InputModel] | None
     needs_body: bool
-    """Whether it means nothing without one."""
+    """Whether the body is required."""
     errors: tuple[HTTPStatus, ...]
 
 
 def get(
     path: str,
     *,
-    query: type[Input] | None = None,
+    query: type[InputModel] | None = None,
     errors: tuple[HTTPStatus, ...] = (),
 ) -> Callable[[Handler], Endpoint]:
-    """Declare a function that reads; its docstring and return type are part of the document.
+    """Declare a function that reads. The OpenAPI document has its docstring and return type.
 
     Args:
         path: after the API's prefix.
-        query: the model of its parameters; None: it takes none.
-        errors: answers that not every operation gives.
+        query: the model of its query parameters; None: it takes none.
+        errors: statuses that not every operation returns.
     """
 
     def declare(handle: Handler) -> Endpoint:
         return Endpoint(
+            name=handle.__name__,
             method="GET",
             path=path,
             summary=_summary(handle),
-            answers=get_type_hints(handle)["return"],
+            result=get_type_hints(handle)["return"],
             handle=handle,
             query=query,
             body=None,
@@ -98,25 +107,26 @@ def get(
 def post(
     path: str,
     *,
-    body: type[Input],
+    body: type[InputModel],
     needs_body: bool = False,
     errors: tuple[HTTPStatus, ...] = (),
 ) -> Callable[[Handler], Endpoint]:
-    """Declare a function that changes something, as `get` does one that reads.
+    """Declare a function that changes something.
 
     Args:
         path: after the API's prefix.
         body: the model of its body.
-        needs_body: whether it means nothing without one.
-        errors: answers that not every operation gives.
+        needs_body: whether the body is required.
+        errors: statuses that not every operation returns.
     """
 
     def declare(handle: Handler) -> Endpoint:
         return Endpoint(
+            name=handle.__name__,
             method="POST",
             path=path,
             summary=_summary(handle),
-            answers=get_type_hints(handle)["return"],
+            result=get_type_hints(handle)["return"],
             handle=handle,
             query=None,
             body=body,
@@ -128,14 +138,14 @@ def post(
 
 
 def _summary(handle: Handler) -> str:
-    """Return what a function's docstring says, as the document has it."""
+    """Return a function's docstring without its full stop."""
     return (handle.__doc__ or "").removesuffix(".")
 
 
 def routes(console: Console, endpoints: Sequence[Endpoint], *, prefix: str) -> list[BaseRoute]:
-    """Return the routes of endpoints, one a path.
+    """Return the routes of endpoints, one route for each path.
 
-    Of two routes the first would answer 405 and name its own methods only.
+    If two routes had the same path, the first would answer 405 to the other's method.
     """
     by_path: dict[str, dict[str, Callable[[Request], Any]]] = {}
     for endpoint in endpoints:
@@ -152,56 +162,56 @@ def routes(console: Console, endpoints: Sequence[Endpoint], *, prefix: str) -> l
     ]
 
 
-def problem_of(error: Exception) -> Response:
-    """Return the answer to an error that an operation raised."""
-    explained = errors.describe(error)
-    return JSONResponse({"error": explained.code, "message": explained.sentence}, explained.status)
+def error_response(error: Exception) -> Response:
+    """Return the response to an error."""
+    described = errors.describe(error)
+    return JSONResponse({"error": described.code, "message": described.sentence}, described.status)
 
 
 def _by_method(by_method: Mapping[str, Callable[[Request], Any]]) -> Callable[[Request], Any]:
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
         response: Response = await by_method[method](request)
         return response
 
-    return answer
+    return respond
 
 
 def _serve(console: Console, endpoint: Endpoint) -> Callable[[Request], Any]:
-    adapter: TypeAdapter[Any] = TypeAdapter(endpoint.answers)
+    adapter: TypeAdapter[Any] = TypeAdapter(endpoint.result)
 
-    async def answer(request: Request) -> Response:
+    async def respond(request: Request) -> Response:
         try:
-            call = await _read(request, endpoint)
-            result = await run_in_threadpool(endpoint.handle, console, call)
+            valid = await _read(request, endpoint)
+            result = await run_in_threadpool(endpoint.handle, console, valid)
         except HTTPException:
             raise
         except Exception as error:
-            return problem_of(error)
+            return error_response(error)
         return Response(adapter.dump_json(result), media_type="application/json")
 
-    return answer
+    return respond
 
 
-async def _read(request: Request, endpoint: Endpoint) -> Call:
-    """Return what a request brings. Raises BadRequest."""
+async def _read(request: Request, endpoint: Endpoint) -> ApiRequest:
+    """Return a request once its parameters and body are valid. Raises BadRequest."""
     parameters = request.query_params
     repeated = [name for name in parameters if len(parameters.getlist(name)) > 1]
     if repeated:
-        raise BadRequest(f"{repeated[0]} is given more than once.", reason="bad_query")
+        raise BadRequest(f"The parameter {repeated[0]} is repeated.", reason="bad_query")
     query = body = None
     if endpoint.query is not None:
-        query = _checked(endpoint.query, dict(parameters), "bad_query")
+        query = _validated(endpoint.query, dict(parameters), "bad_query")
     elif parameters:
-        raise BadRequest("This takes no query parameters.", reason="bad_query")
+        raise BadRequest("This operation takes no query parameters.", reason="bad_query")
     if endpoint.body is not None:
-        body = _checked(endpoint.body, await request.body() or b"{}", "bad_body")
-    return Call(by=request.user, path=request.path_params, query=query, body=body)
+        body = _validated(endpoint.body, await request.body() or b"{}", "bad_body")
+    return ApiRequest(by=request.user, path=request.path_params, query=query, body=body)
 
 
-def _checked(model: type[Input], values: bytes | dict[str, str], reason: str) -> Any:
+def _validated(model: type[InputModel], values: bytes | dict[str, str], reason: str) -> Any:
     try:
-        if isinstance(values, bytes):  # "yes" is no `true` in JSON
+        if isinstance(values, bytes):  # strict: a body's "yes" is not `true`
             return model.model_validate_json(values, strict=True)
         return model(**values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the same declarations that the router is made from."""
+"""The OpenAPI document, made from the same declarations as the routes."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from ingest.console.api.endpoints import Endpoint, Problem
+from ingest.console.api.endpoints import Endpoint, ErrorBody
 from ingest.console.ui.paths import LARGEST_NUMBER, NUMBER
 
 _REF = "#/components/schemas/{model}"
@@ -27,24 +27,24 @@ _ALWAYS = (
 
 
 def document(endpoints: Sequence[Endpoint], *, prefix: str, version: str) -> dict[str, Any]:
-    """The API as OpenAPI 3.1 describes it.
+    """Return the OpenAPI 3.1 description of the API.
 
     Args:
         endpoints: its operations.
-        prefix: of every path.
-        version: of this program.
+        prefix: what every path begins with.
+        version: the version of ingest.
     """
     schemas = _Schemas(endpoints)
     paths: dict[str, dict[str, Any]] = {}
-    for each in endpoints:
-        path = prefix + _PARAMETER.sub(r"{\1}", each.path)
-        paths.setdefault(path, {})[each.method.lower()] = _operation(each, schemas)
+    for endpoint in endpoints:
+        path = prefix + _PARAMETER.sub(r"{\1}", endpoint.path)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "ingest",
             "version": version,
-            "description": "What came in, what became of it, and what to do about it.",
+            "description": "Search, inspect, replay and discard webhook events.",
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"token": []}],
@@ -57,65 +57,59 @@ def document(endpoints: Sequence[Endpoint], *, prefix: str, version: str) -> dic
 
 
 class _Schemas:
-    """The schemas of everything that goes in and out."""
+    """The schemas of all bodies and results."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        inputs: list[tuple[Any, Any, TypeAdapter[Any]]] = [
-            (("out", number), "serialization", TypeAdapter(each.answers))
-            for number, each in enumerate(endpoints)
+        types: list[tuple[Any, Any, TypeAdapter[Any]]] = [
+            ((endpoint.name, "result"), "serialization", TypeAdapter(endpoint.result))
+            for endpoint in endpoints
         ]
-        inputs += [
-            (("in", number), "validation", TypeAdapter(each.body))
-            for number, each in enumerate(endpoints)
-            if each.body is not None
+        types += [
+            ((endpoint.name, "body"), "validation", TypeAdapter(endpoint.body))
+            for endpoint in endpoints
+            if endpoint.body is not None
         ]
-        inputs.append((("problem", 0), "serialization", TypeAdapter(Problem)))
-        found, whole = TypeAdapter.json_schemas(inputs, ref_template=_REF)
-        self.definitions = whole.get("$defs", {})
-        self._found = {key: schema for (key, _mode), schema in found.items()}
-        self._numbers = {id(each): number for number, each in enumerate(endpoints)}
+        types.append((("error", ""), "serialization", TypeAdapter(ErrorBody)))
+        schemas, shared = TypeAdapter.json_schemas(types, ref_template=_REF)
+        self.definitions = shared.get("$defs", {})
+        self._schemas = {key: schema for (key, _mode), schema in schemas.items()}
 
-    def answer(self, endpoint: Endpoint) -> Any:
-        return self._found["out", self._numbers[id(endpoint)]]
+    def result(self, endpoint: Endpoint) -> Any:
+        return self._schemas[endpoint.name, "result"]
 
     def body(self, endpoint: Endpoint) -> Any:
-        return self._found["in", self._numbers[id(endpoint)]]
+        return self._schemas[endpoint.name, "body"]
 
     @property
-    def problem(self) -> Any:
-        return self._found["problem", 0]
+    def error(self) -> Any:
+        return self._schemas["error", ""]
 
 
 def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
     changes = endpoint.method != "GET"
     errors = {*_ALWAYS, *endpoint.errors}
     if _PARAMETER.search(endpoint.path):
-        errors.add(HTTPStatus.NOT_FOUND)  # what is no id is no path of ours
+        errors.add(HTTPStatus.NOT_FOUND)  # an invalid id matches no route
     if changes:
         errors.add(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-    described: dict[str, Any] = {
-        "operationId": _name(endpoint),
+    operation: dict[str, Any] = {
+        "operationId": endpoint.name,
         "summary": endpoint.summary,
         "parameters": [*_path_parameters(endpoint.path), *_query_parameters(endpoint.query)],
         "responses": {
-            "200": _content("Done." if changes else "Found.", schemas.answer(endpoint)),
+            "200": _content("Success.", schemas.result(endpoint)),
             **{
-                str(int(status)): _content(status.phrase, schemas.problem)
+                str(int(status)): _content(status.phrase, schemas.error)
                 for status in sorted(errors)
             },
         },
     }
     if endpoint.body is not None:
-        described["requestBody"] = {
+        operation["requestBody"] = {
             "required": endpoint.needs_body,
             "content": {"application/json": {"schema": schemas.body(endpoint)}},
         }
-    return described
-
-
-def _name(endpoint: Endpoint) -> str:
-    words = re.findall(r"[a-z]+", re.sub(r":\w+", "", endpoint.path.replace("-", "/")))
-    return "_".join([endpoint.method.lower(), *words])
+    return operation
 
 
 def _path_parameters(path: str) -> list[dict[str, Any]]:
@@ -135,14 +129,14 @@ def _query_parameters(model: type[BaseModel] | None) -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "required": False,
-            "schema": _without_null(_resolved(each, definitions)),
+            "schema": _without_null(_resolve(member, definitions)),
         }
-        for name, each in schema["properties"].items()
+        for name, member in schema["properties"].items()
     ]
 
 
-def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Query parameters stand alone, so what they refer to is put in its place."""
+def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with its reference replaced: query parameters have no shared definitions."""
     if "$ref" in schema:
         rest = {key: value for key, value in schema.items() if key != "$ref"}
         return {**definitions[schema["$ref"].rpartition("/")[2]], **rest}
@@ -150,8 +144,8 @@ def _resolved(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, 
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter that is left out is null; none is spelled so."""
-    choices = [each for each in schema.get("anyOf", []) if each.get("type") != "null"]
+    """Return a schema without null: a parameter is null by being left out."""
+    choices = [choice for choice in schema.get("anyOf", []) if choice.get("type") != "null"]
     if len(choices) != 1:
         return schema
     rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}

@@ -1,4 +1,4 @@
-"""The JSON API under /api/v1: each operation with its schema."""
+"""The JSON API under /api/v1: its operations, each with its schema."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,18 +12,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from ingest.console.api import endpoints, openapi
-from ingest.console.api.endpoints import Call, Endpoint, Input, get, post
+from ingest.console.api.endpoints import ApiRequest, Endpoint, InputModel, get, post
 from ingest.console.auth.identity import Identity
-from ingest.console.dependencies import LONGEST_QUERY, PAGE, Console
+from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE, Console
 from ingest.console.errors import BadRequest
 from ingest.console.services import event_query, event_view
-from ingest.console.services.commands import TestEvent
+from ingest.console.services.commands import REASON_LIMIT, TestEvent
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview, Range
 from ingest.console.ui import masking
+from ingest.console.ui.forms import MAX_RATE, MIN_RATE
 from ingest.sources import registry
-from ingest.store.bulk import replay
-from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.bulk import replay as bulk_actions
+from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.pipeline import processors
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports import audit_log, event_detail, failures, refused_requests
@@ -36,18 +37,18 @@ from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 
 PREFIX = "/api/v1"
-_MOST = 200
-_IDS = 1_000
+_MAX_LIMIT = 200
+_MAX_IDS = 1_000
 _LARGEST_ID = 2**63 - 1
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
 _CONFLICT = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 _Text = Annotated[str, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
-_Reason = Annotated[str | None, Field(max_length=500, pattern=r"^[^\x00]*$")]
+_Reason = Annotated[str | None, Field(max_length=REASON_LIMIT, pattern=r"^[^\x00]*$")]
 
 
 def routes(console: Console) -> list[BaseRoute]:
-    """Return the API's routes, that of its document among them."""
+    """Return the API's routes, and the route of its OpenAPI document."""
     document = openapi.document(ENDPOINTS, prefix=PREFIX, version=console.version)
 
     async def serve_document(_request: Request) -> Response:
@@ -59,88 +60,90 @@ def routes(console: Console) -> list[BaseRoute]:
     ]
 
 
-class EventsQuery(Input):
+class EventsQuery(InputModel):
     """Which events, and which page of them."""
 
-    q: _Text = Field("", description="what to search for, in the syntax of the console's search")
-    limit: int = Field(PAGE, ge=1, le=_MOST)
+    q: _Text = Field("", description="the search, in the syntax of the console's search field")
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
     before: UUID | None = Field(None, description="only events older than this one")
     after: UUID | None = Field(None, description="only events newer than this one")
 
 
-class OverviewQuery(Input):
+class OverviewQuery(InputModel):
     """How far to look back."""
 
     range: Range = Range.HOUR
 
 
-class PageQuery(Input):
-    """Which page."""
+class PageQuery(InputModel):
+    """Which page of a list."""
 
-    limit: int = Field(PAGE, ge=1, le=_MOST)
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
     before: int | None = Field(None, ge=1, le=_LARGEST_ID)
 
 
-class Why(Input):
-    """Why it is done; kept for good."""
+class ReasonInput(InputModel):
+    """The reason, which the audit log keeps."""
 
     reason: _Reason = None
 
 
-_SOME_IDS: dict[str, Any] = {"required": ["ids"], "properties": {"ids": {"minItems": 1}}}
-_SOME_QUERY: dict[str, Any] = {"required": ["q"], "properties": {"q": {"pattern": r"\S"}}}
-_EVERYTHING: dict[str, Any] = {
+_HAS_IDS: dict[str, Any] = {"required": ["ids"], "properties": {"ids": {"minItems": 1}}}
+_HAS_QUERY: dict[str, Any] = {"required": ["q"], "properties": {"q": {"pattern": r"\S"}}}
+_IS_EVERYTHING: dict[str, Any] = {
     "required": ["everything"],
     "properties": {"everything": {"const": True}},
 }
 
 
-class Wanted(Input):
-    """What to replay or discard: events by their ids, or all that a search means."""
+class BulkActionInput(InputModel):
+    """What to replay or discard: events by their ids, or all that match a search."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [_SOME_IDS, _SOME_QUERY, _EVERYTHING],
-            "not": {"allOf": [_SOME_IDS, _SOME_QUERY]},
+            "anyOf": [_HAS_IDS, _HAS_QUERY, _IS_EVERYTHING],
+            "not": {"allOf": [_HAS_IDS, _HAS_QUERY]},
         }
     )
 
     action: Literal["replay", "discard"] = "replay"
-    ids: list[UUID] = Field(default_factory=list, max_length=_IDS)
+    ids: list[UUID] = Field(default_factory=list, max_length=_MAX_IDS)
     q: _Text = ""
     everything: bool = Field(
-        False, description="needed where neither `ids` nor `q` narrows it: all dead letters"
+        False, description="required without `ids` and `q`: selects all dead letters"
     )
     reason: _Reason = None
-    rate: float | None = Field(None, ge=0.001, le=1_000_000, allow_inf_nan=False)
-    dry_run: bool = Field(False, description="count, change nothing")
+    rate: float | None = Field(
+        None, ge=MIN_RATE, le=MAX_RATE, allow_inf_nan=False, description="jobs per second"
+    )
+    dry_run: bool = Field(False, description="count, and change nothing")
 
 
-def _name_types(schema: dict[str, Any]) -> None:
-    """Name the types of which there are samples, of whichever sender."""
+def _list_types(schema: dict[str, Any]) -> None:
+    """Add the types of all senders' samples to a schema."""
     types = (name for source in registry.classes().values() for name in source.samples.types)
     schema["enum"] = [*dict.fromkeys(types), None]
 
 
-def _name_sources(schema: dict[str, Any]) -> None:
-    """Name the senders."""
+def _list_sources(schema: dict[str, Any]) -> None:
+    """Add the slugs of all senders to a schema."""
     schema["enum"] = [*registry.classes(), None]
 
 
-class TestWanted(Input):
+class TestEventInput(InputModel):
     """Which sample to send."""
 
     type: str | None = Field(
         None,
         max_length=200,
         description="the event type; null: the sender's first sample",
-        json_schema_extra=_name_types,
+        json_schema_extra=_list_types,
     )
     source: str | None = Field(
         None,
         max_length=200,
-        description="as which sender; null: the default source",
-        json_schema_extra=_name_sources,
+        description="the sender; null: the default source",
+        json_schema_extra=_list_sources,
     )
 
 
@@ -150,249 +153,259 @@ class EventPage:
 
     events: tuple[ListedEvent, ...]
     older: UUID | None
-    """Give it as `before` for the next page; None: there is none."""
+    """The value of `before` for the next page; None: this is the last one."""
     newer: UUID | None
-    """Give it as `after` for the page before."""
+    """The value of `after` for the previous page; None: this is the first one."""
     searched_to: str | None
-    """A search that ran out of time has read back to this time; `older` goes on from there."""
+    """How far back the search got before its time was up; `older` continues from there."""
     count: Count
-    """Of all that match."""
+    """The number of all events that match."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bulk:
-    """A replay or discard, or what it would touch."""
+class BulkActionResult:
+    """A bulk action, or what it would change."""
 
     counts: Counts
-    operation: Operation | None
-    """None: it was only counted."""
+    bulk_action: Operation | None
+    """None: it was a dry run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """It is done."""
+    """Success without a result."""
 
     done: bool = True
 
 
 @get("/overview", query=OverviewQuery)
-def read_overview(console: Console, call: Call) -> Overview:
-    """What the last hour, day or week looked like."""
-    found = console.overviews.read(call.query.range)
-    masked = masking.applies(console.settings, call.by)
-    return replace(found, processors=event_view.of_processors(found.processors, masked=masked))
+def read_overview(console: Console, request: ApiRequest) -> Overview:
+    """Return the traffic of the last hour, day or week, and the present state."""
+    overview = console.overviews.read(request.query.range)
+    shown = masking.processors(overview.processors, masked=_masks(console, request))
+    return replace(overview, processors=shown)
 
 
 @get("/stats")
-def read_stats(console: Console, _call: Call) -> Stats:
-    """Counts of everything."""
+def read_stats(console: Console, _request: ApiRequest) -> Stats:
+    """Return counts since the beginning."""
     return console.overviews.read(Range.HOUR).stats
 
 
 @get("/events", query=EventsQuery)
-def search_events(console: Console, call: Call) -> EventPage:
+def search_events(console: Console, request: ApiRequest) -> EventPage:
     """Search events, newest first."""
-    selection = _selection(console, call.by, call.query.q)
-    found = event_query.find(
+    result = event_query.find(
         console.engine,
-        selection,
-        limit=call.query.limit,
-        before=call.query.before,
-        after=call.query.after,
+        _parse_search(console, request.by, request.query.q),
+        limit=request.query.limit,
+        before=request.query.before,
+        after=request.query.after,
     )
-    page = found.page
-    masked = masking.applies(console.settings, call.by)
+    page = result.page
     return EventPage(
-        events=event_view.of_listed((*page.named, *page.events), masked=masked),
+        events=masking.events((*page.named, *page.events), masked=_masks(console, request)),
         older=page.older,
         newer=page.newer,
         searched_to=page.reached.isoformat() if page.reached else None,
-        count=found.count,
+        count=result.count,
     )
 
 
 @get("/events/{id:uuid}", errors=_NOT_FOUND)
-def show_event(console: Console, call: Call) -> EventView:
-    """One event with its deliveries, jobs and attempts."""
+def show_event(console: Console, request: ApiRequest) -> EventView:
+    """Return an event with its deliveries, jobs and attempts."""
     with console.engine.connect() as connection:
-        found = event_detail.of_event(connection, call.path["id"], **event_view.BOUNDS)
-    return event_view.of_event(found, masked=masking.applies(console.settings, call.by))
+        return event_view.read(connection, request.path["id"], masked=_masks(console, request))
 
 
-@post("/events/{id:uuid}/replay", body=Why, errors=_NOT_FOUND)
-def replay_event(console: Console, call: Call) -> Bulk:
+@post("/events/{id:uuid}/replay", body=ReasonInput, errors=_NOT_FOUND)
+def replay_event(console: Console, request: ApiRequest) -> BulkActionResult:
     """Replay an event."""
-    return _begin(console, call.by, EventFilter(ids=(call.path["id"],)), "replay", call.body.reason)
+    return _begin_for_event(console, request, REPLAY)
 
 
-@post("/events/{id:uuid}/discard", body=Why, errors=_NOT_FOUND)
-def discard_event(console: Console, call: Call) -> Bulk:
-    """Discard what of an event waits or is dead."""
-    return _begin(
-        console, call.by, EventFilter(ids=(call.path["id"],)), "discard", call.body.reason
-    )
+@post("/events/{id:uuid}/discard", body=ReasonInput, errors=_NOT_FOUND)
+def discard_event(console: Console, request: ApiRequest) -> BulkActionResult:
+    """Discard an event's waiting and dead jobs."""
+    return _begin_for_event(console, request, DISCARD)
 
 
-@post("/jobs/{id:number}/retry", body=Why, errors=_CONFLICT)
-def retry_job(console: Console, call: Call) -> Done:
-    """Let a waiting job run now, or replay a dead one."""
-    console.operations.retry_now(call.by, call.path["id"], call.body.reason)
+@post("/jobs/{id:number}/retry", body=ReasonInput, errors=_CONFLICT)
+def retry_job(console: Console, request: ApiRequest) -> Done:
+    """Run a waiting job now, or replay a dead one."""
+    console.commands.retry_now(request.by, request.path["id"], request.body.reason)
     return Done()
 
 
-@post("/jobs/{id:number}/replay", body=Why, errors=_NOT_FOUND)
-def replay_job(console: Console, call: Call) -> Operation:
+@post("/jobs/{id:number}/replay", body=ReasonInput, errors=_NOT_FOUND)
+def replay_job(console: Console, request: ApiRequest) -> Operation:
     """Replay one job."""
-    return console.operations.replay_job(call.by, call.path["id"], call.body.reason)
+    return console.commands.replay_job(request.by, request.path["id"], request.body.reason)
 
 
-@post("/jobs/{id:number}/discard", body=Why, errors=_NOT_FOUND)
-def discard_job(console: Console, call: Call) -> Operation:
+@post("/jobs/{id:number}/discard", body=ReasonInput, errors=_NOT_FOUND)
+def discard_job(console: Console, request: ApiRequest) -> Operation:
     """Discard one job."""
-    return console.operations.discard_job(call.by, call.path["id"], call.body.reason)
+    return console.commands.discard_job(request.by, request.path["id"], request.body.reason)
 
 
-@get("/replays", query=PageQuery)
-def list_replays(console: Console, call: Call) -> Sequence[Operation]:
-    """Replays and discards, newest first."""
+@get("/bulk-actions", query=PageQuery)
+def list_bulk_actions(console: Console, request: ApiRequest) -> Sequence[Operation]:
+    """List bulk actions, newest first."""
+    limit, before = request.query.limit, request.query.before
     with console.engine.connect() as connection:
-        found = replay.operations(connection, limit=call.query.limit, before=call.query.before)
-    masked = masking.applies(console.settings, call.by)
-    return [event_view.of_operation(each, masked=masked) for each in found]
+        records = bulk_actions.operations(connection, limit=limit, before=before)
+    masked = _masks(console, request)
+    return [masking.bulk_action(record, masked=masked) for record in records]
 
 
-@post("/replays", body=Wanted, needs_body=True)
-def begin_replay(console: Console, call: Call) -> Bulk:
-    """Replay or discard some events, or all that a search means."""
-    wanted: Wanted = call.body
-    if not wanted.ids and not wanted.everything and _is_everything(console, call):
-        raise BadRequest(
-            "Say what: ids, q, or everything for all dead letters.", reason="nothing_selected"
-        )
-    selection = (
-        EventFilter(ids=tuple(wanted.ids)) if wanted.ids else _selection(console, call.by, wanted.q)
+@post("/bulk-actions", body=BulkActionInput, needs_body=True)
+def begin_bulk_action(console: Console, request: ApiRequest) -> BulkActionResult:
+    """Replay or discard events by their ids, or all that match a search."""
+    body: BulkActionInput = request.body
+    selection = _selection(console, request.by, body)
+    if body.dry_run:
+        counts = console.commands.preview(selection, body.action)
+        return BulkActionResult(counts=counts, bulk_action=None)
+    begun = console.commands.begin(
+        request.by, selection, action=body.action, reason=body.reason, rate=body.rate
     )
-    if wanted.ids and wanted.q:
-        raise BadRequest("Give ids or q, not both.", reason="bad_body")
-    if wanted.dry_run:
-        counts = console.operations.preview(selection, wanted.action)
-        return Bulk(counts=counts, operation=None)
-    begun = console.operations.begin(
-        call.by, selection, action=wanted.action, reason=wanted.reason, rate=wanted.rate
-    )
-    return Bulk(counts=begun.counts, operation=begun)
+    return BulkActionResult(counts=begun.counts, bulk_action=begun)
 
 
-@get("/replays/{id:number}", errors=_NOT_FOUND)
-def show_replay(console: Console, call: Call) -> Operation:
-    """How far a replay or discard is."""
+@get("/bulk-actions/{id:number}", errors=_NOT_FOUND)
+def show_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Return a bulk action and its progress."""
     with console.engine.connect() as connection:
-        found = replay.operation(connection, call.path["id"])
-    return event_view.of_operation(found, masked=masking.applies(console.settings, call.by))
+        record = bulk_actions.operation(connection, request.path["id"])
+    return masking.bulk_action(record, masked=_masks(console, request))
 
 
-@post("/replays/{id:number}/pause", body=Why, errors=_CONFLICT)
-def pause_replay(console: Console, call: Call) -> Operation:
-    """Pause it."""
-    return _change(console, call, "paused")
+@post("/bulk-actions/{id:number}/pause", body=ReasonInput, errors=_CONFLICT)
+def pause_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Pause a bulk action."""
+    return _change(console, request, "paused")
 
 
-@post("/replays/{id:number}/resume", body=Why, errors=_CONFLICT)
-def resume_replay(console: Console, call: Call) -> Operation:
-    """Go on with it."""
-    return _change(console, call, "running")
+@post("/bulk-actions/{id:number}/resume", body=ReasonInput, errors=_CONFLICT)
+def resume_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Resume a bulk action."""
+    return _change(console, request, "running")
 
 
-@post("/replays/{id:number}/cancel", body=Why, errors=_CONFLICT)
-def cancel_replay(console: Console, call: Call) -> Operation:
-    """Cancel it; what is done stays done."""
-    return _change(console, call, "cancelled")
+@post("/bulk-actions/{id:number}/cancel", body=ReasonInput, errors=_CONFLICT)
+def cancel_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Cancel a bulk action. What it has done stays done."""
+    return _change(console, request, "cancelled")
 
 
 @get("/failures")
-def list_failures(console: Console, call: Call) -> Failures:
-    """What fails, grouped."""
+def list_failures(console: Console, request: ApiRequest) -> Failures:
+    """List failing jobs, grouped by error."""
     with console.engine.connect() as connection:
-        found = failures.groups(connection, now=console.now())
-    return event_view.of_failures(found, masked=masking.applies(console.settings, call.by))
+        groups = failures.groups(connection, now=console.now())
+    return masking.failures(groups, masked=_masks(console, request))
 
 
 @get("/rejected")
-def list_rejected(console: Console, _call: Call) -> Sequence[Rejected]:
-    """Deliveries that were signed and are no event, grouped by reason."""
+def list_rejected(console: Console, _request: ApiRequest) -> Sequence[Rejected]:
+    """List authentic deliveries that hold no event, grouped by reason."""
     with console.engine.connect() as connection:
         return failures.rejected(connection)
 
 
 @get("/refusals")
-def list_refusals(console: Console, call: Call) -> Sequence[Refusal]:
-    """The last requests that were refused, a few for each reason."""
+def list_refusals(console: Console, request: ApiRequest) -> Sequence[Refusal]:
+    """List the last refused requests, a few for each reason."""
     with console.engine.connect() as connection:
-        found = refused_requests.newest(connection)
-    return event_view.of_refusals(found, masked=masking.applies(console.settings, call.by))
+        samples = refused_requests.newest(connection)
+    return masking.refusals(samples, masked=_masks(console, request))
 
 
 @get("/processors")
-def list_processors(console: Console, call: Call) -> Sequence[ProcessorRecord]:
-    """The processors and what their jobs are up to."""
+def list_processors(console: Console, request: ApiRequest) -> Sequence[ProcessorRecord]:
+    """List processors with the number of their unfinished jobs."""
     with console.engine.connect() as connection:
-        found = processors.all_of_them(connection)
-    return event_view.of_processors(found, masked=masking.applies(console.settings, call.by))
+        records = processors.all_of_them(connection)
+    return masking.processors(records, masked=_masks(console, request))
 
 
-@post("/processors/{name:path}/pause", body=Why, errors=_NOT_FOUND)
-def pause_processor(console: Console, call: Call) -> Done:
-    """Let a processor's jobs wait."""
-    console.operations.pause(call.by, call.path["name"], call.body.reason)
+@post("/processors/{name:path}/pause", body=ReasonInput, errors=_NOT_FOUND)
+def pause_processor(console: Console, request: ApiRequest) -> Done:
+    """Pause a processor: its jobs wait."""
+    console.commands.pause(request.by, request.path["name"], request.body.reason)
     return Done()
 
 
-@post("/processors/{name:path}/resume", body=Why, errors=_NOT_FOUND)
-def resume_processor(console: Console, call: Call) -> Done:
-    """Let a processor's jobs go on."""
-    console.operations.resume(call.by, call.path["name"], call.body.reason)
+@post("/processors/{name:path}/resume", body=ReasonInput, errors=_NOT_FOUND)
+def resume_processor(console: Console, request: ApiRequest) -> Done:
+    """Resume a processor: its jobs run again."""
+    console.commands.resume(request.by, request.path["name"], request.body.reason)
     return Done()
 
 
-@get("/actions", query=PageQuery)
-def list_actions(console: Console, call: Call) -> Sequence[Action]:
-    """What operators did, newest first."""
+@get("/audit-log", query=PageQuery)
+def list_audit_log(console: Console, request: ApiRequest) -> Sequence[Action]:
+    """List what operators did, newest first."""
+    limit, before = request.query.limit, request.query.before
     with console.engine.connect() as connection:
-        found = audit_log.newest(connection, limit=call.query.limit, before=call.query.before)
-    masked = masking.applies(console.settings, call.by)
-    return [event_view.of_action(each, masked=masked) for each in found]
+        records = audit_log.newest(connection, limit=limit, before=before)
+    masked = _masks(console, request)
+    return [masking.action(record, masked=masked) for record in records]
 
 
-@post("/test-event", body=TestWanted, errors=(HTTPStatus.CONFLICT,))
-def send_test_event(console: Console, call: Call) -> TestEvent:
-    """Post a signed sample to the receiver."""
-    return console.operations.send_test_event(call.by, call.body.type, source=call.body.source)
+@post("/test-event", body=TestEventInput, errors=(HTTPStatus.CONFLICT,))
+def send_test_event(console: Console, request: ApiRequest) -> TestEvent:
+    """Send a signed sample to the receiver."""
+    body: TestEventInput = request.body
+    return console.commands.send_test_event(request.by, body.type, source=body.source)
 
 
-def _begin(
-    console: Console, by: Identity, selection: EventFilter, action: str, reason: str | None
-) -> Bulk:
-    """For one event, which has to be there."""
+def _masks(console: Console, request: ApiRequest) -> bool:
+    return masking.applies(console.settings, request.by)
+
+
+def _begin_for_event(console: Console, request: ApiRequest, action: str) -> BulkActionResult:
+    """Begin a bulk action for one event. Raises NotFound."""
+    event = request.path["id"]
     with console.engine.connect() as connection:
-        event_detail.check(connection, selection.ids[0])
-    begun = console.operations.begin(by, selection, action=action, reason=reason)
-    return Bulk(counts=begun.counts, operation=begun)
+        event_detail.check(connection, event)
+    begun = console.commands.begin(
+        request.by, EventFilter(ids=(event,)), action=action, reason=request.body.reason
+    )
+    return BulkActionResult(counts=begun.counts, bulk_action=begun)
 
 
-def _selection(console: Console, by: Identity, q: str) -> EventFilter:
-    """What a search means; for programs every problem is an error."""
+def _selection(console: Console, by: Identity, body: BulkActionInput) -> EventFilter:
+    """Return what a body selects.
+
+    Raises:
+        BadRequest: it selects nothing, or in two ways, or its search is not understood.
+    """
+    if body.ids and body.q:
+        raise BadRequest("Set ids or q, not both.", reason="bad_body")
+    if body.ids:
+        return EventFilter(ids=tuple(body.ids))
+    selection = _parse_search(console, by, body.q)
+    if selection.is_everything and not body.everything:
+        raise BadRequest(
+            "Set ids or q, or everything to select all dead letters.", reason="nothing_selected"
+        )
+    return selection
+
+
+def _parse_search(console: Console, by: Identity, q: str) -> EventFilter:
+    """Return what a search selects. Every problem is an error, since programs read no hints."""
     query = masking.parse(console.settings, by, q, now=console.now())
     if query.problems:
         raise BadRequest(query.problems[0].message, reason="bad_query")
     return query.selection
 
 
-def _is_everything(console: Console, call: Call) -> bool:
-    return _selection(console, call.by, call.body.q).is_everything
-
-
-def _change(console: Console, call: Call, status: str) -> Operation:
-    return console.operations.change(call.by, call.path["id"], status, call.body.reason)
+def _change(console: Console, request: ApiRequest, status: str) -> Operation:
+    number, reason = request.path["id"], request.body.reason
+    return console.commands.change(request.by, number, status, reason)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -405,18 +418,18 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     retry_job,
     replay_job,
     discard_job,
-    list_replays,
-    begin_replay,
-    show_replay,
-    pause_replay,
-    resume_replay,
-    cancel_replay,
+    list_bulk_actions,
+    begin_bulk_action,
+    show_bulk_action,
+    pause_bulk_action,
+    resume_bulk_action,
+    cancel_bulk_action,
     list_failures,
     list_rejected,
     list_refusals,
     list_processors,
     pause_processor,
     resume_processor,
-    list_actions,
+    list_audit_log,
     send_test_event,
 )

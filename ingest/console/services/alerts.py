@@ -1,56 +1,72 @@
-"""What is wrong just now, on top of every page."""
+"""The alerts on top of every page."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-from ingest.console.dependencies import Console
-from ingest.console.services.overview import LATE_AFTER, Overview
+from ingest.console.services.overview import LATE_AFTER, Overview, OverviewCache
 
-_NEEDED = {
+_NEEDED_PROCESSES = {
     "receiver": "No receiver is alive: senders get no answer.",
-    "worker": "No worker is alive: events are kept, and nothing works on them.",
-    "relay": "No relay is alive: retries and lost hints wait.",
+    "worker": "No worker is alive: events are stored, and nobody processes them.",
+    "relay": "No relay is alive: retries and lost messages wait.",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shared:
-    """What every page shows."""
+class Alert:
+    """Something that needs attention."""
 
-    alerts: tuple[tuple[str, str, str | None], ...]
-    """Level, sentence, and where to look."""
+    level: Literal["info", "warn", "error"]
+    text: str
+    href: str | None = None
+    """The page that says more."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageStatus:
+    """What every page shows of the state of the system."""
+
+    alerts: tuple[Alert, ...]
     dead_letters: int
 
 
-def read(console: Console) -> Shared:
-    """What is wrong, as the overview of the last hour knows it."""
-    found = console.overviews.newest()
-    if found is None:
-        return Shared(alerts=(), dead_letters=0)
-    return Shared(
-        alerts=tuple(_all(found)), dead_letters=sum(each.dead for each in found.processors)
+def read(overviews: OverviewCache) -> PageStatus:
+    """Return the alerts that the last hour's overview gives rise to."""
+    overview = overviews.newest()
+    if overview is None:
+        return PageStatus(alerts=(), dead_letters=0)
+    return PageStatus(
+        alerts=tuple(find_alerts(overview)),
+        dead_letters=sum(processor.dead for processor in overview.processors),
     )
 
 
-def _all(found: Overview) -> list[tuple[str, str, str | None]]:
-    alive = {each.kind for each in found.processes if each.alive}
-    told: list[tuple[str, str, str | None]] = [
-        ("error", sentence, None) for kind, sentence in _NEEDED.items() if kind not in alive
-    ]
-    told += [("error", sentence, None) for sentence in _lacking(found)]
-    if found.redis.version is None:
-        told.append(("warn", "Redis does not answer: work is found a little later.", None))
-    if found.oldest_unadmitted is not None and found.now - found.oldest_unadmitted > LATE_AFTER:
-        told.append(("warn", "Deliveries wait to be admitted: the workers are behind.", None))
-    paused = [each.name for each in found.processors if each.paused_at is not None]
+def find_alerts(overview: Overview) -> list[Alert]:
+    """Return what is wrong, errors first."""
+    alive = {process.kind for process in overview.processes if process.alive}
+    texts = [text for kind, text in _NEEDED_PROCESSES.items() if kind not in alive]
+    texts += missing_privileges(overview)
+    alerts = [Alert(level="error", text=text) for text in texts]
+    if overview.redis.version is None:
+        alerts.append(Alert(level="warn", text="Redis does not answer: work starts a little late."))
+    unadmitted = overview.oldest_unadmitted
+    if unadmitted is not None and overview.now - unadmitted > LATE_AFTER:
+        text = "Deliveries wait to be admitted: the workers are behind."
+        alerts.append(Alert(level="warn", text=text))
+    paused = [record.name for record in overview.processors if record.paused_at is not None]
     if paused:
-        told.append(("info", f"Paused: {', '.join(paused)}.", "/processors"))
-    return told
+        alerts.append(Alert(level="info", text=f"Paused: {', '.join(paused)}.", href="/processors"))
+    return alerts
 
 
-def _lacking(found: Overview) -> list[str]:
-    """Return what the roles of processes lack, a sentence for each kind of process."""
-    by_kind = {each.kind: each.lacks for each in found.processes if each.alive and each.lacks}
+def missing_privileges(overview: Overview) -> list[str]:
+    """Return what database roles lack: a sentence for each kind of process."""
+    lacks_of = {
+        process.kind: process.lacks
+        for process in overview.processes
+        if process.alive and process.lacks
+    }
     return [
         f"The database role of the {kind}s {'; '.join(lacks)}."
-        for kind, lacks in sorted(by_kind.items())
+        for kind, lacks in sorted(lacks_of.items())
     ]

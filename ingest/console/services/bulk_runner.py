@@ -1,7 +1,8 @@
-"""Does the replays and discards that were begun in the console, a batch at a time.
+"""Runs the bulk actions that were begun in the console, a batch at a time.
 
-How far each is stands in its row, so a console that is started again goes on, and two consoles
-share the work."""
+The progress of each is stored in its row. A console that restarts therefore continues, and several
+consoles share the work.
+"""
 
 import threading
 
@@ -9,81 +10,84 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError
 
 from ingest import logs
-from ingest.store.bulk import replay
+from ingest.store.bulk import replay as bulk_actions
 
 _PAUSE_S = 0.5
-_CANCELLED = "57014"
+_QUERY_CANCELED = "57014"
 
 log = logs.logger(__name__)
 
 
-class Runner:
-    """The thread that does it."""
+class BulkRunner:
+    """The thread that runs bulk actions."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._wanted = threading.Event()
-        self._ends = False
-        self._thread = threading.Thread(target=self._run, name="runner", daemon=True)
+        self._woken = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="bulk runner", daemon=True)
 
     def start(self) -> None:
-        """Begin, with what was left unfinished."""
+        """Start, and continue what is unfinished."""
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something new to do."""
-        self._wanted.set()
+        """Look for new work at once."""
+        self._woken.set()
 
     def stop(self, *, timeout_s: float) -> None:
-        """End after the batch that is being done."""
-        self._ends = True
-        self._wanted.set()
+        """Stop after the current batch, and wait for that at most `timeout_s` seconds."""
+        self._is_stopping = True
+        self._woken.set()
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        while not self._ends:
+        while not self._is_stopping:
             try:
-                goes_on = self._round()
+                has_more = self._run_batches()
             except SQLAlchemyError as error:
-                log.warning("runner_waits", reason=type(error).__name__)
-                goes_on = False
-            if not goes_on:
-                self._wanted.wait(_PAUSE_S)
-                self._wanted.clear()
+                log.warning("bulk_runner_waits", reason=type(error).__name__)
+                has_more = False
+            if not has_more:
+                self._woken.wait(_PAUSE_S)
+                self._woken.clear()
 
-    def _round(self) -> bool:
-        """One batch of each; whether there is more to do."""
+    def _run_batches(self) -> bool:
+        """Run one batch of every bulk action, and return whether one has more to do now."""
         with self._engine.connect() as connection:
-            running = replay.running_in_background(connection)
-        advanced = [self._advance(each) for each in running]
-        return any(advanced)
+            running = bulk_actions.running_in_background(connection)
+        has_more = [self._advance(number) for number in running]
+        return any(has_more)
 
-    def _advance(self, operation: int) -> bool:
+    def _advance(self, number: int) -> bool:
+        """Run one batch, and return whether the next one can follow at once."""
         try:
-            progress = replay.advance(self._engine, operation)
+            progress = bulk_actions.advance(self._engine, number)
             return not progress.waits and not progress.has_ended
         except DBAPIError as error:
-            problem = _lasting_problem(error)
+            problem = _permanent_problem(error)
             if problem is None:
-                log.warning("operation_waits", operation=operation, reason=type(error).__name__)
+                log.warning("bulk_action_waits", number=number, reason=type(error).__name__)
             else:
-                self._fail(operation, problem)
-        except Exception as error:  # of one that another version has begun, say
-            log.error("operation_failed", operation=operation, exc_info=error)
-            self._fail(operation, f"A bug of ours: {type(error).__name__}; see the console's log.")
+                self._fail(number, problem)
+        except Exception as error:  # for example, another version began it
+            log.error("bulk_action_failed", number=number, exc_info=error)
+            self._fail(number, f"A bug in ingest: {type(error).__name__}; see the console's log.")
         return False
 
-    def _fail(self, operation: int, problem: str) -> None:
-        log.warning("operation_failed", operation=operation, problem=problem)
+    def _fail(self, number: int, problem: str) -> None:
+        log.warning("bulk_action_failed", number=number, problem=problem)
         with self._engine.begin() as connection:
-            replay.fail(connection, operation, problem)
+            bulk_actions.fail(connection, number, problem)
 
 
-def _lasting_problem(error: DBAPIError) -> str | None:
-    """Why trying again would not help; None: it may. A database that is away comes back, and a lock
-    is let go."""
-    if getattr(error.orig, "sqlstate", None) == _CANCELLED:
-        return "Finding the next batch took too long: narrow the selection, by time for example."
+def _permanent_problem(error: DBAPIError) -> str | None:
+    """Return why another try would fail too; None: it may succeed.
+
+    A database that is down comes back, and a lock is released.
+    """
+    if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
+        return "Finding the next batch took too long. Add a filter, for example by time."
     if isinstance(error, ProgrammingError | DataError):
         return f"PostgreSQL refused: {type(error.orig).__name__}."
     return None

@@ -1,6 +1,7 @@
-"""What a person may change, each in one place: pages and the API come here.
+"""Every change that a person can make, each in one place: pages and API come here.
 
-Every change is kept with who made it and why, in the transaction that makes it."""
+Each change is recorded in the audit log, with its author and reason, in its own transaction.
+"""
 
 import asyncio
 import os
@@ -15,20 +16,22 @@ from sqlalchemy import Engine
 
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
-from ingest.console.services.bulk_runner import Runner
+from ingest.console.services.bulk_runner import BulkRunner
 from ingest.query import spell
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, Source
-from ingest.store.bulk import replay
+from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.pipeline import jobs, processors
 from ingest.store.reports import audit_log, event_detail
 from ingest.store.search.filters import EventFilter
 
 REASON_LIMIT = 500
-_AT_ONCE = 20
-"""So many events are replayed or discarded before the answer; more, only after it."""
+"""Characters of a reason."""
+_IMMEDIATE = 20
+"""Up to this many selected events are done before the response; more are done after it."""
 _TEST_TIMEOUT_S = 5
+_VERBS = {"running": "resume", "paused": "pause", "cancelled": "cancel"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +40,16 @@ class TestEvent:
 
     type: str
     status: int
-    """What the receiver answered."""
+    """The receiver's HTTP status."""
     answered_in_s: float
     request_id: str
 
 
-class Operations:
+class Commands:
     """The changes that the console makes."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, runner: Runner, sources: Mapping[str, Source]
+        self, engine: Engine, settings: Settings, runner: BulkRunner, sources: Mapping[str, Source]
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -54,9 +57,9 @@ class Operations:
         self._runner = runner
 
     def preview(self, selection: EventFilter, action: str) -> Counts:
-        """What `begin` would touch now."""
+        """Return what `begin` would change now."""
         with self._engine.connect() as connection:
-            return replay.count(connection, selection, action=action)
+            return bulk_actions.count(connection, selection, action=action)
 
     def begin(
         self,
@@ -67,78 +70,79 @@ class Operations:
         reason: str | None,
         rate: float | None = None,
     ) -> Operation:
-        """Replay or discard all that `selection` means. Some events are done on return, the rest in
-        the background.
+        """Begin to replay or discard everything that is selected.
+
+        A few selected events are done on return, more of them in the background.
 
         Raises:
-            BadRequest: there is no such action.
+            BadRequest: the action is neither a replay nor a discard.
         """
         if action not in (REPLAY, DISCARD):
-            raise BadRequest(f"{action!r} is no action: replay or discard.", reason="bad_action")
-        counted = self.preview(selection, action)
+            raise BadRequest("The action must be replay or discard.", reason="bad_action")
+        total = self.preview(selection, action).total
         with self._engine.begin() as connection:
-            begun = replay.begin(
+            number = bulk_actions.begin(
                 connection,
                 selection,
                 action=action,
                 requested_by=by.name,
-                reason=_trimmed(reason),
+                reason=_clean(reason),
                 rate=rate,
-                total=counted.total,
+                total=total,
                 background=True,
             )
             audit_log.record(
                 connection,
                 by=by.name,
                 action=action,
-                target=_described(selection),
-                reason=_trimmed(reason),
-                replay=begun,
+                target=_describe(selection),
+                reason=_clean(reason),
+                replay=number,
             )
-        if 0 < len(selection.ids) <= _AT_ONCE:
-            replay.advance(self._engine, begun)
-        self._runner.wake()
-        with self._engine.connect() as connection:
-            return replay.operation(connection, begun)
+        if 0 < len(selection.ids) <= _IMMEDIATE:
+            bulk_actions.advance(self._engine, number)
+        return self._wake_and_read(number)
 
-    def change(self, by: Identity, operation: int, status: str, reason: str | None) -> Operation:
-        """Pause, resume or cancel a replay or discard.
+    def change(self, by: Identity, number: int, status: str, reason: str | None) -> Operation:
+        """Pause, resume or cancel a bulk action, by its number and its new status.
 
         Raises:
-            NotFound: there is none of that number.
+            NotFound: there is no bulk action of that number.
             NotPossible: it has ended.
         """
         with self._engine.begin() as connection:
-            replay.operation(connection, operation)
-            if not replay.change_status(connection, operation, status):
-                raise NotPossible(f"Replay {operation} has ended already.", reason="has_ended")
-            verb = {"running": "resume", "paused": "pause", "cancelled": "cancel"}[status]
+            bulk_actions.operation(connection, number)
+            if not bulk_actions.change_status(connection, number, status):
+                raise NotPossible(f"Bulk action {number} has already ended.", reason="has_ended")
             audit_log.record(
                 connection,
                 by=by.name,
-                action=verb,
-                target=f"#{operation}",
-                reason=_trimmed(reason),
-                replay=operation,
+                action=_VERBS[status],
+                target=f"#{number}",
+                reason=_clean(reason),
+                replay=number,
             )
+        return self._wake_and_read(number)
+
+    def _wake_and_read(self, number: int) -> Operation:
         self._runner.wake()
         with self._engine.connect() as connection:
-            return replay.operation(connection, operation)
+            return bulk_actions.operation(connection, number)
 
     def pause(self, by: Identity, processor: str, reason: str | None) -> None:
-        """Let the jobs of a processor wait.
+        """Pause a processor: its jobs wait.
 
         Raises:
             NotFound: no worker has registered it.
         """
         with self._engine.begin() as connection:
-            processors.pause(connection, processor, by=by.name, reason=_trimmed(reason))
+            processors.pause(connection, processor, by=by.name, reason=_clean(reason))
             audit_log.record(
-                connection, by=by.name, action="pause", target=processor, reason=_trimmed(reason)
+                connection, by=by.name, action="pause", target=processor, reason=_clean(reason)
             )
 
     def resume(self, by: Identity, processor: str, reason: str | None) -> None:
-        """Let the jobs of a processor go on.
+        """Resume a processor: its jobs run again.
 
         Raises:
             NotFound: no worker has registered it.
@@ -146,60 +150,62 @@ class Operations:
         with self._engine.begin() as connection:
             processors.resume(connection, processor)
             audit_log.record(
-                connection, by=by.name, action="resume", target=processor, reason=_trimmed(reason)
+                connection, by=by.name, action="resume", target=processor, reason=_clean(reason)
             )
 
-    def retry_now(self, by: Identity, job: int, reason: str | None) -> None:
-        """Let a job that waits for its next attempt have it now, and replay one that is dead.
+    def retry_now(self, by: Identity, number: int, reason: str | None) -> None:
+        """Run a waiting job's next attempt now, or replay a dead job.
 
         Raises:
             NotFound: there is no such job.
-            NotPossible: it runs, has succeeded, or waits for its processor to be resumed.
+            NotPossible: it runs, has succeeded, or its processor is paused.
         """
         with self._engine.begin() as connection:
-            found = event_detail.job(connection, job)
-            if processors.is_paused(connection, found.processor):
-                raise NotPossible(f"{found.processor} is paused: resume it.", reason="paused")
-            if jobs.run_now(connection, [job]):
+            job = event_detail.job(connection, number)
+            if processors.is_paused(connection, job.processor):
+                raise NotPossible(f"{job.processor} is paused: resume it first.", reason="paused")
+            if jobs.run_now(connection, [number]):
                 audit_log.record(
                     connection,
                     by=by.name,
                     action="retry",
-                    target=f"{found.event} for {found.processor}",
-                    reason=_trimmed(reason),
+                    target=f"{job.event} for {job.processor}",
+                    reason=_clean(reason),
                 )
                 return
-        if found.state != "dead":
-            raise NotPossible(f"Job {job} is {found.state}.", reason="not_waiting")
-        self.replay_job(by, job, reason)
+        if job.state != "dead":
+            raise NotPossible(f"Job {number} is {job.state}.", reason="not_waiting")
+        self.replay_job(by, number, reason)
 
-    def replay_job(self, by: Identity, job: int, reason: str | None) -> Operation:
-        """Put one job back to work. Raises NotFound."""
-        return self._of_job(by, job, REPLAY, reason)
+    def replay_job(self, by: Identity, number: int, reason: str | None) -> Operation:
+        """Replay one job. Raises NotFound."""
+        return self._begin_for_job(by, number, REPLAY, reason)
 
-    def discard_job(self, by: Identity, job: int, reason: str | None) -> Operation:
-        """Want one job no more. Raises NotFound."""
-        return self._of_job(by, job, DISCARD, reason)
+    def discard_job(self, by: Identity, number: int, reason: str | None) -> Operation:
+        """Discard one job. Raises NotFound."""
+        return self._begin_for_job(by, number, DISCARD, reason)
 
-    def _of_job(self, by: Identity, job: int, action: str, reason: str | None) -> Operation:
+    def _begin_for_job(
+        self, by: Identity, number: int, action: str, reason: str | None
+    ) -> Operation:
         with self._engine.connect() as connection:
-            found = event_detail.job(connection, job)
-        selection = EventFilter(ids=(found.event,), processor=found.processor)
+            job = event_detail.job(connection, number)
+        selection = EventFilter(ids=(job.event,), processor=job.processor)
         return self.begin(by, selection, action=action, reason=reason)
 
     def send_test_event(
         self, by: Identity, event_type: str | None = None, *, source: str | None = None
     ) -> TestEvent:
-        """Post an event to the receiver, signed as the sender would.
+        """Send an event to the receiver, signed as the sender would sign it.
 
         Args:
             by: who asks for it.
-            event_type: of which type; None: the sender's first sample.
-            source: as which sender; None: the default one.
+            event_type: its type; None: the type of the sender's first sample.
+            source: the sender's slug; None: the default source.
 
         Raises:
-            BadRequest: there is no such source, or no sample of that type.
-            NotPossible: there is no secret here, or no receiver answers.
+            BadRequest: there is no such source, or it has no sample of that type.
+            NotPossible: the console has no secret, or no receiver answers.
         """
         sender = self._sources.get(source or self._settings.default_source)
         if sender is None:
@@ -229,51 +235,51 @@ class Operations:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout) as client,
-                client.post(url, data=body, headers=headers) as answer,
+                client.post(url, data=body, headers=headers) as response,
             ):
-                await answer.read()
+                await response.read()
         except (aiohttp.ClientError, TimeoutError, OSError):
             raise NotPossible(f"No receiver answers at {url}.", reason="no_receiver") from None
         return TestEvent(
             type=event_type,
-            status=answer.status,
+            status=response.status,
             answered_in_s=time.perf_counter() - began,
-            request_id=answer.headers.get("x-request-id", ""),
+            request_id=response.headers.get("x-request-id", ""),
         )
 
 
 def public_url(settings: Settings, slug: str) -> str:
-    """Return where a sender posts to, as people know it."""
+    """Return the URL that a sender posts to."""
     if settings.public_url is not None:
-        return _webhooks(settings.public_url, slug)
+        return _webhook_url(settings.public_url, slug)
     return receiver_url(settings, slug)
 
 
 def receiver_url(settings: Settings, slug: str) -> str:
-    """Return where this console posts test events of a source."""
+    """Return the URL that this console posts a source's test events to."""
     if settings.receiver_url is not None:
-        return _webhooks(settings.receiver_url, slug)
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
-    host = anywhere.get(settings.host, settings.host)
-    return _webhooks(f"http://{host}:{settings.port}", slug)
+        return _webhook_url(settings.receiver_url, slug)
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
+    host = loopback.get(settings.host, settings.host)
+    return _webhook_url(f"http://{host}:{settings.port}", slug)
 
 
-def _webhooks(base: str, slug: str) -> str:
+def _webhook_url(base: str, slug: str) -> str:
     return f"{base.rstrip('/')}/webhooks/{slug}"
 
 
-def _trimmed(reason: str | None) -> str | None:
-    """A reason as it is kept; nothing but white space is none."""
-    clean = (reason or "").replace("\x00", "").strip()[:REASON_LIMIT]
-    return clean or None
+def _clean(reason: str | None) -> str | None:
+    """Return a reason as it is stored; a blank one is None."""
+    text = (reason or "").replace("\x00", "").strip()[:REASON_LIMIT]
+    return text or None
 
 
-def _described(selection: EventFilter) -> str:
-    """A selection as people read it."""
-    if selection.ids:
-        names = [str(each) for each in selection.ids[:3]]
-        more = len(selection.ids) - len(names)
-        rest = f" and {more} more" if more else ""
-        of = f" for {selection.processor}" if selection.processor else ""
-        return ", ".join(names) + rest + of
-    return spell(selection) or "everything"
+def _describe(selection: EventFilter) -> str:
+    """Return a selection as the audit log shows it."""
+    if not selection.ids:
+        return spell(selection) or "everything"
+    names = [str(event) for event in selection.ids[:3]]
+    more = len(selection.ids) - len(names)
+    rest = f" and {more} more" if more else ""
+    processor = f" for {selection.processor}" if selection.processor else ""
+    return ", ".join(names) + rest + processor

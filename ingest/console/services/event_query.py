@@ -1,4 +1,4 @@
-"""A page of events and how many there are, within the time that somebody waits for a page."""
+"""One page of events and their number, within the time that somebody waits for a page."""
 
 import time
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from ingest.store.search.events import Page
 from ingest.store.search.filters import EventFilter, narrow
 
 BUDGET_S = 0.08
-"""For both together; a statement that has begun is not broken off."""
-_LEAST_S = 0.01
+"""Seconds for the page and the count together. A statement that runs is not interrupted."""
+_MIN_COUNT_S = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """A page, and the count of all that match."""
+class QueryResult:
+    """A page, and the number of all events that match."""
 
     page: Page
     count: Count
@@ -32,8 +32,8 @@ def find(
     limit: int,
     before: UUID | None = None,
     after: UUID | None = None,
-) -> Found:
-    """What matches, as far as the time goes; page and count say how far that was."""
+) -> QueryResult:
+    """Return what matches and was found in time. Page and count say how far the search got."""
     began = time.perf_counter()
     with engine.connect() as connection:
         selection = narrow(connection, selection)
@@ -44,15 +44,13 @@ def find(
             before=before,
             after=after,
             budget_s=BUDGET_S / 2,
-            types_of=_types(processors.types(connection)) if selection.processor else None,
+            types_of=_known_types(processors.types(connection)) if selection.processor else None,
         )
-        left = BUDGET_S - (time.perf_counter() - began)
-        return Found(
-            page=page,
-            count=counts.count(connection, selection, budget_s=max(left, _LEAST_S)),
-        )
+        left_s = BUDGET_S - (time.perf_counter() - began)
+        count = counts.count(connection, selection, budget_s=max(left_s, _MIN_COUNT_S))
+    return QueryResult(page=page, count=count)
 
 
-def _types(found: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """Of the processors that say so; one without types could have had any."""
-    return {name: types for name, types in found.items() if types}
+def _known_types(types_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Leave out processors without types, since those could have worked on any."""
+    return {name: types for name, types in types_of.items() if types}

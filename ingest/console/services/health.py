@@ -1,4 +1,4 @@
-"""Whether PostgreSQL and Redis are well, and what lies in the queues."""
+"""The health of PostgreSQL and Redis, and the length of the queues."""
 
 import time
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ from ingest.store.sql import statement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Database:
-    """PostgreSQL, as it answers."""
+class DatabaseHealth:
+    """PostgreSQL's answer."""
 
     version: str
     size_bytes: int
@@ -24,17 +24,20 @@ class Database:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Doorbell:
-    """Redis. Without it hints are late by a sweep of the relay, and nothing else."""
+class RedisHealth:
+    """Redis's answer. Without Redis, work starts later by a sweep of the relay."""
 
     version: str | None
     """None: it does not answer."""
     answers_in_s: float | None
     waiting: dict[str, int]
-    """Messages in each lane."""
+    """The number of messages in each queue."""
 
 
-def of_database(connection: Connection) -> Database:
+UNKNOWN_REDIS = RedisHealth(version=None, answers_in_s=None, waiting={})
+
+
+def of_database(connection: Connection) -> DatabaseHealth:
     """Ask PostgreSQL.
 
     Raises:
@@ -42,7 +45,7 @@ def of_database(connection: Connection) -> Database:
     """
     began = time.perf_counter()
     row = connection.execute(_DATABASE).one()
-    return Database(
+    return DatabaseHealth(
         version=row.version,
         size_bytes=row.size_bytes,
         answers_in_s=time.perf_counter() - began,
@@ -51,21 +54,20 @@ def of_database(connection: Connection) -> Database:
     )
 
 
-def of_redis(address: RedisAddress, lanes: Iterable[str]) -> Doorbell:
-    """Ask Redis, which may well be away, and what waits in these queues and in the lane beside
-    each."""
+def of_redis(address: RedisAddress, queue_names: Iterable[str]) -> RedisHealth:
+    """Ask Redis, which may be down, for its version and the length of queues and their backlogs."""
     client = address.connect()
     began = time.perf_counter()
     try:
         version = str(client.info("server")["redis_version"])
         answers_in_s = time.perf_counter() - began
-        both = [lane for queue in lanes for lane in (queue, queues.overdue(queue))]
-        waiting = {lane: int(client.llen(address.key(lane))) for lane in both}
+        keys = [key for name in queue_names for key in (name, queues.overdue(name))]
+        waiting = {key: int(client.llen(address.key(key))) for key in keys}
     except (redis.RedisError, OSError):
-        return Doorbell(version=None, answers_in_s=None, waiting={})
+        return UNKNOWN_REDIS
     finally:
         client.close()
-    return Doorbell(version=version, answers_in_s=answers_in_s, waiting=waiting)
+    return RedisHealth(version=version, answers_in_s=answers_in_s, waiting=waiting)
 
 
 _DATABASE = statement(

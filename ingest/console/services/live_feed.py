@@ -1,4 +1,4 @@
-"""The live tail: one reader of the ledger for all who watch, and none when nobody does."""
+"""The live feed: one task reads new events for all viewers, and none reads while nobody watches."""
 
 import asyncio
 import contextlib
@@ -12,61 +12,64 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
-from ingest.store.search import events as listing
+from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 
 INTERVAL_S = 0.5
 READ_LIMIT = 200
-"""Events that one reading takes; when more came, older ones are passed over, and that is said."""
+"""Events in one batch. When more arrived, the older ones are left out and the batch says so."""
 _OVERLAP = timedelta(seconds=15)
-"""Events are admitted later than their ids say; so far back each reading looks again."""
-_REMEMBERED = 50 * READ_LIMIT
-_WAITING_LIMIT = 50
-"""Readings that may wait for a viewer that does not keep up."""
+"""Events are admitted later than their ids say, so every read goes back this far again."""
+_MAX_REMEMBERED = 50 * READ_LIMIT
+_MAX_PENDING = 50
+"""Batches that may wait for a slow viewer."""
 
 log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrived:
-    """What one reading found."""
+class Batch:
+    """The new events of one read."""
 
     events: Sequence[ListedEvent] = ()
     """Oldest first."""
-    passed_over: bool = False
-    """More had come than one reading takes, or the viewer did not keep up."""
+    truncated: bool = False
+    """Whether events are missing: too many arrived, or the viewer was too slow."""
 
 
-class Tail:
-    """Reads what is new every half second while somebody watches."""
+class LiveFeed:
+    """Reads new events every half second while somebody watches."""
 
     def __init__(self, engine: Engine, *, clock: Callable[[], float]) -> None:
-        """`clock` gives Unix time in seconds."""
+        """`clock` returns Unix time in seconds."""
         self._engine = engine
         self._clock = clock
-        self._viewers: set[asyncio.Queue[Arrived]] = set()
+        self._viewers: set[asyncio.Queue[Batch]] = set()
         self._reader: asyncio.Task[None] | None = None
 
     @property
     def viewers(self) -> int:
-        """How many watch."""
+        """Return the number of viewers."""
         return len(self._viewers)
 
-    async def watch(self) -> AsyncGenerator[Arrived, None]:
-        """What arrives, from a little before now on, since a page was on its way meanwhile.
-        Often nothing, so that whoever has left is noticed; no event twice. What is admitted more
-        than 15 seconds after its receipt is not seen."""
-        queue: asyncio.Queue[Arrived] = asyncio.Queue(_WAITING_LIMIT)
+    async def watch(self) -> AsyncGenerator[Batch, None]:
+        """Yield batches of new events, and no event twice.
+
+        The first batch reaches back a little, since events arrive while the page loads. Batches are
+        often empty, so that the caller notices a viewer who left. An event that is admitted more
+        than 15 seconds after its receipt is not seen.
+        """
+        queue: asyncio.Queue[Batch] = asyncio.Queue(_MAX_PENDING)
         self._viewers.add(queue)
         if self._reader is None or self._reader.done():
-            self._reader = asyncio.create_task(self._read_all(), name="tail")
-        sent = _Recent()
+            self._reader = asyncio.create_task(self._read_all(), name="live feed")
+        sent = _RecentIds()
         try:
-            found = await asyncio.to_thread(self._read)
+            batch = await asyncio.to_thread(self._read)
             while True:
-                yield replace(found, events=sent.fresh(found.events))
-                found = await queue.get()
+                yield replace(batch, events=sent.add_new(batch.events))
+                batch = await queue.get()
         finally:
             self._viewers.discard(queue)
 
@@ -78,41 +81,41 @@ class Tail:
                 await self._reader
 
     async def _read_all(self) -> None:
-        seen = _Recent()
+        seen = _RecentIds()
         while self._viewers:
-            read = await asyncio.to_thread(self._read)
-            fresh = seen.fresh(read.events)
-            found = Arrived(events=fresh, passed_over=len(fresh) == READ_LIMIT)
+            recent = await asyncio.to_thread(self._read)
+            new = seen.add_new(recent.events)
+            batch = Batch(events=new, truncated=len(new) == READ_LIMIT)
             for queue in self._viewers:
                 if queue.full():
                     queue.get_nowait()
-                    queue.put_nowait(replace(found, passed_over=True))
+                    queue.put_nowait(replace(batch, truncated=True))
                 else:
-                    queue.put_nowait(found)
+                    queue.put_nowait(batch)
             await asyncio.sleep(INTERVAL_S)
 
-    def _read(self) -> Arrived:
-        """The newest events of the last seconds."""
+    def _read(self) -> Batch:
+        """Return the newest events of the last seconds."""
         since = datetime.fromtimestamp(self._clock(), UTC) - _OVERLAP
         try:
             with self._engine.connect() as connection:
-                page = listing.page(connection, EventFilter(since=since), limit=READ_LIMIT)
+                page = events.page(connection, EventFilter(since=since), limit=READ_LIMIT)
         except SQLAlchemyError as error:
-            log.warning("tail_waits", reason=type(error).__name__)
-            return Arrived()
-        return Arrived(events=tuple(reversed(page.events)))
+            log.warning("live_feed_waits", reason=type(error).__name__)
+            return Batch()
+        return Batch(events=tuple(reversed(page.events)))
 
 
-class _Recent:
-    """Which events have been, of late."""
+class _RecentIds:
+    """The ids of the events that were seen lately, in bounded memory."""
 
     def __init__(self) -> None:
         self._ids: OrderedDict[UUID, None] = OrderedDict()
 
-    def fresh(self, events: Sequence[ListedEvent]) -> tuple[ListedEvent, ...]:
-        """Those that have not been, and now have."""
-        found = tuple(event for event in events if event.id not in self._ids)
-        self._ids.update((event.id, None) for event in found)
-        while len(self._ids) > _REMEMBERED:
+    def add_new(self, events: Sequence[ListedEvent]) -> tuple[ListedEvent, ...]:
+        """Remember events, and return those that were unknown."""
+        new = tuple(event for event in events if event.id not in self._ids)
+        self._ids.update((event.id, None) for event in new)
+        while len(self._ids) > _MAX_REMEMBERED:
             self._ids.popitem(last=False)
-        return found
+        return new

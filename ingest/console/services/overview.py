@@ -1,4 +1,4 @@
-"""What the last hour, day or week looked like, and how everything is just now."""
+"""The overview: the traffic of the last hour, day or week, and the present state of every part."""
 
 import threading
 import time
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import queues
 from ingest.console.services import health
-from ingest.console.services.health import Database, Doorbell
+from ingest.console.services.health import UNKNOWN_REDIS, DatabaseHealth, RedisHealth
 from ingest.redis_address import RedisAddress
 from ingest.store.pipeline import jobs, metrics, processors
 from ingest.store.pipeline.jobs import ParkedJobs
@@ -33,12 +33,13 @@ from ingest.store.reports.totals import Stats
 from ingest.store.sql import statement
 
 LATE_AFTER = timedelta(minutes=1)
-"""An unfinished job older than this is worth a look: retries apart, work takes seconds."""
-_AWAY_S = 10.0
-"""So long a Redis that does not answer is not asked again."""
-_SHARE = 10
-_KEPT_S = 2.0
-"""What was read is shown again to whoever asks so soon."""
+"""An unfinished job older than this deserves a look: apart from retries, work takes seconds."""
+_REDIS_RETRY_S = 10.0
+"""A Redis that does not answer is not asked again for this long."""
+_CACHED_S = 2.0
+"""An overview is reused for at least this long."""
+_CACHED_PER_READ = 10
+"""And for this many times as long as reading it took."""
 
 
 class Range(StrEnum):
@@ -49,21 +50,25 @@ class Range(StrEnum):
     WEEK = "week"
 
 
-_SPANS = {
-    Range.HOUR: (timedelta(hours=1), timedelta(minutes=1)),
-    Range.DAY: (timedelta(days=1), timedelta(minutes=15)),
-    Range.WEEK: (timedelta(days=7), timedelta(hours=2)),
+LENGTHS = {
+    Range.HOUR: timedelta(hours=1),
+    Range.DAY: timedelta(days=1),
+    Range.WEEK: timedelta(days=7),
+}
+_BUCKET_LENGTHS = {
+    Range.HOUR: timedelta(minutes=1),
+    Range.DAY: timedelta(minutes=15),
+    Range.WEEK: timedelta(hours=2),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spell:
-    """What happened in one span of time. Percentiles are estimates, in seconds; None: nothing
-    happened."""
+class TimeBucket:
+    """What happened in one span of time. Percentiles are estimates in seconds; None: no sample."""
 
     begins: datetime
     accepted: int
-    """Deliveries, duplicates among them."""
+    """Deliveries, duplicates included."""
     duplicates: int
     rejected: int
     succeeded: int
@@ -76,14 +81,15 @@ class Spell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """All of it."""
+    """Traffic over a range, and the present state."""
 
     now: datetime
     range: Range
     span_s: float
-    spells: tuple[Spell, ...]
+    """The length of a bucket."""
+    buckets: tuple[TimeBucket, ...]
     stats: Stats
-    """Counts of everything, ever."""
+    """Counts since the beginning."""
     oldest_unadmitted: datetime | None
     oldest_job: datetime | None
     parked: tuple[ParkedJobs, ...]
@@ -93,95 +99,100 @@ class Overview:
     first."""
     processors: tuple[ProcessorRecord, ...]
     processes: tuple[ProcessRecord, ...]
-    database: Database
-    redis: Doorbell
+    database: DatabaseHealth
+    redis: RedisHealth
 
 
-class Overviews:
-    """Reads overviews, one at a time, and at most a tenth of the time: with a great backlog,
-    counting it takes long, and every page shows something of it."""
+class OverviewCache:
+    """Reads overviews and reuses them.
+
+    One thread reads at a time, and reading takes at most a tenth of the time: counting a large
+    backlog is slow, and every page shows a part of the overview.
+    """
 
     def __init__(self, engine: Engine, redis: RedisAddress, *, clock: Callable[[], float]) -> None:
-        """`clock` gives Unix time in seconds."""
+        """`clock` returns Unix time in seconds."""
         self._engine = engine
         self._redis = redis
         self._clock = clock
-        self._reading = threading.Lock()
-        self._kept: dict[Range, tuple[Overview, float]] = {}
-        never = datetime(1970, 1, 1, tzinfo=UTC)
-        self._asked = (never, Doorbell(version=None, answers_in_s=None, waiting={}))
+        self._lock = threading.Lock()
+        self._cached: dict[Range, tuple[Overview, float]] = {}
+        self._redis_asked_at = datetime(1970, 1, 1, tzinfo=UTC)
+        self._redis_health = UNKNOWN_REDIS
 
-    def read(self, wanted: Range) -> Overview:
-        """The overview of a range, as it was at most some seconds ago.
+    def read(self, period: Range) -> Overview:
+        """Return the overview of a range, at most some seconds old.
 
         Raises:
             SQLAlchemyError: PostgreSQL does not answer.
         """
-        with self._reading:
-            return self._fresh(wanted) or self._read(wanted)
+        with self._lock:
+            return self._fresh(period) or self._read(period)
 
     def newest(self) -> Overview | None:
-        """That of the last hour, however old if it cannot be read just now; None: it never could.
-        Waits for nobody else."""
-        if not self._reading.acquire(blocking=False):
-            return self._last(Range.HOUR)
+        """Return the last hour's overview without waiting for another reader.
+
+        It is old while PostgreSQL does not answer, and None if it was never read.
+        """
+        if not self._lock.acquire(blocking=False):
+            return self._latest(Range.HOUR)
         try:
             return self._fresh(Range.HOUR) or self._read(Range.HOUR)
         except SQLAlchemyError:
-            return self._last(Range.HOUR)
+            return self._latest(Range.HOUR)
         finally:
-            self._reading.release()
+            self._lock.release()
 
-    def _read(self, wanted: Range) -> Overview:
+    def _read(self, period: Range) -> Overview:
         now = self._now()
-        redis = self._doorbell(now)
+        redis = self._ask_redis(now)
         began = time.monotonic()
         with self._engine.connect() as connection:
-            found = read(connection, wanted, redis, now=now)
-        keep_s = max(_KEPT_S, _SHARE * (time.monotonic() - began))
-        self._kept[wanted] = (found, keep_s)
-        return found
+            overview = read(connection, period, redis, now=now)
+        keep_s = max(_CACHED_S, _CACHED_PER_READ * (time.monotonic() - began))
+        self._cached[period] = (overview, keep_s)
+        return overview
 
-    def _fresh(self, wanted: Range) -> Overview | None:
-        found, keep_s = self._kept.get(wanted, (None, 0.0))
-        if found is not None and abs((self._now() - found.now).total_seconds()) < keep_s:
-            return found
+    def _fresh(self, period: Range) -> Overview | None:
+        overview, keep_s = self._cached.get(period, (None, 0.0))
+        if overview is not None and abs((self._now() - overview.now).total_seconds()) < keep_s:
+            return overview
         return None
 
-    def _last(self, wanted: Range) -> Overview | None:
-        kept = self._kept.get(wanted)
-        return kept[0] if kept else None
+    def _latest(self, period: Range) -> Overview | None:
+        cached = self._cached.get(period)
+        return cached[0] if cached else None
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
-    def _doorbell(self, now: datetime) -> Doorbell:
-        """Redis; where it does not answer, nobody waits for it again so soon."""
-        asked_at, found = self._asked
-        if found.version is None and abs((now - asked_at).total_seconds()) < _AWAY_S:
-            return found
+    def _ask_redis(self, now: datetime) -> RedisHealth:
+        """Return Redis's health; after a failure, the same for a while, so that few pages wait."""
+        asked_s = abs((now - self._redis_asked_at).total_seconds())
+        if self._redis_health.version is None and asked_s < _REDIS_RETRY_S:
+            return self._redis_health
         with self._engine.connect() as connection:
-            lanes = {queues.LIVE, queues.REPLAY, *processors.queues(connection)}
-        found = health.of_redis(self._redis, sorted(lanes))
-        self._asked = (now, found)
-        return found
+            names = {queues.LIVE, queues.REPLAY, *processors.queues(connection)}
+        self._redis_health = health.of_redis(self._redis, sorted(names))
+        self._redis_asked_at = now
+        return self._redis_health
 
 
-def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetime) -> Overview:
-    """The overview of a range up to `now`."""
-    length, span = _SPANS[wanted]
-    until = _ceiling(now, span)
-    since = until - length
+def read(connection: Connection, period: Range, redis: RedisHealth, *, now: datetime) -> Overview:
+    """Return the overview of a range that ends at `now`."""
+    span = _BUCKET_LENGTHS[period]
+    until = _round_up(now, span)
+    since = until - LENGTHS[period]
     points = metrics.over_time(connection, since=since, until=until, span=span)
-    unadmitted = _unadmitted(connection, since, span)
-    rejected = _rejected(connection, since, span)
+    unadmitted = _count_by_bucket(connection, _UNADMITTED, since, span)
+    rejected = _count_by_bucket(connection, _REJECTED, since, span)
     oldest = backlog.oldest(connection)
     return Overview(
         now=now,
-        range=wanted,
+        range=period,
         span_s=span.total_seconds(),
-        spells=tuple(
-            _spell(
+        buckets=tuple(
+            _bucket(
                 point,
                 rejected=rejected.get(point.begins, 0),
                 unadmitted=unadmitted.get(point.begins, 0),
@@ -200,11 +211,11 @@ def read(connection: Connection, wanted: Range, redis: Doorbell, *, now: datetim
     )
 
 
-def _spell(point: Point, *, rejected: int, unadmitted: int) -> Spell:
+def _bucket(point: Point, *, rejected: int, unadmitted: int) -> TimeBucket:
     lag = point.histograms.get(LAG, Histogram())
     answer = point.histograms.get(ANSWER, Histogram())
     duplicates = point.count(DUPLICATE)
-    return Spell(
+    return TimeBucket(
         begins=point.begins,
         accepted=point.count(EVENT) + duplicates + unadmitted,
         duplicates=duplicates,
@@ -218,23 +229,20 @@ def _spell(point: Point, *, rejected: int, unadmitted: int) -> Spell:
     )
 
 
-def _rejected(connection: Connection, since: datetime, span: timedelta) -> dict[datetime, int]:
-    rows = connection.execute(_REJECTED, {"since": since, "span": span})
+def _count_by_bucket(
+    connection: Connection, counting: TextClause, since: datetime, span: timedelta
+) -> dict[datetime, int]:
+    rows = connection.execute(counting, {"since": since, "span": span})
     return {row.begins: row.deliveries for row in rows}
 
 
-def _unadmitted(connection: Connection, since: datetime, span: timedelta) -> dict[datetime, int]:
-    """What was accepted and nobody has admitted yet: with the workers away, all of it."""
-    rows = connection.execute(_UNADMITTED, {"since": since, "span": span})
-    return {row.begins: row.deliveries for row in rows}
-
-
-def _ceiling(moment: datetime, span: timedelta) -> datetime:
-    """The next whole `span`, counted from midnight UTC of some Monday."""
+def _round_up(moment: datetime, span: timedelta) -> datetime:
+    """Return the next whole `span`, counted from midnight UTC of a Monday."""
     monday = datetime(2024, 1, 1, tzinfo=UTC)
     return moment + (monday - moment) % span
 
 
+# Deliveries that were accepted and not admitted yet: without workers, all of them.
 _UNADMITTED = statement(
     """
     SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries
@@ -242,7 +250,7 @@ _UNADMITTED = statement(
     GROUP BY 1
     """
 )
-# By the small index of what was rejected.
+# Uses the small index of rejected deliveries.
 _REJECTED = statement(
     """
     SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries

@@ -43,7 +43,7 @@ def counted(value: float, kind: str = "exact") -> str:
     match kind:
         case "about":
             return f"about {compact(value)}"
-        case "at_least":
+        case "at least":
             return f"at least {number(value)}"
         case _:
             return number(value)

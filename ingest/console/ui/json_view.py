@@ -1,4 +1,4 @@
-"""JSON laid out for reading, with every number and text as it was sent."""
+"""Formatted JSON that keeps every number and text as it was sent."""
 
 import json
 import re
@@ -6,54 +6,56 @@ import re
 from ingest import strict_json
 
 _LIMIT = 256 * 1024
-"""Longer bodies are shown as they are."""
+"""Characters. A longer body is shown as it is."""
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _INDENT = "  "
 _OPENING, _CLOSING = ("{", "["), ("}", "]")
 
 
 def pretty(body: str) -> str:
-    """`body` with a line for each member, and escapes spelled out. What is no JSON stays as it
-    is."""
+    """Return JSON with a line for each member, and with its escapes decoded.
+
+    A body that is not JSON is returned unchanged.
+    """
     if len(body) > _LIMIT:
         return body
     try:
         strict_json.loads(body.encode("utf-8", "surrogatepass"))
     except strict_json.InvalidJson:
         return body
-    return "".join(_laid_out(_TOKEN.findall(body)))
+    return "".join(_format(_TOKEN.findall(body)))
 
 
-def _laid_out(tokens: list[str]) -> list[str]:
-    pieces: list[str] = []
+def _format(parts: list[str]) -> list[str]:
+    lines: list[str] = []
     depth = 0
-    for position, each in enumerate(tokens):
-        following = tokens[position + 1] if position + 1 < len(tokens) else ""
-        if each in _OPENING:
+    for position, part in enumerate(parts):
+        following = parts[position + 1] if position + 1 < len(parts) else ""
+        if part in _OPENING:
             depth += 1
-            pieces.append(each if following in _CLOSING else each + _line(depth))
-        elif each in _CLOSING:
+            lines.append(part if following in _CLOSING else part + _new_line(depth))
+        elif part in _CLOSING:
             depth -= 1
-            is_empty = tokens[position - 1] in _OPENING
-            pieces.append(each if is_empty else _line(depth) + each)
-        elif each == ",":
-            pieces.append(each + _line(depth))
+            is_empty = parts[position - 1] in _OPENING
+            lines.append(part if is_empty else _new_line(depth) + part)
+        elif part == ",":
+            lines.append(part + _new_line(depth))
         else:
-            pieces.append(": " if each == ":" else _readable(each))
-    return pieces
+            lines.append(": " if part == ":" else _decode_escapes(part))
+    return lines
 
 
-def _line(depth: int) -> str:
+def _new_line(depth: int) -> str:
     return "\n" + _INDENT * depth
 
 
-def _readable(literal: str) -> str:
+def _decode_escapes(literal: str) -> str:
     if "\\u" not in literal:
         return literal
-    spelled = json.dumps(json.loads(literal), ensure_ascii=False)
-    return spelled if _is_whole(spelled) else literal
+    decoded = json.dumps(json.loads(literal), ensure_ascii=False)
+    return literal if _has_surrogate(decoded) else decoded
 
 
-def _is_whole(text: str) -> bool:
-    """Whether no half of a surrogate pair stands alone."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+def _has_surrogate(text: str) -> bool:
+    """Return whether half of a surrogate pair stands alone. It cannot be encoded."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
