@@ -110,7 +110,7 @@ def main(folder: Path) -> None:
         for scheme in ("light", "dark"):
             camera = Camera(browser, shown, folder, scheme)
             camera.take(f"processors-{scheme}", at("/processors"))
-            camera.take(f"actions-{scheme}", at("/audit-log"))
+            camera.take(f"audit-log-{scheme}", at("/audit-log"))
             camera.take(f"login-{scheme}", at("/login"), logged_in=False)
         browser.close()
 
@@ -409,7 +409,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "delivery": lambda page, shown: page.goto(f"{shown.origin}/deliveries/{shown.rejected}"),
     "failures": at("/failures"),
     "live": at("/live"),
-    "operation": at("/bulk-actions/3"),
+    "bulk-action": at("/bulk-actions/3"),
     "preview": preview,
 }
 

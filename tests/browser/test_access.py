@@ -101,7 +101,7 @@ def start(stack: Stack) -> Guarded:
     stack.receiver()
     stack.worker()
     stack.relay()
-    stack.console(console_behind_tls="true")
+    stack.console(console_tls_proxy="true")
     tls_port = stack.console_port
     stack.console(console_mask_viewers="true")
     said = {"message_id": "wamid.1", "conversation_id": 7, "from": PHONE, "body": TEXT}
@@ -288,7 +288,7 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
         ("/test-event", {}),
     ):
         answer = submit(page, path, **form)
-        assert answer == (403, "A viewer changes nothing.\n"), path
+        assert answer == (403, "Viewers are read-only.\n"), path
     for path in ("/bulk-actions", "/processors/whims/pause", f"/events/{guarded.failed}/replay"):
         status, text = submit(page, f"/api/v1{path}")
         assert (status, json.loads(text)["error"]) == (403, "role_insufficient")
@@ -371,7 +371,7 @@ def test_a_viewer_finds_nothing_by_what_is_hidden(
 ) -> None:
     page = visit("vera")
     page.goto(f"/events?q={quote(search)}")
-    expect(page.locator("#problems")).to_contain_text("Viewers do not search in bodies")
+    expect(page.locator("#problems")).to_contain_text("Viewers cannot search in bodies")
     path = f"/api/v1/events?q={quote(search)}"
     refused = guarded.ask(path, authorization=f"Bearer {VIEWER_TOKEN}")
     assert (refused.status, refused.json["error"]) == (400, "bad_query")

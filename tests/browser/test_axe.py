@@ -178,9 +178,9 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "failures": at("/failures"),
     "live": at("/live"),
     "processors": at("/processors"),
-    "actions": at("/audit-log"),
-    "an operation, finished": at("/bulk-actions/1"),
-    "an operation, paused": at("/bulk-actions/2"),
+    "audit log": at("/audit-log"),
+    "a bulk action, finished": at("/bulk-actions/1"),
+    "a bulk action, paused": at("/bulk-actions/2"),
     "a preview of a replay": previewed("Replay"),
     "a preview of a discard": previewed("Discard"),
     "keys": keys,
@@ -189,7 +189,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "overview, empty": without_events("/"),
     "failures, none": without_events("/failures"),
     "processors, none": without_events("/processors"),
-    "actions, none": without_events("/audit-log"),
+    "audit log, empty": without_events("/audit-log"),
 }
 
 

@@ -155,7 +155,7 @@ def test_it_is_used_by_keyboard(page: Page, stack: Stack) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_contain_text("Keys")
+    expect(page.get_by_role("dialog")).to_contain_text("Keyboard shortcuts")
 
 
 def test_the_theme_is_chosen_and_remembered(page: Page) -> None:

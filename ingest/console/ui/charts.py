@@ -1,7 +1,7 @@
 """Charts, drawn on the server as SVG.
 
-Widths are percentages and heights pixels, so that a chart fills whatever room it has while its text
-keeps its size. Colours come from classes: the pages allow no styles of their own.
+Widths are percentages and heights are pixels, so that a chart fills its container while its text
+keeps its size. Colours come from classes, since the content security policy forbids inline styles.
 """
 
 import math
@@ -15,22 +15,22 @@ from markupsafe import Markup
 from ingest.console.ui.formats import compact, duration, iso, number
 
 _HEIGHT = 150
-_TOP, _FLOOR = 10, 128  # the highest tick, and the zero; the times are below
-_AXIS = 46  # the room for the ticks
-_LEAST_BAR = 2.0  # pixels: three failures among a million are to be seen
+_TOP, _FLOOR = 10, 128  # where the highest tick and zero are; the times are below
+_AXIS = 46  # the width of the axis
+_LEAST_BAR = 2.0  # pixels: three failures among a million must be visible
 _LABELS = 6
-_WIDTH = 1000  # of the box that lines are drawn in, which is stretched
+_WIDTH = 1000  # of the box of the lines, which the browser stretches
 _LARGEST = 1e18
-_ALMOST = 1 - 1e-9  # floating point: 0.3 is not 3 * 0.1
+_ALMOST = 1 - 1e-9  # allows for rounding: 0.3 is not 3 * 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """What is drawn in one colour. A value for each time; None: nothing is known of it."""
+    """Values in one colour, one for each time; None: unknown."""
 
     name: str
     tone: str
-    """Which colour: the class `tone-…` of console.css."""
+    """The colour: the class `tone-…` of console.css."""
     values: Sequence[float | None]
 
 
@@ -42,52 +42,52 @@ def bars(
     unit: str,
     label: str,
 ) -> Markup:
-    """Counts for each span of time, stacked, the first series at the bottom."""
-    series = [_cleaned(each, len(times)) for each in series]
+    """Draw counts for each span of time, stacked, the first series at the bottom."""
+    series = [_cleaned(one, len(times)) for one in series]
     highest = max(
-        (sum(_at(each, index) for each in series) for index in range(len(times))), default=0
+        (sum(_at(one, index) for one in series) for index in range(len(times))), default=0
     )
     chart = _Chart(
         series=series,
         times=times,
         span=span,
         ticks=nice_ticks(highest),
-        spell=number,
-        spell_tick=compact,
+        format=number,
+        format_tick=compact,
         empty=None if highest else f"No {unit} in this time",
     )
     drawn = [bar for index in range(len(times)) for bar in chart.stack(index)]
-    totals = [number(sum(_at(each, index) for index in range(len(times)))) for each in series]
+    totals = [number(sum(_at(one, index) for index in range(len(times)))) for one in series]
     return chart.figure(Markup("").join(drawn), label=label, values=totals)
 
 
 def lines(
     series: Sequence[Series], times: Sequence[datetime], *, span: timedelta, label: str
 ) -> Markup:
-    """Lengths of time in seconds, a line a series, with gaps where nothing was measured."""
-    series = [_cleaned(each, len(times)) for each in series]
-    known = [value for each in series for value in each.values if value is not None]
+    """Draw durations in seconds: a line for each series, with gaps where a value is unknown."""
+    series = [_cleaned(one, len(times)) for one in series]
+    known = [value for one in series for value in one.values if value is not None]
     ticks = nice_ticks(max(known, default=0), steps=_DURATION_STEPS)
     chart = _Chart(
         series=series,
         times=times,
         span=span,
         ticks=ticks,
-        spell=duration,
-        spell_tick=duration,
+        format=duration,
+        format_tick=duration,
         empty=None if known else "Nothing measured in this time",
     )
     drawn = Markup(
         '<svg x="0" y="0" width="100%" height="{0}" viewBox="0 0 {1} {0}"'
         ' preserveAspectRatio="none">{2}</svg>'
     ).format(_HEIGHT, _WIDTH, Markup("").join(map(chart.line, series)))
-    return chart.figure(drawn, label=label, values=[duration(_last(each)) for each in series])
+    return chart.figure(drawn, label=label, values=[duration(_last(one)) for one in series])
 
 
 def sparkline(
     values: Sequence[float | None], *, label: str = "Trend", tone: str = "failed"
 ) -> Markup:
-    """A trend as small as a word."""
+    """Draw a trend that is as small as a word."""
     width, height = 96, 20
     clean = [_finite(value) or 0 for value in values]
     highest, step = max(clean, default=0), width / max(len(clean), 1)
@@ -105,7 +105,7 @@ def sparkline(
 
 
 def meter(value: float | None, most: float | None, *, tone: str = "running") -> Markup:
-    """A bar as long as `value` is of `most`, beside the number that it stands for."""
+    """Draw a bar whose length is the share of `value` in `most`."""
     known = _finite(value) or 0
     share = min(known / most, 1) if most else 0
     return Markup(
@@ -119,12 +119,14 @@ _DAY_S = 86_400.0
 _DURATION_STEPS = (60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0, 21_600.0, 43_200.0)
 
 
-def nice_ticks(highest: float, *, steps: Sequence[float] = (), wanted: int = 3) -> list[float]:
-    """Where the axis has its lines: 0, and multiples of a round number up to `highest` or just
-    beyond. With `steps` (of seconds) they are round minutes, hours and days; without, whole."""
+def nice_ticks(highest: float, *, steps: Sequence[float] = (), count: int = 3) -> list[float]:
+    """Return the values of the axis: 0, and multiples of a round number up to about `highest`.
+
+    With `steps` (in seconds) they are round minutes, hours and days. Without, they are whole.
+    """
     if not highest > 0 or not math.isfinite(highest):
         return [0.0, 1.0]
-    step = _step(highest / wanted, steps)
+    step = _step(highest / count, steps)
     return [index * step for index in range(math.ceil(highest / step * _ALMOST) + 1)]
 
 
@@ -133,22 +135,22 @@ def _step(least: float, steps: Sequence[float]) -> float:
         short = next((step for step in steps if step >= least), None)
         return short or _DAY_S * _step(least / _DAY_S, ())
     power = 10.0 ** math.floor(math.log10(max(least, 1e-9)))
-    step = next(each * power for each in (1, 2, 5, 10) if each * power >= least * _ALMOST)
+    step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= least * _ALMOST)
     return step if steps else max(step, 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Chart:
-    """What both kinds of chart share: axes, legend, and what is told where somebody points."""
+    """What both kinds of chart share: axes, legend, and tooltips."""
 
     series: Sequence[Series]
     times: Sequence[datetime]
     span: timedelta
     ticks: Sequence[float]
-    spell: Callable[[float | None], str]
-    spell_tick: Callable[[float | None], str]
+    format: Callable[[float | None], str]
+    format_tick: Callable[[float | None], str]
     empty: str | None
-    """What to say instead of drawing anything."""
+    """What to say instead of drawing; None: draw."""
 
     def tall(self, value: float) -> float:
         return value / self.ticks[-1] * (_FLOOR - _TOP)
@@ -157,19 +159,19 @@ class _Chart:
         return _FLOOR - self.tall(value)
 
     def stack(self, index: int) -> list[Markup]:
-        """The bars of one span of time."""
+        """Return the bars of one span of time."""
         width = min(82 / len(self.times), 8)
         left = (index + 0.5) * 100 / len(self.times) - width / 2
-        found, top = [], float(_FLOOR)
-        for each in self.series:
-            if value := _at(each, index):
+        bars, top = [], float(_FLOOR)
+        for series in self.series:
+            if value := _at(series, index):
                 tall = max(self.tall(value), _LEAST_BAR)
                 top -= tall
-                found.append(_rect(f"bar tone-{each.tone}", left, top, width, tall, unit="%"))
-        return found
+                bars.append(_rect(f"bar tone-{series.tone}", left, top, width, tall, unit="%"))
+        return bars
 
     def line(self, series: Series) -> Markup:
-        """A line through what is known; a point between gaps has no length, and round ends."""
+        """Return a line through the known values. A point between gaps is a line of no length."""
         pieces, pen_down = [], False
         for index, value in enumerate(series.values):
             if value is None:
@@ -183,12 +185,12 @@ class _Chart:
         return Markup('<path class="line tone-{}" d="{}"/>').format(series.tone, path)
 
     def figure(self, drawn: Markup, *, label: str, values: Sequence[str]) -> Markup:
-        """All of it, with `values` in the legend."""
+        """Return the whole chart, with `values` in its legend."""
         legend = Markup("").join(
             Markup('<li class="tone-{}"><span class="key"></span>{} <b>{}</b></li>').format(
-                each.tone, each.name, value
+                series.tone, series.name, value
             )
-            for each, value in zip(self.series, values, strict=True)
+            for series, value in zip(self.series, values, strict=True)
         )
         if self.empty is None:
             content = drawn + self._times() + self._slots()
@@ -206,7 +208,7 @@ class _Chart:
     def _axis(self) -> Markup:
         text = Markup('<text x="{}" y="{}">{}</text>')
         return Markup("").join(
-            text.format(_AXIS - 8, _short(self.y(tick) + 3.5), self.spell_tick(tick))
+            text.format(_AXIS - 8, _short(self.y(tick) + 3.5), self.format_tick(tick))
             for tick in self.ticks
         )
 
@@ -226,11 +228,11 @@ class _Chart:
             )
             for middle, moment in zip(middles, self.times, strict=True)
             if moment.timestamp() % step.total_seconds() < self.span.total_seconds()
-            and 3 < middle < 97  # half of it would be cut off
+            and 3 < middle < 97  # at the edge, half of it would be cut off
         )
 
     def _slots(self) -> Markup:
-        """For each time an area that tells its values when it is pointed at."""
+        """Return an area for each time, with its values as a tooltip."""
         width = 100 / len(self.times)
         slot = Markup(
             '<rect class="slot" x="{}%" y="0" width="{}%" height="{}" data-at="{}">'
@@ -240,24 +242,24 @@ class _Chart:
             slot.format(
                 *(_short(index * width), _short(width), _FLOOR),
                 *(iso(moment), moment.astimezone(UTC)),
-                "\n".join(f"{each.name}: {self.spell(each.values[index])}" for each in self.series),
+                "\n".join(f"{one.name}: {self.format(one.values[index])}" for one in self.series),
             )
             for index, moment in enumerate(self.times)
         )
 
     def _summary(self, label: str) -> str:
-        """The chart for those who do not see it."""
-        found = []
-        for each in self.series:
-            known = [(value, -at) for at, value in enumerate(each.values) if value is not None]
+        """Return a description for screen readers."""
+        sentences = []
+        for series in self.series:
+            known = [(value, -at) for at, value in enumerate(series.values) if value is not None]
             if not known:
-                found.append(f"{each.name}: not measured")
+                sentences.append(f"{series.name}: not measured")
                 continue
             most, at = max(known)
             when = f"{self.times[-at].astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-            last = self.spell(known[-1][0])
-            found.append(f"{each.name}: at most {self.spell(most)} ({when}), last {last}")
-        return f"{label}, per {duration(self.span).removeprefix('1 ')}. {'; '.join(found)}."
+            last = self.format(known[-1][0])
+            sentences.append(f"{series.name}: at most {self.format(most)} ({when}), last {last}")
+        return f"{label}, per {duration(self.span).removeprefix('1 ')}. {'; '.join(sentences)}."
 
 
 def _label_step(whole: timedelta) -> timedelta:
@@ -274,7 +276,7 @@ def _rect(tone: str, x: float, y: float, width: float, height: float, *, unit: s
 
 
 def _cleaned(series: Series, length: int) -> Series:
-    """With as many values as there are times, and none that cannot be drawn."""
+    """Return a series with one value for each time, and with None where it cannot be drawn."""
     values = [_finite(value) for value in series.values[:length]]
     values += [None] * (length - len(values))
     return Series(name=series.name, tone=series.tone, values=values)
@@ -289,7 +291,7 @@ def _last(series: Series) -> float | None:
 
 
 def _finite(value: float | None) -> float | None:
-    """What can be drawn of a value."""
+    """Return a value that can be drawn; None: it cannot."""
     return None if value is None or math.isnan(value) or value < 0 else min(value, _LARGEST)
 
 

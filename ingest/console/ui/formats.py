@@ -1,4 +1,4 @@
-"""How the console's pages spell numbers, lengths of time and moments: the templates' filters."""
+"""The templates' filters for numbers, durations, times, ids and JSON."""
 
 import math
 import re
@@ -14,11 +14,11 @@ _MINUS = "\N{MINUS SIGN}"
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _TAIL = 14
-"""Characters of a long id that stay visible at its end, where ids differ."""
+"""Characters at the end of a long id that stay visible, since ids differ there."""
 
 
 def number(value: float | None) -> str:
-    """`1,234`; what is no whole number with the digits that matter."""
+    """Format a number: `1,234`, and a fraction with its significant digits."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if value == int(value) or abs(value) >= 100:
@@ -27,19 +27,19 @@ def number(value: float | None) -> str:
 
 
 def compact(value: float | None) -> str:
-    """`950`, `12.3 k`, `1.2 M`: for where there is little room."""
+    """Format a number in little space: `950`, `12.3 k`, `1.2 M`."""
     if value is None or not math.isfinite(value):
         return NOTHING
     if abs(value) < 999.5:
         return number(value)
     for limit, unit in ((1e3, "k"), (1e6, "M"), (1e9, "G")):
-        if abs(value) < limit * 999.95:  # what is more would be rounded to 1,000
+        if abs(value) < limit * 999.95:  # a larger value would round to 1,000
             return f"{_trimmed(value / limit)} {unit}"
     return f"{_trimmed(value / 1e12)} T"
 
 
 def counted(value: float, kind: str = "exact") -> str:
-    """A count with how far it can be trusted: `1,234`, `about 1.2 M`, `at least 10,000`."""
+    """Format a count with its accuracy: `1,234`, `about 1.2 M`, `at least 10,000`."""
     match kind:
         case "about":
             return f"about {compact(value)}"
@@ -50,12 +50,12 @@ def counted(value: float, kind: str = "exact") -> str:
 
 
 def plural(value: float, noun: str, many: str | None = None) -> str:
-    """`1 job`, `1,234 jobs`."""
+    """Format a number and its noun: `1 job`, `1,234 jobs`."""
     return f"{number(value)} {noun if value == 1 else many or noun + 's'}"
 
 
 def duration(value: float | timedelta | None) -> str:
-    """A length of time in the one or two units that matter: `12 ms`, `3 min 20 s`."""
+    """Format a duration (seconds) in one or two units: `12 ms`, `3 min 20 s`."""
     if value is None:
         return NOTHING
     seconds = value.total_seconds() if isinstance(value, timedelta) else float(value)
@@ -73,7 +73,7 @@ def duration(value: float | timedelta | None) -> str:
 
 
 def size(value: float | None) -> str:
-    """`512 B`, `1.2 KiB`, `3.4 MiB`."""
+    """Format bytes: `512 B`, `1.2 KiB`, `3.4 MiB`."""
     if value is None:
         return NOTHING
     if value < 1024:
@@ -85,19 +85,18 @@ def size(value: float | None) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """A moment for programs: `2026-01-31T12:00:00.123Z`."""
+    """Format a time for programs: `2026-01-31T12:00:00.123Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def utc(moment: datetime) -> str:
-    """A moment for people whose browser does not put it into their own zone."""
+    """Format a time for people whose browser runs no script to convert it to their zone."""
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdParts:
-    """An event id as a line of a list shows it: the type, and the rest, which is cut in its middle
-    where there is no room."""
+    """An event id in a list: its type, and the rest, whose middle is cut where there is no room."""
 
     type: str
     head: str
@@ -105,12 +104,12 @@ class IdParts:
 
 
 def type_name(event_type: str) -> str:
-    """An event's type; senders may leave it empty, which nobody would see."""
+    """Return an event's type. Senders may leave it empty, and nobody would see that."""
     return event_type or "(empty type)"
 
 
 def id_parts(event_id: str, type: str) -> IdParts:  # noqa: A002 - the design's word
-    """Take an event id apart."""
+    """Split an event id."""
     rest = event_id.removeprefix(f"{type}:")
     if len(rest) <= 2 * _TAIL:
         return IdParts(type=type, head=rest, tail="")
@@ -121,21 +120,21 @@ def id_parts(event_id: str, type: str) -> IdParts:  # noqa: A002 - the design's 
 
 
 def json_html(text: str) -> Markup:
-    """JSON with its parts marked; whatever else it is, it is shown as it is.
+    """Return JSON with highlighted tokens. Text that is not JSON is returned unchanged.
 
-    A string in a right-to-left script reads right and does not turn the line around it.
+    A string in a right-to-left script is isolated, so that it does not reverse its line.
     """
     pieces: list[str] = []
     end = 0
-    for found in _JSON_TOKEN.finditer(text, 0, _MARKED):
-        kind, token = found.lastgroup or "", found[0]
-        pieces += (text[end : found.start()], _OPENS[kind], *_isolated(token), _CLOSES)
-        end = found.end()
-    return Markup("").join([*pieces, text[end:]])  # which escapes all that is no markup
+    for match in _JSON_TOKEN.finditer(text, 0, _MARKED):
+        kind, token = match.lastgroup or "", match[0]
+        pieces += (text[end : match.start()], _OPENS[kind], *_isolated(token), _CLOSES)
+        end = match.end()
+    return Markup("").join([*pieces, text[end:]])  # this escapes everything that is not markup
 
 
 def _isolated(token: str) -> tuple[str, ...]:
-    """A token, with what is between its quotes apart if it may read from right to left."""
+    """Return a token. Its text is isolated if it may read from right to left."""
     if token.isascii():
         return (token,)
     end = '"' if len(token) > 1 and token.endswith('"') else ""
@@ -155,7 +154,7 @@ def _long(seconds: int) -> str:
 
 
 def _trimmed(value: float) -> str:
-    """One decimal, unless it is zero."""
+    """Format a number with one decimal, unless that is zero."""
     return _signed(f"{value:,.1f}".removesuffix(".0"))
 
 
@@ -163,15 +162,15 @@ def _signed(text: str) -> str:
     return text.replace("-", _MINUS, 1) if text.startswith("-") else text
 
 
-# Possessive, and the closing quote optional: no body makes it read anything twice.
+# Possessive, and with an optional closing quote: no body makes it backtrack.
 _STRING = r'"(?:[^"\\]|\\.)*+"?+'
 _JSON_TOKEN = re.compile(
     rf"(?P<key>{_STRING})(?=\s*:)|(?P<string>{_STRING})"
     r"|(?P<number>-?\b\d+(?:\.\d+)?(?:[eE][+-]?\d+)?\b)|(?P<word>\b(?:true|false|null)\b)",
-    re.ASCII,  # the digits of other scripts are no JSON
+    re.ASCII,  # JSON has no digits of other scripts
 )
 _MARKED = 100_000
-"""Characters; what comes after them is shown plainly. Somebody who reads that far searches."""
+"""Characters that are highlighted. Text after them is plain."""
 _OPENS = {
     "key": Markup('<span class="json-key">'),
     "string": Markup('<span class="json-string">'),
