@@ -91,11 +91,11 @@ class Settings(BaseSettings):
     console_tokens: SecretStr | None = Field(
         None, description="programs that use the console's API: lines of `ingest console-token`"
     )
-    console_hosts: _Names = Field(
-        (), description="names that the console goes by, separated by commas; unset: any"
+    console_allowed_hosts: _Names = Field(
+        (), description="host names that the console accepts, separated by commas; unset: any"
     )
-    console_behind_tls: bool = Field(
-        False, description="browsers reach the console over TLS that a proxy ends"
+    console_tls_proxy: bool = Field(
+        False, description="whether a proxy in front of the console terminates TLS"
     )
     console_mask_viewers: bool = Field(
         False, description="viewers see no phone numbers and no bodies"
@@ -198,7 +198,7 @@ class Settings(BaseSettings):
             raise ValueError(f"must be one of {', '.join(registry.classes())}")
         return value
 
-    @field_validator("console_hosts", "processors", "trusted_proxies", mode="before")
+    @field_validator("console_allowed_hosts", "processors", "trusted_proxies", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -217,7 +217,7 @@ class Settings(BaseSettings):
     def _shares(cls, value: object) -> object:
         return _parse_shares(value) if isinstance(value, str) else value
 
-    @field_validator("console_hosts")
+    @field_validator("console_allowed_hosts")
     @classmethod
     def _hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for each in names:

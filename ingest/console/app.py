@@ -18,17 +18,20 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from ingest import __version__
-from ingest.console import api, charts, endpoints, formats, paths, problems, shown
+from ingest.console import errors
+from ingest.console.api import endpoints, operations
 from ingest.console.auth import middleware
 from ingest.console.auth.request_info import LIVE, is_api
 from ingest.console.auth.sessions import DatabaseSessions
-from ingest.console.context import Console
-from ingest.console.operations import Operations
-from ingest.console.overview import Overviews
-from ingest.console.pages import Pages
-from ingest.console.runner import Runner
-from ingest.console.stream import stream
-from ingest.console.tail import Tail
+from ingest.console.dependencies import Console
+from ingest.console.pages import error as error_page
+from ingest.console.pages import event, routes
+from ingest.console.pages.site import Site
+from ingest.console.services.bulk_runner import BulkRunner
+from ingest.console.services.commands import Commands
+from ingest.console.services.live_feed import LiveFeed
+from ingest.console.services.overview import OverviewCache
+from ingest.console.ui import charts, formats, paths
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
 from ingest.settings import Settings
@@ -37,66 +40,73 @@ from ingest.store.engine import Role, create_engine
 
 _HERE = Path(__file__).parent
 _CONNECTIONS = 8
-_STOPS_S = 5.0
+_STOP_TIMEOUT_S = 5.0
 
 
 def create_app(settings: Settings) -> ASGIApp:
-    """The console as an ASGI application.
+    """Return the console as an ASGI application.
 
     Raises:
-        SettingsError: an address is missing, or credentials where it needs them.
+        SettingsError: an address is missing, or credentials are missing where they are required.
     """
     engine = create_engine(settings.database, role=Role.OPERATOR, pool_size=_CONNECTIONS)
     sessions = DatabaseSessions(engine, random=os.urandom)
     auth = middleware.create(settings, sessions, clock=time.time, random=os.urandom)
     runner_engine = create_engine(settings.database, role=Role.OPERATOR)
-    runner = Runner(runner_engine)
-    presence = Heartbeat(settings.database, identity("console", random=os.urandom))
+    runner = BulkRunner(runner_engine)
+    heartbeat = Heartbeat(settings.database, identity("console", random=os.urandom))
     sources = registry.configured(settings.sources)
     console = Console(
         settings=settings,
         version=__version__,
         engine=engine,
-        overviews=Overviews(engine, settings.redis, clock=time.time),
-        operations=Operations(engine, settings, runner, sources),
-        tail=Tail(engine, clock=time.time),
+        overviews=OverviewCache(engine, settings.redis, clock=time.time),
+        commands=Commands(engine, settings, runner, sources),
+        live_feed=LiveFeed(engine, clock=time.time),
         sources=sources,
         clock=time.time,
     )
-    templates = _templates()
-    paths.register()
-    pages = Pages(console, templates)
 
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        presence.start()
+        heartbeat.start()
         runner.start()
         yield
-        await console.tail.close()
-        await asyncio.to_thread(runner.stop, timeout_s=_STOPS_S)
-        await asyncio.to_thread(presence.leave)
+        await console.live_feed.close()
+        await asyncio.to_thread(runner.stop, timeout_s=_STOP_TIMEOUT_S)
+        await asyncio.to_thread(heartbeat.leave)
         runner_engine.dispose()
         engine.dispose()
 
+    site = Site(console=console, templates=_templates())
+    return auth.middleware(_starlette(site, auth, lifespan))
+
+
+def _starlette(
+    site: Site,
+    auth: middleware.Auth,
+    lifespan: Callable[[Starlette], contextlib.AbstractAsyncContextManager[None]],
+) -> Starlette:
+    paths.register()
+    respond = _error_handler(site)
     app = Starlette(
         lifespan=lifespan,
         routes=[
-            Route(LIVE, _live, name="live"),
+            Route(LIVE, _live, name="live probe"),
             Mount("/static", StaticFiles(directory=_HERE / "static"), name="static"),
-            *auth.routes(templates),
-            Route("/live/stream", stream(console, templates), methods=["GET"], name="stream"),
-            *api.routes(console),
-            *pages.routes(),
+            *auth.routes(site.templates),
+            *operations.routes(site.console),
+            *routes.routes(site),
         ],
         exception_handlers={
-            HTTPException: _refusing(pages),
-            IngestError: _refusing(pages),
-            SQLAlchemyError: _refusing(pages),
-            Exception: _refusing(pages),
+            HTTPException: respond,
+            IngestError: respond,
+            SQLAlchemyError: respond,
+            Exception: respond,
         },
     )
     app.router.redirect_slashes = False
-    return auth.middleware(app)
+    return app
 
 
 async def _live(_request: Request) -> Response:
@@ -107,24 +117,25 @@ def _templates() -> Jinja2Templates:
     templates = Jinja2Templates(directory=_HERE / "templates")
     templates.env.trim_blocks = True
     templates.env.lstrip_blocks = True
-    for module in (formats, charts):
+    for module in (formats, charts, event):
         templates.env.filters.update(module.FILTERS)
-    templates.env.globals["events_of"] = shown.events_of
+    templates.env.globals["events_link"] = paths.events_link
+    templates.env.globals["search_for"] = paths.search_for
     for name in templates.env.list_templates():
-        templates.env.get_template(name)  # compiled now, rather than while the first one waits
+        templates.env.get_template(name)  # compile now, so that the first request does not wait
     return templates
 
 
-def _refusing(pages: Pages) -> Callable[[Request, Exception], Awaitable[Response]]:
-    """Answers errors: to a program as JSON, to a person as a page."""
+def _error_handler(site: Site) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Return the handler of errors: JSON for the API, a page for people."""
 
-    async def refuse(request: Request, error: Exception) -> Response:
-        headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    async def respond(request: Request, error: Exception) -> Response:
         if is_api(request.url.path):
-            answer = endpoints.problem_of(error)
+            response = endpoints.error_response(error)
         else:
-            answer = pages.error(request, problems.explain(error))
-        answer.headers.update(headers)
-        return answer
+            response = error_page.show(site, request, errors.describe(error))
+        if isinstance(error, HTTPException):
+            response.headers.update(error.headers or {})
+        return response
 
-    return refuse
+    return respond

@@ -45,14 +45,14 @@ def events(stack: Stack, q: str = "") -> list[dict[str, Any]]:
     return found
 
 
-def finished(stack: Stack, operation: int) -> dict[str, Any]:
+def finished(stack: Stack, bulk_action: int) -> dict[str, Any]:
     """A replay or discard, once it has ended."""
 
     def ended() -> dict[str, Any] | None:
-        found: dict[str, Any] = stack.ask(f"/api/v1/replays/{operation}").json
+        found: dict[str, Any] = stack.ask(f"/api/v1/bulk-actions/{bulk_action}").json
         return found if found["status"] != "running" else None
 
-    found = until(ended, what="the operation ends")
+    found = until(ended, what="the bulk action ends")
     assert found is not None
     return found
 
@@ -69,11 +69,11 @@ def test_from_a_dead_letter_to_its_success(make_console: Callable[..., Stack]) -
     assert "whims" in groups[0]["raised_at"]
     assert len(events(stack, "state:dead")) == 5
     (stack.folder / "broken").unlink()
-    found = stack.tell("/replays", {"q": "state:dead", "dry_run": True}).json
-    assert found["operation"] is None
+    found = stack.tell("/bulk-actions", {"q": "state:dead", "dry_run": True}).json
+    assert found["bulk_action"] is None
     assert found["counts"]["jobs"] == 5
-    begun = stack.tell("/replays", {"q": "state:dead", "reason": "the CRM is back"}).json
-    ended = finished(stack, begun["operation"]["id"])
+    begun = stack.tell("/bulk-actions", {"q": "state:dead", "reason": "the CRM is back"}).json
+    ended = finished(stack, begun["bulk_action"]["id"])
     assert (ended["status"], ended["counts"]["jobs"], ended["total"]) == ("finished", 5, 5)
     stack.wait_until_idle()
     assert events(stack, "state:dead") == []
@@ -81,7 +81,7 @@ def test_from_a_dead_letter_to_its_success(make_console: Callable[..., Stack]) -
     attempts = next(job for job in event["jobs"] if job["processor"] == "whims")["attempts"]
     assert [each["outcome"] for each in attempts] == ["failed", "failed", "failed", "succeeded"]
     assert attempts[-1]["replay_reason"] == "the CRM is back"
-    done = stack.ask("/api/v1/actions").json
+    done = stack.ask("/api/v1/audit-log").json
     assert [(each["by"], each["action"], each["reason"]) for each in done] == [
         ("local", "replay", "the CRM is back")
     ]
@@ -97,7 +97,7 @@ def test_what_is_discarded_is_asked_about_no_more(make_console: Callable[..., St
     assert [each["id"] for each in events(stack, "state:dead")] == others
     assert [each["id"] for each in events(stack, "state:discarded")] == [gone]
     assert stack.ask("/api/v1/failures").json["groups"][0]["jobs"] == 2
-    begun = stack.tell("/replays", {"everything": True, "dry_run": True}).json
+    begun = stack.tell("/bulk-actions", {"everything": True, "dry_run": True}).json
     assert begun["counts"]["jobs"] == 2
     whims = stack.ask(f"/api/v1/events/{gone}").json["jobs"][1]
     assert whims["attempts"][-1]["outcome"] == "discarded"
@@ -161,18 +161,18 @@ def test_no_history_is_gone_after_a_restart(make_console: Callable[..., Stack]) 
 def told(stack: Stack) -> dict[str, Any]:
     """What the console says of the past."""
     overview = stack.ask("/api/v1/overview?range=day").json
-    spells = overview["spells"]
+    buckets = overview["buckets"]
     sums = {
-        name: sum(each[name] for each in spells)
+        name: sum(each[name] for each in buckets)
         for name in ("accepted", "duplicates", "succeeded", "failed")
     }
     return {
         **sums,
-        "answers": sum(each["answer_p50_s"] is not None for each in spells),
+        "answers": sum(each["answer_p50_s"] is not None for each in buckets),
         "events": [each["id"] for each in events(stack)],
         "groups": [each["message"] for each in stack.ask("/api/v1/failures").json["groups"]],
         "refusals": [each["reason"] for each in stack.ask("/api/v1/refusals").json],
-        "actions": [each["target"] for each in stack.ask("/api/v1/actions").json],
+        "actions": [each["target"] for each in stack.ask("/api/v1/audit-log").json],
         "paused": [each["name"] for each in processors(stack) if each["paused_at"]],
     }
 
@@ -181,17 +181,19 @@ def test_a_replay_goes_on_after_the_console_was_killed(make_console: Callable[..
     stack = make_console()
     stack.post_all([order(number) for number in range(1_200)])
     stack.wait_until_idle()
-    begun = stack.tell("/replays", {"q": "state:succeeded", "rate": 5_000}).json["operation"]["id"]
-    until(lambda: stack.ask(f"/api/v1/replays/{begun}").json["counts"]["jobs"] > 0)
-    paused = stack.tell(f"/replays/{begun}/pause").json
+    begun = stack.tell("/bulk-actions", {"q": "state:succeeded", "rate": 5_000}).json[
+        "bulk_action"
+    ]["id"]
+    until(lambda: stack.ask(f"/api/v1/bulk-actions/{begun}").json["counts"]["jobs"] > 0)
+    paused = stack.tell(f"/bulk-actions/{begun}/pause").json
     assert paused["status"] == "paused"
     stack.processes[-1].kill()
     stack.console()
-    assert stack.ask(f"/api/v1/replays/{begun}").json["status"] == "paused"
-    stack.tell(f"/replays/{begun}/resume")
+    assert stack.ask(f"/api/v1/bulk-actions/{begun}").json["status"] == "paused"
+    stack.tell(f"/bulk-actions/{begun}/resume")
     ended = finished(stack, begun)
     assert (ended["status"], ended["counts"]["jobs"]) == ("finished", ended["total"])
-    assert stack.tell(f"/replays/{begun}/cancel").status == 409
+    assert stack.tell(f"/bulk-actions/{begun}/cancel").status == 409
 
 
 def test_who_is_alive_is_shown(make_console: Callable[..., Stack]) -> None:

@@ -82,7 +82,7 @@ def pages(world: World) -> Iterator[Timed]:
 
 def _paths(world: World) -> Iterator[str]:
     yield from ("/", "/?range=day", "/?range=week", "/events", "/failures", "/live")
-    yield from ("/processors", "/actions")
+    yield from ("/processors", "/audit-log")
     engine = create_engine(parse(world.database_url), role=Role.OPERATOR)
     with engine.connect() as connection:
         week_ago = datetime.now(UTC) - timedelta(days=7)

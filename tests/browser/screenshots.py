@@ -110,7 +110,7 @@ def main(folder: Path) -> None:
         for scheme in ("light", "dark"):
             camera = Camera(browser, shown, folder, scheme)
             camera.take(f"processors-{scheme}", at("/processors"))
-            camera.take(f"actions-{scheme}", at("/actions"))
+            camera.take(f"audit-log-{scheme}", at("/audit-log"))
             camera.take(f"login-{scheme}", at("/login"), logged_in=False)
         browser.close()
 
@@ -241,18 +241,18 @@ def operate(stack: Stack) -> None:
     """What operators did in the last hours."""
     tell(stack, "noura", "/test-event", type="message.received")
     wanted = {"q": "processor:crm error:ConnectionError type:order.created"}
-    first = tell(stack, "noura", "/replays", reason="the CRM is back", **wanted)
+    first = tell(stack, "noura", "/bulk-actions", reason="the CRM is back", **wanted)
     until(lambda: stack.value("SELECT status FROM replays WHERE id = 1") == "finished")
-    assert first["operation"]["id"] == 1
+    assert first["bulk_action"]["id"] == 1
     by_hand = stack.value(
         "SELECT min(j.event::text) FROM jobs j JOIN attempts ON job = j.id"
         " WHERE error_type = 'Discard'"
     )
     tell(stack, "fahad", f"/events/{by_hand}/discard", reason="فاتورة يدوية، تمت المعالجة")
     again = {"q": "type:message.* state:succeeded", "rate": 0.01}
-    tell(stack, "fahad", "/replays", reason="new column in the read model", **again)
+    tell(stack, "fahad", "/bulk-actions", reason="new column in the read model", **again)
     until(lambda: stack.value("SELECT jobs FROM replays WHERE id = 3") > 0)
-    tell(stack, "fahad", "/replays/3/pause", reason="after the evening's peak")
+    tell(stack, "fahad", "/bulk-actions/3/pause", reason="after the evening's peak")
     wait_until_quiet(stack)
     with stack.engine.begin() as connection:
         connection.exec_driver_sql(_HOURS_AGO)
@@ -409,7 +409,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "delivery": lambda page, shown: page.goto(f"{shown.origin}/deliveries/{shown.rejected}"),
     "failures": at("/failures"),
     "live": at("/live"),
-    "operation": at("/operations/3"),
+    "bulk-action": at("/bulk-actions/3"),
     "preview": preview,
 }
 

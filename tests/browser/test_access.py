@@ -27,7 +27,7 @@ WRONG = "The name or the password is wrong."
 PHONE = "966512345678"
 TEXT = "أين طلبي؟"
 ERROR = "the CRM is away"
-LISTS = ("/", "/events", "/failures", "/live", "/processors", "/actions")
+LISTS = ("/", "/events", "/failures", "/live", "/processors", "/audit-log")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ def start(stack: Stack) -> Guarded:
     stack.receiver()
     stack.worker()
     stack.relay()
-    stack.console(console_behind_tls="true")
+    stack.console(console_tls_proxy="true")
     tls_port = stack.console_port
     stack.console(console_mask_viewers="true")
     said = {"message_id": "wamid.1", "conversation_id": 7, "from": PHONE, "body": TEXT}
@@ -117,8 +117,8 @@ def start(stack: Stack) -> Guarded:
     until(lambda: stack.value("SELECT count(*) FROM duplicates") == 1)
     # What was searched for is kept with what was done.
     replayed = stack.tell(
-        "/replays", {"q": f"phone:{PHONE}"}, authorization=f"Bearer {TOKEN}"
-    ).json["operation"]["id"]
+        "/bulk-actions", {"q": f"phone:{PHONE}"}, authorization=f"Bearer {TOKEN}"
+    ).json["bulk_action"]["id"]
     ended = "SELECT finished_at IS NOT NULL FROM replays WHERE id = :id"
     until(lambda: stack.value(ended, id=replayed))
     stack.wait_until_idle()
@@ -282,14 +282,14 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
         (f"/events/{guarded.failed}/discard", {}),
         (f"/jobs/{job}/retry", {}),
         ("/events/preview", {"action": "replay-all", "q": "state:dead"}),
-        ("/operations", {"action": "replay", "q": "state:dead"}),
-        ("/operations/1/cancel", {}),
+        ("/bulk-actions", {"action": "replay", "q": "state:dead"}),
+        ("/bulk-actions/1/cancel", {}),
         ("/processors/whims/pause", {}),
         ("/test-event", {}),
     ):
         answer = submit(page, path, **form)
-        assert answer == (403, "A viewer changes nothing.\n"), path
-    for path in ("/replays", "/processors/whims/pause", f"/events/{guarded.failed}/replay"):
+        assert answer == (403, "Viewers are read-only.\n"), path
+    for path in ("/bulk-actions", "/processors/whims/pause", f"/events/{guarded.failed}/replay"):
         status, text = submit(page, f"/api/v1{path}")
         assert (status, json.loads(text)["error"]) == (403, "role_insufficient")
     assert guarded.changes() == before
@@ -322,7 +322,7 @@ def test_a_viewer_sees_no_body_no_phone_number_and_no_error_message(
         f"/events/{guarded.failed}",
         f"/events/{guarded.message}",
         f"/deliveries/{guarded.rejected}",
-        f"/operations/{guarded.replayed}",
+        f"/bulk-actions/{guarded.replayed}",
         "/events?q=state:dead",
     )
     found = {name: "".join(sources(visit(name), pages)) for name in PASSWORDS}
@@ -351,9 +351,9 @@ def test_a_viewer_is_told_no_more_by_the_api(guarded: Guarded) -> None:
         "/rejected",
         "/refusals",
         "/overview",
-        "/actions",
-        "/replays",
-        f"/replays/{guarded.replayed}",
+        "/audit-log",
+        "/bulk-actions",
+        f"/bulk-actions/{guarded.replayed}",
     )
     found = {}
     for token in (TOKEN, VIEWER_TOKEN):
@@ -371,7 +371,7 @@ def test_a_viewer_finds_nothing_by_what_is_hidden(
 ) -> None:
     page = visit("vera")
     page.goto(f"/events?q={quote(search)}")
-    expect(page.locator("#problems")).to_contain_text("Viewers do not search in bodies")
+    expect(page.locator("#problems")).to_contain_text("Viewers cannot search in bodies")
     path = f"/api/v1/events?q={quote(search)}"
     refused = guarded.ask(path, authorization=f"Bearer {VIEWER_TOKEN}")
     assert (refused.status, refused.json["error"]) == (400, "bad_query")

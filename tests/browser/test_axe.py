@@ -70,9 +70,9 @@ def shown(stack: Stack, empty: Stack) -> Shown:
     forged = {"x-awal-webhook-signature": "0", "x-awal-webhook-timestamp": "1"}
     assert request(stack.ports[0], "POST", "/webhooks/awalchat", order(9), forged).status == 401
     until(lambda: stack.unfinished() == 1, what="all but the paused is worked on")
-    stack.tell("/replays", {"q": "type:order.*", "reason": TEXT})
-    until(lambda: stack.ask("/api/v1/replays/1").json["status"] == "finished")
-    stack.tell("/replays", {"q": "type:order.created state:dead"})
+    stack.tell("/bulk-actions", {"q": "type:order.*", "reason": TEXT})
+    until(lambda: stack.ask("/api/v1/bulk-actions/1").json["status"] == "finished")
+    stack.tell("/bulk-actions", {"q": "type:order.created state:dead"})
     until(lambda: stack.unfinished() == 1, what="the replays are worked on")
     half_way = "UPDATE replays SET status = 'paused', finished_at = NULL, total = 9 WHERE id = 2"
     execute(stack.engine, half_way)
@@ -178,9 +178,9 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "failures": at("/failures"),
     "live": at("/live"),
     "processors": at("/processors"),
-    "actions": at("/actions"),
-    "an operation, finished": at("/operations/1"),
-    "an operation, paused": at("/operations/2"),
+    "audit log": at("/audit-log"),
+    "a bulk action, finished": at("/bulk-actions/1"),
+    "a bulk action, paused": at("/bulk-actions/2"),
     "a preview of a replay": previewed("Replay"),
     "a preview of a discard": previewed("Discard"),
     "keys": keys,
@@ -189,7 +189,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "overview, empty": without_events("/"),
     "failures, none": without_events("/failures"),
     "processors, none": without_events("/processors"),
-    "actions, none": without_events("/actions"),
+    "audit log, empty": without_events("/audit-log"),
 }
 
 

@@ -63,7 +63,7 @@ def test_at_night_orders_are_missing(page: Page, stack: Stack, broken: None) -> 
     expect(page.get_by_text("raise ConnectionError").first).to_be_visible()
     page.get_by_label("Reason").first.fill("the CRM is back")
     page.get_by_role("button", name="Replay", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="Go on").click()
+    page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     expect(page.get_by_text("replay by local").first).to_be_visible(timeout=15_000)
     expect(page.locator(".event-head .badge, .page-head .badge").first).to_have_text(
         "succeeded", timeout=15_000
@@ -81,11 +81,11 @@ def test_all_that_match_are_replayed_with_a_preview_and_their_progress(
     expect(page.get_by_role("heading", level=1)).to_contain_text("This will replay")
     page.locator("main input[name=reason]").fill("the CRM is back")
     page.get_by_role("button", name=re.compile("^Replay .* job")).click()
-    expect(page.locator("#operation .badge").first).to_have_text("finished", timeout=15_000)
+    expect(page.locator("#bulk-action .badge").first).to_have_text("finished", timeout=15_000)
     stack.wait_until_idle()
     page.goto("/events?q=state:dead+type:order.*")
     expect(page.get_by_text("No event matches")).to_be_visible()
-    page.goto("/actions")
+    page.goto("/audit-log")
     expect(page.get_by_role("row").nth(1)).to_contain_text("the CRM is back")
 
 
@@ -99,11 +99,11 @@ def test_a_long_replay_is_paused_and_cancelled(page: Page, stack: Stack) -> None
         connection.exec_driver_sql("LOCK TABLE jobs IN SHARE ROW EXCLUSIVE MODE")
         page.goto(page.url)
         page.get_by_role("button", name="Pause", exact=True).click(no_wait_after=True)
-    badge = page.locator("#operation .badge").first
+    badge = page.locator("#bulk-action .badge").first
     expect(badge).to_have_text("paused", timeout=20_000)
-    expect(page.locator("#operation progress")).to_be_visible()
+    expect(page.locator("#bulk-action progress")).to_be_visible()
     page.get_by_role("button", name="Cancel", exact=True).click()
-    page.get_by_role("dialog").get_by_role("button", name="Go on").click()
+    page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     expect(badge).to_have_text("cancelled", timeout=20_000)
     stack.wait_until_idle(timeout_s=60)
 
@@ -155,7 +155,7 @@ def test_it_is_used_by_keyboard(page: Page, stack: Stack) -> None:
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.press("?")
-    expect(page.get_by_role("dialog")).to_contain_text("Keys")
+    expect(page.get_by_role("dialog")).to_contain_text("Keyboard shortcuts")
 
 
 def test_the_theme_is_chosen_and_remembered(page: Page) -> None:
@@ -196,7 +196,9 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-@pytest.mark.parametrize("path", ["/", "/events", "/failures", "/live", "/processors", "/actions"])
+@pytest.mark.parametrize(
+    "path", ["/", "/events", "/failures", "/live", "/processors", "/audit-log"]
+)
 def test_no_page_is_wider_than_the_screen(
     page: Page, stack: Stack, broken: None, path: str, width: int
 ) -> None:

@@ -13,8 +13,8 @@ from schemathesis.core.transport import Response
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from ingest import __version__
-from ingest.console import openapi
-from ingest.console.api import ENDPOINTS, PREFIX
+from ingest.console.api import openapi
+from ingest.console.api.operations import ENDPOINTS, PREFIX
 from ingest.console.auth import credentials
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack
@@ -131,14 +131,14 @@ def made(method: str, path: str, body: dict[str, Any] | None = None, **found: An
 def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
     event = api.value("SELECT id::text FROM events WHERE event_id = 'order.created:1'")
     job = api.value("SELECT id FROM jobs WHERE state = 'dead'")
-    replayed = call(api, made("POST", f"{PREFIX}/replays", body={"everything": True})).json()
-    known = {"events": event, "jobs": job, "replays": replayed["operation"]["id"]}
+    replayed = call(api, made("POST", f"{PREFIX}/bulk-actions", body={"everything": True})).json()
+    known = {"events": event, "jobs": job, "bulk-actions": replayed["bulk_action"]["id"]}
     for method, path in OPERATIONS:
         kind = path.split("/")[3]
         case = made(method, path, id=known.get(kind), name="whims")
         status = call(api, case).status_code
         # A replay has ended when it is to be paused, and "nothing" is nothing to replay.
-        assert status == 200 or (kind == "replays" and status in (400, 409)), (method, path)
+        assert status == 200 or (kind == "bulk-actions" and status in (400, 409)), (method, path)
 
 
 @document.parametrize()

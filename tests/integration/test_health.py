@@ -17,9 +17,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from ingest import heartbeat
-from ingest.console import alerts, overview
-from ingest.console.health import Doorbell
-from ingest.console.overview import Overview
+from ingest.console.services import alerts, overview
+from ingest.console.services.health import UNKNOWN_REDIS
+from ingest.console.services.overview import Overview
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
 from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import writer
@@ -523,10 +523,11 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
         " next_attempt_at = NULL, hinted_until = NULL",
     )
     owner = create_engine(parse(make_role(*needed_by("console"))), role=Role.OPERATOR)
-    redis = Doorbell(version=None, answers_in_s=None, waiting={})
     try:
         with owner.connect() as connection:
-            found = overview.read(connection, overview.Range.HOUR, redis, now=datetime.now(UTC))
+            found = overview.read(
+                connection, overview.Range.HOUR, UNKNOWN_REDIS, now=datetime.now(UTC)
+            )
         assert found.stats.jobs.dead == 2
         (*_, counted) = replays.run(
             owner, EventFilter(state="dead"), requested_by="me", reason="to see", rate=None
@@ -556,7 +557,7 @@ def test_what_a_role_lacks_is_logged_kept_and_shown(
     assert NOT_OWNER in record.lacks
     assert lines.events == ["privileges_missing"]
     overview = cast(Overview, SimpleNamespace(processes=(record,)))
-    (sentence,) = alerts._lacking(overview)
+    (sentence,) = alerts.missing_privileges(overview)
     assert sentence.startswith("The database role of the relays lacks ")
     assert "lacks SELECT, UPDATE on ingest.jobs" in sentence
 

@@ -11,9 +11,9 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, Engine, event
 
-from ingest.console import overview
-from ingest.console.health import Doorbell
-from ingest.console.overview import Range
+from ingest.console.services import overview
+from ingest.console.services.health import UNKNOWN_REDIS
+from ingest.console.services.overview import Range
 from ingest.store.address import parse
 from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine
@@ -118,9 +118,8 @@ def test_no_list_and_no_count_reads_a_whole_table(seeded: Engine) -> None:
 def reads(event: UUID) -> Iterator[Callable[[Connection], object]]:
     """What the console's other pages read."""
     now = datetime.now(UTC)
-    redis = Doorbell(version=None, answers_in_s=None, waiting={})
-    for wanted in Range:
-        yield partial(overview.read, wanted=wanted, redis=redis, now=now)
+    for period in Range:
+        yield partial(overview.read, period=period, redis=UNKNOWN_REDIS, now=now)
     yield partial(event_detail.of_event, event=event)
     yield partial(failures.groups, now=now)
     yield failures.rejected

@@ -1,4 +1,4 @@
-"""The live tail: one reader for all who watch, none when nobody does."""
+"""The live feed: one reader for all who watch, none when nobody does."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import Engine, event
 
 from ingest import queues
-from ingest.console.tail import Tail
+from ingest.console.services.live_feed import LiveFeed
 from ingest.store.pipeline import admission
 from ingest.store.search.events import ListedEvent
 from tests.support.deliver import deliver, order
@@ -27,9 +27,9 @@ def test_two_who_watch_see_the_same_by_one_reader_that_ends_with_them(
 ) -> None:
     asked = statements(engine)
 
-    async def watch(tail: Tail, wanted: int) -> list[ListedEvent]:
+    async def watch(live_feed: LiveFeed, wanted: int) -> list[ListedEvent]:
         seen: list[ListedEvent] = []
-        watching = tail.watch()
+        watching = live_feed.watch()
         async for found in watching:
             seen += found.events
             if len(seen) >= wanted:
@@ -38,13 +38,13 @@ def test_two_who_watch_see_the_same_by_one_reader_that_ends_with_them(
         return seen
 
     async def both() -> tuple[Sequence[ListedEvent], Sequence[ListedEvent], int]:
-        tail = Tail(engine, clock=time.time)
-        first = asyncio.create_task(watch(tail, 3))
-        second = asyncio.create_task(watch(tail, 3))
+        live_feed = LiveFeed(engine, clock=time.time)
+        first = asyncio.create_task(watch(live_feed, 3))
+        second = asyncio.create_task(watch(live_feed, 3))
         await asyncio.sleep(0)  # both begin to watch
         await asyncio.to_thread(make, database_url, engine, 3)
         seen = await asyncio.wait_for(asyncio.gather(first, second), 20)
-        assert tail.viewers == 0
+        assert live_feed.viewers == 0
         await asyncio.sleep(1.2)  # what would be two more readings
         before = len(asked)
         await asyncio.sleep(1.2)
@@ -60,11 +60,11 @@ def test_an_event_that_is_admitted_late_is_seen_and_none_twice(
     engine: Engine, database_url: str
 ) -> None:
     async def watch() -> list[str]:
-        tail = Tail(engine, clock=time.time)
+        live_feed = LiveFeed(engine, clock=time.time)
         seen: list[str] = []
 
         async def collect() -> None:
-            async for found in tail.watch():
+            async for found in live_feed.watch():
                 seen.extend(each.event_id for each in found.events)
 
         collecting = asyncio.create_task(collect())
@@ -76,7 +76,7 @@ def test_an_event_that_is_admitted_late_is_seen_and_none_twice(
         await asyncio.to_thread(until, lambda: len(seen) >= 2)
         await asyncio.sleep(1.2)  # two more readings, which look at the same span again
         collecting.cancel()
-        await tail.close()
+        await live_feed.close()
         return seen
 
     assert asyncio.run(watch()) == ["order.created:2", "order.created:1"]

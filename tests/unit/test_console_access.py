@@ -213,12 +213,12 @@ def test_what_only_looks_open_is_not(target: str) -> None:
 
 
 def test_the_probe_may_name_any_host() -> None:
-    for here in (opened(), guarded(console_hosts="console.example")):
+    for here in (opened(), guarded(console_allowed_hosts="console.example")):
         assert here.browser(host="10.1.2.3:8001").get("/health/live").status == 200
 
 
 def test_only_the_named_hosts_are_answered() -> None:
-    here = guarded(console_hosts="Console.example, other.example")
+    here = guarded(console_allowed_hosts="Console.example, other.example")
     assert here.browser(host="console.example:8443").get("/login").status == 200
     assert here.browser(host="OTHER.example").get("/login").status == 200
     assert here.browser(host="evil.example").get("/login").status == 400
@@ -236,7 +236,7 @@ def test_only_the_named_hosts_are_answered() -> None:
     ],
 )
 def test_hosts_are_named_as_people_write_them(named: str, host: str) -> None:
-    here = guarded(console_hosts=named)
+    here = guarded(console_allowed_hosts=named)
     assert here.browser(host=host).get("/login").status == 200
 
 
@@ -276,7 +276,7 @@ def test_the_session_cookie_is_for_this_site_and_no_script() -> None:
 
 
 def test_behind_tls_cookies_are_secure_and_for_this_host_alone() -> None:
-    browser = guarded(console_behind_tls=True).browser(host="console.example")
+    browser = guarded(console_tls_proxy=True).browser(host="console.example")
     origin = "https://console.example"
     form = {"name": "alice", "password": PASSWORD}
     answer = browser.post("/login", form, origin=origin)
@@ -290,7 +290,7 @@ def test_behind_tls_cookies_are_secure_and_for_this_host_alone() -> None:
 def test_behind_tls_a_cookie_without_the_prefix_counts_for_nothing() -> None:
     kept = KeptSessions()
     cookie = guarded(kept=kept).logged_in().cookies["ingest_session"]
-    here = guarded(kept=kept, console_behind_tls=True)
+    here = guarded(kept=kept, console_tls_proxy=True)
     planted, real = ({name: cookie} for name in ("ingest_session", "__Host-ingest_session"))
     assert here.browser(cookies=planted).get("/events").status == 303
     assert here.browser(cookies=real).get("/events").status == 200
@@ -530,10 +530,10 @@ def test_a_viewer_looks() -> None:
 def test_a_refusal_is_json_for_the_api_and_a_sentence_for_a_person() -> None:
     here = guarded()
     told = ask(here.app, "POST", "/api/v1/replay", [OWN_HOST, bearer(VIEWER_TOKEN)])
-    assert told.json() == {"error": "role_insufficient", "message": "A viewer changes nothing."}
+    assert told.json() == {"error": "role_insufficient", "message": "Viewers are read-only."}
     said = ask(here.app, "POST", "/replay", [OWN_HOST, bearer(VIEWER_TOKEN)])
     assert said.one("content-type") == "text/plain; charset=utf-8"
-    assert said.text == "A viewer changes nothing.\n"
+    assert said.text == "Viewers are read-only.\n"
 
 
 # Forgery.
@@ -610,7 +610,7 @@ def test_behind_a_proxy_that_names_another_host_the_browser_is_believed(site: st
 
 
 def test_behind_tls_the_page_came_over_tls() -> None:
-    browser = guarded(console_behind_tls=True).logged_in(scheme="https")
+    browser = guarded(console_tls_proxy=True).logged_in(scheme="https")
     assert sent_by(browser, ("origin", "http://127.0.0.1:8001")).status == 403
     assert sent_by(browser, ("origin", "https://127.0.0.1:8001")).status == 200
 
@@ -664,7 +664,7 @@ def test_a_form_with_endlessly_many_fields_is_refused() -> None:
 
 
 def test_a_form_that_never_arrives_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.console.forms._DEADLINE_S", 0.01)
+    monkeypatch.setattr("ingest.console.ui.forms._DEADLINE_S", 0.01)
     headers = [(b"host", b"127.0.0.1:8001"), (b"content-type", FORM[1].encode())]
     scope = {"type": "http", "method": "POST", "path": "/login", "headers": headers}
     sent: list[Message] = []

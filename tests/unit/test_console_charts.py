@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from ingest.console.charts import Series, bars, lines, meter, nice_ticks, sparkline
+from ingest.console.ui.charts import Series, bars, lines, meter, nice_ticks, sparkline
 
 BEGIN = datetime(2026, 1, 31, 7, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

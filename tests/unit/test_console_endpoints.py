@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import ingest.console
-from ingest.console import api, openapi
-from ingest.console.endpoints import Endpoint
+from ingest.console.api import openapi, operations
+from ingest.console.api.endpoints import Endpoint
 
 CONSOLE = Path(ingest.console.__file__).parent
 MODULES = {
@@ -33,15 +33,17 @@ def test_no_module_of_the_console_imports_itself_by_a_detour() -> None:
 
 
 def test_every_declared_endpoint_is_served() -> None:
-    declared = [value for value in vars(api).values() if isinstance(value, Endpoint)]
-    assert [endpoint.path for endpoint in declared] == [each.path for each in api.ENDPOINTS]
-    assert len({(each.method, each.path) for each in api.ENDPOINTS}) == len(declared)
+    declared = [value for value in vars(operations).values() if isinstance(value, Endpoint)]
+    assert [endpoint.path for endpoint in declared] == [each.path for each in operations.ENDPOINTS]
+    assert len({(each.method, each.path) for each in operations.ENDPOINTS}) == len(declared)
 
 
-@pytest.mark.parametrize("endpoint", api.ENDPOINTS, ids=lambda each: f"{each.method} {each.path}")
+@pytest.mark.parametrize(
+    "endpoint", operations.ENDPOINTS, ids=lambda each: f"{each.method} {each.path}"
+)
 def test_the_document_says_of_an_endpoint_what_its_function_says(endpoint: Endpoint) -> None:
-    document = openapi.document(api.ENDPOINTS, prefix=api.PREFIX, version="1")
-    path = (api.PREFIX + endpoint.path).replace(":uuid", "").replace(":number", "")
+    document = openapi.document(operations.ENDPOINTS, prefix=operations.PREFIX, version="1")
+    path = (operations.PREFIX + endpoint.path).replace(":uuid", "").replace(":number", "")
     operation = document["paths"][path.replace(":path", "")][endpoint.method.lower()]
     assert operation["summary"] == (endpoint.handle.__doc__ or "").rstrip(".") != ""
     assert ("requestBody" in operation) is (endpoint.body is not None)

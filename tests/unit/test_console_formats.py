@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.console import formats
-from ingest.console.formats import NOTHING
+from ingest.console.ui import formats
+from ingest.console.ui.formats import NOTHING
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -35,7 +35,7 @@ def test_compact(value: float | None, spelled: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "spelled"),
-    [("exact", "1,234,567"), ("about", "about 1.2 M"), ("at_least", "at least 1,234,567")],
+    [("exact", "1,234,567"), ("about", "about 1.2 M"), ("at least", "at least 1,234,567")],
 )
 def test_a_count_says_how_far_it_can_be_trusted(kind: str, spelled: str) -> None:
     assert formats.counted(1_234_567, kind) == spelled

@@ -278,10 +278,10 @@ def test_tries_are_kept_in_bounded_memory() -> None:
     throttle = Throttle(window_s=60, max_keys=100, clock=Clock())
     for number in range(1_000):
         throttle.take({f"key{number}": 5})
-    assert len(throttle._tries) == 100
+    assert len(throttle._attempts) == 100
     for number in range(900, 1_000):
         throttle.give_back({f"key{number}": 5})
-    assert not throttle._tries
+    assert not throttle._attempts
 
 
 def test_a_name_that_is_too_long_is_cut_before_it_is_kept() -> None:
@@ -291,7 +291,7 @@ def test_a_name_that_is_too_long_is_cut_before_it_is_kept() -> None:
 
 
 def test_too_many_who_wait_are_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords, "_WAITING", 1)
+    monkeypatch.setattr(passwords, "_MAX_WAITING", 1)
 
     async def crowd() -> list[object]:
         checks = Passwords(parse_users(users()), random=lambda count: b"x" * count)
@@ -333,7 +333,7 @@ def test_at_most_two_passwords_are_checked_at_once(monkeypatch: pytest.MonkeyPat
 def test_when_too_many_wait_the_page_says_when_to_come_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(passwords, "_WAITING", -passwords._AT_ONCE)
+    monkeypatch.setattr(passwords, "_MAX_WAITING", -passwords._CONCURRENT)
     here = guarded()
     for _ in range(10):  # not counted as tries
         answer = here.browser().log_in("alice", PASSWORD)

@@ -22,13 +22,13 @@ def app() -> ASGIApp:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("GET", "/operations/{}"),
-        ("POST", "/operations/{}/cancel"),
+        ("GET", "/bulk-actions/{}"),
+        ("POST", "/bulk-actions/{}/cancel"),
         ("POST", "/jobs/{}/retry"),
-        ("GET", "/api/v1/replays/{}"),
-        ("POST", "/api/v1/replays/{}/pause"),
-        ("POST", "/api/v1/replays/{}/resume"),
-        ("POST", "/api/v1/replays/{}/cancel"),
+        ("GET", "/api/v1/bulk-actions/{}"),
+        ("POST", "/api/v1/bulk-actions/{}/pause"),
+        ("POST", "/api/v1/bulk-actions/{}/resume"),
+        ("POST", "/api/v1/bulk-actions/{}/cancel"),
         ("POST", "/api/v1/jobs/{}/retry"),
         ("POST", "/api/v1/jobs/{}/replay"),
         ("POST", "/api/v1/jobs/{}/discard"),
@@ -45,13 +45,13 @@ def test_a_number_that_no_id_can_be_leads_nowhere(
 def test_a_page_before_such_a_number_is_a_bad_request_or_the_first(
     app: ASGIApp, digits: int
 ) -> None:
-    for path in ("/api/v1/replays", "/api/v1/actions"):
+    for path in ("/api/v1/bulk-actions", "/api/v1/audit-log"):
         answer = ask(app, "GET", f"{path}?before={'9' * digits}", [HOST])
         assert (answer.status, answer.json()["error"]) == (400, "bad_query")
 
 
 def test_a_number_of_eighteen_digits_is_looked_for(app: ASGIApp) -> None:
-    answer = ask(app, "GET", f"/api/v1/replays/{'9' * 18}", [HOST])
+    answer = ask(app, "GET", f"/api/v1/bulk-actions/{'9' * 18}", [HOST])
     assert (answer.status, answer.json()["error"]) == (503, "connection_refused")
 
 

@@ -8,10 +8,13 @@ from uuid import UUID
 import pytest
 
 from ingest import settings
-from ingest.console import masking, pages, shown, views
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
-from ingest.console.stream import is_checked, matches
+from ingest.console.pages.bulk_action import sample_selection
+from ingest.console.pages.events import bulk_scope
+from ingest.console.pages.live import is_checkable, matches
+from ingest.console.services import event_view
+from ingest.console.ui import masking
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.event_detail import DeliveryRecord, EventHistory
@@ -115,7 +118,7 @@ def test_a_long_text_is_masked_at_once() -> None:
 
 def test_a_number_in_a_type_is_masked_wherever_the_type_is_shown() -> None:
     event = replace(EVENT, type="sms.966512345678", event_id="sms.966-512-345-678:1")
-    (shown,) = views.of_listed([event], masked=True)
+    (shown,) = masking.events([event], masked=True)
     assert (shown.type, shown.event_id) == ("sms.••••••••••78", "sms.•••-•••-•••-•78:1")
     history = EventHistory(
         id=EVENT.id,
@@ -128,10 +131,10 @@ def test_a_number_in_a_type_is_masked_wherever_the_type_is_shown() -> None:
         deliveries=(DELIVERY,),
         jobs=(),
     )
-    one = views.of_event(history, masked=True)
+    one = event_view.from_history(history, masked=True)
     assert (one.type, one.event_id) == (shown.type, shown.event_id)
     done = replace(OPERATION, selection=EventFilter(types=("sms.966512345678",)))
-    assert views.of_operation(done, masked=True).selection.types == ("sms.••••••••••78",)
+    assert masking.bulk_action(done, masked=True).selection.types == ("sms.••••••••••78",)
 
 
 def test_a_masked_refusal_tells_no_number_of_its_path() -> None:
@@ -142,15 +145,15 @@ def test_a_masked_refusal_tells_no_number_of_its_path() -> None:
         client="10.0.0.1",
         detail={"path": "/webhooks/966512345678", "user-agent": "x 966512345678"},
     )
-    (shown,) = views.of_refusals([refusal], masked=True)
+    (shown,) = masking.refusals([refusal], masked=True)
     assert "345" not in f"{shown.source} {shown.detail}"
-    assert views.of_refusals([refusal], masked=False) == (refusal,)
+    assert masking.refusals([refusal], masked=False) == (refusal,)
 
 
 def test_a_masked_processor_does_not_tell_why_it_is_paused() -> None:
-    (shown,) = views.of_processors([PAUSED], masked=True)
+    (shown,) = masking.processors([PAUSED], masked=True)
     assert shown.pause_reason == masking.HIDDEN
-    assert views.of_processors([PAUSED], masked=False) == (PAUSED,)
+    assert masking.processors([PAUSED], masked=False) == (PAUSED,)
 
 
 @pytest.mark.parametrize("pattern", ["sms.9*", "*5678", "sms.٩*", "*1*"])
@@ -163,9 +166,9 @@ def test_viewers_do_not_guess_a_number_in_a_type(pattern: str) -> None:
 
 
 def test_a_masked_list_names_the_error_and_not_what_it_says() -> None:
-    (shown,) = views.of_listed([EVENT], masked=True)
+    (shown,) = masking.events([EVENT], masked=True)
     assert shown.error == "ValueError"
-    assert views.of_listed([EVENT], masked=False) == (EVENT,)
+    assert masking.events([EVENT], masked=False) == (EVENT,)
 
 
 @pytest.mark.parametrize("text", ["data.from:9665", '"free text"', "phone:966512345678"])
@@ -192,19 +195,19 @@ def test_viewers_do_not_find_what_they_do_not_see(text: str) -> None:
 )
 def test_what_arrives_is_filtered(selection: EventFilter, expected: bool) -> None:
     assert matches(selection, EVENT) is expected
-    assert is_checked(selection)
+    assert is_checkable(selection)
 
 
 def test_what_a_line_does_not_tell_is_not_filtered_by() -> None:
     for field in ({"processor": "x"}, {"since": NOW}, {"fields": (("data.a", "1"),)}):
-        assert not is_checked(replace(EventFilter(), **field))
+        assert not is_checkable(replace(EventFilter(), **field))
 
 
 def test_the_buttons_and_the_preview_speak_of_what_is_touched() -> None:
     of_orders, by_crm = EventFilter(types=("order.*",)), EventFilter(processor="crm")
-    assert shown.bulk(EventFilter(state="retrying")) == {"replay": "all", "discard": "all"}
-    assert shown.bulk(of_orders) == {"replay": "all dead and unhandled", "discard": "all dead"}
-    assert shown.bulk(by_crm) == {"replay": "all dead", "discard": "all dead"}
+    assert bulk_scope(EventFilter(state="retrying")) == {"replay": "all", "discard": "all"}
+    assert bulk_scope(of_orders) == {"replay": "all dead and unhandled", "discard": "all dead"}
+    assert bulk_scope(by_crm) == {"replay": "all dead", "discard": "all dead"}
     for selection, counts, state in (
         (of_orders, Counts(jobs=2, events=3), "dead"),
         (of_orders, Counts(events=3), "unhandled"),
@@ -212,4 +215,4 @@ def test_the_buttons_and_the_preview_speak_of_what_is_touched() -> None:
         (EventFilter(state="retrying"), Counts(jobs=2), "retrying"),
         (EventFilter(error_type="E"), Counts(jobs=2), None),
     ):
-        assert pages._sampled(selection, counts).state == state
+        assert sample_selection(selection, counts).state == state

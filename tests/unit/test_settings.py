@@ -283,8 +283,8 @@ def test_what_kubernetes_injects_for_a_service_is_no_port(monkeypatch: pytest.Mo
     "written", ["a*b", "*example", "console.example:8001", "a b", "a,,b", "http://a"]
 )
 def test_what_no_host_header_names_is_told(written: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("INGEST_CONSOLE_HOSTS", written)
-    with pytest.raises(SettingsError, match="INGEST_CONSOLE_HOSTS: must") as told:
+    monkeypatch.setenv("INGEST_CONSOLE_ALLOWED_HOSTS", written)
+    with pytest.raises(SettingsError, match="INGEST_CONSOLE_ALLOWED_HOSTS: must") as told:
         settings.load()
     assert written not in str(told.value)
 

@@ -1,1 +1,1 @@
-"""Authentication and authorization for the console: who asks, and what they may do."""
+"""Authentication and authorization for the console."""

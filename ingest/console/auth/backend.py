@@ -1,4 +1,4 @@
-"""Authentication: from a request to who asks."""
+"""Authentication: who sent a request."""
 
 from starlette.authentication import AuthCredentials, AuthenticationBackend
 from starlette.requests import HTTPConnection
@@ -15,7 +15,7 @@ Authenticated = tuple[AuthCredentials, Identity]
 
 
 class LoopbackBackend(AuthenticationBackend):
-    """Without credentials, whoever reaches the console is its operator."""
+    """Makes everybody an operator, for a console without credentials."""
 
     async def authenticate(self, conn: HTTPConnection) -> Authenticated:
         """Return the operator."""
@@ -23,19 +23,19 @@ class LoopbackBackend(AuthenticationBackend):
 
 
 class CredentialsBackend(AuthenticationBackend):
-    """Knows programs by their bearer tokens, and people by their sessions."""
+    """Identifies programs by their bearer tokens, and people by their sessions."""
 
     def __init__(self, tokens: tuple[Token, ...], sessions: Sessions | None) -> None:
-        """`sessions`: None where nobody logs in."""
+        """`sessions` is None if nobody logs in."""
         self._tokens = tokens
         self._sessions = sessions
 
     async def authenticate(self, conn: HTTPConnection) -> Authenticated | None:
-        """Return who asks, None if nobody is known to.
+        """Return the identity of the sender; None: it is unknown.
 
         Raises:
-            Unauthenticated: the bearer token is wrong, which no session makes up for.
-            SQLAlchemyError: the database does not say whether the session goes on.
+            Unauthenticated: the bearer token is wrong, even if there is a session.
+            SQLAlchemyError: the database does not answer whether the session has ended.
         """
         identity = self._of_token(conn) or await self._of_session(conn)
         return None if identity is None else (identity.credentials, identity)

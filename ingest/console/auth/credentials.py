@@ -1,4 +1,4 @@
-"""The people and programs that may use the console, as the settings name them."""
+"""The users and tokens of the settings."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ USERS = "INGEST_CONSOLE_USERS"
 TOKENS = "INGEST_CONSOLE_TOKENS"
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-# The lengths are what argon2's tools write: a line that was cut off while copying is told here.
+# The lengths that argon2's tools write. A line that was cut off while copying is refused.
 _ARGON2 = re.compile(
     r"\$argon2id\$v=19\$m=(\d{1,7}),t=\d{1,3},p=(\d{1,2})\$[A-Za-z0-9+/]{22,}\$[A-Za-z0-9+/]{43,}"
 )
@@ -23,7 +23,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class User:
-    """Somebody who logs in."""
+    """A person who logs in."""
 
     name: str
     role: Role
@@ -32,7 +32,7 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A program that sends a bearer token."""
+    """A program's bearer token."""
 
     name: str
     role: Role
@@ -41,10 +41,10 @@ class Token:
 
 
 def parse_users(text: str | None) -> Mapping[str, User]:
-    """The users of INGEST_CONSOLE_USERS by name; without the setting, nobody.
+    """Return the users of INGEST_CONSOLE_USERS by name.
 
     Raises:
-        SettingsError: an entry is not `name:role:argon2-hash`. It names no value.
+        SettingsError: an entry is not `name:role:argon2-hash`. The message contains no value.
     """
     users = {}
     for number, (name, role, secret) in enumerate(_entries(USERS, text), start=1):
@@ -55,10 +55,10 @@ def parse_users(text: str | None) -> Mapping[str, User]:
 
 
 def parse_tokens(text: str | None) -> tuple[Token, ...]:
-    """The tokens of INGEST_CONSOLE_TOKENS; without the setting, none.
+    """Return the tokens of INGEST_CONSOLE_TOKENS.
 
     Raises:
-        SettingsError: an entry is not `name:role:sha256`. It names no value.
+        SettingsError: an entry is not `name:role:sha256`. The message contains no value.
     """
     tokens = []
     for number, (name, role, secret) in enumerate(_entries(TOKENS, text), start=1):
@@ -69,30 +69,30 @@ def parse_tokens(text: str | None) -> tuple[Token, ...]:
 
 
 def digest(token: str) -> str:
-    """What is kept of a token. No salt, no slow hash: a token is 256 random bits."""
+    """Return a token's hash. A token is 256 random bits, so it needs no salt and no slow hash."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def find_token(tokens: Collection[Token], presented: str) -> Token | None:
-    """The token that was presented. Every one is compared, each in constant time."""
-    given = digest(presented)
-    found = None
+    """Return the token that was presented. All tokens are compared, each in constant time."""
+    presented_digest = digest(presented)
+    match = None
     for token in tokens:
-        if hmac.compare_digest(token.digest, given):
-            found = token
-    return found
+        if hmac.compare_digest(token.digest, presented_digest):
+            match = token
+    return match
 
 
 def _entries(variable: str, text: str | None) -> list[tuple[str, Role, str]]:
-    """What the setting lists, each name once."""
+    """Return the entries of a setting. Every name is unique."""
     if text is None:
         return []
     parts = [part for part in re.split(r"[\s;]+", text) if part]
     if not parts:
-        raise _bad(variable, "it is empty; unset it, or name somebody")
+        raise _bad(variable, "it is empty; unset it or add an entry")
     entries = [_entry(variable, number, part) for number, part in enumerate(parts, start=1)]
     if len({name for name, _, _ in entries}) < len(entries):
-        raise _bad(variable, "a name is there twice")
+        raise _bad(variable, "a name appears twice")
     return entries
 
 
@@ -109,7 +109,7 @@ def _entry(variable: str, number: int, text: str) -> tuple[str, Role, str]:
 
 
 def _is_argon2(text: str) -> bool:
-    """Whether argon2 can check a password against it."""
+    """Return whether argon2 can check a password against a hash."""
     match = _ARGON2.fullmatch(text)
     if match is None:
         return False

@@ -1,4 +1,4 @@
-"""Protection against cross-site request forgery: changes come from pages of the console's own."""
+"""Protection against cross-site request forgery: only the console's own pages make changes."""
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,23 +10,23 @@ _OWN_SITE = ("same-origin", "none")
 
 
 class CrossOriginProtection:
-    """ASGI middleware: refuses changes that another site's page has a browser ask for.
+    """ASGI middleware that refuses changes which another site's page makes a browser request.
 
     The algorithm is Filippo Valsorda's (https://words.filippo.io/csrf/), that of Go's
-    `http.CrossOriginProtection`. It needs no token in forms and no cookie. The first rule decides
-    that applies:
+    `http.CrossOriginProtection`. It needs no token in forms and no cookie. The first rule that
+    applies decides:
 
-    1. A safe method changes nothing: it passes.
-    2. A bearer token without a cookie passes: no browser adds one by itself.
-    3. A browser that sends Sec-Fetch-Site says where the page is from: `same-origin` passes, and
-       `none`, which is a person's own doing.
-    4. A browser that sends Origin alone, as old ones do, and all where the console is neither on
-       TLS nor on this machine: the origin has to be the host that is asked.
-    5. A request with neither comes from a program, which nobody can lead astray: it passes.
+    1. A safe method passes, since it changes nothing.
+    2. A bearer token without a cookie passes, since no browser adds a token by itself.
+    3. With Sec-Fetch-Site, which says where the page is from, `same-origin` passes, and `none`,
+       which means that the person opened it directly.
+    4. With Origin alone, the origin must be the requested host. Old browsers send it alone, and all
+       browsers do where the console is neither on TLS nor on this machine.
+    5. A request with neither header passes. It comes from a program, which no page can misuse.
     """
 
     def __init__(self, app: ASGIApp, *, behind_tls: bool) -> None:
-        """`behind_tls`: the console's pages come over TLS, so that an origin without is another."""
+        """`behind_tls`: the pages are served over TLS, and an origin without TLS is foreign."""
         self._app = app
         self._schemes = ("https",) if behind_tls else ("http", "https")
 
@@ -36,7 +36,7 @@ class CrossOriginProtection:
         await self._app(scope, receive, send)
 
     def _check(self, headers: Headers) -> None:
-        """Raise Forbidden if another site's page is where a change comes from."""
+        """Raise Forbidden if another site's page requests a change."""
         scheme, _, _token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and "cookie" not in headers:
             return

@@ -1,4 +1,4 @@
-"""Why the access control refuses a request."""
+"""The errors of authentication and authorization."""
 
 from http import HTTPStatus
 
@@ -6,7 +6,7 @@ from ingest.errors import IngestError
 
 
 class AuthError(IngestError):
-    """The access control answers the request, and the application never sees it."""
+    """A request is refused before the application sees it."""
 
     def __init__(self, message: str, *, reason: str, status: HTTPStatus) -> None:
         super().__init__(message, reason=reason)
@@ -14,16 +14,16 @@ class AuthError(IngestError):
 
 
 class Unauthenticated(AuthError):
-    """Nobody is known to ask: 401, or the login page."""
+    """The sender is unknown: 401, or the login page."""
 
     def __init__(self, message: str, *, reason: str, has_bearer: bool) -> None:
-        """`has_bearer`: it came with a token, so it is no browser that could log in."""
+        """`has_bearer`: the request has a token, so its sender cannot use the login page."""
         super().__init__(message, reason=reason, status=HTTPStatus.UNAUTHORIZED)
         self.has_bearer = has_bearer
 
 
 class Forbidden(AuthError):
-    """Whoever asks may not do this, or not from there: 403."""
+    """The sender may not do this, or not from there: 403."""
 
     def __init__(self, message: str, *, reason: str) -> None:
         super().__init__(message, reason=reason, status=HTTPStatus.FORBIDDEN)

@@ -1,4 +1,4 @@
-"""The headers that tell a browser what this console's pages may do: nothing from elsewhere."""
+"""The security headers: browsers load nothing from other sites into the console's pages."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ HEADERS: Mapping[str, str] = {
         "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    # Not `no-referrer`: with that, browsers send our own forms with `Origin: null`.
+    # With `no-referrer`, browsers would send the console's own forms with `Origin: null`.
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -23,7 +23,7 @@ HEADERS: Mapping[str, str] = {
 
 
 class SecurityHeaders:
-    """ASGI middleware: the headers of every response. Bodies pass as they come."""
+    """ASGI middleware that adds the headers to every response, without buffering its body."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""By which names and from where the console may be asked."""
+"""The host names and client addresses from which the console accepts requests."""
 
 from collections.abc import Sequence
 from ipaddress import IPv6Address, ip_address
@@ -7,12 +7,12 @@ from starlette.requests import HTTPConnection
 
 from ingest.console.auth.errors import Forbidden
 
-# Set by what stands between a client and us.
+# Headers that proxies set.
 _FORWARDING = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
 def is_loopback(name: str) -> bool:
-    """Return whether a name or address is this machine for itself, without asking the DNS."""
+    """Return whether a name or address means this machine, without asking the DNS."""
     if name.lower() == "localhost":
         return True
     try:
@@ -25,39 +25,35 @@ def is_loopback(name: str) -> bool:
 
 
 def local_names(listens_on: str) -> Sequence[str]:
-    """Return the names of a console that only this machine may ask.
+    """Return the host names of a console that only this machine may use.
 
-    Any page on the internet can have its name point to 127.0.0.1 and then talk to the console as if
-    it were the page's own server: the name is what gives it away.
+    They prevent DNS rebinding: a page on the internet can let its own name resolve to 127.0.0.1,
+    and then request the console as if it were the page's server. The Host header shows that name.
     """
     return ("localhost", "127.0.0.1", "[::1]", as_in_header(listens_on))
 
 
 def as_in_header(name: str) -> str:
-    """Return a name or address as the Host header has it."""
+    """Return a name or address as the Host header spells it."""
     return f"[{name}]" if ":" in name and not name.startswith("[") else name
 
 
 def check_local(connection: HTTPConnection) -> None:
-    """Refuse a request of another machine, or one that a proxy hands on.
-
-    Raises:
-        Forbidden: it is one.
-    """
+    """Raise Forbidden for a request of another machine, or through a proxy."""
     if any(name in connection.headers for name in _FORWARDING):
         raise Forbidden(
-            "Without credentials the console takes no requests through a proxy.",
+            "Without credentials the console accepts no requests through a proxy.",
             reason="proxied",
         )
     if connection.client is not None and _is_remote(connection.client.host):
         raise Forbidden(
-            "Without credentials the console takes requests of this machine only.",
+            "Without credentials the console accepts requests of this machine only.",
             reason="client_not_local",
         )
 
 
 def _is_remote(client: str) -> bool:
-    """Return whether it is an address of another machine; a Unix socket has none."""
+    """Return whether an address is another machine's. A Unix socket has no address."""
     try:
         return not is_loopback(str(ip_address(client)))
     except ValueError:

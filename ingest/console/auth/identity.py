@@ -1,4 +1,4 @@
-"""Who asks, and what they may do."""
+"""The identity of whoever sent a request."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,16 +12,16 @@ _SCOPES = {Role.VIEWER: (Role.VIEWER,), Role.OPERATOR: (Role.VIEWER, Role.OPERAT
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity(BaseUser):
-    """Who asks: `request.user`."""
+    """A person or program: `request.user`."""
 
     name: str
     role: Role
     via: Literal["loopback", "session", "token"]
-    """How they are known: nobody else reaches this console, a login, or a bearer token."""
+    """How it was identified: by the local machine, a login, or a bearer token."""
 
     @property
     def is_authenticated(self) -> bool:
-        """Return True: whoever is unknown is Starlette's UnauthenticatedUser."""
+        """Return True. Starlette represents the unknown as UnauthenticatedUser."""
         return True
 
     @property
@@ -36,5 +36,5 @@ class Identity(BaseUser):
 
     @property
     def credentials(self) -> AuthCredentials:
-        """Return what they may do: a role's scopes are its own and those of the lesser one."""
+        """Return the role's scopes. An operator also has a viewer's."""
         return AuthCredentials(_SCOPES[self.role])

@@ -1,44 +1,43 @@
-"""Logging in with a name and a password, and out."""
+"""Login with a name and a password, and logout."""
 
 import time
 from collections.abc import Callable
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.templating import Jinja2Templates
 
 from ingest import logs
-from ingest.console import forms
 from ingest.console.auth.errors import AuthError
 from ingest.console.auth.passwords import Passwords
 from ingest.console.auth.request_info import LOGIN, local
 from ingest.console.auth.sessions import Sessions
 from ingest.console.auth.throttle import Throttle
+from ingest.console.ui import forms
 
 WINDOW_S = 60.0
 TRIES_PER_NAME_AND_ADDRESS = 5
 TRIES_PER_NAME = 30
-"""From wherever: so many that nobody keeps others out by trying, and few for who guesses."""
+"""From all addresses together. It is few for guessing, and too many to lock somebody out soon."""
 TRIES_PER_ADDRESS = 30
-"""Behind a proxy that does not say who asks, everybody has the same."""
+"""Behind a proxy that does not forward addresses, everybody shares one."""
 
 _MAX_KEYS = 10_000
 _NAME_LENGTH = 64
-_IPV6_PREFIX = 64  # what one subscriber has, at least
+_IPV6_PREFIX = 64  # the smallest network that a subscriber gets
 _RETRY_AFTER_S = 5
 _LOG_INTERVAL_S = 1.0
 
 WRONG = "The name or the password is wrong."
-TOO_OFTEN = "Too many tries: wait a minute."
-NO_USERS = "Nobody has a password here: the console takes bearer tokens only."
+TOO_OFTEN = "Too many attempts: wait a minute."
+NO_USERS = "No users are configured: the console accepts bearer tokens only."
 
 log = logs.logger(__name__)
 
 
 class Login:
-    """`/login` and `/logout`."""
+    """The endpoints `/login` and `/logout`."""
 
     def __init__(
         self,
@@ -48,26 +47,25 @@ class Login:
         *,
         clock: Callable[[], float],
     ) -> None:
-        """Without `passwords` and `sessions` nobody can log in. `clock` gives Unix time in
-        seconds."""
+        """Without `passwords` and `sessions` nobody can log in. `clock` returns Unix seconds."""
         self._passwords = passwords
         self._sessions = sessions
         self._templates = templates
         self._throttle = Throttle(window_s=WINDOW_S, max_keys=_MAX_KEYS, clock=clock)
-        self._refusals = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
+        self._sampler = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     async def show(self, request: Request) -> Response:
-        """Return the form, for whoever is not known yet."""
+        """Return the form. A user who is logged in is redirected."""
         back = local(request.query_params.get("next"))
         if request.user.is_authenticated:
             return RedirectResponse(back, 303)
         return self._page(request, back, error=None if self._passwords else NO_USERS)
 
     async def log_in(self, request: Request) -> Response:
-        """Begin a session."""
+        """Check the password and begin a session."""
         form = await forms.read(request)
-        name, password = _text(form, "name").strip(), _text(form, "password")
-        back = local(_text(form, "next"))
+        name, password = forms.text_field(form, "name").strip(), forms.text_field(form, "password")
+        back = local(forms.text_field(form, "next"))
         if self._passwords is None or self._sessions is None:
             return self._page(request, back, error=NO_USERS, status=403)
         limits = _limits(name, request)
@@ -77,11 +75,11 @@ class Login:
             return self._page(request, back, error=TOO_OFTEN, status=429, retry_after_s=wait_s)
         try:
             user = await self._passwords.check(name, password)
-        except AuthError as refusal:
+        except AuthError as error:
             self._throttle.give_back(limits)
-            status = int(refusal.status)
+            status = int(error.status)
             return self._page(
-                request, back, error=str(refusal), status=status, retry_after_s=_RETRY_AFTER_S
+                request, back, error=str(error), status=status, retry_after_s=_RETRY_AFTER_S
             )
         if user is None:
             log.warning("login_failed", reason="wrong_credentials", client=_address(request))
@@ -93,7 +91,7 @@ class Login:
         return RedirectResponse(back, 303)
 
     async def log_out(self, request: Request) -> Response:
-        """End the session, wherever its cookie is."""
+        """End the session everywhere, also where its cookie was copied to."""
         if self._sessions is not None and request.session:
             await self._sessions.end(request.session)
             request.session.clear()
@@ -113,21 +111,21 @@ class Login:
         return self._templates.TemplateResponse(request, "login.html", context, status, headers)
 
     def _log_throttled(self, request: Request) -> None:
-        if self._refusals.lets_through("throttled"):
+        if self._sampler.lets_through("throttled"):
             log.warning(
                 "login_failed",
                 reason="throttled",
                 client=_address(request),
-                left_out=self._refusals.left_out("throttled"),
+                left_out=self._sampler.left_out("throttled"),
             )
 
 
 def _limits(name: str, request: Request) -> dict[str, int]:
-    """How many tries each of the three has that are counted."""
-    tried, network = name[: _NAME_LENGTH + 1], _network(_address(request))
+    """Return the limits of the three keys that attempts are counted by."""
+    prefix, network = name[: _NAME_LENGTH + 1], _network(_address(request))
     return {
-        f"both {network} {tried}": TRIES_PER_NAME_AND_ADDRESS,
-        f"name {tried}": TRIES_PER_NAME,
+        f"both {network} {prefix}": TRIES_PER_NAME_AND_ADDRESS,
+        f"name {prefix}": TRIES_PER_NAME,
         f"address {network}": TRIES_PER_ADDRESS,
     }
 
@@ -137,16 +135,11 @@ def _address(request: Request) -> str:
 
 
 def _network(address: str) -> str:
-    """What one attacker has: with IPv6, a whole network."""
+    """Return what one attacker controls: an address, or with IPv6 a whole network."""
     try:
         parsed = ip_address(address)
-    except ValueError:  # a trusted proxy says so
+    except ValueError:  # a trusted proxy may forward any text
         return address[:_NAME_LENGTH]
     if isinstance(parsed, IPv6Address) and not parsed.ipv4_mapped:
         return str(IPv6Network((int(parsed), _IPV6_PREFIX), strict=False))
     return address
-
-
-def _text(form: FormData, name: str) -> str:
-    value = form.get(name)
-    return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Who may do what in the console: the middleware that every request passes."""
+"""Access control: the middleware that every request passes."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
 
 from ingest import logs, proxies
-from ingest.console import forms, problems
+from ingest.console import errors
 from ingest.console.auth import hosts, request_info
 from ingest.console.auth.backend import CredentialsBackend, LoopbackBackend
 from ingest.console.auth.credentials import Token, User, parse_tokens, parse_users
@@ -28,6 +28,7 @@ from ingest.console.auth.request_info import LOGIN, LOGOUT
 from ingest.console.auth.responses import error_response
 from ingest.console.auth.roles import Role
 from ingest.console.auth.sessions import Sessions, SessionStore, SignedSessions
+from ingest.console.ui import forms
 from ingest.errors import SettingsError
 from ingest.settings import Settings
 
@@ -39,22 +40,22 @@ log = logs.logger(__name__)
 
 def create(
     settings: Settings,
-    kept: SessionStore,
+    store: SessionStore,
     *,
     clock: Callable[[], float],
     random: Callable[[int], bytes],
 ) -> "Auth":
-    """Return the access control that the settings ask for.
+    """Return the access control that the settings describe.
 
     Args:
-        settings: name the users and tokens, if there are any.
-        kept: what all consoles know of sessions.
-        clock: gives Unix time in seconds.
-        random: gives that many random bytes.
+        settings: with the users and tokens, if there are any.
+        store: what all consoles share of sessions.
+        clock: returns Unix time in seconds.
+        random: returns that many random bytes.
 
     Raises:
-        SettingsError: the credentials are no credentials, or there are none and the console is to
-            listen where others reach it.
+        SettingsError: the credentials are invalid, or there are none and the console would listen
+            where others reach it.
     """
     users = parse_users(_plain(settings.console_users))
     tokens = parse_tokens(_plain(settings.console_tokens))
@@ -65,15 +66,15 @@ def create(
             "(`ingest console-token`).",
             reason="no_credentials",
         )
-    sessions = Sessions(users, kept, clock=clock, random=random) if users else None
+    sessions = Sessions(users, store, clock=clock, random=random) if users else None
     return Auth(settings, users, tokens, sessions, clock=clock, random=random)
 
 
 class Auth:
     """The console's access control.
 
-    Without users and tokens everybody who reaches the console is its operator, and only this
-    machine reaches it.
+    Without users and tokens only this machine reaches the console, and everybody on it is an
+    operator.
     """
 
     def __init__(
@@ -95,17 +96,17 @@ class Auth:
 
     @property
     def is_open(self) -> bool:
-        """Return whether nobody logs in."""
+        """Return whether there are no credentials."""
         return not self._users and not self._tokens
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """Return the application with the access control around it.
 
-        In the application `request.user` is an Identity; on the login page it may be Starlette's
-        UnauthenticatedUser, and there is none for static files and the probe.
+        In the application `request.user` is an Identity. On the login page it may be Starlette's
+        UnauthenticatedUser. Static files and the probe have no user.
         """
         guarded = self._identified(Check(app, _check_role))
-        guarded = CrossOriginProtection(guarded, behind_tls=self._settings.console_behind_tls)
+        guarded = CrossOriginProtection(guarded, behind_tls=self._settings.console_tls_proxy)
         named = self._named(Split(request_info.is_static, app, guarded))
         checked = Check(Split(request_info.is_probe, app, named), request_info.check_headers)
         return proxies.behind(
@@ -136,24 +137,25 @@ class Auth:
         identified = AuthenticationMiddleware(app, backend)
         if self._sessions is None:
             return identified
-        behind_tls = self._settings.console_behind_tls
+        behind_tls = self._settings.console_tls_proxy
         return SignedSessions(identified, self._sessions, behind_tls=behind_tls)
 
     def _named(self, app: ASGIApp) -> ASGIApp:
-        """Return the application, asked by its own names only."""
+        """Return the application, reachable only by its allowed host names."""
         if self.is_open:
             names: Sequence[str] = hosts.local_names(self._settings.console_host)
             app = Check(app, hosts.check_local)
         else:
-            names = [hosts.as_in_header(name) for name in self._settings.console_hosts] or ["*"]
+            names = [hosts.as_in_header(name) for name in self._settings.console_allowed_hosts] or [
+                "*"
+            ]
         return TrustedHostMiddleware(app, names, www_redirect=False)
 
 
 class Check:
-    """ASGI middleware: lets a request through that a check does not refuse."""
+    """ASGI middleware that passes a request on unless a check raises an AuthError."""
 
     def __init__(self, app: ASGIApp, check: Callable[[HTTPConnection], None]) -> None:
-        """`check` raises an AuthError."""
         self._app = app
         self._check = check
 
@@ -164,7 +166,7 @@ class Check:
 
 
 class Split:
-    """ASGI application: gives the requests of a kind to one application, all else to another."""
+    """ASGI application that passes some requests to one application and the others to another."""
 
     def __init__(self, is_of_kind: Callable[[Scope], bool], app: ASGIApp, others: ASGIApp) -> None:
         self._is_of_kind = is_of_kind
@@ -177,7 +179,7 @@ class Split:
 
 
 class AnswerAuthErrors:
-    """ASGI middleware: answers a request that the access control refuses, or cannot decide on."""
+    """ASGI middleware that answers a request which is refused, or cannot be decided on."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -192,10 +194,10 @@ class AnswerAuthErrors:
         except AuthError as error:
             self._log(error)
             await error_response(error, scope)(scope, receive, send)
-        except SQLAlchemyError as error:  # the application answers its own
-            explained = problems.explain(error)
-            unknown = AuthError(explained.sentence, reason=explained.code, status=explained.status)
-            await error_response(unknown, scope)(scope, receive, send)
+        except SQLAlchemyError as error:  # an error of the application is answered there
+            described = errors.describe(error)
+            failed = AuthError(described.sentence, reason=described.code, status=described.status)
+            await error_response(failed, scope)(scope, receive, send)
 
     def _log(self, error: AuthError) -> None:
         if self._sampler.lets_through(error.reason):
@@ -208,7 +210,7 @@ class AnswerAuthErrors:
 
 
 def _check_role(connection: HTTPConnection) -> None:
-    """Refuse who is unknown, and a viewer's change. Raises AuthError."""
+    """Raise an AuthError for an unknown sender, and for a viewer's change."""
     path = connection.scope["path"]
     if path == LOGIN:
         return
@@ -218,7 +220,7 @@ def _check_role(connection: HTTPConnection) -> None:
         )
     needed = Role.OPERATOR if request_info.is_change(connection.scope) else Role.VIEWER
     if path != LOGOUT and not has_required_scope(connection, [needed]):
-        raise Forbidden("A viewer changes nothing.", reason="role_insufficient")
+        raise Forbidden("Viewers are read-only.", reason="role_insufficient")
 
 
 def _plain(secret: SecretStr | None) -> str | None:

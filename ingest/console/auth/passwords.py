@@ -1,4 +1,4 @@
-"""Passwords: how they are kept and checked."""
+"""Passwords: their hashes, and how they are checked."""
 
 import asyncio
 import base64
@@ -14,61 +14,63 @@ from ingest.console.auth.errors import AuthError
 MIN_LENGTH = 12
 MAX_LENGTH = 1_024
 
-# A check takes 64 MiB and a fifth of a second on two cores, and anybody can ask for one.
-_AT_ONCE = 2
-_WAITING = 16
+# A check takes 64 MiB and a fifth of a second on two cores, and anybody can request one.
+_CONCURRENT = 2
+_MAX_WAITING = 16
 _SALT_BYTES, _DIGEST_BYTES = 16, 32
 
 
 class Passwords:
-    """Checks passwords, a few at once, in threads."""
+    """Checks passwords in threads, a few at a time."""
 
     def __init__(self, users: Mapping[str, User], *, random: Callable[[int], bytes]) -> None:
-        """`random` gives that many random bytes."""
+        """`random` returns that many random bytes."""
         self._users = users
         self._nobodys_hash = _unmatchable(users, random)
-        self._turn = asyncio.Semaphore(_AT_ONCE)
-        self._asking = 0
+        self._slots = asyncio.Semaphore(_CONCURRENT)
+        self._pending = 0
 
     async def check(self, name: str, password: str) -> User | None:
-        """The user whose password it is. A name that nobody has takes as long.
+        """Return the user whose password it is; None: it is wrong.
+
+        An unknown name takes as long as a known one.
 
         Raises:
-            AuthError: too many wait for an answer already.
+            AuthError: too many checks are waiting.
         """
-        if self._asking >= _AT_ONCE + _WAITING:
+        if self._pending >= _CONCURRENT + _MAX_WAITING:
             raise AuthError(
-                "Too many log in at this moment: try again.",
+                "Too many people are logging in: try again.",
                 reason="too_many_logins",
                 status=HTTPStatus.SERVICE_UNAVAILABLE,
             )
         user = self._users.get(name)
-        kept = user.password_hash if user else self._nobodys_hash
-        self._asking += 1
+        password_hash = user.password_hash if user else self._nobodys_hash
+        self._pending += 1
         try:
-            async with self._turn:
-                right = await asyncio.to_thread(_matches, kept, password)
+            async with self._slots:
+                is_right = await asyncio.to_thread(_matches, password_hash, password)
         finally:
-            self._asking -= 1
-        return user if right else None
+            self._pending -= 1
+        return user if is_right else None
 
 
 def hash_password(password: str) -> str:
-    """What is kept of a password: argon2id with the library's parameters and a random salt."""
+    """Return a password's argon2id hash, with the library's parameters and a random salt."""
     return PasswordHasher().hash(password)
 
 
-def _matches(kept: str, password: str) -> bool:
+def _matches(password_hash: str, password: str) -> bool:
     if len(password) > MAX_LENGTH:
         return False
     try:
-        return PasswordHasher().verify(kept, password)
+        return PasswordHasher().verify(password_hash, password)
     except (VerificationError, InvalidHashError):
         return False
 
 
 def _unmatchable(users: Mapping[str, User], random: Callable[[int], bytes]) -> str:
-    """A hash that no password has, as costly to check as a user's."""
+    """Return a hash that no password has, and that is as slow to check as a user's."""
     for user in users.values():
         costs, _salt, _digest = user.password_hash.rsplit("$", 2)
         break

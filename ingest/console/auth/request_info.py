@@ -1,4 +1,4 @@
-"""What the access control reads in a request."""
+"""What the access control reads from a request."""
 
 import re
 from collections import Counter
@@ -15,41 +15,37 @@ LOGIN, LOGOUT = "/login", "/logout"
 LIVE = "/health/live"
 STATIC = "/static/"
 
-# Of two, we could look at one and something before or behind us at the other.
+# If one is repeated, the console could read one and a proxy the other.
 _SINGLE = frozenset(
     {b"authorization", b"content-type", b"cookie", b"host", b"origin", b"sec-fetch-site"}
 )
-# Not "//" and no backslash: a browser takes what follows for a host. No control characters: it
-# leaves them out before it looks.
+# Neither "//" nor a backslash, since a browser reads a host name after them. No control characters,
+# since a browser drops them first.
 _LOCAL = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]{0,2000})?")
 
 
 def check_headers(connection: HTTPConnection) -> None:
-    """Refuse a request in which a header that decides something is there twice.
-
-    Raises:
-        AuthError: it is.
-    """
-    times = Counter(name for name, _ in connection.scope["headers"])
-    if any(times[name] > 1 for name in _SINGLE):
+    """Raise an AuthError for a request in which a header that matters here is repeated."""
+    counts = Counter(name for name, _ in connection.scope["headers"])
+    if any(counts[name] > 1 for name in _SINGLE):
         raise AuthError(
-            "A header is there twice.", reason="header_repeated", status=HTTPStatus.BAD_REQUEST
+            "A header is repeated.", reason="header_repeated", status=HTTPStatus.BAD_REQUEST
         )
 
 
 def has_twice(connection: HTTPConnection, cookie: str) -> bool:
-    """Return whether a cookie is there twice: another site of the same host may have set one."""
+    """Return whether a cookie is repeated. Another site on the same host may have set one."""
     pairs = connection.headers.get("cookie", "").split(";")
     return sum(pair.partition("=")[0].strip() == cookie for pair in pairs) > 1
 
 
 def is_change(scope: Scope) -> bool:
-    """Return whether a request's method is one that changes something."""
+    """Return whether a request's method may change something."""
     return scope["method"] not in SAFE_METHODS
 
 
 def is_probe(scope: Scope) -> bool:
-    """Return whether a request asks if the console is alive."""
+    """Return whether a request is the liveness probe."""
     return scope["path"] == LIVE and not is_change(scope)
 
 
@@ -59,7 +55,7 @@ def is_static(scope: Scope) -> bool:
 
 
 def is_api(path: str) -> bool:
-    """Return whether a path is for programs, which want JSON."""
+    """Return whether a path belongs to the API, which answers in JSON."""
     return path == "/api" or path.startswith("/api/")
 
 

@@ -1,4 +1,4 @@
-"""The answer to a refused request: JSON for programs, a sentence or the login page for people."""
+"""Responses to refused requests: JSON for programs, a sentence or the login page for people."""
 
 import re
 from urllib.parse import quote
@@ -14,7 +14,7 @@ _PAGE = re.compile(r"https?://[^/?#]+(?P<target>/[^#]*)")
 
 
 def error_response(error: AuthError, scope: Scope) -> Response:
-    """Return the answer to a request that the access control refuses."""
+    """Return the response to a request that the access control refuses."""
     if isinstance(error, Unauthenticated):
         return _ask_for_login(error, scope)
     if is_api(scope["path"]):
@@ -38,6 +38,6 @@ def _ask_for_login(error: Unauthenticated, scope: Scope) -> Response:
 
 
 def _login(back: str) -> str:
-    """Return the login page's address; after the login it leads to `back`."""
+    """Return the login page's address. The login then redirects to `back`."""
     back = local(back)
     return LOGIN if back == "/" else f"{LOGIN}?next={quote(back, safe='/')}"

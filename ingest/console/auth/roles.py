@@ -1,4 +1,4 @@
-"""What people and programs may do."""
+"""The roles of people and programs."""
 
 from enum import StrEnum
 

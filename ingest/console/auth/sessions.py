@@ -1,8 +1,8 @@
-"""Sessions: Starlette's signed cookies, and what the database keeps of them.
+"""Sessions: Starlette's signed cookies, and what the database stores of them.
 
-The key is random and kept in the database, so that all consoles share it and it outlives a restart.
-In a session is a fragment of the user's password's hash, keyed: a changed password ends it. Whoever
-has only the database, or only the hashes, can make none.
+The signing key is random. It is stored in the database, so that all consoles share it and it
+survives a restart. A session contains a keyed fragment of the password's hash, so that a changed
+password ends it. Somebody who has only the database, or only the hashes, cannot forge a session.
 """
 
 import hashlib
@@ -30,28 +30,28 @@ _SESSION_ID_BYTES = 16
 
 
 class SessionStore(Protocol):
-    """What all consoles know of sessions. Its functions may block."""
+    """What all consoles share of sessions. Its functions may block."""
 
     def signing_key(self) -> bytes:
-        """Return the key that signs sessions, always the same."""
+        """Return the signing key, which never changes."""
 
     def end(self, session: str, expires_at: datetime) -> None:
-        """End a session; it would expire by itself at that time."""
+        """End a session that would expire at `expires_at`."""
 
     def has_ended(self, session: str) -> bool:
-        """Return whether a session was ended."""
+        """Return whether somebody ended a session."""
 
 
 class DatabaseSessions:
-    """What the database keeps of sessions."""
+    """The sessions' key and endings, in the database."""
 
     def __init__(self, engine: Engine, *, random: Callable[[int], bytes]) -> None:
-        """`random` gives that many random bytes."""
+        """`random` returns that many random bytes."""
         self._engine = engine
         self._random = random
 
     def signing_key(self) -> bytes:
-        """Return the key that signs sessions; the first console makes it."""
+        """Return the signing key. The first console makes it."""
         with self._engine.begin() as connection:
             return store.signing_key(connection, new=self._random(_KEY_BYTES))
 
@@ -61,33 +61,33 @@ class DatabaseSessions:
             store.end(connection, session, expires_at=expires_at)
 
     def has_ended(self, session: str) -> bool:
-        """Return whether a session was ended."""
+        """Return whether somebody ended a session."""
         with self._engine.connect() as connection:
             return store.has_ended(connection, session)
 
 
 class Sessions:
-    """Begins, finds and ends sessions. A session is what Starlette signs: a JSON object."""
+    """Begins, finds and ends sessions. A session is the JSON object that Starlette signs."""
 
     def __init__(
         self,
         users: Mapping[str, User],
-        kept: SessionStore,
+        session_store: SessionStore,
         *,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
-        """`clock` gives Unix time in seconds, `random` that many random bytes."""
+        """`clock` returns Unix time in seconds, `random` that many random bytes."""
         self._users = users
-        self._kept = kept
+        self._store = session_store
         self._clock = clock
         self._random = random
         self._key: bytes | None = None
 
     async def key(self) -> bytes:
-        """Return the key that signs sessions. Raises SQLAlchemyError when it cannot be read."""
+        """Return the signing key. Raises SQLAlchemyError if it cannot be read."""
         if self._key is None:
-            self._key = await run_in_threadpool(self._kept.signing_key)
+            self._key = await run_in_threadpool(self._store.signing_key)
         return self._key
 
     async def begin(self, user: User) -> dict[str, Any]:
@@ -100,38 +100,38 @@ class Sessions:
         }
 
     async def find(self, session: Mapping[str, Any]) -> User | None:
-        """Return whose session it is, with the role that the user has now; None: it has ended.
+        """Return a session's user, with the present role; None: the session has ended.
 
         Raises:
-            SQLAlchemyError: the database does not say whether it was ended.
+            SQLAlchemyError: the database does not answer whether it has ended.
         """
         user = self._users.get(session.get("name", ""))
         if user is None or self._clock() - session["began"] >= LIFETIME_S:
             return None
         if not hmac.compare_digest(session["password"], _fragment(await self.key(), user)):
             return None
-        has_ended = await run_in_threadpool(self._kept.has_ended, session["id"])
+        has_ended = await run_in_threadpool(self._store.has_ended, session["id"])
         return None if has_ended else user
 
     async def end(self, session: Mapping[str, Any]) -> None:
-        """End a session, at once and for every console.
+        """End a session, at once and in every console.
 
         Raises:
-            SQLAlchemyError: the database does not keep it, so that the session goes on.
+            SQLAlchemyError: the database did not store it, so that the session continues.
         """
         expires_at = datetime.fromtimestamp(session["began"], UTC) + timedelta(seconds=LIFETIME_S)
-        await run_in_threadpool(self._kept.end, session["id"], expires_at)
+        await run_in_threadpool(self._store.end, session["id"], expires_at)
 
 
 class SignedSessions:
-    """ASGI middleware: Starlette's, with a key that is read when the first request comes."""
+    """ASGI middleware: Starlette's, with a key that the first request reads."""
 
     def __init__(self, app: ASGIApp, sessions: Sessions, *, behind_tls: bool) -> None:
-        """`behind_tls`: the cookie is for TLS, and for this host alone."""
+        """`behind_tls`: the cookie is sent over TLS only, and to this host only."""
         self._app = app
         self._sessions = sessions
         self._behind_tls = behind_tls
-        # Browsers let no other host, and nothing without TLS, set a cookie with the prefix.
+        # Browsers let no other host, and no page without TLS, set a cookie with this prefix.
         self._cookie = "__Host-ingest_session" if behind_tls else "ingest_session"
         self._signed: SessionMiddleware | None = None
 
@@ -141,7 +141,7 @@ class SignedSessions:
             return
         if has_twice(HTTPConnection(scope), self._cookie):
             raise AuthError(
-                "The session's cookie is there twice: clear the cookies of this site.",
+                "The session's cookie is repeated: clear the cookies of this site.",
                 reason="cookie_repeated",
                 status=HTTPStatus.BAD_REQUEST,
             )
@@ -157,6 +157,6 @@ class SignedSessions:
 
 
 def _fragment(key: bytes, user: User) -> str:
-    """Return what changes with the user's password and tells nothing of it."""
+    """Return a value that changes with the user's password and reveals nothing of it."""
     message = f"password\n{user.name}\n{user.password_hash}".encode()
     return hmac.new(key, message, hashlib.sha256).hexdigest()[:16]

@@ -193,7 +193,7 @@ function tail(list) {
   };
   button.onclick = () => {
     paused = !paused;
-    button.textContent = paused ? "Go on" : "Pause";
+    button.textContent = paused ? "Resume" : "Pause";
     if (!paused) held.splice(0).forEach(add);
     say(paused ? "paused" : "on", paused ? "paused" : "connected");
   };

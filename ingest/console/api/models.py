@@ -1,0 +1,142 @@
+"""The parameters, bodies and results of the API's operations."""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import ConfigDict, Field
+
+from ingest.console.api.endpoints import InputModel
+from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
+from ingest.console.services.commands import REASON_LIMIT
+from ingest.console.services.overview import Range
+from ingest.console.ui.forms import MAX_RATE, MIN_RATE
+from ingest.sources import registry
+from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.search.counts import Count
+from ingest.store.search.events import ListedEvent
+
+_MAX_LIMIT = 200
+_MAX_IDS = 1_000
+_LARGEST_ID = 2**63 - 1
+
+_Text = Annotated[str, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
+_Reason = Annotated[str | None, Field(max_length=REASON_LIMIT, pattern=r"^[^\x00]*$")]
+
+
+class EventsQuery(InputModel):
+    """Which events, and which page of them."""
+
+    q: _Text = Field("", description="the search, in the syntax of the console's search field")
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
+    before: UUID | None = Field(None, description="only events older than this one")
+    after: UUID | None = Field(None, description="only events newer than this one")
+
+
+class OverviewQuery(InputModel):
+    """How far to look back."""
+
+    range: Range = Range.HOUR
+
+
+class PageQuery(InputModel):
+    """Which page of a list."""
+
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
+    before: int | None = Field(None, ge=1, le=_LARGEST_ID)
+
+
+class ReasonInput(InputModel):
+    """The reason, which the audit log keeps."""
+
+    reason: _Reason = None
+
+
+_HAS_IDS: dict[str, Any] = {"required": ["ids"], "properties": {"ids": {"minItems": 1}}}
+_HAS_QUERY: dict[str, Any] = {"required": ["q"], "properties": {"q": {"pattern": r"\S"}}}
+_IS_EVERYTHING: dict[str, Any] = {
+    "required": ["everything"],
+    "properties": {"everything": {"const": True}},
+}
+
+
+class BulkActionInput(InputModel):
+    """What to replay or discard: events by their ids, or all that match a search."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [_HAS_IDS, _HAS_QUERY, _IS_EVERYTHING],
+            "not": {"allOf": [_HAS_IDS, _HAS_QUERY]},
+        }
+    )
+
+    action: Literal["replay", "discard"] = "replay"
+    ids: list[UUID] = Field(default_factory=list, max_length=_MAX_IDS)
+    q: _Text = ""
+    everything: bool = Field(
+        False, description="required without `ids` and `q`: selects all dead letters"
+    )
+    reason: _Reason = None
+    rate: float | None = Field(
+        None, ge=MIN_RATE, le=MAX_RATE, allow_inf_nan=False, description="jobs per second"
+    )
+    dry_run: bool = Field(False, description="count, and change nothing")
+
+
+def _list_types(schema: dict[str, Any]) -> None:
+    """Add the types of all senders' samples to a schema."""
+    types = (name for source in registry.classes().values() for name in source.samples.types)
+    schema["enum"] = [*dict.fromkeys(types), None]
+
+
+def _list_sources(schema: dict[str, Any]) -> None:
+    """Add the slugs of all senders to a schema."""
+    schema["enum"] = [*registry.classes(), None]
+
+
+class TestEventInput(InputModel):
+    """Which sample to send."""
+
+    type: str | None = Field(
+        None,
+        max_length=200,
+        description="the event type; null: the sender's first sample",
+        json_schema_extra=_list_types,
+    )
+    source: str | None = Field(
+        None,
+        max_length=200,
+        description="the sender; null: the default source",
+        json_schema_extra=_list_sources,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """A page of events, newest first."""
+
+    events: tuple[ListedEvent, ...]
+    older: UUID | None
+    """The value of `before` for the next page; None: this is the last one."""
+    newer: UUID | None
+    """The value of `after` for the previous page; None: this is the first one."""
+    searched_to: str | None
+    """How far back the search got before its time was up; `older` continues from there."""
+    count: Count
+    """The number of all events that match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkActionResult:
+    """A bulk action, or what it would change."""
+
+    counts: Counts
+    bulk_action: Operation | None
+    """None: it was a dry run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Success without a result."""
+
+    done: bool = True

@@ -1,0 +1,315 @@
+"""The JSON API under /api/v1: its operations, each with its schema."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from http import HTTPStatus
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ingest.console.api import endpoints, openapi
+from ingest.console.api.endpoints import ApiRequest, Endpoint, get, post
+from ingest.console.api.models import (
+    BulkActionInput,
+    BulkActionResult,
+    Done,
+    EventPage,
+    EventsQuery,
+    OverviewQuery,
+    PageQuery,
+    ReasonInput,
+    TestEventInput,
+)
+from ingest.console.auth.identity import Identity
+from ingest.console.dependencies import Console
+from ingest.console.errors import BadRequest
+from ingest.console.services import event_query, event_view
+from ingest.console.services.commands import TestEvent
+from ingest.console.services.event_view import EventView
+from ingest.console.services.overview import Overview, Range
+from ingest.console.ui import masking
+from ingest.store.bulk import replay as bulk_actions
+from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.pipeline import processors
+from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports import audit_log, event_detail, failures, refused_requests
+from ingest.store.reports.audit_log import Action
+from ingest.store.reports.failures import Failures, Rejected
+from ingest.store.reports.refused_requests import Refusal
+from ingest.store.reports.totals import Stats
+from ingest.store.search.filters import EventFilter
+
+PREFIX = "/api/v1"
+_NOT_FOUND = (HTTPStatus.NOT_FOUND,)
+_CONFLICT = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+
+
+def routes(console: Console) -> list[BaseRoute]:
+    """Return the API's routes, and the route of its OpenAPI document."""
+    document = openapi.document(ENDPOINTS, prefix=PREFIX, version=console.version)
+
+    async def serve_document(_request: Request) -> Response:
+        return JSONResponse(document)
+
+    return [
+        Route(f"{PREFIX}/openapi.json", serve_document, methods=["GET"], name="openapi"),
+        *endpoints.routes(console, ENDPOINTS, prefix=PREFIX),
+    ]
+
+
+@get("/overview", query=OverviewQuery)
+def read_overview(console: Console, request: ApiRequest) -> Overview:
+    """Return the traffic of the last hour, day or week, and the present state."""
+    overview = console.overviews.read(request.query.range)
+    shown = masking.processors(overview.processors, masked=_masks(console, request))
+    return replace(overview, processors=shown)
+
+
+@get("/stats")
+def read_stats(console: Console, _request: ApiRequest) -> Stats:
+    """Return counts since the beginning."""
+    return console.overviews.read(Range.HOUR).stats
+
+
+@get("/events", query=EventsQuery)
+def search_events(console: Console, request: ApiRequest) -> EventPage:
+    """Search events, newest first."""
+    result = event_query.find(
+        console.engine,
+        _parse_search(console, request.by, request.query.q),
+        limit=request.query.limit,
+        before=request.query.before,
+        after=request.query.after,
+    )
+    page = result.page
+    return EventPage(
+        events=masking.events((*page.named, *page.events), masked=_masks(console, request)),
+        older=page.older,
+        newer=page.newer,
+        searched_to=page.reached.isoformat() if page.reached else None,
+        count=result.count,
+    )
+
+
+@get("/events/{id:uuid}", errors=_NOT_FOUND)
+def show_event(console: Console, request: ApiRequest) -> EventView:
+    """Return an event with its deliveries, jobs and attempts."""
+    with console.engine.connect() as connection:
+        return event_view.read(connection, request.path["id"], masked=_masks(console, request))
+
+
+@post("/events/{id:uuid}/replay", body=ReasonInput, errors=_NOT_FOUND)
+def replay_event(console: Console, request: ApiRequest) -> BulkActionResult:
+    """Replay an event."""
+    return _begin_for_event(console, request, REPLAY)
+
+
+@post("/events/{id:uuid}/discard", body=ReasonInput, errors=_NOT_FOUND)
+def discard_event(console: Console, request: ApiRequest) -> BulkActionResult:
+    """Discard an event's waiting and dead jobs."""
+    return _begin_for_event(console, request, DISCARD)
+
+
+@post("/jobs/{id:number}/retry", body=ReasonInput, errors=_CONFLICT)
+def retry_job(console: Console, request: ApiRequest) -> Done:
+    """Run a waiting job now, or replay a dead one."""
+    console.commands.retry_now(request.by, request.path["id"], request.body.reason)
+    return Done()
+
+
+@post("/jobs/{id:number}/replay", body=ReasonInput, errors=_NOT_FOUND)
+def replay_job(console: Console, request: ApiRequest) -> Operation:
+    """Replay one job."""
+    return console.commands.replay_job(request.by, request.path["id"], request.body.reason)
+
+
+@post("/jobs/{id:number}/discard", body=ReasonInput, errors=_NOT_FOUND)
+def discard_job(console: Console, request: ApiRequest) -> Operation:
+    """Discard one job."""
+    return console.commands.discard_job(request.by, request.path["id"], request.body.reason)
+
+
+@get("/bulk-actions", query=PageQuery)
+def list_bulk_actions(console: Console, request: ApiRequest) -> Sequence[Operation]:
+    """List bulk actions, newest first."""
+    limit, before = request.query.limit, request.query.before
+    with console.engine.connect() as connection:
+        records = bulk_actions.operations(connection, limit=limit, before=before)
+    masked = _masks(console, request)
+    return [masking.bulk_action(record, masked=masked) for record in records]
+
+
+@post("/bulk-actions", body=BulkActionInput, needs_body=True)
+def begin_bulk_action(console: Console, request: ApiRequest) -> BulkActionResult:
+    """Replay or discard events by their ids, or all that match a search."""
+    body: BulkActionInput = request.body
+    selection = _selection(console, request.by, body)
+    if body.dry_run:
+        counts = console.commands.preview(selection, body.action)
+        return BulkActionResult(counts=counts, bulk_action=None)
+    begun = console.commands.begin(
+        request.by, selection, action=body.action, reason=body.reason, rate=body.rate
+    )
+    return BulkActionResult(counts=begun.counts, bulk_action=begun)
+
+
+@get("/bulk-actions/{id:number}", errors=_NOT_FOUND)
+def show_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Return a bulk action and its progress."""
+    with console.engine.connect() as connection:
+        record = bulk_actions.operation(connection, request.path["id"])
+    return masking.bulk_action(record, masked=_masks(console, request))
+
+
+@post("/bulk-actions/{id:number}/pause", body=ReasonInput, errors=_CONFLICT)
+def pause_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Pause a bulk action."""
+    return _change(console, request, "paused")
+
+
+@post("/bulk-actions/{id:number}/resume", body=ReasonInput, errors=_CONFLICT)
+def resume_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Resume a bulk action."""
+    return _change(console, request, "running")
+
+
+@post("/bulk-actions/{id:number}/cancel", body=ReasonInput, errors=_CONFLICT)
+def cancel_bulk_action(console: Console, request: ApiRequest) -> Operation:
+    """Cancel a bulk action. What it has done stays done."""
+    return _change(console, request, "cancelled")
+
+
+@get("/failures")
+def list_failures(console: Console, request: ApiRequest) -> Failures:
+    """List failing jobs, grouped by error."""
+    with console.engine.connect() as connection:
+        groups = failures.groups(connection, now=console.now())
+    return masking.failures(groups, masked=_masks(console, request))
+
+
+@get("/rejected")
+def list_rejected(console: Console, _request: ApiRequest) -> Sequence[Rejected]:
+    """List authentic deliveries that hold no event, grouped by reason."""
+    with console.engine.connect() as connection:
+        return failures.rejected(connection)
+
+
+@get("/refusals")
+def list_refusals(console: Console, request: ApiRequest) -> Sequence[Refusal]:
+    """List the last refused requests, a few for each reason."""
+    with console.engine.connect() as connection:
+        samples = refused_requests.newest(connection)
+    return masking.refusals(samples, masked=_masks(console, request))
+
+
+@get("/processors")
+def list_processors(console: Console, request: ApiRequest) -> Sequence[ProcessorRecord]:
+    """List processors with the number of their unfinished jobs."""
+    with console.engine.connect() as connection:
+        records = processors.all_of_them(connection)
+    return masking.processors(records, masked=_masks(console, request))
+
+
+@post("/processors/{name:path}/pause", body=ReasonInput, errors=_NOT_FOUND)
+def pause_processor(console: Console, request: ApiRequest) -> Done:
+    """Pause a processor: its jobs wait."""
+    console.commands.pause(request.by, request.path["name"], request.body.reason)
+    return Done()
+
+
+@post("/processors/{name:path}/resume", body=ReasonInput, errors=_NOT_FOUND)
+def resume_processor(console: Console, request: ApiRequest) -> Done:
+    """Resume a processor: its jobs run again."""
+    console.commands.resume(request.by, request.path["name"], request.body.reason)
+    return Done()
+
+
+@get("/audit-log", query=PageQuery)
+def list_audit_log(console: Console, request: ApiRequest) -> Sequence[Action]:
+    """List what operators did, newest first."""
+    limit, before = request.query.limit, request.query.before
+    with console.engine.connect() as connection:
+        records = audit_log.newest(connection, limit=limit, before=before)
+    masked = _masks(console, request)
+    return [masking.action(record, masked=masked) for record in records]
+
+
+@post("/test-event", body=TestEventInput, errors=(HTTPStatus.CONFLICT,))
+def send_test_event(console: Console, request: ApiRequest) -> TestEvent:
+    """Send a signed sample to the receiver."""
+    body: TestEventInput = request.body
+    return console.commands.send_test_event(request.by, body.type, source=body.source)
+
+
+def _masks(console: Console, request: ApiRequest) -> bool:
+    return masking.applies(console.settings, request.by)
+
+
+def _begin_for_event(console: Console, request: ApiRequest, action: str) -> BulkActionResult:
+    """Begin a bulk action for one event. Raises NotFound."""
+    event = request.path["id"]
+    with console.engine.connect() as connection:
+        event_detail.check(connection, event)
+    begun = console.commands.begin(
+        request.by, EventFilter(ids=(event,)), action=action, reason=request.body.reason
+    )
+    return BulkActionResult(counts=begun.counts, bulk_action=begun)
+
+
+def _selection(console: Console, by: Identity, body: BulkActionInput) -> EventFilter:
+    """Return what a body selects.
+
+    Raises:
+        BadRequest: it selects nothing, or in two ways, or its search is not understood.
+    """
+    if body.ids and body.q:
+        raise BadRequest("Set ids or q, not both.", reason="bad_body")
+    if body.ids:
+        return EventFilter(ids=tuple(body.ids))
+    selection = _parse_search(console, by, body.q)
+    if selection.is_everything and not body.everything:
+        raise BadRequest(
+            "Set ids or q, or everything to select all dead letters.", reason="nothing_selected"
+        )
+    return selection
+
+
+def _parse_search(console: Console, by: Identity, q: str) -> EventFilter:
+    """Return what a search selects. Every problem is an error, since programs read no hints."""
+    query = masking.parse(console.settings, by, q, now=console.now())
+    if query.problems:
+        raise BadRequest(query.problems[0].message, reason="bad_query")
+    return query.selection
+
+
+def _change(console: Console, request: ApiRequest, status: str) -> Operation:
+    number, reason = request.path["id"], request.body.reason
+    return console.commands.change(request.by, number, status, reason)
+
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    read_overview,
+    read_stats,
+    search_events,
+    show_event,
+    replay_event,
+    discard_event,
+    retry_job,
+    replay_job,
+    discard_job,
+    list_bulk_actions,
+    begin_bulk_action,
+    show_bulk_action,
+    pause_bulk_action,
+    resume_bulk_action,
+    cancel_bulk_action,
+    list_failures,
+    list_rejected,
+    list_refusals,
+    list_processors,
+    pause_processor,
+    resume_processor,
+    list_audit_log,
+    send_test_event,
+)

@@ -1,0 +1,43 @@
+"""What every page and every operation of the API works with."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine
+
+from ingest.console.services.commands import Commands
+from ingest.console.services.live_feed import LiveFeed
+from ingest.console.services.overview import OverviewCache
+from ingest.settings import Settings
+from ingest.sources.base import Source
+
+LONGEST_QUERY = 2_000
+"""Characters of a search."""
+PAGE_SIZE = 50
+"""Events, or entries of the audit log, on a page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Console:
+    """The parts of a running console."""
+
+    settings: Settings
+    version: str
+    engine: Engine
+    overviews: OverviewCache
+    commands: Commands
+    live_feed: LiveFeed
+    sources: Mapping[str, Source]
+    """Every source by its slug."""
+    clock: Callable[[], float]
+    """Unix time in seconds."""
+
+    @property
+    def default_source(self) -> Source:
+        """Return the source of test events."""
+        return self.sources[self.settings.default_source]
+
+    def now(self) -> datetime:
+        """Return the current time."""
+        return datetime.fromtimestamp(self.clock(), UTC)

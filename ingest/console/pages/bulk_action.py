@@ -1,0 +1,182 @@
+"""The pages of a bulk action, which replays or discards many events: its preview and progress."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from uuid import UUID
+
+from starlette.datastructures import FormData
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from ingest.console.dependencies import LONGEST_QUERY
+from ingest.console.errors import BadRequest
+from ingest.console.pages.site import Site, redirect, user
+from ingest.console.ui import masking
+from ingest.console.ui.forms import event_ids, rate_field, text_field
+from ingest.console.ui.paths import link
+from ingest.query import spell
+from ingest.store.bulk import replay as bulk_actions
+from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
+from ingest.store.search import events
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import UNHANDLED, EventFilter
+
+_SAMPLE_SIZE = 5
+_SHOWN_IDS = 5
+_NOTHING = EventFilter(ids=(UUID(int=0),))
+_STATUSES = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreviewPage:
+    """The view model of `preview.html`."""
+
+    action: str
+    """`replay` or `discard`."""
+    counts: Counts
+    by_processor: Sequence[tuple[str, int]]
+    """The number of jobs of each processor."""
+    filters: tuple[tuple[str, str], ...]
+    """Names and values of what is selected; empty: everything."""
+    q: str
+    ids: tuple[UUID, ...]
+    """What the form posts again: the search, and the selected events (empty: all that match)."""
+    back: str
+    sample: tuple[ListedEvent, ...]
+    problem: str | None
+    """Why the action is impossible; None: it is possible."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkActionPage:
+    """The view model of `bulk_action.html`."""
+
+    bulk_action: Operation
+    filters: tuple[tuple[str, str], ...]
+    """Names and values of what is selected; empty: everything."""
+    events_href: str
+    speed: float | None
+    """Jobs per second; None: unknown."""
+    remaining_s: float | None
+    """An estimate in seconds; None: unknown."""
+
+
+def routes(site: Site) -> list[BaseRoute]:
+    """Return the routes of the pages and their forms."""
+    return [
+        site.post("/events/preview", preview, name="preview"),
+        site.post("/bulk-actions", begin, name="begin bulk action"),
+        site.get("/bulk-actions/{id:number}", show, name="bulk action"),
+        site.post("/bulk-actions/{id:number}/{change}", change, name="change bulk action"),
+    ]
+
+
+def show(site: Site, request: Request) -> Response:
+    """Show a bulk action and its progress."""
+    with site.console.engine.connect() as connection:
+        bulk_action = bulk_actions.operation(connection, request.path_params["id"])
+    bulk_action = masking.bulk_action(bulk_action, masked=site.masks(request))
+    speed = _speed(bulk_action, now=site.console.now())
+    left = None if bulk_action.total is None else bulk_action.total - bulk_action.counts.total
+    view = BulkActionPage(
+        bulk_action=bulk_action,
+        filters=describe_filters(bulk_action.selection),
+        events_href=link("/events", q=spell(bulk_action.selection)),
+        speed=speed,
+        remaining_s=max(0, left) / speed if speed and left is not None else None,
+    )
+    return site.render(request, "bulk_action.html", view, section="audit-log")
+
+
+def preview(site: Site, request: Request, form: FormData) -> Response:
+    """Show what a bulk action would change, before it begins."""
+    action, _, scope = text_field(form, "action").partition("-")
+    if action not in (REPLAY, DISCARD) or scope not in ("selected", "all"):
+        raise BadRequest("The action must be a replay or a discard.", reason="bad_action")
+    ids = event_ids(form) if scope == "selected" else ()
+    text = text_field(form, "q")[:LONGEST_QUERY]
+    selection, problem = _selection(site, request, text, ids, scope)
+    with site.console.engine.connect() as connection:
+        counts = bulk_actions.count(connection, selection, action=action)
+        by_processor = bulk_actions.by_processor(connection, selection, action=action)
+        sampled = sample_selection(selection, counts)
+        sample = events.page(connection, sampled, limit=_SAMPLE_SIZE).events
+    view = PreviewPage(
+        action=action,
+        counts=counts,
+        by_processor=by_processor,
+        filters=describe_filters(selection),
+        q=text,
+        ids=ids,
+        back=link("/events", q=text),
+        sample=sample,
+        problem=problem,
+    )
+    return site.render(request, "preview.html", view, section="events")
+
+
+def begin(site: Site, request: Request, form: FormData) -> Response:
+    """Begin a bulk action."""
+    ids = event_ids(form)
+    text = text_field(form, "q")[:LONGEST_QUERY]
+    selection, problem = _selection(site, request, text, ids, "selected" if ids else "all")
+    if problem is not None:
+        raise BadRequest(problem, reason="bad_query")
+    bulk_action = site.console.commands.begin(
+        user(request),
+        selection,
+        action=text_field(form, "action"),
+        reason=text_field(form, "reason"),
+        rate=rate_field(form, "rate"),
+    )
+    return redirect(f"/bulk-actions/{bulk_action.id}")
+
+
+def change(site: Site, request: Request, form: FormData) -> Response:
+    """Pause, resume or cancel a bulk action."""
+    status = _STATUSES.get(request.path_params["change"])
+    if status is None:
+        raise BadRequest("The change must be pause, resume or cancel.", reason="bad_action")
+    number = request.path_params["id"]
+    site.console.commands.change(user(request), number, status, text_field(form, "reason"))
+    return redirect(f"/bulk-actions/{number}")
+
+
+def describe_filters(selection: EventFilter) -> tuple[tuple[str, str], ...]:
+    """Return names and values that describe a selection."""
+    if not selection.ids:
+        search = spell(selection)
+        return (("search", search),) if search else ()
+    shown = ", ".join(str(event) for event in selection.ids[:_SHOWN_IDS])
+    more = len(selection.ids) - _SHOWN_IDS
+    events = ("events", shown + (f" and {more} more" if more > 0 else ""))
+    return (events, ("processor", selection.processor)) if selection.processor else (events,)
+
+
+def sample_selection(selection: EventFilter, counts: Counts) -> EventFilter:
+    """Narrow a selection without a state to the state of the events that the action changes."""
+    if not selection.means_what_failed:
+        return selection
+    return replace(selection, state=UNHANDLED if counts.events and not counts.jobs else "dead")
+
+
+def _selection(
+    site: Site, request: Request, text: str, ids: Sequence[UUID], scope: str
+) -> tuple[EventFilter, str | None]:
+    """Return what a form selects, and what is wrong with it.
+
+    A search that is understood in part only would select more than its author thinks.
+    """
+    if scope == "selected":
+        return (EventFilter(ids=tuple(ids)), None) if ids else (_NOTHING, "Nothing is selected.")
+    query = site.parse_search(request, text)
+    return query.selection, query.problems[0].message if query.problems else None
+
+
+def _speed(bulk_action: Operation, *, now: datetime) -> float | None:
+    """Return jobs per second so far."""
+    took_s = ((bulk_action.finished_at or now) - bulk_action.requested_at).total_seconds()
+    done = bulk_action.counts.total
+    return done / took_s if took_s > 0 and done else None

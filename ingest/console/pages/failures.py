@@ -1,0 +1,74 @@
+"""The page of failed jobs, rejected deliveries and refused requests."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute
+
+from ingest.console.pages.site import Site, time_range
+from ingest.console.services.overview import LENGTHS, Range
+from ingest.console.ui import masking
+from ingest.store.pipeline import metrics
+from ingest.store.pipeline.metrics import REFUSED, Histogram
+from ingest.store.reports import failures, refused_requests
+from ingest.store.reports.failures import Failures, Rejected
+from ingest.store.reports.refused_requests import Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefusedRequests:
+    """The refused requests of one reason."""
+
+    count: int
+    """In the last week."""
+    newest: Refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailuresPage:
+    """The view model of `failures.html`."""
+
+    range: Range
+    """What the trends cover."""
+    failures: Failures
+    rejected: tuple[Rejected, ...]
+    refused: tuple[RefusedRequests, ...]
+
+
+def routes(site: Site) -> list[BaseRoute]:
+    """Return the page's routes."""
+    return [site.get("/failures", show, name="failures")]
+
+
+def show(site: Site, request: Request) -> Response:
+    """Show what fails, what was rejected and what was refused."""
+    period = time_range(request, default=Range.DAY)
+    now = site.console.now()
+    with site.console.engine.connect() as connection:
+        failed = failures.groups(connection, now=now, period=LENGTHS[period])
+        rejected = failures.rejected(connection)
+        samples = refused_requests.newest(connection)
+        counts = metrics.by_label(connection, REFUSED, since=now - LENGTHS[Range.WEEK])
+    masked = site.masks(request)
+    view = FailuresPage(
+        range=period,
+        failures=masking.failures(failed, masked=masked),
+        rejected=tuple(rejected),
+        refused=_by_reason(masking.refusals(samples, masked=masked), counts),
+    )
+    return site.render(request, "failures.html", view, section="failures")
+
+
+def _by_reason(
+    samples: Sequence[Refusal], counts: Mapping[str, Histogram]
+) -> tuple[RefusedRequests, ...]:
+    """Group samples, which come newest first, by their reason."""
+    newest: dict[str, Refusal] = {}
+    for sample in samples:
+        newest.setdefault(sample.reason, sample)
+    return tuple(
+        RefusedRequests(count=counts.get(reason, Histogram()).total, newest=sample)
+        for reason, sample in newest.items()
+    )

@@ -1,0 +1,32 @@
+"""The routes of all pages."""
+
+from starlette.routing import BaseRoute
+
+from ingest.console.pages import (
+    audit_log,
+    bulk_action,
+    delivery,
+    event,
+    events,
+    failures,
+    live,
+    overview,
+    processors,
+)
+from ingest.console.pages.site import Site
+
+
+def routes(site: Site) -> list[BaseRoute]:
+    """Return the routes of all pages and of their forms."""
+    modules = (
+        overview,
+        events,
+        bulk_action,
+        event,
+        delivery,
+        failures,
+        live,
+        processors,
+        audit_log,
+    )
+    return [route for module in modules for route in module.routes(site)]

@@ -1,0 +1,1 @@
+"""What pages and API share: commands, queries, and what runs in the background."""

@@ -1,0 +1,93 @@
+"""Runs the bulk actions that were begun in the console, a batch at a time.
+
+The progress of each is stored in its row. A console that restarts therefore continues, and several
+consoles share the work.
+"""
+
+import threading
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError
+
+from ingest import logs
+from ingest.store.bulk import replay as bulk_actions
+
+_PAUSE_S = 0.5
+_QUERY_CANCELED = "57014"
+
+log = logs.logger(__name__)
+
+
+class BulkRunner:
+    """The thread that runs bulk actions."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._woken = threading.Event()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._run, name="bulk runner", daemon=True)
+
+    def start(self) -> None:
+        """Start, and continue what is unfinished."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look for new work at once."""
+        self._woken.set()
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Stop after the current batch, and wait for that at most `timeout_s` seconds."""
+        self._is_stopping = True
+        self._woken.set()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while not self._is_stopping:
+            try:
+                has_more = self._run_batches()
+            except SQLAlchemyError as error:
+                log.warning("bulk_runner_waits", reason=type(error).__name__)
+                has_more = False
+            if not has_more:
+                self._woken.wait(_PAUSE_S)
+                self._woken.clear()
+
+    def _run_batches(self) -> bool:
+        """Run one batch of every bulk action, and return whether one has more to do now."""
+        with self._engine.connect() as connection:
+            running = bulk_actions.running_in_background(connection)
+        has_more = [self._advance(number) for number in running]
+        return any(has_more)
+
+    def _advance(self, number: int) -> bool:
+        """Run one batch, and return whether the next one can follow at once."""
+        try:
+            progress = bulk_actions.advance(self._engine, number)
+            return not progress.waits and not progress.has_ended
+        except DBAPIError as error:
+            problem = _permanent_problem(error)
+            if problem is None:
+                log.warning("bulk_action_waits", number=number, reason=type(error).__name__)
+            else:
+                self._fail(number, problem)
+        except Exception as error:  # for example, another version began it
+            log.error("bulk_action_failed", number=number, exc_info=error)
+            self._fail(number, f"A bug in ingest: {type(error).__name__}; see the console's log.")
+        return False
+
+    def _fail(self, number: int, problem: str) -> None:
+        log.warning("bulk_action_failed", number=number, problem=problem)
+        with self._engine.begin() as connection:
+            bulk_actions.fail(connection, number, problem)
+
+
+def _permanent_problem(error: DBAPIError) -> str | None:
+    """Return why another try would fail too; None: it may succeed.
+
+    A database that is down comes back, and a lock is released.
+    """
+    if getattr(error.orig, "sqlstate", None) == _QUERY_CANCELED:
+        return "Finding the next batch took too long. Add a filter, for example by time."
+    if isinstance(error, ProgrammingError | DataError):
+        return f"PostgreSQL refused: {type(error.orig).__name__}."
+    return None

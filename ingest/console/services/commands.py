@@ -1,0 +1,285 @@
+"""Every change that a person can make, each in one place: pages and API come here.
+
+Each change is recorded in the audit log, with its author and reason, in its own transaction.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from random import Random
+
+import aiohttp
+from sqlalchemy import Engine
+
+from ingest.console.auth.identity import Identity
+from ingest.console.errors import BadRequest, NotPossible
+from ingest.console.services.bulk_runner import BulkRunner
+from ingest.query import spell
+from ingest.settings import Settings
+from ingest.sources.base import CannotSign, Source
+from ingest.store.bulk import replay as bulk_actions
+from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
+from ingest.store.pipeline import jobs, processors
+from ingest.store.reports import audit_log, event_detail
+from ingest.store.search.filters import EventFilter
+
+REASON_LIMIT = 500
+"""Characters of a reason."""
+_IMMEDIATE = 20
+"""Up to this many selected events are done before the response; more are done after it."""
+_TEST_TIMEOUT_S = 5
+_VERBS = {"running": "resume", "paused": "pause", "cancelled": "cancel"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestEvent:
+    """What became of a test event."""
+
+    type: str
+    status: int
+    """The receiver's HTTP status."""
+    answered_in_s: float
+    request_id: str
+
+
+class Commands:
+    """The changes that the console makes."""
+
+    def __init__(
+        self, engine: Engine, settings: Settings, runner: BulkRunner, sources: Mapping[str, Source]
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._sources = sources
+        self._runner = runner
+
+    def preview(self, selection: EventFilter, action: str) -> Counts:
+        """Return what `begin` would change now."""
+        with self._engine.connect() as connection:
+            return bulk_actions.count(connection, selection, action=action)
+
+    def begin(
+        self,
+        by: Identity,
+        selection: EventFilter,
+        *,
+        action: str,
+        reason: str | None,
+        rate: float | None = None,
+    ) -> Operation:
+        """Begin to replay or discard everything that is selected.
+
+        A few selected events are done on return, more of them in the background.
+
+        Raises:
+            BadRequest: the action is neither a replay nor a discard.
+        """
+        if action not in (REPLAY, DISCARD):
+            raise BadRequest("The action must be replay or discard.", reason="bad_action")
+        total = self.preview(selection, action).total
+        with self._engine.begin() as connection:
+            number = bulk_actions.begin(
+                connection,
+                selection,
+                action=action,
+                requested_by=by.name,
+                reason=_clean(reason),
+                rate=rate,
+                total=total,
+                background=True,
+            )
+            audit_log.record(
+                connection,
+                by=by.name,
+                action=action,
+                target=_describe(selection),
+                reason=_clean(reason),
+                replay=number,
+            )
+        if 0 < len(selection.ids) <= _IMMEDIATE:
+            bulk_actions.advance(self._engine, number)
+        return self._wake_and_read(number)
+
+    def change(self, by: Identity, number: int, status: str, reason: str | None) -> Operation:
+        """Pause, resume or cancel a bulk action, by its number and its new status.
+
+        Raises:
+            NotFound: there is no bulk action of that number.
+            NotPossible: it has ended.
+        """
+        with self._engine.begin() as connection:
+            bulk_actions.operation(connection, number)
+            if not bulk_actions.change_status(connection, number, status):
+                raise NotPossible(f"Bulk action {number} has already ended.", reason="has_ended")
+            audit_log.record(
+                connection,
+                by=by.name,
+                action=_VERBS[status],
+                target=f"#{number}",
+                reason=_clean(reason),
+                replay=number,
+            )
+        return self._wake_and_read(number)
+
+    def _wake_and_read(self, number: int) -> Operation:
+        self._runner.wake()
+        with self._engine.connect() as connection:
+            return bulk_actions.operation(connection, number)
+
+    def pause(self, by: Identity, processor: str, reason: str | None) -> None:
+        """Pause a processor: its jobs wait.
+
+        Raises:
+            NotFound: no worker has registered it.
+        """
+        with self._engine.begin() as connection:
+            processors.pause(connection, processor, by=by.name, reason=_clean(reason))
+            audit_log.record(
+                connection, by=by.name, action="pause", target=processor, reason=_clean(reason)
+            )
+
+    def resume(self, by: Identity, processor: str, reason: str | None) -> None:
+        """Resume a processor: its jobs run again.
+
+        Raises:
+            NotFound: no worker has registered it.
+        """
+        with self._engine.begin() as connection:
+            processors.resume(connection, processor)
+            audit_log.record(
+                connection, by=by.name, action="resume", target=processor, reason=_clean(reason)
+            )
+
+    def retry_now(self, by: Identity, number: int, reason: str | None) -> None:
+        """Run a waiting job's next attempt now, or replay a dead job.
+
+        Raises:
+            NotFound: there is no such job.
+            NotPossible: it runs, has succeeded, or its processor is paused.
+        """
+        with self._engine.begin() as connection:
+            job = event_detail.job(connection, number)
+            if processors.is_paused(connection, job.processor):
+                raise NotPossible(f"{job.processor} is paused: resume it first.", reason="paused")
+            if jobs.run_now(connection, [number]):
+                audit_log.record(
+                    connection,
+                    by=by.name,
+                    action="retry",
+                    target=f"{job.event} for {job.processor}",
+                    reason=_clean(reason),
+                )
+                return
+        if job.state != "dead":
+            raise NotPossible(f"Job {number} is {job.state}.", reason="not_waiting")
+        self.replay_job(by, number, reason)
+
+    def replay_job(self, by: Identity, number: int, reason: str | None) -> Operation:
+        """Replay one job. Raises NotFound."""
+        return self._begin_for_job(by, number, REPLAY, reason)
+
+    def discard_job(self, by: Identity, number: int, reason: str | None) -> Operation:
+        """Discard one job. Raises NotFound."""
+        return self._begin_for_job(by, number, DISCARD, reason)
+
+    def _begin_for_job(
+        self, by: Identity, number: int, action: str, reason: str | None
+    ) -> Operation:
+        with self._engine.connect() as connection:
+            job = event_detail.job(connection, number)
+        selection = EventFilter(ids=(job.event,), processor=job.processor)
+        return self.begin(by, selection, action=action, reason=reason)
+
+    def send_test_event(
+        self, by: Identity, event_type: str | None = None, *, source: str | None = None
+    ) -> TestEvent:
+        """Send an event to the receiver, signed as the sender would sign it.
+
+        Args:
+            by: who asks for it.
+            event_type: its type; None: the type of the sender's first sample.
+            source: the sender's slug; None: the default source.
+
+        Raises:
+            BadRequest: there is no such source, or it has no sample of that type.
+            NotPossible: the console has no secret, or no receiver answers.
+        """
+        sender = self._sources.get(source or self._settings.default_source)
+        if sender is None:
+            raise BadRequest(f"There is no source {source}.", reason="bad_source")
+        event_type = event_type or sender.samples.types[0]
+        if event_type not in sender.samples.types:
+            raise BadRequest(f"There is no sample of {event_type}.", reason="bad_type")
+        random = Random(os.urandom(8))  # noqa: S311 - a sample, not a secret
+        body = sender.samples.make(event_type, random, datetime.now(UTC))
+        try:
+            headers = sender.sign(body, now=int(time.time()))
+        except CannotSign as error:
+            raise NotPossible(str(error), reason=error.reason) from None
+        sent = asyncio.run(self._post(sender, event_type, body, headers))
+        with self._engine.begin() as connection:
+            audit_log.record(
+                connection, by=by.name, action="test event", target=f"{event_type}, {sent.status}"
+            )
+        return sent
+
+    async def _post(
+        self, sender: Source, event_type: str, body: bytes, headers: Mapping[str, str]
+    ) -> TestEvent:
+        url = receiver_url(self._settings, sender.slug)
+        began = time.perf_counter()
+        timeout = aiohttp.ClientTimeout(total=_TEST_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout) as client,
+                client.post(url, data=body, headers=headers) as response,
+            ):
+                await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            raise NotPossible(f"No receiver answers at {url}.", reason="no_receiver") from None
+        return TestEvent(
+            type=event_type,
+            status=response.status,
+            answered_in_s=time.perf_counter() - began,
+            request_id=response.headers.get("x-request-id", ""),
+        )
+
+
+def public_url(settings: Settings, slug: str) -> str:
+    """Return the URL that a sender posts to."""
+    if settings.public_url is not None:
+        return _webhook_url(settings.public_url, slug)
+    return receiver_url(settings, slug)
+
+
+def receiver_url(settings: Settings, slug: str) -> str:
+    """Return the URL that this console posts a source's test events to."""
+    if settings.receiver_url is not None:
+        return _webhook_url(settings.receiver_url, slug)
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - compared, not listened on
+    host = loopback.get(settings.host, settings.host)
+    return _webhook_url(f"http://{host}:{settings.port}", slug)
+
+
+def _webhook_url(base: str, slug: str) -> str:
+    return f"{base.rstrip('/')}/webhooks/{slug}"
+
+
+def _clean(reason: str | None) -> str | None:
+    """Return a reason as it is stored; a blank one is None."""
+    text = (reason or "").replace("\x00", "").strip()[:REASON_LIMIT]
+    return text or None
+
+
+def _describe(selection: EventFilter) -> str:
+    """Return a selection as the audit log shows it."""
+    if not selection.ids:
+        return spell(selection) or "everything"
+    names = [str(event) for event in selection.ids[:3]]
+    more = len(selection.ids) - len(names)
+    rest = f" and {more} more" if more else ""
+    processor = f" for {selection.processor}" if selection.processor else ""
+    return ", ".join(names) + rest + processor

@@ -1,0 +1,56 @@
+"""One page of events and their number, within the time that somebody waits for a page."""
+
+import time
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import Engine
+
+from ingest.store.pipeline import processors
+from ingest.store.search import counts, events
+from ingest.store.search.counts import Count
+from ingest.store.search.events import Page
+from ingest.store.search.filters import EventFilter, narrow
+
+BUDGET_S = 0.08
+"""Seconds for the page and the count together. A statement that runs is not interrupted."""
+_MIN_COUNT_S = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryResult:
+    """A page, and the number of all events that match."""
+
+    page: Page
+    count: Count
+
+
+def find(
+    engine: Engine,
+    selection: EventFilter,
+    *,
+    limit: int,
+    before: UUID | None = None,
+    after: UUID | None = None,
+) -> QueryResult:
+    """Return what matches and was found in time. Page and count say how far the search got."""
+    began = time.perf_counter()
+    with engine.connect() as connection:
+        selection = narrow(connection, selection)
+        page = events.page(
+            connection,
+            selection,
+            limit=limit,
+            before=before,
+            after=after,
+            budget_s=BUDGET_S / 2,
+            types_of=_known_types(processors.types(connection)) if selection.processor else None,
+        )
+        left_s = BUDGET_S - (time.perf_counter() - began)
+        count = counts.count(connection, selection, budget_s=max(left_s, _MIN_COUNT_S))
+    return QueryResult(page=page, count=count)
+
+
+def _known_types(types_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Leave out processors without types, since those could have worked on any."""
+    return {name: types for name, types in types_of.items() if types}

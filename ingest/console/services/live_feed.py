@@ -1,0 +1,121 @@
+"""The live feed: one task reads new events for all viewers, and none reads while nobody watches."""
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import logs
+from ingest.store.search import events
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EventFilter
+
+INTERVAL_S = 0.5
+READ_LIMIT = 200
+"""Events in one batch. When more arrived, the older ones are left out and the batch says so."""
+_OVERLAP = timedelta(seconds=15)
+"""Events are admitted later than their ids say, so every read goes back this far again."""
+_MAX_REMEMBERED = 50 * READ_LIMIT
+_MAX_PENDING = 50
+"""Batches that may wait for a slow viewer."""
+
+log = logs.logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The new events of one read."""
+
+    events: Sequence[ListedEvent] = ()
+    """Oldest first."""
+    truncated: bool = False
+    """Whether events are missing: too many arrived, or the viewer was too slow."""
+
+
+class LiveFeed:
+    """Reads new events every half second while somebody watches."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], float]) -> None:
+        """`clock` returns Unix time in seconds."""
+        self._engine = engine
+        self._clock = clock
+        self._viewers: set[asyncio.Queue[Batch]] = set()
+        self._reader: asyncio.Task[None] | None = None
+
+    @property
+    def viewers(self) -> int:
+        """Return the number of viewers."""
+        return len(self._viewers)
+
+    async def watch(self) -> AsyncGenerator[Batch, None]:
+        """Yield batches of new events, and no event twice.
+
+        The first batch reaches back a little, since events arrive while the page loads. Batches are
+        often empty, so that the caller notices a viewer who left. An event that is admitted more
+        than 15 seconds after its receipt is not seen.
+        """
+        queue: asyncio.Queue[Batch] = asyncio.Queue(_MAX_PENDING)
+        self._viewers.add(queue)
+        if self._reader is None or self._reader.done():
+            self._reader = asyncio.create_task(self._read_all(), name="live feed")
+        sent = _RecentIds()
+        try:
+            batch = await asyncio.to_thread(self._read)
+            while True:
+                yield replace(batch, events=sent.add_new(batch.events))
+                batch = await queue.get()
+        finally:
+            self._viewers.discard(queue)
+
+    async def close(self) -> None:
+        """Stop reading."""
+        if self._reader is not None:
+            self._reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._reader
+
+    async def _read_all(self) -> None:
+        seen = _RecentIds()
+        while self._viewers:
+            recent = await asyncio.to_thread(self._read)
+            new = seen.add_new(recent.events)
+            batch = Batch(events=new, truncated=len(new) == READ_LIMIT)
+            for queue in self._viewers:
+                if queue.full():
+                    queue.get_nowait()
+                    queue.put_nowait(replace(batch, truncated=True))
+                else:
+                    queue.put_nowait(batch)
+            await asyncio.sleep(INTERVAL_S)
+
+    def _read(self) -> Batch:
+        """Return the newest events of the last seconds."""
+        since = datetime.fromtimestamp(self._clock(), UTC) - _OVERLAP
+        try:
+            with self._engine.connect() as connection:
+                page = events.page(connection, EventFilter(since=since), limit=READ_LIMIT)
+        except SQLAlchemyError as error:
+            log.warning("live_feed_waits", reason=type(error).__name__)
+            return Batch()
+        return Batch(events=tuple(reversed(page.events)))
+
+
+class _RecentIds:
+    """The ids of the events that were seen lately, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._ids: OrderedDict[UUID, None] = OrderedDict()
+
+    def add_new(self, events: Sequence[ListedEvent]) -> tuple[ListedEvent, ...]:
+        """Remember events, and return those that were unknown."""
+        new = tuple(event for event in events if event.id not in self._ids)
+        self._ids.update((event.id, None) for event in new)
+        while len(self._ids) > _MAX_REMEMBERED:
+            self._ids.popitem(last=False)
+        return new

@@ -1,0 +1,260 @@
+"""The overview: the traffic of the last hour, day or week, and the present state of every part."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+from sqlalchemy import Connection, Engine, TextClause
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import queues
+from ingest.console.services import health
+from ingest.console.services.health import UNKNOWN_REDIS, DatabaseHealth, RedisHealth
+from ingest.redis_address import RedisAddress
+from ingest.store.pipeline import jobs, metrics, processors
+from ingest.store.pipeline.jobs import ParkedJobs
+from ingest.store.pipeline.metrics import (
+    ANSWER,
+    DUPLICATE,
+    EVENT,
+    FAILED,
+    LAG,
+    SUCCEEDED,
+    Histogram,
+    Point,
+)
+from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports import backlog, heartbeats, totals
+from ingest.store.reports.heartbeats import ProcessRecord
+from ingest.store.reports.totals import Stats
+from ingest.store.sql import statement
+
+LATE_AFTER = timedelta(minutes=1)
+"""An unfinished job older than this deserves a look: apart from retries, work takes seconds."""
+_REDIS_RETRY_S = 10.0
+"""A Redis that does not answer is not asked again for this long."""
+_CACHED_S = 2.0
+"""An overview is reused for at least this long."""
+_CACHED_PER_READ = 10
+"""And for this many times as long as reading it took."""
+
+
+class Range(StrEnum):
+    """How far an overview looks back."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+
+
+LENGTHS = {
+    Range.HOUR: timedelta(hours=1),
+    Range.DAY: timedelta(days=1),
+    Range.WEEK: timedelta(days=7),
+}
+_BUCKET_LENGTHS = {
+    Range.HOUR: timedelta(minutes=1),
+    Range.DAY: timedelta(minutes=15),
+    Range.WEEK: timedelta(hours=2),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeBucket:
+    """What happened in one span of time. Percentiles are estimates in seconds; None: no sample."""
+
+    begins: datetime
+    accepted: int
+    """Deliveries, duplicates included."""
+    duplicates: int
+    rejected: int
+    succeeded: int
+    failed: int
+    lag_p50_s: float | None
+    lag_p95_s: float | None
+    answer_p50_s: float | None
+    answer_p95_s: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overview:
+    """Traffic over a range, and the present state."""
+
+    now: datetime
+    range: Range
+    span_s: float
+    """The length of a bucket."""
+    buckets: tuple[TimeBucket, ...]
+    stats: Stats
+    """Counts since the beginning."""
+    oldest_unadmitted: datetime | None
+    oldest_job: datetime | None
+    parked: tuple[ParkedJobs, ...]
+    """Jobs that no worker may or can take now, by processor and queue."""
+    unreadable: dict[str, int]
+    """How many values the read model could not read in the range, by processor and field, the most
+    first."""
+    processors: tuple[ProcessorRecord, ...]
+    processes: tuple[ProcessRecord, ...]
+    database: DatabaseHealth
+    redis: RedisHealth
+
+
+class OverviewCache:
+    """Reads overviews and reuses them.
+
+    One thread reads at a time, and reading takes at most a tenth of the time: counting a large
+    backlog is slow, and every page shows a part of the overview.
+    """
+
+    def __init__(self, engine: Engine, redis: RedisAddress, *, clock: Callable[[], float]) -> None:
+        """`clock` returns Unix time in seconds."""
+        self._engine = engine
+        self._redis = redis
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._cached: dict[Range, tuple[Overview, float]] = {}
+        self._redis_asked_at = datetime(1970, 1, 1, tzinfo=UTC)
+        self._redis_health = UNKNOWN_REDIS
+
+    def read(self, period: Range) -> Overview:
+        """Return the overview of a range, at most some seconds old.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL does not answer.
+        """
+        with self._lock:
+            return self._fresh(period) or self._read(period)
+
+    def newest(self) -> Overview | None:
+        """Return the last hour's overview without waiting for another reader.
+
+        It is old while PostgreSQL does not answer, and None if it was never read.
+        """
+        if not self._lock.acquire(blocking=False):
+            return self._latest(Range.HOUR)
+        try:
+            return self._fresh(Range.HOUR) or self._read(Range.HOUR)
+        except SQLAlchemyError:
+            return self._latest(Range.HOUR)
+        finally:
+            self._lock.release()
+
+    def _read(self, period: Range) -> Overview:
+        now = self._now()
+        redis = self._ask_redis(now)
+        began = time.monotonic()
+        with self._engine.connect() as connection:
+            overview = read(connection, period, redis, now=now)
+        keep_s = max(_CACHED_S, _CACHED_PER_READ * (time.monotonic() - began))
+        self._cached[period] = (overview, keep_s)
+        return overview
+
+    def _fresh(self, period: Range) -> Overview | None:
+        overview, keep_s = self._cached.get(period, (None, 0.0))
+        if overview is not None and abs((self._now() - overview.now).total_seconds()) < keep_s:
+            return overview
+        return None
+
+    def _latest(self, period: Range) -> Overview | None:
+        cached = self._cached.get(period)
+        return cached[0] if cached else None
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _ask_redis(self, now: datetime) -> RedisHealth:
+        """Return Redis's health; after a failure, the same for a while, so that few pages wait."""
+        asked_s = abs((now - self._redis_asked_at).total_seconds())
+        if self._redis_health.version is None and asked_s < _REDIS_RETRY_S:
+            return self._redis_health
+        with self._engine.connect() as connection:
+            names = {queues.LIVE, queues.REPLAY, *processors.queues(connection)}
+        self._redis_health = health.of_redis(self._redis, sorted(names))
+        self._redis_asked_at = now
+        return self._redis_health
+
+
+def read(connection: Connection, period: Range, redis: RedisHealth, *, now: datetime) -> Overview:
+    """Return the overview of a range that ends at `now`."""
+    span = _BUCKET_LENGTHS[period]
+    until = _round_up(now, span)
+    since = until - LENGTHS[period]
+    points = metrics.over_time(connection, since=since, until=until, span=span)
+    unadmitted = _count_by_bucket(connection, _UNADMITTED, since, span)
+    rejected = _count_by_bucket(connection, _REJECTED, since, span)
+    oldest = backlog.oldest(connection)
+    return Overview(
+        now=now,
+        range=period,
+        span_s=span.total_seconds(),
+        buckets=tuple(
+            _bucket(
+                point,
+                rejected=rejected.get(point.begins, 0),
+                unadmitted=unadmitted.get(point.begins, 0),
+            )
+            for point in points
+        ),
+        stats=totals.read(connection),
+        oldest_unadmitted=oldest.unadmitted,
+        oldest_job=oldest.job,
+        parked=tuple(jobs.parked(connection)),
+        unreadable=metrics.unreadable(connection, since=since),
+        processors=tuple(processors.all_of_them(connection)),
+        processes=tuple(heartbeats.all_of_them(connection)),
+        database=health.of_database(connection),
+        redis=redis,
+    )
+
+
+def _bucket(point: Point, *, rejected: int, unadmitted: int) -> TimeBucket:
+    lag = point.histograms.get(LAG, Histogram())
+    answer = point.histograms.get(ANSWER, Histogram())
+    duplicates = point.count(DUPLICATE)
+    return TimeBucket(
+        begins=point.begins,
+        accepted=point.count(EVENT) + duplicates + unadmitted,
+        duplicates=duplicates,
+        rejected=rejected,
+        succeeded=point.count(SUCCEEDED),
+        failed=point.count(FAILED),
+        lag_p50_s=lag.percentile(0.5),
+        lag_p95_s=lag.percentile(0.95),
+        answer_p50_s=answer.percentile(0.5),
+        answer_p95_s=answer.percentile(0.95),
+    )
+
+
+def _count_by_bucket(
+    connection: Connection, counting: TextClause, since: datetime, span: timedelta
+) -> dict[datetime, int]:
+    rows = connection.execute(counting, {"since": since, "span": span})
+    return {row.begins: row.deliveries for row in rows}
+
+
+def _round_up(moment: datetime, span: timedelta) -> datetime:
+    """Return the next whole `span`, counted from midnight UTC of a Monday."""
+    monday = datetime(2024, 1, 1, tzinfo=UTC)
+    return moment + (monday - moment) % span
+
+
+# Deliveries that were accepted and not admitted yet: without workers, all of them.
+_UNADMITTED = statement(
+    """
+    SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries
+    FROM ingest.unadmitted WHERE replay IS NULL AND received_at >= :since
+    GROUP BY 1
+    """
+)
+# Uses the small index of rejected deliveries.
+_REJECTED = statement(
+    """
+    SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries
+    FROM ingest.deliveries WHERE rejected IS NOT NULL AND received_at >= :since
+    GROUP BY 1
+    """
+)

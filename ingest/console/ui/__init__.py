@@ -1,0 +1,1 @@
+"""How the console shows values, and what it reads of paths and forms."""

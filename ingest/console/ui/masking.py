@@ -1,0 +1,161 @@
+"""What viewers do not see where `INGEST_CONSOLE_MASK_VIEWERS` is set.
+
+Bodies and phone numbers are hidden, and nobody finds them by searching for them.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from ingest import phones, query
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
+from ingest.query import Problem, Query
+from ingest.settings import Settings
+from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports.audit_log import Action
+from ingest.store.reports.event_detail import AttemptRecord, JobRecord
+from ingest.store.reports.failures import Failures
+from ingest.store.reports.refused_requests import Refusal
+from ingest.store.search.events import ListedEvent
+from ingest.store.search.filters import EventFilter
+
+HIDDEN = "(hidden from viewers)"
+_FORBIDDEN_SEARCH = "Viewers cannot search in bodies or by phone number."
+_MESSAGE_ID = re.compile(r"wamid\.[\w+/=-]+")
+"""WhatsApp's message ids contain the number, in base64."""
+# Its version and variant tell a UUID from an id that somebody made from a phone number.
+_UUID = r"(?P<uuid>\b[0-9a-f]{8}-[0-9a-f]{4}-[1-8][0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\b)"
+_UUID_OR_PHONE = re.compile(f"{_UUID}|{phones.IN_TEXT.pattern}", re.IGNORECASE)
+_ALL_BUT_TWO_DIGITS = re.compile(r"[+\d](?=(?:\D*\d){2})")
+
+
+def applies(settings: Settings, identity: Identity) -> bool:
+    """Return whether bodies and phone numbers are hidden from somebody."""
+    return settings.console_mask_viewers and identity.role is not Role.OPERATOR
+
+
+def parse(settings: Settings, identity: Identity, text: str, *, now: datetime) -> Query:
+    """Parse a search, without the conditions that would reveal what is hidden."""
+    parsed = query.parse(text, now=now)
+    if not applies(settings, identity):
+        return parsed
+    allowed = _allowed(parsed.selection)
+    if allowed == parsed.selection:
+        return parsed
+    problem = Problem(text=text, position=0, message=_FORBIDDEN_SEARCH)
+    return replace(parsed, selection=allowed, problems=(*parsed.problems, problem))
+
+
+def mask_phones(text: str) -> str:
+    """Return a text with everything hidden that could be a phone number.
+
+    The last two digits stay. A message id, which contains a number, keeps its last four characters.
+    """
+    hidden = _MESSAGE_ID.sub(lambda match: f"wamid.••••{match[0][-4:]}", text)
+    return _UUID_OR_PHONE.sub(
+        lambda match: match["uuid"] or _ALL_BUT_TWO_DIGITS.sub("•", match[0]), hidden
+    )
+
+
+def hide(text: str | None) -> str | None:
+    """Return the placeholder of a text; None stays None."""
+    return None if text is None else HIDDEN
+
+
+def events(listed: Sequence[ListedEvent], *, masked: bool) -> tuple[ListedEvent, ...]:
+    """Return a list's events. A masked one keeps the error's type and not its message."""
+    if not masked:
+        return tuple(listed)
+    return tuple(
+        replace(
+            event,
+            event_id=mask_phones(event.event_id),
+            type=mask_phones(event.type),
+            error=None if event.error is None else event.error.partition(":")[0],
+        )
+        for event in listed
+    )
+
+
+def job(record: JobRecord, *, masked: bool) -> JobRecord:
+    """Return a job. Its masked attempts keep no text that an error or an operator wrote."""
+    if not masked:
+        return record
+    return replace(record, attempts=tuple(map(_masked_attempt, record.attempts)))
+
+
+def _masked_attempt(attempt: AttemptRecord) -> AttemptRecord:
+    return replace(
+        attempt,
+        error_message=hide(attempt.error_message),
+        traceback=hide(attempt.traceback),
+        replay_reason=hide(attempt.replay_reason),
+    )
+
+
+def failures(grouped: Failures, *, masked: bool) -> Failures:
+    """Return groups of failures. Masked ones keep no message."""
+    if not masked:
+        return grouped
+    groups = tuple(replace(group, message=hide(group.message)) for group in grouped.groups)
+    return replace(grouped, groups=groups)
+
+
+def bulk_action(record: Operation, *, masked: bool) -> Operation:
+    """Return a bulk action. A masked one keeps nothing that an operator searched for."""
+    if not masked:
+        return record
+    selection = record.selection
+    hidden = replace(
+        selection,
+        event_ids=tuple(map(mask_phones, selection.event_ids)),
+        types=tuple(map(mask_phones, selection.types)),
+        about=tuple((kind, HIDDEN) for kind, _ in selection.about),
+        fields=tuple((path, HIDDEN) for path, _ in selection.fields),
+        search=HIDDEN if selection.texts else None,
+    )
+    return replace(record, selection=hidden, reason=hide(record.reason))
+
+
+def action(record: Action, *, masked: bool) -> Action:
+    """Return an entry of the audit log. A bulk action's target may be what was searched for."""
+    if not masked:
+        return record
+    is_bulk = record.action in (REPLAY, DISCARD)
+    target = HIDDEN if is_bulk else mask_phones(record.target)
+    return replace(record, target=target, reason=hide(record.reason))
+
+
+def processors(records: Sequence[ProcessorRecord], *, masked: bool) -> tuple[ProcessorRecord, ...]:
+    """Return processors. Masked ones keep no reason of a pause."""
+    if not masked:
+        return tuple(records)
+    return tuple(replace(record, pause_reason=hide(record.pause_reason)) for record in records)
+
+
+def refusals(samples: Sequence[Refusal], *, masked: bool) -> tuple[Refusal, ...]:
+    """Return refused requests. Their paths and headers can hold anything."""
+    if not masked:
+        return tuple(samples)
+    return tuple(
+        replace(
+            sample,
+            source=mask_phones(sample.source),
+            detail={name: mask_phones(value) for name, value in sample.detail.items()},
+        )
+        for sample in samples
+    )
+
+
+def _allowed(selection: EventFilter) -> EventFilter:
+    about = tuple((kind, value) for kind, value in selection.about if kind != "phone")
+    # With digits in a pattern somebody could guess a number in a type, digit by digit.
+    types = tuple(pattern for pattern in selection.types if not _can_guess(pattern))
+    return replace(selection, about=about, types=types, fields=(), search=None)
+
+
+def _can_guess(pattern: str) -> bool:
+    return "*" in pattern and any(character.isdigit() for character in pattern)
