@@ -8,12 +8,13 @@ PAGE = Path(__file__).with_suffix(".md")
 
 _HEAD = """# Configuration
 
-Settings come from the environment, with the prefix `INGEST_`. `INGEST_X_FILE` names a file that holds `INGEST_X`. A bad
-value stops the start. A variable that is no setting is reported, with the name that was probably meant. What Kubernetes
-injects for Services whose names begin with `ingest` is ignored.
+Settings come from the environment, with the prefix `INGEST_`. `INGEST_X_FILE` names a file that
+holds `INGEST_X`. A bad value stops the start. A variable that is no setting is reported, with the
+name that was probably meant. What Kubernetes injects for Services whose names begin with `ingest`
+is ignored.
 
-Secrets stand one on a line or with commas between them, the newest first. They are ASCII without white space, 16
-characters or more. Quotes, comments, JSON and byte order marks are refused.
+Secrets stand one on a line or with commas between them, the newest first. They are ASCII without
+white space, 16 characters or more. Quotes, comments, JSON and byte order marks are refused.
 
 | variable | default | what |
 | --- | --- | --- |

@@ -24,8 +24,6 @@ from tests.conftest import Servers
 from tests.support.rows import execute, one, rows
 from tests.support.servers.setups import POOLED
 
-Make = Callable[..., Any]
-
 
 def delivery(number: int = 1, *, body: bytes = b"{}", **more: Any) -> Delivery:
     fields: dict[str, Any] = {
