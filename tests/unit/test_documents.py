@@ -50,7 +50,7 @@ def test_every_setting_a_page_names_is_one(page: Path) -> None:
     written = page.read_text()
     named = set(re.findall(r"\bINGEST_([A-Z0-9]+(?:_[A-Z0-9]+)*)\b", written))
     files = {name for name in named if name.endswith("_FILE") and name != "HEARTBEAT_FILE"}
-    examples = {"X", "DATA", "LEDGER_SECRETS"}  # of no process, or of a sender in the tests
+    examples = {"X", "NAME_SECRETS", "LEDGER_SECRETS"}  # of no process, or of a sender in the tests
     assert named - files - examples <= set(variables())
 
 
