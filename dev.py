@@ -3,11 +3,12 @@
 
     python3 dev.py up          everything here: PostgreSQL, Redis, receiver, workers, relay
     python3 dev.py test        the whole test suite, against real servers
-    python3 dev.py check       format, lint, types and architecture, before each commit
+    python3 dev.py check       format, lint, types, dead code and words, before each commit
     python3 dev.py faults      the fault suite: real processes, broken under load (--help)
     python3 dev.py browser     the console in a real browser (needs Chromium)
     python3 dev.py bench       speed, beside what one would write or pick instead (--help)
     python3 dev.py mutations   break each promise in a copy, and see a test fail for it
+    python3 dev.py docs        build docs/ as a site in site/ (--serve: show it while you write)
     python3 dev.py ANY ...     the same as `ingest ANY ...`
 
 Needs Python 3.11 or newer with pip on Linux or macOS (Windows: WSL), and nothing else.
@@ -36,7 +37,7 @@ def main() -> NoReturn:
     command, *rest = sys.argv[1:]
     try:
         ensure_environment("requirements.lock")
-        if command in ("bench", "browser"):
+        if command in ("bench", "browser", "docs"):
             ensure_environment(f"requirements-{command}.lock")
     except subprocess.CalledProcessError as error:
         sys.exit(f"dev.py: the installation failed (exit {error.returncode}); see above.")
@@ -47,6 +48,8 @@ def main() -> NoReturn:
         become("python", "-m", "pytest", *rest)
     if command == "check":
         sys.exit(check())
+    if command == "docs":
+        build_docs(serve="--serve" in rest)
     if command == "browser":
         os.chdir(ROOT)
         become("python", "-m", "pytest", "--numprocesses=0", "tests/browser", *rest)
@@ -57,11 +60,13 @@ def main() -> NoReturn:
     become("ingest", command, *rest)
 
 
+RULES = ("test_architecture.py", "test_glossary.py")
 CHECKS = (
     ("ruff", "format", "--check", "."),
     ("ruff", "check", "."),
     ("mypy",),
-    ("python", "-m", "pytest", "-q", "--numprocesses=0", "tests/unit/test_architecture.py"),
+    ("vulture",),
+    ("python", "-m", "pytest", "-q", "--numprocesses=0", *(f"tests/unit/{name}" for name in RULES)),
 )
 
 
@@ -72,6 +77,14 @@ def check() -> int:
         print(f"dev.py: {' '.join((tool, *arguments))}", file=sys.stderr, flush=True)
         codes.append(subprocess.run([BIN / tool, *arguments], cwd=ROOT, check=False).returncode)
     return int(any(codes))
+
+
+def build_docs(*, serve: bool) -> NoReturn:
+    """Write the page of settings anew, then build the site; a warning is an error."""
+    os.chdir(ROOT)
+    subprocess.run([BIN / "python", "docs/configuration.py"], check=True)
+    os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement of the theme's successor
+    become("mkdocs", *(("serve",) if serve else ("build", "--strict", "--quiet")))
 
 
 def ensure_environment(lock_file: str) -> None:

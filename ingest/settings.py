@@ -33,7 +33,7 @@ DEFAULT_DATA = Path(".ingest")
 UP_FILE = "up.json"
 """Where a running `ingest up` writes how to reach it, inside its data folder."""
 
-KIB, MIB = 1024, 1024 * 1024
+MIB = 1024 * 1024
 
 _OF_A_SOURCE = "of_a_source"
 """The type of an error whose message says all already."""

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,8 +23,6 @@ from ingest.store.pipeline.deliveries import Delivery
 from tests.conftest import Servers
 from tests.support.rows import execute, one, rows
 from tests.support.servers.setups import POOLED
-
-Make = Callable[..., Any]
 
 
 def delivery(number: int = 1, *, body: bytes = b"{}", **more: Any) -> Delivery:

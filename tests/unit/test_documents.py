@@ -1,0 +1,81 @@
+"""The README and the pages of docs/ tell the truth where a test can see it."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ingest.cli.main import app
+from ingest.settings import variables
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
+
+page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def as_written(value: object) -> str:
+    if value in (None, (), {}):
+        return "-"
+    return f"`{str(value).lower()}`" if isinstance(value, bool) else f"`{value}`"
+
+
+@pytest.mark.parametrize("name", variables())
+def test_every_setting_is_in_the_table_with_its_default(name: str) -> None:
+    field = variables()[name]
+    row = f"| `INGEST_{name}` | {as_written(field.default)} | {field.description} |"
+    assert row in CONFIGURATION
+
+
+def test_no_setting_is_in_it_that_is_none() -> None:
+    named = set(re.findall(r"^\| `INGEST_(\w+)`", CONFIGURATION, re.MULTILINE))
+    assert named == set(variables())
+
+
+def test_the_page_of_settings_is_as_its_script_writes_it() -> None:
+    spec = importlib.util.spec_from_file_location("configuration", ROOT / "docs/configuration.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.page() == CONFIGURATION, "run: python3 dev.py docs"
+
+
+@page
+def test_every_setting_a_page_names_is_one(page: Path) -> None:
+    written = page.read_text()
+    named = set(re.findall(r"\bINGEST_([A-Z0-9]+(?:_[A-Z0-9]+)*)\b", written))
+    files = {name for name in named if name.endswith("_FILE") and name != "HEARTBEAT_FILE"}
+    examples = {"X", "NAME_SECRETS", "LEDGER_SECRETS"}  # of no process, or of a sender in the tests
+    assert named - files - examples <= set(variables())
+
+
+@page
+def test_every_file_a_page_names_is_there(page: Path) -> None:
+    written = page.read_text()
+    for name in re.findall(r"`((?:unit|integration|acceptance)/test_\w+\.py)`", written):
+        assert (ROOT / "tests" / name).exists(), name
+    for name in re.findall(r"`((?:ingest|workers|tests|docs)/[\w/.-]*)`", written):
+        assert "NAME" in name or (ROOT / name).exists(), name
+
+
+@page
+def test_every_command_and_option_a_page_shows_is_there(page: Path) -> None:
+    shown = re.findall(r"^\s*\$ (?:ingest|python3 dev\.py) ([^#\n|]*)", page.read_text(), re.M)
+    for line in shown:
+        words = line.split()
+        if words[0] == "test":
+            continue
+        command = words[:2] if words[0] in ("events", "deliveries") else words[:1]
+        printed = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
+        assert "Usage" in printed, line
+        for option in re.findall(r"--[a-z-]+", line):
+            assert option in printed, (line, option)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.split()) <= 1_500
