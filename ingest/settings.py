@@ -86,10 +86,11 @@ class Settings(BaseSettings):
     console_host: str = Field("127.0.0.1", description="the console's address")
     console_port: int = Field(8001, ge=1, le=65535, description="the console's port")
     console_users: SecretStr | None = Field(
-        None, description="who logs in to the console: lines of `ingest console-password`"
+        None, description="who logs in to the console: lines of `ingest console create-user`"
     )
     console_tokens: SecretStr | None = Field(
-        None, description="programs that use the console's API: lines of `ingest console-token`"
+        None,
+        description="programs that use the console's API: lines of `ingest console create-token`",
     )
     console_hosts: _Names = Field(
         (), description="names that the console goes by, separated by commas; unset: any"
