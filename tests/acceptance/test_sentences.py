@@ -139,7 +139,7 @@ def test_send_says_that_a_host_name_does_not_resolve(run: Run) -> None:
 )
 def test_send_says_that_an_address_is_none(run: Run, url: str) -> None:
     sentence = run("postgresql://u@127.0.0.1:1/d", ["send", "order.created", "--url", url])
-    assert sentence == f"ingest: {url!r} is no URL: http://host:port/path."
+    assert sentence == f"ingest: {url!r} is not a URL: write http://host:port/path."
 
 
 FOREIGN = """
