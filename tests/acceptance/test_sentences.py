@@ -242,7 +242,7 @@ def _end(
     [
         ("worker", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
         ("relay", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
-        ("serve", "HOST", "ü..x", "it is no name of a host"),
+        ("serve", "HOST", "ü..x", "it is not a host name"),
     ],
 )
 def test_a_file_or_a_host_that_cannot_be_used_is_a_sentence(
