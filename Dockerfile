@@ -1,4 +1,4 @@
-# One image for every process; the command says which: serve, worker, relay, console, migrate.
+# One image for all processes. The command selects one: serve, worker, relay, console, migrate.
 FROM python:3.13-slim
 
 ENV PYTHONUNBUFFERED=1 PYTHONPATH=/app

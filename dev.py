@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""One command from a fresh clone: makes .venv, installs from requirements.lock, runs.
+"""Create .venv, install from requirements.lock, and run a command: all from a fresh clone.
 
-    python3 dev.py up          everything here: PostgreSQL, Redis, receiver, workers, relay
-    python3 dev.py test        the whole test suite, against real servers
-    python3 dev.py check       format, lint, types, dead code and words, before each commit
-    python3 dev.py faults      the fault suite: real processes, broken under load (--help)
-    python3 dev.py browser     the console in a real browser (needs Chromium)
-    python3 dev.py bench       speed, beside what one would write or pick instead (--help)
-    python3 dev.py mutations   break each promise in a copy, and see a test fail for it
+    python3 dev.py up          run everything here: PostgreSQL, Redis, receiver, workers, relay
+    python3 dev.py test        run the whole test suite, against real servers
+    python3 dev.py check       check format, lint, types, dead code and words, before each commit
+    python3 dev.py faults      run the fault suite: break real processes under load (--help)
+    python3 dev.py browser     test the console in a real browser (needs Chromium)
+    python3 dev.py bench       measure speed and compare with alternatives (--help)
+    python3 dev.py mutations   break each promise in a copy and check that a test fails
     python3 dev.py docs        build docs/ as a site in site/ (--serve: show it while you write)
-    python3 dev.py ANY ...     the same as `ingest ANY ...`
+    python3 dev.py ANY ...     run `ingest ANY ...`
 
 Needs Python 3.11 or newer with pip on Linux or macOS (Windows: WSL), and nothing else.
 """
@@ -88,37 +88,37 @@ def build_docs(*, serve: bool) -> NoReturn:
 
 
 def ensure_environment(lock_file: str) -> None:
-    """Install when the lock or the metadata changed; two runs at once wait for each other."""
+    """Install if the lock file or the metadata changed. Concurrent runs wait for each other."""
     import fcntl
 
     installed = VENV / f"{lock_file}.sha256"
-    wanted = fingerprint(lock_file)
-    if is_installed(installed, wanted):
+    expected = fingerprint(lock_file)
+    if is_installed(installed, expected):
         return
     with (ROOT / ".venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not is_installed(installed, wanted):
+        if not is_installed(installed, expected):
             print("dev.py: installing into .venv (once, about 20 s)", file=sys.stderr, flush=True)
             make_environment(lock_file)
-            installed.write_text(wanted)
+            installed.write_text(expected)
 
 
 def fingerprint(lock_file: str) -> str:
-    """What the environment is made from: the interpreter, the place, the lock, the metadata."""
+    """Return a digest of what the environment depends on: Python, folder, lock file, metadata."""
     digest = hashlib.sha256(repr((sys.version_info[:3], str(ROOT))).encode())
     for name in (lock_file, "pyproject.toml"):
         digest.update((ROOT / name).read_bytes())
     return digest.hexdigest()
 
 
-def is_installed(installed: Path, wanted: str) -> bool:
-    return installed.is_file() and installed.read_text() == wanted
+def is_installed(installed: Path, expected: str) -> bool:
+    return installed.is_file() and installed.read_text() == expected
 
 
 def make_environment(lock_file: str) -> None:
-    """Make .venv, or bring it up to date: what still runs from it goes on.
+    """Create or update .venv. Programs that run from it continue to run.
 
-    Without ensurepip (Debian's python3 lacks it), the outer pip installs into it.
+    Without ensurepip (Debian's python3 lacks it), the pip outside installs into it.
     """
     venv = [sys.executable, "-m", "venv"]
     made = subprocess.run([*venv, VENV], capture_output=True, check=False)
@@ -132,7 +132,7 @@ def make_environment(lock_file: str) -> None:
 
 
 def install(pip: list[str], *arguments: str) -> None:
-    """Run `pip install`; what it says matters only when it fails."""
+    """Run `pip install`. Print its messages only when it fails."""
     done = subprocess.run(
         [*pip, "install", "--quiet", "--disable-pip-version-check", *arguments],
         stderr=subprocess.PIPE,
@@ -146,7 +146,7 @@ def install(pip: list[str], *arguments: str) -> None:
 
 
 def become(program: str, *arguments: str) -> NoReturn:
-    """Replace this process by a program of the environment."""
+    """Replace this process with a program of the environment."""
     path = str(BIN / program)
     os.execv(path, [path, *arguments])
 

@@ -1,3 +1,3 @@
-"""Receives, stores and shows webhooks."""
+"""Receive, store and show webhooks."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""`python -m ingest` is `ingest`."""
+"""Run `ingest` for `python -m ingest`."""
 
 from ingest.cli.main import main
 

@@ -1,8 +1,7 @@
-"""Redis as Celery uses it: our keys only, and nothing in Redis that can stop a worker.
+"""Celery's transport over Redis. It uses our keys only, and no content of Redis can stop a worker.
 
-Anybody who shares the Redis may write to any key. So a message is looked at before Celery sees it,
-and an answer of Redis that kombu has no name for is taken for a lost connection, which Celery gets
-over by connecting again.
+Anybody who shares the Redis can write to any key. So each message is checked before Celery sees it.
+An error of Redis that kombu does not know is treated as a lost connection, and Celery reconnects.
 """
 
 import base64
@@ -25,12 +24,12 @@ from ingest.errors import SettingsError
 from ingest.redis_address import RedisAddress
 
 _ALIAS = "ingest"
-"""What stands for our transport in an address: kombu takes it from there alone."""
+"""The scheme of our transport in an address. kombu chooses the transport by it alone."""
 _LOG_INTERVAL_S = 10.0
 _START_TIMEOUT_S = 5.0
-"""Redis may be as busy as the machine that starts everything."""
+"""Redis can be slow while the machine starts everything."""
 _LOOK_AGAIN_S = 5.0
-"""Between two looks at a key that another application holds."""
+"""Time between two checks of a key that another application uses."""
 
 log = logs.logger(__name__)
 
@@ -61,15 +60,15 @@ def _tls_of_kombu(address: RedisAddress) -> dict[str, Any] | None:
 
 
 def refuse_cluster(address: RedisAddress) -> None:
-    """Refuse Redis Cluster, if there is one and it answers: Celery cannot use it.
+    """Refuse Redis Cluster, which Celery cannot use. A Redis that does not answer is accepted.
 
     Raises:
-        SettingsError: it is one.
+        SettingsError: the address is of a Redis Cluster.
     """
     client = address.connect(timeout_s=_START_TIMEOUT_S)
     try:
         enabled = client.info("cluster").get("cluster_enabled")
-    except (redis.RedisError, OSError):  # away, or it does not say: neither stops a start
+    except (redis.RedisError, OSError):  # unreachable or not allowed: neither prevents the start
         return
     finally:
         client.close()
@@ -81,7 +80,7 @@ def refuse_cluster(address: RedisAddress) -> None:
 
 
 def is_hint(message: Any) -> bool:
-    """Return whether a message, as kombu puts it into Redis, is one that the dispatcher sends."""
+    """Return whether a message, in kombu's form in Redis, is one that the dispatcher sends."""
     try:
         body = json.loads(base64.b64decode(message["body"], validate=True))
         (deliveries, jobs), keywords, embedded = body
@@ -93,7 +92,7 @@ def is_hint(message: Any) -> bool:
             and isinstance(message["properties"]["delivery_tag"], str)
             and keywords == {}
             and not any(embedded.values())  # callbacks, chains: Celery would run them
-            and all(isinstance(each, str) and _is_hex_id(each) for each in deliveries)
+            and all(isinstance(delivery, str) and _is_hex_id(delivery) for delivery in deliveries)
             and all(type(job) is int and 0 <= job < 2**63 for job in jobs)
         )
     except (AttributeError, KeyError, TypeError, ValueError, binascii.Error, RecursionError):
@@ -101,9 +100,9 @@ def is_hint(message: Any) -> bool:
 
 
 def _bare(hint: dict[str, Any], queue: str) -> dict[str, Any]:
-    """Return a hint without the headers and properties that Celery would act on.
+    """Return a message without the headers and properties that Celery would act on.
 
-    Some of them end a worker when they are odd: `timelimit`, `stamps`, `content-encoding`."""
+    Malformed ones can stop a worker: `timelimit`, `stamps`, `content-encoding`."""
     task_id = hint["headers"]["id"]
     return {
         "body": hint["body"],
@@ -124,10 +123,10 @@ def _is_hex_id(text: str) -> bool:
 
 
 class Channel(kombu_redis.Channel):  # type: ignore[misc]
-    """kombu's channel, which drops what is no hint."""
+    """kombu's channel. It drops messages that the dispatcher did not send."""
 
     dropped = 0
-    """Messages of this process that were none."""
+    """Messages that this process dropped."""
     _reports: ClassVar[logs.Sampler] = logs.Sampler(
         interval_s=_LOG_INTERVAL_S, clock=time.monotonic
     )
@@ -135,15 +134,17 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._foreign: frozenset[str] = frozenset()
-        """Queues under whose key something lies that is no list."""
+        """Queues whose key holds a value that is not a list."""
         self._look_again_at = 0.0
 
     def _queue_bind(self, *_binding: Any) -> None:
-        """Write no binding: hints are sent by queue name, and a key of another type under the
-        binding's name would keep a worker connecting again for ever."""
+        """Write no binding: messages are sent by queue name.
+
+        A key of another type under the binding's name would make a worker reconnect for ever.
+        """
 
     def _size(self, queue: str) -> int:
-        """Return how many messages wait; kombu asks as it declares a queue."""
+        """Return how many messages wait. kombu calls it when it declares a queue."""
         try:
             return int(super()._size(queue))
         except ResponseError as error:
@@ -152,7 +153,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             return 0
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Ask for the next message of all queues but those whose key is another's."""
+        """Request the next message of all queues but those whose key is another application's."""
         if self._foreign and time.monotonic() >= self._look_again_at:
             self._look_for_foreign_keys()
         queues_in_turn = self._queue_cycle.consume(len(self.active_queues))
@@ -169,7 +170,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             self.client.connection.send_command("BRPOP", *keys, wait_s or 0)
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read what BRPOP answers, and deliver it if it is a hint."""
+        """Read the answer of BRPOP, and deliver it if the dispatcher sent it."""
         try:
             answer = self._answer_of_brpop(**options)
         finally:
@@ -181,7 +182,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
         self._queue_cycle.rotate(queue)
         message = _read(answer[1])
         if is_hint(message):
-            self.connection._deliver(_bare(message, queue), queue)  # noqa: SLF001 - kombu's own way
+            self.connection._deliver(_bare(message, queue), queue)  # noqa: SLF001 - as kombu does
         else:
             self._drop(queue)
         return True
@@ -200,7 +201,7 @@ class Channel(kombu_redis.Channel):  # type: ignore[misc]
             raise
 
     def _look_for_foreign_keys(self) -> None:
-        """Find the queues whose key holds no list: whose it is, nobody knows, so it stays."""
+        """Find the queues whose key is not a list. Leave the key: its owner is unknown."""
         self._look_again_at = time.monotonic() + _LOOK_AGAIN_S
         keys = {queue: self.global_keyprefix + queue for queue in self.active_queues}
         kinds = {
@@ -235,7 +236,7 @@ def _read(raw: bytes | str) -> Any:
 
 
 class Transport(kombu_redis.Transport):  # type: ignore[misc]
-    """kombu's transport, for which a refusal of Redis is a lost connection."""
+    """kombu's transport. It treats an error answer of Redis as a lost connection."""
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, ResponseError)

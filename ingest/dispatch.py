@@ -1,4 +1,4 @@
-"""Dispatch: hints with ids on Redis, for Celery. Losing one costs time, never an event."""
+"""Dispatch: put messages with ids on Redis for Celery. A lost one costs time, never an event."""
 
 import threading
 from collections import deque
@@ -16,8 +16,8 @@ from ingest.redis_address import SOCKET_TIMEOUT_S, RedisAddress
 IDS_PER_MESSAGE = 200
 
 _PAUSE_AFTER_FAILURE_S = 1.0
-# A message costs a worker several commits, however few ids it has. What comes after a quiet
-# time is dispatched at once; under load ids gather for so long.
+# A message costs a worker several commits, however few ids it has. After a quiet time ids are
+# dispatched at once; under load they are collected for this long.
 _GATHER_S = 0.05
 _WAITING_LIMIT = 50_000
 
@@ -25,7 +25,7 @@ log = logs.logger(__name__)
 
 
 class Dispatcher:
-    """Sends hints, and says when it could not. One per thread."""
+    """Sends messages, and raises when it cannot. Use one per thread."""
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address
@@ -53,11 +53,11 @@ class Dispatcher:
 
         Args:
             queue: the Celery queue.
-            deliveries: ids to admit and work on.
-            jobs: ids to work on.
+            deliveries: ids to admit and process.
+            jobs: ids to run.
 
         Raises:
-            DispatchFailed: Redis did not take it, as far as we know.
+            DispatchFailed: Redis did not confirm the message. It may have taken it.
         """
         try:
             self._app.send_task(
@@ -68,13 +68,13 @@ class Dispatcher:
                 kwargsrepr="{}",
                 retry=False,
             )
-        except Exception as error:  # kombu, redis-py and the socket each have their own
+        except Exception as error:  # kombu, redis-py and the socket each raise their own
             raise DispatchFailed(
                 f"Redis took no message: {type(error).__name__}.", reason="dispatch_failed"
             ) from error
 
     def backlog(self, queue: str) -> int:
-        """Messages waiting in `queue`.
+        """Return the number of messages that wait in `queue`.
 
         Raises:
             DispatchFailed: Redis does not answer.
@@ -94,10 +94,9 @@ class Dispatcher:
 
 
 class BackgroundDispatcher:
-    """Dispatches committed deliveries from a thread of its own: the event loop never waits for
-    Redis.
+    """Dispatches committed deliveries from a thread, so that the event loop never waits for Redis.
 
-    What cannot be sent, or would wait behind too much else, is dropped: the relay finds it.
+    Ids that cannot be sent, or exceed the limit of waiting ids, are dropped. The relay finds them.
     """
 
     def __init__(self, dispatcher: Dispatcher) -> None:
@@ -113,12 +112,12 @@ class BackgroundDispatcher:
         self._thread.start()
 
     def hint(self, deliveries: Iterable[UUID]) -> None:
-        """Dispatch soon. Never blocks, never raises."""
+        """Dispatch the deliveries soon. Never block, never raise."""
         self._waiting.extend(deliveries)
         self._wake.set()
 
     def close(self, *, timeout_s: float) -> None:
-        """Send what waits and end, within `timeout_s` seconds."""
+        """Send the waiting ids and end the thread, within `timeout_s` seconds."""
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)

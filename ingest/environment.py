@@ -1,8 +1,8 @@
-"""Which `INGEST_…` variables of the environment are no settings, and which settings are not taken.
+"""Report `INGEST_…` variables of the environment that are not settings, and settings ignored.
 
-A typo in a variable's name has no effect and no error of its own, so it is told at the start.
+A typo in a variable's name has no effect and causes no error, so it is reported at the start.
 Kubernetes injects a family of such variables into every container, one for each Service whose name
-begins with `ingest`. Those are no typos. Values are never told."""
+begins with `ingest`. Those are not typos. Values are never reported."""
 
 import difflib
 import re
@@ -15,7 +15,7 @@ from ingest import setting_values
 from ingest.settings import PREFIX, variables
 
 _SIMILAR = 0.7
-"""How like a setting's name another one has to be to be taken for it, of 1, without the prefix."""
+"""The least similarity, of 1, at which a setting is suggested; names without the prefix."""
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _OF_A_SERVICE = re.compile(
     r"INGEST(?:_[A-Z0-9_]+)?_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?"
@@ -25,19 +25,19 @@ _OF_A_SERVICE = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unknown:
-    """A variable that is no setting."""
+    """A variable that is not a setting."""
 
     variable: str
     nearest: str | None
-    """The setting whose name is most like it, if one is."""
+    """The setting with the most similar name, if one is similar."""
 
     def __str__(self) -> str:
         meant = f": {self.nearest}?" if self.nearest else "."
-        return f"{self.variable} is no setting and has no effect{meant}"
+        return f"{self.variable} is not a setting and has no effect{meant}"
 
 
 def unknown(environ: Mapping[str, str]) -> list[Unknown]:
-    """Return the variables that begin as settings do and are none, by name."""
+    """Return the variables that begin with `INGEST_` and are not settings, sorted by name."""
     known = [f"{PREFIX}{name}{ending}" for name in variables() for ending in ("", "_FILE")]
     return [
         Unknown(variable=name, nearest=_nearest(name.upper(), known))
@@ -49,26 +49,26 @@ def unknown(environ: Mapping[str, str]) -> list[Unknown]:
 
 
 def passed_over(environ: Mapping[str, str]) -> list[str]:
-    """Return the settings whose variables Kubernetes has set, so that their values do not count."""
+    """Return the settings whose variables Kubernetes set. Their values are ignored."""
     names = (f"{PREFIX}{name}" for name in variables())
     return [name for name in names if setting_values.is_of_kubernetes(environ.get(name))]
 
 
 def report(environ: Mapping[str, str], log: BoundLogger) -> None:
-    """Log what is unknown and what is passed over; to be called once, at a process's start."""
-    for each in unknown(environ):
-        log.warning("unknown_setting", variable=each.variable, nearest=each.nearest)
+    """Log the unknown and the ignored variables. Call it once, at the start of a process."""
+    for stray in unknown(environ):
+        log.warning("unknown_setting", variable=stray.variable, nearest=stray.nearest)
     for variable in passed_over(environ):
         log.info("setting_passed_over", variable=variable, reason="injected by Kubernetes")
 
 
 def sentences(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each unknown variable, for a person at a terminal."""
+    """Yield a sentence for each unknown variable, to print in a terminal."""
     yield from map(str, unknown(environ))
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name that is most like `name`; the prefix, which all share, says nothing."""
+    """Return the known name most similar to `name`, compared without the prefix that all share."""
     bare = [other.removeprefix(PREFIX) for other in known]
     similar = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=_SIMILAR)
     return f"{PREFIX}{similar[0]}" if similar else None

@@ -1,11 +1,10 @@
-"""The errors of the package. Each carries a reason slug, which is also its label in logs and
-metrics."""
+"""The errors of the package. The reason slug of each is also its label in logs and metrics."""
 
 
 class IngestError(Exception):
-    """Root of every error raised on purpose.
+    """Base of every error that is raised on purpose.
 
-    `reason` is a slug for machines; the message is a sentence for people and holds no secret, no
+    `reason` is a slug for machines. The message is a sentence for people. It holds no secret, no
     body and no phone number.
     """
 
@@ -23,19 +22,19 @@ class BadAddress(IngestError):
 
 
 class MigrationRefused(IngestError):
-    """The database's schema cannot be brought up to date; nothing of it has changed."""
+    """The database's schema cannot be migrated. Nothing in it has changed."""
 
 
 class UnknownSource(IngestError):
-    """No such source is configured: 404 for a request, a failed attempt for an event."""
+    """The source is not configured: 404 for a request, a failed attempt for an event."""
 
 
 class InvalidSignature(IngestError):
-    """The request is not provably from its sender: 401, nothing is stored."""
+    """The request is not proven to come from its sender: 401, nothing is stored."""
 
 
 class InvalidEnvelope(IngestError):
-    """The request is signed but is no event: 400, stored as rejected."""
+    """The request is signed but is not an event: 400, stored as rejected."""
 
 
 class BodyTooLarge(IngestError):
@@ -43,29 +42,33 @@ class BodyTooLarge(IngestError):
 
 
 class BodyTooSlow(IngestError):
-    """The body did not arrive in time: 503, nothing is stored. The time may have been lost on our
-    side, and a 4xx would be final."""
+    """The body did not arrive in time: 503, nothing is stored.
+
+    The delay may be ours, and a 4xx would be final.
+    """
 
 
 class TooManyBodies(IngestError):
-    """Too much of bodies that are not whole is held already: 503, nothing is stored."""
+    """The incomplete bodies in memory have reached their limit: 503, nothing is stored."""
 
 
 class StorageUnavailable(IngestError):
-    """The delivery could not be committed, or nobody knows whether it was: 503."""
+    """The delivery was not committed, or it is unknown whether it was: 503."""
 
 
 class DispatchFailed(IngestError):
-    """A hint did not reach Redis. Nothing is lost: the relay finds the work in Postgres."""
+    """A dispatch did not reach Redis. Nothing is lost: the relay finds the work in Postgres."""
 
 
 class LeaseLost(IngestError):
-    """Jobs were taken over while this worker ran them: what it did for them must not commit."""
+    """Other workers took over the jobs that this one ran: its effects for them must not commit."""
 
     def __init__(self, job_ids: frozenset[int]) -> None:
-        super().__init__(f"{len(job_ids)} jobs were taken over meanwhile", reason="lease_lost")
+        super().__init__(
+            f"{len(job_ids)} jobs were taken over by other workers", reason="lease_lost"
+        )
         self.job_ids = job_ids
 
 
 class NotFound(IngestError):
-    """No row answers to the id that was given."""
+    """No row has this id."""

@@ -1,4 +1,4 @@
-"""A process's word that it is alive, every few seconds, from a thread of its own."""
+"""Report every few seconds, from a thread of its own, that a process is alive."""
 
 import os
 import socket
@@ -31,8 +31,10 @@ def identity(
     queues: tuple[str, ...] | None = None,
     processors: tuple[str, ...] | None = None,
 ) -> ProcessIdentity:
-    """Return this process, under a name that none had before and none will have again; a worker
-    with the queues that it consumes and the processors that it has."""
+    """Return the identity of this process, with an id that no other process ever has.
+
+    A worker names the queues that it consumes and the processors that it has.
+    """
     host, pid = socket.gethostname(), os.getpid()
     return ProcessIdentity(
         id=f"{host}:{pid}:{random(3).hex()}",
@@ -46,7 +48,7 @@ def identity(
 
 
 class Heartbeat:
-    """Reports until it is told to leave. PostgreSQL being away delays it and nothing else."""
+    """Reports until `leave` is called. An unreachable PostgreSQL delays only the reports."""
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class Heartbeat:
         introduce: Report | None = None,
         report: Report | None = None,
     ) -> None:
-        """What else the process has to tell: `introduce` once, `report` each time."""
+        """Also run `introduce` with the first report, and `report` with each."""
         self._engine = create_engine(database, role=Role.OPERATOR)
         self._database = database
         self._process = process
@@ -68,11 +70,11 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="presence", daemon=True)
 
     def start(self) -> None:
-        """Begin to report."""
+        """Start to report."""
         self._thread.start()
 
     def leave(self) -> None:
-        """Report for the last time; waits a little for that, and not for PostgreSQL."""
+        """Report for the last time. Wait 2 s at most, even if PostgreSQL does not answer."""
         self._ends.set()
         self._thread.join(_LEAVES_S)
 
@@ -100,7 +102,7 @@ class Heartbeat:
             log.debug("presence_not_reported", reason=cause.reason, cause=cause.sentence)
 
     def _ask_for_privileges(self) -> None:
-        """Look, every minute, for what the role lacks; log it."""
+        """Check every minute which privileges the role lacks, and log them."""
         if self._asks_in > 0:
             self._asks_in -= 1
             return

@@ -1,8 +1,8 @@
-"""Logs: one JSON line an event, or readable lines in a terminal. Never a body, a secret, a phone
-number.
+"""Log one JSON line for each event, or readable lines in a terminal.
 
-Exceptions are logged as their type and where they were raised; their messages can quote data and
-stay in the database, with the attempt.
+A log never holds a body, a secret or a phone number. Exceptions are logged with their type and the
+place that raised them. Their messages can quote data, so they stay in the database, with the
+attempt.
 """
 
 import logging
@@ -14,21 +14,21 @@ from typing import Any, Literal
 
 import structlog
 
-# Loggers of the libraries that would tell more, or more often, than we want to know.
+# Loggers of libraries that log more, or more often, than an operator needs.
 _QUIET = {
     "uvicorn.access": logging.ERROR,
-    "celery.worker.strategy": logging.WARNING,  # a line for each task received
-    "celery.app.trace": logging.CRITICAL,  # task results; our task logs its own, without messages
+    "celery.worker.strategy": logging.WARNING,  # logs a line for each task received
+    "celery.app.trace": logging.CRITICAL,  # logs task results; our task does, without messages
     "alembic": logging.WARNING,
 }
 
-# Loggers of the libraries that a stranger can make speak, by what is no HTTP for one.
+# Loggers of libraries that a stranger can trigger, for example with a request that is not HTTP.
 _SAMPLED = ("uvicorn.error", "asyncio")
 _SAMPLED_BEGINNING = 40
 
 
 def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
-    """Send every log of the process to stderr, ours and the libraries', in one format."""
+    """Send all logs of the process, ours and the libraries', to stderr in one format."""
     to_terminal = form == "console" or (form == "auto" and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -70,14 +70,16 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
-    """The logger of a module."""
-    found: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
-    return found
+    """Return the logger of a module."""
+    module_logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return module_logger
 
 
 class Sampler:
-    """Lets one event of each kind through per interval and counts the rest, so that nobody outside
-    can fill the disk with our logs."""
+    """Lets one event of each kind through per interval and counts the rest.
+
+    So nobody outside can fill the disk with our logs.
+    """
 
     def __init__(self, *, interval_s: float, clock: Callable[[], float]) -> None:
         self._interval_s = interval_s
@@ -86,7 +88,7 @@ class Sampler:
         self._left_out: dict[str, int] = {}
 
     def lets_through(self, kind: str) -> bool:
-        """Whether to log this one; otherwise it is counted."""
+        """Return whether to log this event. If not, count it."""
         now = self._clock()
         if now < self._next.get(kind, 0):
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
@@ -95,7 +97,7 @@ class Sampler:
         return True
 
     def left_out(self, kind: str) -> int:
-        """How many were not let through since this was last asked."""
+        """Return how many events were left out since the last call for this kind."""
         return self._left_out.pop(kind, 0)
 
 
@@ -119,7 +121,7 @@ class _Sampled(logging.Filter):
 def _tell_left_out(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Say how many lines like this one were not written."""
+    """Add how many similar lines were left out before this one."""
     left_out = getattr(event.get("_record"), "left_out", 0)
     return {**event, "left_out": left_out} if left_out else event
 
@@ -127,8 +129,7 @@ def _tell_left_out(
 def _describe_exception(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Replace `exc_info` by the types of the exception and its causes, and where each was
-    raised."""
+    """Replace `exc_info` by the types of the exception and its causes, and the place of each."""
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()

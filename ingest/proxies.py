@@ -1,4 +1,4 @@
-"""Whose request it is, where a proxy hands it on."""
+"""Find the client of a request that a proxy forwarded."""
 
 from collections.abc import Sequence
 from ipaddress import ip_network
@@ -9,28 +9,28 @@ if TYPE_CHECKING:
 
 
 def behind(app: "ASGIApp", trusted: Sequence[str]) -> "ASGIApp":
-    """Return the application, its requests with the address of the client instead of the proxy's.
+    """Return the application with the client's address in its requests instead of the proxy's.
 
-    X-Forwarded-For is believed from trusted proxies only. Of its addresses, the last one that is
-    not a trusted proxy's counts: what stands before it, the client may have written.
+    X-Forwarded-For is believed from trusted proxies only. The client is the last of its addresses
+    that is not a trusted proxy. The client could have written those before it.
 
     Args:
-        app: looks at `scope["client"]`.
+        app: the application; it reads `scope["client"]`.
         trusted: the addresses and networks of proxies.
     """
     if not trusted:
         return app
     from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-    # uvicorn has types of its own for ASGI.
+    # uvicorn has its own types for ASGI.
     return ProxyHeadersMiddleware(app, trusted_hosts=list(trusted))  # type: ignore[arg-type,return-value]
 
 
 def check(trusted: str) -> None:
-    """Refuse what is no address or network of a proxy.
+    """Check the address or network of a proxy.
 
     Raises:
-        ValueError: with a sentence that does not show it.
+        ValueError: it is neither, or covers every address. The message does not quote it.
     """
     try:
         network = ip_network(trusted)

@@ -1,12 +1,15 @@
-"""Names that the two sides of Redis share."""
+"""Names that the senders and the consumers of Celery messages share."""
 
 TASK = "ingest.process"
 LIVE = "events"
 REPLAY = "replay"
-"""Replays have a lane of their own, so that what is live does not wait behind them."""
+"""Replays have a queue of their own, so that live events do not wait behind them."""
 
 
 def overdue(queue: str) -> str:
-    """The lane of what the relay dispatches for `queue`. Apart, because it is the older work: with
-    the workers behind, it would wait behind everything that came later."""
+    """Return the backlog queue: what the relay dispatches for `queue`.
+
+    It is separate because this work is older. When the workers are late, it would otherwise wait
+    behind everything that came later.
+    """
     return f"{queue}.overdue"

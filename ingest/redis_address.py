@@ -1,4 +1,4 @@
-"""Redis's address, read once, and in one form for redis-py and for kombu."""
+"""Read the address of Redis, and give it to redis-py and kombu in their forms."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from ingest.errors import BadAddress
 
 DEFAULT_PREFIX = "ingest"
 SOCKET_TIMEOUT_S = 1.0
-"""kombu sets no time-out of its own: publishing to a frozen Redis would block for ever."""
+"""kombu sets no time-out: without this, publishing to a frozen Redis would block for ever."""
 
 _SCHEMES = ("redis", "rediss", "unix")
 _FORMS = "redis://USER:PASSWORD@HOST:PORT/DB, rediss://… or unix://:PASSWORD@/PATH?db=DB"
@@ -34,21 +34,21 @@ _CERT_REQS = ("required", "optional", "none")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisAddress:
-    """Where Redis is, and what the names of our keys begin with."""
+    """The address of Redis, and the prefix of our keys."""
 
     host: str = "localhost"
     port: int = 6379
     path: str | None = None
-    """Of a socket, instead of host and port."""
+    """The path of a Unix socket, instead of host and port."""
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     database: int = 0
     tls: Mapping[str, Any] | None = None
-    """redis-py's options; None: no TLS. Certificates are verified unless the address says not."""
+    """redis-py's options; None: no TLS. Certificates are verified unless the address says no."""
     prefix: str = DEFAULT_PREFIX
 
     def __str__(self) -> str:
-        """Name it for people and logs, without user and password."""
+        """Return the address for people and logs, without user and password."""
         return f"{self.path or f'{self.host}:{self.port}'}, database {self.database}"
 
     def key(self, name: str) -> str:
@@ -57,7 +57,7 @@ class RedisAddress:
 
     @property
     def key_prefix(self) -> str:
-        """What the names of all our keys begin with."""
+        """Return the prefix of all our keys."""
         return f"{self.prefix}:"
 
     def connect(self, *, timeout_s: float = SOCKET_TIMEOUT_S) -> redis.Redis:
@@ -81,7 +81,7 @@ class RedisAddress:
 
     @property
     def broker_url(self) -> str:
-        """The address as kombu reads it; holds the password."""
+        """Return the address in kombu's form. It holds the password."""
         login = ""
         if self.username or self.password:
             login = f"{quote(self.username or '', safe='')}:{quote(self.password or '', safe='')}@"
@@ -96,8 +96,8 @@ def parse_redis(url: str, *, prefix: str = DEFAULT_PREFIX) -> RedisAddress:
     """Read an address.
 
     Raises:
-        BadAddress: it cannot be read, or is of a kind that is not supported. The message holds no
-            part of the address.
+        BadAddress: the address is unreadable or of an unsupported kind. The message holds no part
+            of it.
     """
     url = url.strip()
     scheme = url.partition("://")[0].lower()
@@ -157,7 +157,7 @@ def _read(parts: SplitResult, prefix: str) -> RedisAddress:
 
 
 def _port(parts: SplitResult) -> int:
-    """Return the port. What is not made of digits is rather the end of a password (ValueError)."""
+    """Return the port. Raise ValueError for one with other characters: it may end a password."""
     _, colon, written = parts.netloc.rpartition("@")[2].rpartition("]")[2].rpartition(":")
     is_number = colon and written.isascii() and written.isdigit()
     if is_number and not 0 < int(written[:6]) < 65536:
@@ -166,7 +166,7 @@ def _port(parts: SplitResult) -> int:
 
 
 def _tls(scheme: str, options: dict[str, str]) -> Mapping[str, Any] | None:
-    """Take the options of TLS out of `options`."""
+    """Remove the options of TLS from `options` and return them."""
     named: dict[str, Any] = {name: options.pop(name) for name in _TLS_OPTIONS if name in options}
     if scheme != "rediss":
         if named:

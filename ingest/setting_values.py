@@ -1,4 +1,4 @@
-"""How the values of settings are written: lists, secrets, and what is no value of ours."""
+"""Read and check the values of settings: lists, secrets, host names and addresses."""
 
 import re
 from urllib.parse import urlsplit
@@ -7,10 +7,10 @@ BOM = "\ufeff"
 
 _QUOTES = "\"'`\u2018\u2019\u201c\u201d\u00ab\u00bb"
 _SPACE = " \t\r"
-"""What may stand around an item; a carriage return, because lines may end with both."""
+"""Removed around an item. A carriage return is among them, for lines that end with CR LF."""
 _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?INGEST_[A-Z_]+[ \t]*=")
 _HOST = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?")
-# What Kubernetes puts into every container's environment for a Service named `ingest`.
+# The address that Kubernetes puts into every container's environment for a Service named `ingest`.
 _KUBERNETES = re.compile(r"\A(?:tcp|udp|sctp)://[0-9A-Fa-f.:\[\]]+:\d{1,5}\Z")
 
 
@@ -20,12 +20,13 @@ def split(text: str) -> tuple[str, ...]:
 
 
 def parse_secrets(text: str, *, min_length: int) -> tuple[str, ...]:
-    """Return the secrets of a list, each once; refuse what is hardly one that the sender has.
+    """Return the secrets of a list, each once. Refuse text that is unlikely to be a secret.
 
-    A wrong secret would answer 401 to everything, without a word at the start.
+    With a wrong secret every request would be answered 401, without an error at the start.
 
     Raises:
-        ValueError: with a sentence that says where it stands and shows nothing of it.
+        ValueError: a text is unlikely to be a secret. The message says where it is and does not
+            quote it.
     """
     if text.strip(_SPACE + "\n").startswith(("[", "{")):
         raise ValueError("is JSON: write the secrets one a line, or with commas between them")
@@ -42,7 +43,8 @@ def parse_secrets(text: str, *, min_length: int) -> tuple[str, ...]:
 def _numbered(text: str) -> list[tuple[int, str]]:
     """Return the items of a list, each with the number of its line.
 
-    Nothing but a newline ends a line: `str.splitlines` knows eight characters more."""
+    Only a newline ends a line. `str.splitlines` splits at eight characters more.
+    """
     return [
         (number, item.strip(_SPACE))
         for number, line in enumerate(text.split("\n"), start=1)
@@ -73,26 +75,26 @@ def _problem(secret: str, min_length: int) -> str | None:
 
 
 def check_host(name: str) -> None:
-    """Refuse what no Host header can name.
+    """Check that a Host header can have this name.
 
     Raises:
-        ValueError: with a sentence that does not show it.
+        ValueError: it cannot. The message does not quote it.
     """
     if not _HOST.fullmatch(name):
         raise ValueError("must be names of hosts without ports; `*.example.com` stands for all")
 
 
 def is_of_kubernetes(value: object) -> bool:
-    """Return whether a value is the address of a Service rather than a port that somebody set."""
+    """Return whether Kubernetes set this value: a Service's address instead of a port."""
     return isinstance(value, str) and _KUBERNETES.match(value) is not None
 
 
 def is_web_address(text: str) -> bool:
-    """Return whether a text is an address that can be asked for by HTTP."""
+    """Return whether a text is an HTTP or HTTPS address."""
     try:
         parts = urlsplit(text)
         port = parts.port
-    except ValueError:  # a port, or an IPv6 address, that is none
+    except ValueError:  # an invalid port or IPv6 address
         return False
     return bool(
         text.isprintable()

@@ -1,4 +1,9 @@
-"""Every setting, its default and its check, read once into one frozen object."""
+"""Every setting with its default and its check, read once into one frozen object.
+
+The file is over 400 lines because fields, reading and errors need each other. The class names the
+functions that read files, they go through its fields, and its check of the sources words errors.
+Two files would import each other.
+"""
 
 import json
 import os
@@ -31,12 +36,12 @@ if TYPE_CHECKING:
 PREFIX = "INGEST_"
 DEFAULT_DATA = Path(".ingest")
 UP_FILE = "up.json"
-"""Where a running `ingest up` writes how to reach it, inside its data folder."""
+"""The file in its data folder where a running `ingest up` writes how to reach it."""
 
 MIB = 1024 * 1024
 
 _OF_A_SOURCE = "of_a_source"
-"""The type of an error whose message says all already."""
+"""The type of an error whose message is complete: it names the variable itself."""
 _PROCESSES = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _Positive = Annotated[int, Field(gt=0, lt=2**31)]
 _Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
@@ -45,10 +50,11 @@ _Names = Annotated[tuple[str, ...], NoDecode]
 
 
 class Settings(BaseSettings):
-    """What a process was told. Names are the environment's without `INGEST_`, in lower case.
+    """The configuration of a process. A field is named as its variable, without `INGEST_`.
 
-    The environment wins; `INGEST_X_FILE` names a file that holds `INGEST_X`; then, in a folder
-    where `ingest up` runs, what that wrote; then the defaults here."""
+    The environment has precedence. Then comes the file that `INGEST_X_FILE` names; then, in a
+    folder where `ingest up` runs, the file that it wrote; then the defaults here.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
 
@@ -86,10 +92,11 @@ class Settings(BaseSettings):
     console_host: str = Field("127.0.0.1", description="the console's address")
     console_port: int = Field(8001, ge=1, le=65535, description="the console's port")
     console_users: SecretStr | None = Field(
-        None, description="who logs in to the console: lines of `ingest console-password`"
+        None, description="who logs in to the console: lines of `ingest console create-user`"
     )
     console_tokens: SecretStr | None = Field(
-        None, description="programs that use the console's API: lines of `ingest console-token`"
+        None,
+        description="programs that use the console's API: lines of `ingest console create-token`",
     )
     console_allowed_hosts: _Names = Field(
         (), description="host names that the console accepts, separated by commas; unset: any"
@@ -220,15 +227,15 @@ class Settings(BaseSettings):
     @field_validator("console_allowed_hosts")
     @classmethod
     def _hosts(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for each in names:
-            setting_values.check_host(each)
+        for name in names:
+            setting_values.check_host(name)
         return names
 
     @field_validator("trusted_proxies")
     @classmethod
     def _addresses(cls, trusted: tuple[str, ...]) -> tuple[str, ...]:
-        for each in trusted:
-            proxies.check(each)
+        for proxy in trusted:
+            proxies.check(proxy)
         return trusted
 
     @field_validator("database_url", "migration_database_url")
@@ -314,7 +321,7 @@ class Settings(BaseSettings):
 
 
 class _Standalone(Settings):
-    """Read without regard to what runs in this folder."""
+    """The settings, read without the file of a running `ingest up`."""
 
     @classmethod
     def settings_customise_sources(
@@ -324,7 +331,7 @@ class _Standalone(Settings):
 
 
 def variables() -> dict[str, FieldInfo]:
-    """Return every setting by its variable, without `INGEST_`."""
+    """Return every setting by the name of its variable, without `INGEST_`."""
     fields = {name.upper(): field for name, field in Settings.model_fields.items()}
     del fields["SOURCES"]
     for source in registry.classes().values():
@@ -334,7 +341,7 @@ def variables() -> dict[str, FieldInfo]:
 
 
 def _parse_shares(value: str) -> dict[tuple[str, ...], int]:
-    """Read `events=2,crm+erp=1`: groups of queues, and how many processes each has."""
+    """Read `events=2,crm+erp=1`: groups of queues and the number of processes of each."""
     shares: dict[tuple[str, ...], int] = {}
     for part in filter(None, (part.strip() for part in value.split(","))):
         names, _, number = part.rpartition("=")
@@ -347,7 +354,7 @@ def _parse_shares(value: str) -> dict[tuple[str, ...], int]:
 
 
 def _or_value_error(check: Callable[[], object]) -> None:
-    """Run a check, its refusal as the error that pydantic collects."""
+    """Run a check. Raise its BadAddress as a ValueError, which pydantic collects."""
     try:
         check()
     except BadAddress as error:
@@ -355,24 +362,27 @@ def _or_value_error(check: Callable[[], object]) -> None:
 
 
 def load(*, standalone: bool = False, **overrides: Any) -> Settings:
-    """Read the settings; `overrides` (from the command line) win over all else, None means not
-    given. `standalone` ignores the `ingest up` that runs in this folder.
+    """Read the settings.
+
+    Args:
+        standalone: ignore the `ingest up` that runs in this folder.
+        overrides: values from the command line, which have precedence. None: no value.
 
     Raises:
-        SettingsError: one sentence a problem, naming the variables and never their values.
+        SettingsError: has a sentence for each problem. It names the variables, never their values.
     """
-    given = {name: value for name, value in overrides.items() if value is not None}
+    values = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return (_Standalone if standalone else Settings)(**given)
+        return (_Standalone if standalone else Settings)(**values)
     except ValidationError as error:
-        problems = _sentences(error, lambda name: f"{PREFIX}{name.upper()}", given)
+        problems = _sentences(error, lambda name: f"{PREFIX}{name.upper()}", values)
         raise SettingsError(" ".join(problems), reason="bad_setting") from None
 
 
 def _sentences(
     error: ValidationError, variable: Callable[[str], str], overrides: Container[str] = ()
 ) -> list[str]:
-    """Return a sentence a problem, naming the variables and never their values."""
+    """Return a sentence for each problem. It names the variable, never its value."""
     sentences = []
     for problem in error.errors(include_input=False, include_url=False):
         name = str(problem["loc"][0])
@@ -385,7 +395,7 @@ def _sentences(
 
 
 def _place(variable: str, *, is_override: bool) -> str:
-    """Return where somebody wrote a setting: its variable, or the file that its variable names."""
+    """Return where a setting was written: its variable, or the file that its variable names."""
     path = os.environ.get(f"{variable}_FILE")
     is_elsewhere = is_override or variable in {name.upper() for name in os.environ}
     return variable if is_elsewhere or not path else f"{variable}_FILE: {path}"
@@ -407,7 +417,7 @@ _SENTENCES = {
 
 
 def _sentence(problem: "ErrorDetails") -> str:
-    """Return what is wrong with a value, in our words."""
+    """Return our sentence for what is wrong with a value."""
     form = _SENTENCES.get(problem["type"])
     if form is not None:
         return form.format(**problem.get("ctx", {}))
@@ -415,7 +425,7 @@ def _sentence(problem: "ErrorDetails") -> str:
 
 
 def secret_variables() -> frozenset[str]:
-    """Return the names of the environment's variables that hold secrets, or name a file of one."""
+    """Return the names of the variables that hold a secret, or name a file with one."""
     names = {
         f"{PREFIX}{name}"
         for name, field in variables().items()
@@ -425,7 +435,7 @@ def secret_variables() -> frozenset[str]:
 
 
 class _Given(PydanticBaseSettingsSource):
-    """A source of settings that are read from files, by field name."""
+    """A source of settings for pydantic: a function that reads the environment or files."""
 
     def __init__(
         self, settings_cls: type[BaseSettings], read: Callable[[Mapping[str, str]], dict[str, Any]]
@@ -441,14 +451,14 @@ class _Given(PydanticBaseSettingsSource):
 
 
 def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
-    """`INGEST_X_FILE=/path` gives X the file's text, without the newline that editors add."""
+    """Read the files that `INGEST_X_FILE` variables name, without the newline that editors add."""
     texts = {name: _text(f"{PREFIX}{name.upper()}_FILE", environ) for name in Settings.model_fields}
     return {name: text for name, text in texts.items() if text is not None}
 
 
 def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return what variables, or the files that they name, say of each source."""
-    given: dict[str, dict[str, str]] = {}
+    """Return the settings of each source, from its variables or from the files that they name."""
+    settings: dict[str, dict[str, str]] = {}
     values = {name.upper(): value for name, value in environ.items()}
     for slug, source in registry.classes().items():
         for field in source.settings.model_fields:
@@ -462,8 +472,8 @@ def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
                         f"{variable}_FILE: {path}: it is empty.", reason="bad_setting"
                     )
             if value is not None:
-                given.setdefault(slug, {})[field] = value
-    return {"sources": given}
+                settings.setdefault(slug, {})[field] = value
+    return {"sources": settings}
 
 
 def _text(variable: str, environ: Mapping[str, str]) -> str | None:
@@ -485,7 +495,7 @@ def _text(variable: str, environ: Mapping[str, str]) -> str | None:
 def _from_running_up(environ: Mapping[str, str]) -> dict[str, Any]:
     data = Path(environ.get(f"{PREFIX}DATA") or DEFAULT_DATA)
     try:
-        found = json.loads((data / UP_FILE).read_bytes())
+        written = json.loads((data / UP_FILE).read_bytes())
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return written if isinstance(written, dict) else {}

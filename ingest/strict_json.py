@@ -1,13 +1,12 @@
-"""JSON as the pipeline reads it: UTF-8 only, no NaN, a depth limit, and numbers that keep their
-digits."""
+"""Parse JSON strictly: UTF-8 only, no NaN, a depth limit, and numbers that keep their digits."""
 
 import json
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Any, NoReturn
 
-# CPython's own limit differs by version (1,000 in 3.11, none that is safe in some later ones), and
-# documented payloads nest twice. 64 leaves room and bounds what any later reader recurses into.
+# CPython's own limit differs by version: 1,000 in 3.11, no safe one in some later versions.
+# Documented payloads nest twice. 64 leaves room and limits the recursion of any later reader.
 MAX_DEPTH = 64
 
 # Possessive, and the closing quote optional, so that a hostile body is scanned once, never
@@ -22,13 +21,13 @@ _MARK = b"\xef\xbb\xbf"
 
 
 class InvalidJson(ValueError):
-    """The bytes are not JSON in the sense of this module; the message says why and quotes
-    nothing."""
+    """The bytes are not JSON as this module accepts it. The message says why and quotes nothing."""
 
 
 def loads(raw: bytes) -> Any:
-    """Parse `raw`. Numbers with a fraction or an exponent become `Decimal`, integers `int`. A byte
-    order mark at the beginning is passed over, as RFC 8259 allows.
+    """Parse `raw`. Numbers with a fraction or an exponent become `Decimal`, integers `int`.
+
+    A byte order mark at the beginning is ignored, as RFC 8259 allows.
 
     Raises:
         InvalidJson: not UTF-8, not JSON, NaN or Infinity, or nested deeper than `MAX_DEPTH`.
@@ -45,8 +44,7 @@ def loads(raw: bytes) -> Any:
 
 
 def canonical(value: Any) -> bytes:
-    """The one spelling of a parsed value: sorted keys, no white space, ASCII, digits as
-    received."""
+    """Return the canonical form of a value: sorted keys, no white space, ASCII, original digits."""
     try:
         return _ENCODER.encode(value).encode("ascii")
     except _HasDecimals:
@@ -93,7 +91,7 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 
 class _HasDecimals(Exception):
-    """The standard encoder, which is ten times as fast, has no way to spell a decimal's digits."""
+    """The standard encoder, which is ten times as fast, cannot write the digits of a decimal."""
 
 
 def _leave_to_us(value: object) -> NoReturn:

@@ -1,5 +1,4 @@
-"""Text that PostgreSQL can hold: what every string from outside passes before it meets a text
-column."""
+"""Make text storable in PostgreSQL. Every string from outside passes here before a text column."""
 
 import re
 
@@ -10,13 +9,12 @@ _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def is_storable(text: str) -> bool:
-    """Whether a text column takes `text` unchanged."""
+    """Return whether a text column can hold `text` unchanged."""
     return _UNSTORABLE.search(text) is None
 
 
 def storable(text: str, *, limit: int | None = None) -> str:
-    """`text` with what PostgreSQL refuses replaced by U+FFFD, cut to `limit` characters with an
-    ellipsis."""
+    """Replace what PostgreSQL refuses by U+FFFD, and cut to `limit` characters with an ellipsis."""
     clean = _UNSTORABLE.sub(_REPLACEMENT, text)
     if limit is not None and len(clean) > limit:
         return clean[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""Reading times that other systems wrote, or a person."""
+"""Read times that other systems or people wrote."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 TIME_FORMS = "2026-01-31T12:00:00Z, or 15m, 2h, 7d for before now"
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-# A date-time of RFC 3339, section 5.6. Of a fraction six digits count.
+# A date-time of RFC 3339, section 5.6. Six digits of a fraction count.
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:)([0-9]{2})"
     r"(?:(\.[0-9]{1,6})[0-9]*)?(?:[Zz]|([+-][0-9]{2}:[0-9]{2}))"
 )
-# How most senders write it, which is read in half the time.
+# The form of most senders; it is read in half the time.
 _USUAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-5][0-9]Z")
 _EPOCH = re.compile(r"[1-9][0-9]{9}(?:[0-9]{3})?")
 # A person may leave out the offset, and the time of the day.
@@ -20,11 +20,11 @@ _LEAP_SECOND = "60"
 
 
 def parse_timestamp(value: object) -> datetime | None:
-    """A time as senders write them, aware and in UTC; None: it is unreadable.
+    """Return a sender's time, aware and in UTC. None: it is unreadable.
 
-    That is a date-time of RFC 3339, with its offset, or the time since the epoch in seconds (10
-    digits) or milliseconds (13 digits), as a number or in a string. Nothing else is: of what merely
-    resembles a time (`20250101`, `1759`) nobody knows what it means.
+    Readable are a date-time of RFC 3339 with its offset, and the time since the epoch in seconds
+    (10 digits) or milliseconds (13 digits), as a number or in a string. Nothing else is: the
+    meaning of what merely resembles a time (`20250101`, `1759`) is unknown.
     """
     if isinstance(value, str):
         if _USUAL.fullmatch(value):
@@ -37,8 +37,10 @@ def parse_timestamp(value: object) -> datetime | None:
 
 
 def parse_moment(text: str, *, now: datetime) -> datetime | None:
-    """A time that a person gives, in one of `TIME_FORMS`, 1970 at the earliest; None if it is no
-    such time. Without an offset it counts as UTC."""
+    """Return the time that a person wrote in one of `TIME_FORMS`, or None if it is none of them.
+
+    1970 is the earliest. A time without an offset is in UTC.
+    """
     epoch = datetime.fromtimestamp(0, UTC)
     unit = _UNITS.get(text[-1:])
     if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 10:

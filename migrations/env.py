@@ -1,4 +1,4 @@
-"""Alembic's environment. `ingest migrate` runs it (ingest.store.migrations); so does `alembic`."""
+"""Alembic's environment, for `ingest migrate` (ingest.store.migrations) and for `alembic`."""
 
 from alembic import context
 from sqlalchemy import Connection
@@ -17,7 +17,7 @@ def include_object(
 
 
 def run(connection: Connection, home: str) -> None:
-    """Run the migrations that Alembic has been told to, in the transaction that is open."""
+    """Run the migrations that Alembic was asked for, in the open transaction."""
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -30,18 +30,18 @@ def run(connection: Connection, home: str) -> None:
 
 
 def main() -> None:
-    """Run inside `ingest migrate`, or for Alembic's own commands by the settings."""
+    """Run on the connection of `ingest migrate`, or on one of our own for Alembic's commands."""
     attributes = context.config.attributes
     if "connection" in attributes:
         run(attributes["connection"], attributes["home"])
         return
-    given = settings.load()
-    engine = create_engine(given.migration_database, role=Role.MIGRATION)
-    attributes.update(home=given.database_schema, read_model=given.read_model)
+    configured = settings.load()
+    engine = create_engine(configured.migration_database, role=Role.MIGRATION)
+    attributes.update(home=configured.database_schema, read_model=configured.read_model)
     with engine.connect() as connection, connection.begin():
         migrations.take_turns(connection)
-        migrations.ensure_schema(connection, given.database_schema)
-        run(connection, given.database_schema)
+        migrations.ensure_schema(connection, configured.database_schema)
+        run(connection, configured.database_schema)
     engine.dispose()
 
 

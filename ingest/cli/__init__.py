@@ -1,1 +1,1 @@
-"""The command line: `ingest COMMAND`. One module a group of commands, wired in `main`."""
+"""The command line: `ingest COMMAND`. Each group of commands has a module; `main` registers all."""

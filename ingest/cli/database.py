@@ -1,4 +1,4 @@
-"""What commands that look into the database share."""
+"""What the commands share: the database, times, sources and addresses on the command line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,15 +20,15 @@ from ingest.timestamps import TIME_FORMS, parse_moment
 
 
 class CommandError(IngestError):
-    """A command cannot do what it was asked."""
+    """A command cannot do what the user asked."""
 
 
 @contextmanager
 def database() -> Iterator[Engine]:
-    """The database of the settings.
+    """Yield an engine for the database of the settings.
 
     Raises:
-        CommandError: it is unreachable, not migrated, or did not answer in time; in one sentence.
+        CommandError: the database is unreachable, not migrated, or did not answer in time.
     """
     address = settings.load().database
     engine = create_engine(address, role=Role.OPERATOR)
@@ -41,54 +41,55 @@ def database() -> Iterator[Engine]:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """A time given on the command line: ISO 8601, or a span before now such as `15m`, `2h`, `7d`.
+    """Return a time from the command line: ISO 8601, or a span before now: `15m`, `2h`, `7d`.
 
     Raises:
-        CommandError: it is neither.
+        CommandError: the text is neither.
     """
     if text is None:
         return None
     moment = parse_moment(text, now=datetime.now(UTC))
     if moment is None:
-        raise CommandError(f"{text!r} is no time: give {TIME_FORMS}.", reason="bad_time")
+        raise CommandError(f"{text!r} is not a time: write {TIME_FORMS}.", reason="bad_time")
     return moment
 
 
-def source_of(given: str | None, settings: Settings) -> Source:
-    """Return the source that was named, or the default one.
+def source_of(slug: str | None, settings: Settings) -> Source:
+    """Return the named source, or the default one if `slug` is None.
 
     Raises:
-        CommandError: there is none of that name.
+        CommandError: no source has this name.
     """
     sources = registry.configured(settings.sources)
-    source = sources.get(given or settings.default_source)
+    source = sources.get(slug or settings.default_source)
     if source is None:
         raise CommandError(
-            f"There is no source {given}; there is {', '.join(sources)}.", reason="unknown_source"
+            f"There is no source {slug}; there is {', '.join(sources)}.", reason="unknown_source"
         )
     return source
 
 
-def target_url(given: str | None, found: Settings, source: Source) -> str:
-    """Where to post to: what was given, or the receiver of the settings.
+def target_url(url: str | None, settings: Settings, source: Source) -> str:
+    """Return the URL to post to: `url`, or the receiver of the settings if it is None.
 
     Raises:
-        CommandError: it is no address of a web server.
+        CommandError: `url` is not the address of a web server.
     """
-    if given is None:
-        return f"http://{found.host}:{found.port}/webhooks/{source.slug}"
-    if not is_web_address(given):
-        raise CommandError(f"{given!r} is no URL: http://host:port/path.", reason="bad_url")
-    return given
+    if url is None:
+        return f"http://{settings.host}:{settings.port}/webhooks/{source.slug}"
+    if not is_web_address(url):
+        raise CommandError(f"{url!r} is not a URL: write http://host:port/path.", reason="bad_url")
+    return url
 
 
 def migration_failed(error: SQLAlchemyError, where: Database) -> CommandError:
-    """Return what to say when a migration ends with an error of the database's."""
+    """Return the error to raise when the database refuses a migration."""
     cause = causes.explain(error, where)
     return CommandError(f"Nothing was migrated. {cause.sentence}", reason=cause.reason)
 
 
 def _explain(error: SQLAlchemyError, where: Database) -> CommandError:
     cause = causes.explain(error, where)
-    advice = " Narrow it, with --since for example." if cause.reason == "took_too_long" else ""
+    is_slow = cause.reason == "took_too_long"
+    advice = " Select fewer events, for example with --since." if is_slow else ""
     return CommandError(cause.sentence + advice, reason=cause.reason)

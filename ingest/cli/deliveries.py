@@ -1,4 +1,4 @@
-"""`ingest deliveries`: signed requests that were no event."""
+"""`ingest deliveries`: signed requests that were rejected."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -8,25 +8,37 @@ import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.cli.database import database
+from ingest.cli.database import CommandError, database
 from ingest.sources.registry import configured
 from ingest.store.bulk import replay
 from ingest.store.search import events
 
-app = typer.Typer(help="Look at rejected deliveries, open them again.", no_args_is_help=True)
+app = typer.Typer(help="List, show and replay rejected deliveries.", no_args_is_help=True)
 
 
-@app.command("rejected")
-def rejected(
+@app.command("list")
+def list_(
+    rejected: Annotated[
+        bool, typer.Option("--rejected", help="Signed requests that were answered 400. Required.")
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List signed requests that were answered 400, newest first; `ingest replay ID` opens one
-    again."""
+    """List rejected deliveries, newest first.
+
+    `ingest replay ID` processes one of them again. `ingest events list` lists those that were
+    accepted.
+    """
+    if not rejected:
+        raise CommandError(
+            "Add --rejected: only rejected deliveries can be listed;"
+            " `ingest events list` shows the accepted ones as events.",
+            reason="nothing_selected",
+        )
     with database() as engine, engine.connect() as connection:
-        found = list(events.rejected(connection, limit=limit))
+        deliveries = list(events.rejected(connection, limit=limit))
     if json:
-        for delivery in found:
+        for delivery in deliveries:
             output.as_json(delivery)
         return
     now = datetime.now(UTC)
@@ -35,13 +47,15 @@ def rejected(
         ["id", "source", "reason", "bytes", "received"],
         [
             (
-                each.id,
-                each.source,
-                each.rejected,
-                each.size,
-                output.ago(each.received_at, now) if output.is_terminal() else each.received_at,
+                delivery.id,
+                delivery.source,
+                delivery.rejected,
+                delivery.size,
+                output.ago(delivery.received_at, now)
+                if output.is_terminal()
+                else delivery.received_at,
             )
-            for each in found
+            for delivery in deliveries
         ],
     )
 
@@ -50,20 +64,20 @@ def rejected(
 def replay_rejected(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Open all rejected deliveries again, after an upgrade that takes what was refused before.
+    """Check all rejected deliveries again, after an upgrade that accepts more than before.
 
-    Those that are events now are worked on; the others stay as they are. `ingest replay ID` does
-    the same with single ones.
+    Deliveries that are accepted now become events and are processed. The others stay rejected.
+    `ingest replay ID` does the same for single ones.
     """
-    looked_at = opened = 0
+    checked = opened = 0
     with database() as engine:
         steps = replay.reopen_all(engine, configured(settings.load().sources))
-        for looked_at, opened in steps:  # noqa: B007 - the last ones count
+        for checked, opened in steps:  # noqa: B007 - the last counts are the totals
             pass
     if json:
-        output.as_json({"rejected": looked_at, "opened": opened})
+        output.as_json({"rejected": checked, "opened": opened})
         return
-    output.line(f"{opened} of {looked_at} rejected deliveries are events now.")
+    output.line(f"{opened} of {checked} rejected deliveries were accepted and are events now.")
 
 
 @app.command("show")
@@ -73,17 +87,17 @@ def show(
 ) -> None:
     """Show a delivery as it was received."""
     with database() as engine, engine.connect() as connection:
-        found = events.delivery(connection, delivery)
+        record = events.delivery(connection, delivery)
     if json:
-        output.as_json(found)
+        output.as_json(record)
         return
     facts = {
-        "id": found.id,
-        "source": found.source,
-        "received": found.received_at,
-        "rejected": found.rejected or "no",
-        "signed with key": found.key_id,
-        **dict(found.headers),
+        "id": record.id,
+        "source": record.source,
+        "received": record.received_at,
+        "rejected": record.rejected or "no",
+        "signed with key": record.key_id,
+        **dict(record.headers),
     }
     output.table(None, ["", ""], facts.items())
-    output.body("body", found.body)
+    output.body("body", record.body)

@@ -14,49 +14,58 @@ from ingest.store.reports.event_detail import AttemptRecord, EventHistory, JobRe
 from ingest.store.search import events
 from ingest.store.search.filters import EVENT_STATES, EventFilter, resolve
 
-_DROPPED = b"(dropped when its day's retention ended)"
+_DROPPED = b"(deleted at the end of its retention)"
 
 _LONGEST_SHOWN = 60
-# What a line of `list --json` has: programs read it.
+# The fields of a line of `list --json`: programs rely on them.
 _PRINTED = ("id", "source", "event_id", "type", "state", "received_at", "deliveries")
 
-app = typer.Typer(help="Look at events.", no_args_is_help=True)
+app = typer.Typer(help="List and show events.", no_args_is_help=True)
 
 
 @app.command("list")
 def list_(
     type_: Annotated[
-        list[str] | None, typer.Option("--type", help="Event type; * stands for anything.")
+        list[str] | None, typer.Option("--type", help="Event type; * matches any text.")
     ] = None,
     state: Annotated[str | None, typer.Option(help=f"One of {', '.join(EVENT_STATES)}.")] = None,
-    processor: Annotated[str | None, typer.Option(help="With a job of this processor.")] = None,
-    since: Annotated[str | None, typer.Option(help="2026-01-31T12:00:00Z, or 15m, 2h, 7d.")] = None,
-    until: Annotated[str | None, typer.Option(help="Likewise.")] = None,
+    processor: Annotated[
+        str | None, typer.Option(help="Only events with a job of this processor.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(help="Received at or after: 2026-01-31T12:00:00Z, or 15m, 2h, 7d ago."),
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Received before: the same forms.")] = None,
     search: Annotated[str | None, typer.Option(help="Text in the event id or the body.")] = None,
     query: Annotated[
         str | None,
-        typer.Option(help="As in the console: 'state:dead order:55 data.total:1250 \"a text\"'."),
+        typer.Option(
+            help="A query as in the console: 'state:dead order:55 data.total:1250 \"a text\"'."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List events, newest first."""
     if state is not None and state not in EVENT_STATES:
-        raise CommandError(f"{state!r} is no state: {', '.join(EVENT_STATES)}.", reason="bad_state")
-    asked = _asked(query or "")
+        raise CommandError(
+            f"{state!r} is not a state: use {', '.join(EVENT_STATES)}.", reason="bad_state"
+        )
+    base = _parse_query(query or "")
     selection = dataclasses.replace(
-        asked,
-        types=(*asked.types, *(type_ or ())),
-        processor=processor or asked.processor,
-        state=state or asked.state,
-        since=parse_time(since) or asked.since,
-        until=parse_time(until) or asked.until,
-        search=(*asked.texts, *filter(None, [search])),
+        base,
+        types=(*base.types, *(type_ or ())),
+        processor=processor or base.processor,
+        state=state or base.state,
+        since=parse_time(since) or base.since,
+        until=parse_time(until) or base.until,
+        search=(*base.texts, *filter(None, [search])),
     )
     with database() as engine, engine.connect() as connection:
-        found = list(events.events(connection, selection, limit=limit))
+        listed = list(events.events(connection, selection, limit=limit))
     if json:
-        for event in found:
+        for event in listed:
             output.as_json({name: getattr(event, name) for name in _PRINTED})
         return
     now = datetime.now(UTC)
@@ -65,47 +74,49 @@ def list_(
         ["id", "event id", "state", "received", "deliveries"],
         [
             (
-                each.id,
-                _short(each.event_id) if output.is_terminal() else each.event_id,
-                each.state,
-                output.ago(each.received_at, now) if output.is_terminal() else each.received_at,
-                each.deliveries,
+                event.id,
+                _short(event.event_id) if output.is_terminal() else event.event_id,
+                event.state,
+                output.ago(event.received_at, now) if output.is_terminal() else event.received_at,
+                event.deliveries,
             )
-            for each in found
+            for event in listed
         ],
         whole=("id", "state", "received", "deliveries"),
     )
-    if not found and output.is_terminal():
-        output.line("No event matches. `ingest send --documented` posts some.")
+    if not listed and output.is_terminal():
+        output.line("No event matches. `ingest send --documented` posts example events.")
 
 
-def _asked(query: str) -> EventFilter:
-    """What `--query` says; where other options say something else, they count."""
-    found = parse(query, now=datetime.now(UTC))
-    if found.problems:
-        complaints = " ".join(each.message for each in found.problems)
-        raise CommandError(f"--query: {complaints}", reason="bad_query")
-    return found.selection
+def _parse_query(text: str) -> EventFilter:
+    """Return the filter of `--query`. Other options override it."""
+    query = parse(text, now=datetime.now(UTC))
+    if query.problems:
+        messages = " ".join(problem.message for problem in query.problems)
+        raise CommandError(f"--query: {messages}", reason="bad_query")
+    return query.selection
 
 
 def _short(event_id: str) -> str:
-    """An event id of bearable length; the id beside it is the one to copy."""
+    """Shorten an event id for the table. The id beside it is the one to copy."""
     return event_id if len(event_id) <= _LONGEST_SHOWN else f"{event_id[: _LONGEST_SHOWN - 1]}…"
 
 
 @app.command("show")
 def show(
-    event: Annotated[str, typer.Argument(help="Its id, or its id at the sender.")],
+    event: Annotated[str, typer.Argument(help="The event's id, or its id at the sender.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show an event with its body, its deliveries, its jobs and their attempts."""
     with database() as engine, engine.connect() as connection:
-        found = [event_detail.of_event(connection, each) for each in resolve(connection, [event])]
-    for each in found:
+        histories = [
+            event_detail.of_event(connection, event_id) for event_id in resolve(connection, [event])
+        ]
+    for history in histories:
         if json:
-            output.as_json(_document(each))
+            output.as_json(_document(history))
         else:
-            _print(each)
+            _print(history)
 
 
 def _document(event: EventHistory) -> dict[str, Any]:
@@ -119,7 +130,7 @@ def _document(event: EventHistory) -> dict[str, Any]:
         "received_at": event.received_at,
         "deliveries": len(event.deliveries),
         "duplicates": len(event.deliveries) - 1,
-        "conflicts": sum(each.conflict for each in event.deliveries),
+        "conflicts": sum(delivery.conflict for delivery in event.deliveries),
         "body": first.body,
         "headers": None if first.headers is None else dict(first.headers),
         "key_id": first.key_id,
@@ -130,7 +141,7 @@ def _document(event: EventHistory) -> dict[str, Any]:
 
 def _print(event: EventHistory) -> None:
     first, *repeats = event.deliveries
-    conflicts = [each for each in repeats if each.conflict]
+    conflicts = [delivery for delivery in repeats if delivery.conflict]
     output.table(
         None,
         ["", ""],
@@ -141,13 +152,14 @@ def _print(event: EventHistory) -> None:
             ("state", event.state),
             ("received", f"{event.received_at.isoformat(timespec='seconds')} from {event.source}"),
             ("signed with key", first.key_id),
-            ("duplicates", f"{len(repeats)}, {len(conflicts)} of them with another body"),
+            ("duplicates", f"{len(repeats)}, {len(conflicts)} of them with a different body"),
         ],
     )
     output.body("body", first.body if first.body is not None else _DROPPED)
-    for each in conflicts:
-        title = f"another body under the same id, delivery {each.id}"
-        output.body(title, each.body if each.body is not None else _DROPPED, style="yellow")
+    for delivery in conflicts:
+        title = f"different body under the same id, delivery {delivery.id}"
+        shown = delivery.body if delivery.body is not None else _DROPPED
+        output.body(title, shown, style="yellow")
     for job in event.jobs:
         _print_job(job)
     if not event.jobs:
@@ -161,7 +173,7 @@ def _print_job(job: JobRecord) -> None:
     if job.attempts:
         rows = [_attempt_row(attempt) for attempt in job.attempts]
         output.line("")
-        output.table(title, ["attempt", "trigger", "began", "took", "outcome", "error"], rows)
+        output.table(title, ["attempt", "trigger", "started", "took", "outcome", "error"], rows)
     else:
         output.line(title)
 
@@ -174,5 +186,5 @@ def _attempt_row(attempt: AttemptRecord) -> tuple[object, ...]:
     trigger = attempt.trigger
     if attempt.replayed_by:
         trigger += f" by {attempt.replayed_by}"
-    began = attempt.started_at
-    return (attempt.number, trigger, began, took, attempt.outcome or "running", error or None)
+    outcome = attempt.outcome or "running"
+    return (attempt.number, trigger, attempt.started_at, took, outcome, error or None)

@@ -1,4 +1,4 @@
-"""Sockets, opened before anything else starts, so that a taken port is said at once."""
+"""Open listening sockets before anything else starts, so that a taken port is reported at once."""
 
 import socket
 
@@ -9,10 +9,12 @@ _BACKLOG = 2048
 
 
 def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
-    """A socket that listens on `host` and `port`; `option` chooses another port.
+    """Return a socket that listens on `host` and `port`.
+
+    The error message names `option`, with which the user chooses another port.
 
     Raises:
-        CommandError: the port is taken, the address is not ours, or is none.
+        CommandError: the port is taken, or this machine does not have the address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
@@ -22,7 +24,7 @@ def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
             f"Cannot listen on {host}:{port} ({error.strerror}): choose another with {option}.",
             reason="port_taken",
         ) from None
-    except (TypeError, ValueError):  # as Python's codec of host names refuses
+    except (TypeError, ValueError):  # from Python's codec of host names
         raise CommandError(
-            f"Cannot listen on {host!r}: it is no name of a host.", reason="bad_host"
+            f"Cannot listen on {host!r}: it is not a host name.", reason="bad_host"
         ) from None

@@ -1,4 +1,4 @@
-"""The commands, wired together."""
+"""Register the commands and run them."""
 
 import os
 import sys
@@ -24,11 +24,11 @@ from ingest.errors import IngestError
 from ingest.store import causes
 
 _LOGGING = ("serve", "worker", "relay", "console")
-"""Commands that log what is odd in the environment, instead of printing it."""
+"""Commands that log unknown variables of the environment instead of printing them."""
 
 app = typer.Typer(
     name="ingest",
-    help="Receives signed webhooks, keeps them in PostgreSQL, works on each once.",
+    help="Receive signed webhooks, store them in PostgreSQL, process each exactly once.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,7 +38,7 @@ app.command("up")(up.up)
 app.command("serve")(processes.serve)
 app.command("worker")(processes.worker)
 app.command("relay")(processes.relay)
-app.command("console")(processes.console)
+app.add_typer(console.app, name="console")
 app.command("migrate")(processes.migrate)
 app.command("send")(send.send)
 app.command("simulate")(simulate.simulate)
@@ -47,8 +47,6 @@ app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.command("sources")(sources.sources)
-app.command("console-password")(console.console_password)
-app.command("console-token")(console.console_token)
 
 
 @app.callback(invoke_without_command=True)
@@ -65,7 +63,7 @@ def version(
 
 
 def main() -> None:
-    """Run a command; an error is one sentence on stderr and exit code 1."""
+    """Run a command. Print an error as one sentence on stderr and exit with code 1."""
     try:
         app()
     except IngestError as error:

@@ -1,4 +1,4 @@
-"""Printing: tables and colour for a person, plain lines for a pipe, JSON where asked."""
+"""Print tables and colour in a terminal, plain lines into a pipe, JSON on request."""
 
 import dataclasses
 import json
@@ -22,22 +22,22 @@ STATE_COLOURS = {
 
 
 def is_terminal() -> bool:
-    """Whether a person is watching stdout."""
+    """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
 
 
 def console() -> Console:
-    """The terminal."""
+    """Return the terminal."""
     return Console(highlight=False)
 
 
 def line(text: str) -> None:
-    """One plain line."""
+    """Print one plain line."""
     sys.stdout.write(f"{text}\n")
 
 
 def as_json(value: Any, *, indent: int | None = None) -> None:
-    """One JSON document: times as ISO 8601, ids as strings."""
+    """Print one JSON document: times as ISO 8601, ids as strings."""
     sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False, indent=indent) + "\n")
 
 
@@ -48,8 +48,9 @@ def table(
     *,
     whole: Collection[str] = (),
 ) -> None:
-    """A table for a person; into a pipe, the same cells separated by tabs. Where the terminal is
-    narrow, columns are folded that are not to stay `whole`."""
+    """Print a table in a terminal, or the same cells separated by tabs into a pipe.
+
+    A narrow terminal folds the columns, but not those named in `whole`."""
     if not is_terminal():
         if title is not None:
             line(title)
@@ -74,7 +75,7 @@ def table(
 
 
 def body(title: str, raw: bytes, *, style: str = "") -> None:
-    """A request's body."""
+    """Print the body of a request."""
     shown = _printable(raw.decode("utf-8", errors="replace"), keep="\n")
     if is_terminal():
         console().print(Text(title, style="dim"))
@@ -84,12 +85,12 @@ def body(title: str, raw: bytes, *, style: str = "") -> None:
 
 
 def number_of(count: int, noun: str) -> str:
-    """`1 job`, `2 jobs`."""
+    """Return a count with its noun: `1 job`, `2 jobs`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def ago(moment: datetime, now: datetime) -> str:
-    """How long ago, in one unit."""
+    """Return how long ago a moment was, in one unit."""
     seconds = max(0, int((now - moment).total_seconds()))
     for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
@@ -98,7 +99,7 @@ def ago(moment: datetime, now: datetime) -> str:
 
 
 def _coloured(cell: object) -> Text:
-    """Literal text: what looks like markup in it came from outside."""
+    """Return a cell as literal text: markup in it came from outside and is not interpreted."""
     text = _cell(cell)
     return Text(text, style=STATE_COLOURS.get(text.split(" ")[-1], ""))
 
@@ -112,7 +113,7 @@ def _cell(cell: object) -> str:
 
 
 def _printable(text: str, *, keep: str = "") -> str:
-    """Text from outside that cannot move the cursor, or begin a line of its own."""
+    """Replace characters with which text from outside could move the cursor or start a line."""
     return "".join(
         character if character.isprintable() or character in keep else "\N{REPLACEMENT CHARACTER}"
         for character in text

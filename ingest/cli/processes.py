@@ -1,4 +1,4 @@
-"""The processes by themselves: `ingest serve`, `worker`, `relay`, `migrate`."""
+"""Run one process: `ingest serve`, `console`, `worker`, `relay`, `migrate`."""
 
 import os
 import signal
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 GRACEFUL_SHUTDOWN_S = 10
 CONSOLE_SHUTDOWN_S = 2
-"""Live tails never end by themselves."""
+"""Live feeds never end by themselves."""
 CONSOLE_KEEP_ALIVE_S = 15
-"""Browsers connect anew; it is senders' pools that need `keep_alive_s`."""
+"""Browsers reconnect. Only the connection pools of senders need `keep_alive_s`."""
 
 
 def serve(
@@ -32,19 +32,19 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     fd: Annotated[int | None, typer.Option(help="Listen on this inherited socket instead.")] = None,
 ) -> None:
-    """Run a receiver."""
+    """Run a receiver: it accepts, verifies and stores webhooks."""
     import uvicorn
 
     from ingest.broker import refuse_cluster
     from ingest.receiver.app import create_receiver
     from ingest.store import startup_check
 
-    given = settings.load(host=host, port=port)
-    _begin_logging(given)
-    startup_check.check(given.database)
-    receiver = create_receiver(given)
-    refuse_cluster(given.redis)
-    listener = listen(given.host, given.port) if fd is None else socket.socket(fileno=fd)
+    configured = settings.load(host=host, port=port)
+    _begin_logging(configured)
+    startup_check.check(configured.database)
+    receiver = create_receiver(configured)
+    refuse_cluster(configured.redis)
+    listener = listen(configured.host, configured.port) if fd is None else socket.socket(fileno=fd)
     _serve(
         uvicorn.Config(
             receiver.app,
@@ -52,11 +52,11 @@ def serve(
             http=receiver.http,
             ws="none",
             log_config=None,
-            access_log=False,  # a line a request cost a third of the throughput
+            access_log=False,  # one line for each request cost a third of the throughput
             server_header=False,
-            timeout_keep_alive=given.keep_alive_s,
-            proxy_headers=False,  # what strangers may hold is shared by who connects
-            # One half-sent body would otherwise keep the process for ever.
+            timeout_keep_alive=configured.keep_alive_s,
+            proxy_headers=False,  # limits are shared out by the address that connects
+            # Without it, one half-sent body would keep the process running for ever.
             timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
         ),
         listener,
@@ -68,31 +68,33 @@ def console(
     port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     fd: Annotated[int | None, typer.Option(help="Listen on this inherited socket instead.")] = None,
 ) -> None:
-    """Run the operator's console."""
+    """Run the console."""
     import uvicorn
 
     from ingest.console.app import create_app
     from ingest.receiver.server import protocol
     from ingest.store import startup_check
 
-    given = settings.load(console_host=host, console_port=port)
-    _begin_logging(given)
-    startup_check.check(given.database)
-    app = create_app(given)
+    configured = settings.load(console_host=host, console_port=port)
+    _begin_logging(configured)
+    startup_check.check(configured.database)
+    app = create_app(configured)
     listener = (
-        listen(given.console_host, given.console_port) if fd is None else socket.socket(fileno=fd)
+        listen(configured.console_host, configured.console_port)
+        if fd is None
+        else socket.socket(fileno=fd)
     )
     _serve(
         uvicorn.Config(
             app,
             loop="uvloop",
-            http=protocol(given.max_inflight_body_bytes),
+            http=protocol(configured.max_inflight_body_bytes),
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_keep_alive=CONSOLE_KEEP_ALIVE_S,
-            proxy_headers=False,  # ingest.proxies believes those that the settings trust
+            proxy_headers=False,  # ingest.proxies does it for the trusted proxies
             timeout_graceful_shutdown=CONSOLE_SHUTDOWN_S,
         ),
         listener,
@@ -100,12 +102,12 @@ def console(
 
 
 def worker(
-    concurrency: Annotated[int | None, typer.Option(help="Processes that work at once.")] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Number of processes.")] = None,
     queues: Annotated[
-        str | None, typer.Option(help="Queues to consume, comma-separated; default: all.")
+        str | None, typer.Option(help="Queues to consume, separated by commas. Default: all.")
     ] = None,
 ) -> None:
-    """Run a worker."""
+    """Run a worker: it runs processors on events."""
     arguments = ["worker"]
     if concurrency is not None:
         arguments += ["--concurrency", str(concurrency)]
@@ -115,20 +117,20 @@ def worker(
 
 
 def relay() -> None:
-    """Run a relay."""
+    """Run a relay: it finds work that no worker holds and dispatches it."""
     _become_workers(["relay"])
 
 
 def migrate() -> None:
-    """Bring the database's schema up to date."""
+    """Migrate the database's schema to the newest revision."""
     from sqlalchemy.exc import SQLAlchemyError
 
     from ingest.store import migrations
     from ingest.store.engine import Role, create_engine
 
-    given = settings.load()
-    database = given.migration_database
-    target = migrations.Target(schema=database.schema, read_model=given.read_model)
+    configured = settings.load()
+    database = configured.migration_database
+    target = migrations.Target(schema=database.schema, read_model=configured.read_model)
     engine = create_engine(database, role=Role.MIGRATION)
     try:
         with engine.connect() as connection:
@@ -137,7 +139,7 @@ def migrate() -> None:
             engine,
             target,
             today=datetime.now(UTC).date(),
-            days_ahead=given.partition_days_ahead,
+            days_ahead=configured.partition_days_ahead,
         )
     except SQLAlchemyError as error:
         raise migration_failed(error, database) from error
@@ -145,22 +147,25 @@ def migrate() -> None:
         engine.dispose()
     output.line(_migrated(before))
     if not made:
-        output.line("Somebody reads deliveries: the relay will make the coming days' partitions.")
+        output.line(
+            "The deliveries are being read:"
+            " the relay will create the partitions of the next days later."
+        )
 
 
 def _migrated(before: "State") -> str:
     if before.is_newer:
         return (
-            f"The schema is at {before.revision}, newer than this code ({before.newest}), which"
-            " runs on it. Nothing was changed."
+            f"The schema is at {before.revision}, newer than this code ({before.newest}). The code"
+            " runs with it. Nothing was changed."
         )
     if before.revision == before.newest:
         return f"The schema is at {before.newest}."
     return f"Migrated from {before.revision or 'nothing'} to {before.newest}."
 
 
-def _begin_logging(given: Settings) -> None:
-    logs.configure(given.log_level, given.log_format)
+def _begin_logging(configured: Settings) -> None:
+    logs.configure(configured.log_level, configured.log_format)
     environment.report(os.environ, logs.logger(__name__))
 
 
@@ -169,13 +174,13 @@ def _serve(config: "uvicorn.Config", listener: socket.socket) -> None:
     import uvicorn
 
     server = uvicorn.Server(config)
-    # uvicorn ends in good order and then raises the signal again: that must not look like a crash.
+    # uvicorn shuts down cleanly and then raises the signal again, which must not look like a crash.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     server.run(sockets=[listener])
 
 
 def _become_workers(arguments: list[str]) -> None:
-    """Replace this process: the package `workers` is never imported by this one."""
+    """Replace this process, because this package never imports `workers`."""
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606

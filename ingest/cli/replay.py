@@ -26,37 +26,42 @@ _REPLAYABLE = tuple(state for state in EVENT_STATES if state != "running")
 def replay(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Events, or rejected deliveries."),
+        typer.Argument(metavar="[ID]...", help="Ids of events or rejected deliveries."),
     ] = None,
     state: Annotated[
         str | None,
         typer.Option(
-            help=f"One of {', '.join(_REPLAYABLE)}. Default: dead and unhandled, or any with IDs."
+            help=f"One of {', '.join(_REPLAYABLE)}. Default: dead and unhandled; with IDs: any."
         ),
     ] = None,
     type_: Annotated[
-        list[str] | None, typer.Option("--type", help="Event type; * stands for anything.")
+        list[str] | None, typer.Option("--type", help="Event type; * matches any text.")
     ] = None,
     processor: Annotated[str | None, typer.Option(help="Only this processor's jobs.")] = None,
-    since: Annotated[str | None, typer.Option(help="2026-01-31T12:00:00Z, or 15m, 2h, 7d.")] = None,
-    until: Annotated[str | None, typer.Option(help="Likewise.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count, change nothing.")] = False,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Jobs that fall due a second, at most.")
+    since: Annotated[
+        str | None,
+        typer.Option(help="Received at or after: 2026-01-31T12:00:00Z, or 15m, 2h, 7d ago."),
     ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why; kept with every attempt.")] = None,
+    until: Annotated[str | None, typer.Option(help="Received before: the same forms.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Jobs to start a second, at most.")
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Why; stored with every attempt.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Put jobs back to work: those of some events, or all that match. Their history stays.
+    """Requeue the jobs of the given events, or of all events that match. Their history is kept.
 
-    Events of a type that had no processor get their jobs; with --processor, so do events that lack
-    that one's (give --state unhandled). Running jobs are left alone.
+    Events whose type had no processor get jobs. With --processor and --state unhandled, events
+    that lack a job of that processor get one. Running jobs are skipped.
     """
     if state is not None and state not in _REPLAYABLE:
-        raise CommandError(f"{state!r} cannot be replayed: {', '.join(_REPLAYABLE)}.", reason="bad")
+        raise CommandError(
+            f"{state!r} cannot be replayed: use {', '.join(_REPLAYABLE)}.", reason="bad_state"
+        )
     if not (ids or state or type_ or processor or since or until):
         raise CommandError(
-            "Say what: ids, or a filter such as --state dead (--dry-run counts first).",
+            "Name the events: ids, or a filter such as --state dead. --dry-run only counts them.",
             reason="nothing_selected",
         )
     with database() as engine:
@@ -84,7 +89,7 @@ def replay(
 
 
 def _resolve(connection: Connection, names: list[str]) -> tuple[tuple[UUID, ...], list[UUID]]:
-    """The events and the rejected deliveries that `names` mean."""
+    """Return the ids of the events and of the rejected deliveries that `names` name."""
     events: list[UUID] = []
     rejected: list[UUID] = []
     for name in names:
@@ -97,12 +102,12 @@ def _resolve(connection: Connection, names: list[str]) -> tuple[tuple[UUID, ...]
 
 def _rejected(connection: Connection, name: str) -> UUID:
     try:
-        found = listing.delivery(connection, UUID(name))
+        delivery = listing.delivery(connection, UUID(name))
     except (ValueError, NotFound):
-        raise NotFound(f"No event and no delivery answers to {name}.", reason="not_found") from None
-    if found.rejected is None:
-        raise NotFound(f"The delivery {name} is still to be admitted.", reason="not_admitted")
-    return found.id
+        raise NotFound(f"No event and no delivery has the id {name}.", reason="not_found") from None
+    if delivery.rejected is None:
+        raise NotFound(f"The delivery {name} is not admitted yet.", reason="not_admitted")
+    return delivery.id
 
 
 def _reopen(connection: Connection, rejected: list[UUID]) -> list[UUID]:
@@ -118,13 +123,13 @@ def _run(
 ) -> Counts:
     steps = replays.run(engine, selection, requested_by=getpass.getuser(), reason=reason, rate=rate)
     done = Counts()
-    for done in _shown(steps, planned.total):  # noqa: B007 - the last one counts
+    for done in _with_progress(steps, planned.total):  # noqa: B007 - the last counts are the totals
         pass
     return done
 
 
-def _shown(steps: Iterator[Counts], total: int) -> Iterator[Counts]:
-    """The steps, with a bar where a person watches."""
+def _with_progress(steps: Iterator[Counts], total: int) -> Iterator[Counts]:
+    """Yield the steps, with a progress bar in a terminal."""
     columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=output.console(), disable=not output.is_terminal()) as bar:
         task = bar.add_task("", total=total)
@@ -146,16 +151,16 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
             }
         )
         return
-    put = "Would put" if dry_run else "Put"
-    output.line(f"{put} {output.number_of(counts.jobs, 'job')} back to work.")
+    requeued = "Would requeue" if dry_run else "Requeued"
+    output.line(f"{requeued} {output.number_of(counts.jobs, 'job')}.")
     if counts.events:
         admit = "Would admit" if dry_run else "Admitted"
-        output.line(f"{admit} {output.number_of(counts.events, 'event')} again, for their jobs.")
+        output.line(f"{admit} {output.number_of(counts.events, 'event')} again to create jobs.")
     if rejected:
-        opened = "would be opened again" if dry_run else "are events now"
-        output.line(f"{len(reopened)} of {rejected} rejected deliveries {opened}.")
+        accepted = "would be accepted" if dry_run else "were accepted and are events now"
+        output.line(f"{len(reopened)} of {rejected} rejected deliveries {accepted}.")
     if counts.gone:
-        output.line(f"Left {counts.gone:,} alone whose bodies were dropped.")
+        output.line(f"Skipped {counts.gone:,} whose bodies were deleted.")
     if counts.running:
         running = output.number_of(counts.running, "running job")
-        output.line(f"Left {running} alone.")
+        output.line(f"Skipped {running}.")

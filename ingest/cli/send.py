@@ -1,4 +1,4 @@
-"""`ingest send`: posts signed events, as a sender does."""
+"""`ingest send`: post signed events as a sender does."""
 
 import asyncio
 import secrets
@@ -26,13 +26,13 @@ _TIMEOUT_S = 10
 
 @dataclass(slots=True)
 class Answers:
-    """What came back."""
+    """The answers to the requests."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
 
     def quantile(self, share: float) -> float:
-        """Milliseconds within which that share was answered."""
+        """Return the milliseconds within which this share of the requests was answered."""
         ordered = sorted(self.seconds)
         return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
 
@@ -43,29 +43,35 @@ def send(
         typer.Argument(metavar="[TYPE]...", help="Event types, such as order.created."),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="A body, or one a line, sent byte for byte.")
+        Path | None,
+        typer.Option(help="A file with one body, or one on each line; sent byte for byte."),
     ] = None,
     documented: Annotated[
-        bool, typer.Option("--documented", help="The examples of the sender's documentation.")
+        bool, typer.Option("--documented", help="Send the examples of the sender's documentation.")
     ] = False,
-    count: Annotated[int, typer.Option(min=1, help="How many of each.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="How often to send each.")] = 1,
     rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second.")] = None,
-    duplicates: Annotated[int, typer.Option(min=0, help="Send each that many times more.")] = 0,
+    duplicates: Annotated[
+        int, typer.Option(min=0, help="How many duplicates of each to send.")
+    ] = 0,
     forge: Annotated[bool, typer.Option("--forge", help="Sign with a wrong secret.")] = False,
-    url: Annotated[str | None, typer.Option(help="Where to; default: the receiver here.")] = None,
-    source: Annotated[str | None, typer.Option(help="As which sender.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Make the same events again.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Where to post. Default: the receiver here.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Which sender to act as.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same events.")] = None,
 ) -> None:
-    """Post signed events and say what was answered."""
-    given = settings.load()
-    sender = source_of(source, given)
+    """Post signed events and print the answers."""
+    configured = settings.load()
+    sender = source_of(source, configured)
     if sum(map(bool, (types, file, documented))) != 1:
         raise CommandError(
-            "Say what to send, one of: types (" + ", ".join(sender.samples.types) + "), "
-            "--file or --documented.",
+            "Say what to send: --file, --documented, or types of "
+            + ", ".join(sender.samples.types)
+            + ".",
             reason="nothing_to_send",
         )
-    target = target_url(url, given, sender)
+    target = target_url(url, configured, sender)
     if forge:
         sender = sender.with_secret(secrets.token_hex(16))
     sender.newest_secret()
@@ -74,7 +80,7 @@ def send(
     elif documented:
         bodies = _repeated(_documented(sender), count)
     else:
-        bodies = _made(sender.samples, types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
+        bodies = _generated(sender.samples, types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
     repeated = (body for body in bodies for _ in range(1 + duplicates))
     answers = Answers()
     try:
@@ -105,7 +111,7 @@ def _from_file(path: Path, rounds: int) -> Iterator[bytes]:
     except strict_json.InvalidJson:
         bodies = [line for line in content.splitlines() if line.strip()]
     if not bodies:
-        raise CommandError(f"{path} holds no body.", reason="nothing_to_send")
+        raise CommandError(f"{path} has no body in it.", reason="nothing_to_send")
     return _repeated(bodies, rounds)
 
 
@@ -113,7 +119,7 @@ def _repeated(bodies: list[bytes], rounds: int) -> Iterator[bytes]:
     return (body for _ in range(rounds) for body in bodies)
 
 
-def _made(samples: Samples, types: list[str], count: int, random: Random) -> Iterator[bytes]:
+def _generated(samples: Samples, types: list[str], count: int, random: Random) -> Iterator[bytes]:
     for _ in range(count):
         for event_type in types:
             yield samples.make(event_type, random, datetime.now(UTC))
@@ -163,7 +169,9 @@ def _report(answers: Answers, url: str) -> None:
             f"The host name {urlsplit(url).hostname} does not resolve.", reason="host_not_found"
         )
     if set(answers.statuses) == {"refused"}:
-        raise CommandError(f"Nothing answers at {url}: run `ingest up`.", reason="refused")
+        raise CommandError(
+            f"Nothing answers at {url}: start it with `ingest up`.", reason="refused"
+        )
     output.table(None, ["answer", "count"], sorted(answers.statuses.items()))
     if answers.seconds:
         output.line(

@@ -1,5 +1,4 @@
-"""`ingest simulate`: what happens at a sender's customer, sent as the sender sends it, retries
-included."""
+"""`ingest simulate`: send a customer's events as the sender does, with retries."""
 
 import asyncio
 import secrets
@@ -23,39 +22,40 @@ from ingest.simulation.sender import Journal, Sender, Tally, TrafficProfile
 from ingest.sources.base import Occurrence
 
 _OPENED_BEFORE = timedelta(days=2)
-"""The shop's history starts in the past, so that parcels have had time to arrive."""
+"""The shop's history starts in the past, so that some parcels have already arrived."""
 
 
 def simulate(
     rate: Annotated[float, typer.Option(min=0.01, help="Events a second.")] = 20,
-    duration: Annotated[float, typer.Option(min=0, help="Seconds.")] = 30,
-    connections: Annotated[int, typer.Option(min=1, help="Requests at once.")] = 16,
+    duration: Annotated[float, typer.Option(min=0, help="Seconds to generate events for.")] = 30,
+    connections: Annotated[int, typer.Option(min=1, help="Concurrent requests, at most.")] = 16,
     duplicates: Annotated[
         float, typer.Option(min=0, max=1, help="Share that is sent twice.")
     ] = 0.05,
     late: Annotated[
         float, typer.Option(min=0, max=1, help="Share that arrives late, out of order.")
     ] = 0.1,
-    burst: Annotated[int, typer.Option(min=0, help="That many at once, every 5 s.")] = 0,
+    burst: Annotated[int, typer.Option(min=0, help="Events to send at once every 5 s.")] = 0,
     time_factor: Annotated[
-        float, typer.Option(min=1, help="How much faster the sender's retries come.")
+        float, typer.Option(min=1, help="Divide the sender's retry delays by this.")
     ] = 60,
-    seed: Annotated[int | None, typer.Option(help="Make the same shop again.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed makes the same events.")] = None,
     journal: Annotated[
-        Path | None, typer.Option(help="Append a JSON line for each request.")
+        Path | None, typer.Option(help="File to append a JSON line to for each request.")
     ] = None,
-    url: Annotated[str | None, typer.Option(help="Where to; default: the receiver here.")] = None,
-    source: Annotated[str | None, typer.Option(help="As which sender.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Where to post. Default: the receiver here.")
+    ] = None,
+    source: Annotated[str | None, typer.Option(help="Which sender to act as.")] = None,
 ) -> None:
-    """Send what happens at a sender's customer, such as a shop's conversations, messages and
-    orders.
+    """Send the events of a sender's customer, such as a shop's conversations, messages and orders.
 
-    What fails is sent again when the sender would send it again, divided by the time factor; after
-    the last try it is given up."""
-    given = settings.load()
-    imitated = source_of(source, given)
+    A failed request is retried after the sender's own delays, divided by the time factor. It is
+    given up after the last try."""
+    configured = settings.load()
+    imitated = source_of(source, configured)
     imitated.newest_secret()
-    target = target_url(url, given, imitated)
+    target = target_url(url, configured, imitated)
     chosen = secrets.randbelow(10**6) if seed is None else seed
     random = Random(chosen)  # noqa: S311 - a shop, not a secret
     output.line(f"seed {chosen}")
@@ -69,7 +69,7 @@ def simulate(
             ),
             policy=SenderRetries(imitated.retries, time_factor=time_factor),
             random=random,
-            journal=Journal(_opened(journal, stack), clock=time.time),
+            journal=Journal(_open(journal, stack), clock=time.time),
         )
         occurrences = imitated.simulate(
             Random(chosen),  # noqa: S311 - a shop, not a secret
@@ -82,10 +82,10 @@ def simulate(
         finally:
             _report(sender.tally)
     if sender.tally.acknowledged < sender.tally.occurrences:
-        raise CommandError("Not everything was taken.", reason="unexpected_answers")
+        raise CommandError("Not every event was acknowledged.", reason="unexpected_answers")
 
 
-def _opened(path: Path | None, stack: ExitStack) -> TextIO | None:
+def _open(path: Path | None, stack: ExitStack) -> TextIO | None:
     if path is None:
         return None
     try:
@@ -95,7 +95,7 @@ def _opened(path: Path | None, stack: ExitStack) -> TextIO | None:
 
 
 async def _run(sender: Sender, occurrences: Iterator[Occurrence], duration_s: float) -> None:
-    """Ctrl-C lets nothing more happen, and what has happened come through; again, it ends all."""
+    """Run the simulation. The first Ctrl-C stops new events; the second ends at once."""
     loop, me = asyncio.get_running_loop(), asyncio.current_task()
     assert me is not None
     signals = 0
@@ -105,7 +105,7 @@ async def _run(sender: Sender, occurrences: Iterator[Occurrence], duration_s: fl
         signals += 1
         sender.close()
         if signals == 1:
-            output.line("Nothing more happens; what has happened is still sent. Again: end now.")
+            output.line("No new events. Finishing the pending ones; press Ctrl-C again to end now.")
             sys.stdout.flush()
         else:
             me.cancel()
@@ -120,15 +120,15 @@ async def _run(sender: Sender, occurrences: Iterator[Occurrence], duration_s: fl
 
 
 async def _show(tally: Tally) -> None:
-    """Tell a person at a terminal how it goes."""
-    with output.console().status("opening the shop") as status:
+    """Show the progress in a terminal."""
+    with output.console().status("starting") as status:
         while True:
             answers = ", ".join(
                 f"{name}: {count:,}" for name, count in sorted(tally.answers.items())
             )
             status.update(
-                f"{tally.occurrences:,} happened, {tally.acknowledged:,} acknowledged, "
-                f"{tally.waiting:,} under way  ({answers})"
+                f"{output.number_of(tally.occurrences, 'event')}: "
+                f"{tally.acknowledged:,} acknowledged, {tally.waiting:,} pending  ({answers})"
             )
             await asyncio.sleep(0.5)
 
@@ -140,5 +140,5 @@ def _report(tally: Tally) -> None:
         f"{tally.refused:,} refused, {tally.given_up:,} given up"
     )
     if tally.waiting:
-        line += f", {tally.waiting:,} still under way"
+        line += f", {tally.waiting:,} still pending"
     output.line(line)

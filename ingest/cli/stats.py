@@ -17,70 +17,69 @@ from ingest.store.reports import totals as counts
 def stats(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Count deliveries, events and jobs; tell what is parked and what could not be read."""
+    """Count deliveries, events and jobs; show parked jobs and unreadable values."""
     now = datetime.now(UTC)
     with database() as engine, engine.connect() as connection:
-        found = dataclasses.asdict(counts.read(connection))
+        totals = dataclasses.asdict(counts.read(connection))
         parked = jobs.parked(connection)
         unreadable = metrics.unreadable(connection, since=now - timedelta(hours=1))
     if json:
-        output.as_json(found | _told(parked=parked, unreadable=unreadable))
+        output.as_json(totals | _present(parked=parked, unreadable=unreadable))
     elif output.is_terminal():
-        _for_a_person(found, parked, unreadable, now)
+        _print_tables(totals, parked, unreadable, now)
     else:
-        _for_a_pipe(found, parked, unreadable)
+        _print_lines(totals, parked, unreadable)
 
 
-def _told(**more: Sequence[ParkedJobs] | Mapping[str, int]) -> dict[str, Any]:
-    """Return what there is to tell: who reads the counts finds them as ever where all is well."""
+def _present(**more: Sequence[ParkedJobs] | Mapping[str, int]) -> dict[str, Any]:
+    """Return the sections that are not empty: without problems there are the counts alone."""
     return {name: value for name, value in more.items() if value}
 
 
-def _for_a_person(
-    found: Mapping[str, Mapping[str, int]],
+def _print_tables(
+    totals: Mapping[str, Mapping[str, int]],
     parked: Sequence[ParkedJobs],
     unreadable: Mapping[str, int],
     now: datetime,
 ) -> None:
-    width = max(map(len, found.values()))
+    width = max(map(len, totals.values()))
     rows = [
         [group, *(f"{number:,} {name}" for name, number in members.items())]
-        for group, members in found.items()
+        for group, members in totals.items()
     ]
     output.table(None, [""] * (width + 1), [row + [""] * (width + 1 - len(row)) for row in rows])
     if parked:
         output.table(
             "parked",
-            ["processor", "queue", "jobs", "since", "why"],
+            ["processor", "queue", "jobs", "since", "reason"],
             [
                 (
-                    lane.processor,
-                    lane.queue,
-                    f"{lane.jobs:,}",
-                    None if lane.since is None else output.ago(lane.since, now),
-                    lane.why,
+                    row.processor,
+                    row.queue,
+                    f"{row.jobs:,}",
+                    None if row.since is None else output.ago(row.since, now),
+                    row.why,
                 )
-                for lane in parked
+                for row in parked
             ],
         )
     if unreadable:
         output.line(metrics.describe_unreadable(unreadable, "in the last hour"))
 
 
-def _for_a_pipe(
-    found: Mapping[str, Mapping[str, int]],
+def _print_lines(
+    totals: Mapping[str, Mapping[str, int]],
     parked: Sequence[ParkedJobs],
     unreadable: Mapping[str, int],
 ) -> None:
-    """Write a line a count: what it is of, its name and the number; of what is parked, more."""
+    """Print one line for each count: group, name, number. Lines of parked jobs have more fields."""
     lines: list[Sequence[object]] = [
         (group, name, number)
-        for group, members in found.items()
+        for group, members in totals.items()
         for name, number in members.items()
     ]
     lines += [
-        ("parked", lane.processor, lane.jobs, lane.queue, lane.reason, lane.since)
-        for lane in parked
+        ("parked", row.processor, row.jobs, row.queue, row.reason, row.since) for row in parked
     ]
     lines += [("unreadable", label, count) for label, count in unreadable.items()]
     output.table(None, [], lines)

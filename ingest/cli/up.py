@@ -1,4 +1,4 @@
-"""`ingest up`: everything on this machine, PostgreSQL and Redis included."""
+"""`ingest up`: run everything on this machine, PostgreSQL and Redis included."""
 
 import http.client
 import os
@@ -34,37 +34,43 @@ from ingest.store.reports import totals as counts
 from ingest.store.reports.totals import Stats
 
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Whatever proxy the environment names: what runs here is not behind it."""
+"""Ignores the proxies of the environment: the processes here are not behind one."""
 _COUNT_SHARE = 10
-"""Counting takes at most one part in this of the time: with millions of rows it happens rarely."""
+"""Counting takes at most a tenth of the time; with millions of rows it happens rarely."""
 
 
 def up(
     data: Annotated[
-        Path | None, typer.Option(help=f"Folder for all that is kept.  [default: {DEFAULT_DATA}]")
+        Path | None, typer.Option(help=f"Folder for all data.  [default: {DEFAULT_DATA}]")
     ] = None,
     port: Annotated[int | None, typer.Option(help="The receiver's port.  [default: 8000]")] = None,
     console_port: Annotated[
         int | None, typer.Option(help="The console's port.  [default: 8001]")
     ] = None,
-    receivers: Annotated[int, typer.Option(min=1, help="Receivers on that port.")] = 1,
-    workers: Annotated[int, typer.Option(min=1, help="Workers.")] = 1,
-    relays: Annotated[int, typer.Option(min=1, help="Relays.")] = 1,
+    receivers: Annotated[
+        int, typer.Option(min=1, help="Number of receivers; they share the port.")
+    ] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 1,
+    relays: Annotated[int, typer.Option(min=1, help="Number of relays.")] = 1,
 ) -> None:
-    """Run everything here until Ctrl-C, for trying and testing. Started again, it goes on."""
+    """Run everything on this machine until Ctrl-C, for trying and testing.
+
+    The next `ingest up` continues with the same data."""
     began = time.monotonic()
     folder = DataFolder(data or Path(os.environ.get(f"{PREFIX}DATA") or DEFAULT_DATA))
     folder.hold()
-    folder.withdraw()  # what a run that was killed has left helps nobody
-    given = settings.load(standalone=True, data=data, port=port, console_port=console_port)
-    listener = listen(given.host, given.port)
-    console_listener = listen(given.console_host, given.console_port, option="--console-port")
+    folder.withdraw()  # the address that a killed run left is stale
+    configured = settings.load(standalone=True, data=data, port=port, console_port=console_port)
+    listener = listen(configured.host, configured.port)
+    console_listener = listen(
+        configured.console_host, configured.console_port, option="--console-port"
+    )
     screen = _Screen()
     supervisor = Supervisor(say=screen.say, lock_fd=folder.lock_fd)
     supervisor.take_signals()
     try:
-        run = _start_servers(given, folder, supervisor)
-        _migrate(run.migration_database, given)
+        run = _start_servers(configured, folder, supervisor)
+        _migrate(run.migration_database, configured)
         supervisor.start(
             [run.process("relay", number) for number in range(1, relays + 1)]
             + [run.process("worker", number) for number in range(1, workers + 1)],
@@ -85,28 +91,28 @@ def up(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What this run is made of."""
+    """The settings, addresses and secrets of this run, and the programs it starts."""
 
     settings: Settings
     folder: DataFolder
     database_url: str
     redis_url: str
     secrets: dict[str, str]
-    """Each source's, by its slug."""
+    """The secrets of each source by its slug, separated by commas."""
 
     @property
     def database(self) -> Database:
-        """The database that this run uses."""
+        """Return the database that this run uses."""
         return parse(self.database_url, schema=self.settings.database_schema)
 
     @property
     def migration_database(self) -> Database:
-        """The same, past a pooler if the settings say how."""
-        given = self.settings
-        return given.migration_database if given.database_url else self.database
+        """Return the same database, past a pooler if the settings say how."""
+        settings = self.settings
+        return settings.migration_database if settings.database_url else self.database
 
     def publish(self) -> None:
-        """Let commands in this folder find us."""
+        """Let commands in this folder find this run."""
         self.folder.publish(
             {
                 "database_url": self.database_url,
@@ -120,7 +126,7 @@ class _Run:
         )
 
     def process(self, kind: str, number: int) -> Program:
-        """A worker or a relay; ready once its loop has touched its file."""
+        """Return a worker or a relay. It is ready once its loop has touched its file."""
         name = f"{kind}-{number}"
         alive = self.folder.path / f"{name}.alive"
         alive.unlink(missing_ok=True)
@@ -133,7 +139,7 @@ class _Run:
         )
 
     def receiver(self, number: int, listener: socket.socket) -> Program:
-        """A receiver on the socket that all of them share."""
+        """Return a receiver that listens on the socket that all receivers share."""
         name = f"receiver-{number}"
         host, port = listener.getsockname()[:2]
         return Program(
@@ -146,7 +152,7 @@ class _Run:
         )
 
     def console(self, listener: socket.socket) -> Program:
-        """The console."""
+        """Return the console."""
         host, port = listener.getsockname()[:2]
         return Program(
             name="console",
@@ -163,7 +169,7 @@ class _Run:
         )
 
     def _secrets(self) -> dict[str, str]:
-        """Return the variables that tell each source its secrets, without `INGEST_`."""
+        """Return the variables that hold each source's secrets, without `INGEST_`."""
         sources = registry.classes()
         return {
             sources[slug].variable("secrets").removeprefix(PREFIX): text
@@ -181,43 +187,43 @@ class _Run:
         return dict(os.environ) | {f"{PREFIX}{name}": value for name, value in own.items()}
 
 
-def _start_servers(given: Settings, folder: DataFolder, supervisor: Supervisor) -> _Run:
-    """Start the servers whose address nobody gave."""
+def _start_servers(configured: Settings, folder: DataFolder, supervisor: Supervisor) -> _Run:
+    """Start PostgreSQL and Redis, except a server whose address is configured."""
     sockets = folder.sockets()
     programs: list[Program] = []
-    if given.database_url is None:
+    if configured.database_url is None:
         postgres.clear_stale_lock(folder.path)
         programs.append(postgres.program(folder.path, sockets))
-    if given.redis_url is None:
+    if configured.redis_url is None:
         programs.append(valkey.program(folder.path, sockets))
     supervisor.start(programs)
     return _Run(
-        settings=given,
+        settings=configured,
         folder=folder,
-        database_url=_told(given.database_url) or postgres.url(sockets),
-        redis_url=_told(given.redis_url) or valkey.url(sockets),
+        database_url=_revealed(configured.database_url) or postgres.url(sockets),
+        redis_url=_revealed(configured.redis_url) or valkey.url(sockets),
         secrets={
             slug: ",".join(source.secrets or [folder.secret(slug)])
-            for slug, source in registry.configured(given.sources).items()
+            for slug, source in registry.configured(configured.sources).items()
         },
     )
 
 
-def _told(secret: SecretStr | None) -> str | None:
+def _revealed(secret: SecretStr | None) -> str | None:
     return None if secret is None else secret.get_secret_value()
 
 
-def _migrate(database: Database, given: Settings) -> None:
+def _migrate(database: Database, configured: Settings) -> None:
     from ingest.store import migrations  # Alembic takes a while to import
 
     engine = create_engine(database, role=Role.MIGRATION)
-    target = migrations.Target(schema=database.schema, read_model=given.read_model)
+    target = migrations.Target(schema=database.schema, read_model=configured.read_model)
     try:
         migrations.prepare(
             engine,
             target,
             today=datetime.now(UTC).date(),
-            days_ahead=given.partition_days_ahead,
+            days_ahead=configured.partition_days_ahead,
         )
     except SQLAlchemyError as error:
         raise migration_failed(error, database) from error
@@ -226,29 +232,32 @@ def _migrate(database: Database, given: Settings) -> None:
 
 
 def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
-    given = run.settings
-    source = registry.configured(given.sources)[given.default_source]
+    configured = run.settings
+    source = registry.configured(configured.sources)[configured.default_source]
     secret = (
         f"in {source.variable('secrets')}"
         if source.secrets
         else f"in {run.folder.secret_file(source.slug)}"
     )
+    command = _command(run)
     screen.say(f"ready in {seconds:.1f} s")
     for what, where in {
-        "console": f"http://{_bracketed(given.console_host)}:{given.console_port}",
-        "post to": f"http://{_bracketed(given.host)}:{given.port}/webhooks/{source.slug}",
+        "console": f"http://{_bracketed(configured.console_host)}:{configured.console_port}",
+        "post to": f"http://{_bracketed(configured.host)}:{configured.port}/webhooks/{source.slug}",
         "secret": secret,
-        "database": str(run.database) if given.database_url else run.database_url,
-        "redis": "in INGEST_REDIS_URL" if given.redis_url else run.redis_url,
+        "database": str(run.database) if configured.database_url else run.database_url,
+        "redis": "in INGEST_REDIS_URL" if configured.redis_url else run.redis_url,
         "logs": str(run.folder.logs),
-        "try": f"{_how(run)} send --documented, then {_how(run)} events list (in this folder)",
+        "try": f"{command} send --documented, then {command} events list (in this folder)",
     }.items():
         screen.line(f"  {what:<9} {where}")
 
 
-def _how(run: _Run) -> str:
-    """How a person calls us here: in a clone there is dev.py, and no `ingest` on the path. A folder
-    that is not the default has to be named."""
+def _command(run: _Run) -> str:
+    """Return the command to type here.
+
+    In a clone it is dev.py, because `ingest` is not on the path. A data folder that is not the
+    default has to be named."""
     command = "python3 dev.py" if Path("dev.py").exists() else "ingest"
     data = run.folder.path
     if data == Path(DEFAULT_DATA).resolve() or os.environ.get(f"{PREFIX}DATA"):
@@ -269,31 +278,30 @@ def _bracketed(host: str) -> str:
 
 
 class _Screen:
-    """What a person sees: lines, and below them one that changes."""
+    """Prints lines and, in a terminal, a line of counts below them."""
 
     def __init__(self) -> None:
         self._is_terminal = sys.stdout.isatty()
 
     def say(self, text: str) -> None:
-        """A line about what we do."""
+        """Print a message of this command."""
         self.line(f"ingest: {text}")
 
     def line(self, text: str) -> None:
-        """A line."""
+        """Print a line above the counts."""
         clear = "\r\x1b[K" if self._is_terminal else ""
         sys.stdout.write(f"{clear}{text}\n")
         sys.stdout.flush()
 
     def count(self, text: str | None) -> None:
-        """Replace the line of counts, in a terminal."""
+        """Replace the line of counts in a terminal."""
         if self._is_terminal and text is not None:
             sys.stdout.write(f"\r\x1b[K{text}")
             sys.stdout.flush()
 
 
 class _Counter(threading.Thread):
-    """Counts in the background, so that a database that hangs does not keep us from the
-    children."""
+    """Counts in the background, so that a hanging database does not delay the supervisor."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(name="counter", daemon=True)
@@ -301,30 +309,30 @@ class _Counter(threading.Thread):
         self.newest: str | None = None
 
     def run(self) -> None:
-        """Count for ever."""
+        """Count until the process ends."""
         before: tuple[float, Stats] | None = None
         while True:
             began = time.monotonic()
             try:
                 with self._engine.connect() as connection:
-                    found = counts.read(connection)
+                    totals = counts.read(connection)
             except SQLAlchemyError as error:
                 self.newest = causes.explain(error).sentence
             else:
-                self.newest = _describe(found, began, before)
-                before = (began, found)
+                self.newest = _describe(totals, began, before)
+                before = (began, totals)
             time.sleep(max(1.0, (time.monotonic() - began) * _COUNT_SHARE))
 
 
-def _describe(found: Stats, now: float, before: tuple[float, Stats] | None) -> str:
+def _describe(totals: Stats, now: float, before: tuple[float, Stats] | None) -> str:
     rate = 0.0
     if before is not None:
-        accepted = found.deliveries.accepted - before[1].deliveries.accepted
+        accepted = totals.deliveries.accepted - before[1].deliveries.accepted
         rate = accepted / (now - before[0])
-    jobs = found.jobs
+    jobs = totals.jobs
     return (
-        f"accepted {found.deliveries.accepted:,} ({rate:,.0f}/s)"
-        f"  duplicates {found.deliveries.duplicates:,}  events {found.events.total:,}"
+        f"accepted {totals.deliveries.accepted:,} ({rate:,.0f}/s)"
+        f"  duplicates {totals.deliveries.duplicates:,}  events {totals.events.total:,}"
         f"  |  pending {jobs.pending:,}  running {jobs.running:,}  retrying {jobs.retrying:,}"
         f"  succeeded {jobs.succeeded:,}  dead {jobs.dead:,}"
     )

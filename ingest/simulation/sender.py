@@ -1,7 +1,7 @@
-"""Sends what happens at the shop, and behaves as badly as networks and senders do.
+"""Send the events of a simulated shop, with the duplicates and delays of real networks.
 
-Each occurrence is posted until it is answered with something final or given up; some are sent
-twice, some late. Every try and its answer goes to the journal.
+Each occurrence is posted until it gets a final answer or is given up. Some are sent twice, some
+late. The journal records every try and its answer.
 """
 
 import asyncio
@@ -22,54 +22,54 @@ from ingest.simulation.policy import SenderRetries
 from ingest.sources.base import Occurrence, Source
 
 _TIMEOUT_S = 5.0
-"""Few senders document theirs; 5 s is what to plan for."""
+"""Few senders document their time-out; plan for 5 s."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficProfile:
-    """How the sender sends."""
+    """How many events the sender sends, and how irregularly."""
 
     rate: float
     """Occurrences a second."""
     connections: int
     duplicates: float = 0.0
-    """Share that is sent a second time, at the same moment or soon after."""
+    """Share that is sent a second time, at the same moment or up to `late_up_to_s` later."""
     late: float = 0.0
-    """Share that is held back, so that what happened later arrives earlier."""
+    """Share that is delayed, so that later events arrive earlier."""
     late_up_to_s: float = 3.0
     burst: int = 0
-    """That many at once, every `burst_every_s`, besides the steady rate."""
+    """Events sent at once every `burst_every_s`, besides the steady rate."""
     burst_every_s: float = 5.0
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of it."""
+    """Counts of what was sent and answered."""
 
     occurrences: int = 0
     acknowledged: int = 0
-    """Occurrences of which some request was answered 200."""
+    """Occurrences with at least one request that was answered 200."""
     refused: int = 0
-    """Answered 4xx; never sent again."""
+    """Occurrences with a final answer other than 200; never sent again."""
     given_up: int = 0
     waiting: int = 0
-    """Not yet through: being sent, or to be sent again."""
+    """Occurrences that are being sent or wait for a retry."""
     answers: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
 
 
 class Journal:
-    """A JSON line for each try: what was sent when, and what was answered."""
+    """Writes a JSON line for each try: what was sent, when, and the answer."""
 
     def __init__(self, stream: TextIO | None, *, clock: Callable[[], float]) -> None:
-        """`clock` gives Unix time in seconds; without a stream nothing is written."""
+        """`clock` returns Unix time in seconds. Without a stream nothing is written."""
         self._stream = stream
         self._clock = clock
 
     def record(
         self, occurrence: Occurrence, body: bytes, *, number: int, answer: str, seconds: float
     ) -> None:
-        """Keep one try; `number` counts the tries of a copy, from 1."""
+        """Write one try. `number` counts the tries of one copy, from 1."""
         if self._stream is None:
             return
         line = {
@@ -85,7 +85,7 @@ class Journal:
 
 
 class Sender:
-    """One shop's sender."""
+    """Sends the events of one shop."""
 
     def __init__(
         self,
@@ -110,11 +110,11 @@ class Sender:
         self.tally = Tally()
 
     def close(self) -> None:
-        """Let nothing more happen; what has happened is still sent until it is through."""
+        """Stop new occurrences. Those that began are still sent until they are finished."""
         self._closing.set()
 
     async def run(self, occurrences: Iterator[Occurrence], *, duration_s: float) -> None:
-        """Send for `duration_s` seconds, then go on until every occurrence is through."""
+        """Start occurrences for `duration_s` seconds, then wait until each is finished."""
         async with (
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._manners.connections),
@@ -134,16 +134,16 @@ class Sender:
                     group.create_task(self._deliver(client, occurrence, delay))
 
     async def _is_closed_within(self, seconds: float) -> bool:
-        """Wait for `seconds`, or until it is closed."""
+        """Wait for `seconds` or until `close`. Return whether it is closed."""
         if seconds > 0:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), seconds)
         elif self.tally.occurrences % 50 == 0:
-            await asyncio.sleep(0)  # behind its times, it must still let others run
+            await asyncio.sleep(0)  # when late, it must still let other tasks run
         return self._closing.is_set()
 
     def _due_times(self, duration_s: float) -> Iterator[float]:
-        """Seconds after the start at which something happens."""
+        """Yield the times of the occurrences, in seconds after the start."""
         manners = self._manners
         steady, next_burst = 0.0, manners.burst_every_s
         while steady < duration_s:
@@ -154,7 +154,7 @@ class Sender:
             steady += 1 / manners.rate
 
     def _copies(self) -> list[float]:
-        """When to send an occurrence, in seconds from now: once, or twice."""
+        """Return when to send an occurrence, in seconds from now: one time, or two."""
         manners, random = self._manners, self._random
         first = random.uniform(0, manners.late_up_to_s) if random.random() < manners.late else 0.0
         if random.random() >= manners.duplicates:
@@ -164,7 +164,7 @@ class Sender:
     async def _deliver(
         self, client: aiohttp.ClientSession, occurrence: Occurrence, delay_s: float
     ) -> None:
-        """Send one copy until it is through."""
+        """Send one copy until it is finished."""
         await asyncio.sleep(delay_s)
         body = occurrence.body()
         number = 0
@@ -177,7 +177,7 @@ class Sender:
             if wait_s is None:
                 break
             await asyncio.sleep(wait_s)
-            if self._random.random() < 0.5:  # nobody promises that a retry keeps its timestamp
+            if self._random.random() < 0.5:  # no sender promises that a retry keeps its timestamp
                 body = occurrence.body(datetime.now(UTC))
         self._close(occurrence, answer)
 
@@ -198,7 +198,7 @@ class Sender:
     async def _post(
         self, client: aiohttp.ClientSession, occurrence: Occurrence, body: bytes, number: int
     ) -> str:
-        """One try; returns the status, or what happened instead of one."""
+        """Send one try. Return its status, or the name of the failure."""
         async with self._slots:
             headers = self._source.sign(body, now=int(time.time()))
             began = time.monotonic()

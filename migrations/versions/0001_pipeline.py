@@ -1,4 +1,4 @@
-"""What is received, what it is an event of, and what is done for it."""
+"""Create the pipeline's tables: deliveries, events, jobs and their attempts."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The tables that the built-in processors keep."""
+"""Create the tables that the built-in processors write."""
 
 from alembic import context, op
 

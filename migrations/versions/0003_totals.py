@@ -1,6 +1,6 @@
-"""Counts and lists that cost the same however many events there are.
+"""Keep counts and indexes, so that counts and lists cost the same with any number of events.
 
-Workers wait while the rows that are there are counted and indexed; receivers do not.
+Workers wait while existing rows are counted and indexed. Receivers do not wait.
 """
 
 from alembic import op
@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Ten million rows take longer than the minute that a migration's statement may.
+    # Ten million rows take longer than the minute that a migration's statement is allowed.
     op.execute("SET LOCAL statement_timeout = '30min'")
     op.execute("LOCK TABLE events, duplicates, jobs IN SHARE ROW EXCLUSIVE MODE")
     op.execute(TABLES)

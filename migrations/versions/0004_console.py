@@ -1,6 +1,6 @@
-"""What the operator's console shows and does: activity by the minute, who runs, pauses, discards.
+"""Create what the console needs: activity by the minute, running processes, pauses, discards.
 
-Workers wait while the last week's events are counted; receivers do not.
+Workers wait while the events of the last week are counted. Receivers do not wait.
 """
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # Ten million rows take longer than the minute that a migration's statement may.
+    # Ten million rows take longer than the minute that a migration's statement is allowed.
     op.execute("SET LOCAL statement_timeout = '30min'")
     op.execute("LOCK TABLE events, duplicates, jobs IN SHARE ROW EXCLUSIVE MODE")
     op.execute(TABLES)
@@ -149,7 +149,7 @@ SELECT date_trunc('minute', received_at), '{what}', '', 0, 0, count(*)
 FROM {table} WHERE received_at > now() - interval '8 days' GROUP BY 1
 """
 
-# Replays from before this were run to their end by the command line, or broken off.
+# Earlier replays were completed by the command line, or aborted.
 REPLAYS = """
 ALTER TABLE replays
     ADD COLUMN action text DEFAULT 'replay' NOT NULL,
@@ -179,14 +179,14 @@ COMMENT ON COLUMN replays.problem IS 'why it failed';
 CREATE INDEX replays_running ON replays (id) WHERE status = 'running';
 """
 
-# What is discarded is asked about no more, and found by itself.
+# Discarded jobs leave the lists of dead ones, and are listed on their own.
 INDEXES = """
 DROP INDEX jobs_dead;
 CREATE INDEX jobs_dead ON jobs (event) WHERE state = 'dead' AND discarded_at IS NULL;
 CREATE INDEX jobs_discarded ON jobs (event) WHERE discarded_at IS NOT NULL;
 """
 
-# Phone numbers are searched for.
+# For searches by phone number.
 READ_MODEL_INDEXES = """
 CREATE INDEX messages_from_number ON messages (from_number);
 CREATE INDEX conversations_contact_id ON conversations (contact_id);

@@ -1,7 +1,6 @@
-"""The tables' own schema: trigger functions name it, whatever the search path is.
+"""Give the tables a schema of their own: trigger functions name it, whatever the search path is.
 
-The tables themselves were made in it, or have been moved to it before this
-(ingest.store.schema_move).
+The tables were created in it, or moved to it before this migration (ingest.store.schema_move).
 """
 
 from alembic import context, op
@@ -13,7 +12,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 oldest_code = "0004"
-"""Code of this revision still runs on the schema: views stand in the tables' old place."""
+"""Code of this revision still runs on the schema: views are in the tables' old place."""
 
 
 def upgrade() -> None:

@@ -1,7 +1,7 @@
-"""Phone numbers in one form, per-field versions, changes without a time of their own.
+"""Store phone numbers in one form, versions for each field, and changes without a time.
 
-`messages`, `conversations` and `contacts` are written anew for the phone numbers' normal form:
-workers wait meanwhile, receivers do not.
+`messages`, `conversations` and `contacts` are rewritten for the normal form of phone numbers.
+Workers wait for that. Receivers do not wait.
 """
 
 import sqlalchemy as sa
@@ -16,10 +16,10 @@ oldest_code = "0004"
 
 
 def upgrade() -> None:
-    # Ten million rows take longer than the minute that a migration's statement may.
+    # Ten million rows take longer than the minute that a migration's statement is allowed.
     op.execute("SET LOCAL statement_timeout = '30min'")
     for function in (NORMAL_PHONE, BODY_JSON):
-        op.get_bind().exec_driver_sql(function)  # a colon in it is none of a parameter
+        op.get_bind().exec_driver_sql(function)  # a colon in it does not mark a parameter
     if has_read_model():
         for statement in STATEMENTS:
             op.execute(statement)
@@ -45,7 +45,7 @@ def downgrade() -> None:
 
 
 def has_read_model() -> bool:
-    """Return whether the tables of the built-in read model are there."""
+    """Return whether the tables of the built-in read model exist."""
     named = sa.text("SELECT to_regclass('messages')")
     return op.get_bind().execute(named).scalar() is not None
 
@@ -57,7 +57,7 @@ PHONES = (
 )
 DIGITS = "the digits, however they were written"
 VERSIONS = "per field, what set it; null: the event ids and times say so"
-# Both columns of a table at once, so that it is written anew once.
+# Both columns of a table at once, so that it is rewritten only once.
 STATEMENTS = (
     """
     ALTER TABLE messages ADD COLUMN versions jsonb,

@@ -1,4 +1,4 @@
-"""Jobs that no worker can take are parked: what each worker serves, and what is parked and why."""
+"""Park jobs that no worker can take: store what each worker serves, and why jobs are parked."""
 
 from alembic import op
 
@@ -38,7 +38,7 @@ CREATE TABLE parked (
 CREATE INDEX jobs_parked ON jobs (processor, queue) WHERE due_at = 'infinity';
 """
 
-# Code of before takes up only what belongs to a pause.
+# Earlier code unparks only jobs that a pause parked.
 UNPARKED = """
 UPDATE jobs SET hinted_until = NULL FROM parked
 WHERE jobs.processor = parked.processor AND jobs.queue = parked.queue AND due_at = 'infinity'

@@ -1,4 +1,4 @@
-"""What a process's role may not do and needs to, as the process itself finds."""
+"""Store the privileges that a process's role lacks, as the process itself reports."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The console's sessions: a random key of their own, and which were ended by logging out."""
+"""Store a random key for the console's sessions, and the sessions ended by logging out."""
 
 from alembic import op
 

@@ -139,7 +139,7 @@ def test_send_says_that_a_host_name_does_not_resolve(run: Run) -> None:
 )
 def test_send_says_that_an_address_is_none(run: Run, url: str) -> None:
     sentence = run("postgresql://u@127.0.0.1:1/d", ["send", "order.created", "--url", url])
-    assert sentence == f"ingest: {url!r} is no URL: http://host:port/path."
+    assert sentence == f"ingest: {url!r} is not a URL: write http://host:port/path."
 
 
 FOREIGN = """
@@ -242,7 +242,7 @@ def _end(
     [
         ("worker", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
         ("relay", "HEARTBEAT_FILE", "/nowhere/beat", "INGEST_HEARTBEAT_FILE: /nowhere/beat"),
-        ("serve", "HOST", "ü..x", "it is no name of a host"),
+        ("serve", "HOST", "ü..x", "it is not a host name"),
     ],
 )
 def test_a_file_or_a_host_that_cannot_be_used_is_a_sentence(

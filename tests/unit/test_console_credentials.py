@@ -132,7 +132,9 @@ def test_credentials_are_not_in_a_representation() -> None:
 
 
 def test_a_password_from_a_pipe_makes_a_user() -> None:
-    result = CliRunner().invoke(app, ["console-password", "alice"], input=f" {LONG_ENOUGH}\r\nx\n")
+    result = CliRunner().invoke(
+        app, ["console", "create-user", "alice"], input=f" {LONG_ENOUGH}\r\nx\n"
+    )
     assert result.exit_code == 0
     (user,) = parse_users(result.stdout).values()
     assert (user.name, user.role) == ("alice", Role.OPERATOR)
@@ -142,23 +144,25 @@ def test_a_password_from_a_pipe_makes_a_user() -> None:
 
 
 def test_a_user_may_have_another_role_and_no_name_of_their_own() -> None:
-    result = CliRunner().invoke(app, ["console-password", "--role", "viewer"], input=LONG_ENOUGH)
+    result = CliRunner().invoke(
+        app, ["console", "create-user", "--role", "viewer"], input=LONG_ENOUGH
+    )
     (user,) = parse_users(result.stdout).values()
     assert (user.name, user.role) == ("operator", Role.VIEWER)
 
 
 @pytest.mark.parametrize("typed", ["", "\n", "elevenchars\n", "x" * 1_025])
 def test_a_password_that_is_too_short_or_too_long_is_refused(typed: str) -> None:
-    result = CliRunner().invoke(app, ["console-password"], input=typed)
+    result = CliRunner().invoke(app, ["console", "create-user"], input=typed)
     assert isinstance(result.exception, CommandError)
     assert result.exception.reason in ("password_short", "password_long")
     assert not result.stdout
 
 
-@pytest.mark.parametrize("command", ["console-password", "console-token"])
+@pytest.mark.parametrize("command", ["create-user", "create-token"])
 def test_a_name_that_the_setting_could_not_hold_is_refused(command: str) -> None:
     for name in ("a:b", "a b", "", ";", "ä"):
-        result = CliRunner().invoke(app, [command, name], input=LONG_ENOUGH)
+        result = CliRunner().invoke(app, ["console", command, name], input=LONG_ENOUGH)
         assert isinstance(result.exception, CommandError)
         assert not result.stdout
 
@@ -167,9 +171,9 @@ def test_a_password_that_is_typed_is_typed_twice(monkeypatch: pytest.MonkeyPatch
     typed = [LONG_ENOUGH, LONG_ENOUGH, LONG_ENOUGH, "something else"]
     monkeypatch.setattr(sys, "stdin", _Terminal())
     monkeypatch.setattr("getpass.getpass", lambda _prompt: typed.pop(0))
-    commands.console_password("alice")
+    commands.create_user("alice")
     with pytest.raises(CommandError, match="differ"):
-        commands.console_password("alice")
+        commands.create_user("alice")
 
 
 class _Terminal:
@@ -178,22 +182,25 @@ class _Terminal:
 
 
 def test_a_token_is_shown_once_with_its_line() -> None:
-    result = CliRunner().invoke(app, ["console-token", "deploy", "--role", "operator"])
+    result = CliRunner().invoke(app, ["console", "create-token", "deploy", "--role", "operator"])
     token, line = result.stdout.splitlines()
     assert len(token) >= 43
     found = find_token(parse_tokens(line), token)
     assert found is not None
     assert (found.name, found.role) == ("deploy", Role.OPERATOR)
     assert token not in result.stderr
-    assert CliRunner().invoke(app, ["console-token", "deploy"]).stdout.splitlines()[0] != token
+    assert (
+        CliRunner().invoke(app, ["console", "create-token", "deploy"]).stdout.splitlines()[0]
+        != token
+    )
 
 
 def test_a_token_looks_unless_it_is_to_change() -> None:
-    line = CliRunner().invoke(app, ["console-token", "deploy"]).stdout.splitlines()[1]
+    line = CliRunner().invoke(app, ["console", "create-token", "deploy"]).stdout.splitlines()[1]
     assert parse_tokens(line)[0].role == Role.VIEWER
 
 
 def test_what_the_commands_make_logs_in() -> None:
-    made = CliRunner().invoke(app, ["console-password", "alice"], input=LONG_ENOUGH).stdout
+    made = CliRunner().invoke(app, ["console", "create-user", "alice"], input=LONG_ENOUGH).stdout
     here = console(console_users=made)
     assert here.logged_in("alice", LONG_ENOUGH).get("/events").status == 200

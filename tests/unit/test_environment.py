@@ -63,6 +63,6 @@ def test_it_is_logged_without_values() -> None:
 def test_a_person_reads_a_sentence() -> None:
     said = list(environment.sentences({"INGEST_PROT": "SENTINEL", "INGEST_SKY": "SENTINEL"}))
     assert said == [
-        "INGEST_PROT is no setting and has no effect: INGEST_PORT?",
-        "INGEST_SKY is no setting and has no effect.",
+        "INGEST_PROT is not a setting and has no effect: INGEST_PORT?",
+        "INGEST_SKY is not a setting and has no effect.",
     ]

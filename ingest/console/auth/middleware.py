@@ -62,8 +62,8 @@ def create(
     if not users and not tokens and not hosts.is_loopback(settings.console_host):
         raise SettingsError(
             f"The console refuses to listen on {settings.console_host} without credentials: set "
-            "INGEST_CONSOLE_USERS (`ingest console-password` makes it) or INGEST_CONSOLE_TOKENS "
-            "(`ingest console-token`).",
+            "INGEST_CONSOLE_USERS (`ingest console create-user` makes it) or INGEST_CONSOLE_TOKENS "
+            "(`ingest console create-token`).",
             reason="no_credentials",
         )
     sessions = Sessions(users, store, clock=clock, random=random) if users else None
