@@ -44,7 +44,7 @@ class TaskHandler:
         self._executor = executor
         self._dispatcher = dispatcher
         self._budget_s = budget_s
-        self._hint_ttl_s = redispatch_after_s
+        self._redispatch_after_s = redispatch_after_s
         self._clock = clock
 
     def process(self, deliveries: Sequence[UUID], job_ids: Sequence[int]) -> None:
@@ -101,7 +101,7 @@ class TaskHandler:
                 deliveries,
                 self._registry.new_jobs(self._claimed),
                 replay_queue=queues.REPLAY,
-                redispatch_after_s=self._hint_ttl_s,
+                redispatch_after_s=self._redispatch_after_s,
                 claimant=self._executor.claimant,
             )
 

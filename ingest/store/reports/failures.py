@@ -1,4 +1,4 @@
-"""Failing jobs, grouped by processor, kind of error and where it was raised."""
+"""Failed jobs, grouped by processor, kind of error and where it was raised."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
