@@ -76,11 +76,11 @@ def parse(text: str, *, now: datetime) -> Query:
 
 
 def spell(selection: EventFilter) -> str:
-    """The text that `parse` reads as `selection`, if the paths of its fields have no white space,
-    colon or quote in them."""
-    filters: list[tuple[str, str | None]] = [("id", str(each)) for each in selection.ids]
-    filters += [("id", each) for each in selection.event_ids]
-    filters += [("type", each) for each in selection.types]
+    """Return the text that `parse` reads as `selection`. The paths of its fields must not have
+    white space, colons or quotes in them."""
+    filters: list[tuple[str, str | None]] = [("id", str(event_id)) for event_id in selection.ids]
+    filters += [("id", event_id) for event_id in selection.event_ids]
+    filters += [("type", event_type) for event_type in selection.types]
     filters += [(name, getattr(selection, column)) for name, column in _ONCE.items()]
     filters += [("since", _spell_time(selection.since)), ("until", _spell_time(selection.until))]
     filters += selection.about
@@ -88,7 +88,7 @@ def spell(selection: EventFilter) -> str:
     spelled = [
         f"{name}:{_spell_value(name, value)}" for name, value in filters if value is not None
     ]
-    return " ".join([*spelled, *(_quoted(each, colons=False) for each in selection.texts)])
+    return " ".join([*spelled, *(_quoted(searched, colons=False) for searched in selection.texts)])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,13 +107,13 @@ class _Draft:
     """A selection in the making."""
 
     now: datetime
-    found: dict[str, Any] = field(default_factory=dict)
+    conditions: dict[str, Any] = field(default_factory=dict)
 
     def add(self, name: str, value: object) -> None:
-        self.found[name] = tuple(dict.fromkeys((*self.found.get(name, ()), value)))
+        self.conditions[name] = tuple(dict.fromkeys((*self.conditions.get(name, ()), value)))
 
     def selection(self) -> EventFilter:
-        return EventFilter(**self.found)
+        return EventFilter(**self.conditions)
 
 
 def _parts(text: str) -> Iterator[_Part]:
@@ -187,7 +187,8 @@ def _unknown(name: str) -> str:
 
 
 def _path(key: str) -> str | None:
-    """The path into the body that a key is; types have dots too, so it says where it begins."""
+    """Return the path into the body that a key stands for. Event types have dots too, so a path
+    begins with a dot or with `data.`."""
     if key.startswith("."):
         return key[1:] or None
     return key if key.startswith("data.") else None
@@ -199,7 +200,7 @@ def _read_many(draft: _Draft, name: str, value: str) -> str | None:
 
 
 def _read_once(draft: _Draft, name: str, value: Any) -> str | None:
-    if draft.found.setdefault(_ONCE.get(name, name), value) != value:
+    if draft.conditions.setdefault(_ONCE.get(name, name), value) != value:
         return f"`{name}:` is given twice: the first counts."
     return None
 

@@ -27,19 +27,19 @@ def main() -> int:
     processes.add_parser("relay")
     arguments = parser.parse_args()
     try:
-        given = settings.load(concurrency=getattr(arguments, "concurrency", None))
-        logs.configure(given.log_level, given.log_format)
+        loaded = settings.load(concurrency=getattr(arguments, "concurrency", None))
+        logs.configure(loaded.log_level, loaded.log_format)
         environment.report(os.environ, logs.logger(__name__))
-        liveness.check(given.heartbeat_file)
-        broker.refuse_cluster(given.redis)
-        startup_check.check(given.database)
+        liveness.check(loaded.heartbeat_file)
+        broker.refuse_cluster(loaded.redis)
+        startup_check.check(loaded.database)
         if arguments.process == "worker":
-            queues = tuple(each for each in arguments.queues.split(",") if each)
-            return command.run(given, consumed=queues)
+            queues = tuple(name for name in arguments.queues.split(",") if name)
+            return command.run(loaded, consumed=queues)
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        loop.run(given, stop, today=lambda: datetime.now(UTC).date())
+        loop.run(loaded, stop, today=lambda: datetime.now(UTC).date())
     except IngestError as error:
         print(f"ingest: {error}", file=sys.stderr)
         return 1

@@ -21,7 +21,7 @@ class BatchSizer:
         self._seconds_per_job: dict[str, float] = {}
 
     def batch_size(self, processor: Processor) -> int:
-        """How many jobs of `processor` to claim next."""
+        """Return how many jobs of `processor` to claim next."""
         if processor.batch:
             return LARGEST_BATCH
         seconds = self._seconds_per_job.get(processor.name)

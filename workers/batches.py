@@ -34,10 +34,10 @@ class Recorder(Protocol):
     """Keeps which job runs."""
 
     def mark_running(self, job: Lease) -> None:
-        """`job` runs now."""
+        """Note that `job` runs now."""
 
     def mark_idle(self) -> None:
-        """None runs, or none that could be named."""
+        """Note that no job runs, or none that could be named."""
 
 
 @dataclass(slots=True)
@@ -57,7 +57,7 @@ class Call:
 
     @property
     def held(self) -> Lease:
-        """The claim."""
+        """Return the claim."""
         return Lease(id=self.job.id, attempt=self.job.attempt)
 
 
@@ -91,7 +91,7 @@ class BatchRunner:
     def _open(
         self, processor: Processor, claimed: Sequence[ClaimedJob], result: Result
     ) -> list[Call]:
-        """The events of the jobs; a job whose body is gone or is no event fails here."""
+        """Return the events of the jobs; a job whose body is gone or is no event fails here."""
         calls = []
         for job in claimed:
             if job.body is None:
@@ -104,7 +104,7 @@ class BatchRunner:
         return calls
 
     def call(self, processor: Processor, job: ClaimedJob, body: bytes) -> Call:
-        """A job with its event, opened from the raw bytes.
+        """Return a job with its event, opened from the raw bytes.
 
         Raises:
             UnknownSource, InvalidEnvelope: there is no event.
@@ -180,7 +180,8 @@ class _BatchTransaction:
                 self._call([call])
 
     def _call(self, calls: Sequence[Call]) -> None:
-        """One call in a savepoint. A list that fails is halved until those that fail are found."""
+        """Call the function in a savepoint. A list that fails is halved until the failing events
+        are found."""
         try:
             self._call_function(calls)
             self._effects.release_savepoint()
@@ -197,7 +198,7 @@ class _BatchTransaction:
         self._call(self._afresh(calls[middle:]))
 
     def _afresh(self, calls: Sequence[Call]) -> Sequence[Call]:
-        """The same with new events: the call that failed may have changed the old ones."""
+        """Return the same with new events: the call that failed may have changed the old ones."""
         return [self._runner.call(self._processor, call.job, call.event.body) for call in calls]
 
     def _call_function(self, calls: Sequence[Call]) -> None:
@@ -232,8 +233,8 @@ class _BatchTransaction:
             raise _Broken(succeeded, error) from error
 
     def _notes(self, succeeded: Sequence[Call]) -> list[Note]:
-        """How long the calls took (a list's call as long for each), and, but for replays, how long
-        after the delivery that is."""
+        """Return how long the calls took, and how long after the delivery they ended, replays
+        apart. The call of a list counts as long for each of its events."""
         now = self._runner.clock()
         noted = Counter(
             (SUCCEEDED, self._processor.name, metrics.bucket(self._took_s[call.job.id]))
@@ -263,7 +264,8 @@ class _BatchTransaction:
 
 
 def _log_context(processor: Processor, events: Sequence[Event]) -> AbstractContextManager[object]:
-    """What every log line of the processor carries: our ids, since the sender's hold numbers."""
+    """Return what adds ids to every log line of the processor. They are our own ids: a sender's may
+    hold phone numbers."""
     if len(events) > 1:
         return bound_contextvars(processor=processor.name)
     return bound_contextvars(id=events[0].id, processor=processor.name, attempt=events[0].attempt)

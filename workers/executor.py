@@ -76,7 +76,7 @@ class Executor:
         return Claimant(worker=self._worker, lease_s=self._lease_s)
 
     def batch_size(self, processor: Processor) -> int:
-        """How many jobs of `processor` to claim at once."""
+        """Return how many jobs of `processor` to claim at once."""
         return self._pace.batch_size(processor)
 
     def run_claimed(self, groups: Sequence[tuple[Processor, Sequence[ClaimedJob]]]) -> None:

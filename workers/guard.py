@@ -76,7 +76,7 @@ class GuardedCursor(psycopg.Cursor[Any]):
         return super().execute(query, *arguments, **options)
 
     def executemany(self, query: Any, *arguments: Any, **options: Any) -> None:
-        """Likewise."""
+        """Execute many times, unless that would end a guarded transaction."""
         self._look_at(query)
         super().executemany(query, *arguments, **options)
 
@@ -91,7 +91,7 @@ class GuardedCursor(psycopg.Cursor[Any]):
 
 @functools.lru_cache(maxsize=1_000)
 def ends_transaction(query: str) -> bool:
-    """Whether one of the statements of `query` ends a transaction, or begins another."""
+    """Return whether one of the statements of `query` ends a transaction, or begins another."""
     if not _KEYWORDS.search(query):
         return False
     statements = _NO_STATEMENT.sub(" ", query).split(";")

@@ -18,7 +18,7 @@ _FRAMES = 20
 def of_error(
     job: ClaimedJob, processor: Processor, error: BaseException, *, random: Random
 ) -> Failure:
-    """What follows from the exception that ended an attempt."""
+    """Return what follows from the exception that ended an attempt."""
     if isinstance(error, Snooze):
         wait_s = min(max(0.0, _asked_for(error)), LONGEST_SNOOZE_S)
         return _failure(job, error, Outcome.SNOOZED, retry_in_s=wait_s)
@@ -36,7 +36,8 @@ def of_error(
 
 
 def of_missing_body(job: ClaimedJob) -> Failure:
-    """The bodies of the event's day were dropped: nothing is left to work on."""
+    """Return what follows when the bodies of the event's day were dropped: nothing is left to
+    process."""
     return Failure(
         id=job.id,
         attempt=job.attempt,
@@ -50,7 +51,7 @@ def of_missing_body(job: ClaimedJob) -> Failure:
 def of_lost_worker(
     job: AbandonedJob, why: str, *, blamed: bool, rules: RetryPolicy, random: Random
 ) -> Failure:
-    """What follows when the worker that held a job is gone.
+    """Return what follows when the worker that held a job is gone.
 
     Args:
         job: the job, still running by its row.
@@ -109,7 +110,8 @@ def _message(error: BaseException) -> str:
 
 
 def _trim(error: BaseException) -> str:
-    """The traceback from the processor's own frame on, its last frames, its end if it is long."""
+    """Return the traceback from the processor's own frame on: its last frames, and of a long text
+    its end."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     frames = traceback.extract_tb(trace or error.__traceback__)[-_FRAMES:]
     lines = traceback.format_list(frames)

@@ -116,7 +116,7 @@ def processor(
     Raises:
         TypeError, ValueError: the declaration makes no sense.
     """
-    if not types or not all(isinstance(each, str) for each in types):
+    if not types or not all(isinstance(event_type, str) for event_type in types):
         raise TypeError("@processor needs event types: @processor('order.created')")
     for event_type in types:
         if not event_type or event_type.split() != [event_type] or set(event_type) & set(_NO_TYPE):
@@ -146,7 +146,7 @@ def processor(
         declared.append(
             Declaration(
                 function=function,
-                types=tuple(column_type(each) for each in types),
+                types=tuple(column_type(event_type) for event_type in types),
                 name=name or f"{function.__module__}.{function.__qualname__}",
                 batch=batch,
                 queue=queue,
@@ -173,10 +173,10 @@ class Registry:
         """
         self._by_name: dict[str, Processor] = {}
         for declaration in declarations:
-            found = _complete(declaration, settings)
-            if found.name in self._by_name:
-                raise _duplicate(self._by_name[found.name], found)
-            self._by_name[found.name] = found
+            completed = _complete(declaration, settings)
+            if completed.name in self._by_name:
+                raise _duplicate(self._by_name[completed.name], completed)
+            self._by_name[completed.name] = completed
 
     def __iter__(self) -> Iterator[Processor]:
         return iter(self._by_name.values())
@@ -185,27 +185,29 @@ class Registry:
         return len(self._by_name)
 
     def get(self, name: str) -> Processor | None:
-        """The processor of that name, if this worker has it."""
+        """Return the processor of that name, if this worker has it."""
         return self._by_name.get(name)
 
     @property
     def queues(self) -> tuple[str, ...]:
         """Every queue that a worker with these processors must consume."""
-        return tuple(sorted({queues.LIVE, queues.REPLAY, *(each.queue for each in self)}))
+        return tuple(
+            sorted({queues.LIVE, queues.REPLAY, *(registered.queue for registered in self)})
+        )
 
     def new_jobs(self, claimed: Callable[[Processor], int] = lambda _: 0) -> list[NewJobs]:
-        """What admit makes of an event of each type, and how many of a processor's jobs it claims
-        at once."""
+        """Return which jobs admission makes of an event of each type, and how many of a processor's
+        jobs it claims at once."""
         return [
             NewJobs(
                 type=event_type,
-                processor=each.name,
-                queue=each.queue,
-                max_attempts=each.max_attempts,
-                claimed=claimed(each),
+                processor=registered.name,
+                queue=registered.queue,
+                max_attempts=registered.max_attempts,
+                claimed=claimed(registered),
             )
-            for each in self
-            for event_type in each.types
+            for registered in self
+            for event_type in registered.types
         ]
 
 
@@ -220,14 +222,14 @@ def load(settings: Settings) -> Registry:
     if settings.read_model:
         importlib.import_module(BUILT_IN)
     plugged_in = importlib.metadata.entry_points(group=ENTRY_POINTS)
-    for module in (*settings.processors, *(each.module for each in plugged_in)):
+    for module in (*settings.processors, *(entry_point.module for entry_point in plugged_in)):
         _import(module)
-    wanted = [
-        each
-        for each in declared
-        if settings.read_model or not each.function.__module__.startswith(BUILT_IN)
+    declarations = [
+        declaration
+        for declaration in declared
+        if settings.read_model or not declaration.function.__module__.startswith(BUILT_IN)
     ]
-    return Registry(wanted, settings)
+    return Registry(declarations, settings)
 
 
 def _import(module: str) -> None:
@@ -263,10 +265,10 @@ def _duplicate(first: Processor, second: Processor) -> SettingsError:
     )
 
 
-def _declared_at(found: Processor) -> str:
+def _declared_at(registered: Processor) -> str:
     """Return the file and line of a processor's function, or its name where it has none."""
-    code = getattr(inspect.unwrap(found.function), "__code__", None)
-    return f"{code.co_filename}, line {code.co_firstlineno}" if code else repr(found.function)
+    code = getattr(inspect.unwrap(registered.function), "__code__", None)
+    return f"{code.co_filename}, line {code.co_firstlineno}" if code else repr(registered.function)
 
 
 def _complete(declaration: Declaration, settings: Settings) -> Processor:

@@ -18,7 +18,7 @@ class RetryPolicy:
 
 
 def ceiling(failures: int, rules: RetryPolicy) -> float:
-    """The longest wait after that many failures (at least 1), in seconds."""
+    """Return the longest wait after that many failures (at least 1), in seconds."""
     doublings = min(failures - 1, 60)  # 2**60 s is past any cap, and a float still holds it
     return min(rules.cap_s, rules.base_s * 2.0**doublings)
 

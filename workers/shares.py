@@ -35,7 +35,7 @@ class Share:
 
     @property
     def name(self) -> str:
-        """What tells it from the others."""
+        """Return what tells it from the others."""
         return "+".join(self.queues)
 
 

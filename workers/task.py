@@ -106,7 +106,8 @@ class TaskHandler:
             )
 
     def _claimed(self, processor: Processor) -> int:
-        """How many of a batch's jobs of `processor` to claim as they are made: the first slice."""
+        """Return how many of a message's jobs of `processor` to claim as they are made: the first
+        batch."""
         if processor.queue not in _LANES or processor.threads > 1:
             return 0
         return self._executor.batch_size(processor)
@@ -152,7 +153,7 @@ class TaskHandler:
 
 
 def _grouped(refs: Iterable[JobRef]) -> dict[tuple[str, bool], list[JobRef]]:
-    """Jobs by processor; those that come back from a lost process are to run apart."""
+    """Return jobs by processor; those that come back from a lost process are to run apart."""
     groups: dict[tuple[str, bool], list[JobRef]] = defaultdict(list)
     for ref in refs:
         groups[ref.processor, ref.trigger == "rescue"].append(ref)

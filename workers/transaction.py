@@ -98,7 +98,7 @@ class Effects:
         self._give_back(clean=not self._driver.refused and self._left_clean())
 
     def is_intact(self) -> bool:
-        """Whether the transaction is still there, ours, and without error."""
+        """Return whether the transaction is still there, ours, and without error."""
         return (
             not self._driver.refused
             and not self.db.closed
@@ -175,7 +175,7 @@ class Effects:
             self.db.close()
 
     def _restore(self) -> None:
-        """What a processor may have changed on the objects that it was handed."""
+        """Restore what a processor may have changed on the objects that it was handed."""
         self._driver.row_factory = tuple_row
         self._driver.cursor_factory = GuardedCursor
         if self.db.get_execution_options() != self._options:

@@ -3,6 +3,9 @@
 There is one connection, and one statement a flush. A delivery that arrives while nothing is flushed
 does not wait. `append` returns when the delivery is committed: only then may the request be
 answered 200.
+
+The file is over 400 lines because one loop owns the connection, the backlog, the batch and what is
+known of the storage. Apart they would share all of that state.
 """
 
 import asyncio
@@ -255,10 +258,10 @@ class DeliveryWriter:
             return cause
         lacks: Coroutine[Any, Any, list[str]] = privileges.lacking_of_writer(self._connection)
         try:
-            found = await self._in_time(lacks, self._limits.flush_timeout_s, "flush_timeout")
+            lacking = await self._in_time(lacks, self._limits.flush_timeout_s, "flush_timeout")
         except Exception:  # the first cause is good enough
             return cause
-        return causes.privileges_missing(found, self._database) if found else cause
+        return causes.privileges_missing(lacking, self._database) if lacking else cause
 
     def _works(self, *, committed: bool) -> None:
         """Note that a commit, or a trial, has succeeded.

@@ -115,7 +115,7 @@ class Occurrence(Protocol):
 
     @property
     def type(self) -> str:
-        """The event type."""
+        """Return the event type."""
 
     def body(self, sent_at: datetime | None = None) -> bytes:
         """Return the request's body, its envelope stamped `sent_at`; None: when it happened."""
@@ -289,7 +289,7 @@ def encoded_headers(pairs: Iterable[Sequence[str]]) -> Headers:
 
 
 def join_event_id(event_type: str, *parts: str, mark: str = "") -> str:
-    """An event id: the type, then what tells one occurrence from another.
+    """Return an event id: the type, then what tells one occurrence from another.
 
     Ids made of different parts never coincide: the separators are escaped inside parts, `mark`
     keeps the ways of naming apart, and a part that is too long for an index or that no text
@@ -298,7 +298,7 @@ def join_event_id(event_type: str, *parts: str, mark: str = "") -> str:
 
 
 def column_type(event_type: str) -> str:
-    """The event type as columns and registries hold it."""
+    """Return the event type as columns and registries hold it."""
     return storable(event_type, limit=TYPE_LIMIT)
 
 

@@ -22,12 +22,12 @@ def classes() -> dict[str, type[Source]]:
     Raises:
         SettingsError: a plugin cannot be used, and why.
     """
-    found: dict[str, type[Source]] = {}
+    classes_by_slug: dict[str, type[Source]] = {}
     for slug, source_class in (*_built_in(), *_installed()):
-        if slug in found:
+        if slug in classes_by_slug:
             raise _unusable(slug, "another source has this name")
-        found[slug] = source_class
-    return found
+        classes_by_slug[slug] = source_class
+    return classes_by_slug
 
 
 def configured(settings: Mapping[str, SourceSettings]) -> dict[str, Source]:

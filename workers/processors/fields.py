@@ -63,7 +63,7 @@ def said(
 
 
 def entity_id(data: Data, *names: str) -> int:
-    """The entity's id, under the first of `names` that is there.
+    """Return the entity's id, under the first of `names` that is there.
 
     Raises:
         Discard: it is missing, no whole number, or out of range.
@@ -78,7 +78,7 @@ def entity_id(data: Data, *names: str) -> int:
 
 
 def key(data: Data, name: str) -> str:
-    """A text that identifies the entity.
+    """Return a text that identifies the entity.
 
     Raises:
         Discard: it is missing, no text, too long for an index, or not storable as it is.
@@ -94,7 +94,7 @@ def key(data: Data, name: str) -> str:
 
 
 def required_status(data: Data, name: str) -> str:
-    """The status that the event is about.
+    """Return the status that the event is about.
 
     Raises:
         Discard: it is missing or not a string.
@@ -106,7 +106,7 @@ def required_status(data: Data, name: str) -> str:
 
 
 def status(name: str, value: Any) -> str:
-    """A status.
+    """Return a status.
 
     Raises:
         Discard: it is not a string.
@@ -117,7 +117,7 @@ def status(name: str, value: Any) -> str:
 
 
 def whole_number(name: str, value: Any) -> int | None:
-    """An id.
+    """Return an id.
 
     Raises:
         Discard: it is out of range.
@@ -129,12 +129,12 @@ def whole_number(name: str, value: Any) -> int | None:
 
 
 def text(_name: str, value: Any) -> str | None:
-    """A text, made storable."""
+    """Return a text, made storable."""
     return storable(value) if isinstance(value, str) else None
 
 
 def phone(_name: str, value: Any) -> str | None:
-    """A phone number or another name of a person, as it was sent; a number's digits."""
+    """Return a phone number or another name of a person, as it was sent; a number's digits."""
     if isinstance(value, str):
         return storable(value)
     number = _integer(value)
@@ -142,19 +142,19 @@ def phone(_name: str, value: Any) -> str | None:
 
 
 def flag(_name: str, value: Any) -> bool | None:
-    """A truth value."""
+    """Return a truth value."""
     if isinstance(value, str):
         return _FLAGS.get(value.lower())
     return bool(value) if isinstance(value, int | Decimal) and value in (0, 1) else None
 
 
 def moment(_name: str, value: Any) -> datetime | None:
-    """A time."""
+    """Return a time."""
     return parse_timestamp(value)
 
 
 def amount(name: str, value: Any) -> Decimal | None:
-    """An amount of money, its digits as sent; a number in a string counts as a number.
+    """Return an amount of money, its digits as sent; a number in a string counts as a number.
 
     Raises:
         Discard: it is out of range.

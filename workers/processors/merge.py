@@ -53,12 +53,12 @@ class Origin:
 
     @property
     def id_sql(self) -> str:
-        """SQL for the last part of the order."""
+        """Return SQL for the last part of the order."""
         return f"{{row}}.{self.event_id}" if self.ties_by_id else "''"
 
     @property
     def version(self) -> str:
-        """SQL for the version of the event; `Entities.offer` spells the same."""
+        """Return SQL for the version of the event; `Entities.offer` spells the same."""
         time = f"coalesce({{row}}.{self.time}, '{LONG_AGO}') AT TIME ZONE 'UTC'"
         spelled = f'to_char({time}, \'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"\')'
         return f"{self.rank} || {spelled} || {self.tie} || ' ' || {self.id_sql}"
@@ -212,19 +212,19 @@ def _literals(columns: Mapping[str, Sequence[Any]]) -> dict[str, str]:
 
 
 def _newer_by_version(column: str, group: Group) -> str:
-    """SQL for the newer value of a column, whatever the rows are."""
+    """Return SQL for the newer value of a column, whatever the rows are."""
     return _newer(column, f'{_kept_version(column, group)} COLLATE "C"')
 
 
 def _newer_by_columns(column: str, group: Group) -> str:
-    """SQL for the newer value of a column, where the versions follow from the columns."""
+    """Return SQL for the newer value of a column, where the versions follow from the columns."""
     return f"""CASE WHEN excluded.{column} IS NULL THEN present.{column}
              WHEN present.{column} IS NULL OR {_is_newer(_place(group))} THEN excluded.{column}
              ELSE present.{column} END"""
 
 
 def _newest_versions(groups: Sequence[Group]) -> str:
-    """SQL for the newest version of each column."""
+    """Return SQL for the newest version of each column."""
     versions = _all_versions(groups)
     rows = [
         f"SELECT * FROM jsonb_each_text({versions.format(row=row)})"
@@ -240,8 +240,8 @@ def _newest_versions(groups: Sequence[Group]) -> str:
 
 
 def _is_mixed(group: Group) -> str:
-    """SQL for whether the merged columns are those of several events: the older one says what the
-    newer one does not, or the row would name another origin."""
+    """Return SQL for whether the merged columns come from several events: the older one has a value
+    that the newer one lacks, or the row would name another origin."""
 
     def lacks(newer: str, older: str) -> str:
         lacking = [
@@ -279,7 +279,7 @@ def _kept_version(column: str, group: Group) -> str:
 
 
 def _derived_version(column: str, group: Group) -> str:
-    """SQL for the version that follows from the columns; empty: nobody has set it."""
+    """Return SQL for the version that follows from the columns; empty: nobody has set it."""
     cases = " ".join(
         f"WHEN {{row}}.{origin.event_id} IS NOT NULL THEN {origin.version}"
         for origin in group.origins
@@ -288,7 +288,7 @@ def _derived_version(column: str, group: Group) -> str:
 
 
 def _place(group: Group) -> str:
-    """SQL that sorts as the version does, without spelling it."""
+    """Return SQL that sorts as the version does, without spelling it."""
     parts = (
         ([origin.rank for origin in group.origins], "{}"),
         ([f"{{row}}.{origin.time}" for origin in group.origins], f"coalesce({{}}, '{LONG_AGO}')"),
@@ -303,7 +303,7 @@ def _place(group: Group) -> str:
 
 
 def _of_origin(group: Group, spelled: Sequence[str]) -> str:
-    """SQL for that of `spelled` which belongs to the first origin that has an event id."""
+    """Return SQL for that of `spelled` which belongs to the first origin that has an event id."""
     chosen = spelled[-1]
     for origin, sql in reversed(list(zip(group.origins[:-1], spelled, strict=False))):
         chosen = f"CASE WHEN {{row}}.{origin.event_id} IS NOT NULL THEN {sql} ELSE {chosen} END"
@@ -319,8 +319,8 @@ def _newer(column: str, place: str) -> str:
 
 
 def last_event_place(*before: str, after: Sequence[str] = (), ties_by_id: str = "true") -> str:
-    """SQL for a row's place in the order of the last events: `before`, the time, `after`, the id
-    where `ties_by_id` holds."""
+    """Return SQL for a row's place in the order of the last events: `before`, the time, `after`,
+    and the id where `ties_by_id` holds."""
     time = f"coalesce({{row}}.last_event_at, '{LONG_AGO}')"
     by_id = "coalesce({row}.last_event_id, '')"
     if ties_by_id != "true":

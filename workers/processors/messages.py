@@ -66,6 +66,6 @@ def keep_messages(events: Sequence[Event], db: Connection) -> None:
 
 
 def _status(spelled: str) -> str:
-    """A status that we know, however its sender capitalises it; any other as it is."""
+    """Return a status that we know, however its sender capitalises it; any other as it is."""
     known = spelled.strip().lower()
     return known if known in RANKS else spelled

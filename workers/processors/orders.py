@@ -137,17 +137,17 @@ _UNSETTLED = statement(
 _SETTLE = statement(
     f"""
     WITH newest AS MATERIALIZED (
-        SELECT given.order_id, change.*
-        FROM unnest(CAST(:order_ids AS bigint[])) AS given (order_id)
+        SELECT requested.order_id, change.*
+        FROM unnest(CAST(:order_ids AS bigint[])) AS requested (order_id)
         CROSS JOIN LATERAL (
             SELECT {schema.CHANGED_AT} AS at FROM ingest.order_status_changes AS last
-            WHERE last.order_id = given.order_id
+            WHERE last.order_id = requested.order_id
             ORDER BY {schema.CHANGED_AT} DESC LIMIT 1
         ) AS last
         CROSS JOIN LATERAL (
             SELECT event_id, old_status, new_status, coalesce(updated_at, sent_at) AS dated
             FROM ingest.order_status_changes AS change
-            WHERE change.order_id = given.order_id AND {schema.CHANGED_AT} = last.at
+            WHERE change.order_id = requested.order_id AND {schema.CHANGED_AT} = last.at
             ORDER BY event_id COLLATE "C" DESC LIMIT {MOST_AT_ONCE} + 1
         ) AS change
     ), weighed AS (

@@ -73,7 +73,7 @@ class CrashRecorder:
 
 
 def folder_for(database: Database, parent: Path | None = None) -> Path:
-    """The folder of a database's records on this machine, made if need be."""
+    """Return the folder of a database's records on this machine, made if need be."""
     digest = sha256(
         repr((sorted(database.parameters.items()), database.schema)).encode()
     ).hexdigest()[:12]
@@ -86,8 +86,8 @@ def folder_for(database: Database, parent: Path | None = None) -> Path:
 
 @contextmanager
 def crash_records(folder: Path) -> Iterator[list[CrashRecord]]:
-    """The records of dead processes; each is seen by one caller at a time."""
-    found: list[CrashRecord] = []
+    """Return the records of dead processes; each is seen by one caller at a time."""
+    records: list[CrashRecord] = []
     descriptors: list[int] = []
     try:
         for path in sorted(folder.glob(f"*{_SUFFIX}")):
@@ -101,8 +101,8 @@ def crash_records(folder: Path) -> Iterator[list[CrashRecord]]:
             except BlockingIOError:
                 continue  # its process lives, or somebody else is reading it
             if path.exists():
-                found.append(_read(path))
-        yield found
+                records.append(_read(path))
+        yield records
     finally:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -22,7 +22,7 @@ class Leases(Protocol):
 
     @property
     def is_holding(self) -> bool:
-        """Whether jobs are held now."""
+        """Return whether jobs are held now."""
 
 
 class LeaseKeeper:
@@ -58,7 +58,7 @@ class LeaseKeeper:
 
     @property
     def is_holding(self) -> bool:
-        """Whether jobs are held just now."""
+        """Return whether jobs are held just now."""
         return bool(self._held)
 
     def _run(self) -> None:
@@ -68,7 +68,7 @@ class LeaseKeeper:
             # What is held by then was claimed at most a third of a lease ago, or renewed.
             self._pause.wait(self._lease_s / 3)
             with self._changed:
-                held = tuple(each for block in self._held.values() for each in block)
+                held = tuple(lease for block in self._held.values() for lease in block)
             if held:
                 self._renew(held)
 

@@ -60,11 +60,11 @@ class Deadlines:
         self._watchdog_at = 0.0
 
     def __call__(self, seconds: float) -> AbstractContextManager[object]:
-        """A block of this thread that may take so long."""
+        """Return a block of this thread that may take so long."""
         return _Limit(self, seconds)
 
     def rest(self) -> None:
-        """Nothing to do: the last block that ends calls the watchdog off."""
+        """Do nothing: the last block that ends calls the watchdog off."""
 
     def begin(self, limit: _Limit) -> None:
         """Watch this thread."""

@@ -22,10 +22,10 @@ class TimeLimit(Protocol):
     """Limits what runs in a block."""
 
     def __call__(self, seconds: float) -> AbstractContextManager[object]:
-        """A block that may take so long."""
+        """Return a block that may take so long."""
 
     def rest(self) -> None:
-        """Nothing is limited until the next block."""
+        """Limit nothing until the next block."""
 
 
 class Alarm:

@@ -26,11 +26,11 @@ class ThreadRecorder:
         self._running: dict[int, Lease] = {}
 
     def mark_running(self, job: Lease) -> None:
-        """This thread runs `job` now."""
+        """Note that this thread runs `job` now."""
         self._running[threading.get_ident()] = job
 
     def mark_idle(self) -> None:
-        """This thread runs none."""
+        """Note that this thread runs no job."""
         self._running.pop(threading.get_ident(), None)
 
     def give_up(self, thread: int) -> None:

@@ -47,7 +47,7 @@ _ORDER_STEPS = ("pending", "accepted", "shipped", "delivered", "completed")
 
 
 def make(event_type: str, random: Random, now: datetime) -> bytes:
-    """A new event of `event_type` that happened `now`; a type that we do not know gets an id
+    """Return a new event of `event_type` that happened `now`; a type that we do not know gets an id
     only."""
     stamp = _stamp(now)
     build = _BUILDERS.get(event_type, _unknown)
@@ -56,7 +56,7 @@ def make(event_type: str, random: Random, now: datetime) -> bytes:
 
 
 def types() -> tuple[str, ...]:
-    """The documented event types."""
+    """Return the documented event types."""
     return tuple(_BUILDERS)
 
 

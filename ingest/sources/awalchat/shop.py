@@ -70,7 +70,7 @@ class Shop:
         self._next_id = random.randrange(1, 9_000_000) * _ID_SPACE
 
     def occurrences(self) -> Iterator[Occurrence]:
-        """All that happens, for ever."""
+        """Yield all that happens, for ever."""
         customers = [self._customer() for _ in range(_ACTIVE_CUSTOMERS)]
         number = 0
         while True:
@@ -85,7 +85,7 @@ class Shop:
             number += 1
 
     def _customer(self) -> Iterator[Step]:
-        """One customer's dealings with the shop, from the first word to the last parcel."""
+        """Yield one customer's dealings with the shop, from the first word to the last parcel."""
         clock = _Clock(self._now, self._random)
         contact, conversation = self._id(), self._id()
         phone = f"9665{self._random.randrange(10**8):08d}"
@@ -153,7 +153,7 @@ class Shop:
         )
 
     def _talk(self, clock: "_Clock", conversation: int, phone: str) -> Iterator[Step]:
-        """The customer writes, an agent answers; an answer's statuses follow."""
+        """Yield what the customer writes, what an agent answers, and the answers' statuses."""
         for turn in range(self._random.randrange(1, 4)):
             yield self._message(clock, conversation, phone, _SHOP_NUMBER, _GREETINGS)
             if turn == 0:

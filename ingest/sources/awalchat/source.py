@@ -116,8 +116,8 @@ class AwalChat(Source):
     def verify(self, request: WebhookRequest, *, now: int) -> str:
         headers = request.headers
         timestamp = _only(headers, _TIMESTAMP, _TIMESTAMP_FORM, "timestamp").group()
-        given = _only(headers, _SIGNATURE, _SIGNATURE_FORM, "signature").group(1)
-        matched = self._matching_key(bytes.fromhex(given.decode()), timestamp, request.body)
+        signature = _only(headers, _SIGNATURE, _SIGNATURE_FORM, "signature").group(1)
+        matched = self._matching_key(bytes.fromhex(signature.decode()), timestamp, request.body)
         if matched is None:
             raise InvalidSignature("The signature does not match.", reason="signature_mismatch")
         if abs(now - int(timestamp)) > self.tolerance_s:
@@ -127,13 +127,13 @@ class AwalChat(Source):
             )
         return matched
 
-    def _matching_key(self, given: bytes, timestamp: bytes, body: bytes) -> str | None:
+    def _matching_key(self, signature: bytes, timestamp: bytes, body: bytes) -> str | None:
         matched = None
         for (
             name,
             key,
         ) in self._keys:  # every key is tried, so the time taken does not tell which matched
-            if hmac.compare_digest(given, _digest(key, timestamp, body)):
+            if hmac.compare_digest(signature, _digest(key, timestamp, body)):
                 matched = name
         return matched
 
@@ -202,11 +202,12 @@ class AwalChat(Source):
 
 
 def _event_id(envelope: Envelope) -> str:
-    """The id by the protocol's three rules, in their order; a mark keeps the rules' ids apart."""
+    """Return the id by the protocol's three rules, in their order. A mark keeps the ids of
+    different rules apart."""
     for field in ("id", "event_id"):
-        given = _identifier(envelope.fields.get(field))
-        if given is not None:
-            return join_event_id(envelope.type, given, mark="@")
+        identifier = _identifier(envelope.fields.get(field))
+        if identifier is not None:
+            return join_event_id(envelope.type, identifier, mark="@")
     parts = _naming_parts(envelope)
     if parts is not None:
         return join_event_id(envelope.type, *parts)
@@ -219,8 +220,8 @@ def _naming_parts(envelope: Envelope) -> list[str] | None:
         return None
     parts = []
     for alternatives in naming:
-        found = (_identifier(envelope.data.get(field)) for field in alternatives)
-        part = next((value for value in found if value is not None), None)
+        identifiers = (_identifier(envelope.data.get(field)) for field in alternatives)
+        part = next((value for value in identifiers if value is not None), None)
         if part is None:
             return None
         parts.append(part)
@@ -246,17 +247,17 @@ def _identifier(value: object) -> str | None:
 
 
 def _only(headers: Headers, name: bytes, form: re.Pattern[bytes], what: str) -> re.Match[bytes]:
-    given: bytes | None = None
+    only: bytes | None = None
     for header, value in headers:
         if header == name:
-            if given is not None:
+            if only is not None:
                 raise InvalidSignature(
                     f"The {what} header is given twice.", reason=f"{what}_repeated"
                 )
-            given = value
-    if given is None:
+            only = value
+    if only is None:
         raise InvalidSignature(f"The {what} header is missing.", reason=f"{what}_missing")
-    match = form.fullmatch(given)
+    match = form.fullmatch(only)
     if match is None:
         raise InvalidSignature(f"The {what} header is malformed.", reason=f"{what}_malformed")
     return match

@@ -35,7 +35,7 @@ class Counts:
 
     @property
     def total(self) -> int:
-        """The jobs and events that are acted on."""
+        """Return the jobs and events that are acted on."""
         return self.jobs + self.events
 
 

@@ -26,22 +26,25 @@ class BodyTest:
 
     @property
     def condition(self) -> Condition:
-        """The condition on `events`, each event's body fetched by itself. In a scalar subquery:
-        of EXISTS the planner makes a join that reads every body there is, once it expects more
-        than some thousands of events."""
+        """Return the condition on `events`, which fetches each event's body by itself.
+
+        It is a scalar subquery. Of EXISTS the planner makes a join that reads all bodies, once it
+        expects more than some thousands of events."""
         body = f"SELECT {self.body} FROM ingest.deliveries WHERE deliveries.id = events.id"
         return f"({self.row} OR coalesce(({body}), false))", self.values
 
 
 def contains(needle: str, name: str) -> BodyTest:
-    """A text in the event id or anywhere in the body, however the sender's JSON spells it; the
-    values' names begin with `name`."""
-    spelled = {f"{name}_{n}": each for n, each in enumerate(_spellings(needle))}
-    found = " OR ".join(f"position(CAST(:{each} AS bytea) IN body) > 0" for each in spelled)
+    """Return the test for a text in the event id or anywhere in the body, however the sender's JSON
+    spells it. The names of its parameters begin with `name`."""
+    spelled = {f"{name}_{n}": spelling for n, spelling in enumerate(_spellings(needle))}
+    conditions = " OR ".join(
+        f"position(CAST(:{parameter} AS bytea) IN body) > 0" for parameter in spelled
+    )
     return BodyTest(
         # Half the time of ILIKE, which was most of a search's.
         row=f"strpos(lower(event_id), lower(CAST(:{name}_text AS text))) > 0",
-        body=f"({found})",
+        body=f"({conditions})",
         values={f"{name}_text": needle, **spelled},
     )
 
@@ -76,14 +79,14 @@ def has_field(
 
 
 def has_phone(paths: Sequence[str], value: str, name: str) -> BodyTest:
-    """A phone number, however it is written, under one of the dotted `paths` of the body; the
-    values' names begin with `name`."""
+    """Return the test for a phone number, however it is written, under one of the dotted `paths` of
+    the body. The names of its parameters begin with `name`."""
     values: dict[str, Any] = {f"{name}_value": value}
     tests, absent = [], [f"NOT {_HAS_ESCAPE}"]
     for n, path in enumerate(paths):
         values[f"{name}_path_{n}"] = path.split(".")
-        found = f"ingest.normal_phone(json #>> CAST(:{name}_path_{n} AS text[]))"
-        tests.append(f"coalesce({found} = ingest.normal_phone(:{name}_value), false)")
+        value_sql = f"ingest.normal_phone(json #>> CAST(:{name}_path_{n} AS text[]))"
+        tests.append(f"coalesce({value_sql} = ingest.normal_phone(:{name}_value), false)")
         values[f"{name}_last_{n}"] = f'"{path.rpartition(".")[2]}"'.encode()
         absent.append(f"position(CAST(:{name}_last_{n} AS bytea) IN body) = 0")
     parsed = "(SELECT ingest.body_json(body) AS json OFFSET 0)"
@@ -93,13 +96,13 @@ def has_phone(paths: Sequence[str], value: str, name: str) -> BodyTest:
 
 
 def escape(literal: str) -> str:
-    """A text as LIKE takes it for itself."""
+    """Return a text escaped for LIKE, so that it stands for itself."""
     return literal.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 def _unlikely(value: str, name: str) -> Condition:
-    """Whether the bytes of a body tell that it does not hold `value`; five times as fast as parsing
-    it. A character may be escaped if it is none that every sender writes as it is."""
+    """Return the condition that the bytes of a body show that it does not hold `value`. That is
+    five times as fast as parsing it. Some senders escape characters that others do not."""
     plain = max(_PLAIN.findall(value), key=len, default="")
     if len(plain) >= min(len(value), _PLAIN_ENOUGH):
         run, is_escaped = plain, "false"
@@ -112,24 +115,26 @@ def _unlikely(value: str, name: str) -> Condition:
 
 
 def _matches(path: str, name: str, is_beginning: bool, is_number: bool) -> str:
-    found = f"json #>> {path}"
+    value_sql = f"json #>> {path}"
     if is_beginning:
-        return f"coalesce({found} LIKE :{name}_value, false)"
-    as_text = f"coalesce({found} = :{name}_value, false)"
+        return f"coalesce({value_sql} LIKE :{name}_value, false)"
+    as_text = f"coalesce({value_sql} = :{name}_value, false)"
     if not is_number:
         return as_text
     return f"""CASE WHEN jsonb_typeof(json #> {path}) = 'number'
-                THEN CAST({found} AS numeric) = CAST(:{name}_number AS numeric)
+                THEN CAST({value_sql} AS numeric) = CAST(:{name}_number AS numeric)
                 ELSE {as_text} END"""
 
 
 def _spellings(needle: str) -> list[bytes]:
-    """How JSON may spell a text: as it is, escaped as far as it must be, in ASCII (PHP, Python);
-    a slash also as PHP does."""
+    """Return how JSON may spell a text: escaped as little as possible, or in ASCII (PHP, Python),
+    and with slashes escaped as PHP does."""
     escaped = strict_json.canonical(needle)[1:-1]
     least = needle.replace("\\", "\\\\").replace('"', '\\"').encode()
     spelled = (needle.encode(), least, escaped)
-    return list(dict.fromkeys((*spelled, *(each.replace(b"/", b"\\/") for each in spelled))))
+    return list(
+        dict.fromkeys((*spelled, *(spelling.replace(b"/", b"\\/") for spelling in spelled)))
+    )
 
 
 _PLAIN = re.compile(r"[A-Za-z0-9 ._-]+")

@@ -32,7 +32,7 @@ class Count:
 
     @property
     def exact(self) -> bool:
-        """Whether it is neither a bound nor an estimate."""
+        """Return whether it is neither a bound nor an estimate."""
         return self.kind is Kind.EXACT
 
 
@@ -70,7 +70,7 @@ def count(
 def _counted(
     connection: Connection, selection: EventFilter, at_most: int, budget_s: float
 ) -> tuple[int, bool]:
-    """How many were counted, and whether that was all of the list."""
+    """Return how many were counted, and whether that was all of the list."""
     began = time.perf_counter()
     counted = 0
     for part in walk(connection, selection, Span(), select=_NUMBER, wanted=at_most + 1):
@@ -83,7 +83,7 @@ def _counted(
 
 
 def _is_of_rows(selection: EventFilter) -> bool:
-    """Whether every condition is one on a column that the planner has statistics of."""
+    """Return whether every condition is one on a column that the planner has statistics of."""
     return selection == EventFilter(
         types=selection.types,
         source=selection.source,
@@ -93,9 +93,9 @@ def _is_of_rows(selection: EventFilter) -> bool:
 
 
 def _estimate(connection: Connection, selection: EventFilter) -> int:
-    found = where(selection)
-    query = statement(f"EXPLAIN (FORMAT JSON) SELECT FROM ingest.events WHERE {found.sql}")
-    (explained,) = connection.execute(query, found.parameters).scalar_one()
+    condition = where(selection)
+    query = statement(f"EXPLAIN (FORMAT JSON) SELECT FROM ingest.events WHERE {condition.sql}")
+    (explained,) = connection.execute(query, condition.parameters).scalar_one()
     return int(explained["Plan"]["Plan Rows"])
 
 

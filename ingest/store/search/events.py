@@ -55,7 +55,7 @@ class Page:
 
 
 def events(connection: Connection, selection: EventFilter, *, limit: int) -> Iterator[ListedEvent]:
-    """The newest `limit` events of a selection, as they are found.
+    """Return the newest `limit` events of a selection, as they are found.
 
     What it costs depends on `limit` and on how many events are in the state that is asked for, not
     on how many there are. A search is the exception: what it names exactly comes first; then it
@@ -82,7 +82,7 @@ def page(
     budget_s: float = 0.1,
     types_of: Mapping[str, Sequence[str]] | None = None,
 ) -> Page:
-    """Some `limit` events of a selection: the newest, or those next to where another page ended.
+    """Return `limit` events of a selection: the newest, or those next to the end of another page.
 
     Args:
         connection: in whose transaction to read.
@@ -98,17 +98,17 @@ def page(
     """
     began = time.perf_counter()
     span = _span(before, after)
-    found: list[ListedEvent] = []
+    hits: list[ListedEvent] = []
     reached: UUID | None = None
     for part in walk(
         connection, selection, span, select=_shown(selection), wanted=limit + 1, types_of=types_of
     ):
-        found += _events(part, newer=span.newer)
+        hits += _events(part, newer=span.newer)
         reached = part.reached
-        if len(found) > limit or time.perf_counter() - began >= budget_s:
+        if len(hits) > limit or time.perf_counter() - began >= budget_s:
             break
-    is_full = len(found) > limit
-    shown = found[:limit]
+    is_full = len(hits) > limit
+    shown = hits[:limit]
     further = shown[-1].id if is_full else reached
     nearer = None if before is after is None else _back(span, shown)
     named = _named(connection, selection) if before is after is None else []
@@ -129,14 +129,15 @@ def _span(before: UUID | None, after: UUID | None) -> Span:
 
 
 def _back(span: Span, shown: Sequence[ListedEvent]) -> UUID:
-    """Where the page that one came from begins; ids are bounds, whether or not they have events."""
+    """Return the bound at which the previous page begins. Any id is a bound, with or without an
+    event."""
     if shown:
         return shown[0].id
     return span.low if span.newer else UUID(int=max(span.high.int - 1, 0))
 
 
 def _named(connection: Connection, selection: EventFilter) -> list[ListedEvent]:
-    """What the one text of a search names exactly, newest first."""
+    """Return what the one text of a search names exactly, newest first."""
     if len(selection.texts) != 1 or selection.names_events:
         return []
     named = named_by(connection, selection.texts[0])
@@ -148,12 +149,12 @@ def _named(connection: Connection, selection: EventFilter) -> list[ListedEvent]:
 
 
 def _events(part: Slice, *, newer: bool = False) -> list[ListedEvent]:
-    found = [
+    events_of_part = [
         ListedEvent(**{name: row[name] for name in _COLUMNS})
         for row in part.rows
         if row["id"] is not None
     ]
-    return sorted(found, key=lambda event: event.id, reverse=not newer)
+    return sorted(events_of_part, key=lambda event: event.id, reverse=not newer)
 
 
 _COLUMNS = tuple(field.name for field in fields(ListedEvent))
@@ -199,7 +200,7 @@ class RejectedDelivery:
 
 
 def rejected(connection: Connection, *, limit: int) -> Iterator[RejectedDelivery]:
-    """The newest `limit` rejected deliveries."""
+    """Return the newest `limit` rejected deliveries."""
     rows = connection.execute(_REJECTED, {"limit": limit})
     return (RejectedDelivery(**row) for row in rows.mappings())
 
@@ -218,7 +219,7 @@ class WholeDelivery:
 
 
 def delivery(connection: Connection, identity: UUID) -> WholeDelivery:
-    """One delivery.
+    """Return one delivery.
 
     Raises:
         NotFound: there is none of that id, or its day was dropped.

@@ -69,34 +69,35 @@ class EventFilter:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """What is searched for."""
-        given = (self.search,) if isinstance(self.search, str) else self.search or ()
-        return tuple(filter(None, given))
+        """Return what is searched for."""
+        texts = (self.search,) if isinstance(self.search, str) else self.search or ()
+        return tuple(filter(None, texts))
 
     @property
     def is_everything(self) -> bool:
-        """Whether there is no condition."""
+        """Return whether there is no condition."""
         return replace(self, search=self.texts or None) == EventFilter()
 
     @property
     def names_events(self) -> bool:
-        """Whether the events are named one by one."""
+        """Return whether the events are named one by one."""
         return bool(self.ids or self.event_ids)
 
     @property
     def means_what_failed(self) -> bool:
-        """Whether nothing says in which state the jobs are that are to be replayed or discarded:
-        then those that are dead."""
+        """Return whether the selection names no state. A replay or discard then takes what is
+        dead."""
         return not (self.state is not None or self.names_events or self.is_of_failures)
 
     @property
     def is_of_failures(self) -> bool:
-        """Whether events are meant that have a job which fails."""
+        """Return whether events are meant that have a job which fails."""
         return self.error_type is not None or self.raised_at is not None
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "EventFilter":
-        """The selection that `dataclasses.asdict` took apart and JSON kept, ids and times as text.
+        """Return a selection that `dataclasses.asdict` turned into JSON, with ids and times as
+        text.
 
         Raises:
             TypeError: it has a condition that this version does not know.
@@ -105,7 +106,7 @@ class EventFilter:
         for name in ("since", "until"):
             if values.get(name) is not None:
                 values[name] = datetime.fromisoformat(values[name])
-        return cls(**values | {"ids": tuple(UUID(each) for each in values.get("ids", ()))})
+        return cls(**values | {"ids": tuple(UUID(text) for text in values.get("ids", ()))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,34 +118,34 @@ class Where:
 
     @property
     def sql(self) -> str:
-        """The conditions joined, `true` if there is none."""
+        """Return the conditions joined, `true` if there is none."""
         return " AND ".join(self.conditions) or "true"
 
 
 def state_of_event(selection: EventFilter) -> str:
-    """A query for the state of the row in `events`, as far as the selection's processor goes; with
-    one, it needs the parameter `processor`."""
+    """Return a query for the state of the row in `events`. If the selection names a processor, it
+    is the state of that processor's job, and the query needs the parameter `processor`."""
     return STATE_OF_EVENT + ("" if selection.processor is None else " AND processor = :processor")
 
 
 def none_more_urgent(state: str) -> str:
-    """A condition on a job, which is in that state: it is the state of its event, apart from what
-    the replay `:operation` has put back of it."""
+    """Return a condition on a job in `state`: this is also the state of its event, apart from the
+    jobs that the replay `:operation` has requeued."""
     states = list(_BY_URGENCY)
-    more_urgent = [_BY_URGENCY[each] for each in states[: states.index(state)]]
+    more_urgent = [_BY_URGENCY[other] for other in states[: states.index(state)]]
     if not more_urgent:
         return "true"
-    those = " OR ".join(f"({each})" for each in more_urgent)
+    those = " OR ".join(f"({condition})" for condition in more_urgent)
     others = f"SELECT FROM ingest.jobs AS other WHERE other.event = jobs.event AND ({those})"
     return f"NOT EXISTS ({others} AND other.replay IS DISTINCT FROM :operation)"
 
 
 def where(selection: EventFilter) -> Where:
-    """The part of a selection that speaks of events: all but state and processor."""
-    found = [*_conditions(selection), *(test.condition for test in body_tests(selection))]
+    """Return the part of a selection that speaks of events: all but state and processor."""
+    parts = [*_conditions(selection), *(test.condition for test in body_tests(selection))]
     return Where(
-        conditions=tuple(condition for condition, _ in found),
-        parameters={name: value for _, values in found for name, value in values.items()},
+        conditions=tuple(condition for condition, _ in parts),
+        parameters={name: value for _, values in parts for name, value in values.items()},
     )
 
 
@@ -152,7 +153,7 @@ def _conditions(selection: EventFilter) -> Iterator[Condition]:
     if selection.names_events:
         yield _named(selection)
     if selection.types:
-        patterns = [escape(each).replace("*", "%") for each in selection.types]
+        patterns = [escape(pattern).replace("*", "%") for pattern in selection.types]
         yield "events.type LIKE ANY(CAST(:types AS text[]))", {"types": patterns}
     if selection.source is not None:
         yield "events.source = :source", {"source": selection.source}
@@ -167,13 +168,13 @@ def _conditions(selection: EventFilter) -> Iterator[Condition]:
 
 
 def narrow(connection: Connection, selection: EventFilter, *, at_most: int = 20_000) -> EventFilter:
-    """The same events, those that it is about named by their ids: for who asks more than once. What
-    more than `at_most` events concern stays as it is."""
+    """Return a selection of the same events that names them by id, for callers that ask more than
+    once. A condition that more than `at_most` events meet stays as it is."""
     if not selection.about or selection.names_events:
         return selection
-    found = where(EventFilter(about=selection.about))
-    query = statement(f"SELECT id FROM ingest.events WHERE {found.sql} LIMIT {at_most + 1}")
-    ids = tuple(connection.execute(query, found.parameters).scalars())
+    about = where(EventFilter(about=selection.about))
+    query = statement(f"SELECT id FROM ingest.events WHERE {about.sql} LIMIT {at_most + 1}")
+    ids = tuple(connection.execute(query, about.parameters).scalars())
     if len(ids) > at_most:
         return selection
     return replace(selection, about=(), ids=ids or (_NO_EVENT,))
@@ -183,7 +184,7 @@ _NO_EVENT = UUID(int=0)
 
 
 def body_tests(selection: EventFilter) -> Iterator[BodyTest]:
-    """The conditions that only bodies can meet."""
+    """Return the conditions that only bodies can meet."""
     for n, (path, value) in enumerate(selection.fields):
         beginning = value.removesuffix("*")
         yield has_field([path], beginning, f"field_{n}", is_beginning=beginning != value)
@@ -203,22 +204,23 @@ def _named(selection: EventFilter) -> Condition:
 
 
 def _failing(selection: EventFilter) -> Condition:
-    """One job that is failing, of the processor and in the state if they are given."""
-    wanted = {
+    """Return the condition that an event has a failing job, of the selection's processor and state
+    if it names them."""
+    by_expression = {
         ERROR_TYPE: selection.error_type,
         f"coalesce({RAISED_AT}, '')": selection.raised_at,
         "failing.processor": selection.processor,
         "failing.state": selection.state,
     }
-    given = {sql: value for sql, value in wanted.items() if value is not None}
-    conditions = "".join(f" AND {sql} = :failing_{n}" for n, sql in enumerate(given))
+    conditions_by_sql = {sql: value for sql, value in by_expression.items() if value is not None}
+    conditions = "".join(f" AND {sql} = :failing_{n}" for n, sql in enumerate(conditions_by_sql))
     sql = f"""coalesce((
         SELECT true FROM ingest.jobs AS failing
         JOIN ingest.attempts AS a ON a.job = failing.id AND a.number = failing.attempt
         WHERE failing.event = events.id AND failing.state IN ('dead', 'retrying')
           AND failing.discarded_at IS NULL{conditions} LIMIT 1
     ), false)"""
-    return sql, {f"failing_{n}": value for n, value in enumerate(given.values())}
+    return sql, {f"failing_{n}": value for n, value in enumerate(conditions_by_sql.values())}
 
 
 def _hashable(value: Any) -> Any:
@@ -226,7 +228,7 @@ def _hashable(value: Any) -> Any:
 
 
 def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
-    """The events that `name` names exactly: by their id, by a delivery's, by their id at the
+    """Return the events that `name` names exactly: by their id, by a delivery's, by their id at the
     sender, or by that of what they are about (`790` for `order.created:790`)."""
     try:
         return tuple(connection.execute(_BY_ID, {"id": UUID(name)}).scalars())
@@ -241,7 +243,7 @@ def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
 
 
 def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
-    """The ids of the events that `names` mean: an event's id, its id at the sender, or a
+    """Return the ids of the events that `names` mean: an event's id, its id at the sender, or a
     delivery's.
 
     Raises:
@@ -254,10 +256,10 @@ def _resolve(connection: Connection, name: str) -> list[UUID]:
     try:
         identity = UUID(name)
     except ValueError:
-        found = connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars()
+        ids = connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars()
     else:
-        found = connection.execute(_BY_ID, {"id": identity}).scalars()
-    events = list(found)
+        ids = connection.execute(_BY_ID, {"id": identity}).scalars()
+    events = list(ids)
     if not events:
         raise NotFound(f"No event answers to {name}.", reason="not_found")
     return events

@@ -8,7 +8,7 @@ _HIGHEST = UUID(int=2**128 - 1)
 
 
 def next_id(identity: UUID) -> UUID:
-    """The bound just above an id."""
+    """Return the bound just above an id."""
     return UUID(int=min(identity.int + 1, _HIGHEST.int))
 
 
@@ -22,22 +22,22 @@ class Span:
 
     @property
     def order(self) -> str:
-        """The direction in SQL."""
+        """Return the direction in SQL."""
         return "ASC" if self.newer else "DESC"
 
     @property
     def opposite(self) -> str:
-        """The other direction."""
+        """Return the other direction."""
         return "DESC" if self.newer else "ASC"
 
     def past(self, reached: UUID) -> "Span":
-        """What is left once `reached` has been read."""
+        """Return what is left once `reached` has been read."""
         if self.newer:
             return replace(self, low=next_id(reached))
         return replace(self, high=reached)
 
     def upto(self, edge: UUID | None) -> "Span":
-        """The part that ends with `edge`; all of it if that is None."""
+        """Return the part that ends with `edge`; all of it if that is None."""
         if edge is None:
             return self
         if self.newer:

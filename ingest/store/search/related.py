@@ -26,7 +26,8 @@ LOOKED_THROUGH = 2_000
 
 
 def concerns(kind: str, value: str, name: str) -> Condition:
-    """Events that concern what is of that kind and value; the values' names begin with `name`.
+    """Return the condition that an event concerns the `kind` of thing called `value`. The names of
+    its parameters begin with `name`.
 
     A phone number is that of whom the shop talks to: the shop's own would mean every message. It is
     found however it is written, there or here."""
@@ -55,19 +56,19 @@ def concerns(kind: str, value: str, name: str) -> Condition:
 
 
 def is_bigint(value: str) -> bool:
-    """Whether a text is a whole number that a `bigint` holds."""
+    """Return whether a text is a whole number that a `bigint` holds."""
     digits = value.removeprefix("-")
     is_whole = digits.isascii() and digits.isdigit() and len(digits) < 20
     return is_whole and -(2**63) <= int(value) < 2**63
 
 
 def _names(kind: str, value: str) -> list[str]:
-    """The ids of events that are named after what they concern."""
+    """Return the ids of events that are named after what they concern."""
     if kind == "phone":
         return []
     if kind != "message":
         return [join_event_id(f"{kind}.created", str(int(value)))]
-    statuses = (join_event_id("message.status.updated", value, each) for each in _STATUSES)
+    statuses = (join_event_id("message.status.updated", value, status) for status in _STATUSES)
     return [join_event_id("message.received", value), *statuses]
 
 

@@ -88,12 +88,12 @@ def walk(
     read = _read_range if way.ids is None else _read_ids
     while True:
         began = time.perf_counter()
-        found = read(connection, way, span, size=size, wanted=wanted, select=select)
+        part = read(connection, way, span, size=size, wanted=wanted, select=select)
         pace = _SLICE_S / max(time.perf_counter() - began, 1e-6)
-        yield found
-        if found.reached is None:
+        yield part
+        if part.reached is None:
             return
-        span = span.past(found.reached)
+        span = span.past(part.reached)
         size = max(FIRST_SLICE, min(int(size * min(pace, 4)), largest))
 
 
@@ -133,10 +133,10 @@ def _choose(
 
 
 def _some(named: EventFilter, rest: EventFilter, order: str) -> _Way:
-    found = where(named)
-    ids = f"""SELECT events.id FROM ingest.events WHERE {found.sql} AND {_within("events.id")}
+    condition = where(named)
+    ids = f"""SELECT events.id FROM ingest.events WHERE {condition.sql} AND {_within("events.id")}
         ORDER BY events.id {order} LIMIT :size"""
-    return _Way(ids=ids, rest=rest, parameters=found.parameters)
+    return _Way(ids=ids, rest=rest, parameters=condition.parameters)
 
 
 def _is_few(connection: Connection, state: str) -> bool:
@@ -148,8 +148,8 @@ def _is_few(connection: Connection, state: str) -> bool:
 def _read_ids(
     connection: Connection, way: _Way, span: Span, *, size: int, wanted: int, select: str
 ) -> Slice:
-    found = where(way.rest)
-    conditions = [*found.conditions, *_of_jobs(way.rest)]
+    condition = where(way.rest)
+    conditions = [*condition.conditions, *_of_jobs(way.rest)]
     query = f"""
         WITH RECURSIVE {TYPES}, walked (id) AS MATERIALIZED ({way.ids}), hits AS (
             SELECT events.* FROM ingest.events {_summary(way.rest)}
@@ -160,7 +160,7 @@ def _read_ids(
                (SELECT id FROM walked ORDER BY id {span.opposite} LIMIT 1) AS edge, shown.*
         FROM (SELECT) AS always LEFT JOIN LATERAL ({select}) AS shown ON true
     """
-    parameters = {**way.parameters, **found.parameters, **_bounds(span, way.rest, wanted)}
+    parameters = {**way.parameters, **condition.parameters, **_bounds(span, way.rest, wanted)}
     rows = connection.execute(statement(query), {**parameters, "size": size}).mappings().all()
     is_last = rows[0]["walked"] < size
     return Slice(rows=rows, reached=None if is_last else rows[0]["edge"])
@@ -187,17 +187,17 @@ def _read_range(
 
 
 def _of_a_range(rest: EventFilter) -> tuple[list[str], dict[str, Any]]:
-    """The conditions, those that most events fail as a list of the ids that do not."""
+    """Return the conditions, those that most events fail as a list of the ids that do not."""
     tests = list(body_tests(rest))
-    found = where(replace(rest, fields=(), search=None))
-    values = found.parameters
+    condition = where(replace(rest, fields=(), search=None))
+    values = condition.parameters
     if tests:
         values = {name: value for test in tests for name, value in test.values.items()} | values
-        return [_among(_bodies(tests)), *found.conditions, *_of_jobs(rest)], values
+        return [_among(_bodies(tests)), *condition.conditions, *_of_jobs(rest)], values
     if rest.processor is not None and rest.state != UNHANDLED:
         jobs = f"SELECT event FROM ingest.jobs WHERE processor = :processor AND {_within('event')}"
-        return [_among(jobs), *found.conditions, *_of_jobs(rest)], values
-    return [*found.conditions, *_of_jobs(rest)], values
+        return [_among(jobs), *condition.conditions, *_of_jobs(rest)], values
+    return [*condition.conditions, *_of_jobs(rest)], values
 
 
 def _among(ids: str) -> str:
@@ -205,8 +205,8 @@ def _among(ids: str) -> str:
 
 
 def _bodies(tests: Sequence[BodyTest]) -> str:
-    """The events of a range that pass all tests, each by its row or by its body. Without a join:
-    those that pass any test in either table are few."""
+    """Return the condition that an event of a range passes all tests, by its row or by its body.
+    There is no join, because few events pass any test in either table."""
     of_rows = ", ".join(f"{test.row} AS test_{n}" for n, test in enumerate(tests))
     of_bodies = ", ".join(f"{test.body} AS test_{n}" for n, test in enumerate(tests))
     passed = [f"test_{n}" for n in range(len(tests))]
@@ -216,7 +216,7 @@ def _bodies(tests: Sequence[BodyTest]) -> str:
             UNION ALL SELECT id, {of_bodies} FROM ingest.deliveries WHERE {_within("id")}
         ) AS tested
         WHERE {" OR ".join(passed)}
-        GROUP BY id HAVING {" AND ".join(f"bool_or({each})" for each in passed)}
+        GROUP BY id HAVING {" AND ".join(f"bool_or({test})" for test in passed)}
     """
 
 
@@ -233,7 +233,7 @@ def _summary(rest: EventFilter) -> str:
 
 
 def _of_jobs(rest: EventFilter) -> list[str]:
-    """The conditions that speak of jobs, each event's looked up."""
+    """Return the conditions that speak of jobs, each event's looked up."""
     if rest.state is not None:
         assert rest.state in EVENT_STATES  # put into the statement
         return [f"summary.state = '{rest.state}'"]
