@@ -16,6 +16,17 @@ from ingest.settings import PREFIX, variables
 
 _SIMILAR = 0.7
 """The least similarity, of 1, at which a setting is suggested; names without the prefix."""
+_RENAMED = {
+    "CONSOLE_BEHIND_TLS": "CONSOLE_TLS_PROXY",
+    "CONSOLE_HOSTS": "CONSOLE_ALLOWED_HOSTS",
+    "HINT_GRACE_S": "DISPATCH_GRACE_S",
+    "HINT_TTL_S": "REDISPATCH_AFTER_S",
+    "KEEP_BODIES_DAYS": "BODY_RETENTION_DAYS",
+    "PARTIAL_MAX_BYTES": "MAX_INFLIGHT_BODY_BYTES",
+    "RETRY_CAP_S": "RETRY_MAX_DELAY_S",
+    "TIMEOUT_S": "ATTEMPT_TIMEOUT_S",
+}
+"""Settings that have another name since this release."""
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
 _OF_A_SERVICE = re.compile(
     r"INGEST(?:_[A-Z0-9_]+)?_(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]+)?"
@@ -29,7 +40,7 @@ class Unknown:
 
     variable: str
     nearest: str | None
-    """The setting with the most similar name, if one is similar."""
+    """The setting that was probably meant, if there is one."""
 
     def __str__(self) -> str:
         meant = f": {self.nearest}?" if self.nearest else "."
@@ -68,9 +79,13 @@ def sentences(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _nearest(name: str, known: list[str]) -> str | None:
-    """Return the known name most similar to `name`, compared without the prefix that all share."""
+    """Return the name that `name` has now, else the known name most similar to it. Names are
+    compared without the prefix that all share."""
+    without_prefix = name.removeprefix(PREFIX)
+    if without_prefix in _RENAMED:
+        return PREFIX + _RENAMED[without_prefix]
     bare = [other.removeprefix(PREFIX) for other in known]
-    similar = difflib.get_close_matches(name.removeprefix(PREFIX), bare, n=1, cutoff=_SIMILAR)
+    similar = difflib.get_close_matches(without_prefix, bare, n=1, cutoff=_SIMILAR)
     return f"{PREFIX}{similar[0]}" if similar else None
 
 

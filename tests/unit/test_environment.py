@@ -4,6 +4,7 @@ import pytest
 
 from ingest import environment
 from ingest.environment import Unknown, passed_over, report, unknown
+from ingest.settings import variables
 from tests.support.lines import Lines
 
 SERVICES = {
@@ -31,6 +32,9 @@ SERVICES = {
         ("INGEST_AWALCHAT_SECRET", "INGEST_AWALCHAT_SECRETS"),
         ("INGEST_AWALCHAT_SECRET_FILE", "INGEST_AWALCHAT_SECRETS_FILE"),
         ("ingest_loglevel", "INGEST_LOG_LEVEL"),
+        ("INGEST_TIMEOUT_S", "INGEST_ATTEMPT_TIMEOUT_S"),
+        ("INGEST_KEEP_BODIES_DAYS", "INGEST_BODY_RETENTION_DAYS"),
+        ("ingest_console_behind_tls", "INGEST_CONSOLE_TLS_PROXY"),
         ("INGEST_COLOUR_OF_THE_SKY", None),
         ("INGEST_", None),
     ],
@@ -66,3 +70,10 @@ def test_a_person_reads_a_sentence() -> None:
         "INGEST_PROT is not a setting and has no effect: INGEST_PORT?",
         "INGEST_SKY is not a setting and has no effect.",
     ]
+
+
+def test_what_was_renamed_leads_to_a_setting() -> None:
+    from ingest.environment import _RENAMED
+
+    assert set(_RENAMED.values()) <= set(variables())
+    assert not set(_RENAMED) & set(variables())
