@@ -69,7 +69,7 @@ def test_a_second_ctrl_c_ends_it_at_once(make_stack: Callable[..., Stack]) -> No
     )  # fmt: skip
     until(lambda: journal.exists() and journal.stat().st_size > 0, what="it has begun")
     sent.send_signal(signal.SIGINT)
-    until(lambda: b"Again: end now" in _log(stack), what="it says that it waits")
+    until(lambda: b"again to end now" in _log(stack), what="it says that it waits")
     assert sent.poll() is None
     sent.send_signal(signal.SIGINT)
     assert sent.wait(120) == 130

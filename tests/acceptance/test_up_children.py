@@ -47,7 +47,11 @@ def test_a_child_that_is_killed_is_back_soon_and_said_so(
     up = make_up().wait_until_ready()
     victim = up.pid_of(part)
     os.kill(victim, signal.SIGKILL)
-    until(lambda: "SIGKILL" in up.said and "is back" in up.said, what="it is said", timeout_s=120)
+    until(
+        lambda: "SIGKILL" in up.said and " restarted (pid " in up.said,
+        what="it is said",
+        timeout_s=120,
+    )
     until(lambda: _sends(up), what="events are taken again", timeout_s=40)
     until(lambda: up.stats()["jobs"]["succeeded"] >= 1, what="events are worked on", timeout_s=40)
 
