@@ -18,7 +18,7 @@ from ingest.store.pipeline.metrics import DUPLICATE, EVENT, FAILED, LAG, SUCCEED
 from tests.integration.conftest import Worker
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
-from tests.support.slots import slot_of, two_backends, until_waiting
+from tests.support.slots import on_servers_of_its_own, slot_of, two_backends, until_waiting
 from workers import Event, Snooze, processor
 
 MakeWorker = Callable[..., Worker]
@@ -88,6 +88,7 @@ def received(engine: Engine, moments: dict[UUID, datetime]) -> None:
         )
 
 
+@on_servers_of_its_own
 def test_notes_add_up_over_the_slots_of_many_connections(engine: Engine) -> None:
     notes = [
         Note(what=SUCCEEDED, label="orders", bucket=3, count=2),
@@ -115,6 +116,7 @@ def test_no_notes_are_no_statement(engine: Engine) -> None:
     assert one(engine, "SELECT count(*) FROM activity") == 0
 
 
+@on_servers_of_its_own
 def test_who_notes_the_same_in_another_order_does_not_wait_in_a_circle(engine: Engine) -> None:
     first, second = Note(what=FAILED, label="a"), Note(what=SUCCEEDED, label="b")
 

@@ -44,6 +44,7 @@ from tests.support.lines import Lines
 from tests.support.rows import execute, one, rows
 from tests.support.servers import as_role
 from tests.support.servers.setups import POOLED, POOLERS_ROLE
+from tests.support.slots import on_servers_of_its_own
 from tests.support.waiting import until
 from workers import Event, processor
 from workers.registry import Declaration
@@ -146,6 +147,7 @@ def set_for_database(engine: Engine, setting: str) -> Iterator[None]:
     execute(engine, others)
 
 
+@on_servers_of_its_own
 def test_any_number_of_probes_costs_one_trial_which_leaves_nothing(
     database_url: str, engine: Engine, trials: list[UUID]
 ) -> None:
@@ -204,6 +206,7 @@ def test_a_connection_that_broke_while_idle_is_no_reason_to_be_unready(
     asyncio.run(scenario())
 
 
+@on_servers_of_its_own
 def test_a_read_only_database_makes_unready_and_is_logged_once(
     database_url: str, engine: Engine, lines: Lines
 ) -> None:

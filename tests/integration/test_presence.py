@@ -22,7 +22,7 @@ from ingest.store.reports import heartbeats, refused_requests
 from ingest.store.reports.heartbeats import ALIVE_FOR, ProcessIdentity, ProcessRecord
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
-from tests.support.slots import two_backends, until_waiting
+from tests.support.slots import on_servers_of_its_own, two_backends, until_waiting
 from tests.support.waiting import until
 
 RECEIVER = ProcessIdentity(id="a:1:0", kind="receiver", host="a", pid=1, version="1.0")
@@ -292,6 +292,7 @@ def test_of_each_reason_the_last_ten_samples_are_kept(engine: Engine) -> None:
     assert [each.at for each in found] == sorted((each.at for each in found), reverse=True)
 
 
+@on_servers_of_its_own
 def test_who_reports_the_same_reasons_in_another_order_does_not_wait_in_a_circle(
     engine: Engine,
 ) -> None:

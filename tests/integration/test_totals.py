@@ -12,7 +12,7 @@ from ingest.store.pipeline.jobs import NewJobs
 from ingest.store.reports import totals
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
-from tests.support.slots import slot_of, two_backends, until_waiting
+from tests.support.slots import on_servers_of_its_own, slot_of, two_backends, until_waiting
 
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3)
 
@@ -61,6 +61,7 @@ def check_totals(engine: Engine) -> None:
     )
 
 
+@on_servers_of_its_own
 def test_who_admits_and_who_replays_in_one_slot_do_not_wait_in_a_circle(
     engine: Engine, database_url: str
 ) -> None:

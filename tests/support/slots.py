@@ -3,12 +3,18 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
+import pytest
 from sqlalchemy import Connection, Engine, text
 
 from tests.support.rows import one
 from tests.support.waiting import until
 
 SLOTS = 16
+
+on_servers_of_its_own = pytest.mark.not_on(
+    "pgbouncer-transaction",
+    reason="watches which server connection a client has, which differs by transaction",
+)
 
 
 def slot_of(connection: Connection) -> int:
