@@ -13,6 +13,7 @@ from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import jobs
 from ingest.store.reports import backlog
+from tests.conftest import Servers
 from tests.support.statistics import fill
 from tests.support.work import Work, explained
 
@@ -33,9 +34,10 @@ _NOTE = "INSERT INTO parked (processor, queue, reason) VALUES ('removed', 'event
 
 
 @pytest.fixture(params=["never analyzed", "analyzed"])
-def relay(database_url: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
+def relay(servers: Servers, database_url: str, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The relay's engine, on a database where most of what waits is parked."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    administrator = servers.as_administrator(database_url)
+    with psycopg.connect(administrator, autocommit=True) as connection:
         connection.execute("SET search_path = ingest")
         connection.execute("ALTER TABLE jobs SET (autovacuum_enabled = off)")
         fill(connection, DONE // 2)
