@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 RANDOM_BYTES = 10
+MAX_ELEMENTS = 10_000
+"""The most events of one delivery. Meta, which sends the largest batches, sends up to 1,000."""
 
 
 def delivery_id(milliseconds: int, random: bytes) -> UUID:
@@ -15,6 +17,25 @@ def delivery_id(milliseconds: int, random: bytes) -> UUID:
     tail = int.from_bytes(random, "big") & ((1 << 74) - 1)
     high, low = tail >> 62, tail & ((1 << 62) - 1)
     return UUID(int=(milliseconds << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low)
+
+
+def element_id(delivery: UUID, position: int) -> UUID:
+    """Return the id of an element of a delivery; `position` counts from 0.
+
+    The ids of a delivery's elements follow its own, one after another, in their order. So storing
+    the delivery again makes no second rows, and a range of ids finds the elements.
+    """
+    return UUID(int=delivery.int + 1 + position)
+
+
+def last_element_id(delivery: UUID) -> UUID:
+    """Return the greatest id that an element of a delivery may have."""
+    return element_id(delivery, MAX_ELEMENTS - 1)
+
+
+def position(delivery: UUID, element: UUID) -> int:
+    """Return the position of an element in its delivery, from 0."""
+    return element.int - delivery.int - 1
 
 
 def first_id(moment: datetime) -> UUID:

@@ -1,5 +1,6 @@
 """`ingest deliveries`: signed requests that were rejected."""
 
+import dataclasses
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import UUID
@@ -12,8 +13,9 @@ from ingest.cli.database import CommandError, database
 from ingest.sources.registry import configured
 from ingest.store.bulk import replay
 from ingest.store.search import events
+from ingest.store.search.events import Element
 
-app = typer.Typer(help="List, show and replay rejected deliveries.", no_args_is_help=True)
+app = typer.Typer(help="Show deliveries; list and replay rejected ones.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -85,19 +87,43 @@ def show(
     delivery: Annotated[UUID, typer.Argument(help="Its id: the X-Request-Id of the answer.")],
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Show a delivery as it was received."""
+    """Show a delivery as it was received, and the events that it holds."""
     with database() as engine, engine.connect() as connection:
         record = events.delivery(connection, delivery)
+        elements = events.elements(connection, delivery)
     if json:
-        output.as_json(record)
+        output.as_json(dataclasses.asdict(record) | {"elements": elements})
         return
     facts = {
         "id": record.id,
         "source": record.source,
         "received": record.received_at,
         "rejected": record.rejected or "no",
+        "part of": record.part_of,
         "signed with key": record.key_id,
         **dict(record.headers),
     }
-    output.table(None, ["", ""], facts.items())
+    output.table(None, ["", ""], [(name, value) for name, value in facts.items() if value])
     output.body("body", record.body)
+    if elements:
+        output.line("")
+        output.table(
+            output.number_of(len(elements), "element"),
+            ["", "id", "event id", "became"],
+            [
+                (element.position + 1, element.id, element.event_id, _became(element))
+                for element in elements
+            ],
+            whole=("", "id", "became"),
+        )
+
+
+def _became(element: Element) -> str:
+    """Return what became of an element, in words."""
+    if element.rejected is not None:
+        return f"rejected: {element.rejected}"
+    if element.event is None:
+        return "not admitted yet"
+    if element.conflict:
+        return f"duplicate of {element.event}, with a different body"
+    return f"duplicate of {element.event}" if element.is_duplicate else "event"

@@ -10,7 +10,7 @@ from ingest.cli import output
 from ingest.cli.database import CommandError, database, parse_time
 from ingest.query import parse
 from ingest.store.reports import event_detail
-from ingest.store.reports.event_detail import AttemptRecord, EventHistory, JobRecord
+from ingest.store.reports.event_detail import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
 from ingest.store.search import events
 from ingest.store.search.filters import EVENT_STATES, EventFilter, resolve
 
@@ -134,6 +134,8 @@ def _document(event: EventHistory) -> dict[str, Any]:
         "body": first.body,
         "headers": None if first.headers is None else dict(first.headers),
         "key_id": first.key_id,
+        "part_of": first.part_of,
+        "position": first.position,
         "repeats": event.deliveries[1:],
         "jobs": [dataclasses.asdict(job) for job in event.jobs],
     }
@@ -152,6 +154,7 @@ def _print(event: EventHistory) -> None:
             ("state", event.state),
             ("received", f"{event.received_at.isoformat(timespec='seconds')} from {event.source}"),
             ("signed with key", first.key_id),
+            *_place(first),
             ("duplicates", f"{len(repeats)}, {len(conflicts)} of them with a different body"),
         ],
     )
@@ -164,6 +167,13 @@ def _print(event: EventHistory) -> None:
         _print_job(job)
     if not event.jobs:
         output.line("No processor handles this type. Register one, then `ingest replay` it.")
+
+
+def _place(delivery: DeliveryRecord) -> list[tuple[str, str]]:
+    """Return the line that names the delivery of an element."""
+    if delivery.position is None:
+        return []
+    return [("part of", f"delivery {delivery.part_of}, element {delivery.position + 1}")]
 
 
 def _print_job(job: JobRecord) -> None:

@@ -2,14 +2,17 @@
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from ingest import ids
 from ingest.errors import InvalidEnvelope, InvalidSignature
-from ingest.receiver.identities import NameOrError, is_costly, name_body
-from ingest.sources.base import Answer, EventIdentity, Headers, Source, WebhookRequest
+from ingest.receiver.costly import is_costly
+from ingest.sources.base import Answer, Headers, Source, WebhookRequest
+from ingest.sources.identities import Element, NamedBody, NameOrError, name_body
 from ingest.store.pipeline.deliveries import Delivery
 from ingest.text import storable
 
@@ -85,21 +88,31 @@ def decide(request: Request, source: Source, body: bytes) -> Decision:
         )
     if is_costly(body):
         return CostlyBody(key_id)
-    name = name_body(source, body, kept_headers(request.headers, source))
-    return decide_named(request, source, body, key_id, name)
+    headers = kept_headers(request.headers, source)
+    named = name_body(source, body, headers)
+    return decide_named(request, source, body, headers, key_id, named)
 
 
 def decide_named(
-    request: Request, source: Source, body: bytes, key_id: str, name: NameOrError
+    request: Request,
+    source: Source,
+    body: bytes,
+    headers: Headers,
+    key_id: str,
+    named: NamedBody,
 ) -> Named:
-    """Decide on a request that `key_id` signed, once its body is named."""
-    if isinstance(name, EventIdentity):
-        return _delivery(request, source, body, key_id, name, rejected=None)
-    answer = source.answer_challenge(request.to_source(body), now=int(request.received_at))
-    if answer is not None:
-        return ChallengeAnswer(answer)
-    delivery = _delivery(request, source, body, key_id, None, rejected=name.reason)
-    return Rejected(delivery, name)
+    """Decide on a request that `key_id` signed, once its body is named; `headers` are those worth
+    keeping."""
+    received_at = datetime.fromtimestamp(int(request.received_at * 1000) / 1000, UTC)
+    kept = _Kept(source.slug, received_at, key_id, _spelled(headers))
+    if isinstance(named, tuple):
+        return _whole(request.id, body, kept, named)
+    if isinstance(named, InvalidEnvelope):
+        answer = source.answer_challenge(request.to_source(body), now=int(request.received_at))
+        if answer is not None:
+            return ChallengeAnswer(answer)
+        return Rejected(_delivery(request.id, body, kept, named), named)
+    return _delivery(request.id, body, kept, named)
 
 
 def decide_challenge(
@@ -121,24 +134,43 @@ def kept_headers(headers: Headers, source: Source) -> Headers:
     return [header for header in headers if header[0] in source.kept_headers]
 
 
+class _Kept(NamedTuple):
+    """What is stored beside a body. Elements have it from their delivery."""
+
+    source: str
+    received_at: datetime
+    key_id: str
+    headers: str
+
+
 def _delivery(
-    request: Request,
-    source: Source,
+    identity: UUID,
     body: bytes,
-    key_id: str,
-    name: EventIdentity | None,
-    rejected: str | None,
+    kept: _Kept,
+    name: NameOrError | None,
+    elements: tuple[Delivery, ...] = (),
 ) -> Delivery:
+    rejected = name.reason if isinstance(name, InvalidEnvelope) else None
     return Delivery(
-        id=request.id,
-        source=source.slug,
-        received_at=datetime.fromtimestamp(int(request.received_at * 1000) / 1000, UTC),
-        key_id=key_id,
-        headers=_spelled(kept_headers(request.headers, source)),
+        id=identity,
+        source=kept.source,
+        received_at=kept.received_at,
+        key_id=kept.key_id,
+        headers=kept.headers,
         body=body,
-        name=name,
+        name=None if isinstance(name, InvalidEnvelope) else name,
         rejected=rejected,
+        elements=elements,
     )
+
+
+def _whole(identity: UUID, body: bytes, kept: _Kept, elements: Sequence[Element]) -> Delivery:
+    """Return a delivery of several events, which is kept as it came, with its elements."""
+    parts = tuple(
+        _delivery(ids.element_id(identity, position), element.body, kept, element.name)
+        for position, element in enumerate(elements)
+    )
+    return _delivery(identity, body, kept, None, parts)
 
 
 def _spelled(headers: Headers) -> str:

@@ -80,8 +80,8 @@ class Endpoint:
         decision = decide(request, source, body)
         if isinstance(decision, CostlyBody):
             headers = kept_headers(request.headers, source)
-            name = await self._namer.name(source, body, headers)
-            decision = decide_named(request, source, body, decision.key_id, name)
+            named = await self._namer.name(source, body, headers)
+            decision = decide_named(request, source, body, headers, decision.key_id, named)
         if isinstance(decision, Refusal):
             raise decision.error
         if isinstance(decision, ChallengeAnswer):

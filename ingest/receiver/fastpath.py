@@ -11,8 +11,8 @@ from typing import Any
 
 from ingest.errors import IngestError, StorageUnavailable
 from ingest.receiver import responses
+from ingest.receiver.costly import BIG_BYTES
 from ingest.receiver.decide import Refusal, Request, decide
-from ingest.receiver.identities import BIG_BYTES
 from ingest.receiver.intake import Intake
 from ingest.receiver.responses import Response
 from ingest.receiver.server import BoundedHttp, Cycle

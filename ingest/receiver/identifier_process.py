@@ -4,8 +4,9 @@ Parsing JSON holds the interpreter's lock: a body of 1 MB made for it holds the 
 0.4 s, in whatever thread it is parsed. The first such body starts the process. When the process
 dies, hangs or cannot be started, a thread names the body, and the next body starts another process.
 
-Run as a program, this module is that process. Frames with a source's slug and a body come on stdin;
-a frame with the name, or with why there is none, goes to stdout. It ends when its stdin closes.
+Run as a program, this module is that process. Frames with a source's slug, a body and the headers
+come on stdin; a frame with the names, or with why there is none, goes to stdout. It ends when its
+stdin closes.
 """
 
 import asyncio
@@ -17,13 +18,13 @@ import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ingest import logs, settings
 from ingest.errors import InvalidEnvelope, StorageUnavailable
-from ingest.receiver.identities import NameOrError, name_body
 from ingest.sources import registry
 from ingest.sources.base import EventIdentity, Headers, Source, encoded_headers
+from ingest.sources.identities import Element, NamedBody, NameOrError, name_body
 
 _TIMEOUT_S = 10.0
 """For one body, the start of the process included: 0.5 s, and more on a machine that is busy."""
@@ -50,9 +51,9 @@ class Namer:
         # One thread: two would only take the interpreter's lock from the loop more often.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="naming")
 
-    async def name(self, source: Source, body: bytes, headers: Headers = ()) -> NameOrError:
-        """Return the identity of a verified body's event, or why it is none; `headers` are those
-        that the source keeps.
+    async def name(self, source: Source, body: bytes, headers: Headers = ()) -> NamedBody:
+        """Return the identity of a verified body's event, or why it is none, or its elements;
+        `headers` are those that the source keeps.
 
         Raises:
             StorageUnavailable: too many bodies wait already.
@@ -151,8 +152,21 @@ def _frame(payload: bytes) -> bytes:
     return _LENGTH.pack(len(payload)) + payload
 
 
-def _read_answer(answer: bytes) -> NameOrError:
-    fields = json.loads(answer)
+def _read_answer(answer: bytes) -> NamedBody:
+    head, _, bodies = answer.partition(b"\n")
+    fields = json.loads(head)
+    if isinstance(fields, dict):
+        return _read_name(fields)
+    elements = []
+    begin = 0
+    for name in fields:
+        end = begin + name["size"]
+        elements.append(Element(bodies[begin:end], _read_name(name)))
+        begin = end
+    return tuple(elements)
+
+
+def _read_name(fields: Mapping[str, str]) -> NameOrError:
     if "reason" in fields:
         return InvalidEnvelope(fields["message"], reason=fields["reason"])
     return EventIdentity(
@@ -205,12 +219,18 @@ def _read_frame(stream: BinaryIO) -> bytes | None:
 
 
 def _answer(source: Source, body: bytes, headers: Headers) -> bytes:
-    name = name_body(source, body, headers)
+    """Return a line of JSON with the name or the names, then the bodies of elements."""
+    named = name_body(source, body, headers)
+    if not isinstance(named, tuple):
+        return json.dumps(_fields(named)).encode()
+    names = [_fields(element.name) | {"size": len(element.body)} for element in named]
+    return b"\n".join([json.dumps(names).encode(), b"".join(element.body for element in named)])
+
+
+def _fields(name: NameOrError) -> dict[str, Any]:
     if isinstance(name, InvalidEnvelope):
-        return json.dumps({"reason": name.reason, "message": str(name)}).encode()
-    return json.dumps(
-        {"event_id": name.event_id, "type": name.type, "fingerprint": name.fingerprint.hex()}
-    ).encode()
+        return {"reason": name.reason, "message": str(name)}
+    return {"event_id": name.event_id, "type": name.type, "fingerprint": name.fingerprint.hex()}
 
 
 if __name__ == "__main__":

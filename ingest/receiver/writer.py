@@ -81,7 +81,8 @@ class DeliveryWriter:
         Args:
             database: where to.
             limits: what bounds it.
-            on_commit: gets the ids of committed deliveries that are events; it must not block.
+            on_commit: gets the ids of committed deliveries and elements that are events; it must
+                not block.
             clock: Unix time in seconds, for the ids of trials.
             random: as `os.urandom`, likewise.
         """
@@ -90,6 +91,7 @@ class DeliveryWriter:
         self._on_commit = on_commit
         self._backlog: deque[_Waiting] = deque()
         self._backlog_bytes = 0
+        self._backlog_rows = 0
         self._arrived = asyncio.Event()
         self._connection: WriterConnection | None = None
         self._clock = clock
@@ -131,6 +133,7 @@ class DeliveryWriter:
         committed = asyncio.get_running_loop().create_future()
         self._backlog.append(_Waiting(delivery, committed))
         self._backlog_bytes += delivery.size
+        self._backlog_rows += delivery.rows
         self._arrived.set()
         return committed
 
@@ -157,7 +160,7 @@ class DeliveryWriter:
     def _is_full(self, size: int) -> bool:
         """Return whether a delivery of so many bytes has no room."""
         return (
-            len(self._backlog) >= self._limits.backlog_rows
+            self._backlog_rows >= self._limits.backlog_rows
             or self._backlog_bytes + size > self._limits.backlog_bytes
         )
 
@@ -284,14 +287,17 @@ class DeliveryWriter:
     def _take(self) -> list[_Waiting]:
         """Return the next batch: at least one delivery, bounded in rows and bytes."""
         batch: list[_Waiting] = []
-        size = 0
-        while self._backlog and len(batch) < self._limits.flush_rows:
-            next_size = self._backlog[0].delivery.size
+        size = rows = 0
+        while self._backlog and rows < self._limits.flush_rows:
+            delivery = self._backlog[0].delivery
+            next_size = delivery.size
             if batch and size + next_size > self._limits.flush_bytes:
                 break
             batch.append(self._backlog.popleft())
             size += next_size
+            rows += delivery.rows
         self._backlog_bytes -= size
+        self._backlog_rows -= rows
         return batch
 
     async def _flush(self, batch: list[_Waiting]) -> None:
@@ -392,14 +398,12 @@ class DeliveryWriter:
         for waiting in batch:
             if not waiting.committed.done():
                 waiting.committed.set_result(None)
-        self._on_commit(
-            [waiting.delivery.id for waiting in batch if waiting.delivery.rejected is None]
-        )
+        self._on_commit([event.id for waiting in batch for event in waiting.delivery.events()])
 
     def _refuse_backlog(self, error: StorageUnavailable) -> None:
         _refuse(self._backlog, error)
         self._backlog.clear()
-        self._backlog_bytes = 0
+        self._backlog_bytes = self._backlog_rows = 0
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -213,6 +213,16 @@ class Source(ABC):
         """
         return None
 
+    def split(self, body: bytes) -> Sequence[bytes] | None:
+        """Return the bodies of the events that a verified body holds; None: it is one event itself.
+
+        A sender that puts several events in one request has a source that overrides this. Each body
+        that it returns is one that the sender could have sent with this event alone, so `parse` and
+        `identify` take it. If `parse` refuses one, it is rejected, and the others are not. A body
+        that cannot be split is left to `parse`: then None is returned.
+        """
+        return None
+
     @abstractmethod
     def parse(self, body: bytes) -> Envelope:
         """Parse a verified body.

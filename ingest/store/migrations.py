@@ -35,10 +35,14 @@ _CHECKOUT = Path(ingest.__file__).parent.parent / "migrations"
 
 # With this lock, a second `ingest migrate` waits for the first and then has nothing to do.
 _LOCK_KEY = 0x696E67657374  # "ingest"
-# Moving tables needs their locks, and waiting for the locks makes receivers wait behind it. So each
-# attempt waits briefly, and is repeated.
-_MOVE_TRIES = 40
-_MOVE_PAUSE_S = 0.25
+# Changing a table that receivers use needs its lock, and they wait behind whoever waits for it. So
+# such a migration waits 200 ms for the lock, and is repeated.
+_LOCK_TRIES = 40
+_LOCK_PAUSE_S = 0.25
+_TABLES_IN_USE = (
+    "Somebody keeps the pipeline's tables locked (a dump, an open transaction):"
+    " migrate again when that has ended. Nothing has changed."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,14 +102,16 @@ def upgrade(connection: Connection, revision: str = "head", *, target: Target = 
         MigrationRefused: this database cannot be migrated; nothing has changed.
         SQLAlchemyError: PostgreSQL refuses; nothing has changed.
     """
-    for tries_left in reversed(range(_MOVE_TRIES)):
+    for tries_left in reversed(range(_LOCK_TRIES)):
         try:
             _upgrade(connection, revision, target)
-        except schema_move.TablesInUse as error:
+        except OperationalError as error:
             connection.rollback()
+            if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+                raise
             if not tries_left:
-                raise MigrationRefused(str(error), reason="tables_in_use") from error
-            time.sleep(_MOVE_PAUSE_S)
+                raise MigrationRefused(_TABLES_IN_USE, reason="tables_in_use") from error
+            time.sleep(_LOCK_PAUSE_S)
         else:
             return
 

@@ -57,6 +57,8 @@ metadata = MetaData(
 Timestamp = DateTime(timezone=True)
 
 # One authenticated request exactly as received. Append-only, a partition a day of ids (ingest.ids).
+# A request that holds several events has a row as it came, and a row for each of its elements: the
+# body that the sender would have sent with that event alone. Only the elements become events.
 deliveries = Table(
     "deliveries",
     metadata,
@@ -67,6 +69,7 @@ deliveries = Table(
     Column("headers", JSONB, nullable=False, comment="[[name, value], …], those worth keeping"),
     Column("body", LargeBinary, nullable=False),
     Column("rejected", Text, comment="why it was answered 400; null: accepted"),
+    Column("part_of", Uuid, comment="an element: the delivery that it came in"),
     Index("deliveries_rejected", "id", postgresql_where=text("rejected IS NOT NULL")),
     postgresql_partition_by="RANGE (id)",
 )

@@ -5,9 +5,7 @@ Before that revision the tables were where the search path of the migrating role
 previous release keep working during the deploy. A later release drops them.
 """
 
-import psycopg
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from ingest.errors import MigrationRefused
 from ingest.store.sql import quoted, statement
@@ -41,16 +39,6 @@ _TABLES = {
     "contacts": "versions",
 }
 _FUNCTIONS = ("count_rows", "note_unhandled", "note_handled", "note_activity")
-
-
-class TablesInUse(Exception):
-    """The locks that the move needs were not available at once."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "Somebody keeps the pipeline's tables locked (a dump, an open transaction):"
-            " migrate again when that has ended. Nothing has changed."
-        )
 
 
 _HAS_TABLES = statement(
@@ -163,8 +151,7 @@ def move(connection: Connection, home: str, schema: str) -> None:
     """Move everything of the pipeline's from the schema `home` to the schema `schema`.
 
     Raises:
-        TablesInUse: the locks are not available at once.
-        SQLAlchemyError: the role lacks a privilege.
+        SQLAlchemyError: the locks are not available at once, or the role lacks a privilege.
     """
     parameters = {"home": home, "tables": list(_TABLES), "columns": list(_TABLES.values())}
     tables = list(connection.execute(_OURS, parameters).scalars())
@@ -190,12 +177,7 @@ def move(connection: Connection, home: str, schema: str) -> None:
 
 def _lock(connection: Connection, tables: list[str]) -> None:
     connection.execute(statement("SET LOCAL lock_timeout = '200ms'"))
-    try:
-        connection.execute(statement(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"))
-    except OperationalError as error:
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-            raise TablesInUse from error
-        raise
+    connection.execute(statement(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"))
     connection.execute(statement("SET LOCAL lock_timeout = '4s'"))
 
 

@@ -182,7 +182,7 @@ def test_two_who_move_at_once_wait_for_each_other(application: Engine, migrator:
 def test_what_cannot_be_moved_now_is_left_as_it_is(
     application: Engine, migrator: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(migrations, "_MOVE_TRIES", 2)
+    monkeypatch.setattr(migrations, "_LOCK_TRIES", 2)
     upgrade(migrator, "0004", OLD)
     before = tables(application, "public")
     with application.begin() as reader:

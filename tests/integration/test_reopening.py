@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Engine
 
 from tests.integration.conftest import Worker
@@ -19,6 +21,7 @@ from workers import processors, registry
 BUILT_IN = [
     each for each in registry.declared if each.function.__module__.startswith(processors.__name__)
 ]
+PLUGIN = Path(__file__).parents[1] / "plugin"
 MARKED = b"\xef\xbb\xbf" + order(1, total="449.97000000000003")
 FROM_PHP = b'{"event":"ticket.closed","timestamp":"2024-01-20T10:30:00Z","data":[]}'
 STILL_NONE = b'{"event":"order.created","data":null}'
@@ -70,6 +73,26 @@ def test_one_that_was_rejected_is_opened_again_by_its_id(engine: Engine, databas
     assert ingest(database_url, "replay", str(marked))["deliveries"] == 1
     assert ingest(database_url, "replay", str(none))["deliveries"] == 0
     assert one(engine, "SELECT delivery FROM unadmitted") == marked
+
+
+def test_a_delivery_that_holds_several_events_by_now_gets_its_elements(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = b'{"entries": [{"kind": "entry.posted", "number": 1}, 2, {"kind": "x", "number": 3}]}'
+    (delivery,) = rejected(engine, database_url, [batch])
+    execute(engine, "UPDATE deliveries SET source = 'ledger'")
+    monkeypatch.setenv("PYTHONPATH", str(PLUGIN))
+    assert ingest(database_url, "replay", str(delivery))["deliveries"] == 1
+    elements = rows(engine, "SELECT id, rejected FROM deliveries WHERE part_of IS NOT NULL")
+    assert {row["id"].int - delivery.int: row["rejected"] for row in elements} == {
+        1: None,
+        2: "kind_missing",
+        3: None,
+    }
+    assert one(engine, "SELECT rejected FROM deliveries WHERE id = :id", id=delivery) is None
+    unadmitted = rows(engine, "SELECT event_id FROM unadmitted ORDER BY delivery")
+    assert [row["event_id"] for row in unadmitted] == ["entry.posted:1", "x:3"]
+    assert ingest(database_url, "deliveries", "replay") == {"rejected": 1, "opened": 0}
 
 
 def test_what_came_from_a_sender_that_is_no_longer_there_stays(

@@ -6,7 +6,7 @@ It signs as GitHub does: no timestamp, HMAC-SHA256 over the body, `sha256=` befo
 import hashlib
 import hmac
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from random import Random
 
@@ -60,6 +60,16 @@ class Ledger(Source):
     def sign(self, body: bytes, *, now: int) -> Mapping[str, str]:
         signature = f"sha256={_digest(self.newest_secret(), body)}"
         return {"Content-Type": "application/json", "X-Ledger-Signature": signature}
+
+    def split(self, body: bytes) -> Sequence[bytes] | None:
+        """Entries may come together: `{"entries": [...]}`."""
+        try:
+            batch = strict_json.loads(body)
+        except strict_json.InvalidJson:
+            return None
+        if not isinstance(batch, dict) or not isinstance(batch.get("entries"), list):
+            return None
+        return [strict_json.canonical(entry) for entry in batch["entries"]]
 
     def parse(self, body: bytes) -> Envelope:
         try:

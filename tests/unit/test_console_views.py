@@ -41,6 +41,7 @@ DELIVERY = DeliveryRecord(
     received_at=NOW,
     conflict=False,
     kept=True,
+    part_of=None,
     key_id="k",
     headers=[],
     body=b"{}",

@@ -18,9 +18,9 @@ from ingest.receiver.decide import (
     decide_challenge,
     decide_named,
 )
-from ingest.receiver.identities import name_body
 from ingest.sources.awalchat.source import AwalChat
 from ingest.sources.base import Answer, Headers, SourceSettings
+from ingest.sources.identities import name_body
 from ingest.store.pipeline.deliveries import Delivery
 from tests.support.signing import SECRET, signed_headers
 from tests.support.sources import awalchat
@@ -30,6 +30,13 @@ SOURCE = awalchat(SECRET)
 EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
 CHALLENGE = b'{"type":"verification","challenge":"x"}'
 COSTLY = b'{"event":"x","data":{"x":[%b1]}}' % (b"[]," * 50_000)
+
+
+class Several(AwalChat):
+    """AwalChat, if it sent several events in one request: a line for each."""
+
+    def split(self, body: bytes) -> list[bytes] | None:
+        return body.splitlines() if b"\n" in body else None
 
 
 def signed(body: bytes, *, at: int = NOW, **more: str) -> list[tuple[bytes, bytes]]:
@@ -112,10 +119,37 @@ def test_a_costly_body_is_named_elsewhere_once_its_signature_is_right() -> None:
     assert isinstance(decided(COSTLY, []), Refusal)
     assert isinstance(decided(COSTLY, signed(EVENT)), Refusal)
     name = name_body(SOURCE, COSTLY)
-    delivery = decide_named(costly, SOURCE, COSTLY, decision.key_id, name)
+    delivery = decide_named(costly, SOURCE, COSTLY, [], decision.key_id, name)
     assert isinstance(delivery, Delivery)
     assert delivery.name == name
     error = InvalidEnvelope("Signed, but no.", reason="body_not_json")
-    rejected = decide_named(costly, SOURCE, COSTLY, decision.key_id, error)
+    rejected = decide_named(costly, SOURCE, COSTLY, [], decision.key_id, error)
     assert isinstance(rejected, Rejected)
     assert rejected.delivery.rejected == "body_not_json"
+
+
+def test_a_body_of_several_events_is_kept_whole_with_each_of_them() -> None:
+    source = Several(SourceSettings(secrets=(SecretStr(SECRET),)))
+    body = b"\n".join([EVENT, b"nothing", EVENT.replace(b"5}", b"6}")])
+    delivery = decide(request(signed(body)), source, body)
+    assert isinstance(delivery, Delivery)
+    assert (delivery.id, delivery.body, delivery.rejected) == (UUID(int=1), body, None)
+    first, broken, last = delivery.elements
+    assert [element.id for element in delivery.elements] == [UUID(int=n) for n in (2, 3, 4)]
+    assert (first.body, last.body) == (EVENT, EVENT.replace(b"5}", b"6}"))
+    assert (first.name, first.rejected) == (name_body(SOURCE, EVENT), None)
+    assert (broken.name, broken.rejected) == (None, "body_not_json")
+    assert {element.headers for element in delivery.elements} == {delivery.headers}
+    assert list(delivery.events()) == [first, last]
+    assert delivery.rows == 4
+    assert delivery.size > sum(element.size for element in delivery.elements)
+
+
+def test_a_body_of_more_events_than_a_delivery_may_hold_is_rejected_whole() -> None:
+    source = Several(SourceSettings(secrets=(SecretStr(SECRET),)))
+    body = b"\n".join([b"{}"] * 10_001)
+    named = name_body(source, body)
+    rejected = decide_named(request(signed(body)), source, body, [], "key", named)
+    assert isinstance(rejected, Rejected)
+    assert rejected.delivery.rejected == "too_many_events"
+    assert isinstance(name_body(source, body[: -len(b"\n{}")]), tuple)

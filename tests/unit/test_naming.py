@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from ingest.errors import InvalidEnvelope, StorageUnavailable
+from ingest.receiver.costly import is_costly
 from ingest.receiver.identifier_process import Namer
-from ingest.receiver.identities import NameOrError, is_costly, name_body
 from ingest.sources.awalchat.source import AwalChat
 from ingest.sources.base import SourceSettings
+from ingest.sources.identities import NamedBody, name_body
 from tests.support.fleet import children_of
 from tests.support.signing import SECRET
 from tests.support.sources import awalchat
@@ -72,7 +73,7 @@ async def outcome_elsewhere(namer: Namer, body: bytes) -> tuple[str, ...]:
     return _told(await namer.name(SOURCE, body))
 
 
-def _told(name: NameOrError) -> tuple[str, ...]:
+def _told(name: NamedBody) -> tuple[str, ...]:
     return (name.reason, str(name)) if isinstance(name, InvalidEnvelope) else (str(name),)
 
 

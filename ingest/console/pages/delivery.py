@@ -1,6 +1,8 @@
-"""The page of one rejected delivery."""
+"""The page of one delivery that is rejected, or that holds several events."""
 
 import contextlib
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -9,11 +11,13 @@ from starlette.routing import BaseRoute
 
 from ingest.console.pages.event import SHOWN_BYTES
 from ingest.console.pages.site import Site, redirect
-from ingest.console.ui.masking import HIDDEN
+from ingest.console.ui.masking import HIDDEN, mask_phones
 from ingest.errors import NotFound
 from ingest.store.search import events
-from ingest.store.search.events import WholeDelivery
+from ingest.store.search.events import Element, WholeDelivery
 from ingest.store.search.filters import resolve
+
+_SHOWN_ELEMENTS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +25,8 @@ class DeliveryPage:
     """The view model of `delivery.html`."""
 
     delivery: WholeDelivery
+    elements: Sequence[Element]
+    """The first of the events that it holds; empty: it is no event."""
     body: str
     is_cut: bool
     """Whether `body` is only the beginning."""
@@ -32,15 +38,27 @@ def routes(site: Site) -> list[BaseRoute]:
 
 
 def show(site: Site, request: Request) -> Response:
-    """Show a rejected delivery, or redirect to the event that a delivery belongs to."""
+    """Show a rejected delivery or one of several events; redirect to the event of any other."""
+    masks = site.masks(request)
     with site.console.engine.connect() as connection:
         delivery = events.delivery(connection, request.path_params["id"])
-        with contextlib.suppress(NotFound):
-            return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
+        elements = events.elements(connection, delivery.id, most=_SHOWN_ELEMENTS)
+        if not elements:
+            with contextlib.suppress(NotFound):
+                return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
     beginning = delivery.body[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
         delivery=delivery,
-        body=HIDDEN if site.masks(request) else beginning,
+        elements=[_masked(element) for element in elements] if masks else elements,
+        body=HIDDEN if masks else beginning,
         is_cut=len(delivery.body) > SHOWN_BYTES,
     )
-    return site.render(request, "delivery.html", view, section="failures")
+    return site.render(request, "delivery.html", view, section="events" if elements else "failures")
+
+
+def _masked(element: Element) -> Element:
+    return dataclasses.replace(
+        element,
+        event_id=element.event_id and mask_phones(element.event_id),
+        type=element.type and mask_phones(element.type),
+    )

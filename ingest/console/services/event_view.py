@@ -55,6 +55,10 @@ class DeliveryView:
     headers: tuple[tuple[str, str], ...] | None
     kept: bool
     """Whether its body is stored. Retention drops bodies by the day."""
+    part_of: UUID | None
+    """The delivery of several events that it came in; None: it came alone."""
+    position: int | None
+    """Its place there, from 0."""
     body: str | None
     """As received. Only the first delivery has it, and the first few whose bodies differ."""
     difference: tuple[DiffLine, ...]
@@ -125,6 +129,8 @@ def _delivery(
         signature=_signature(delivery, headers, source),
         headers=headers,
         kept=delivery.kept,
+        part_of=delivery.part_of,
+        position=delivery.position,
         body=HIDDEN if masked and body is not None else body,
         difference=() if masked else _difference(first, delivery),
     )

@@ -1,13 +1,15 @@
 """Rejected deliveries, parsed again after their source has learned to read them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from ingest import queues
+from ingest import ids, queues
 from ingest.errors import InvalidEnvelope
-from ingest.sources.base import Source, encoded_headers
+from ingest.sources.base import EventIdentity, Source, encoded_headers
+from ingest.sources.identities import Element, name_body
 from ingest.store.sql import statement
 
 _BATCH = 500
@@ -35,34 +37,64 @@ _ACCEPT = statement(
 )
 
 
+_ADD_ELEMENT = statement(
+    """
+    INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body, rejected,
+                                   part_of)
+    SELECT :id, source, received_at, key_id, headers, :body, :rejected, id
+    FROM ingest.deliveries WHERE id = :delivery
+    """
+)
+
+
+_CLEAR = statement("UPDATE ingest.deliveries SET rejected = NULL WHERE id = :id")
+
+
 def reopen(
     connection: Connection, sources: Mapping[str, Source], deliveries: Sequence[UUID]
 ) -> list[UUID]:
-    """Parse rejected deliveries again, from their raw bytes; return those that are events now.
+    """Parse rejected deliveries, or elements, again from their raw bytes; return those that are
+    events now.
 
-    Those are admitted as if they had just arrived. The others stay as they are.
+    Those are admitted as if they had just arrived. The others stay as they are. A delivery that
+    holds several events now gets its elements.
     """
     opened = []
     for row in connection.execute(_REJECTED, {"ids": list(deliveries)}):
         source = sources.get(row.source)
         if source is None:
             continue
-        try:
-            name = source.identify(source.parse(row.body), encoded_headers(row.headers))
-        except InvalidEnvelope:
+        named = name_body(source, row.body, encoded_headers(row.headers))
+        if isinstance(named, InvalidEnvelope):
             continue
-        connection.execute(
-            _ACCEPT,
-            {
-                "id": row.id,
-                "event_id": name.event_id,
-                "type": name.type,
-                "fingerprint": name.fingerprint,
-                "queue": queues.REPLAY,
-            },
-        )
+        if isinstance(named, tuple):
+            _accept_elements(connection, row.id, named)
+        else:
+            connection.execute(_ACCEPT, _parameters(row.id, named))
         opened.append(row.id)
     return opened
+
+
+def _accept_elements(connection: Connection, delivery: UUID, elements: Sequence[Element]) -> None:
+    for position, element in enumerate(elements):
+        body, name = element
+        identity = ids.element_id(delivery, position)
+        rejected = name.reason if isinstance(name, InvalidEnvelope) else None
+        row = {"id": identity, "delivery": delivery, "body": body, "rejected": rejected}
+        connection.execute(_ADD_ELEMENT, row)
+        if not isinstance(name, InvalidEnvelope):
+            connection.execute(_ACCEPT, _parameters(identity, name))
+    connection.execute(_CLEAR, {"id": delivery})
+
+
+def _parameters(delivery: UUID, name: EventIdentity) -> dict[str, Any]:
+    return {
+        "id": delivery,
+        "event_id": name.event_id,
+        "type": name.type,
+        "fingerprint": name.fingerprint,
+        "queue": queues.REPLAY,
+    }
 
 
 _NEXT_REJECTED = statement(

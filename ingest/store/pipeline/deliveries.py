@@ -1,4 +1,4 @@
-"""Deliveries: the requests that the writer stores, rejected ones too."""
+"""Deliveries: the requests that the writer stores, rejected ones too, and their elements."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,45 @@ class Delivery:
     name: EventIdentity | None
     """None: it is not an event."""
     rejected: str | None
-    """Why it is not an event: a reason slug; None for an event."""
+    """Why it is not an event: a reason slug; None for an event, and for one of several events."""
+    elements: "tuple[Delivery, ...]" = ()
+    """Its events, if it holds several, and the elements that are none; then it has no name itself.
+    They are stored with it."""
 
     @property
     def size(self) -> int:
         """Return its bytes, close enough to bound a batch."""
-        return len(self.body) + len(self.headers) + 300
+        size = len(self.body) + len(self.headers) + 300
+        return size + sum(element.size for element in self.elements) if self.elements else size
+
+    @property
+    def rows(self) -> int:
+        """Return how many rows it takes."""
+        return 1 + len(self.elements)
+
+    def events(self) -> "Sequence[Delivery]":
+        """Return what is to be admitted: itself, or those of its elements that are events."""
+        if self.elements:
+            return [element for element in self.elements if element.rejected is None]
+        return () if self.rejected else (self,)
 
 
+_STORE = """
+), stored AS (
+    INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body,
+                                   rejected{columns})
+    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, ''){columns}
+    FROM batch
+    ON CONFLICT (id) DO NOTHING
+), noted AS (
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at)
+    SELECT id, source, event_id, type, fingerprint, received_at, %b,
+           now() + make_interval(secs => %b)
+    FROM batch WHERE {is_event}
+    ON CONFLICT (delivery) DO NOTHING
+)
+"""
 _INSERT = """
 WITH batch AS (
     SELECT * FROM unnest(
@@ -39,19 +70,17 @@ WITH batch AS (
         %b::text[], %b::text[], %b::text[], %b::bytea[]
     ) AS batch (id, source, received_at, key_id, headers, body,
                 rejected, event_id, type, fingerprint)
-), stored AS (
-    INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body, rejected)
-    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, '') FROM batch
-    ON CONFLICT (id) DO NOTHING
-), noted AS (
-    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
-                                   queue, hint_at)
-    SELECT id, source, event_id, type, fingerprint, received_at, %b,
-           now() + make_interval(secs => %b)
-    FROM batch WHERE rejected = ''
-    ON CONFLICT (delivery) DO NOTHING
-)
-"""
+""" + _STORE.format(columns="", is_event="rejected = ''")
+# The two further columns are sent only when a delivery of the batch has elements: otherwise they
+# would cost every delivery something.
+_INSERT_ELEMENTS = """
+WITH batch AS (
+    SELECT * FROM unnest(
+        %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::bytea[],
+        %b::text[], %b::text[], %b::text[], %b::bytea[], %b::uuid[], %b::bool[]
+    ) AS batch (id, source, received_at, key_id, headers, body,
+                rejected, event_id, type, fingerprint, part_of, is_event)
+""" + _STORE.format(columns=", part_of", is_event="is_event")
 
 
 async def insert(
@@ -61,7 +90,8 @@ async def insert(
     queue: str,
     dispatch_grace_s: float,
 ) -> None:
-    """Store deliveries and mark those that are events as unadmitted, in one statement.
+    """Store deliveries with their elements, and mark those that are events as unadmitted, in one
+    statement.
 
     Storing the same deliveries again changes nothing, so a batch whose commit is in doubt can be
     repeated. They are dispatched to `queue`. After `dispatch_grace_s` seconds the relay presumes
@@ -70,7 +100,11 @@ async def insert(
     Raises:
         UnfitDatabase: they are stored, but the server has not written them to disk.
     """
-    await connection.commit_durably(_INSERT, _values(deliveries, queue, dispatch_grace_s))
+    if not any(delivery.elements for delivery in deliveries):
+        await connection.commit_durably(_INSERT, _values(deliveries, queue, dispatch_grace_s))
+        return
+    values = _values_with_elements(deliveries, queue, dispatch_grace_s)
+    await connection.commit_durably(_INSERT_ELEMENTS, values)
 
 
 async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> None:
@@ -90,6 +124,22 @@ _NO_NAME = EventIdentity(event_id="", type="", fingerprint=b"")
 
 
 def _values(deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float) -> tuple[Any, ...]:
+    return (*_columns(deliveries), queue, dispatch_grace_s)
+
+
+def _values_with_elements(
+    deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float
+) -> tuple[Any, ...]:
+    rows: list[Delivery] = []
+    part_of: list[UUID | None] = []
+    for delivery in deliveries:
+        rows += (delivery, *delivery.elements)
+        part_of += (None, *[delivery.id] * len(delivery.elements))
+    is_event = [row.name is not None for row in rows]
+    return (*_columns(rows), part_of, is_event, queue, dispatch_grace_s)
+
+
+def _columns(deliveries: Sequence[Delivery]) -> tuple[Any, ...]:
     names = [delivery.name or _NO_NAME for delivery in deliveries]
     return (
         [delivery.id for delivery in deliveries],
@@ -102,6 +152,4 @@ def _values(deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float)
         [name.event_id for name in names],
         [name.type for name in names],
         [name.fingerprint for name in names],
-        queue,
-        dispatch_grace_s,
     )

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
@@ -28,9 +29,16 @@ class DeliveryRecord:
     conflict: bool
     kept: bool
     """Whether its body is still stored."""
+    part_of: UUID | None
+    """The delivery that it is an element of; None: it is a delivery."""
     key_id: str | None
     headers: list[tuple[str, str]] | None
     body: bytes | None
+
+    @property
+    def position(self) -> int | None:
+        """Return the place of an element in its delivery, from 0."""
+        return None if self.part_of is None else ids.position(self.part_of, self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +106,8 @@ _EVENT = statement(
 
 _DELIVERIES = statement(
     """
-    SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.key_id,
-           d.headers,
+    SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.part_of,
+           d.key_id, d.headers,
            CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
                 THEN d.body END AS body
     FROM (

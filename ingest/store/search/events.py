@@ -213,9 +213,30 @@ class WholeDelivery:
     source: str
     received_at: datetime
     rejected: str | None
+    part_of: UUID | None
+    """The delivery that it is an element of; None: it is a delivery."""
+    position: int | None
+    """Its place there, from 0."""
     key_id: str
     headers: list[tuple[str, str]]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Element:
+    """One of the events of a delivery, or an element of it that is none."""
+
+    id: UUID
+    position: int
+    """Its place in the delivery, from 0."""
+    event: UUID | None
+    """None: it is rejected, or not admitted yet."""
+    event_id: str | None
+    type: str | None
+    is_duplicate: bool
+    conflict: bool
+    """Whether its content differs from the event's first delivery."""
+    rejected: str | None
 
 
 def delivery(connection: Connection, identity: UUID) -> WholeDelivery:
@@ -227,12 +248,42 @@ def delivery(connection: Connection, identity: UUID) -> WholeDelivery:
     row = connection.execute(_DELIVERY, {"id": identity}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no delivery {identity}.", reason="not_found")
-    return WholeDelivery(**row)
+    place = None if row["part_of"] is None else ids.position(row["part_of"], identity)
+    return WholeDelivery(**row, position=place)
+
+
+def elements(
+    connection: Connection, delivery: UUID, *, most: int = ids.MAX_ELEMENTS
+) -> list[Element]:
+    """Return the first `most` elements of a delivery in their order; empty: it is one event, or
+    none."""
+    bounds = {"id": delivery, "last": ids.last_element_id(delivery), "most": most}
+    return [
+        Element(**row, position=ids.position(delivery, row["id"]))
+        for row in connection.execute(_ELEMENTS, bounds).mappings()
+    ]
 
 
 _DELIVERY = statement(
-    "SELECT id, source, received_at, rejected, key_id, headers, body"
+    "SELECT id, source, received_at, rejected, part_of, key_id, headers, body"
     " FROM ingest.deliveries WHERE id = :id"
+)
+_ELEMENTS = statement(
+    """
+    SELECT d.id, d.rejected, e.id AS event, e.event_id, e.type,
+           repeated.event IS NOT NULL AS is_duplicate,
+           coalesce(repeated.conflict, false) AS conflict
+    FROM ingest.deliveries d
+    LEFT JOIN LATERAL (
+        SELECT event, conflict FROM ingest.duplicates WHERE delivery = d.id LIMIT 1
+    ) AS repeated ON true
+    LEFT JOIN LATERAL (
+        SELECT id, event_id, type FROM ingest.events
+        WHERE id = coalesce(repeated.event, d.id) LIMIT 1
+    ) AS e ON true
+    WHERE d.id > :id AND d.id <= :last AND d.part_of = :id
+    ORDER BY d.id LIMIT :most
+    """
 )
 
 _REJECTED = statement(

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
-from ingest.ids import first_id
+from ingest.ids import first_id, last_element_id
 from ingest.sources.base import join_event_id
 from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.schema import STATES
@@ -243,8 +243,8 @@ def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
 
 
 def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
-    """Return the ids of the events that `names` mean: an event's id, its id at the sender, or a
-    delivery's.
+    """Return the ids of the events that `names` mean: an event's id, its id at the sender, or that
+    of a delivery, whose events they are.
 
     Raises:
         NotFound: one of them means nothing.
@@ -256,10 +256,11 @@ def _resolve(connection: Connection, name: str) -> list[UUID]:
     try:
         identity = UUID(name)
     except ValueError:
-        ids = connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars()
+        found = connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars()
     else:
-        ids = connection.execute(_BY_ID, {"id": identity}).scalars()
-    events = list(ids)
+        bounds = {"id": identity, "last": last_element_id(identity)}
+        found = connection.execute(_BY_ID, bounds).scalars()
+    events = list(found)
     if not events:
         raise NotFound(f"No event answers to {name}.", reason="not_found")
     return events
@@ -281,8 +282,17 @@ _NAMED = statement(
     """
 )
 _BY_ID = statement(
-    "SELECT id FROM ingest.events WHERE id = :id"
-    " UNION SELECT event FROM ingest.duplicates WHERE delivery = :id"
+    """
+    WITH named AS (
+        SELECT CAST(:id AS uuid) AS id
+        UNION ALL
+        SELECT id FROM ingest.deliveries WHERE id > :id AND id <= :last AND part_of = :id
+    )
+    SELECT events.id FROM ingest.events WHERE id = ANY(ARRAY(SELECT id FROM named))
+    UNION
+    SELECT event FROM ingest.duplicates WHERE delivery = ANY(ARRAY(SELECT id FROM named))
+    ORDER BY id
+    """
 )
 _BY_EVENT_ID = statement(
     f"""

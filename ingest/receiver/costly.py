@@ -1,25 +1,10 @@
-"""Names the event of a verified body, and says when that takes long."""
-
-from ingest.errors import InvalidEnvelope
-from ingest.sources.base import EventIdentity, Headers, Source
+"""Says when naming the events of a body takes long."""
 
 BIG_BYTES = 128 * 1024
 """Plain text takes up to 30 ns a byte to name: 4 ms up to this size. Larger bodies are costly."""
 _SMALL_BYTES = 16 * 1024
 _MAX_VALUES = 5_000
 """An empty list takes 1.2 us, a key with a decimal 2.6: up to 13 ms for so many."""
-
-NameOrError = EventIdentity | InvalidEnvelope
-"""An event's name, or why a body is no event."""
-
-
-def name_body(source: Source, body: bytes, headers: Headers = ()) -> NameOrError:
-    """Return the identity of a verified body's event, or why it is none; `headers` are those that
-    the source keeps."""
-    try:
-        return source.identify(source.parse(body), headers)
-    except InvalidEnvelope as error:
-        return error
 
 
 def is_costly(body: bytes) -> bool:
