@@ -12,6 +12,8 @@ import psycopg
 from tests.faults import audit
 from tests.faults import load as loads
 from tests.faults.audit import Verdict
+from tests.faults.batches import BatchSender
+from tests.faults.batches import problems as entries_wrong
 from tests.faults.catalogue import Fault
 from tests.faults.load import Load
 from tests.faults.world import World
@@ -30,6 +32,8 @@ class Row:
     bound: str
     verdict: Verdict
     answers: dict[str, int]
+    batched: int
+    """The events that came in batches and were acknowledged, beside those of the verdict."""
     silence_s: float
     """The longest time without an acknowledgement."""
     recovery_s: float | None
@@ -86,10 +90,13 @@ class Runner:
     def _run(self, name: str, bound: str, strikes: Iterable[Fault], recoveries: list[float]) -> Row:
         world, struck, drained_s = self._world, 0, 0.0
         problems: list[str] = []
-        self._journal = world.home / f"journal-{next(self._phases)}.jsonl"
+        phase = next(self._phases)
+        self._journal = world.home / f"journal-{phase}.jsonl"
         load = Load(
             world, rate=self.rate, seed=self._random.randrange(10**6), journal=self._journal
         )
+        batches = BatchSender(world, first=phase * 10**6, random=Random(self._random.random()))
+        batches.start()
         try:
             world.fleet.wait(1)
             for fault in strikes:
@@ -101,6 +108,7 @@ class Runner:
                 except psycopg.OperationalError:
                     self._say("  PostgreSQL has not yet got over the fault before")
             self._say("  the sender is told to stop")
+            batches.stop()
             journal = load.stop()
             self._say("  until all is worked on")
             drained_s = world.fleet.until(
@@ -111,12 +119,15 @@ class Runner:
             journal = load.read()
         finally:
             load.kill()
+            batches.stop()
+        problems += entries_wrong(world.engine, batches.acknowledged)
         return Row(
             name=name,
             strikes=struck,
             bound=bound,
             verdict=audit.check(world.engine, journal, world.outside),
             answers=dict(journal.answers),
+            batched=len(batches.acknowledged),
             silence_s=journal.longest_silence_s,
             recovery_s=max(recoveries, default=None),
             drained_s=drained_s,

@@ -148,7 +148,8 @@ _DEAD_ROWS = """
     WHERE s.relname IN ('unadmitted', 'events', 'duplicates', 'jobs', 'attempts')
 """
 _FULL_COUNT = """
-    SELECT (SELECT count(*) FROM deliveries WHERE rejected IS NULL),
+    SELECT (SELECT count(*) FROM deliveries d WHERE rejected IS NULL
+            AND NOT EXISTS (SELECT FROM deliveries WHERE part_of = d.id)),
            (SELECT count(*) FROM duplicates), (SELECT count(*) FROM events),
            (SELECT count(*) FROM jobs WHERE state = 'succeeded'),
            (SELECT count(*) FROM jobs WHERE state = 'dead')

@@ -24,6 +24,8 @@ from tests.support.signing import SECRET
 LEASE_S = 10
 """The one setting that is not its default (60 s), so that a stalled worker is waited for less."""
 
+PLUGIN = Path(__file__).parents[1] / "plugin"
+LEDGER_SECRET = "the_secret_of_the_ledger_0123456789"
 _POSTGRES_DISK = "2g"
 _RECEIVERS = _WORKERS = _RELAYS = 2
 
@@ -167,6 +169,8 @@ class World:
             "INGEST_DATABASE_URL": self.database_url,
             "INGEST_REDIS_URL": self.redis_url,
             "INGEST_AWALCHAT_SECRETS": SECRET,
+            "INGEST_LEDGER_SECRETS": LEDGER_SECRET,
+            "PYTHONPATH": str(PLUGIN),
             "INGEST_PROCESSORS": "tests.faults.effects",
             "INGEST_LEASE_S": str(LEASE_S),
             "INGEST_LOG_FORMAT": "json",
