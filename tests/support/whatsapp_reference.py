@@ -253,9 +253,9 @@ def identities(one: Told) -> Iterator[tuple[datetime | None, list[Statement]]]:
         person = (one.item.get("from_user_id"), one.item.get("from"))
         system = one.item.get("system", {})
         if system.get("type") in CHANGES:
-            old = (user_id(person[0]), phone(person[1]))
-            new = (user_id(system.get("user_id")), phone(system.get("wa_id")))
-            yield one.dated, changed(old, new, None)
+            before = (user_id(person[0]), phone(person[1]))
+            after = (user_id(system.get("user_id")), phone(system.get("wa_id")))
+            yield one.dated, changed(before, after, None)
         else:
             yield one.dated, seen(one, *person)
 

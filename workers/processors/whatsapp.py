@@ -40,9 +40,8 @@ _PHONE_DIGITS = 40
 class Update:
     """The one thing that an event tells."""
 
-    waba_id: str
-    """The WhatsApp business account."""
-    field: str
+    waba_id: str | None
+    """The WhatsApp business account; None: it is not said."""
     sent_at: datetime | None
     """The entry's time; most bodies have none."""
     value: Mapping[str, Any]
@@ -54,6 +53,11 @@ class Update:
             Discard: there is none.
         """
         return _only(self.value, name)
+
+    @property
+    def account(self) -> dict[str, str]:
+        """Return the column that names the account, where it is said."""
+        return {} if self.waba_id is None else {"waba_id": self.waba_id}
 
     @property
     def contact(self) -> Mapping[str, Any]:
@@ -82,8 +86,7 @@ def update_of(event: Event) -> Update:
     entry = _only(body, "entry")
     change = _only(entry, "changes")
     return Update(
-        waba_id=fields.key(entry, "id"),
-        field=fields.key(change, "field"),
+        waba_id=identifier("id", entry.get("id")),
         sent_at=parse_timestamp(entry.get("time")),
         value=mapping(change.get("value")),
     )

@@ -12,7 +12,7 @@ from workers.event import Event
 from workers.processors import whatsapp
 from workers.processors.merge import LONG_AGO, permanent_is_discarded
 from workers.processors.whatsapp import Update, mapping
-from workers.registry import processor
+from workers.registry import Discard, processor
 
 ERRORS = "errors"
 FIELDS = (
@@ -29,6 +29,8 @@ def keep_accounts(events: Sequence[Event], db: Connection) -> None:
     """Keep a row for each account and field, and each phone number that the field is about."""
     newest: dict[tuple[str, str, str], tuple[Any, ...]] = {}
     for event, update in whatsapp.updates(events):
+        if update.waba_id is None:
+            raise Discard("id is missing")
         value = update.only(ERRORS) if event.type == ERRORS else update.value
         at = update.sent_at or event.occurred_at
         state = (at or LONG_AGO, event.event_id, at, whatsapp.json_text("value", value))

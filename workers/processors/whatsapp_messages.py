@@ -148,7 +148,7 @@ def _add_status(
 
 def _account(update: Update, unread: fields.Unreadable) -> Values:
     metadata = mapping(update.value.get("metadata"))
-    return {"waba_id": update.waba_id} | fields.said(metadata, _NUMBER, unread)
+    return update.account | fields.said(metadata, _NUMBER, unread)
 
 
 def _error(told: Mapping[str, Any], unread: fields.Unreadable) -> Values:

@@ -62,7 +62,7 @@ def keep_templates(events: Sequence[Event], db: Connection) -> None:
 
 
 def _said(field: str, update: Update, unread: fields.Unreadable) -> dict[str, Any]:
-    said = {"waba_id": update.waba_id} | fields.said(update.value, _EVERY, unread)
+    said: dict[str, Any] = update.account | fields.said(update.value, _EVERY, unread)
     said |= fields.said(update.value, _FIELDS[field], unread)
     if field == _COMPONENTS:
         said["components"] = whatsapp.json_text("value", update.value)
