@@ -147,7 +147,7 @@ class Upsert:
         }
         columns["versions"] = [versions for _, _, versions in rows]
         columns[self._key] = [key for key, _, _ in rows]
-        with permanent_is_discarded():
+        with discard_unstorable():
             self._merge(db, columns)
 
     def _merge(self, db: Connection, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -188,7 +188,7 @@ class Upsert:
 
 
 @contextmanager
-def permanent_is_discarded() -> Iterator[None]:
+def discard_unstorable() -> Iterator[None]:
     """Raise `Discard` for what PostgreSQL can never store."""
     try:
         yield

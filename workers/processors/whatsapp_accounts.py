@@ -10,7 +10,7 @@ from ingest.store import arrays
 from ingest.store.sql import statement
 from workers.event import Event
 from workers.processors import whatsapp
-from workers.processors.merge import LONG_AGO, permanent_is_discarded
+from workers.processors.merge import LONG_AGO, discard_unstorable
 from workers.processors.whatsapp import Update, mapping
 from workers.registry import Discard, processor
 
@@ -38,7 +38,7 @@ def keep_accounts(events: Sequence[Event], db: Connection) -> None:
         newest[key] = max(newest.get(key, state), state, key=lambda one: one[:2])
     rows = [(*key, *state) for key, state in sorted(newest.items())]
     if rows:
-        with permanent_is_discarded():
+        with discard_unstorable():
             db.execute(_KEEP, _parameters(rows))
 
 

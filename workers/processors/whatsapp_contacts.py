@@ -71,16 +71,16 @@ class Identities:
 
         A phone number that comes with a user id belongs to it.
         """
-        user_id, phone = person.get("user_id"), person.get("phone")
+        columns = dict(person)
+        user_id, phone = columns.pop("user_id", None), person.get("phone")
         if user_id is None:
-            named = {"name", "username", "parent_user_id"}
-            if phone is not None:
-                self._of(phone).update({key: person[key] for key in named & person.keys()})
-            return phone
-        self._of(user_id).update({key: person[key] for key in person if key != "user_id"})
-        if phone is not None:
+            columns.pop("phone", None)  # the identity itself
+        elif phone is not None:
             self._of(phone)["successor"] = user_id
-        return str(user_id)
+        identity: str | None = user_id or phone
+        if identity is not None:
+            self._of(identity).update(columns)
+        return identity
 
     def replace(self, old: Person, new: Person) -> None:
         """Note that a person has a new identity.
