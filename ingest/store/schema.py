@@ -504,7 +504,122 @@ contacts = Table(
     _normal_phone("phone"),
 )
 
-READ_MODEL = (messages, conversations, orders, order_status_changes, contacts)
+# The read model of WhatsApp's Cloud API. A message names its contact by what the event said: a
+# business-scoped user id, a phone number or both. `whatsapp_identities` says whose that is now.
+whatsapp_messages = Table(
+    "whatsapp_messages",
+    metadata,
+    Column("message_id", Text, primary_key=True),
+    Column("direction", Text, comment="inbound or outbound"),
+    Column("waba_id", Text, comment="the business account"),
+    Column("phone_number_id", Text, comment="the number of the business"),
+    Column("contact_user_id", Text, index=True, comment="business-scoped"),
+    Column("contact_phone", Text, index=True, comment="digits"),
+    Column("group_id", Text),
+    Column("type", Text),
+    Column("text", Text, comment="text, caption, or the title of what was chosen"),
+    Column("media_id", Text),
+    Column("mime_type", Text),
+    Column("sha256", Text),
+    Column("filename", Text),
+    Column("reply_to", Text, comment="the message that it answers or reacts to"),
+    Column("content", JSONB, comment="the whole object that is named after the type"),
+    Column("timestamp", Timestamp),
+    Column("received_event_id", Text),
+    Column("status", Text),
+    Column("status_at", Timestamp),
+    Column("status_event_id", Text),
+    Column("error_code", BigInteger),
+    Column("error_title", Text),
+    Column("error_details", Text),
+    Column("failed_at", Timestamp),
+    Column("failed_event_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+    Column("versions", JSONB, comment=_VERSIONS),
+)
+
+whatsapp_message_statuses = Table(
+    "whatsapp_message_statuses",
+    metadata,
+    Column("message_id", Text, primary_key=True),
+    Column("event_id", Text, primary_key=True),
+    Column("status", Text, nullable=False),
+    Column("at", Timestamp),
+    Column("recipient_user_id", Text),
+    Column("recipient_phone", Text),
+    Column("error_code", BigInteger),
+    Column("error_title", Text),
+    Column("error_details", Text),
+    Column("pricing_category", Text),
+    Column("pricing_model", Text),
+    Column("callback_data", Text, comment="what was attached when it was sent"),
+)
+
+# What was said of one user id or phone number, and which one took its place.
+whatsapp_identities = Table(
+    "whatsapp_identities",
+    metadata,
+    Column("identity", Text, primary_key=True, comment="a business-scoped user id, or digits"),
+    Column("contact_id", Text, index=True, comment="whose it is: the end of the successors"),
+    Column("successor", Text, comment="the identity that took its place"),
+    Column("phone", Text),
+    Column("name", Text),
+    Column("username", Text),
+    Column("parent_user_id", Text),
+    Column("versions", JSONB, nullable=False, comment="per field, what set it"),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+)
+
+whatsapp_contacts = Table(
+    "whatsapp_contacts",
+    metadata,
+    Column("contact_id", Text, primary_key=True, comment="the user id, or the phone number"),
+    Column("user_id", Text, comment="business-scoped; null: only a phone number is known"),
+    Column("phone", Text, index=True, comment="digits; null: not known"),
+    Column("name", Text),
+    Column("username", Text),
+    Column("parent_user_id", Text),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+)
+
+whatsapp_templates = Table(
+    "whatsapp_templates",
+    metadata,
+    Column("template_id", Text, primary_key=True),
+    Column("waba_id", Text),
+    Column("name", Text),
+    Column("language", Text),
+    Column("status", Text),
+    Column("reason", Text),
+    Column("quality", Text),
+    Column("category", Text),
+    Column("correct_category", Text),
+    Column("components", JSONB, comment="the last change of its parts"),
+    Column("versions", JSONB, nullable=False, comment="per field, what set it"),
+    Column("last_event_at", Timestamp),
+    Column("last_event_id", Text, nullable=False),
+)
+
+whatsapp_accounts = Table(
+    "whatsapp_accounts",
+    metadata,
+    Column("waba_id", Text, primary_key=True),
+    Column("field", Text, primary_key=True, comment="account_update, errors, …"),
+    Column("subject", Text, primary_key=True, comment="the number that it is about; empty: none"),
+    Column("value", JSONB, nullable=False, comment="as it was sent last"),
+    Column("at", Timestamp),
+    Column("event_id", Text, nullable=False),
+)
+
+READ_MODEL = (
+    *(messages, conversations, orders, order_status_changes, contacts),
+    *(whatsapp_messages, whatsapp_message_statuses),
+    *(whatsapp_identities, whatsapp_contacts),
+    *(whatsapp_templates, whatsapp_accounts),
+)
 
 # The oldest code that runs on each revision of the schema (ingest.store.migrations).
 revisions = Table(

@@ -5,6 +5,24 @@ a group, every event that speaks of a group has a place in that group's order, a
 values stay. Folding a batch (merge.Entities) and merging it with the table (merge.upsert) use the
 same order."""
 
-from workers.processors import contacts, conversations, messages, orders
+from workers.processors import (
+    contacts,
+    conversations,
+    messages,
+    orders,
+    whatsapp_accounts,
+    whatsapp_contacts,
+    whatsapp_messages,
+    whatsapp_templates,
+)
 
-__all__ = ["contacts", "conversations", "messages", "orders"]
+__all__ = [
+    "contacts",
+    "conversations",
+    "messages",
+    "orders",
+    "whatsapp_accounts",
+    "whatsapp_contacts",
+    "whatsapp_messages",
+    "whatsapp_templates",
+]

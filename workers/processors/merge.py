@@ -11,6 +11,7 @@ are compared by their columns, at a third of the cost.
 
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -146,12 +147,8 @@ class Upsert:
         }
         columns["versions"] = [versions for _, _, versions in rows]
         columns[self._key] = [key for key, _, _ in rows]
-        try:
+        with discard_unstorable():
             self._merge(db, columns)
-        except DBAPIError as error:
-            if (getattr(error.orig, "sqlstate", None) or "").startswith(_PERMANENT):
-                raise Discard(f"PostgreSQL cannot store it: {type(error.orig).__name__}") from error
-            raise
 
     def _merge(self, db: Connection, columns: Mapping[str, Sequence[Any]]) -> None:
         """Merge by the columns what can be; the other rows, which are locked by then, by their
@@ -188,6 +185,17 @@ class Upsert:
         """Return whether the versions follow from the values where one event offers `columns`."""
         versions = dict.fromkeys(columns, "")
         return all(_is_of_one_event(versions, group) for group in self._groups)
+
+
+@contextmanager
+def discard_unstorable() -> Iterator[None]:
+    """Raise `Discard` for what PostgreSQL can never store."""
+    try:
+        yield
+    except DBAPIError as error:
+        if (getattr(error.orig, "sqlstate", None) or "").startswith(_PERMANENT):
+            raise Discard(f"PostgreSQL cannot store it: {type(error.orig).__name__}") from error
+        raise
 
 
 def _is_of_one_event(versions: Mapping[str, str], group: Group) -> bool:
