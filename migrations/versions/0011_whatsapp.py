@@ -3,7 +3,7 @@
 from alembic import context, op
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 oldest_code = "0005"
