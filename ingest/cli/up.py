@@ -11,7 +11,7 @@ import urllib.request
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -98,7 +98,7 @@ class _Run:
     database_url: str
     redis_url: str
     secrets: dict[str, str]
-    """The secrets of each source by its slug, separated by commas."""
+    """The secrets of each source that has some, by its slug, separated by commas."""
 
     @property
     def database(self) -> Database:
@@ -121,9 +121,22 @@ class _Run:
                 "port": self.settings.port,
                 "console_host": self.settings.console_host,
                 "console_port": self.settings.console_port,
-                "sources": {slug: {"secrets": text} for slug, text in self.secrets.items()},
+                "sources": self._sources(),
             }
         )
+
+    def _sources(self) -> dict[str, dict[str, Any]]:
+        """Return what is set of each source, with the secrets of this run."""
+        sources = {}
+        for slug, given in self.settings.sources.items():
+            sources[slug] = {
+                name: value.get_secret_value() if isinstance(value, SecretStr) else value
+                for name, value in given
+                if name in given.model_fields_set - {"secrets"}
+            }
+            if slug in self.secrets:
+                sources[slug]["secrets"] = self.secrets[slug]
+        return sources
 
     def process(self, kind: str, number: int) -> Program:
         """Return a worker or a relay. It is ready once its loop has touched its file."""
@@ -205,6 +218,7 @@ def _start_servers(configured: Settings, folder: DataFolder, supervisor: Supervi
         secrets={
             slug: ",".join(source.secrets or [folder.secret(slug)])
             for slug, source in registry.configured(configured.sources).items()
+            if source.secrets or not source.issues_secrets
         },
     )
 
@@ -234,11 +248,12 @@ def _migrate(database: Database, configured: Settings) -> None:
 def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
     configured = run.settings
     source = registry.configured(configured.sources)[configured.default_source]
-    secret = (
-        f"in {source.variable('secrets')}"
-        if source.secrets
-        else f"in {run.folder.secret_file(source.slug)}"
-    )
+    secret = f"in {source.variable('secrets')}"
+    if not source.secrets:
+        made = run.folder.secret_file(source.slug)
+        secret = (
+            f"none: set {source.variable('secrets')}" if source.issues_secrets else f"in {made}"
+        )
     command = _command(run)
     screen.say(f"ready in {seconds:.1f} s")
     for what, where in {

@@ -50,7 +50,7 @@ def create_receiver(settings: Settings) -> Receiver:
     Raises:
         SettingsError: a secret or an address is missing.
     """
-    sources = registry.receiving(settings.sources)
+    sources = registry.receiving(settings.sources, default=settings.default_source)
     hints = BackgroundDispatcher(Dispatcher(settings.redis))
     writer = _writer(settings, hints)
     metrics = ReceiverMetrics()

@@ -120,12 +120,12 @@ def decide_challenge(
 ) -> ChallengeAnswer | Refusal | None:
     """Decide on a request that can only be a challenge. None: the source does not answer it."""
     received, now = request.to_source(body), int(request.received_at)
-    if source.signs_challenges:
-        try:
+    try:
+        if source.signs_challenges:
             source.verify(received, now=now)
-        except InvalidSignature as error:
-            return Refusal(error)
-    answer = source.answer_challenge(received, now=now)
+        answer = source.answer_challenge(received, now=now)
+    except InvalidSignature as error:
+        return Refusal(error)
     return None if answer is None else ChallengeAnswer(answer)
 
 

@@ -170,9 +170,12 @@ class Source(ABC):
     """The answer to a delivery that is stored."""
     signs_challenges: ClassVar[bool] = False
     """Whether the sender signs its challenges; then one without a good signature is refused."""
+    issues_secrets: ClassVar[bool] = False
+    """Whether the sender makes the secrets itself; then `ingest up` makes none for it."""
 
     def __init__(self, settings: SourceSettings) -> None:
         """Make a source with its settings. Parsing stored bodies needs no secrets."""
+        self._settings = settings
         self.secrets = tuple(secret.get_secret_value() for secret in settings.secrets)
         self.tolerance_s = settings.tolerance_s
 
@@ -210,6 +213,10 @@ class Source(ABC):
 
         It is asked of requests without a signature, of signed ones that are no event, and of `GET`.
         Where `signs_challenges`, the signature was good.
+
+        Raises:
+            InvalidSignature: it is a challenge by `GET`, and does not prove that it comes from the
+                sender.
         """
         return None
 
@@ -252,7 +259,7 @@ class Source(ABC):
 
     def with_secret(self, secret: str) -> "Source":
         """Return the same source with another secret, and no other."""
-        return type(self)(self.settings(secrets=(SecretStr(secret),), tolerance_s=self.tolerance_s))
+        return type(self)(self._settings.model_copy(update={"secrets": (SecretStr(secret),)}))
 
     def newest_secret(self) -> str:
         """Return the secret to sign with.
@@ -262,8 +269,8 @@ class Source(ABC):
         """
         if not self.secrets:
             raise CannotSign(
-                f"No secret to sign with: set {self.variable('secrets')},"
-                " or run `ingest up` in this folder.",
+                f"No secret to sign with: set {self.variable('secrets')}"
+                f"{'' if self.issues_secrets else ', or run `ingest up` in this folder'}.",
                 reason="no_secret",
             )
         return self.secrets[0]

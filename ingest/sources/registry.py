@@ -35,17 +35,22 @@ def configured(settings: Mapping[str, SourceSettings]) -> dict[str, Source]:
     return {slug: source(settings[slug]) for slug, source in classes().items()}
 
 
-def receiving(settings: Mapping[str, SourceSettings]) -> dict[str, Source]:
+def receiving(settings: Mapping[str, SourceSettings], *, default: str) -> dict[str, Source]:
     """Return the sources that have a secret, which alone can be received.
+
+    Args:
+        settings: of each source.
+        default: the slug of the source whose variable the error names.
 
     Raises:
         SettingsError: none has.
     """
     sources = {slug: source for slug, source in configured(settings).items() if source.secrets}
     if not sources:
-        variables = " or ".join(source.variable("secrets") for source in classes().values())
+        variable = classes()[default].variable("secrets")
         raise SettingsError(
-            f"No webhook secret: set {variables} (newest first, separated by commas).",
+            f"No webhook secret: set {variable} (newest first, separated by commas),"
+            " or that of another source; `ingest sources` lists them.",
             reason="no_secret",
         )
     return sources

@@ -126,10 +126,11 @@ def test_it_is_listed_sent_and_simulated(stack: Stack) -> None:
     stack.relay()
     url = f"http://127.0.0.1:{stack.ports[0]}/webhooks/ledger"
     sources = [json.loads(line) for line in stack.command("sources", "--json").splitlines()]
-    assert [source["source"] for source in sources] == ["awalchat", "ledger", "parcel"]
+    slugs = [source["source"] for source in sources]
+    assert {"awalchat", "ledger", "parcel"} <= {*slugs}
     stack.command("send", "entry.voided", "--source", "ledger", "--url", url, "--count", "3")
     sentence = stack.command("send", "order.created", "--source", "nobody", ok=False)
-    assert "There is no source nobody; there is awalchat, ledger, parcel." in sentence
+    assert f"There is no source nobody; there is {', '.join(slugs)}." in sentence
     stack.command("simulate", "--source", "ledger", "--url", url, "--duration", "1", "--rate", "20")
     stack.wait_until_idle()
     sent = listed(stack, "--query", "source:ledger", "--limit", "100")
