@@ -1,5 +1,6 @@
 """The pipeline's tables live in a schema of their own, beside those of the application."""
 
+import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +13,15 @@ from ingest.errors import MigrationRefused
 from ingest.queues import REPLAY
 from ingest.store import migrations
 from ingest.store.address import parse
+from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine
 from ingest.store.migrations import Target
 from ingest.store.pipeline import admission
 from ingest.store.pipeline.jobs import NewJobs
 from ingest.store.reports import totals
 from ingest.store.schema import READ_MODEL
+from ingest.store.search import counts, events
+from ingest.store.search.filters import EventFilter
 from tests.conftest import Servers
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
@@ -170,6 +174,29 @@ def test_two_installations_in_one_database_leave_each_other_alone(
     assert one(application, "SELECT count(*) FROM ingest.events") == 3
     assert one(application, "SELECT count(*) FROM hooks.events") == 0
     assert tables(application, "hooks") >= {"deliveries", "events", "jobs", "orders"}
+
+
+@pytest.mark.parametrize(
+    "selection",
+    [
+        EventFilter(types=("order.*",), fields=(("data.total", "1"),)),
+        EventFilter(about=(("order", "1"),), search="order"),
+        EventFilter(event_ids=("order.created:1",), state="unhandled"),
+        EventFilter(error_type="E", state="dead"),
+    ],
+)
+def test_a_search_reads_only_the_schema_that_the_settings_name(
+    selection: EventFilter, migrator: Engine, url: str
+) -> None:
+    upgrade(migrator, target=Target(schema="hooks"))
+    address = dataclasses.replace(parse(url), schema="hooks")
+    engine = create_engine(address, role=Role.OPERATOR)
+    with engine.connect() as connection:
+        listed = events.page(connection, selection, limit=10)
+        counted = counts.count(connection, selection)
+        bulk = replay.count(connection, selection)
+    engine.dispose()
+    assert (listed.events, counted.number, bulk.total) == ((), 0, 0)
 
 
 def test_two_who_move_at_once_wait_for_each_other(application: Engine, migrator: Engine) -> None:
