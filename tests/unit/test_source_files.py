@@ -1,5 +1,6 @@
 """The files of INGEST_SOURCES: what they make, and what is told of a bad one."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,3 +187,13 @@ def test_a_missing_file_and_a_name_that_is_there_twice_are_told(
 def test_a_preset_alone_is_a_source(name: str) -> None:
     more = 'url = "https://example.com/hook"\n' if name == "square" else ""
     assert list(files.read([write(f'[a]\npreset = "{name}"\n{more}')])) == ["a"]
+
+
+def test_the_worked_example_of_the_documents_is_a_source() -> None:
+    page = (Path(__file__).parents[2] / "docs/add-a-sender.md").read_text()
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    made = files.read([write(text, f"{n}.toml") for n, text in enumerate(examples)])
+    assert sorted(made) == ["jeddah", "riyadh", "typeform"]
+    assert len(examples[1].strip().splitlines()) < 10
+    for preset in shipped.names():
+        assert f"`{preset}`" in page
