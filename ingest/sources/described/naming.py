@@ -18,7 +18,11 @@ Getter = Callable[[Mapping[str, Any], Headers], str | None]
 
 def lookup(value: Any, path: str) -> Any:
     """Return what stands under a dotted path (`data.items.0.id`), or None."""
-    for step in path.split("."):
+    return _walk(value, path.split("."))
+
+
+def _walk(value: Any, steps: Sequence[str]) -> Any:
+    for step in steps:
         if isinstance(value, dict):
             value = value.get(step)
         elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6:
@@ -72,6 +76,15 @@ def namer(
     """Return what finds the parts of a name: those of the first template that is complete."""
     compiled = [[_getter(part, ignored) for part in template.parse(line)] for line in templates]
 
+    if len(compiled) == 1 and len(compiled[0]) == 1:  # most senders name an event by one value
+        ((only,),) = compiled
+
+        def name_by_one(fields: Mapping[str, Any], headers: Headers) -> list[str] | None:
+            part = only(fields, headers)
+            return None if part is None else [part]
+
+        return name_by_one
+
     def name(fields: Mapping[str, Any], headers: Headers) -> list[str] | None:
         for getters in compiled:
             parts = [getter(fields, headers) for getter in getters]
@@ -100,8 +113,12 @@ def _getter(part: template.Part, ignored: frozenset[str]) -> Getter:
         return lambda _fields, headers: _header(headers, wanted)
     if part.kind == "key":
         return lambda fields, _headers: next((name for name in names if name in fields), None)
+    paths = [name.split(".") for name in names]
+    if len(paths) == 1:
+        (only,) = paths
+        return lambda fields, _headers: _text(_walk(fields, only))
     return lambda fields, _headers: next(
-        (text for name in names if (text := _text(lookup(fields, name))) is not None), None
+        (text for path in paths if (text := _text(_walk(fields, path))) is not None), None
     )
 
 

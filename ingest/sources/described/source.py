@@ -135,11 +135,9 @@ class DescribedSource(Source):
         if description.challenge and _is_challenge(fields, description.challenge):
             naming.refuse("challenge", "Signed, but a challenge is no event.")
         data = naming.lookup(fields, description.data) if description.data else fields
-        times = (parse_timestamp(naming.lookup(fields, path)) for path in description.occurred_at)
         return Envelope(
-            # Without headers, that part of a type which stands in the body.
-            type="".join(self._type_of(fields, ()) or ()),
-            occurred_at=next((time for time in times if time is not None), None),
+            type="",  # headers may name it: `identify` does
+            occurred_at=_first_time(fields, description.occurred_at),
             data=data if isinstance(data, dict) else fields,
             fields=fields,
         )
@@ -306,6 +304,14 @@ def _named_headers(description: Description) -> Sequence[str]:
     templates = (description.verify.signed, description.id[0], description.type[0])
     parts = [part for line in templates for part in template.parse(line)]
     return [part.names[0] for part in parts if part.kind == "header"]
+
+
+def _first_time(fields: Mapping[str, Any], paths: Sequence[str]) -> datetime | None:
+    for path in paths:
+        time = parse_timestamp(naming.lookup(fields, path))
+        if time is not None:
+            return time
+    return None
 
 
 def _is_challenge(fields: object, challenge: Challenge) -> bool:
