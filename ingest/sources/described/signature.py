@@ -89,6 +89,9 @@ class Verifier:
         self._is_body = verify.signed == "{body}"
         self._hash = verify.scheme.removeprefix("hmac-")
         self._time_names = encoded_names(self._time.header or "") if self._time else ()
+        self._separator, self._field = verify.separator.encode(), verify.field.encode()
+        self._field_separator = verify.field_separator.encode()
+        self._is_hex = verify.encoding == "hex"
         self.verify = self._choose()
 
     def _choose(self) -> Callable[[WebhookRequest, int], str]:
@@ -146,9 +149,9 @@ class Verifier:
         headers, body = request.headers, request.body
         value = only(headers, self.names, "signature")
         fields: Fields = {}
-        if self._verify.separator:
+        if self._separator:
             fields = self._items(value)
-            candidates = self._forms(fields.get(self._verify.field.encode(), ()))
+            candidates = self._forms(fields.get(self._field, ()))
         else:
             candidates = self._forms((value,))
         if not candidates:
@@ -170,8 +173,8 @@ class Verifier:
 
     def _items(self, value: bytes) -> Fields:
         items: dict[bytes, list[bytes]] = {}
-        for item in value.split(self._verify.separator.encode())[:_MAX_ITEMS]:
-            name, _, text = item.strip().partition(self._verify.field_separator.encode())
+        for item in value.split(self._separator)[:_MAX_ITEMS]:
+            name, _, text = item.strip().partition(self._field_separator)
             items.setdefault(name, []).append(text)
         return items
 
@@ -180,7 +183,7 @@ class Verifier:
         return [self._decoded(match.group(1)) for match in matches if match is not None]
 
     def _decoded(self, text: bytes) -> bytes:
-        if self._verify.encoding == "hex":
+        if self._is_hex:
             return bytes.fromhex(text.decode("ascii"))
         standard = text.rstrip(b"=").translate(_BYTES_FROM_URL_SAFE)
         return binascii.a2b_base64(standard + b"=" * (-len(standard) % 4))
