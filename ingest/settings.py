@@ -27,6 +27,7 @@ from ingest.errors import BadAddress, SettingsError
 from ingest.redis_address import DEFAULT_PREFIX, RedisAddress, parse_redis
 from ingest.sources import registry
 from ingest.sources.base import SourceSettings
+from ingest.sources.described import files
 from ingest.store import address
 from ingest.store.address import SCHEMA, Database
 
@@ -40,6 +41,8 @@ UP_FILE = "up.json"
 
 MIB = 1024 * 1024
 
+_SOURCES = f"{PREFIX}SOURCES"
+_SOURCE_FILES = "source_files"
 _OF_A_SOURCE = "of_a_source"
 """The type of an error whose message is complete: it names the variable itself."""
 _PROCESSES = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
@@ -79,6 +82,10 @@ class Settings(BaseSettings):
     )
     sources: Annotated[Mapping[str, SourceSettings], NoDecode] = Field(
         {}, description="the senders' settings by slug, each from variables of its own"
+    )
+
+    source_files: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="TOML files that describe further senders, separated by commas"
     )
 
     receiver_url: str | None = Field(
@@ -333,11 +340,27 @@ class _Standalone(Settings):
 def variables() -> dict[str, FieldInfo]:
     """Return every setting by the name of its variable, without `INGEST_`."""
     fields = {name.upper(): field for name, field in Settings.model_fields.items()}
-    del fields["SOURCES"]
+    fields["SOURCES"] = fields.pop(_SOURCE_FILES.upper())  # that of `sources` has no variable
     for source in registry.classes().values():
         for name, field in source.settings.model_fields.items():
-            fields[source.variable(name).removeprefix(PREFIX)] = field
+            if source.variable(name).startswith(PREFIX):
+                fields[source.variable(name).removeprefix(PREFIX)] = field
     return fields
+
+
+def describe_sources(environ: Mapping[str, str], *, standalone: bool = False) -> tuple[Path, ...]:
+    """Read the files of `INGEST_SOURCES`, or those of a running `ingest up` unless `standalone`,
+    so that their sources are known to `registry`. Return their paths.
+
+    Raises:
+        SettingsError: a file or a description cannot be used.
+    """
+    written = environ.get(_SOURCES) or _text(f"{_SOURCES}_FILE", environ)
+    if written is None and not standalone:
+        written = _from_running_up(environ).get(_SOURCE_FILES)
+    paths = tuple(Path(name) for name in setting_values.split(written or "") if name)
+    registry.use(files.read(paths))
+    return paths
 
 
 def _parse_shares(value: str) -> dict[tuple[str, ...], int]:
@@ -372,6 +395,7 @@ def load(*, standalone: bool = False, **overrides: Any) -> Settings:
         SettingsError: has a sentence for each problem. It names the variables, never their values.
     """
     values = {name: value for name, value in overrides.items() if value is not None}
+    values[_SOURCE_FILES] = describe_sources(os.environ, standalone=standalone)
     try:
         return (_Standalone if standalone else Settings)(**values)
     except ValidationError as error:
@@ -431,6 +455,7 @@ def secret_variables() -> frozenset[str]:
         for name, field in variables().items()
         if SecretStr.__name__ in str(field.annotation)
     }
+    names |= {source.variable("secrets") for source in registry.classes().values()}
     return frozenset(names | {f"{name}_FILE" for name in names})
 
 
@@ -471,6 +496,8 @@ def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
                     raise SettingsError(
                         f"{variable}_FILE: {path}: it is empty.", reason="bad_setting"
                     )
+                if value is None and field == "secrets" and source.secrets_file() is not None:
+                    value = _content(variable, str(source.secrets_file()))
             if value is not None:
                 settings.setdefault(slug, {})[field] = value
     return {"sources": settings}
@@ -479,8 +506,11 @@ def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
 def _text(variable: str, environ: Mapping[str, str]) -> str | None:
     """Return the text of the file that a variable names."""
     path = environ.get(variable)
-    if not path:
-        return None
+    return _content(variable, path) if path else None
+
+
+def _content(variable: str, path: str) -> str:
+    """Return the text of a file, which `variable` is about."""
     try:
         text = Path(path).read_bytes().decode().replace("\r\n", "\n").removesuffix("\n")
     except (OSError, ValueError) as error:

@@ -117,7 +117,7 @@ class BatchRunner:
             id=str(job.event),
             source=job.source,
             event_id=job.event_id,
-            type=envelope.type,
+            type=job.type,
             occurred_at=envelope.occurred_at,
             received_at=job.received_at,
             data=envelope.data,

@@ -7,7 +7,7 @@ import psycopg
 import typer
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest import __version__, environment
+from ingest import __version__, environment, settings
 from ingest.cli import (
     console,
     deliveries,
@@ -58,6 +58,7 @@ def version(
         typer.echo(__version__)
         raise typer.Exit
     if context.invoked_subcommand not in _LOGGING:
+        settings.describe_sources(os.environ)
         for sentence in environment.sentences(os.environ):
             typer.echo(f"ingest: {sentence}", err=True)
 

@@ -122,6 +122,9 @@ class _Run:
                 "console_host": self.settings.console_host,
                 "console_port": self.settings.console_port,
                 "sources": self._sources(),
+                "source_files": "\n".join(
+                    str(path.resolve()) for path in self.settings.source_files
+                ),
             }
         )
 
@@ -160,7 +163,7 @@ class _Run:
             command=[sys.executable, "-m", "ingest", "serve", "--fd", str(listener.fileno())],
             log=self.folder.logs / f"{name}.log",
             ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/ready"),
-            env=self._environment(**self._secrets()),
+            env=self._environment() | self._secrets(),
             pass_fds=(listener.fileno(),),
         )
 
@@ -173,21 +176,18 @@ class _Run:
             log=self.folder.logs / "console.log",
             ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/live"),
             env=self._environment(
-                **self._secrets(),
                 HOST=self.settings.host,
                 PORT=str(self.settings.port),
                 CONSOLE_HOST=self.settings.console_host,
-            ),
+            )
+            | self._secrets(),
             pass_fds=(listener.fileno(),),
         )
 
     def _secrets(self) -> dict[str, str]:
-        """Return the variables that hold each source's secrets, without `INGEST_`."""
+        """Return the variables that hold each source's secrets."""
         sources = registry.classes()
-        return {
-            sources[slug].variable("secrets").removeprefix(PREFIX): text
-            for slug, text in self.secrets.items()
-        }
+        return {sources[slug].variable("secrets"): text for slug, text in self.secrets.items()}
 
     def _environment(self, **more: str) -> dict[str, str]:
         own = {

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from random import Random
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -260,6 +261,16 @@ class Source(ABC):
     def with_secret(self, secret: str) -> "Source":
         """Return the same source with another secret, and no other."""
         return type(self)(self._settings.model_copy(update={"secrets": (SecretStr(secret),)}))
+
+    @classmethod
+    def needs_secret(cls) -> bool:
+        """Return whether the source is received only if it has a secret."""
+        return True
+
+    @classmethod
+    def secrets_file(cls) -> Path | None:
+        """Return the file with its secrets, where no variable names them; None: there is none."""
+        return None
 
     def newest_secret(self) -> str:
         """Return the secret to sign with.

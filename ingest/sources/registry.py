@@ -1,4 +1,4 @@
-"""Which sources there are: those of this package, and those of installed plugins."""
+"""Which sources there are: those of this package, of installed plugins, and of descriptions."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,33 @@ GROUP = "ingest.sources"
 _SLUG = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 
-@cache
+_described: dict[str, type[Source]] = {}
+
+
+def use(described: Mapping[str, type[Source]]) -> None:
+    """Make these the described sources of this process, instead of those before.
+
+    Raises:
+        SettingsError: one has the name of another source.
+    """
+    for slug in described:
+        if slug in _coded():
+            raise _unusable(slug, "another source has this name")
+    _described.clear()
+    _described.update(described)
+
+
 def classes() -> dict[str, type[Source]]:
     """Return every source's class by its slug.
 
     Raises:
         SettingsError: a plugin cannot be used, and why.
     """
+    return _coded() | _described
+
+
+@cache
+def _coded() -> dict[str, type[Source]]:
     classes_by_slug: dict[str, type[Source]] = {}
     for slug, source_class in (*_built_in(), *_installed()):
         if slug in classes_by_slug:
@@ -45,7 +65,11 @@ def receiving(settings: Mapping[str, SourceSettings], *, default: str) -> dict[s
     Raises:
         SettingsError: none has.
     """
-    sources = {slug: source for slug, source in configured(settings).items() if source.secrets}
+    sources = {
+        slug: source
+        for slug, source in configured(settings).items()
+        if source.secrets or not source.needs_secret()
+    }
     if not sources:
         variable = classes()[default].variable("secrets")
         raise SettingsError(
@@ -63,10 +87,12 @@ def entity_paths(kind: str) -> tuple[FieldPath, ...]:
 
 
 def _built_in() -> Iterator[tuple[str, type[Source]]]:
-    """Yield the sub-packages of this package, each of which names its class `Plugin`."""
+    """Yield the class of each sub-package of this package that names one `Plugin`."""
     for module in iter_modules(import_module(__package__).__path__):
         if module.ispkg:
-            yield module.name, import_module(f"{__package__}.{module.name}").Plugin
+            plugin = getattr(import_module(f"{__package__}.{module.name}"), "Plugin", None)
+            if plugin is not None:
+                yield module.name, plugin
 
 
 def _installed() -> Iterator[tuple[str, type[Source]]]:

@@ -1,0 +1,136 @@
+"""Read files of descriptions. What is wrong is told with file, line and one sentence."""
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+
+from ingest.errors import SettingsError
+from ingest.sources.described import shipped
+from ingest.sources.described.description import Description
+from ingest.sources.described.source import DescribedSource, source_class
+
+_SLUG = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+_TABLE = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+")
+_KEY = re.compile(r"""\s*["']?([A-Za-z0-9_.-]+)["']?\s*=""")
+_TOML_PLACE = re.compile(r"^(.*) \(at (?:line (\d+), column \d+|end of document)\)$")
+_SHOWN = 150
+_LITERAL_SECRETS = frozenset({"secret", "secrets", "token"})
+
+
+def read(paths: Sequence[Path]) -> dict[str, type[DescribedSource]]:
+    """Return the classes of the sources that the files describe, by slug.
+
+    Raises:
+        SettingsError: a file cannot be read, or a description cannot be used. The sentence shows
+            names of files and keys, and no values.
+    """
+    return dict(_classes(tuple((path, _content(path)) for path in paths)))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no name of a file"
+        raise SettingsError(
+            f"INGEST_SOURCES: {_shown(path)}: {why}.", reason="bad_source"
+        ) from None
+
+
+def _shown(path: Path) -> str:
+    text = str(path)
+    return text if text.isprintable() and len(text) <= _SHOWN else "a name that is no file's"
+
+
+@cache
+def _classes(files: Iterable[tuple[Path, bytes]]) -> Mapping[str, type[DescribedSource]]:
+    classes: dict[str, type[DescribedSource]] = {}
+    for path, content in files:
+        text, tables = _parsed(path, content)
+        for slug, table in tables.items():
+            if slug in classes:
+                _refuse(path, _line(text, (slug,)), slug, "another file has this name already")
+            classes[slug] = source_class(slug, _description(path, text, slug, table))
+    return classes
+
+
+def _parsed(path: Path, content: bytes) -> tuple[str, dict[str, Any]]:
+    try:
+        text = content.decode()
+        return text, tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        place = _TOML_PLACE.match(str(error))
+        line = int(place[2]) if place and place[2] else content.count(b"\n") + 1
+        raise SettingsError(f"{path}:{line}: this is not TOML.", reason="bad_source") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}:1: this is not UTF-8 text.", reason="bad_source") from None
+
+
+def _description(path: Path, text: str, slug: str, table: object) -> Description:
+    if not _SLUG.fullmatch(slug) or len(slug) > 50:
+        _refuse(path, _line(text, (slug,)), slug, "a name is lower-case letters, digits and dashes")
+    if not isinstance(table, dict):
+        _refuse(path, _line(text, (slug,)), slug, "each source is a table, [name]")
+    for key in sorted(_LITERAL_SECRETS & table.keys()):
+        why = "a secret does not stand in this file; use secrets_env or secrets_file"
+        _refuse(path, _line(text, (slug, key)), f"{slug}.{key}", why)
+    fields = dict(table)
+    preset = fields.pop("preset", None)
+    if preset is not None:
+        if preset not in shipped.names():
+            known = ", ".join(shipped.names())
+            _refuse(path, _line(text, (slug, "preset")), slug, f"preset is one of {known}")
+        fields = _merged(shipped.table(preset), fields)
+    try:
+        description = Description.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors(include_input=False, include_url=False)[0]
+        place = (slug, *(str(step) for step in problem["loc"]))
+        _refuse(path, _line(text, place), ".".join(place), _clause(problem["type"], problem["msg"]))
+    if description.secrets_file is None:
+        return description
+    return description.model_copy(update={"secrets_file": path.parent / description.secrets_file})
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table with another one's values over its own; tables in it are merged likewise."""
+    merged = dict(base)
+    for key, value in over.items():
+        own = merged.get(key)
+        both = isinstance(own, dict) and isinstance(value, dict)
+        merged[key] = _merged(own, value) if isinstance(own, dict) and both else value
+    return merged
+
+
+_CLAUSES = {"extra_forbidden": "there is no such key", "missing": "this key is missing"}
+
+
+def _clause(kind: str, message: str) -> str:
+    clause = _CLAUSES.get(kind, message.removeprefix("Value error, "))
+    return clause[0].lower() + clause[1:]
+
+
+def _line(text: str, place: Sequence[str]) -> int:
+    """Return the line of a key, or of what is nearest above it."""
+    best, best_depth = 1, 0
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _TABLE.fullmatch(line.split("#")[0].rstrip()):
+            table = tuple(part.strip().strip("\"'") for part in header[1].split("."))
+            here = table
+        elif key := _KEY.match(line):
+            here = (*table, *key[1].split("."))
+        else:
+            continue
+        if len(here) > best_depth and here == tuple(place[: len(here)]):
+            best, best_depth = number, len(here)
+    return best
+
+
+def _refuse(path: Path, line: int, place: str, why: str) -> NoReturn:
+    raise SettingsError(f"{path}:{line}: {place}: {why}.", reason="bad_source")

@@ -1,0 +1,325 @@
+"""Make a source of a description."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from types import MappingProxyType
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+from pydantic import Field, SecretStr, create_model, field_validator
+
+from ingest import strict_json
+from ingest.sources.base import (
+    Answer,
+    CannotSign,
+    Envelope,
+    EventIdentity,
+    FieldPath,
+    Headers,
+    Retries,
+    Samples,
+    Source,
+    SourceSettings,
+    WebhookRequest,
+    column_type,
+    join_event_id,
+)
+from ingest.sources.described import naming, template
+from ingest.sources.described.description import Challenge, Description, RetryPolicy, Sample
+from ingest.sources.described.signature import Verifier, encoded_names, key_bytes, key_id
+from ingest.timestamps import parse_timestamp
+
+_CHALLENGE_LIMIT = 4096
+
+
+class DescribedSource(Source):
+    """A source that follows a description. `source_class` makes a class for each."""
+
+    description: ClassVar[Description]
+
+    def __init__(self, settings: SourceSettings) -> None:
+        super().__init__(settings)
+        description = self.description
+        ignored = self._ignored = frozenset(description.ignore)
+        self._verifier = Verifier(description, self.secrets, self.tolerance_s)
+        self._id_of = naming.namer(description.id, ignored)
+        self._type_of = naming.namer(description.type)
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        return tuple(key_id(secret) for secret in self.secrets)
+
+    def is_signed(self, headers: Headers) -> bool:
+        verify = self.description.verify
+        if verify.header is None:
+            return self.description.challenge is None
+        return any(name in self._verifier.names for name, _ in headers)
+
+    def verify(self, request: WebhookRequest, *, now: int) -> str:
+        return self._verifier.verify(request, now)
+
+    def sign(self, body: bytes, *, now: int) -> Mapping[str, str]:
+        sample = _sample_of(self.description, body)
+        headers = {"content-type": sample.content_type, **sample.headers}
+        identifier = hashlib.sha256(body).hexdigest()[:32]
+        for name in _named_headers(self.description):
+            headers.setdefault(name, identifier)
+        return headers | self._signature(body, headers, now)
+
+    def _signature(self, body: bytes, headers: dict[str, str], now: int) -> dict[str, str]:
+        verify, time = self.description.verify, self.description.time
+        if verify.scheme == "none":
+            return {}
+        secret = self.newest_secret()
+        name = (verify.header or "").split("|")[0]
+        if verify.scheme == "token":
+            return {name: secret}
+        stamp = str(now if time is None or time.unit == "s" else now * 1000)
+        if time is not None and time.header is not None:
+            headers[time.header.split("|")[0]] = stamp
+        fields = {time.field.encode(): [stamp.encode()]} if time and time.field else {}
+        raw = [(header.encode(), value.encode("latin-1")) for header, value in headers.items()]
+        digest = self._verifier.digest(self._verifier.first_key(), raw, body, fields)
+        value = verify.prefix + self._verifier.encoded(digest)
+        if verify.separator:
+            stamped = [(time.field, stamp)] if time and time.field else []
+            items = [*stamped, (verify.field, value)]
+            value = verify.separator.join(verify.field_separator.join(item) for item in items)
+        return {name: value} | ({time.header.split("|")[0]: stamp} if time and time.header else {})
+
+    def newest_secret(self) -> str:
+        verify = self.description.verify
+        if verify.scheme == "none":
+            return ""
+        if verify.header is None:
+            raise CannotSign(
+                f"{self.title} sends its secret in the body or in the address: no header signs.",
+                reason="not_signable",
+            )
+        return super().newest_secret()
+
+    def answer_challenge(self, request: WebhookRequest, *, now: int) -> Answer | None:
+        challenge = self.description.challenge
+        if challenge is None or challenge.method != request.method:
+            return None
+        if challenge.method == "GET":
+            return self._answer_get(challenge, request.target)
+        if len(request.body) > _CHALLENGE_LIMIT:
+            return None
+        try:
+            fields = strict_json.loads(request.body)
+        except strict_json.InvalidJson:
+            return None
+        echoed = naming.lookup(fields, challenge.echo)
+        if not _is_challenge(fields, challenge) or not isinstance(echoed, str):
+            return None
+        return Answer(json.dumps({challenge.echo: echoed}).encode("ascii"))
+
+    def _answer_get(self, challenge: Challenge, target: str) -> Answer | None:
+        query = parse_qs(urlsplit(target).query, max_num_fields=100)
+        values = [query.get(name, []) for name in (challenge.match_field, challenge.echo)]
+        tokens = query.get(challenge.token or "", [])
+        if values[0] != [challenge.match_value] or len(values[1]) != 1 or len(tokens) != 1:
+            return None
+        if key_id(tokens[0]) not in self.key_ids or tokens[0] not in self.secrets:
+            return None
+        return Answer(values[1][0].encode(), b"text/plain")
+
+    def parse(self, body: bytes) -> Envelope:
+        description = self.description
+        fields = naming.decode(body, description)
+        if description.challenge and _is_challenge(fields, description.challenge):
+            naming.refuse("challenge", "Signed, but a challenge is no event.")
+        data = naming.lookup(fields, description.data) if description.data else fields
+        return Envelope(
+            type="",  # headers may name it: `identify` does
+            occurred_at=_first_time(fields, description.occurred_at),
+            data=data if isinstance(data, dict) else fields,
+            fields=fields,
+        )
+
+    def identify(self, envelope: Envelope, headers: Headers = ()) -> EventIdentity:
+        type_parts = self._type_of(envelope.fields, headers)
+        if type_parts is None:
+            naming.refuse("type_missing", "Signed, but nothing names the event's type.")
+        id_parts = self._id_of(envelope.fields, headers)
+        if id_parts is None:
+            naming.refuse("id_missing", "Signed, but nothing names the event.")
+        event_type = "".join(type_parts)
+        return EventIdentity(
+            event_id=join_event_id(event_type, *id_parts),
+            type=column_type(event_type),
+            fingerprint=naming.content(envelope.fields, self._ignored),
+        )
+
+    def split(self, body: bytes) -> Sequence[bytes] | None:
+        """Return a body for each event, or None: the body is one event.
+
+        Raises:
+            InvalidEnvelope: the body cannot be read.
+        """
+        split = self.description.split
+        if split is None:
+            return None
+        fields = naming.decode(body, self.description)
+        items = naming.lookup(fields, split.path)
+        is_batch = split.if_field is None or naming.lookup(fields, split.if_field) is True
+        if not isinstance(items, list) or not is_batch:
+            return None
+        if split.element == "item":
+            return [strict_json.canonical(item) for item in items]
+        return [strict_json.canonical(_with(fields, split.path, [item])) for item in items]
+
+    @classmethod
+    def secrets_file(cls) -> Path | None:
+        return cls.description.secrets_file
+
+    @classmethod
+    def needs_secret(cls) -> bool:
+        return cls.description.verify.scheme != "none"
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        if field == "secrets" and cls.description.secrets_env:
+            return cls.description.secrets_env
+        return super().variable(field)
+
+
+def source_class(name: str, description: Description) -> type[DescribedSource]:
+    """Return the class of a source with this slug."""
+    attributes: dict[str, Any] = {
+        "__module__": __name__,
+        "__doc__": f"The source `{name}`.",
+        "slug": name,
+        "title": description.title,
+        "description": description,
+        "settings": _settings(description),
+        "kept_headers": _kept(description),
+        "samples": _samples(description),
+        "retries": _retries(description.retries),
+        "entities": MappingProxyType(
+            {
+                kind: tuple(FieldPath(path=path) for path in paths)
+                for kind, paths in description.entities.items()
+            }
+        ),
+        "persons": tuple(FieldPath(path=path) for path in description.persons),
+        "body_limit": description.body_limit,
+        "success": Answer(
+            description.success.body.encode(), description.success.content_type.encode()
+        ),
+        "signs_challenges": bool(description.challenge and description.challenge.signed),
+    }
+    return type("Described", (DescribedSource,), attributes)
+
+
+def _settings(description: Description) -> type[SourceSettings]:
+    class Checked(SourceSettings):
+        @field_validator("secrets")
+        @classmethod
+        def _decodable(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+            for position, secret in enumerate(secrets, start=1):
+                try:
+                    key_bytes(secret.get_secret_value(), description.verify)
+                except ValueError as error:
+                    raise ValueError(f"secret {position} {error}") from None
+            return secrets
+
+    time = description.time
+    if time is None:
+        return Checked
+    field = SourceSettings.model_fields["tolerance_s"]
+    return create_model(
+        "DescribedSettings",
+        __base__=Checked,
+        tolerance_s=(int, Field(time.past_s, gt=0, lt=2**31, description=field.description)),
+    )
+
+
+def _kept(description: Description) -> frozenset[bytes]:
+    templates = (description.verify.signed, *description.id, *description.type)
+    names = [
+        *("content-type", "content-encoding", "user-agent"),
+        *description.kept_headers,
+        *(
+            name
+            for line in templates
+            for part in template.parse(line)
+            if part.kind == "header"
+            for name in part.names
+        ),
+    ]
+    if description.time is not None and description.time.header:
+        names.append(description.time.header)
+    if description.verify.is_hmac and description.verify.header:  # a token is the secret itself
+        names.append(description.verify.header)
+    return frozenset(name for text in names for name in encoded_names(text))
+
+
+def _retries(policy: RetryPolicy | None) -> Retries:
+    if policy is None:
+        return Retries()
+    statuses = {
+        status
+        for form in policy.final
+        for status in range(100, 600)
+        if form in (str(status), f"{status // 100}xx")
+    }
+    return Retries(waits_s=policy.waits_s, final=frozenset(statuses))
+
+
+def _samples(description: Description) -> Samples:
+    by_type = {sample.type: sample for sample in description.samples}
+
+    def make(event_type: str, random: Random, now: datetime) -> bytes:
+        # Of a type without a sample there is the first one.
+        sample = by_type.get(event_type, description.samples[0])
+        moment = now.astimezone(UTC).replace(microsecond=0)
+        text = sample.body.replace("<time>", f"{moment:%Y-%m-%dT%H:%M:%S}Z")
+        text = text.replace("<seconds>", str(int(moment.timestamp())))
+        text = text.replace("<id>", f"{random.getrandbits(96):024x}")
+        return text.replace("<number>", str(random.randrange(1, 10**12))).strip().encode()
+
+    return Samples(types=tuple(by_type), make=make)
+
+
+def _sample_of(description: Description, body: bytes) -> Sample:
+    """Return the sample that a body is made of: it has the same fields, or as many as possible."""
+    names = _field_names(body)
+    return max(
+        description.samples, key=lambda sample: len(names & _field_names(sample.body.encode()))
+    )
+
+
+def _field_names(body: bytes) -> set[str]:
+    return {piece.decode("latin-1") for piece in body.replace(b"&", b'"').split(b'"')}
+
+
+def _named_headers(description: Description) -> Sequence[str]:
+    """Return the headers that have to be there: the signed ones, and those that name an event."""
+    templates = (description.verify.signed, description.id[0], description.type[0])
+    parts = [part for line in templates for part in template.parse(line)]
+    return [part.names[0] for part in parts if part.kind == "header"]
+
+
+def _first_time(fields: Mapping[str, Any], paths: Sequence[str]) -> datetime | None:
+    for path in paths:
+        time = parse_timestamp(naming.lookup(fields, path))
+        if time is not None:
+            return time
+    return None
+
+
+def _is_challenge(fields: object, challenge: Challenge) -> bool:
+    is_post = challenge.method == "POST"
+    return is_post and naming.lookup(fields, challenge.match_field) == challenge.match_value
+
+
+def _with(fields: Any, path: str, value: Any) -> Any:
+    """Return a copy of `fields` with another value under a path."""
+    step, _, rest = path.partition(".")
+    return {**fields, step: _with(fields[step], rest, value) if rest else value}

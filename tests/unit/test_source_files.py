@@ -1,0 +1,199 @@
+"""The files of INGEST_SOURCES: what they make, and what is told of a bad one."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ingest import environment, settings
+from ingest.errors import SettingsError
+from ingest.sources import registry
+from ingest.sources.described import files, shipped
+
+SECRET = "a_secret_of_the_tests_0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    registry.use({})
+
+
+def write(text: str, name: str = "sources.toml") -> Path:
+    path = Path(name)
+    path.write_text(text)
+    return path
+
+
+TWO_SHOPS = """
+[riyadh]
+preset = "shopify"
+title = "The shop in Riyadh"
+
+[jeddah]
+preset = "shopify"
+secrets_env = "JEDDAH"
+body_limit = 1000
+"""
+
+
+def test_two_sources_of_one_kind_have_their_own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_SOURCES", str(write(TWO_SHOPS)))
+    monkeypatch.setenv("INGEST_RIYADH_SECRETS", SECRET)
+    monkeypatch.setenv("JEDDAH", SECRET[::-1])
+    given = settings.load()
+    sources = registry.receiving(given.sources, default="awalchat")
+    assert sorted(sources) == ["jeddah", "riyadh"]
+    assert sources["riyadh"].secrets == (SECRET,)
+    assert sources["jeddah"].secrets == (SECRET[::-1],)
+    assert (sources["riyadh"].title, sources["jeddah"].body_limit) == ("The shop in Riyadh", 1000)
+    assert given.source_files == (Path("sources.toml"),)
+    assert {"JEDDAH", "INGEST_RIYADH_SECRETS"} <= settings.secret_variables()
+    assert not environment.unknown({"INGEST_RIYADH_SECRETS": SECRET, "INGEST_SOURCES": "x"})
+    monkeypatch.delenv("INGEST_SOURCES")
+    settings.load()
+    assert "riyadh" not in registry.classes()
+
+
+def test_secrets_come_from_a_file_beside_the_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("conf").mkdir()
+    write(SECRET + "\n", "conf/bot.secret")
+    write('[bot]\npreset = "telegram"\nsecrets_file = "bot.secret"\n', "conf/one.toml")
+    write('[hub]\npreset = "github"\n', "two.toml")
+    monkeypatch.setenv("INGEST_SOURCES", "conf/one.toml, two.toml")
+    sources = registry.configured(settings.load().sources)
+    assert sources["bot"].secrets == (SECRET,)
+    assert sources["hub"].secrets == ()
+    Path("conf/bot.secret").unlink()
+    with pytest.raises(SettingsError, match=r"conf/bot.secret: No such file"):
+        settings.load()
+
+
+def test_a_running_up_tells_its_descriptions() -> None:
+    path = write(TWO_SHOPS)
+    Path(".ingest").mkdir()
+    Path(".ingest/up.json").write_text(f'{{"source_files": "{path.resolve()}"}}')
+    settings.load()
+    assert "riyadh" in registry.classes()
+    settings.load(standalone=True)
+    assert "riyadh" not in registry.classes()
+
+
+def test_a_secret_that_is_not_encoded_as_described_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_SOURCES", str(write('[std]\npreset = "standard-webhooks"\n')))
+    monkeypatch.setenv("INGEST_STD_SECRETS", "whsec_SENTINEL!SENTINEL!")
+    with pytest.raises(
+        SettingsError, match=r"INGEST_STD_SECRETS: secret 1 is not encoded in base64\."
+    ) as told:
+        settings.load()
+    assert "SENTINEL" not in str(told.value)
+
+
+WHOLE = """[own]
+title = "Own"
+id = "{path:id}"
+type = "{path:type}"
+verify = { scheme = "hmac-sha256", header = "x-signature" }
+samples = [{ type = "a", body = '{"type":"a","id":"<id>"}' }]
+"""
+
+
+def test_a_description_without_a_preset_is_six_lines() -> None:
+    assert files.read([write(WHOLE)])["own"].title == "Own"
+
+
+BAD: dict[str, tuple[str, str]] = {
+    "an unknown key": ('[a]\npreset = "github"\n\nSENT = 1\n', "4: a.SENT: there is no such key."),
+    "a key too deep": (
+        '[a]\npreset = "stripe"\n[a.time]\nfieldd = "SENTINEL"\n',
+        "4: a.time.fieldd: there is no such key.",
+    ),
+    "an unknown preset": ('[a]\npreset = "SENTINEL"\n', "2: a: preset is one of github, "),
+    "a literal secret": (
+        '[a]\npreset = "github"\nsecrets = ["SENTINEL"]\n',
+        "3: a.secrets: a secret does not stand in this file; use secrets_env or secrets_file.",
+    ),
+    "no TOML": ("[a]\npreset = SENTINEL\n", "2: this is not TOML."),
+    "no table": ('a = "SENTINEL"\n', "1: a: each source is a table, [name]."),
+    "a bad name": ('[A_b]\npreset = "github"\n', "1: A_b: a name is lower-case letters"),
+    "a number that is a text": (
+        '[a]\npreset = "github"\nbody_limit = "SENTINEL"\n',
+        "3: a.body_limit: input should be",
+    ),
+    "a scheme that is none": (
+        '[a]\npreset = "github"\n[a.verify]\nscheme = "SENTINEL"\n',
+        "4: a.verify.scheme: input",
+    ),
+    "a template without end": (
+        '[a]\npreset = "github"\nid = "{path:id"\n',
+        "3: a.id: the template has a brace",
+    ),
+    "a separator without a field": (
+        '[a]\npreset = "github"\n[a.verify]\nseparator = ","\n',
+        "3: a.verify: separator and field go together.",
+    ),
+    "a time that is not signed": (
+        '[a]\npreset = "gitlab"\n[a.time]\nheader = "x-time"\n',
+        "1: a: a time that is not signed proves nothing: take time away.",
+    ),
+    "a signed address that nobody knows": (
+        '[a]\npreset = "square"\n',
+        "1: a: the sender signs its address: set url",
+    ),
+    "two places for a secret": (
+        '[a]\npreset = "github"\nsecrets_env = "X"\nsecrets_file = "y"\n',
+        "1: a: secrets_env and secrets_file contradict each other.",
+    ),
+    "a large body before it is verified": (
+        '[a]\npreset = "moyasar"\nbody_limit = 1000000\n',
+        "1: a: a token in the body needs a body_limit of 65536 or less.",
+    ),
+    "nothing": ("[a]\n", "1: a.title: this key is missing."),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_wrong_is_told_with_file_line_and_one_sentence(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, sentence = BAD[name]
+    monkeypatch.setenv("INGEST_SOURCES", str(write(text)))
+    with pytest.raises(SettingsError) as told:
+        settings.load()
+    assert str(told.value).startswith(f"sources.toml:{sentence}")
+    assert "SENTINEL" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_missing_file_and_a_name_that_is_there_twice_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INGEST_SOURCES", "nowhere.toml")
+    with pytest.raises(SettingsError, match=r"^INGEST_SOURCES: nowhere.toml: No such file"):
+        settings.load()
+    write('[a]\npreset = "github"\n', "a.toml")
+    write('# again\n[a]\npreset = "github"\n', "b.toml")
+    monkeypatch.setenv("INGEST_SOURCES", "a.toml,b.toml")
+    with pytest.raises(SettingsError, match=r"^b.toml:2: a: another file has this name"):
+        settings.load()
+    monkeypatch.setenv("INGEST_SOURCES", str(write('[awalchat]\npreset = "github"\n')))
+    with pytest.raises(SettingsError, match="The source awalchat cannot be used"):
+        settings.load()
+
+
+@pytest.mark.parametrize("name", shipped.names())
+def test_a_preset_alone_is_a_source(name: str) -> None:
+    more = 'url = "https://example.com/hook"\n' if name == "square" else ""
+    assert list(files.read([write(f'[a]\npreset = "{name}"\n{more}')])) == ["a"]
+
+
+def test_the_worked_example_of_the_documents_is_a_source() -> None:
+    page = (Path(__file__).parents[2] / "docs/add-a-sender.md").read_text()
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    made = files.read([write(text, f"{n}.toml") for n, text in enumerate(examples)])
+    assert sorted(made) == ["jeddah", "riyadh", "typeform"]
+    assert len(examples[1].strip().splitlines()) < 10
+    for preset in shipped.names():
+        assert f"`{preset}`" in page
