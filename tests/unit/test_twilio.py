@@ -218,9 +218,12 @@ def identify(body: bytes) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("form", "named"),
     [
-        ({"MessageSid": "SM1", "SmsSid": "SM1", "MessageStatus": "sent"}, ("message", "SM1:sent")),
-        ({"SmsSid": "SM1", "SmsStatus": "received"}, ("message", "SM1:received")),
-        ({"CallSid": "CA1", "CallStatus": "completed"}, ("call", "CA1:completed")),
+        (
+            {"MessageSid": "SM1", "SmsSid": "SM1", "MessageStatus": "sent"},
+            ("messaging", "SM1:sent"),
+        ),
+        ({"SmsSid": "SM1", "SmsStatus": "received"}, ("messaging", "SM1:received")),
+        ({"CallSid": "CA1", "CallStatus": "completed"}, ("voice", "CA1:completed")),
         (
             {"CallSid": "CA1", "RecordingSid": "RE1", "RecordingStatus": "completed"},
             ("recording", "RE1:completed"),
@@ -238,7 +241,7 @@ def test_an_event_is_named_by_its_sid_and_its_status(
 @pytest.mark.parametrize(
     ("body", "event_type"),
     [
-        (b"CallSid=CA1&Digits=1", "call"),
+        (b"CallSid=CA1&Digits=1", "voice"),
         (b"EventType=onMessageAdded&MessageSid=IM1&Body=x", "onMessageAdded"),
         (b"a=1&a=2", "request"),
         (b'{"property": "value", "boolean": true}', "request"),
@@ -258,7 +261,7 @@ def test_the_steps_of_a_call_are_told_apart() -> None:
     )
     assert one == same
     assert one[1] != other[1]
-    assert one[0] == other[0] == "call.in-progress"
+    assert one[0] == other[0] == "voice.in-progress"
 
 
 def test_a_form_is_an_object_of_texts_and_of_lists_of_them() -> None:

@@ -9,8 +9,8 @@ _MESSAGE = ("received", "queued", "sent", "delivered", "undelivered", "failed", 
 _CALL = ("initiated", "ringing", "in-progress", "completed", "busy", "no-answer", "failed")
 
 TYPES: tuple[str, ...] = (
-    *(f"message.{status}" for status in _MESSAGE),
-    *(f"call.{status}" for status in _CALL),
+    *(f"messaging.{status}" for status in _MESSAGE),
+    *(f"voice.{status}" for status in _CALL),
     "recording.completed",
 )
 """The event types of which there are samples."""
@@ -23,7 +23,7 @@ def make(event_type: str, random: Random, now: datetime) -> bytes:
     kind, _, status = event_type.partition(".")
     theirs = f"+9665{random.randrange(10**8):08d}"
     fields = {"AccountSid": f"AC{random.getrandbits(128):032x}"}
-    if kind == "message":
+    if kind == "messaging":
         fields |= {"MessageSid": f"SM{random.getrandbits(128):032x}"}
         if status == "received":
             fields |= {"SmsStatus": status, "From": theirs, "To": _OURS, "Body": "مرحباً + 1 & 2"}
@@ -31,7 +31,7 @@ def make(event_type: str, random: Random, now: datetime) -> bytes:
             fields |= {"MessageStatus": status, "From": _OURS, "To": theirs}
     elif kind == "recording":
         fields |= {"RecordingSid": f"RE{random.getrandbits(128):032x}", "RecordingStatus": status}
-    elif kind == "call":
+    elif kind == "voice":
         fields |= {"CallSid": f"CA{random.getrandbits(128):032x}", "CallStatus": status}
         fields |= {"From": theirs, "To": _OURS, "Timestamp": format_datetime(now)}
     else:

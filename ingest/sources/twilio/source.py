@@ -41,15 +41,17 @@ _ALGORITHMS = {b"HMAC_SHA1": "sha1", b"HMAC_SHA256": "sha256"}
 _BODY_HASH = "bodySHA256"
 _MOST_PARAMETERS = 100
 _PORTS = {"http": 80, "https": 443}
+_VOICE = "voice"
 _IN_PROGRESS = "in-progress"
 _OTHER = "request"
 
-# What an event is of, the fields with its sid, and those with its status.
+# What an event is of, the fields with its sid, and those with its status. It is not `message`: the
+# read model takes every `message.received` for one of its own.
 _KINDS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("message", ("MessageSid", "SmsSid"), ("MessageStatus", "SmsStatus")),
+    ("messaging", ("MessageSid", "SmsSid"), ("MessageStatus", "SmsStatus")),
     ("recording", ("RecordingSid",), ("RecordingStatus",)),
     ("transcription", ("TranscriptionSid",), ("TranscriptionStatus",)),
-    ("call", ("CallSid",), ("CallStatus",)),
+    (_VOICE, ("CallSid",), ("CallStatus",)),
 )
 
 
@@ -160,7 +162,7 @@ class Twilio(Source):
             event_id = join_event_id(kind, *parts)
         else:
             event_id = join_event_id(event_type, content.hexdigest(), mark="#")
-        if kind == "call" and parts[1:] == [_IN_PROGRESS]:
+        if kind == _VOICE and parts[1:] == [_IN_PROGRESS]:
             # While a call goes on, each of its steps is told with this status.
             event_id = join_event_id(kind, *parts, content.hexdigest())
         return EventIdentity(
