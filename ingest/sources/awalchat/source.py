@@ -29,6 +29,7 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
+from ingest.sources.signatures import only_header
 from ingest.timestamps import parse_timestamp
 
 SLUG = "awalchat"
@@ -115,8 +116,8 @@ class AwalChat(Source):
 
     def verify(self, request: WebhookRequest, *, now: int) -> str:
         headers = request.headers
-        timestamp = _only(headers, _TIMESTAMP, _TIMESTAMP_FORM, "timestamp").group()
-        signature = _only(headers, _SIGNATURE, _SIGNATURE_FORM, "signature").group(1)
+        timestamp = only_header(headers, _TIMESTAMP, _TIMESTAMP_FORM, "timestamp").group()
+        signature = only_header(headers, _SIGNATURE, _SIGNATURE_FORM, "signature").group(1)
         matched = self._matching_key(bytes.fromhex(signature.decode()), timestamp, request.body)
         if matched is None:
             raise InvalidSignature("The signature does not match.", reason="signature_mismatch")
@@ -244,23 +245,6 @@ def _identifier(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return None
-
-
-def _only(headers: Headers, name: bytes, form: re.Pattern[bytes], what: str) -> re.Match[bytes]:
-    only: bytes | None = None
-    for header, value in headers:
-        if header == name:
-            if only is not None:
-                raise InvalidSignature(
-                    f"The {what} header is given twice.", reason=f"{what}_repeated"
-                )
-            only = value
-    if only is None:
-        raise InvalidSignature(f"The {what} header is missing.", reason=f"{what}_missing")
-    match = form.fullmatch(only)
-    if match is None:
-        raise InvalidSignature(f"The {what} header is malformed.", reason=f"{what}_malformed")
-    return match
 
 
 def _digest(key: bytes, timestamp: bytes, body: bytes) -> bytes:
