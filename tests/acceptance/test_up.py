@@ -27,6 +27,8 @@ def test_the_documented_events_go_through_with_no_settings_at_all(
     secret_file = up.folder / ".ingest" / "awalchat.secret"
     assert str(secret_file) in up.said
     assert secret_file.stat().st_mode & 0o077 == 0
+    # Other senders make their secrets themselves.
+    assert [path.name for path in secret_file.parent.glob("*.secret")] == ["awalchat.secret"]
     up.command("send", "--documented")
     until(lambda: up.stats()["jobs"]["succeeded"] == 6, what="all six are worked on")
     listed = up.command("events", "list", "--json").splitlines()

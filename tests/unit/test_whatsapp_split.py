@@ -274,12 +274,9 @@ def test_a_mark_at_the_beginning_and_a_repeated_name_are_taken_as_json_takes_the
     assert refused(twice) == ["messages:wamid.1", "messages:wamid.2"]
 
 
-def test_what_is_beyond_the_limits_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_grows_beyond_the_limit_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
     body = body_of(change(messages=[text(number) for number in range(11)]))
     assert len(SOURCE.split(body) or []) == 11
-    monkeypatch.setattr(splitting, "MAX_UPDATES", 10)
-    assert SOURCE.split(body) is None
-    monkeypatch.undo()
     monkeypatch.setattr(splitting, "MAX_BYTES", len(body))
     assert SOURCE.split(body) is None
     assert identify(body) == "several_updates"

@@ -13,8 +13,6 @@ from typing import Any, NamedTuple
 from ingest import strict_json
 from ingest.sources.whatsapp.updates import FIELD, LISTS, OBJECT
 
-MAX_UPDATES = 10_000
-"""Meta sends up to 1,000 in a body."""
 MAX_BYTES = 64 * 1024 * 1024
 """Of all bodies together. Those of 1,000 updates with Meta's largest body, 3 MB, take 4 MB."""
 
@@ -73,7 +71,7 @@ _Reader = Callable[[str, int], tuple[_Node, int]]
 def split(body: bytes) -> Sequence[bytes] | None:
     """Return a body for each update, broken ones included; None: there are not several.
 
-    A body that cannot be read, or whose updates are beyond the limits, is not split either.
+    A body that cannot be read, or whose updates are too large, is not split either.
     """
     try:
         fields = strict_json.loads(body)
@@ -88,7 +86,7 @@ def split(body: bytes) -> Sequence[bytes] | None:
     for update in _updates(root):
         bodies.append(update.encode())
         size += len(bodies[-1])
-        if len(bodies) > MAX_UPDATES or size > MAX_BYTES:
+        if size > MAX_BYTES:
             return None
     return bodies if len(bodies) > 1 else None
 
