@@ -164,6 +164,8 @@ class Source(ABC):
     persons: ClassVar[Sequence[FieldPath]] = ()
     """Which fields of bodies identify a person, such as phone numbers and contact ids. They are
     declared only: nothing is masked or erased by them yet."""
+    read_model: ClassVar[str | None] = None
+    """The built-in read model that is made of its events: `shop`, `whatsapp`; None: none is."""
     body_limit: ClassVar[int | None] = None
     """The size of the sender's largest body, in bytes; None: `INGEST_MAX_BODY_BYTES`."""
 

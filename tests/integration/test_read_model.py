@@ -1,5 +1,6 @@
 """The rows depend on the set of events only: not on order, repeats, batches or replays."""
 
+import dataclasses
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -392,3 +393,13 @@ def test_two_workers_merging_the_same_rows_do_not_deadlock(engine: Engine) -> No
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_another_senders_events_of_the_same_types_are_left_alone(engine: Engine) -> None:
+    """Salla's `order.created` is not AwalChat's."""
+    raw = b'{"event": "order.created", "data": {"order_id": 1, "total": 5}}'
+    with engine.begin() as db:
+        keep_orders([dataclasses.replace(event(raw), source="another")], db)
+        assert db.execute(text("SELECT count(*) FROM orders")).scalar_one() == 0
+        keep_orders([event(raw)], db)
+        assert db.execute(text("SELECT count(*) FROM orders")).scalar_one() == 1

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ingest.store import schema
 from workers.event import Event
-from workers.processors import fields, unreadable
+from workers.processors import feeds, fields, unreadable
 from workers.processors.merge import Entities, Group, Upsert, last_event_place
 from workers.registry import processor
 
@@ -40,7 +40,7 @@ def keep_contacts(events: Sequence[Event], db: Connection) -> None:
     creations, each by their time."""
     contacts = Entities()
     unread = fields.Unreadable()
-    for event in events:
+    for event in feeds.of_model(events, feeds.SHOP):
         contact_id = fields.entity_id(event.data, "contact_id", "id")
         is_update = event.type == "contact.updated"
         said = fields.said(event.data, _FIELDS, unread, null_clears=True)

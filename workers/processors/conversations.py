@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from ingest.store import schema
 from workers.event import Event
-from workers.processors import fields, unreadable
+from workers.processors import feeds, fields, unreadable
 from workers.processors.merge import Entities, Group, Origin, Upsert, last_event_place
 from workers.registry import processor
 
@@ -40,7 +40,7 @@ def keep_conversations(events: Sequence[Event], db: Connection) -> None:
     """Keep a row for each conversation, whichever of its events comes first."""
     conversations = Entities()
     unread = fields.Unreadable()
-    for event in events:
+    for event in feeds.of_model(events, feeds.SHOP):
         conversation_id = fields.entity_id(event.data, "conversation_id")
         if event.type == "conversation.created":
             said = fields.said(event.data, _OF_CREATION, unread)

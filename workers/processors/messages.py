@@ -6,7 +6,7 @@ from sqlalchemy import Connection
 
 from ingest.store import schema
 from workers.event import Event
-from workers.processors import fields, statuses, unreadable
+from workers.processors import feeds, fields, statuses, unreadable
 from workers.processors.merge import Entities, Group, Origin, Upsert, last_event_place
 from workers.registry import processor
 
@@ -35,7 +35,7 @@ def keep_messages(events: Sequence[Event], db: Connection) -> None:
     """Keep a row for each message, whichever of its events comes first."""
     messages = Entities()
     unread = fields.Unreadable()
-    for event in events:
+    for event in feeds.of_model(events, feeds.SHOP):
         message_id = fields.key(event.data, "message_id")
         if event.type == "message.received":
             said = fields.said(event.data, _RECEIVED_FIELDS, unread)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from ingest.store import arrays, schema
 from ingest.store.sql import statement
 from workers.event import Event
-from workers.processors import fields, unreadable
+from workers.processors import feeds, fields, unreadable
 from workers.processors.merge import LONG_AGO, Entities, Group, Origin, Upsert, last_event_place
 from workers.registry import processor
 
@@ -55,7 +55,7 @@ def keep_orders(events: Sequence[Event], db: Connection) -> None:
     orders = Entities()
     changes: list[Change] = []
     unread = fields.Unreadable()
-    for event in events:
+    for event in feeds.of_model(events, feeds.SHOP):
         order_id = fields.entity_id(event.data, "order_id")
         if event.type == "order.created":
             _created(order_id, event, orders, unread)

@@ -14,10 +14,9 @@ from ingest import strict_json
 from ingest.text import is_storable, storable
 from ingest.timestamps import parse_timestamp
 from workers.event import Event
-from workers.processors import fields
+from workers.processors import feeds, fields
 from workers.registry import Discard
 
-SOURCE = "whatsapp"
 # Named one by one: a pattern would slow down the admission of every event of every source, and
 # would match other sources' types.
 MESSAGE_TYPES = tuple(
@@ -32,6 +31,7 @@ STATUS_TYPES = tuple(
     f"statuses.{name}"
     for name in ("sent", "delivered", "read", "played", "failed", "deleted", "warning", "pending")
 )
+MODEL = "whatsapp"
 _KEY_LIMIT = 500
 _PHONE_DIGITS = 40
 
@@ -73,7 +73,7 @@ def updates(events: Sequence[Event]) -> list[tuple[Event, Update]]:
     Raises:
         Discard: one of them has no update.
     """
-    return [(event, update_of(event)) for event in events if event.source == SOURCE]
+    return [(event, update_of(event)) for event in feeds.of_model(events, MODEL)]
 
 
 def update_of(event: Event) -> Update:

@@ -76,6 +76,7 @@ class AwalChat(Source):
 
     slug = SLUG
     title = "AwalChat"
+    read_model = "shop"
     kept_headers = frozenset(
         {b"content-type", b"content-encoding", b"user-agent", _TIMESTAMP, _SIGNATURE}
     )

@@ -68,6 +68,7 @@ class WhatsApp(Source):
     title = "Meta WhatsApp Cloud API"
     settings = WhatsAppSettings
     issues_secrets = True
+    read_model = "whatsapp"
     kept_headers = frozenset({b"content-type", b"content-encoding", b"user-agent", _SIGNATURE})
     body_limit = 3 * 1024 * 1024
     # At once, then less and less often for 7 days; only 200 is a success. Meta does not say when:
