@@ -175,7 +175,8 @@ class Pipeline:
         self._engine = engine
         self._folder = folder
         self._mortals = mortals
-        self._options = load(redispatch_after_s=0.001, relay_batch=1_000)
+        # The address is named when a fault cuts the relay's connection.
+        self._options = load(database_url=url, redispatch_after_s=0.001, relay_batch=1_000)
 
     def run(self, scenario: Scenario) -> None:
         """Play it out, then let everything come to its end, and check that."""
