@@ -17,6 +17,7 @@ from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack, request
 from tests.support.deliver import order
 from tests.support.rows import execute
+from tests.support.servers.setups import POOLED
 from tests.support.signing import signed_headers
 from tests.support.waiting import until
 
@@ -90,7 +91,7 @@ def installed(make_database: Callable[..., str]) -> str:
 
 
 @pytest.mark.not_on(
-    "pgbouncer-transaction", reason="the release before needs start-up options, which it refuses"
+    *POOLED, reason="the release before needs start-up options, which a pooler refuses"
 )
 @pytest.mark.not_on("external", reason="the release before uses keys of the other application")
 def test_an_upgrade_under_load_loses_nothing_and_does_nothing_twice(
