@@ -46,7 +46,7 @@ app.command("stats")(stats.stats)
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
-app.command("sources")(sources.sources)
+app.add_typer(sources.app, name="sources")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,18 +1,98 @@
-"""`ingest sources`."""
+"""`ingest sources`: the senders, what their descriptions mean, and why a request is refused."""
 
+import dataclasses
+import time
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.sources import registry
+from ingest.cli.database import CommandError, parse_time, source_of
+from ingest.sources import diagnosis, registry
+from ingest.sources.described import files
+from ingest.sources.described.explain import explain
+from ingest.sources.described.source import DescribedSource
+
+app = typer.Typer(
+    help="List the senders; check descriptions and saved requests.", invoke_without_command=True
+)
 
 
+@app.callback()
 def sources(
+    context: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """List the configured senders with their paths and the ids of their secrets."""
+    if context.invoked_subcommand is None:
+        _list(json)
+
+
+@app.command("check")
+def check(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[FILE]...", help="Files of descriptions; none: those configured."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say in words what descriptions mean; the first mistake is told with file and line."""
+    loaded = settings.load()
+    classes = files.read(paths) if paths else _described()
+    if not classes:
+        raise CommandError(
+            "No sender is described: name a file, or set INGEST_SOURCES.", reason="no_description"
+        )
+    for slug, source in classes.items():
+        sentences = list(explain(source, max_body_bytes=loaded.max_body_bytes))
+        if json:
+            output.as_json({"source": slug, "title": source.title, "means": sentences})
+            continue
+        output.line(f"{slug} ({source.title})")
+        for sentence in sentences:
+            output.line(f"  - {sentence}")
+
+
+@app.command("verify")
+def verify(
+    slug: Annotated[str, typer.Argument(metavar="SOURCE", help="The sender that sent it.")],
+    request: Annotated[
+        Path, typer.Option(help="A file with the request as it was sent: head, empty line, body.")
+    ],
+    at: Annotated[
+        str | None, typer.Option(help="As of then instead of now: 2026-01-31T12:00:00Z, or 2h ago.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Say step by step whether a saved request would be accepted, and what is to blame if not.
+
+    The exit status is 1 if it would be refused.
+    """
+    loaded = settings.load()
+    source = source_of(slug, loaded)
+    moment = parse_time(at)
+    steps = list(
+        diagnosis.diagnose(
+            source,
+            diagnosis.read_request(_read(request)),
+            now=int(time.time() if moment is None else moment.timestamp()),
+            body_limit=source.body_limit or loaded.max_body_bytes,
+        )
+    )
+    for step in steps:
+        if json:
+            output.as_json(dataclasses.asdict(step))
+        else:
+            output.line(f"{'ok  ' if step.is_good else 'FAIL'} {step.part}: {step.sentence}")
+    if not steps[-1].is_good:
+        raise typer.Exit(1)
+    if not json:
+        output.line("It would be accepted.")
+
+
+def _list(json: bool) -> None:
     configured = settings.load()
     rows: list[dict[str, Any]] = [
         {
@@ -40,3 +120,18 @@ def sources(
             for row in rows
         ],
     )
+
+
+def _described() -> dict[str, type[DescribedSource]]:
+    return {
+        slug: source
+        for slug, source in registry.classes().items()
+        if issubclass(source, DescribedSource)
+    }
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}.", reason="no_file") from None

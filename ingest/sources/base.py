@@ -229,7 +229,10 @@ class Source(ABC):
         A sender that puts several events in one request has a source that overrides this. Each body
         that it returns is one that the sender could have sent with this event alone, so `parse` and
         `identify` take it. If `parse` refuses one, it is rejected, and the others are not. A body
-        that cannot be split is left to `parse`: then None is returned.
+        that cannot be split may be left to `parse`: then None is returned.
+
+        Raises:
+            InvalidEnvelope: the body is no event, and holds none.
         """
         return None
 

@@ -24,7 +24,10 @@ NamedBody = NameOrError | tuple[Element, ...]
 def name_body(source: Source, body: bytes, headers: Headers = ()) -> NamedBody:
     """Return the identity of a verified body's event, or why it is none, or its elements; `headers`
     are those that the source keeps."""
-    bodies = source.split(body)
+    try:
+        bodies = source.split(body)
+    except InvalidEnvelope as error:
+        return error
     if not bodies:
         return _name(source, body, headers)
     if len(bodies) > ids.MAX_ELEMENTS:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from ingest.cli.main import app
 from ingest.settings import variables
+from ingest.sources.described import shipped
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -45,12 +46,23 @@ def test_the_page_of_settings_is_as_its_script_writes_it() -> None:
     assert script.page() == CONFIGURATION, "run: python3 dev.py docs"
 
 
+def test_the_pages_of_senders_are_as_their_script_writes_them() -> None:
+    spec = importlib.util.spec_from_file_location("senders", ROOT / "docs/senders.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    for name, text in script.pages().items():
+        assert (ROOT / "docs/senders" / name).read_text() == text, "run: python3 docs/senders.py"
+
+
 @page
 def test_every_setting_a_page_names_is_one(page: Path) -> None:
     written = page.read_text()
     named = set(re.findall(r"\bINGEST_([A-Z0-9]+(?:_[A-Z0-9]+)*)\b", written))
     files = {name for name in named if name.endswith("_FILE") and name != "HEARTBEAT_FILE"}
     examples = {"X", "NAME_SECRETS", "LEDGER_SECRETS"}  # of no process, or of a sender in the tests
+    examples |= {f"{name.replace('-', '_').upper()}_SECRETS" for name in shipped.names()}
     assert named - files - examples <= set(variables())
 
 

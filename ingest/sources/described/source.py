@@ -1,6 +1,7 @@
 """Make a source of a description."""
 
 import hashlib
+import hmac
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -8,7 +9,6 @@ from pathlib import Path
 from random import Random
 from types import MappingProxyType
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, create_model, field_validator
 
@@ -30,7 +30,7 @@ from ingest.sources.base import (
 )
 from ingest.sources.described import naming, template
 from ingest.sources.described.description import Challenge, Description, RetryPolicy, Sample
-from ingest.sources.described.signature import Verifier, encoded_names, key_bytes, key_id
+from ingest.sources.described.signature import Verifier, encoded_names, key_bytes, key_id, query_of
 from ingest.timestamps import parse_timestamp
 
 _CHALLENGE_LIMIT = 4096
@@ -120,12 +120,13 @@ class DescribedSource(Source):
         return Answer(json.dumps({challenge.echo: echoed}).encode("ascii"))
 
     def _answer_get(self, challenge: Challenge, target: str) -> Answer | None:
-        query = parse_qs(urlsplit(target).query, max_num_fields=100)
+        query = query_of(target)
         values = [query.get(name, []) for name in (challenge.match_field, challenge.echo)]
         tokens = query.get(challenge.token or "", [])
         if values[0] != [challenge.match_value] or len(values[1]) != 1 or len(tokens) != 1:
             return None
-        if key_id(tokens[0]) not in self.key_ids or tokens[0] not in self.secrets:
+        token = tokens[0].encode("utf-8", "surrogatepass")
+        if not any(hmac.compare_digest(token, secret.encode()) for secret in self.secrets):
             return None
         return Answer(values[1][0].encode(), b"text/plain")
 
