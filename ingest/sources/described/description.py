@@ -38,8 +38,8 @@ class _Frozen(BaseModel):
 class Verify(_Frozen):
     """How a request proves where it comes from."""
 
-    scheme: Literal["none", "token", "hmac-sha1", "hmac-sha256", "hmac-sha512"]
-    """`token`: the request carries the secret itself."""
+    scheme: Literal["none", "token", "hmac-sha1", "hmac-sha256", "hmac-sha512", "ed25519"]
+    """`token`: the request carries the secret itself. `ed25519`: the secrets are public keys."""
     header: _Header | None = None
     """The header that holds the signature or the token."""
     query: str | None = None
@@ -58,6 +58,10 @@ class Verify(_Frozen):
     """What the secret is: the key's text, or the key so encoded."""
     key_prefix: str = Field("", max_length=50)
     """What is taken away before a secret is decoded, `whsec_`."""
+    public_key_prefix: str = Field("", max_length=50)
+    """Of a sender with HMAC: what Ed25519 public keys among the secrets begin with, `whpk_`."""
+    public_key_field: str = Field("", max_length=50)
+    """The name of the items that are signatures of those, `v1a`."""
     signed: Template = "{body}"
     """The signed bytes."""
 
@@ -71,6 +75,11 @@ class Verify(_Frozen):
         """Return whether the scheme is an HMAC."""
         return self.scheme.startswith("hmac-")
 
+    @property
+    def is_signature(self) -> bool:
+        """Return whether the request is signed, by whatever scheme."""
+        return self.is_hmac or self.scheme == "ed25519"
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         places = [place for place in (self.header, self.query, self.path) if place is not None]
@@ -78,12 +87,18 @@ class Verify(_Frozen):
             raise ValueError('scheme "none" takes no other key')
         if self.scheme == "token" and len(places) != 1:
             raise ValueError('scheme "token" needs one of header, query and path')
-        if self.is_hmac and (self.header is None or len(places) != 1):
+        if self.is_signature and (self.header is None or len(places) != 1):
             raise ValueError("a signature stands in a header: set header, not query or path")
         if bool(self.separator) != bool(self.field):
             raise ValueError("separator and field go together")
         if self.scheme == "token" and "signed" in self.model_fields_set:
             raise ValueError("with a token nothing is signed: take signed away")
+        if self.scheme == "ed25519" and self.key == "text":
+            raise ValueError('a public key is encoded: set key, "hex" or "base64"')
+        if bool(self.public_key_prefix) != bool(self.public_key_field):
+            raise ValueError("public_key_prefix and public_key_field go together")
+        if self.public_key_prefix and not (self.is_hmac and self.separator):
+            raise ValueError("public_key_prefix needs an HMAC, and a header of several items")
         if self.key_prefix and self.key == "text":
             raise ValueError('key_prefix is taken away before decoding: set key, "base64" or "hex"')
         kinds = {part.kind for part in template.parse(self.signed)}
@@ -232,7 +247,7 @@ class Description(_Frozen):
     def _fits_together(self) -> Self:
         if self.time and self.time.field and not self.verify.separator:
             raise ValueError("time is a field of the signature header, which has no separator")
-        if self.time and not self.verify.is_hmac:
+        if self.time and not self.verify.is_signature:
             raise ValueError("a time that is not signed proves nothing: take time away")
         parts = template.parse(self.verify.signed)
         if any(part.kind == "url" for part in parts) and not self.url:

@@ -33,7 +33,7 @@ def explain(source: type[DescribedSource], *, max_body_bytes: int) -> Iterator[s
         " same id is a duplicate."
     )
     unsigned = _unsigned(description)
-    if unsigned and description.verify.is_hmac:
+    if unsigned and description.verify.is_signature:
         yield (
             f"{_and(unsigned)} not signed: a captured request can be sent again with others, so"
             " they may grant nothing."
@@ -51,20 +51,31 @@ def _verification(source: type[DescribedSource], verify: Verify) -> Iterator[str
     if verify.scheme == "token":
         yield f"A request carries the secret itself, in {_token_place(verify)}; it proves no body."
     else:
+        scheme = f"HMAC with {verify.scheme.removeprefix('hmac-').upper()}"
         yield (
-            f"A request is signed: HMAC with {verify.scheme.removeprefix('hmac-').upper()} of"
+            f"A request is signed: {scheme if verify.is_hmac else 'Ed25519'} of"
             f" {_pieces(verify.signed)}, in {verify.encoding}, in {_header(verify.header or '')}"
             f"{_grammar(verify)}."
         )
-    form = {
-        "text": "The secret's text is the key",
-        "hex": "The secret is the key in hex",
-        "base64": "The secret is the key in base64",
-    }[verify.key]
-    after = f", after `{verify.key_prefix}`" if verify.key_prefix else ""
+    if verify.public_key_prefix:
+        yield (
+            f"A secret that begins with `{verify.public_key_prefix}` is an Ed25519 public key."
+            f" Its signatures are the items `{verify.public_key_field}`."
+        )
     place = source.description.secrets_file
     where = f"the file {place}" if place else f"`{source.variable('secrets')}`"
-    yield f"{form}{after}. Secrets are read from {where}; several may be live at once."
+    yield f"{_key(verify)}Secrets are read from {where}; several may be live at once."
+
+
+def _key(verify: Verify) -> str:
+    """Return what a secret is, as a sentence with a space behind it."""
+    if verify.scheme == "token":
+        return ""
+    key = "public key" if verify.scheme == "ed25519" else "key"
+    after = f" after `{verify.key_prefix}`" if verify.key_prefix else ""
+    if verify.key == "text":
+        return "The secret's text is the key. "
+    return f"The secret is the {key} in {verify.key}{after}. "
 
 
 def _token_place(verify: Verify) -> str:

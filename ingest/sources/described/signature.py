@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 from ingest import strict_json
 from ingest.errors import InvalidSignature
 from ingest.sources.base import Headers, WebhookRequest
-from ingest.sources.described import template
+from ingest.sources.described import keys, template
 from ingest.sources.described.description import MAX_UNVERIFIED_BYTES, Description, Time, Verify
 from ingest.sources.described.naming import lookup
 
@@ -21,29 +21,6 @@ _TIME_FORM = re.compile(rb"[0-9]{1,15}")
 
 Fields = Mapping[bytes, Sequence[bytes]]
 """The items of a signature header by their names."""
-
-
-def key_id(secret: str) -> str:
-    """Return a short name for a secret; it has 32 bits, so it confirms no guess."""
-    return hmac.digest(secret.encode(), b"described key id", "sha256")[:4].hex()
-
-
-def key_bytes(secret: str, verify: Verify) -> bytes:
-    """Return the key that a secret stands for.
-
-    Raises:
-        ValueError: the secret is not encoded as the description says.
-    """
-    if verify.key == "text":
-        return secret.encode()
-    text = secret.removeprefix(verify.key_prefix)
-    try:
-        if verify.key == "hex":
-            return bytes.fromhex(text)
-        standard = text.rstrip("=").translate(_FROM_URL_SAFE)
-        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except (ValueError, binascii.Error):
-        raise ValueError(f"is not encoded in {verify.key}") from None
 
 
 def only(headers: Headers, names: Sequence[bytes], what: str) -> bytes:
@@ -84,8 +61,12 @@ class Verifier:
         self._time, self._past_s = description.time, past_s
         self.names = tuple(encoded_names(verify.header or ""))
         self._url = (description.url or "").encode()
-        self._keys = [(key_id(secret), key_bytes(secret, verify)) for secret in secrets]
+        self._keys, self._public_keys = keys.split(secrets, verify)
         self._form = re.compile(re.escape(verify.prefix.encode()) + _digest_form(verify))
+        self._public_form, self._public_field = self._form, verify.field.encode()
+        if verify.public_key_field:
+            self._public_form = re.compile(_encoded_form(keys.SIGNATURE_BYTES, verify.encoding))
+            self._public_field = verify.public_key_field.encode()
         self._parts = [self._getter(part) for part in template.parse(verify.signed)]
         self._is_body = verify.signed == "{body}"
         self._hash = verify.scheme.removeprefix("hmac-")
@@ -98,14 +79,16 @@ class Verifier:
     def _choose(self) -> Callable[[WebhookRequest, int], str]:
         if self._verify.scheme == "none":
             return lambda _request, _now: "unsigned"
-        return self._by_signature if self._verify.is_hmac else self._by_token
+        return self._by_signature if self._verify.is_signature else self._by_token
 
     def digest(self, key: bytes, headers: Headers, body: bytes, fields: Fields) -> bytes:
         """Return the HMAC of a request."""
+        return hmac.digest(key, self._signed(headers, body, fields), self._hash)
+
+    def _signed(self, headers: Headers, body: bytes, fields: Fields) -> bytes:
         if self._is_body:
-            return hmac.digest(key, body, self._hash)
-        signed = b"".join([part(headers, body, fields) for part in self._parts])
-        return hmac.digest(key, signed, self._hash)
+            return body
+        return b"".join([part(headers, body, fields) for part in self._parts])
 
     def encoded(self, digest: bytes) -> str:
         """Return a digest as the header spells it."""
@@ -154,7 +137,8 @@ class Verifier:
             candidates = self._forms(fields.get(self._field, ()))
         else:
             candidates = self._forms((value,))
-        if not candidates:
+        signatures = self._public_signatures(value, fields) if self._public_keys else []
+        if not candidates and not signatures:
             raise InvalidSignature(
                 "The signature header is malformed.", reason="signature_malformed"
             )
@@ -165,6 +149,9 @@ class Verifier:
             for candidate in candidates:
                 if hmac.compare_digest(candidate, expected):
                     matched = name
+        if signatures and matched is None:
+            signed = self._signed(headers, body, fields)
+            matched = keys.matching(self._public_keys, signatures, signed)
         if matched is None:
             raise InvalidSignature("The signature does not match.", reason="signature_mismatch")
         if self._time is not None:
@@ -178,8 +165,16 @@ class Verifier:
             items.setdefault(name, []).append(text)
         return items
 
+    def _public_signatures(self, value: bytes, fields: Fields) -> list[bytes]:
+        """Return the Ed25519 signatures in the header."""
+        values = fields.get(self._public_field, ()) if self._separator else (value,)
+        return self._matched(self._public_form, values)
+
     def _forms(self, values: Sequence[bytes]) -> list[bytes]:
-        matches = [self._form.fullmatch(value) for value in values]
+        return self._matched(self._form, values)
+
+    def _matched(self, form: re.Pattern[bytes], values: Sequence[bytes]) -> list[bytes]:
+        matches = [form.fullmatch(value) for value in values]
         return [self._decoded(match.group(1)) for match in matches if match is not None]
 
     def _decoded(self, text: bytes) -> bytes:
@@ -259,14 +254,20 @@ def _time_in(body: bytes, path: str) -> int | None:
 
 
 def _digest_form(verify: Verify) -> bytes:
-    if not verify.is_hmac:
+    if not verify.is_signature:
         return b"(.*)"
-    size = hashlib.new(verify.scheme.removeprefix("hmac-")).digest_size
-    if verify.encoding == "hex":
+    size = keys.SIGNATURE_BYTES
+    if verify.is_hmac:
+        size = hashlib.new(verify.scheme.removeprefix("hmac-")).digest_size
+    return _encoded_form(size, verify.encoding)
+
+
+def _encoded_form(size: int, encoding: str) -> bytes:
+    """Return the pattern of so many bytes, encoded."""
+    if encoding == "hex":
         return b"([0-9a-fA-F]{%d})" % (2 * size)
-    alphabet = b"A-Za-z0-9+/" if verify.encoding == "base64" else b"A-Za-z0-9_-"
+    alphabet = b"A-Za-z0-9+/" if encoding == "base64" else b"A-Za-z0-9_-"
     return b"([%b]{%d}={0,%d})" % (alphabet, -(-size * 4 // 3), -size % 3)
 
 
-_FROM_URL_SAFE = str.maketrans("-_", "+/")
 _BYTES_FROM_URL_SAFE = bytes.maketrans(b"-_", b"+/")

@@ -28,9 +28,9 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
-from ingest.sources.described import naming, template
+from ingest.sources.described import keys, naming, template
 from ingest.sources.described.description import Challenge, Description, RetryPolicy, Sample
-from ingest.sources.described.signature import Verifier, encoded_names, key_bytes, key_id, query_of
+from ingest.sources.described.signature import Verifier, encoded_names, query_of
 from ingest.timestamps import parse_timestamp
 
 _CHALLENGE_LIMIT = 4096
@@ -51,7 +51,7 @@ class DescribedSource(Source):
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        return tuple(key_id(secret) for secret in self.secrets)
+        return tuple(keys.key_id(secret) for secret in self.secrets)
 
     def is_signed(self, headers: Headers) -> bool:
         verify = self.description.verify
@@ -100,7 +100,12 @@ class DescribedSource(Source):
                 f"{self.title} sends its secret in the body or in the address: no header signs.",
                 reason="not_signable",
             )
-        return super().newest_secret()
+        signing = [secret for secret in self.secrets if not keys.is_public(secret, verify)]
+        if self.secrets and not signing:
+            raise CannotSign(
+                f"{self.title} has public keys only, and they cannot sign.", reason="not_signable"
+            )
+        return signing[0] if signing else super().newest_secret()
 
     def answer_challenge(self, request: WebhookRequest, *, now: int) -> Answer | None:
         challenge = self.description.challenge
@@ -225,7 +230,7 @@ def _settings(description: Description) -> type[SourceSettings]:
         def _decodable(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
             for position, secret in enumerate(secrets, start=1):
                 try:
-                    key_bytes(secret.get_secret_value(), description.verify)
+                    keys.check(secret.get_secret_value(), description.verify)
                 except ValueError as error:
                     raise ValueError(f"secret {position} {error}") from None
             return secrets
@@ -256,7 +261,9 @@ def _kept(description: Description) -> frozenset[bytes]:
     ]
     if description.time is not None and description.time.header:
         names.append(description.time.header)
-    if description.verify.is_hmac and description.verify.header:  # a token is the secret itself
+    if (
+        description.verify.is_signature and description.verify.header
+    ):  # a token is the secret itself
         names.append(description.verify.header)
     return frozenset(name for text in names for name in encoded_names(text))
 
