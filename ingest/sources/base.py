@@ -253,6 +253,16 @@ class Source(ABC):
         """
 
     @classmethod
+    def event_ids(cls, kind: str, value: str) -> Sequence[str]:
+        """Return the ids that events may have which are named after an entity.
+
+        Args:
+            kind: of the entity, as in `entities`.
+            value: what the entity is called.
+        """
+        return ()
+
+    @classmethod
     def signed_at(cls, headers: Mapping[str, str]) -> datetime | None:
         """Return when a stored delivery was signed, by its kept headers; None: nobody knows."""
         return None

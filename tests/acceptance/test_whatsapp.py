@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.harness import Answer, Stack, request
+from tests.acceptance.test_plugin import listed
 from tests.support.meta import APP_SECRET, TOKEN, body_of, change, signature, status, text
 from tests.support.waiting import until
 
@@ -81,6 +82,10 @@ def test_statuses_that_come_before_their_message_and_backward_end_as_they_should
         ("wamid.1", "read"),
         ("wamid.2", "failed"),
     ]
+    found = [event["event_id"] for event in listed(stack, "--query", "message:wamid.1")]
+    assert found == [f"statuses:wamid.1:{state}" for state in ("delivered", "sent", "read")]
+    of_person = listed(stack, "--query", 'phone:"+966 50 000 0002"')
+    assert [event["event_id"] for event in of_person] == ["statuses:wamid.2:failed"]
     history = stack.query("SELECT message_id, status FROM whatsapp_message_statuses")
     assert Counter(row["message_id"] for row in history) == {"wamid.1": 3, "wamid.2": 1}
 

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
 from types import MappingProxyType
@@ -44,6 +44,8 @@ _SIGNATURE_FORM = re.compile(rb"(?:sha256=)?([0-9a-fA-F]{64})")
 _HANDSHAKE_LIMIT = 4096
 _CHALLENGE_LIMIT = 1024
 
+_LOWER_STATUSES = ("sent", "delivered", "read", "failed", "played", "deleted")
+_STATUSES = (*_LOWER_STATUSES, *(status.upper() for status in _LOWER_STATUSES))
 # Which fields of `data` tell one occurrence of a type from another. Every other type is named by
 # its content.
 _NAMING_FIELDS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -145,6 +147,15 @@ class AwalChat(Source):
             TIMESTAMP_HEADER: str(now),
             SIGNATURE_HEADER: sign(self.newest_secret(), now, body),
         }
+
+    @classmethod
+    def event_ids(cls, kind: str, value: str) -> Sequence[str]:
+        if kind == "phone":
+            return ()
+        if kind != "message":
+            return (join_event_id(f"{kind}.created", str(int(value))),)
+        statuses = (join_event_id("message.status.updated", value, status) for status in _STATUSES)
+        return (join_event_id("message.received", value), *statuses)
 
     @classmethod
     def signed_at(cls, headers: Mapping[str, str]) -> datetime | None:

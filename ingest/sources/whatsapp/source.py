@@ -25,6 +25,7 @@ from ingest.sources.base import (
     Source,
     SourceSettings,
     WebhookRequest,
+    join_event_id,
 )
 from ingest.sources.signatures import SHA256_HEX, key_id, matching_key, only_header
 from ingest.sources.whatsapp import samples, splitting
@@ -202,6 +203,13 @@ class WhatsApp(Source):
 
     def identify(self, envelope: Envelope, headers: Headers = ()) -> EventIdentity:
         return only_update(envelope.fields).identify()
+
+    @classmethod
+    def event_ids(cls, kind: str, value: str) -> Sequence[str]:
+        if kind != "message":
+            return ()
+        statuses = (join_event_id("statuses", value, status) for status in samples.STATUSES)
+        return (join_event_id("messages", value), *statuses)
 
     @classmethod
     def simulate(cls, random: Random, *, opened_at: datetime) -> Iterator[Occurrence]:

@@ -14,8 +14,7 @@ A search for a field (ingest.store.search.body_conditions) finds all of these, a
 reading bodies.
 """
 
-from ingest.sources.base import join_event_id
-from ingest.sources.registry import entity_paths
+from ingest.sources.registry import classes, entity_paths
 from ingest.store.search.body_conditions import Condition, escape, has_field, has_phone
 from ingest.store.search.distinct import SOURCES
 
@@ -64,12 +63,8 @@ def is_bigint(value: str) -> bool:
 
 def _names(kind: str, value: str) -> list[str]:
     """Return the ids of events that are named after what they concern."""
-    if kind == "phone":
-        return []
-    if kind != "message":
-        return [join_event_id(f"{kind}.created", str(int(value)))]
-    statuses = (join_event_id("message.status.updated", value, status) for status in _STATUSES)
-    return [join_event_id("message.received", value), *statuses]
+    sources = classes().values()
+    return [event_id for source in sources for event_id in source.event_ids(kind, value)]
 
 
 def _mentioned(kind: str, value: str, name: str) -> Condition:
@@ -121,7 +116,11 @@ _KNOWN: dict[str, dict[str, str]] = {
             WHERE from_number_normal = {given}""",
     }
     | _TALKED
-    | {"messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number_normal = {{given}}"},
+    | {
+        "messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number_normal = {{given}}",
+        "whatsapp_messages": """SELECT message_id FROM ingest.whatsapp_messages
+            WHERE contact_phone = {given}""",
+    },
 }
 
 # The ids of the events that made those rows. A message's events are named alike but for the status:
@@ -144,6 +143,10 @@ _NAMES = {
             FROM known_messages
             CROSS JOIN unnest(ARRAY{list(_STATUSES)}) AS possible (status)
             WHERE known_messages.status IS NOT NULL""",
+    "whatsapp_messages": """SELECT 'messages:' || message_id FROM known_whatsapp_messages
+            UNION SELECT 'statuses:' || message_id || ':' || status
+            FROM ingest.whatsapp_message_statuses
+            WHERE message_id = ANY(ARRAY(SELECT message_id FROM known_whatsapp_messages))""",
     "orders": """SELECT unnest(ARRAY['order.created:' || order_id, created_event_id,
                                 last_event_id]) FROM known_orders
             UNION SELECT event_id FROM ingest.order_status_changes
