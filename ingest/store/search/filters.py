@@ -228,10 +228,11 @@ def _hashable(value: Any) -> Any:
 
 
 def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
-    """Return the events that `name` names exactly: by their id, by a delivery's, by their id at the
-    sender, or by that of what they are about (`790` for `order.created:790`)."""
+    """Return the events that `name` names exactly: by their id, by a delivery's (the first
+    `_MOST_OF_DELIVERY` of its events), by their id at the sender, or by that of what they are about
+    (`790` for `order.created:790`)."""
     try:
-        return tuple(connection.execute(_BY_ID, {"id": UUID(name)}).scalars())
+        return tuple(_by_id(connection, UUID(name))[:_MOST_OF_DELIVERY])
     except ValueError:
         pass
     known = connection.execute(_NAMES).all()
@@ -240,6 +241,11 @@ def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
     return tuple(
         connection.execute(_NAMED, {"sources": sources, "candidates": candidates}).scalars()
     )
+
+
+def _by_id(connection: Connection, identity: UUID) -> list[UUID]:
+    bounds = {"id": identity, "last": last_element_id(identity)}
+    return list(connection.execute(_BY_ID, bounds).scalars())
 
 
 def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
@@ -256,11 +262,9 @@ def _resolve(connection: Connection, name: str) -> list[UUID]:
     try:
         identity = UUID(name)
     except ValueError:
-        found = connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars()
+        events = list(connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars())
     else:
-        bounds = {"id": identity, "last": last_element_id(identity)}
-        found = connection.execute(_BY_ID, bounds).scalars()
-    events = list(found)
+        events = _by_id(connection, identity)
     if not events:
         raise NotFound(f"No event answers to {name}.", reason="not_found")
     return events
@@ -281,6 +285,7 @@ _NAMED = statement(
     ORDER BY id DESC
     """
 )
+_MOST_OF_DELIVERY = 50
 _BY_ID = statement(
     """
     WITH named AS (
