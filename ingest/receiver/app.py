@@ -82,6 +82,8 @@ def create_receiver(settings: Settings) -> Receiver:
         hints.start()
         await writer.start()
         presence.start()
+        if any(source.sends_batches for source in intake.sources.values()):
+            await namer.start()
         watch = asyncio.create_task(descriptors.watch())
         yield
         watch.cancel()

@@ -1,8 +1,9 @@
 """Names big bodies in a process of its own, so that they do not hold the event loop.
 
 Parsing JSON holds the interpreter's lock: a body of 1 MB made for it holds the loop for 0.2 to
-0.4 s, in whatever thread it is parsed. The first such body starts the process. When the process
-dies, hangs or cannot be started, a thread names the body, and the next body starts another process.
+0.4 s, in whatever thread it is parsed. The first such body starts the process, or the receiver's
+start does, where a sender batches. When the process dies, hangs or cannot be started, a thread
+names the body, and the next body starts another process.
 
 Run as a program, this module is that process. Frames with a source's slug, a body and the headers
 come on stdin; a frame with the names, or with why there is none, goes to stdout. It ends when its
@@ -50,6 +51,11 @@ class Namer:
         self._process: Process | None = None
         # One thread: two would only take the interpreter's lock from the loop more often.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="naming")
+
+    async def start(self) -> None:
+        """Start the process before the first body comes, which would wait 0.5 s for it."""
+        with contextlib.suppress(OSError):  # then the first body starts it, or a thread names it
+            self._process = await _start()
 
     async def name(self, source: Source, body: bytes, headers: Headers = ()) -> NamedBody:
         """Return the identity of a verified body's event, or why it is none, or its elements;

@@ -173,6 +173,8 @@ class Source(ABC):
     """The answer to a delivery that is stored."""
     signs_challenges: ClassVar[bool] = False
     """Whether the sender signs its challenges; then one without a good signature is refused."""
+    sends_batches: ClassVar[bool] = False
+    """Whether a request may hold several events, which `split` takes apart."""
     issues_secrets: ClassVar[bool] = False
     """Whether the sender makes the secrets itself; then `ingest up` makes none for it."""
 

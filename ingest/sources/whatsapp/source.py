@@ -69,6 +69,7 @@ class WhatsApp(Source):
     title = "Meta WhatsApp Cloud API"
     settings = WhatsAppSettings
     issues_secrets = True
+    sends_batches = True
     read_model = "whatsapp"
     kept_headers = frozenset({b"content-type", b"content-encoding", b"user-agent", _SIGNATURE})
     body_limit = 3 * 1024 * 1024
