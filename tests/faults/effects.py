@@ -36,7 +36,7 @@ def count(event: Event, db: Connection) -> None:
     db.execute(_COUNT, {"event": event.id})
 
 
-@processor("entry.posted", name="entries")
+@processor("entry.posted", name="entries", retry_base_s=0.5)
 def count_entry(event: Event, db: Connection) -> None:
     """Count an element of a batch, whose neighbours are worked on beside it. Some kill the worker
     once, after what they have written."""
