@@ -204,15 +204,16 @@ class Commands:
             source: the sender's slug; None: the default source.
 
         Raises:
-            BadRequest: there is no such source, or it has no sample of that type.
-            NotPossible: the console has no secret, or no receiver answers.
+            BadRequest: there is no such source.
+            NotPossible: the source has no sample of that type, the console has no secret, or no
+                receiver answers.
         """
         sender = self._sources.get(source or self._settings.default_source)
         if sender is None:
             raise BadRequest(f"There is no source {source}.", reason="bad_source")
         event_type = event_type or sender.samples.types[0]
         if event_type not in sender.samples.types:
-            raise BadRequest(f"There is no sample of {event_type}.", reason="bad_type")
+            raise NotPossible(f"There is no sample of {event_type}.", reason="bad_type")
         random = Random(os.urandom(8))  # noqa: S311 - a sample, not a secret
         body = sender.samples.make(event_type, random, datetime.now(UTC))
         try:
