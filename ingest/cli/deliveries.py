@@ -1,4 +1,4 @@
-"""`ingest deliveries`: signed requests that were rejected."""
+"""`ingest deliveries`: signed requests as they came, and those that were rejected."""
 
 import dataclasses
 from datetime import UTC, datetime

@@ -27,6 +27,7 @@ from ingest.local.process import Program
 from ingest.local.supervisor import Supervisor
 from ingest.settings import DEFAULT_DATA, PREFIX, Settings
 from ingest.sources import registry
+from ingest.sources.base import Source
 from ingest.store import causes
 from ingest.store.address import Database, parse
 from ingest.store.engine import Role, create_engine
@@ -131,11 +132,11 @@ class _Run:
     def _sources(self) -> dict[str, dict[str, Any]]:
         """Return what is set of each source, with the secrets of this run."""
         sources = {}
-        for slug, given in self.settings.sources.items():
+        for slug, configured in self.settings.sources.items():
             sources[slug] = {
                 name: value.get_secret_value() if isinstance(value, SecretStr) else value
-                for name, value in given
-                if name in given.model_fields_set - {"secrets"}
+                for name, value in configured
+                if name in configured.model_fields_set - {"secrets"}
             }
             if slug in self.secrets:
                 sources[slug]["secrets"] = self.secrets[slug]
@@ -245,21 +246,25 @@ def _migrate(database: Database, configured: Settings) -> None:
         engine.dispose()
 
 
+def _secret(run: _Run, source: Source) -> str:
+    """Return where the secret of a source is."""
+    variable = source.variable("secrets")
+    if source.secrets:
+        return f"in {variable}"
+    if source.issues_secrets:
+        return f"none: set {variable}"
+    return f"in {run.folder.secret_file(source.slug)}"
+
+
 def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
     configured = run.settings
     source = registry.configured(configured.sources)[configured.default_source]
-    secret = f"in {source.variable('secrets')}"
-    if not source.secrets:
-        made = run.folder.secret_file(source.slug)
-        secret = (
-            f"none: set {source.variable('secrets')}" if source.issues_secrets else f"in {made}"
-        )
     command = _command(run)
     screen.say(f"ready in {seconds:.1f} s")
     for what, where in {
         "console": f"http://{_bracketed(configured.console_host)}:{configured.console_port}",
         "post to": f"http://{_bracketed(configured.host)}:{configured.port}/webhooks/{source.slug}",
-        "secret": secret,
+        "secret": _secret(run, source),
         "database": str(run.database) if configured.database_url else run.database_url,
         "redis": "in INGEST_REDIS_URL" if configured.redis_url else run.redis_url,
         "logs": str(run.folder.logs),

@@ -119,6 +119,8 @@ def test_a_batch_of_meta_is_an_event_for_each_update(stack: Stack) -> None:
     assert stats["deliveries"]["rejected"] == 6 * 3
     assert stats["deliveries"]["duplicates"] == 6 * 500 + 5 * 497
     assert stats["deliveries"]["conflicts"] == 0
+    assert stack.value("SELECT count(*) FROM whatsapp_messages") == 500
+    assert stack.value("SELECT count(*) FROM whatsapp_message_statuses") == 497
 
 
 def test_their_addresses_are_checked_and_their_limits_are_theirs(stack: Stack) -> None:

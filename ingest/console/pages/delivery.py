@@ -27,6 +27,8 @@ class DeliveryPage:
     delivery: WholeDelivery
     elements: Sequence[Element]
     """The first of the events that it holds; empty: it is no event."""
+    has_more: bool
+    """Whether it holds further ones."""
     body: str
     is_cut: bool
     """Whether `body` is only the beginning."""
@@ -42,14 +44,16 @@ def show(site: Site, request: Request) -> Response:
     masks = site.masks(request)
     with site.console.engine.connect() as connection:
         delivery = events.delivery(connection, request.path_params["id"])
-        elements = events.elements(connection, delivery.id, most=_SHOWN_ELEMENTS)
+        elements = events.elements(connection, delivery.id, most=_SHOWN_ELEMENTS + 1)
         if not elements:
             with contextlib.suppress(NotFound):
                 return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
+    shown = elements[:_SHOWN_ELEMENTS]
     beginning = delivery.body[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
         delivery=delivery,
-        elements=[_masked(element) for element in elements] if masks else elements,
+        elements=[_masked(element) for element in shown] if masks else shown,
+        has_more=len(elements) > len(shown),
         body=HIDDEN if masks else beginning,
         is_cut=len(delivery.body) > SHOWN_BYTES,
     )

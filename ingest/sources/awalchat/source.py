@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from random import Random
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
 from ingest import strict_json
-from ingest.errors import InvalidEnvelope, InvalidSignature
+from ingest.errors import InvalidSignature
 from ingest.sources.awalchat import samples
 from ingest.sources.awalchat.shop import Shop
 from ingest.sources.base import (
@@ -29,7 +29,8 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
-from ingest.sources.signatures import only_header
+from ingest.sources.bodies import json_object, refuse
+from ingest.sources.signatures import key_id, only_header
 from ingest.timestamps import parse_timestamp
 
 SLUG = "awalchat"
@@ -64,13 +65,6 @@ _OWN_TIMESTAMPS_OF_CREATION = (*_OWN_TIMESTAMPS, "created_at")
 def sign(secret: str, timestamp: int, body: bytes) -> str:
     """Return the signature header's value for `body` sent at `timestamp` (Unix seconds)."""
     return _digest(secret.encode(), str(timestamp).encode(), body).hex()
-
-
-def key_id(secret: str) -> str:
-    """Return a short name for a secret, to record which one matched.
-
-    It has 32 bits, so it confirms no guess."""
-    return hmac.digest(secret.encode(), b"awalchat key id", "sha256")[:4].hex()
 
 
 class AwalChat(Source):
@@ -108,7 +102,7 @@ class AwalChat(Source):
     def __init__(self, settings: SourceSettings) -> None:
         """Verify with any of the secrets, within `tolerance_s` seconds of now either way."""
         super().__init__(settings)
-        self._keys = tuple((key_id(secret), secret.encode()) for secret in self.secrets)
+        self._keys = tuple((key_id(secret, self.slug), secret.encode()) for secret in self.secrets)
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -184,19 +178,14 @@ class AwalChat(Source):
         return Answer(json.dumps({"challenge": challenge}).encode("ascii"))
 
     def parse(self, body: bytes) -> Envelope:
-        try:
-            fields = strict_json.loads(body)
-        except strict_json.InvalidJson as error:
-            _refuse("body_not_json", f"Signed, but {error}.")
-        if not isinstance(fields, dict):
-            _refuse("body_not_object", "Signed, but the body is not a JSON object.")
+        fields = json_object(body)
         if fields.get("data") == []:  # PHP's spelling of an object without fields
             fields["data"] = {}
         event_type, data = fields.get("event"), fields.get("data")
         if not isinstance(event_type, str):
-            _refuse("event_not_string", "Signed, but `event` is not a string.")
+            refuse("event_not_string", "`event` is not a string")
         if not isinstance(data, dict):
-            _refuse("data_not_object", "Signed, but `data` is not an object.")
+            refuse("data_not_object", "`data` is not an object")
         return Envelope(
             type=event_type,
             occurred_at=parse_timestamp(fields.get("timestamp")),
@@ -261,7 +250,3 @@ def _identifier(value: object) -> str | None:
 
 def _digest(key: bytes, timestamp: bytes, body: bytes) -> bytes:
     return hmac.digest(key, timestamp + b"." + body, "sha256")
-
-
-def _refuse(reason: str, message: str) -> NoReturn:
-    raise InvalidEnvelope(message, reason=reason)

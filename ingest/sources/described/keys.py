@@ -2,25 +2,23 @@
 
 import base64
 import binascii
-import hmac
 from collections.abc import Sequence
 
 from cryptography.exceptions import InvalidSignature as WrongSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from ingest.sources.described.description import Verify
+from ingest.sources.signatures import Key, key_id
 
 SIGNATURE_BYTES = 64
 """The size of an Ed25519 signature."""
 
-Key = tuple[str, bytes]
-"""The name of a secret, and its key."""
 PublicKey = tuple[str, Ed25519PublicKey]
 
 
-def key_id(secret: str) -> str:
-    """Return a short name for a secret; it has 32 bits, so it confirms no guess."""
-    return hmac.digest(secret.encode(), b"described key id", "sha256")[:4].hex()
+def name(secret: str) -> str:
+    """Return the name of a secret."""
+    return key_id(secret, "described")
 
 
 def split(secrets: Sequence[str], verify: Verify) -> tuple[list[Key], list[PublicKey]]:
@@ -33,9 +31,9 @@ def split(secrets: Sequence[str], verify: Verify) -> tuple[list[Key], list[Publi
     public_keys: list[PublicKey] = []
     for secret in secrets:
         if is_public(secret, verify):
-            public_keys.append((key_id(secret), _public_key(secret, verify)))
+            public_keys.append((name(secret), _public_key(secret, verify)))
         else:
-            secret_keys.append((key_id(secret), _decoded(secret, verify, verify.key_prefix)))
+            secret_keys.append((name(secret), _decoded(secret, verify, verify.key_prefix)))
     return secret_keys, public_keys
 
 
@@ -52,13 +50,13 @@ def check(secret: str, verify: Verify) -> None:
 
 def matching(keys: Sequence[PublicKey], signatures: Sequence[bytes], signed: bytes) -> str | None:
     """Return the name of the key that one of the signatures over `signed` belongs to."""
-    for name, key in keys:
+    for known_as, key in keys:
         for signature in signatures:
             try:
                 key.verify(signature, signed)
             except WrongSignature:
                 continue
-            return name
+            return known_as
     return None
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qsl
 
 from ingest import strict_json
-from ingest.errors import InvalidEnvelope
 from ingest.sources.base import Headers
+from ingest.sources.bodies import json_object, refuse
 from ingest.sources.described import template
 from ingest.sources.described.description import Description
 
@@ -42,28 +42,18 @@ def decode(body: bytes, description: Description) -> dict[str, Any]:
         description.decode == "any" and body.lstrip()[:1] in (b"{", b"[", b"")
     )
     if is_json:
-        return _object(body)
+        return json_object(body)
     form = _form(body)
     if description.form_field in form:
-        return _object(str(form[description.form_field]).encode("utf-8", "surrogatepass"))
+        return json_object(str(form[description.form_field]).encode("utf-8", "surrogatepass"))
     return form
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        fields = strict_json.loads(body)
-    except strict_json.InvalidJson as error:
-        refuse("body_not_json", f"Signed, but {error}.")
-    if not isinstance(fields, dict):
-        refuse("body_not_object", "Signed, but the body is not a JSON object.")
-    return fields
 
 
 def _form(body: bytes) -> dict[str, Any]:
     try:
         pairs = parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FORM_FIELDS)
     except ValueError:
-        refuse("body_not_form", "Signed, but the body is not a form.")
+        refuse("body_not_form", "the body is not a form")
     form: dict[str, Any] = {}
     for name, value in pairs:
         form.setdefault(name, value)
@@ -134,8 +124,3 @@ def _text(value: object) -> str | None:
     if isinstance(value, str) and value:
         return value
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def refuse(reason: str, message: str) -> NoReturn:
-    """Raise InvalidEnvelope."""
-    raise InvalidEnvelope(message, reason=reason)

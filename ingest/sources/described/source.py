@@ -28,6 +28,7 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
+from ingest.sources.bodies import refuse
 from ingest.sources.described import keys, naming, template
 from ingest.sources.described.description import Challenge, Description, RetryPolicy, Sample
 from ingest.sources.described.signature import Verifier, encoded_names, query_of
@@ -51,7 +52,7 @@ class DescribedSource(Source):
 
     @property
     def key_ids(self) -> tuple[str, ...]:
-        return tuple(keys.key_id(secret) for secret in self.secrets)
+        return tuple(keys.name(secret) for secret in self.secrets)
 
     def is_signed(self, headers: Headers) -> bool:
         verify = self.description.verify
@@ -139,7 +140,7 @@ class DescribedSource(Source):
         description = self.description
         fields = naming.decode(body, description)
         if description.challenge and _is_challenge(fields, description.challenge):
-            naming.refuse("challenge", "Signed, but a challenge is no event.")
+            refuse("challenge", "a challenge is no event")
         data = naming.lookup(fields, description.data) if description.data else fields
         return Envelope(
             type="",  # headers may name it: `identify` does
@@ -151,10 +152,10 @@ class DescribedSource(Source):
     def identify(self, envelope: Envelope, headers: Headers = ()) -> EventIdentity:
         type_parts = self._type_of(envelope.fields, headers)
         if type_parts is None:
-            naming.refuse("type_missing", "Signed, but nothing names the event's type.")
+            refuse("type_missing", "nothing names the event's type")
         id_parts = self._id_of(envelope.fields, headers)
         if id_parts is None:
-            naming.refuse("id_missing", "Signed, but nothing names the event.")
+            refuse("id_missing", "nothing names the event")
         event_type = "".join(type_parts)
         return EventIdentity(
             event_id=join_event_id(event_type, *id_parts),

@@ -5,13 +5,13 @@ import hmac
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from ingest import setting_values, strict_json
-from ingest.errors import InvalidEnvelope, InvalidSignature
+from ingest.errors import InvalidSignature
 from ingest.sources.base import (
     Answer,
     CannotSign,
@@ -27,6 +27,7 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
+from ingest.sources.bodies import json_object, refuse
 from ingest.sources.signatures import key_id, matching_key, only_header
 from ingest.sources.twilio import form, samples
 
@@ -224,17 +225,11 @@ def _fields(body: bytes) -> dict[str, Any]:
         try:
             fields = form.as_object(form.pairs(body))
         except ValueError:
-            _refuse("body_not_form", "the body is not a form")
+            refuse("body_not_form", "the body is not a form")
         if not fields:
-            _refuse("body_empty", "the form is empty")
+            refuse("body_empty", "the form is empty")
         return fields
-    try:
-        document = strict_json.loads(body)
-    except strict_json.InvalidJson as error:
-        _refuse("body_not_json", f"{error}")
-    if not isinstance(document, dict):
-        _refuse("body_not_object", "the body is not a JSON object")
-    return document
+    return json_object(body)
 
 
 def _named(fields: Mapping[str, Any]) -> tuple[str, str, list[str]]:
@@ -254,7 +249,3 @@ def _named(fields: Mapping[str, Any]) -> tuple[str, str, list[str]]:
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
     values = (fields.get(name) for name in names)
     return next((value for value in values if isinstance(value, str) and value), None)
-
-
-def _refuse(reason: str, why: str) -> NoReturn:
-    raise InvalidEnvelope(f"Signed, but {why}.", reason=reason)

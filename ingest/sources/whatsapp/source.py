@@ -10,8 +10,8 @@ from urllib.parse import parse_qs
 
 from pydantic import Field, SecretStr, field_validator
 
-from ingest import setting_values, strict_json
-from ingest.errors import InvalidEnvelope, InvalidSignature
+from ingest import setting_values
+from ingest.errors import InvalidSignature
 from ingest.sources.base import (
     MIN_SECRET_LENGTH,
     Answer,
@@ -27,6 +27,7 @@ from ingest.sources.base import (
     WebhookRequest,
     join_event_id,
 )
+from ingest.sources.bodies import json_object
 from ingest.sources.signatures import SHA256_HEX, key_id, matching_key, only_header
 from ingest.sources.whatsapp import samples, splitting
 from ingest.sources.whatsapp.business import Business
@@ -185,14 +186,7 @@ class WhatsApp(Source):
         return splitting.split(body)
 
     def parse(self, body: bytes) -> Envelope:
-        try:
-            fields = strict_json.loads(body)
-        except strict_json.InvalidJson as error:
-            raise InvalidEnvelope(f"Signed, but {error}.", reason="body_not_json") from None
-        if not isinstance(fields, dict):
-            raise InvalidEnvelope(
-                "Signed, but the body is not a JSON object.", reason="body_not_object"
-            )
+        fields = json_object(body)
         update = only_update(fields)
         return Envelope(
             type=update.type,

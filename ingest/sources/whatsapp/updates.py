@@ -6,11 +6,11 @@ An update is one element of `messages[]`, `statuses[]` or `errors[]` of a change
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from ingest import strict_json
-from ingest.errors import InvalidEnvelope
 from ingest.sources.base import EventIdentity, column_type, join_event_id
+from ingest.sources.bodies import refuse
 
 OBJECT = "whatsapp_business_account"
 FIELD = "messages"
@@ -72,32 +72,32 @@ def only_update(fields: dict[str, Any]) -> Update:
         InvalidEnvelope: there is none, there are several, or it is broken.
     """
     if fields.get("object") != OBJECT:
-        _refuse("object_unknown", f"`object` is not {OBJECT}")
+        refuse("object_unknown", f"`object` is not {OBJECT}")
     updates = _updates(fields)
     update = next(updates, None)
     if update is None:
-        _refuse("no_update", "there is no update in it")
+        refuse("no_update", "there is no update in it")
     if next(updates, None) is not None:
-        _refuse("several_updates", "there are several updates in it")
+        refuse("several_updates", "there are several updates in it")
     return update
 
 
 def _updates(fields: dict[str, Any]) -> Iterator[Update]:
     for entry in _list(fields, "entry"):
         if not isinstance(entry, dict):
-            _refuse("entry_not_object", "an entry is not an object")
+            refuse("entry_not_object", "an entry is not an object")
         for change in _list(entry, "changes"):
             yield from _of_change(entry, change)
 
 
 def _of_change(entry: dict[str, Any], change: Any) -> Iterator[Update]:
     if not isinstance(change, dict):
-        _refuse("change_not_object", "a change is not an object")
+        refuse("change_not_object", "a change is not an object")
     field, value = change.get("field"), change.get("value")
     if not isinstance(field, str) or not field:
-        _refuse("field_not_string", "the `field` of a change is not a string")
+        refuse("field_not_string", "the `field` of a change is not a string")
     if not isinstance(value, dict):
-        _refuse("value_not_object", "the `value` of a change is not an object")
+        refuse("value_not_object", "the `value` of a change is not an object")
     names = [name for name in LISTS if field == FIELD and value.get(name, []) != []]
     if not names:
         yield Update(entry, change, None, change)
@@ -109,19 +109,15 @@ def _of_change(entry: dict[str, Any], change: Any) -> Iterator[Update]:
 
 def _check(list_name: str, element: Any) -> None:
     if not isinstance(element, dict):
-        _refuse("element_not_object", f"an element of `{list_name}` is not an object")
+        refuse("element_not_object", f"an element of `{list_name}` is not an object")
     needed = {"messages": ("id",), "statuses": ("id", "status")}.get(list_name, ())
     for name in needed:
         if not isinstance(element.get(name), str) or not element[name]:
-            _refuse(f"{name}_missing", f"an element of `{list_name}` has no `{name}`")
+            refuse(f"{name}_missing", f"an element of `{list_name}` has no `{name}`")
 
 
 def _list(fields: dict[str, Any], name: str) -> list[Any]:
     found = fields.get(name)
     if not isinstance(found, list):
-        _refuse(f"{name}_not_array", f"`{name}` is not an array")
+        refuse(f"{name}_not_array", f"`{name}` is not an array")
     return found
-
-
-def _refuse(reason: str, why: str) -> NoReturn:
-    raise InvalidEnvelope(f"Signed, but {why}.", reason=reason)

@@ -7,10 +7,9 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from random import Random
-from typing import NoReturn
 
 from ingest import strict_json
-from ingest.errors import InvalidEnvelope, InvalidSignature
+from ingest.errors import InvalidSignature
 from ingest.sources.base import (
     Answer,
     Envelope,
@@ -25,6 +24,7 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
+from ingest.sources.bodies import json_object, refuse
 from ingest.sources.signatures import SHA256_HEX, Key, key_id, matching_key, only_header
 from ingest.timestamps import parse_timestamp
 
@@ -130,19 +130,14 @@ class Zoom(Source):
         return Answer(json.dumps({"plainToken": token, "encryptedToken": encrypted}).encode())
 
     def parse(self, body: bytes) -> Envelope:
-        try:
-            fields = strict_json.loads(body)
-        except strict_json.InvalidJson as error:
-            _refuse("body_not_json", f"{error}")
-        if not isinstance(fields, dict):
-            _refuse("body_not_object", "the body is not a JSON object")
+        fields = json_object(body)
         event_type, payload = fields.get("event"), fields.get("payload")
         if not isinstance(event_type, str) or not event_type:
-            _refuse("event_not_string", "`event` is not a string")
+            refuse("event_not_string", "`event` is not a string")
         if event_type == VALIDATION:
-            _refuse("validation_malformed", "it is a validation without a usable `plainToken`")
+            refuse("validation_malformed", "it is a validation without a usable `plainToken`")
         if not isinstance(payload, dict):
-            _refuse("payload_not_object", "`payload` is not an object")
+            refuse("payload_not_object", "`payload` is not an object")
         return Envelope(
             type=event_type,
             occurred_at=parse_timestamp(fields.get("event_ts")),
@@ -161,7 +156,3 @@ class Zoom(Source):
 
 def _digest(key: bytes, timestamp: bytes, body: bytes) -> bytes:
     return hmac.digest(key, b"v0:" + timestamp + b":" + body, "sha256")
-
-
-def _refuse(reason: str, why: str) -> NoReturn:
-    raise InvalidEnvelope(f"Signed, but {why}.", reason=reason)

@@ -1,0 +1,26 @@
+"""What sources share when they read a body that has been verified."""
+
+from typing import Any, NoReturn
+
+from ingest import strict_json
+from ingest.errors import InvalidEnvelope
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return the fields of a body that is a JSON object.
+
+    Raises:
+        InvalidEnvelope: it is none.
+    """
+    try:
+        fields = strict_json.loads(body)
+    except strict_json.InvalidJson as error:
+        refuse("body_not_json", f"{error}")
+    if not isinstance(fields, dict):
+        refuse("body_not_object", "the body is not a JSON object")
+    return fields
+
+
+def refuse(reason: str, why: str) -> NoReturn:
+    """Raise InvalidEnvelope; `why` is a clause."""
+    raise InvalidEnvelope(f"Signed, but {why}.", reason=reason)
