@@ -105,7 +105,7 @@ def decide_named(
     keeping."""
     received_at = datetime.fromtimestamp(int(request.received_at * 1000) / 1000, UTC)
     kept = _Kept(source.slug, received_at, key_id, _spelled(headers))
-    if isinstance(named, tuple):
+    if isinstance(named, list):
         return _whole(request.id, body, kept, named)
     if isinstance(named, InvalidEnvelope):
         answer = source.answer_challenge(request.to_source(body), now=int(request.received_at))

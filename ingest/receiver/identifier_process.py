@@ -169,7 +169,7 @@ def _read_answer(answer: bytes) -> NamedBody:
         end = begin + name["size"]
         elements.append(Element(bodies[begin:end], _read_name(name)))
         begin = end
-    return tuple(elements)
+    return elements
 
 
 def _read_name(fields: Mapping[str, str]) -> NameOrError:
@@ -227,7 +227,7 @@ def _read_frame(stream: BinaryIO) -> bytes | None:
 def _answer(source: Source, body: bytes, headers: Headers) -> bytes:
     """Return a line of JSON with the name or the names, then the bodies of elements."""
     named = name_body(source, body, headers)
-    if not isinstance(named, tuple):
+    if not isinstance(named, list):
         return json.dumps(_fields(named)).encode()
     names = [_fields(element.name) | {"size": len(element.body)} for element in named]
     return b"\n".join([json.dumps(names).encode(), b"".join(element.body for element in named)])

@@ -61,6 +61,8 @@ class Limits:
 @dataclass(slots=True)
 class _Waiting:
     delivery: Delivery
+    size: int
+    rows: int
     committed: asyncio.Future[None]
 
 
@@ -128,12 +130,13 @@ class DeliveryWriter:
             raise _unavailable(self._cause)
         if self._closing:
             raise StorageUnavailable(_CLOSING.sentence, reason=_CLOSING.reason)
-        if self._is_full(delivery.size):
+        size, rows = delivery.size, delivery.rows
+        if self._is_full(size):
             raise StorageUnavailable(_FULL.sentence, reason=_FULL.reason)
         committed = asyncio.get_running_loop().create_future()
-        self._backlog.append(_Waiting(delivery, committed))
-        self._backlog_bytes += delivery.size
-        self._backlog_rows += delivery.rows
+        self._backlog.append(_Waiting(delivery, size, rows, committed))
+        self._backlog_bytes += size
+        self._backlog_rows += rows
         self._arrived.set()
         return committed
 
@@ -289,13 +292,12 @@ class DeliveryWriter:
         batch: list[_Waiting] = []
         size = rows = 0
         while self._backlog and rows < self._limits.flush_rows:
-            delivery = self._backlog[0].delivery
-            next_size = delivery.size
-            if batch and size + next_size > self._limits.flush_bytes:
+            waiting = self._backlog[0]
+            if batch and size + waiting.size > self._limits.flush_bytes:
                 break
             batch.append(self._backlog.popleft())
-            size += next_size
-            rows += delivery.rows
+            size += waiting.size
+            rows += waiting.rows
         self._backlog_bytes -= size
         self._backlog_rows -= rows
         return batch

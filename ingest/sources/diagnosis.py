@@ -181,7 +181,7 @@ def _events(source: Source, request: WebhookRequest, now: int) -> Step:
 
 
 def _told(named: NamedBody) -> str:
-    if not isinstance(named, tuple):
+    if not isinstance(named, list):
         assert not isinstance(named, InvalidEnvelope)
         return f"It is the event {named.event_id} of the type {named.type}."
     broken = [element.name for element in named if isinstance(element.name, InvalidEnvelope)]

@@ -17,7 +17,7 @@ class Element(NamedTuple):
     name: NameOrError
 
 
-NamedBody = NameOrError | tuple[Element, ...]
+NamedBody = NameOrError | list[Element]
 """What a body holds: one event, none, or several."""
 
 
@@ -34,7 +34,7 @@ def name_body(source: Source, body: bytes, headers: Headers = ()) -> NamedBody:
         return InvalidEnvelope(
             f"The body holds more than {ids.MAX_ELEMENTS:,} events.", reason="too_many_events"
         )
-    return tuple([Element(element, _name(source, element, headers)) for element in bodies])
+    return [Element(element, _name(source, element, headers)) for element in bodies]
 
 
 def _name(source: Source, body: bytes, headers: Headers) -> NameOrError:

@@ -152,4 +152,4 @@ def test_a_body_of_more_events_than_a_delivery_may_hold_is_rejected_whole() -> N
     rejected = decide_named(request(signed(body)), source, body, [], "key", named)
     assert isinstance(rejected, Rejected)
     assert rejected.delivery.rejected == "too_many_events"
-    assert isinstance(name_body(source, body[: -len(b"\n{}")]), tuple)
+    assert isinstance(name_body(source, body[: -len(b"\n{}")]), list)

@@ -1,10 +1,10 @@
 import json
 import time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import strict_json
@@ -32,6 +32,83 @@ def test_the_canonical_spelling_ignores_order_white_space_and_escapes(
     shuffled = dict(reversed(value.items()))
     pretty = json.dumps(shuffled, indent=3).encode()
     assert strict_json.canonical(strict_json.loads(pretty)) == strict_json.canonical(value)
+
+
+def read_by_the_standard_library(raw: bytes) -> Any:
+    """Read as `strict_json.loads` is documented; it has no depth limit."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(constant)
+
+    def number(digits: str) -> Decimal | str:
+        try:
+            return Decimal(digits)
+        except InvalidOperation:  # an exponent of more than 18 digits
+            return digits
+
+    decoder = json.JSONDecoder(parse_float=number, parse_constant=refuse)
+    return decoder.decode(raw.decode("utf-8"))
+
+
+def spelled_by_the_standard_library(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+_PIECES = [
+    *rb'{ } [ ] , : " \ \u d83d \ude00 0 1 - . e+ a true nul null NaN Infinity "a": // '.split(),
+    *(
+        b"9" * 25,
+        b" ",
+        b"\n",
+        b"\x00",
+        b"\x0b",
+        b"\x7f",
+        b"\xff",
+        b"\xc3\xa9",
+        b"\xed\xa0\x80",
+        b"'",
+    ),
+]
+bytes_like_json = st.lists(st.sampled_from(_PIECES), max_size=14).map(b"".join)
+
+
+@settings(max_examples=3_000)
+@given(bytes_like_json)
+def test_it_reads_and_refuses_what_the_standard_library_does(raw: bytes) -> None:
+    try:
+        expected = read_by_the_standard_library(raw)
+    except ValueError:
+        with pytest.raises(strict_json.InvalidJson):
+            strict_json.loads(raw)
+        return
+    read = strict_json.loads(raw)
+    assert repr(read) == repr(expected)  # `==` takes 1 for 1.0 and for true
+
+
+@given(json_values | st.text() | st.dictionaries(st.text(), st.text()))
+def test_the_canonical_spelling_is_the_standard_librarys(value: Any) -> None:
+    assert strict_json.canonical(value) == spelled_by_the_standard_library(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["\x7f", "\x00\x1f", "\u2028", "é", "مرحبا", "😀", "\ud800", '"\\/', "9" * 4_300]
+)
+def test_no_character_is_spelled_otherwise_than_before(text: str) -> None:
+    for value in (text, {text: [text]}, [1, "a", {"b": text}]):
+        assert strict_json.canonical(value) == spelled_by_the_standard_library(value)
+
+
+def test_no_integer_is_spelled_otherwise_than_before() -> None:
+    for power in (0, 31, 32, 53, 63, 64, 65, 1_000, 14_000):
+        for number in (2**power, -(2**power), 2**power - 1, 2**power + 1):
+            assert strict_json.canonical([number]) == f"[{number}]".encode()
+
+
+def test_decimals_are_spelled_with_their_digits_beside_any_text() -> None:
+    for text in ("a", "é"):
+        value = strict_json.loads(f'{{"b":1.50,"a":[1E5,-0.0,"{text}"]}}'.encode())
+        spelled = json.dumps(text)
+        assert strict_json.canonical(value) == f'{{"a":[1E+5,-0.0,{spelled}],"b":1.50}}'.encode()
 
 
 def test_a_mark_at_the_beginning_is_passed_over() -> None:

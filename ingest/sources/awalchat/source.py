@@ -206,8 +206,9 @@ class AwalChat(Source):
 def _event_id(envelope: Envelope) -> str:
     """Return the id by the protocol's three rules, in their order. A mark keeps the ids of
     different rules apart."""
+    fields = envelope.fields
     for field in ("id", "event_id"):
-        identifier = _identifier(envelope.fields.get(field))
+        identifier = _identifier(fields[field]) if field in fields else None
         if identifier is not None:
             return join_event_id(envelope.type, identifier, mark="@")
     parts = _naming_parts(envelope)
@@ -222,11 +223,13 @@ def _naming_parts(envelope: Envelope) -> list[str] | None:
         return None
     parts = []
     for alternatives in naming:
-        identifiers = (_identifier(envelope.data.get(field)) for field in alternatives)
-        part = next((value for value in identifiers if value is not None), None)
-        if part is None:
+        for field in alternatives:
+            part = _identifier(envelope.data.get(field))
+            if part is not None:
+                parts.append(part)
+                break
+        else:
             return None
-        parts.append(part)
     return parts
 
 

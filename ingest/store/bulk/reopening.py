@@ -67,7 +67,7 @@ def reopen(
         named = name_body(source, row.body, encoded_headers(row.headers))
         if isinstance(named, InvalidEnvelope):
             continue
-        if isinstance(named, tuple):
+        if isinstance(named, list):
             _accept_elements(connection, row.id, named)
         else:
             connection.execute(_ACCEPT, _parameters(row.id, named))

@@ -1,18 +1,16 @@
 """Deliveries: the requests that the writer stores, rejected ones too, and their elements."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from ingest.sources.base import EventIdentity
 from ingest.store.engine import WriterConnection
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One authenticated request exactly as received."""
+class Delivery(NamedTuple):
+    """One authenticated request exactly as received. (A frozen dataclass takes 2 µs to make.)"""
 
     id: UUID
     source: str
