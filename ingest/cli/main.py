@@ -13,6 +13,7 @@ from ingest.cli import (
     deliveries,
     events,
     processes,
+    recover,
     replay,
     send,
     simulate,
@@ -46,6 +47,7 @@ app.command("stats")(stats.stats)
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
+app.command("recover")(recover.recover)
 app.add_typer(sources.app, name="sources")
 
 

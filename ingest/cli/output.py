@@ -84,9 +84,9 @@ def body(title: str, raw: bytes, *, style: str = "") -> None:
         line(f"{title}\n{shown}")
 
 
-def number_of(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 job`, `2 jobs`."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def number_of(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with its noun: `1 job`, `2 jobs`, `2 deliveries`."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def ago(moment: datetime, now: datetime) -> str:

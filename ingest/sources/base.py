@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from ingest import setting_values
 from ingest.errors import IngestError
+from ingest.recovery.base import Recovery
 from ingest.text import is_storable, storable
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -261,6 +262,11 @@ class Source(ABC):
             value: what the entity is called.
         """
         return ()
+
+    @classmethod
+    def recovery(cls) -> Recovery | None:
+        """Return how deliveries that the sender gave up are asked for again; None: they are not."""
+        return None
 
     @classmethod
     def signed_at(cls, headers: Mapping[str, str]) -> datetime | None:

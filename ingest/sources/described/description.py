@@ -13,6 +13,10 @@ MAX_UNVERIFIED_BYTES = 64 * 1024
 
 _Header = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\|[a-z0-9-]+)*$", max_length=200)]
 """A header's lower-case name; `a|b`: the first of them that is there."""
+_Hook = Annotated[
+    str, Field(pattern=r"^(repos/[\w.-]+/[\w.-]+/hooks/\d+|orgs/[\w.-]+/hooks/\d+|app/hook)$")
+]
+"""A webhook, as the paths of GitHub's API name it."""
 _Seconds = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -180,6 +184,22 @@ class RetryPolicy(_Frozen):
     """How missed events can be fetched, in a sentence."""
 
 
+class Recover(_Frozen):
+    """Where deliveries that the sender gave up are asked for again."""
+
+    api: Literal["github"]
+    url: str = Field("https://api.github.com", pattern=r"^https?://[^\s?#]+$", max_length=2000)
+    """Of the API."""
+    hooks: Annotated[tuple[_Hook, ...], BeforeValidator(_listed)] = ()
+    """The webhooks that send here."""
+    token_env: str | None = Field(None, pattern=r"^[A-Z][A-Z0-9_]*$")
+    """The variable that holds the token."""
+    token_file: Path | None = None
+    """The file that holds it, and has precedence."""
+    app: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$", max_length=100)
+    """The client id of a GitHub app: then its private key is what stands in place of the token."""
+
+
 class Sample(_Frozen):
     """A body to try a pipeline with. `<id>`, `<number>`, `<time>` and `<seconds>` in it are new for
     each event."""
@@ -224,6 +244,7 @@ class Description(_Frozen):
     body_limit: int | None = Field(None, gt=0, lt=2**31)
     success: SuccessAnswer = SuccessAnswer()
     retries: RetryPolicy | None = None
+    recover: Recover | None = None
     samples: tuple[Sample, ...] = Field(min_length=1)
     page: Page = Page()
     url: str | None = Field(None, max_length=2000)

@@ -42,6 +42,8 @@ def explain(source: type[DescribedSource], *, max_body_bytes: int) -> Iterator[s
         yield f"When it occurred is said by {_either(description.occurred_at)}."
     yield f"A body has up to {description.body_limit or max_body_bytes:,} bytes."
     yield _retries(description)
+    if description.recover is not None:
+        yield f"`ingest recover {source.slug}` asks for what was missed."
 
 
 def _verification(source: type[DescribedSource], verify: Verify) -> Iterator[str]:

@@ -92,9 +92,19 @@ def _description(path: Path, text: str, slug: str, table: object) -> Description
         problem = error.errors(include_input=False, include_url=False)[0]
         place = (slug, *(str(step) for step in problem["loc"]))
         _refuse(path, _line(text, place), ".".join(place), _clause(problem["type"], problem["msg"]))
-    if description.secrets_file is None:
-        return description
-    return description.model_copy(update={"secrets_file": path.parent / description.secrets_file})
+    return _beside(path, description)
+
+
+def _beside(path: Path, description: Description) -> Description:
+    """Return a description whose files are looked for beside its own."""
+    changes: dict[str, Any] = {}
+    if description.secrets_file is not None:
+        changes["secrets_file"] = path.parent / description.secrets_file
+    recover = description.recover
+    if recover is not None and recover.token_file is not None:
+        token_file = path.parent / recover.token_file
+        changes["recover"] = recover.model_copy(update={"token_file": token_file})
+    return description.model_copy(update=changes)
 
 
 def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

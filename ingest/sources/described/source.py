@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from pydantic import Field, SecretStr, create_model, field_validator
 
 from ingest import strict_json
+from ingest.recovery.base import Recovery
 from ingest.sources.base import (
     Answer,
     CannotSign,
@@ -30,7 +31,13 @@ from ingest.sources.base import (
 )
 from ingest.sources.bodies import refuse
 from ingest.sources.described import keys, naming, template
-from ingest.sources.described.description import Challenge, Description, RetryPolicy, Sample
+from ingest.sources.described.description import (
+    Challenge,
+    Description,
+    Recover,
+    RetryPolicy,
+    Sample,
+)
 from ingest.sources.described.signature import Verifier, encoded_names, query_of
 from ingest.timestamps import parse_timestamp
 
@@ -186,6 +193,11 @@ class DescribedSource(Source):
         return cls.description.secrets_file
 
     @classmethod
+    def recovery(cls) -> Recovery | None:
+        recover = cls.description.recover
+        return None if recover is None else _recovery(recover)
+
+    @classmethod
     def needs_secret(cls) -> bool:
         return cls.description.verify.scheme != "none"
 
@@ -268,6 +280,19 @@ def _kept(description: Description) -> frozenset[bytes]:
     ):  # a token is the secret itself
         names.append(description.verify.header)
     return frozenset(name for text in names for name in encoded_names(text))
+
+
+def _recovery(recover: Recover) -> Recovery:
+    from ingest.recovery import tokens  # only `ingest recover` needs them
+    from ingest.recovery.github import GithubHooks
+
+    def token(now: float) -> str:
+        text = tokens.read(recover.token_env, recover.token_file)
+        return (
+            tokens.plain(text) if recover.app is None else tokens.of_app(recover.app, text, now=now)
+        )
+
+    return GithubHooks(url=recover.url, hooks=recover.hooks, token=token)
 
 
 def _retries(policy: RetryPolicy | None) -> Retries:

@@ -1,0 +1,1 @@
+"""Ask senders again for the deliveries that they gave up."""

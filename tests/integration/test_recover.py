@@ -1,0 +1,157 @@
+"""What `ingest recover` prints, and what it says to a user's mistakes."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine
+
+from ingest.cli import main
+from ingest.sources import registry
+from tests.support.github import HOOK, TOKEN, Answer, Github, standing_in
+from tests.support.rows import execute
+from tests.support.signing import SECRET
+
+SOURCES = """
+[hub]
+preset = "github"
+
+[hub.recover]
+url = "{url}"
+hooks = ["{hook}"]
+token_env = "HUB_TOKEN"
+
+[elsewhere]
+preset = "github"
+
+[shop]
+preset = "shopify"
+"""
+Run = Callable[..., tuple[str, str]]
+
+
+@pytest.fixture
+def github() -> Iterator[Github]:
+    with standing_in() as github:
+        yield github
+
+
+@pytest.fixture
+def run(
+    database_url: str,
+    github: Github,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> Iterator[Run]:
+    """Runs `ingest recover`; returns what it prints, and its sentence if it fails."""
+    monkeypatch.chdir(tmp_path)
+    Path("sources.toml").write_text(SOURCES.format(url=github.url, hook=HOOK))
+    monkeypatch.setenv("INGEST_SOURCES", "sources.toml")
+    monkeypatch.setenv("INGEST_DATABASE_URL", database_url)
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", SECRET)
+    monkeypatch.setenv("HUB_TOKEN", TOKEN)
+    monkeypatch.delenv("GITHUB_TOKEN", raising=False)
+
+    def run(*arguments: str) -> tuple[str, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ingest", "recover", "--rate", "1000", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        printed = capsys.readouterr()
+        assert TOKEN not in printed.out + printed.err + str(ended.value.code)
+        return printed.out + printed.err, str(ended.value.code or "")
+
+    yield run
+    registry.use({})
+
+
+def test_it_tells_how_many_failed_are_here_and_were_asked_for(
+    run: Run, github: Github, engine: Engine
+) -> None:
+    for number in range(3):
+        github.attempt(f"g-{number}", ago=timedelta(hours=1 + number))
+    execute(
+        engine,
+        "INSERT INTO events (id, source, event_id, type, fingerprint, received_at) VALUES"
+        " (gen_random_uuid(), 'hub', 'issues.opened:g-1', 'issues.opened', '', now()),"
+        " (gen_random_uuid(), 'elsewhere', 'issues.opened:g-2', 'issues.opened', '', now())",
+    )
+    told, failure = run("hub", "--dry-run")
+    assert "3 deliveries from GitHub failed since" in told
+    assert "1 is here already, 2 would be asked for" in told
+    assert told.count("503 Service Unavailable") == 2
+    assert not failure
+    assert not github.redelivered
+    told, failure = run("hub", "--since", "150m")
+    assert "2 deliveries from GitHub failed since" in told
+    assert "1 is here already, 1 was asked for again" in told
+    assert not failure
+    assert github.redelivered == ["g-0"]
+
+
+def test_what_is_not_sent_again_is_listed_and_the_others_are_sent(run: Run, github: Github) -> None:
+    number = github.attempt("g-1", ago=timedelta(hours=2))
+    github.attempt("g-2")
+    github.refuses[number] = 422
+    told, failure = run("hub")
+    assert f"{HOOK}/deliveries/{number}\t503 Service Unavailable\tGitHub answered 422." in told
+    assert "0 are here already, 1 was asked for again" in told
+    assert failure == "ingest: 1 delivery will not be sent again."
+    assert github.redelivered == ["g-2"]
+    told, _ = run("hub", "--json")
+    document = json.loads(told)
+    assert (document["source"], document["failed"], document["asked"]) == ("hub", 2, 1)
+    (refused,) = document["refused"]
+    assert (refused["delivery"], refused["why"]) == (
+        f"{HOOK}/deliveries/{number}",
+        "GitHub answered 422.",
+    )
+
+
+def test_what_was_done_before_it_failed_is_told(run: Run, github: Github) -> None:
+    github.attempt("g-1", ago=timedelta(hours=2))
+    number = github.attempt("g-2")
+    github.refuses[number] = 401
+    told, failure = run("hub")
+    assert "1 was asked for again" in told
+    assert "does not accept the token (401)" in failure
+
+
+def test_a_limit_is_waited_for_and_told(run: Run, github: Github) -> None:
+    github.attempt("g-1")
+    github.instead = [Answer(429, {"Retry-After": "0"})]
+    told, failure = run("hub", "--since", "9d")
+    assert "GitHub's rate limit is reached: waiting 0 s." in told
+    assert "GitHub keeps deliveries for 3 days: older are gone." in told
+    assert not failure
+    assert github.redelivered == ["g-1"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["nobody"], "There is no source nobody"),
+        (["shop"], "Shopify cannot be asked to send again. Of these it can be asked: hub, else"),
+        (["hub", "--since", "soon"], "'soon' is not a time"),
+        (["elsewhere"], "It is not said which webhooks send here: set recover.hooks"),
+    ],
+)
+def test_a_mistake_is_one_sentence(run: Run, arguments: list[str], says: str) -> None:
+    told, failure = run(*arguments)
+    assert says in failure
+    assert not told
+
+
+def test_a_token_that_is_missing_or_wrong_is_one_sentence(
+    run: Run, github: Github, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HUB_TOKEN", "wrong")
+    assert "does not accept the token (401)" in run("hub")[1]
+    monkeypatch.delenv("HUB_TOKEN")
+    github.requests.clear()
+    assert run("hub")[1] == "ingest: There is no token: set HUB_TOKEN."
+    assert not github.requests
