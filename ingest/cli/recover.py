@@ -1,6 +1,7 @@
 """`ingest recover`: ask a sender again for the deliveries that it gave up."""
 
 import asyncio
+import getpass
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -17,7 +18,7 @@ from ingest.recovery.run import Outcome
 from ingest.recovery.run import recover as run
 from ingest.sources import registry
 from ingest.sources.base import Source
-from ingest.store.reports import known_events
+from ingest.store.reports import audit_log, known_events, possible_losses
 
 
 def recover(
@@ -68,6 +69,8 @@ def recover(
             _report(source, outcome, begins, dry_run=dry_run, json=json)
         raise
     _report(source, outcome, begins, dry_run=dry_run, json=json)
+    if not dry_run:
+        _record(source, outcome, begins, now)
     if outcome.refused:
         raise CommandError(
             f"{output.number_of(len(outcome.refused), 'delivery', 'deliveries')} will not be sent"
@@ -91,6 +94,24 @@ def _recovery_of(source: Source) -> Recovery:
 def _known(engine: Engine, source: Source, event_ids: Sequence[str]) -> set[str]:
     with engine.connect() as connection:
         return known_events.known(connection, source.slug, event_ids)
+
+
+def _record(source: Source, outcome: Outcome, since: datetime, now: datetime) -> None:
+    """Record that it was asked, and, if nothing is left, that nothing may be lost any more."""
+    with database() as engine, engine.begin() as connection:
+        losses = possible_losses.read(connection, now=now)
+        first = min((loss.since for loss in losses if loss.source == source.slug), default=None)
+        is_whole = not outcome.refused and (first is None or first >= since)
+        if outcome.asked or (first is not None and is_whole):
+            audit_log.record(
+                connection,
+                by=getpass.getuser(),
+                action=possible_losses.RECOVERED
+                if is_whole
+                else f"{possible_losses.RECOVERED} in part",
+                target=source.slug,
+                reason=f"{len(outcome.asked)} asked for again",
+            )
 
 
 def _say(sentence: str) -> None:

@@ -9,29 +9,39 @@ import typer
 
 from ingest.cli import output
 from ingest.cli.database import database
+from ingest.recovery import sentences
 from ingest.store.pipeline import jobs, metrics
 from ingest.store.pipeline.jobs import ParkedJobs
+from ingest.store.reports import possible_losses
 from ingest.store.reports import totals as counts
+from ingest.store.reports.possible_losses import PossibleLoss
 
 
 def stats(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Count deliveries, events and jobs; show parked jobs and unreadable values."""
+    """Count deliveries, events and jobs; show parked jobs, unreadable values, possible losses."""
     now = datetime.now(UTC)
     with database() as engine, engine.connect() as connection:
         totals = dataclasses.asdict(counts.read(connection))
         parked = jobs.parked(connection)
         unreadable = metrics.unreadable(connection, since=now - timedelta(hours=1))
+        losses = possible_losses.read(connection, now=now)
     if json:
-        output.as_json(totals | _present(parked=parked, unreadable=unreadable))
+        output.as_json(
+            totals | _present(parked=parked, unreadable=unreadable, possible_losses=losses)
+        )
     elif output.is_terminal():
         _print_tables(totals, parked, unreadable, now)
+        for sentence in sentences.of_losses(losses, now=now):
+            output.line(sentence)
     else:
-        _print_lines(totals, parked, unreadable)
+        _print_lines(totals, parked, unreadable, losses)
 
 
-def _present(**more: Sequence[ParkedJobs] | Mapping[str, int]) -> dict[str, Any]:
+def _present(
+    **more: Sequence[ParkedJobs] | Sequence[PossibleLoss] | Mapping[str, int],
+) -> dict[str, Any]:
     """Return the sections that are not empty: without problems there are the counts alone."""
     return {name: value for name, value in more.items() if value}
 
@@ -71,6 +81,7 @@ def _print_lines(
     totals: Mapping[str, Mapping[str, int]],
     parked: Sequence[ParkedJobs],
     unreadable: Mapping[str, int],
+    losses: Sequence[PossibleLoss],
 ) -> None:
     """Print one line for each count: group, name, number. Lines of parked jobs have more fields."""
     lines: list[Sequence[object]] = [
@@ -82,4 +93,5 @@ def _print_lines(
         ("parked", row.processor, row.jobs, row.queue, row.reason, row.since) for row in parked
     ]
     lines += [("unreadable", label, count) for label, count in unreadable.items()]
+    lines += [("possible_loss", loss.source, loss.deliveries, loss.since) for loss in losses]
     output.table(None, [], lines)

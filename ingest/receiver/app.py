@@ -183,7 +183,7 @@ async def refuse(
 async def fail(intake: Intake, request: Request, error: Exception) -> Response:
     """Answer when a bug of ours is to blame."""
     arrived = intake.begin("", request.client, request.headers.raw, request.url.path)
-    return _starlette(intake.fail(error, arrived.id), str(arrived.id), {})
+    return _starlette(intake.fail(error, arrived), str(arrived.id), {})
 
 
 def _starlette(answer: responses.Response, request_id: str, headers: Mapping[str, str]) -> Response:

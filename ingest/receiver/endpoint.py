@@ -54,7 +54,7 @@ class Endpoint:
         except HTTPException:
             raise
         except Exception as error:
-            await _send(send, request, self._intake.fail(error, request.id))
+            await _send(send, request, self._intake.fail(error, request))
         else:
             await _send(send, request, response)
 

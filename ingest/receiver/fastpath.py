@@ -116,10 +116,10 @@ class FastPath:
             if isinstance(error, IngestError):
                 answer = self._intake.refuse(request, error)
             else:
-                answer = self._intake.fail(error, request.id)
+                answer = self._intake.fail(error, request)
             response.send(_head(request, answer), answer.body)
         except Exception as bug:
-            self._intake.fail(bug, request.id)
+            self._intake.fail(bug, request)
             response.hang_up()
 
 

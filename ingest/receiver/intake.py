@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from uuid import UUID
+from http import HTTPStatus
 
 from ingest import logs
 from ingest.errors import IngestError
@@ -80,9 +80,11 @@ class Intake:
 
     def refuse(self, request: Request, error: IngestError) -> Response:
         """Note a refusal, and return the answer."""
+        status = STATUSES[type(error)]
+        self._note_possible_loss(request, status)
         self._refused.note(
             error.reason,
-            STATUSES[type(error)],
+            status,
             now=request.received_at,
             source=request.source,
             client=request.client,
@@ -91,16 +93,30 @@ class Intake:
         )
         return responses.refusal(error, request.id, retry_after_s=self._retry_after_s)
 
-    def fail(self, error: BaseException, request_id: UUID) -> Response:
+    def fail(self, error: BaseException, request: Request) -> Response:
         """Log a bug of ours, which a stranger may have found, and return the answer."""
+        self._note_possible_loss(request, HTTPStatus.INTERNAL_SERVER_ERROR)
         if self._sampler.lets_through("request_failed"):
             log.error(
                 "request_failed",
                 exc_info=error,
-                request_id=str(request_id),
+                request_id=str(request.id),
                 left_out=self._sampler.left_out("request_failed"),
             )
-        return responses.fault(request_id)
+        return responses.fault(request.id)
+
+    def _note_possible_loss(self, request: Request, status: HTTPStatus) -> None:
+        """Count an error of ours whose request its sender does not repeat. Without a signature it
+        is nobody's."""
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return
+        source = self.sources.get(request.source)
+        if (
+            source is not None
+            and source.retries.gives_up_after(status)
+            and source.is_signed(request.headers)
+        ):
+            self._metrics.count_possible_loss(source.slug)
 
     def note_disconnect(self, request: Request) -> None:
         """Log that a sender hung up before its request was whole."""

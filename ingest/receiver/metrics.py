@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from ingest.sources.base import Headers
 from ingest.store.pipeline import metrics
-from ingest.store.pipeline.metrics import ANSWER, REFUSED, Note
+from ingest.store.pipeline.metrics import ANSWER, POSSIBLE_LOSS, REFUSED, Note
 from ingest.store.reports import refused_requests
 from ingest.store.reports.refused_requests import Refusal
 from ingest.text import storable
@@ -28,6 +28,7 @@ class ReceiverMetrics:
     def __init__(self) -> None:
         self._answers: Counter[int] = Counter()
         self._refused: Counter[str] = Counter()
+        self._losses: Counter[str] = Counter()
         self._samples: dict[str, Refusal] = {}
 
     def count_answer(self, seconds: float) -> None:
@@ -63,10 +64,16 @@ class ReceiverMetrics:
             },
         )
 
+    def count_possible_loss(self, source: str) -> None:
+        """Count a delivery that a source was refused, and whose sender does not send it again."""
+        self._losses[source] += 1
+
     def report(self, connection: Connection) -> None:
         """Write what was counted since the last report."""
         answers, refused, samples = self._answers, self._refused, self._samples
+        losses = self._losses
         self._answers, self._refused, self._samples = Counter(), Counter(), {}
+        self._losses = Counter()
         try:
             metrics.record(
                 connection,
@@ -79,11 +86,16 @@ class ReceiverMetrics:
                         Note(what=REFUSED, label=reason, count=count)
                         for reason, count in list(refused.items())
                     ),
+                    *(
+                        Note(what=POSSIBLE_LOSS, label=source, count=count)
+                        for source, count in list(losses.items())
+                    ),
                 ],
             )
             refused_requests.keep(connection, [samples[reason] for reason in sorted(samples)])
         except BaseException:
             self._answers.update(answers)
             self._refused.update(refused)
+            self._losses.update(losses)
             self._samples = samples | self._samples
             raise

@@ -133,6 +133,10 @@ class Retries:
     final: frozenset[int] = frozenset({*range(200, 300), 410})
     """Statuses after which nothing is sent again."""
 
+    def gives_up_after(self, status: int) -> bool:
+        """Return whether a delivery whose first try is answered so is never sent again."""
+        return not self.waits_s or status in self.final
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FieldPath:

@@ -26,6 +26,7 @@ from tests.integration.test_what_senders_send import BUILT_IN
 from tests.support.asgi import Browser
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute
+from tests.support.waiting import until
 
 MakeSettings = Callable[..., Any]
 Read = Callable[..., str]
@@ -44,8 +45,8 @@ def overview(make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> It
     monkeypatch.setattr(app, "create_engine", kept)
     browser = Browser(app=app.create_app(make_settings()))
 
-    def read(wanted: str = "hour") -> str:
-        answer = browser.get(f"/?range={wanted}")
+    def read(wanted: str = "hour", page: str = "/") -> str:
+        answer = browser.get(f"{page}?range={wanted}")
         assert answer.status == 200, answer.text
         return " ".join(unescape(re.sub(r"<[^>]+>", " ", answer.text)).split())
 
@@ -161,6 +162,23 @@ def test_the_overview_tells_what_a_database_role_lacks(engine: Engine, overview:
         heartbeats.upsert(connection, identity, lacks=lacks)
     told = "its database role lacks UPDATE on ingest.jobs; does not own ingest.deliveries"
     assert told in overview()
+
+
+def test_what_may_be_lost_is_told_on_every_page_and_with_the_refused_requests(
+    engine: Engine, overview: Read, stats: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "will not be sent again" not in overview() + overview(page="/failures")
+    execute(
+        engine,
+        "INSERT INTO activity (minute, what, label, bucket, slot, count) VALUES"
+        " (date_trunc('minute', now() - interval '20 h'), 'possible_loss', 'hub', 0, 0, 2)",
+    )
+    told = "2 deliveries from hub were answered 5xx and will not be sent again"
+    assert told in overview(page="/failures")
+    until(lambda: told in overview(), what="the overview is read anew")
+    assert "possible_loss\thub\t2\t" in stats()
+    on_a_terminal(monkeypatch)
+    assert told in stats()
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,20 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
 from ingest.cli import main
+from ingest.receiver.metrics import ReceiverMetrics
 from ingest.sources import registry
+from ingest.store.pipeline import metrics as minutes
+from ingest.store.reports import possible_losses
 from tests.support.github import HOOK, TOKEN, Answer, Github, standing_in
-from tests.support.rows import execute
+from tests.support.rows import execute, rows
 from tests.support.signing import SECRET
 
 SOURCES = """
@@ -155,3 +159,77 @@ def test_a_token_that_is_missing_or_wrong_is_one_sentence(
     github.requests.clear()
     assert run("hub")[1] == "ingest: There is no token: set HUB_TOKEN."
     assert not github.requests
+
+
+@pytest.fixture
+def stats(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], Any]:
+    """Runs `ingest stats`; returns what it tells of possible losses."""
+
+    def told() -> Any:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["ingest", "stats", "--json"])
+        with pytest.raises(SystemExit):
+            main.main()
+        losses = json.loads(capsys.readouterr().out).get("possible_losses", [])
+        return [(loss["source"], loss["deliveries"]) for loss in losses]
+
+    return told
+
+
+def lose(engine: Engine, source: str, count: int, ago: timedelta) -> None:
+    """A receiver reports deliveries that it refused."""
+    metrics = ReceiverMetrics()
+    for _ in range(count):
+        metrics.count_possible_loss(source)
+    with engine.begin() as connection:
+        metrics.report(connection)
+    execute(
+        engine,
+        "UPDATE activity SET minute = date_trunc('minute', now() - CAST(:ago AS interval))"
+        " WHERE what = 'possible_loss' AND minute > now() - interval '5 min'",
+        ago=str(ago),
+    )
+
+
+def actions(engine: Engine) -> list[tuple[str, str, str]]:
+    found = rows(engine, "SELECT action, target, reason FROM actions ORDER BY id")
+    return [(row["action"], row["target"], row["reason"]) for row in found]
+
+
+def test_possible_losses_are_told_until_all_of_them_are_recovered(
+    run: Run, stats: Callable[[], Any], github: Github, engine: Engine
+) -> None:
+    lose(engine, "hub", 2, timedelta(hours=1))
+    lose(engine, "hub", 1, timedelta(hours=9))
+    lose(engine, "hub", 5, timedelta(days=4))  # longer ago than anybody can ask for
+    lose(engine, "elsewhere", 1, timedelta(hours=1))
+    now = datetime.now(UTC)
+    with engine.begin() as connection:
+        kept = timedelta(hours=2)
+        minutes.compact(connection, now=now, keep_minutes=kept, keep_quarters=kept)
+    assert stats() == [("elsewhere", 1), ("hub", 3)]
+    number = github.attempt("g-1", ago=timedelta(hours=9))
+    github.refuses[number] = 422
+    github.attempt("g-2")
+    run("hub", "--dry-run")
+    assert not actions(engine)
+    run("hub")
+    assert stats() == [("elsewhere", 1), ("hub", 3)]  # one was not sent again
+    github.refuses.clear()
+    run("hub", "--since", "2h")
+    assert stats() == [("elsewhere", 1), ("hub", 3)]  # one may be older
+    run("hub")
+    assert stats() == [("elsewhere", 1)]
+    run("hub", "--since", "1s")
+    assert actions(engine) == [
+        ("recover in part", "hub", "1 asked for again"),
+        ("recover in part", "hub", "1 asked for again"),
+        ("recover", "hub", "2 asked for again"),
+    ]
+    lose(engine, "hub", 1, timedelta(0))
+    assert stats() == [("elsewhere", 1), ("hub", 1)]
+    with engine.connect() as connection:
+        (_, loss) = possible_losses.read(connection, now=now + timedelta(minutes=1))
+    assert abs(loss.since - now) < timedelta(minutes=5)

@@ -10,9 +10,10 @@ from starlette.routing import BaseRoute
 from ingest.console.pages.site import Site, time_range
 from ingest.console.services.overview import LENGTHS, Range
 from ingest.console.ui import masking
+from ingest.recovery import sentences
 from ingest.store.pipeline import metrics
 from ingest.store.pipeline.metrics import REFUSED, Histogram
-from ingest.store.reports import failures, refused_requests
+from ingest.store.reports import failures, possible_losses, refused_requests
 from ingest.store.reports.failures import Failures, Rejected
 from ingest.store.reports.refused_requests import Refusal
 
@@ -35,6 +36,8 @@ class FailuresPage:
     failures: Failures
     rejected: tuple[Rejected, ...]
     refused: tuple[RefusedRequests, ...]
+    possible_losses: tuple[str, ...]
+    """What was refused and is not sent again, in sentences."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -50,6 +53,7 @@ def show(site: Site, request: Request) -> Response:
         failed = failures.groups(connection, now=now, period=LENGTHS[period])
         rejected = failures.rejected(connection)
         samples = refused_requests.newest(connection)
+        losses = possible_losses.read(connection, now=now)
         counts = metrics.by_label(connection, REFUSED, since=now - LENGTHS[Range.WEEK])
     masked = site.masks(request)
     view = FailuresPage(
@@ -57,6 +61,7 @@ def show(site: Site, request: Request) -> Response:
         failures=masking.failures(failed, masked=masked),
         rejected=tuple(rejected),
         refused=_by_reason(masking.refusals(samples, masked=masked), counts),
+        possible_losses=tuple(sentences.of_losses(losses, now=now)),
     )
     return site.render(request, "failures.html", view, section="failures")
 

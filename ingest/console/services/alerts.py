@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ingest.console.services.overview import LATE_AFTER, Overview, OverviewCache
+from ingest.recovery import sentences
 
 _NEEDED_PROCESSES = {
     "receiver": "No receiver is alive: senders get no answer.",
@@ -49,6 +50,10 @@ def find_alerts(overview: Overview) -> list[Alert]:
     alerts = [Alert(level="error", text=text) for text in texts]
     if overview.redis.version is None:
         alerts.append(Alert(level="warn", text="Redis does not answer: work starts a little late."))
+    alerts += [
+        Alert(level="warn", text=text, href="/failures#refused")
+        for text in sentences.of_losses(overview.possible_losses, now=overview.now)
+    ]
     unadmitted = overview.oldest_unadmitted
     if unadmitted is not None and overview.now - unadmitted > LATE_AFTER:
         text = "Deliveries wait to be admitted: the workers are behind."

@@ -27,8 +27,9 @@ from ingest.store.pipeline.metrics import (
     Point,
 )
 from ingest.store.pipeline.processors import ProcessorRecord
-from ingest.store.reports import backlog, heartbeats, totals
+from ingest.store.reports import backlog, heartbeats, possible_losses, totals
 from ingest.store.reports.heartbeats import ProcessRecord
+from ingest.store.reports.possible_losses import PossibleLoss
 from ingest.store.reports.totals import Stats
 from ingest.store.sql import statement
 
@@ -97,6 +98,8 @@ class Overview:
     unreadable: dict[str, int]
     """How many values the read model could not read in the range, by processor and field, the most
     first."""
+    possible_losses: tuple[PossibleLoss, ...]
+    """What sources may have lost in the last days, whatever the range, and nobody has recovered."""
     processors: tuple[ProcessorRecord, ...]
     processes: tuple[ProcessRecord, ...]
     database: DatabaseHealth
@@ -204,6 +207,7 @@ def read(connection: Connection, period: Range, redis: RedisHealth, *, now: date
         oldest_job=oldest.job,
         parked=tuple(jobs.parked(connection)),
         unreadable=metrics.unreadable(connection, since=since),
+        possible_losses=tuple(possible_losses.read(connection, now=now)),
         processors=tuple(processors.all_of_them(connection)),
         processes=tuple(heartbeats.all_of_them(connection)),
         database=health.of_database(connection),

@@ -21,6 +21,8 @@ BUCKETS = 24
 EVENT, DUPLICATE = "event", "duplicate"
 SUCCEEDED, FAILED, LAG = "succeeded", "failed", "lag"
 ANSWER, REFUSED = "answer", "refused"
+POSSIBLE_LOSS = "possible_loss"
+"""Refused, and the sender does not send it again (ingest.store.reports.possible_losses)."""
 UNREADABLE = "unreadable"
 
 _FIELDS_LISTED = 6
@@ -195,9 +197,16 @@ def _merge(minute: str, rows: str) -> TextClause:
 
 
 def _merge_older(whole: str, *, since: str = "true") -> TextClause:
-    """Return a statement that merges minutes into `whole` spans that ended by `:before`."""
+    """Return a statement that merges minutes into `whole` spans that ended by `:before`.
+
+    Possible losses are few, and keep their minute: a recovery is before or after it.
+    """
     minute, before = whole.format("minute"), whole.format(_BEFORE)
-    return _merge(minute, f"minute < {before} AND {since} AND (minute <> {minute} OR slot > 0)")
+    return _merge(
+        minute,
+        f"minute < {before} AND {since} AND (minute <> {minute} OR slot > 0)"
+        f" AND what <> '{POSSIBLE_LOSS}'",
+    )
 
 
 _BEFORE, _SINCE = "CAST(:before AS timestamptz)", "CAST(:since AS timestamptz)"
