@@ -8,6 +8,8 @@ import pytest
 
 from ingest import environment, settings
 from ingest.errors import SettingsError
+from ingest.recovery.base import RecoveryFailed
+from ingest.recovery.github import GithubHooks
 from ingest.sources import registry
 from ingest.sources.described import files, shipped
 
@@ -71,6 +73,24 @@ def test_secrets_come_from_a_file_beside_the_description(monkeypatch: pytest.Mon
         settings.load()
 
 
+def test_the_token_of_a_recovery_comes_from_a_file_beside_the_description() -> None:
+    Path("conf").mkdir()
+    write(f"{SECRET}\n", "conf/token")
+    path = write(
+        '[hub]\npreset = "github"\n[hub.recover]\nhooks = "app/hook"\ntoken_file = "token"\n'
+        '[app]\npreset = "github"\n[app.recover]\ntoken_file = "token"\napp = "Iv1.1"\n',
+        "conf/one.toml",
+    )
+    sources = files.read([path])
+    recovery = sources["hub"].recovery()
+    assert isinstance(recovery, GithubHooks)
+    assert (recovery.hooks, recovery.token(0)) == (("app/hook",), SECRET)
+    of_app = sources["app"].recovery()
+    assert isinstance(of_app, GithubHooks)
+    with pytest.raises(RecoveryFailed, match="no RSA key"):
+        of_app.token(0)
+
+
 def test_a_running_up_tells_its_descriptions() -> None:
     path = write(TWO_SHOPS)
     Path(".ingest").mkdir()
@@ -125,6 +145,14 @@ BAD: dict[str, tuple[str, str]] = {
     "a scheme that is none": (
         '[a]\npreset = "github"\n[a.verify]\nscheme = "SENTINEL"\n',
         "4: a.verify.scheme: input",
+    ),
+    "a hook that is none": (
+        '[a]\npreset = "github"\n[a.recover]\nhooks = ["SENTINEL"]\n',
+        "4: a.recover.hooks: a hook is repos/OWNER/NAME/hooks/ID",
+    ),
+    "a literal token": (
+        '[a]\npreset = "github"\n[a.recover]\ntoken = "SENTINEL"\n',
+        "4: a.recover.token: there is no such key.",
     ),
     "a template without end": (
         '[a]\npreset = "github"\nid = "{path:id"\n',

@@ -1,5 +1,6 @@
 """What can be said of a sender in TOML. A description that contradicts itself is refused."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -13,10 +14,8 @@ MAX_UNVERIFIED_BYTES = 64 * 1024
 
 _Header = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\|[a-z0-9-]+)*$", max_length=200)]
 """A header's lower-case name; `a|b`: the first of them that is there."""
-_Hook = Annotated[
-    str, Field(pattern=r"^(repos/[\w.-]+/[\w.-]+/hooks/\d+|orgs/[\w.-]+/hooks/\d+|app/hook)$")
-]
-"""A webhook, as the paths of GitHub's API name it."""
+_NAME = "[A-Za-z0-9_.-]+"
+_HOOK = re.compile(rf"(repos/{_NAME}/{_NAME}|orgs/{_NAME})/hooks/[0-9]+|app/hook")
 _Seconds = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -190,14 +189,21 @@ class Recover(_Frozen):
     api: Literal["github"]
     url: str = Field("https://api.github.com", pattern=r"^https?://[^\s?#]+$", max_length=2000)
     """Of the API."""
-    hooks: Annotated[tuple[_Hook, ...], BeforeValidator(_listed)] = ()
-    """The webhooks that send here."""
+    hooks: Paths = ()
+    """The webhooks that send here, as the paths of GitHub's API name them."""
     token_env: str | None = Field(None, pattern=r"^[A-Z][A-Z0-9_]*$")
     """The variable that holds the token."""
     token_file: Path | None = None
     """The file that holds it, and has precedence."""
     app: str | None = Field(None, pattern=r"^[A-Za-z0-9._-]+$", max_length=100)
     """The client id of a GitHub app: then its private key is what stands in place of the token."""
+
+    @field_validator("hooks")
+    @classmethod
+    def _named(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_HOOK.fullmatch(value) for value in values):
+            raise ValueError("a hook is repos/OWNER/NAME/hooks/ID, orgs/NAME/hooks/ID or app/hook")
+        return values
 
 
 class Sample(_Frozen):
