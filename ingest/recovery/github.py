@@ -14,7 +14,7 @@ from typing import ClassVar
 from urllib.parse import urlsplit
 
 import aiohttp
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 
 from ingest.recovery import rate_limits
 from ingest.recovery.base import MissedDelivery, RecoveryFailed, RedeliveryRefused, Say
@@ -35,7 +35,7 @@ class _Attempt(BaseModel):
 
     id: int
     guid: str
-    delivered_at: datetime
+    delivered_at: AwareDatetime
     status: str
     status_code: int
     event: str

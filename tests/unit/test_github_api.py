@@ -175,6 +175,14 @@ def test_an_answer_that_is_no_limit_is_not_waited_for() -> None:
         (
             Answer(
                 200,
+                body='[{"id":1,"guid":"g","delivered_at":"2026-01-31T12:00:00","status":"OK",'
+                '"status_code":200,"event":"push"}]',
+            ),
+            "is no list of deliveries",
+        ),
+        (
+            Answer(
+                200,
                 {"Link": '<http://elsewhere.invalid/?cursor=2>; rel="next"'},
                 '[{"id":1,"guid":"g","delivered_at":"2999-01-01T00:00:00Z","status":"OK",'
                 '"status_code":200,"event":"push"}]',
