@@ -272,7 +272,9 @@ def _run(mutation: Mutation) -> Sequence[str]:
     """The tests that failed."""
     with tempfile.TemporaryDirectory(prefix="ingest-mutation-") as folder:
         copy = Path(folder) / "copy"
-        ignored = shutil.ignore_patterns(".git", ".venv", "__pycache__", ".ingest", ".*_cache")
+        ignored = shutil.ignore_patterns(
+            *(".git", ".venv", "__pycache__", ".ingest", ".*_cache", "node_modules")
+        )
         shutil.copytree(ROOT, copy, ignore=ignored)
         broken = copy / mutation.file
         text = broken.read_text()
