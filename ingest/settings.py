@@ -396,8 +396,22 @@ def load(*, standalone: bool = False, **overrides: Any) -> Settings:
     """
     values = {name: value for name, value in overrides.items() if value is not None}
     values[_SOURCE_FILES] = describe_sources(os.environ, standalone=standalone)
+    return _load(_Standalone if standalone else Settings, values)
+
+
+def load_undescribed() -> Settings:
+    """Read the settings without the sources that files describe.
+
+    Raises:
+        SettingsError: as `load` does.
+    """
+    registry.use({})
+    return _load(Settings, {_SOURCE_FILES: ()})
+
+
+def _load(settings_class: type[Settings], values: dict[str, Any]) -> Settings:
     try:
-        return (_Standalone if standalone else Settings)(**values)
+        return settings_class(**values)
     except ValidationError as error:
         problems = _sentences(error, lambda name: f"{PREFIX}{name.upper()}", values)
         raise SettingsError(" ".join(problems), reason="bad_setting") from None

@@ -1,9 +1,11 @@
-"""`python -m workers worker|relay`: what `ingest worker` and `ingest relay` become.
+"""`python -m workers worker|relay|processors`: what `ingest worker` and `ingest relay` become, and
+what `ingest doctor` asks.
 
 `ingest` never imports this package, so its command line replaces itself with this one.
 """
 
 import argparse
+import json
 import os
 import signal
 import sys
@@ -13,7 +15,7 @@ from datetime import UTC, datetime
 from ingest import broker, environment, logs, settings
 from ingest.errors import IngestError
 from ingest.store import startup_check
-from workers import command, liveness
+from workers import command, liveness, registry
 from workers.relay import loop
 
 
@@ -25,9 +27,13 @@ def main() -> int:
     worker.add_argument("--concurrency", type=int)
     worker.add_argument("--queues", default="")
     processes.add_parser("relay")
+    processes.add_parser("processors")
     arguments = parser.parse_args()
     try:
         loaded = settings.load(concurrency=getattr(arguments, "concurrency", None))
+        if arguments.process == "processors":
+            print(json.dumps([processor.name for processor in registry.load(loaded)]))
+            return 0
         logs.configure(loaded.log_level, loaded.log_format)
         environment.report(os.environ, logs.logger(__name__))
         liveness.check(loaded.heartbeat_file)

@@ -11,6 +11,7 @@ from ingest import __version__, environment, settings
 from ingest.cli import (
     console,
     deliveries,
+    doctor,
     events,
     processes,
     recover,
@@ -24,8 +25,8 @@ from ingest.cli import (
 from ingest.errors import IngestError
 from ingest.store import causes
 
-_LOGGING = ("serve", "worker", "relay", "console")
-"""Commands that log unknown variables of the environment instead of printing them."""
+_LOGGING = ("serve", "worker", "relay", "console", "doctor")
+"""Commands that tell unknown variables of the environment in a way of their own."""
 
 app = typer.Typer(
     name="ingest",
@@ -41,6 +42,7 @@ app.command("worker")(processes.worker)
 app.command("relay")(processes.relay)
 app.add_typer(console.app, name="console")
 app.command("migrate")(processes.migrate)
+app.command("doctor")(doctor.doctor)
 app.command("send")(send.send)
 app.command("simulate")(simulate.simulate)
 app.command("stats")(stats.stats)

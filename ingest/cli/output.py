@@ -76,7 +76,7 @@ def table(
 
 def body(title: str, raw: bytes, *, style: str = "") -> None:
     """Print the body of a request."""
-    shown = _printable(raw.decode("utf-8", errors="replace"), keep="\n")
+    shown = printable(raw.decode("utf-8", errors="replace"), keep="\n")
     if is_terminal():
         console().print(Text(title, style="dim"))
         console().print(Text(shown, style=style))
@@ -109,10 +109,10 @@ def _cell(cell: object) -> str:
         return "-"
     if isinstance(cell, datetime):
         return cell.isoformat(timespec="seconds")
-    return _printable(str(cell))
+    return printable(str(cell))
 
 
-def _printable(text: str, *, keep: str = "") -> str:
+def printable(text: str, *, keep: str = "") -> str:
     """Replace characters with which text from outside could move the cursor or start a line."""
     return "".join(
         character if character.isprintable() or character in keep else "\N{REPLACEMENT CHARACTER}"

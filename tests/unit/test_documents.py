@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ingest.cli.main import app
+from ingest.doctor import catalogue
 from ingest.settings import variables
 from ingest.sources.described import shipped
 
@@ -54,6 +55,14 @@ def test_the_pages_of_senders_are_as_their_script_writes_them() -> None:
     spec.loader.exec_module(script)
     for name, text in script.pages().items():
         assert (ROOT / "docs/senders" / name).read_text() == text, "run: python3 docs/senders.py"
+
+
+def test_every_finding_of_the_doctor_is_in_the_table_with_its_advice() -> None:
+    operating = (ROOT / "docs/operating.md").read_text()
+    rows = re.findall(r"^\| `\w+` \| (?:error|warning) \| .*\|$", operating, re.MULTILINE)
+    assert rows == [
+        f"| `{kind.slug}` | {kind.severity} | {kind.advice} |" for kind in catalogue.kinds()
+    ]
 
 
 @page

@@ -6,11 +6,12 @@ from typing import Literal
 from ingest.console.services.overview import LATE_AFTER, Overview, OverviewCache
 from ingest.recovery import sentences
 
-_NEEDED_PROCESSES = {
+NEEDED_PROCESSES = {
     "receiver": "No receiver is alive: senders get no answer.",
     "worker": "No worker is alive: events are stored, and nobody processes them.",
     "relay": "No relay is alive: retries and lost messages wait.",
 }
+"""The kinds of processes without which work stops, and what is said if none is alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ def read(overviews: OverviewCache) -> PageStatus:
 def find_alerts(overview: Overview) -> list[Alert]:
     """Return what is wrong, errors first."""
     alive = {process.kind for process in overview.processes if process.alive}
-    texts = [text for kind, text in _NEEDED_PROCESSES.items() if kind not in alive]
+    texts = [text for kind, text in NEEDED_PROCESSES.items() if kind not in alive]
     texts += missing_privileges(overview)
     alerts = [Alert(level="error", text=text) for text in texts]
     if overview.redis.version is None:

@@ -1,0 +1,59 @@
+"""The partitions of deliveries: those of the coming days, and those that should be gone."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, timedelta
+
+from ingest.doctor.findings import Finding, sentences, warning
+from ingest.doctor.setup import Setup
+from ingest.store import partitions
+from ingest.store.sql import statement
+
+MISSING = warning(
+    "partition_missing",
+    "Start a relay, which makes them; `ingest migrate` does too. Nothing is lost: meanwhile"
+    " deliveries go to the default partition.",
+)
+OVERDUE = warning(
+    "partition_overdue",
+    "Start a relay, which drops them. A day with unfinished work is kept (`ingest stats`).",
+)
+DEFAULT_IN_USE = warning(
+    "default_partition_in_use",
+    "Run `ingest migrate` or a relay. Deliveries whose days are far away stay: look at the clocks.",
+)
+
+_SHOWN = 3
+_STRAYS = statement("SELECT EXISTS (SELECT FROM ingest.deliveries_default)")
+
+
+def check(setup: Setup) -> Iterator[Finding]:
+    """Compare the partitions with the days that the settings ask for."""
+    today = setup.clock().astimezone(UTC).date()
+    with setup.connected() as connection:
+        existing = partitions.days(connection)
+        has_strays = connection.execute(_STRAYS).scalar_one()
+    # The relay makes the last day only in the course of today.
+    coming = (today + timedelta(days=ahead) for ahead in range(_days_ahead(setup)))
+    missing = [day for day in coming if day not in existing]
+    if missing:
+        yield MISSING.found(f"There is no partition for the deliveries of {_days(missing)}.")
+    retention = setup.settings.body_retention_days
+    overdue = [] if retention is None else _older(existing, today - timedelta(days=retention + 1))
+    if overdue:
+        yield OVERDUE.found(f"The bodies of {_days(overdue)} are older than {retention} days.")
+    if has_strays:
+        yield DEFAULT_IN_USE.found("Deliveries lie in the default partition.")
+
+
+def _days_ahead(setup: Setup) -> int:
+    return setup.settings.partition_days_ahead
+
+
+def _older(days: list[date], bound: date) -> list[date]:
+    return [day for day in days if day < bound]
+
+
+def _days(days: list[date]) -> str:
+    shown = [day.isoformat() for day in days[:_SHOWN]]
+    more = len(days) - len(shown)
+    return sentences([*shown, f"{more} days more"] if more else shown)

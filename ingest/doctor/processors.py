@@ -1,0 +1,46 @@
+"""Whether the processors can be imported. A process of its own tries it, as `ingest worker` does:
+this package never imports theirs, and what a user's module does must not reach this command."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from ingest.doctor.findings import Finding, error, note, warning
+from ingest.doctor.setup import Setup
+
+NOT_IMPORTED = error(
+    "processors_not_imported", "Correct the module, or INGEST_PROCESSORS: no worker starts."
+)
+SLOW_IMPORT = error(
+    "processors_import_slow", "Take out of the module what waits while it is imported."
+)
+NONE = warning(
+    "no_processors", "Name modules in INGEST_PROCESSORS: events are stored and not processed."
+)
+PROCESSORS = note("processors")
+
+_TIMEOUT_S = 20.0
+_COMMAND = [sys.executable, "-m", "workers", "processors"]
+
+
+def check(_setup: Setup) -> Iterator[Finding]:
+    """Import them and count them."""
+    try:
+        answer = subprocess.run(
+            _COMMAND, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        yield SLOW_IMPORT.found(f"The processors are not imported within {_TIMEOUT_S:.0f} s.")
+        return
+    # What a module prints comes before.
+    last = (answer.stderr if answer.returncode else answer.stdout).splitlines()[-1:]
+    if answer.returncode or not last:
+        sentence = last[0].removeprefix("ingest: ") if last else "The processors end the process."
+        yield NOT_IMPORTED.found(sentence)
+        return
+    names = json.loads(last[0])
+    if names:
+        yield PROCESSORS.found(f"{len(names)} processors can be imported.")
+    else:
+        yield NONE.found("There is no processor.")
