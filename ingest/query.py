@@ -28,6 +28,7 @@ FILTERS = {
     "state": f"one of {', '.join(EVENT_STATES)}",
     "processor": "with a job of this processor; its state then is that job's",
     "source": "who sent it",
+    "key": "its first delivery was signed by the key of this id",
     "since": f"received then or later: {TIME_FORMS}",
     "until": "received before then, likewise",
     "conversation": "concerns the conversation of this id",
@@ -277,6 +278,7 @@ _ONCE = {
     "state": "state",
     "processor": "processor",
     "source": "source",
+    "key": "key_id",
     "error": "error_type",
     "raised": "raised_at",
 }
@@ -285,6 +287,7 @@ _READERS: dict[str, Callable[[_Draft, str, str], str | None]] = {
     "state": _read_state,
     "processor": _read_once,
     "source": _read_once,
+    "key": _read_once,
     "error": _read_once,
     "raised": _read_once,
     "since": _read_time,

@@ -192,13 +192,7 @@ class Settings(BaseSettings):
     @field_validator("sources", mode="before")
     @classmethod
     def _of_each_source(cls, value: Mapping[str, Any]) -> Mapping[str, SourceSettings]:
-        problems: list[str] = []
-        read = {}
-        for slug, source in registry.classes().items():
-            try:
-                read[slug] = source.settings.model_validate(value.get(slug, {}))
-            except ValidationError as error:
-                problems += _sentences(error, source.variable)
+        read, problems = _read_sources(value)
         if problems:
             raise PydanticCustomError(
                 _OF_A_SOURCE, "{sentences}", {"sentences": " ".join(problems)}
@@ -361,6 +355,67 @@ def describe_sources(environ: Mapping[str, str], *, standalone: bool = False) ->
     paths = tuple(Path(name) for name in setting_values.split(written or "") if name)
     registry.use(files.read(paths))
     return paths
+
+
+def _read_sources(
+    values: Mapping[str, Any],
+) -> tuple[dict[str, SourceSettings], list[str]]:
+    """Return the settings of each source, and a sentence for each problem."""
+    read: dict[str, SourceSettings] = {}
+    problems: list[str] = []
+    for slug, source in registry.classes().items():
+        try:
+            read[slug] = source.settings.model_validate(values.get(slug, {}))
+        except ValidationError as error:
+            problems += _sentences(error, source.variable)
+    return read, problems
+
+
+def secret_files(environ: Mapping[str, str]) -> dict[str, Path]:
+    """Return the files with the secrets of sources, by the slugs of those that have one."""
+    files_by_slug = {
+        slug: file_of(source.variable("secrets"), environ) or source.secrets_file()
+        for slug, source in registry.classes().items()
+        if not _is_set(source.variable("secrets"), environ)
+    }
+    return {slug: path for slug, path in files_by_slug.items() if path is not None}
+
+
+def file_of(variable: str, environ: Mapping[str, str]) -> Path | None:
+    """Return the file that holds a setting. None: it comes from elsewhere, or is unset."""
+    path = environ.get(f"{variable}_FILE")
+    return Path(path) if path and not _is_set(variable, environ) else None
+
+
+def reload_secrets(
+    sources: Mapping[str, SourceSettings], environ: Mapping[str, str]
+) -> dict[str, SourceSettings]:
+    """Return the settings of sources with the secrets that their files hold now.
+
+    Raises:
+        SettingsError: a file cannot be read, or holds what is no secret. No value is told.
+    """
+    read, problems = _read_sources(_of_sources(environ)["sources"])
+    if problems:
+        raise SettingsError(" ".join(problems), reason="bad_setting")
+    return dict(sources) | {
+        slug: sources[slug].model_copy(update={"secrets": read[slug].secrets})
+        for slug in secret_files(environ)
+    }
+
+
+def reload_text(variable: str, environ: Mapping[str, str]) -> str | None:
+    """Return the text that the file of a setting holds now; None: it comes from no file.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    path = file_of(variable, environ)
+    return None if path is None else _content(f"{variable}_FILE", str(path))
+
+
+def _is_set(variable: str, environ: Mapping[str, str]) -> bool:
+    return variable in {name.upper() for name in environ}
 
 
 def _parse_shares(value: str) -> dict[tuple[str, ...], int]:

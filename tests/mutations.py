@@ -46,7 +46,8 @@ MUTATIONS = (
         promise=1,
         what="nor does that of a delivery which comes whole",
         file="ingest/receiver/fastpath.py",
-        old="                committed.add_done_callback(lambda done: settle(done.exception()))\n",
+        old="                committed.add_done_callback("
+        "lambda done: settle(done.exception(), decision.key_id))\n",
         new="                settle(None)\n",
         caught_by="unit/test_receiver_ways.py::test_both_ways_answer_alike",
     ),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,13 @@ import typer
 
 from ingest import settings
 from ingest.cli import output
-from ingest.cli.database import CommandError, parse_time, source_of
+from ingest.cli.database import CommandError, database, parse_time, source_of
 from ingest.sources import diagnosis, registry
 from ingest.sources.described import files
 from ingest.sources.described.explain import explain
 from ingest.sources.described.source import DescribedSource
+from ingest.store.reports import key_use
+from ingest.store.reports.key_use import KeyUse
 
 app = typer.Typer(
     help="List the senders; check descriptions and saved requests.", invoke_without_command=True
@@ -25,7 +28,7 @@ def sources(
     context: typer.Context,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the configured senders with their paths and the ids of their secrets."""
+    """List the configured senders with their paths, the ids of their secrets, and who uses them."""
     if context.invoked_subcommand is None:
         _list(json)
 
@@ -94,12 +97,15 @@ def verify(
 
 def _list(json: bool) -> None:
     configured = settings.load()
+    now = datetime.now(UTC)
+    uses = _uses(now) if configured.database_url is not None else []
     rows: list[dict[str, Any]] = [
         {
             "source": source.slug,
             "path": f"/webhooks/{source.slug}",
             "keys": list(source.key_ids),
             "tolerance_s": source.tolerance_s,
+            "key_use": [dataclasses.asdict(use) for use in uses if use.source == source.slug],
         }
         for source in registry.configured(configured.sources).values()
     ]
@@ -120,6 +126,48 @@ def _list(json: bool) -> None:
             for row in rows
         ],
     )
+    keys = [(row["source"], key) for row in rows for key in row["keys"]]
+    if uses:
+        _print_uses(keys, uses, now)
+
+
+def _uses(now: datetime) -> list[KeyUse]:
+    """Return what the database knows of the keys; nothing if it does not answer."""
+    try:
+        with database() as engine, engine.connect() as connection:
+            return key_use.read(connection, now=now)
+    except CommandError as error:
+        typer.echo(f"ingest: How keys are used is not known. {error}", err=True)
+        return []
+
+
+def _print_uses(keys: list[tuple[str, str]], uses: list[KeyUse], now: datetime) -> None:
+    """Print how each configured key is used, and the others that were used."""
+    used = {(use.source, use.key_id): use for use in uses}
+    output.table(
+        "Deliveries by the key that signed them, and its share of its source's",
+        ["source", "key", "last used", "last hour", "last day", "last 30 days", ""],
+        [
+            (*key, *_use_cells(used.get(key), uses, now), "" if key in keys else "retired")
+            for key in dict.fromkeys([*keys, *used])
+        ],
+    )
+
+
+def _use_cells(use: KeyUse | None, uses: list[KeyUse], now: datetime) -> tuple[str, ...]:
+    if use is None:
+        return ("not in 30 days", "0", "0", "0")
+    of_source = [other for other in uses if other.source == use.source]
+    return (
+        output.ago(use.last_used_at, now),
+        _share(use.hour, sum(other.hour for other in of_source)),
+        _share(use.day, sum(other.day for other in of_source)),
+        _share(use.month, sum(other.month for other in of_source)),
+    )
+
+
+def _share(count: int, of: int) -> str:
+    return f"{count:,} ({count / of:.0%})" if count else "0"
 
 
 def _described() -> dict[str, type[DescribedSource]]:

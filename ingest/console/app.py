@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +22,7 @@ from ingest import __version__
 from ingest.console import errors
 from ingest.console.api import endpoints, operations
 from ingest.console.auth import middleware
+from ingest.console.auth.credentials import TOKENS, USERS
 from ingest.console.auth.request_info import LIVE, is_api
 from ingest.console.auth.sessions import DatabaseSessions
 from ingest.console.dependencies import Console
@@ -34,8 +36,10 @@ from ingest.console.services.overview import OverviewCache
 from ingest.console.ui import charts, formats, paths
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
-from ingest.settings import Settings
+from ingest.secret_files import SecretFiles
+from ingest.settings import Settings, file_of, reload_secrets, reload_text, secret_files
 from ingest.sources import registry
+from ingest.sources.base import Source
 from ingest.store.engine import Role, create_engine
 
 _HERE = Path(__file__).parent
@@ -56,6 +60,7 @@ def create_app(settings: Settings) -> ASGIApp:
     runner = BulkRunner(runner_engine)
     heartbeat = Heartbeat(settings.database, identity("console", random=os.urandom))
     sources = registry.configured(settings.sources)
+    secrets = SecretFiles(_secret_files(), partial(_reload, settings, sources, auth))
     console = Console(
         settings=settings,
         version=__version__,
@@ -70,8 +75,10 @@ def create_app(settings: Settings) -> ASGIApp:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         heartbeat.start()
+        secrets.start()
         runner.start()
         yield
+        secrets.stop()
         await console.live_feed.close()
         await asyncio.to_thread(runner.stop, timeout_s=_STOP_TIMEOUT_S)
         await asyncio.to_thread(heartbeat.leave)
@@ -80,6 +87,22 @@ def create_app(settings: Settings) -> ASGIApp:
 
     site = Site(console=console, templates=_templates())
     return auth.middleware(_starlette(site, auth, lifespan))
+
+
+def _secret_files() -> list[Path]:
+    files = [file_of(variable, os.environ) for variable in (USERS, TOKENS)]
+    return [*filter(None, files), *secret_files(os.environ).values()]
+
+
+def _reload(settings: Settings, sources: dict[str, Source], auth: middleware.Auth) -> None:
+    """Put the secrets, users and tokens into use that their files hold now.
+
+    Raises:
+        SettingsError: a file cannot be used; nothing has changed.
+    """
+    fresh = registry.configured(reload_secrets(settings.sources, os.environ))
+    auth.reload(reload_text(USERS, os.environ), reload_text(TOKENS, os.environ))
+    sources.update(fresh)
 
 
 def _starlette(

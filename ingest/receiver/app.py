@@ -27,8 +27,10 @@ from ingest.receiver.intake import Intake
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.refused import RefusedRequests
 from ingest.receiver.writer import DeliveryWriter, Limits
-from ingest.settings import Settings
+from ingest.secret_files import SecretFiles
+from ingest.settings import Settings, reload_secrets, secret_files
 from ingest.sources import registry
+from ingest.sources.base import Source
 
 _DISPATCH_CLOSES_S = 3
 WEBHOOKS = "/webhooks/"
@@ -51,6 +53,7 @@ def create_receiver(settings: Settings) -> Receiver:
         SettingsError: a secret or an address is missing.
     """
     sources = registry.receiving(settings.sources, default=settings.default_source)
+    secrets = SecretFiles(secret_files(os.environ).values(), partial(_reload, settings, sources))
     hints = BackgroundDispatcher(Dispatcher(settings.redis))
     writer = _writer(settings, hints)
     metrics = ReceiverMetrics()
@@ -82,11 +85,13 @@ def create_receiver(settings: Settings) -> Receiver:
         hints.start()
         await writer.start()
         presence.start()
+        secrets.start()
         if any(source.sends_batches for source in intake.sources.values()):
             await namer.start()
         watch = asyncio.create_task(descriptors.watch())
         yield
         watch.cancel()
+        secrets.stop()
         await namer.close()
         await writer.close()
         await asyncio.to_thread(presence.leave)
@@ -111,6 +116,16 @@ def create_receiver(settings: Settings) -> Receiver:
     )
     app.router.redirect_slashes = False  # no sender follows, and the address is the client's word
     return Receiver(app, server.protocol(settings.max_inflight_body_bytes, fast_protocol(intake)))
+
+
+def _reload(settings: Settings, sources: dict[str, Source]) -> None:
+    """Give the sources of a receiver the secrets that their files hold now.
+
+    Raises:
+        SettingsError: a file cannot be used; nothing has changed.
+    """
+    fresh = reload_secrets(settings.sources, os.environ)
+    sources.update(registry.receiving(fresh, default=settings.default_source))
 
 
 def fast_protocol(intake: Intake) -> Callable[..., server.BoundedHttp] | None:

@@ -90,7 +90,7 @@ class Endpoint:
             await self._intake.writer.append(decision.delivery)
             raise decision.error
         await self._intake.writer.append(decision)
-        self._intake.count_answer(request)
+        self._intake.count_answer(request, decision.key_id)
         return responses.success(source.success)
 
     async def _send_refusal(

@@ -68,8 +68,8 @@ class FastPath:
         """Handle what is posted to the sources' addresses below `folder`."""
         self._intake = intake
         self._handlers: dict[bytes, TryHandle] = {
-            f"{folder}{slug}".encode(): partial(self.try_handle, source, f"{folder}{slug}")
-            for slug, source in intake.sources.items()
+            f"{folder}{slug}".encode(): partial(self.try_handle, slug, f"{folder}{slug}")
+            for slug in intake.sources
         }
 
     def handler(self, method: bytes, target: bytes) -> TryHandle | None:
@@ -77,19 +77,20 @@ class FastPath:
         return self._handlers.get(target) if method == b"POST" else None
 
     def try_handle(
-        self, source: Source, target: str, headers: Headers, body: bytes, response: RawResponse
+        self, slug: str, target: str, headers: Headers, body: bytes, response: RawResponse
     ) -> bool:
         """Answer a delivery when it is committed, or refuse it if it is signed wrongly or cannot be
         stored. Return False for anything else."""
+        source = self._intake.sources[slug]  # its secrets may have been replaced
         if len(body) > min(self._intake.body_limit(source), BIG_BYTES):
             return False
-        request = self._intake.begin(source.slug, response.client, headers, target)
+        request = self._intake.begin(slug, response.client, headers, target)
         settle = partial(self._settle, request, source, response)
         try:
             decision = decide(request, source, body)
             if isinstance(decision, Delivery):
                 committed = self._intake.writer.submit(decision)
-                committed.add_done_callback(lambda done: settle(done.exception()))
+                committed.add_done_callback(lambda done: settle(done.exception(), decision.key_id))
             elif isinstance(decision, Refusal):
                 settle(decision.error)
             else:
@@ -106,11 +107,12 @@ class FastPath:
         source: Source,
         response: RawResponse,
         error: BaseException | None,
+        key_id: str = "",
     ) -> None:
         """Answer a request. An exception would be lost here, and the sender would wait."""
         try:
             if error is None:
-                self._intake.count_answer(request)
+                self._intake.count_answer(request, key_id)
                 response.send(_ok_head(request, source.success), source.success.body)
                 return
             if isinstance(error, IngestError):

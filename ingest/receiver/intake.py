@@ -74,9 +74,10 @@ class Intake:
         request_id = delivery_id(int(now * 1000), self._random(RANDOM_BYTES))
         return Request(request_id, now, source, client, headers, target, method)
 
-    def count_answer(self, request: Request) -> None:
-        """Count a delivery that was stored and is answered now."""
+    def count_answer(self, request: Request, key_id: str) -> None:
+        """Count a delivery that was stored and is answered now, and the key that signed it."""
         self._metrics.count_answer(self._clock() - request.received_at)
+        self._metrics.count_key(request.source, key_id)
 
     def refuse(self, request: Request, error: IngestError) -> Response:
         """Note a refusal, and return the answer."""

@@ -11,8 +11,8 @@ from sqlalchemy import Connection
 
 from ingest.sources.base import Headers
 from ingest.store.pipeline import metrics
-from ingest.store.pipeline.metrics import ANSWER, POSSIBLE_LOSS, REFUSED, Note
-from ingest.store.reports import refused_requests
+from ingest.store.pipeline.metrics import ANSWER, KEY, POSSIBLE_LOSS, REFUSED, Note
+from ingest.store.reports import key_use, refused_requests
 from ingest.store.reports.refused_requests import Refusal
 from ingest.text import storable
 
@@ -27,6 +27,7 @@ class ReceiverMetrics:
 
     def __init__(self) -> None:
         self._answers: Counter[int] = Counter()
+        self._keys: Counter[tuple[str, str]] = Counter()
         self._refused: Counter[str] = Counter()
         self._losses: Counter[str] = Counter()
         self._samples: dict[str, Refusal] = {}
@@ -34,6 +35,10 @@ class ReceiverMetrics:
     def count_answer(self, seconds: float) -> None:
         """Count a delivery that was stored, and the seconds to its answer."""
         self._answers[metrics.bucket(seconds)] += 1
+
+    def count_key(self, source: str, key_id: str) -> None:
+        """Count a delivery that was stored, by the key of the source that signed it."""
+        self._keys[source, key_id] += 1
 
     def count_refusal(
         self,
@@ -70,9 +75,10 @@ class ReceiverMetrics:
 
     def report(self, connection: Connection) -> None:
         """Write what was counted since the last report."""
-        answers, refused, samples = self._answers, self._refused, self._samples
+        answers, keys, refused, samples = self._answers, self._keys, self._refused, self._samples
         losses = self._losses
-        self._answers, self._refused, self._samples = Counter(), Counter(), {}
+        self._answers, self._keys = Counter(), Counter()
+        self._refused, self._samples = Counter(), {}
         self._losses = Counter()
         try:
             metrics.record(
@@ -81,6 +87,10 @@ class ReceiverMetrics:
                     *(
                         Note(what=ANSWER, bucket=bucket, count=count)
                         for bucket, count in list(answers.items())
+                    ),
+                    *(
+                        Note(what=KEY, label=key_use.label(*key), count=count)
+                        for key, count in list(keys.items())
                     ),
                     *(
                         Note(what=REFUSED, label=reason, count=count)
@@ -95,6 +105,7 @@ class ReceiverMetrics:
             refused_requests.keep(connection, [samples[reason] for reason in sorted(samples)])
         except BaseException:
             self._answers.update(answers)
+            self._keys.update(keys)
             self._refused.update(refused)
             self._losses.update(losses)
             self._samples = samples | self._samples

@@ -66,3 +66,18 @@ def test_what_a_search_names_exactly_comes_first(
         found = [event.id for event in listed(engine, EventFilter(search=text))]
         assert found[0] == ids[0]
         assert found[1:] == ([*ids[:0:-1]] if text == "77" else [])
+
+
+def test_a_key_lists_the_events_whose_first_delivery_it_signed(
+    engine: Engine, stored: list[UUID]
+) -> None:
+    by_other_key = stored[7:20:6]
+    execute(
+        engine, "UPDATE deliveries SET key_id = 'feedbeef' WHERE id = ANY(:ids)", ids=by_other_key
+    )
+    assert [event.id for event in listed(engine, EventFilter(key_id="feedbeef"))] == by_other_key[
+        ::-1
+    ]
+    one_type = EventFilter(key_id="feedbeef", types=("order.*",), search="order")
+    assert {event.id for event in listed(engine, one_type)} <= set(by_other_key)
+    assert listed(engine, EventFilter(key_id="unknown")) == []

@@ -93,6 +93,7 @@ class Console:
     app: ASGIApp
     clock: Clock
     kept: KeptSessions
+    control: middleware.Auth
     changes: list[dict[str, Any]] = field(default_factory=list)
 
     def browser(self, **more: Any) -> Browser:
@@ -145,7 +146,7 @@ def console(
             Route("/stream", stream),
         ]
     )
-    return Console(control.middleware(app), clock, kept, changes)
+    return Console(control.middleware(app), clock, kept, control, changes)
 
 
 def _templates() -> Jinja2Templates:

@@ -176,6 +176,7 @@ selections = st.builds(
     state=st.none() | st.sampled_from(EVENT_STATES),
     error_type=st.none() | words,
     raised_at=st.none() | st.just("") | words,
+    key_id=st.none() | words,
     since=st.none() | moments,
     until=st.none() | moments,
     about=many(about),

@@ -1,5 +1,7 @@
 """Authentication: who sent a request."""
 
+from collections.abc import Collection
+
 from starlette.authentication import AuthCredentials, AuthenticationBackend
 from starlette.requests import HTTPConnection
 
@@ -25,7 +27,7 @@ class LoopbackBackend(AuthenticationBackend):
 class CredentialsBackend(AuthenticationBackend):
     """Identifies programs by their bearer tokens, and people by their sessions."""
 
-    def __init__(self, tokens: tuple[Token, ...], sessions: Sessions | None) -> None:
+    def __init__(self, tokens: Collection[Token], sessions: Sessions | None) -> None:
         """`sessions` is None if nobody logs in."""
         self._tokens = tokens
         self._sessions = sessions

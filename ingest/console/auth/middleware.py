@@ -1,7 +1,7 @@
 """Access control: the middleware that every request passes."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
@@ -57,8 +57,8 @@ def create(
         SettingsError: the credentials are invalid, or there are none and the console would listen
             where others reach it.
     """
-    users = parse_users(_plain(settings.console_users))
-    tokens = parse_tokens(_plain(settings.console_tokens))
+    users = dict(parse_users(_plain(settings.console_users)))
+    tokens = list(parse_tokens(_plain(settings.console_tokens)))
     if not users and not tokens and not hosts.is_loopback(settings.console_host):
         raise SettingsError(
             f"The console refuses to listen on {settings.console_host} without credentials: set "
@@ -80,8 +80,8 @@ class Auth:
     def __init__(
         self,
         settings: Settings,
-        users: Mapping[str, User],
-        tokens: tuple[Token, ...],
+        users: dict[str, User],
+        tokens: list[Token],
         sessions: Sessions | None,
         *,
         clock: Callable[[], float],
@@ -93,6 +93,23 @@ class Auth:
         self._sessions = sessions
         self._clock = clock
         self._random = random
+
+    def reload(self, users: str | None, tokens: str | None) -> None:
+        """Replace the users and the tokens by those of the texts; None: leave them.
+
+        A user who is gone, or has another password, is logged out. Whether there are users and
+        tokens at all is settled at the start.
+
+        Raises:
+            SettingsError: a text cannot be used; nothing has changed.
+        """
+        fresh_users = self._users if users is None else parse_users(users)
+        fresh_tokens = self._tokens if tokens is None else parse_tokens(tokens)
+        # In place, because sessions, passwords and the backend share them.
+        for name in self._users.keys() - fresh_users.keys():
+            del self._users[name]
+        self._users.update(fresh_users)
+        self._tokens[:] = fresh_tokens
 
     @property
     def is_open(self) -> bool:

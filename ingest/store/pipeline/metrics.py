@@ -23,6 +23,7 @@ SUCCEEDED, FAILED, LAG = "succeeded", "failed", "lag"
 ANSWER, REFUSED = "answer", "refused"
 POSSIBLE_LOSS = "possible_loss"
 """Refused, and the sender does not send it again (ingest.store.reports.possible_losses)."""
+KEY = "key"
 UNREADABLE = "unreadable"
 
 _FIELDS_LISTED = 6

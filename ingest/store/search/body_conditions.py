@@ -21,7 +21,7 @@ class BodyTest:
     row: str
     """SQL on `event_id`; never null."""
     body: str
-    """SQL on `body`; never null."""
+    """SQL on `body`, or on another column of `deliveries`; never null."""
     values: dict[str, Any]
 
     @property

@@ -58,6 +58,8 @@ class EventFilter:
     """Of the last attempt of a job that is dead or retrying (ingest.store.reports.failures)."""
     raised_at: str | None = None
     """Likewise: the last frame of its traceback; empty where it has none."""
+    key_id: str | None = None
+    """Which key signed its first delivery."""
     since: datetime | None = None
     until: datetime | None = None
     about: tuple[tuple[str, str], ...] = ()
@@ -184,7 +186,10 @@ _NO_EVENT = UUID(int=0)
 
 
 def body_tests(selection: EventFilter) -> Iterator[BodyTest]:
-    """Return the conditions that only bodies can meet."""
+    """Return the conditions that only deliveries can meet: their bodies, or the key."""
+    if selection.key_id is not None:
+        values = {"key_id": selection.key_id}
+        yield BodyTest(row="false", body="(deliveries.key_id = :key_id)", values=values)
     for n, (path, value) in enumerate(selection.fields):
         beginning = value.removesuffix("*")
         yield has_field([path], beginning, f"field_{n}", is_beginning=beginning != value)

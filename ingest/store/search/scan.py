@@ -189,7 +189,7 @@ def _read_range(
 def _of_a_range(rest: EventFilter) -> tuple[list[str], dict[str, Any]]:
     """Return the conditions, those that most events fail as a list of the ids that do not."""
     tests = list(body_tests(rest))
-    condition = where(replace(rest, fields=(), search=None))
+    condition = where(replace(rest, key_id=None, fields=(), search=None))
     values = condition.parameters
     if tests:
         values = {name: value for test in tests for name, value in test.values.items()} | values
