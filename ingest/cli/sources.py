@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,11 +13,12 @@ from ingest import settings
 from ingest.cli import output
 from ingest.cli.database import CommandError, database, parse_time, source_of
 from ingest.sources import diagnosis, registry
+from ingest.sources.base import Source
 from ingest.sources.described import files
 from ingest.sources.described.explain import explain
 from ingest.sources.described.source import DescribedSource
 from ingest.store.reports import key_use
-from ingest.store.reports.key_use import KeyUse
+from ingest.store.reports.key_use import KeyUse, Part
 
 app = typer.Typer(
     help="List the senders; check descriptions and saved requests.", invoke_without_command=True
@@ -98,16 +100,17 @@ def verify(
 def _list(json: bool) -> None:
     configured = settings.load()
     now = datetime.now(UTC)
-    uses = _uses(now) if configured.database_url is not None else []
+    sources = registry.configured(configured.sources)
+    uses = _uses(sources, now) if configured.database_url is not None else []
     rows: list[dict[str, Any]] = [
         {
             "source": source.slug,
             "path": f"/webhooks/{source.slug}",
             "keys": list(source.key_ids),
             "tolerance_s": source.tolerance_s,
-            "key_use": [dataclasses.asdict(use) for use in uses if use.source == source.slug],
+            "key_use": [_as_row(use) for use in uses if use.source == source.slug],
         }
-        for source in registry.configured(configured.sources).values()
+        for source in sources.values()
     ]
     if json:
         for row in rows:
@@ -126,48 +129,46 @@ def _list(json: bool) -> None:
             for row in rows
         ],
     )
-    keys = [(row["source"], key) for row in rows for key in row["keys"]]
     if uses:
-        _print_uses(keys, uses, now)
+        _print_uses(uses, now)
 
 
-def _uses(now: datetime) -> list[KeyUse]:
+def _uses(sources: Mapping[str, Source], now: datetime) -> list[KeyUse]:
     """Return what the database knows of the keys; nothing if it does not answer."""
+    keys = {slug: source.key_ids for slug, source in sources.items()}
     try:
         with database() as engine, engine.connect() as connection:
-            return key_use.read(connection, now=now)
+            return key_use.read(connection, keys, now=now)
     except CommandError as error:
         typer.echo(f"ingest: How keys are used is not known. {error}", err=True)
         return []
 
 
-def _print_uses(keys: list[tuple[str, str]], uses: list[KeyUse], now: datetime) -> None:
-    """Print how each configured key is used, and the others that were used."""
-    used = {(use.source, use.key_id): use for use in uses}
+def _as_row(use: KeyUse) -> dict[str, Any]:
+    """Return the use of a key for JSON."""
+    spans = {name: getattr(use, name)._asdict() for name in ("hour", "day", "month")}
+    return dataclasses.asdict(use) | spans
+
+
+def _print_uses(uses: list[KeyUse], now: datetime) -> None:
     output.table(
-        "Deliveries by the key that signed them, and its share of its source's",
+        "Deliveries by the key that signed them, with its share of its source's",
         ["source", "key", "last used", "last hour", "last day", "last 30 days", ""],
         [
-            (*key, *_use_cells(used.get(key), uses, now), "" if key in keys else "retired")
-            for key in dict.fromkeys([*keys, *used])
+            (
+                use.source,
+                use.key_id,
+                output.ago(use.last_used_at, now) if use.last_used_at else "not in 30 days",
+                *(_in_words(part) for part in (use.hour, use.day, use.month)),
+                "" if use.is_configured else "retired",
+            )
+            for use in uses
         ],
     )
 
 
-def _use_cells(use: KeyUse | None, uses: list[KeyUse], now: datetime) -> tuple[str, ...]:
-    if use is None:
-        return ("not in 30 days", "0", "0", "0")
-    of_source = [other for other in uses if other.source == use.source]
-    return (
-        output.ago(use.last_used_at, now),
-        _share(use.hour, sum(other.hour for other in of_source)),
-        _share(use.day, sum(other.day for other in of_source)),
-        _share(use.month, sum(other.month for other in of_source)),
-    )
-
-
-def _share(count: int, of: int) -> str:
-    return f"{count:,} ({count / of:.0%})" if count else "0"
+def _in_words(part: Part) -> str:
+    return f"{part.deliveries:,} ({part.share:.0%})" if part.deliveries else "0"
 
 
 def _described() -> dict[str, type[DescribedSource]]:

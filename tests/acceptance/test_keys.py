@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from ingest.console.auth.credentials import digest
 from tests.acceptance.harness import Answer, Stack, request
 from tests.support.deliver import order
 from tests.support.signing import signed_headers
@@ -44,7 +45,7 @@ def test_a_key_is_rotated_without_a_restart(make_stack: Callable[..., Stack]) ->
     counted = "SELECT sum(count) FROM activity WHERE what = 'key'"
     stored = stack.value("SELECT count(*) FROM deliveries")
     until(lambda: stack.value(counted) == stored, what="the uses are counted")
-    uses = {use["key_id"]: use["day"] for use in source(stack)["key_use"]}
+    uses = {use["key_id"]: use["day"]["deliveries"] for use in source(stack)["key_use"]}
     assert uses.keys() == {new_key, old_key}
     assert sum(uses.values()) == stored
     printed = stack.command("sources")
@@ -52,3 +53,24 @@ def test_a_key_is_rotated_without_a_restart(make_stack: Callable[..., Stack]) ->
     assert "retired" in printed
     assert OLD not in stack.logs() + printed
     assert NEW not in stack.logs() + printed
+
+
+def test_tokens_of_the_console_are_replaced_without_a_restart(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack()
+    file = stack.folder / "tokens"
+    file.write_text(f"deploy:viewer:{digest('the old token')}")
+    stack.console(console_tokens_file=str(file))
+
+    def status(token: str) -> int:
+        return stack.ask("/sources", authorization=f"Bearer {token}").status
+
+    assert (status("the old token"), status("the new token")) == (200, 401)
+    file.write_text(f"deploy:viewer:{digest('the new token')}")
+    until(lambda: status("the new token") == 200, what="the new token is known")
+    assert status("the old token") == 401
+    page = stack.ask("/sources", authorization="Bearer the new token").body.decode()
+    (key,) = source(stack)["keys"]
+    assert f">{key}</a>" in page
+    assert "/webhooks/awalchat" in page

@@ -105,6 +105,7 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         f"/events/{event['id']}",
         "/failures",
         "/processors",
+        "/sources",
         "/live",
     ):
         assert stack.ask(page).status == 200, page

@@ -178,6 +178,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "failures": at("/failures"),
     "live": at("/live"),
     "processors": at("/processors"),
+    "sources": at("/sources"),
     "audit log": at("/audit-log"),
     "a bulk action, finished": at("/bulk-actions/1"),
     "a bulk action, paused": at("/bulk-actions/2"),

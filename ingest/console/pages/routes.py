@@ -12,6 +12,7 @@ from ingest.console.pages import (
     live,
     overview,
     processors,
+    sources,
 )
 from ingest.console.pages.site import Site
 
@@ -27,6 +28,7 @@ def routes(site: Site) -> list[BaseRoute]:
         failures,
         live,
         processors,
+        sources,
         audit_log,
     )
     return [route for module in modules for route in module.routes(site)]

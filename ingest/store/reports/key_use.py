@@ -3,34 +3,44 @@
 Receivers count this every few seconds (ingest.receiver.metrics), beside their answers.
 """
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row
+from sqlalchemy import Connection, RowMapping
 
 from ingest.store.pipeline.metrics import KEY
 from ingest.store.sql import statement
 
-PERIOD = timedelta(days=30)
-"""How far back keys are looked for."""
+
+class Part(NamedTuple):
+    """What a key signed in a span of time."""
+
+    deliveries: int
+    share: float
+    """Of its source's deliveries in that span, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyUse:
-    """The deliveries that a key signed."""
+    """A key that is configured, or was used lately."""
 
     source: str
     key_id: str
-    last_used_at: datetime
-    """To the minute for two hours, then to the quarter of an hour, after a day to the hour."""
-    hour: int
-    """Deliveries of the last hour."""
-    day: int
-    month: int
-    """Deliveries of the last 30 days."""
+    is_configured: bool
+    """False: the key is retired."""
+    last_used_at: datetime | None
+    """To the minute for two hours, then to the quarter of an hour, after a day to the hour. None:
+    it was not used in the last 30 days."""
+    hour: Part
+    day: Part
+    month: Part
+    """The last 30 days."""
 
 
+_SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "month": timedelta(days=30)}
 _USES = statement(
     """
     SELECT label, max(minute) AS last_used_at,
@@ -48,27 +58,48 @@ def label(source: str, key_id: str) -> str:
     return f"{source} {key_id}"
 
 
-def read(connection: Connection, *, now: datetime) -> list[KeyUse]:
-    """Return the keys that signed a delivery in the last 30 days, by source and key."""
-    rows = connection.execute(
-        _USES,
-        {
-            "what": KEY,
-            "hour": now - timedelta(hours=1),
-            "day": now - timedelta(days=1),
-            "month": now - PERIOD,
-        },
-    )
-    return [_use(row.label, row) for row in rows]
+def read(
+    connection: Connection, configured: Mapping[str, Sequence[str]], *, now: datetime
+) -> list[KeyUse]:
+    """Return the use of each key: first the configured ones, then the retired ones.
+
+    Args:
+        connection: in whose transaction to read.
+        configured: the ids of the keys of each source, by its slug, newest first.
+        now: the end of the spans.
+    """
+    since = {name: now - length for name, length in _SPANS.items()}
+    counted = {
+        row["label"]: row for row in connection.execute(_USES, since | {"what": KEY}).mappings()
+    }
+    live = [label(source, key_id) for source, keys in configured.items() for key_id in keys]
+    totals: Counter[tuple[str, str]] = Counter()
+    for key, row in counted.items():
+        for span in _SPANS:
+            totals[key.partition(" ")[0], span] += int(row[span])
+    return [
+        _use(key, counted.get(key), totals, is_configured=key in live)
+        for key in dict.fromkeys([*live, *counted])
+    ]
 
 
-def _use(counted: str, row: Row[Any]) -> KeyUse:
-    source, _, key_id = counted.partition(" ")
+def _use(
+    key: str,
+    row: RowMapping | None,
+    totals: Mapping[tuple[str, str], int],
+    *,
+    is_configured: bool,
+) -> KeyUse:
+    source, _, key_id = key.partition(" ")
+    counts = {span: int(row[span]) if row else 0 for span in _SPANS}
+    parts = {
+        span: Part(count, count / totals[source, span] if count else 0.0)
+        for span, count in counts.items()
+    }
     return KeyUse(
         source=source,
         key_id=key_id,
-        last_used_at=row.last_used_at,
-        hour=int(row.hour),
-        day=int(row.day),
-        month=int(row.month),
+        is_configured=is_configured,
+        last_used_at=row["last_used_at"] if row else None,
+        **parts,
     )
