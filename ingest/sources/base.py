@@ -176,6 +176,8 @@ class Source(ABC):
     """The answer to a delivery that is stored."""
     signs_challenges: ClassVar[bool] = False
     """Whether the sender signs its challenges; then one without a good signature is refused."""
+    signs_bodies: ClassVar[bool] = True
+    """Whether a signature covers the body; a token in a header or a query proves no body."""
     sends_batches: ClassVar[bool] = False
     """Whether a request may hold several events, which `split` takes apart."""
     issues_secrets: ClassVar[bool] = False

@@ -145,6 +145,9 @@ def refusals(samples: Sequence[Refusal], *, masked: bool) -> tuple[Refusal, ...]
             sample,
             source=mask_phones(sample.source),
             detail={name: mask_phones(value) for name, value in sample.detail.items()},
+            steps=tuple(
+                replace(step, sentence=mask_phones(step.sentence)) for step in sample.steps
+            ),
         )
         for sample in samples
     )

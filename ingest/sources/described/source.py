@@ -231,6 +231,7 @@ def source_class(name: str, description: Description) -> type[DescribedSource]:
         "success": Answer(
             description.success.body.encode(), description.success.content_type.encode()
         ),
+        "signs_bodies": description.verify.is_signature,
         "sends_batches": description.split is not None,
         "signs_challenges": bool(description.challenge and description.challenge.signed),
     }
