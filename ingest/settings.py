@@ -38,6 +38,8 @@ PREFIX = "INGEST_"
 DEFAULT_DATA = Path(".ingest")
 UP_FILE = "up.json"
 """The file in its data folder where a running `ingest up` writes how to reach it."""
+OWN_SOURCES = "sources.toml"
+"""The file in its data folder where `ingest up` describes the source that it starts with."""
 
 MIB = 1024 * 1024
 
@@ -348,9 +350,19 @@ def variables() -> dict[str, FieldInfo]:
     return fields
 
 
-def describe_sources(environ: Mapping[str, str], *, standalone: bool = False) -> tuple[Path, ...]:
+def describe_sources(
+    environ: Mapping[str, str], *, standalone: bool = False, data: Path | None = None
+) -> tuple[Path, ...]:
     """Read the files of `INGEST_SOURCES`, or those of a running `ingest up` unless `standalone`,
     so that their sources are known to `registry`. Return their paths.
+
+    Sources of the data folder's own file are known too; one of the same name in `INGEST_SOURCES` is
+    in its place.
+
+    Args:
+        environ: the environment.
+        standalone: ignore the `ingest up` that runs in this folder.
+        data: the data folder; None: the environment says it.
 
     Raises:
         SettingsError: a file or a description cannot be used.
@@ -359,8 +371,16 @@ def describe_sources(environ: Mapping[str, str], *, standalone: bool = False) ->
     if written is None and not standalone:
         written = _from_running_up(environ).get(_SOURCE_FILES)
     paths = tuple(Path(name) for name in setting_values.split(written or "") if name)
-    registry.use(files.read(paths))
+    own = (data or Path(environ.get(f"{PREFIX}DATA") or DEFAULT_DATA)) / OWN_SOURCES
+    registry.use(files.read([own] if _is_file(own) else []) | files.read(paths))
     return paths
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have such a name
+        return False
 
 
 def _parse_shares(value: str) -> dict[tuple[str, ...], int]:
@@ -395,7 +415,9 @@ def load(*, standalone: bool = False, **overrides: Any) -> Settings:
         SettingsError: has a sentence for each problem. It names the variables, never their values.
     """
     values = {name: value for name, value in overrides.items() if value is not None}
-    values[_SOURCE_FILES] = describe_sources(os.environ, standalone=standalone)
+    values[_SOURCE_FILES] = describe_sources(
+        os.environ, standalone=standalone, data=values.get("data")
+    )
     try:
         return (_Standalone if standalone else Settings)(**values)
     except ValidationError as error:

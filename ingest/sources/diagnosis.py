@@ -166,24 +166,12 @@ def _unsigned(source: Source, request: WebhookRequest, now: int, error: InvalidS
     if is_challenge and not source.signs_challenges:
         sentence = "It is a challenge, which is answered without a signature."
         return Step(part="request", is_good=True, sentence=sentence)
-    return Step(
-        part="header",
-        is_good=False,
-        sentence=str(error),
-        advice="See that the sender signs, that it sends to the path of its own source, and that no"
-        " proxy takes the header away.",
-    )
+    return _bad_header(error)
 
 
 def _blame(source: Source, request: WebhookRequest, error: InvalidSignature, now: int) -> Step:
     if "_mismatch" not in error.reason and "window" not in error.reason:
-        return Step(
-            part="header",
-            is_good=False,
-            sentence=str(error),
-            advice="Compare the header with what the sender's documentation shows: another kind of"
-            " sender, or a proxy, may have written it.",
-        )
+        return _bad_header(error)
     if not source.signs_bodies:
         return _wrong_secret(source, f"{error} It is none of the secrets here.")
     for moment in _moments(request):
@@ -210,6 +198,19 @@ def _blame(source: Source, request: WebhookRequest, error: InvalidSignature, now
         f"{error} None of the keys signed this body: either the sender has another secret,"
         " or the body was changed on its way (by a proxy, or by being parsed and written again).",
     )
+
+
+def _bad_header(error: InvalidSignature) -> Step:
+    advice = (
+        "Compare the header with what the sender's documentation shows: another kind of sender, or"
+        " a proxy, may have written it."
+    )
+    if error.reason.endswith("_missing"):
+        advice = (
+            "See that the sender signs, that it sends to the path of its own source, and that no"
+            " proxy takes the header away."
+        )
+    return Step(part="header", is_good=False, sentence=str(error), advice=advice)
 
 
 def _wrong_secret(source: Source, sentence: str) -> Step:

@@ -1,5 +1,6 @@
 """The files of INGEST_SOURCES: what they make, and what is told of a bad one."""
 
+import base64
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from ingest import environment, settings
 from ingest.errors import SettingsError
 from ingest.recovery.base import RecoveryFailed
 from ingest.recovery.github import GithubHooks
+from ingest.local.folder import DataFolder
 from ingest.sources import registry
 from ingest.sources.described import files, shipped
 
@@ -57,6 +59,30 @@ def test_two_sources_of_one_kind_have_their_own_secrets(monkeypatch: pytest.Monk
     monkeypatch.delenv("INGEST_SOURCES")
     settings.load()
     assert "riyadh" not in registry.classes()
+
+
+def test_the_data_folder_describes_sources_too_and_the_own_files_are_in_their_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = DataFolder(tmp_path / "data")
+    folder.path.mkdir()
+    settings.load(data=folder.path)
+    assert "standard-webhooks" not in registry.classes()
+    folder.describe_sources()
+    settings.load(data=folder.path)
+    assert registry.classes()["standard-webhooks"].title == "Standard Webhooks"
+    secret = folder.secret("standard-webhooks")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
+    own = '[standard-webhooks]\npreset = "standard-webhooks"\ntitle = "Ours"\n'
+    monkeypatch.setenv("INGEST_SOURCES", str(write(own)))
+    monkeypatch.setenv("INGEST_DATA", str(folder.path))
+    settings.load()
+    assert registry.classes()["standard-webhooks"].title == "Ours"
+    monkeypatch.delenv("INGEST_SOURCES")
+    (folder.path / "sources.toml").write_text("")
+    folder.describe_sources()
+    settings.load()
+    assert "standard-webhooks" not in registry.classes()
 
 
 def test_secrets_come_from_a_file_beside_the_description(monkeypatch: pytest.MonkeyPatch) -> None:

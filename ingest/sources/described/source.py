@@ -233,6 +233,9 @@ def source_class(name: str, description: Description) -> type[DescribedSource]:
         ),
         "signs_bodies": description.verify.is_signature,
         "sends_batches": description.split is not None,
+        # `ingest up` cannot make the sender's public key, nor guess how a key in hex is long.
+        "issues_secrets": description.verify.scheme in ("none", "ed25519")
+        or description.verify.key == "hex",
         "signs_challenges": bool(description.challenge and description.challenge.signed),
     }
     return type("Described", (DescribedSource,), attributes)
