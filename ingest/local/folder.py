@@ -21,8 +21,8 @@ _LONGEST_SOCKET_NAME = len("/.s.PGSQL.5432.lock")
 _PREVIOUS_RUN_ENDS_S = 20
 _SECRET_BYTES = 32
 _SOURCES = """\
-# Senders that `ingest up` receives besides the built-in ones; add yours. A source of the same name in
-# the files of INGEST_SOURCES has precedence. `ingest sources check` says what a description means.
+# Senders that `ingest up` receives besides the built-in ones; add yours. A source of the same name
+# in the files of INGEST_SOURCES has precedence. `ingest sources check` says what they mean.
 
 [standard-webhooks]
 preset = "standard-webhooks"

@@ -265,7 +265,7 @@ class Source(ABC):
 
         Args:
             kind: of the entity, as in `entities`.
-            value: what the entity is called.
+            value: what the entity is called: any text, of a number its digits.
         """
         return ()
 
