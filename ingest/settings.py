@@ -477,7 +477,12 @@ def secret_variables() -> frozenset[str]:
         for name, field in variables().items()
         if SecretStr.__name__ in str(field.annotation)
     }
-    names |= {source.variable("secrets") for source in registry.classes().values()}
+    names |= {
+        source.variable(name)
+        for source in registry.classes().values()
+        for name, field in source.settings.model_fields.items()
+        if SecretStr.__name__ in str(field.annotation)
+    }
     return frozenset(names | {f"{name}_FILE" for name in names})
 
 
@@ -518,8 +523,9 @@ def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
                     raise SettingsError(
                         f"{variable}_FILE: {path}: it is empty.", reason="bad_setting"
                     )
-                if value is None and field == "secrets" and source.secrets_file() is not None:
-                    value = _content(variable, str(source.secrets_file()))
+                file = source.file(field)
+                if value is None and file is not None:
+                    value = _content(variable, str(file))
             if value is not None:
                 settings.setdefault(slug, {})[field] = value
     return {"sources": settings}

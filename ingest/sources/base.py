@@ -295,8 +295,9 @@ class Source(ABC):
         return True
 
     @classmethod
-    def secrets_file(cls) -> Path | None:
-        """Return the file with its secrets, where no variable names them; None: there is none."""
+    def file(cls, field: str) -> Path | None:
+        """Return the file that holds one of its settings, such as `secrets`, where no variable has
+        it; None: there is none."""
         return None
 
     def newest_secret(self) -> str:

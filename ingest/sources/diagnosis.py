@@ -214,7 +214,7 @@ def _bad_header(error: InvalidSignature) -> Step:
 
 
 def _wrong_secret(source: Source, sentence: str) -> Step:
-    place = source.secrets_file() or source.variable("secrets")
+    place = source.file("secrets") or source.variable("secrets")
     return Step(
         part="secret",
         is_good=False,

@@ -1,7 +1,6 @@
 """Make a source of a description."""
 
 import hashlib
-import hmac
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pydantic import Field, SecretStr, create_model, field_validator
 
 from ingest import strict_json
 from ingest.recovery.base import Recovery
+from ingest.sources import verify_tokens
 from ingest.sources.base import (
     Answer,
     CannotSign,
@@ -39,6 +39,7 @@ from ingest.sources.described.description import (
     Sample,
 )
 from ingest.sources.described.signature import Verifier, encoded_names, query_of
+from ingest.sources.verify_tokens import VerifyTokenSettings
 from ingest.timestamps import parse_timestamp
 
 _CHALLENGE_LIMIT = 4096
@@ -135,12 +136,10 @@ class DescribedSource(Source):
     def _answer_get(self, challenge: Challenge, target: str) -> Answer | None:
         query = query_of(target)
         values = [query.get(name, []) for name in (challenge.match_field, challenge.echo)]
+        if values[0] != [challenge.match_value] or len(values[1]) != 1:
+            return None
         tokens = query.get(challenge.token or "", [])
-        if values[0] != [challenge.match_value] or len(values[1]) != 1 or len(tokens) != 1:
-            return None
-        token = tokens[0].encode("utf-8", "surrogatepass")
-        if not any(hmac.compare_digest(token, secret.encode()) for secret in self.secrets):
-            return None
+        verify_tokens.check(tokens, self._settings, self.variable("verify_token"))
         return Answer(values[1][0].encode(), b"text/plain")
 
     def parse(self, body: bytes) -> Envelope:
@@ -189,8 +188,11 @@ class DescribedSource(Source):
         return [strict_json.canonical(_with(fields, split.path, [item])) for item in items]
 
     @classmethod
-    def secrets_file(cls) -> Path | None:
-        return cls.description.secrets_file
+    def file(cls, field: str) -> Path | None:
+        challenge = cls.description.challenge
+        if field == "verify_token":
+            return challenge.verify_token_file if challenge else None
+        return cls.description.secrets_file if field == "secrets" else None
 
     @classmethod
     def recovery(cls) -> Recovery | None:
@@ -203,8 +205,11 @@ class DescribedSource(Source):
 
     @classmethod
     def variable(cls, field: str) -> str:
+        challenge = cls.description.challenge
         if field == "secrets" and cls.description.secrets_env:
             return cls.description.secrets_env
+        if field == "verify_token" and challenge and challenge.verify_token_env:
+            return challenge.verify_token_env
         return super().variable(field)
 
 
@@ -242,7 +247,10 @@ def source_class(name: str, description: Description) -> type[DescribedSource]:
 
 
 def _settings(description: Description) -> type[SourceSettings]:
-    class Checked(SourceSettings):
+    by_token = description.challenge is not None and description.challenge.method == "GET"
+    base = VerifyTokenSettings if by_token else SourceSettings
+
+    class Checked(base):  # type: ignore[valid-type, misc]  # chosen here
         @field_validator("secrets")
         @classmethod
         def _decodable(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
