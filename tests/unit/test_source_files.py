@@ -13,6 +13,7 @@ from ingest.errors import SettingsError
 from ingest.recovery.base import RecoveryFailed
 from ingest.recovery.github import GithubHooks
 from ingest.local.folder import DataFolder
+from ingest.receiver.app import create_receiver
 from ingest.sources import registry
 from ingest.sources.base import Source
 from ingest.sources.described import files, shipped
@@ -64,6 +65,23 @@ def test_two_sources_of_one_kind_have_their_own_secrets(monkeypatch: pytest.Monk
     monkeypatch.delenv("INGEST_SOURCES")
     settings.load()
     assert "riyadh" not in registry.classes()
+
+
+def test_a_body_limit_that_can_never_be_met_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INGEST_SOURCES", str(write('[octo]\npreset = "github"\n')))
+    monkeypatch.setenv("INGEST_OCTO_SECRETS", SECRET)
+    monkeypatch.setenv("INGEST_DATABASE_URL", "postgresql://localhost/x")
+    monkeypatch.setenv("INGEST_REDIS_URL", "redis://localhost")
+    monkeypatch.setenv("INGEST_MAX_INFLIGHT_BODY_BYTES", str(25 * settings.MIB))
+    create_receiver(settings.load())
+    monkeypatch.setenv("INGEST_MAX_INFLIGHT_BODY_BYTES", str(25 * settings.MIB - 1))
+    with pytest.raises(SettingsError, match=r"body_limit of .* octo is 26214400 .*_BODY_BYTES is"):
+        create_receiver(settings.load())
+    monkeypatch.delenv("INGEST_OCTO_SECRETS")  # the source receives nothing
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", SECRET)
+    create_receiver(settings.load())
 
 
 CHECKED = """
