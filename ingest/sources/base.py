@@ -70,6 +70,10 @@ class CannotSign(IngestError):
     """There is no secret to sign a request with."""
 
 
+class NoSample(IngestError):
+    """There is no sample of an event type, and none can be made."""
+
+
 class SourceSettings(BaseModel):
     """What every source is told. The variable of `secrets` is `INGEST_{SLUG}_SECRETS`, and so on; a
     source with further settings derives a class of its own."""
@@ -104,6 +108,16 @@ class Samples:
     """Makes the body of a new event of a type that happened at a time."""
     documented: tuple[bytes, ...] = ()
     """Bodies that the sender's documentation shows."""
+    makes_others: bool = True
+    """Whether `make` makes events of other types too, with little in them."""
+
+    def check(self, event_type: str) -> None:
+        """Raise NoSample if `make` does not make events of a type."""
+        if not self.makes_others and event_type not in self.types:
+            raise NoSample(
+                f"There is no sample of {event_type}: there are {', '.join(self.types)}.",
+                reason="bad_type",
+            )
 
 
 class Occurrence(Protocol):
@@ -217,6 +231,21 @@ class Source(ABC):
         Raises:
             CannotSign: there is no secret.
         """
+
+    def sign_again(self, body: bytes, headers: Headers, *, now: int) -> Mapping[str, str]:
+        """Return the headers with which a stored body is sent as the same event once more.
+
+        The source of a sender that names events in headers overrides this.
+
+        Args:
+            body: as stored.
+            headers: the `kept_headers` of its delivery.
+            now: when it is stamped and signed, Unix seconds.
+
+        Raises:
+            CannotSign: there is no secret.
+        """
+        return self.sign(body, now=now)
 
     def answer_challenge(self, request: WebhookRequest, *, now: int) -> Answer | None:
         """Return the answer to a set-up challenge, or None if the request is none.

@@ -72,11 +72,31 @@ class DescribedSource(Source):
         return self._verifier.verify(request, now)
 
     def sign(self, body: bytes, *, now: int) -> Mapping[str, str]:
-        sample = _sample_of(self.description, body)
+        description = self.description
+        sample = _sample_of(description, body)
         headers = {"content-type": sample.content_type, **sample.headers}
+        needed = (description.verify.signed, description.id[0], description.type[0])
+        return self._signed(body, headers, needed, now)
+
+    def sign_again(self, body: bytes, headers: Headers, *, now: int) -> Mapping[str, str]:
+        description = self.description
+        templates = (description.verify.signed, *description.id, *description.type)
+        naming_headers = {name for part in _header_parts(templates) for name in part.names}
+        naming_headers -= {name.decode() for name in self._verifier.stamps}
+        again = {"content-type": _sample_of(description, body).content_type}
+        for name, value in headers:
+            if name.decode() in {"content-type", *naming_headers}:
+                again[name.decode()] = value.decode("latin-1")
+        return self._signed(body, again, (description.verify.signed,), now)
+
+    def _signed(
+        self, body: bytes, headers: dict[str, str], needed: Sequence[str], now: int
+    ) -> dict[str, str]:
+        """Return headers with a signature, and with an id in those that a template needs."""
         identifier = hashlib.sha256(body).hexdigest()[:32]
-        for name in _named_headers(self.description):
-            headers.setdefault(name, identifier)
+        for part in _header_parts(needed):
+            if not headers.keys() & set(part.names):
+                headers[part.names[0]] = identifier
         return headers | self._signature(body, headers, now)
 
     def _signature(self, body: bytes, headers: dict[str, str], now: int) -> dict[str, str]:
@@ -323,15 +343,14 @@ def _samples(description: Description) -> Samples:
     by_type = {sample.type: sample for sample in description.samples}
 
     def make(event_type: str, random: Random, now: datetime) -> bytes:
-        # Of a type without a sample there is the first one.
-        sample = by_type.get(event_type, description.samples[0])
+        sample = by_type[event_type]
         moment = now.astimezone(UTC).replace(microsecond=0)
         text = sample.body.replace("<time>", f"{moment:%Y-%m-%dT%H:%M:%S}Z")
         text = text.replace("<seconds>", str(int(moment.timestamp())))
         text = text.replace("<id>", f"{random.getrandbits(96):024x}")
         return text.replace("<number>", str(random.randrange(1, 10**12))).strip().encode()
 
-    return Samples(types=tuple(by_type), make=make)
+    return Samples(types=tuple(by_type), make=make, makes_others=False)
 
 
 def _sample_of(description: Description, body: bytes) -> Sample:
@@ -346,11 +365,9 @@ def _field_names(body: bytes) -> set[str]:
     return {piece.decode("latin-1") for piece in body.replace(b"&", b'"').split(b'"')}
 
 
-def _named_headers(description: Description) -> Sequence[str]:
-    """Return the headers that have to be there: the signed ones, and those that name an event."""
-    templates = (description.verify.signed, description.id[0], description.type[0])
-    parts = [part for line in templates for part in template.parse(line)]
-    return [part.names[0] for part in parts if part.kind == "header"]
+def _header_parts(templates: Sequence[str]) -> list[template.Part]:
+    """Return the parts of templates that are headers."""
+    return [part for line in templates for part in template.parse(line) if part.kind == "header"]
 
 
 def _first_time(fields: Mapping[str, Any], paths: Sequence[str]) -> datetime | None:
