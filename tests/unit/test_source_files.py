@@ -10,10 +10,10 @@ import pytest
 
 from ingest import environment, settings
 from ingest.errors import SettingsError
-from ingest.recovery.base import RecoveryFailed
-from ingest.recovery.github import GithubHooks
 from ingest.local.folder import DataFolder
 from ingest.receiver.app import create_receiver
+from ingest.recovery.base import RecoveryFailed
+from ingest.recovery.github import GithubHooks
 from ingest.sources import registry
 from ingest.sources.base import Source
 from ingest.sources.described import files, shipped
