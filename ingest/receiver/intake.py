@@ -81,7 +81,7 @@ class Intake:
         """Count a delivery that was stored and is answered now."""
         self._metrics.count_answer(self._clock() - request.received_at)
 
-    def refuse(self, request: Request, error: IngestError, body: bytes | None) -> Response:
+    def refuse(self, request: Request, error: IngestError, body: bytes | None = None) -> Response:
         """Note a refusal, and return the answer. A body that was not read whole is None."""
         explain: Callable[[], tuple[Step, ...]] = tuple
         source = self.sources.get(request.source)
