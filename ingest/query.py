@@ -227,10 +227,8 @@ def _read_id(draft: _Draft, _name: str, value: str) -> str | None:
     return None
 
 
-def _read_number(draft: _Draft, name: str, value: str) -> str | None:
-    if not related.is_bigint(value):
-        return f"`{value}` is no {name} id, which is a whole number."
-    draft.add("about", (name, str(int(value))))
+def _read_number_or_name(draft: _Draft, name: str, value: str) -> str | None:
+    draft.add("about", (name, str(int(value)) if related.is_bigint(value) else value))
     return None
 
 
@@ -292,7 +290,7 @@ _READERS: dict[str, Callable[[_Draft, str, str], str | None]] = {
     "raised": _read_once,
     "since": _read_time,
     "until": _read_time,
-    **dict.fromkeys(related.NUMBERED, _read_number),
+    **dict.fromkeys(related.NUMBERED, _read_number_or_name),
     "phone": _read_phone,
     "message": _read_message,
     "id": _read_id,

@@ -38,6 +38,8 @@ PREFIX = "INGEST_"
 DEFAULT_DATA = Path(".ingest")
 UP_FILE = "up.json"
 """The file in its data folder where a running `ingest up` writes how to reach it."""
+OWN_SOURCES = "sources.toml"
+"""The file in its data folder where `ingest up` describes the source that it starts with."""
 
 MIB = 1024 * 1024
 
@@ -342,9 +344,19 @@ def variables() -> dict[str, FieldInfo]:
     return fields
 
 
-def describe_sources(environ: Mapping[str, str], *, standalone: bool = False) -> tuple[Path, ...]:
+def describe_sources(
+    environ: Mapping[str, str], *, standalone: bool = False, data: Path | None = None
+) -> tuple[Path, ...]:
     """Read the files of `INGEST_SOURCES`, or those of a running `ingest up` unless `standalone`,
     so that their sources are known to `registry`. Return their paths.
+
+    Sources of the data folder's own file are known too; one of the same name in `INGEST_SOURCES` is
+    in its place.
+
+    Args:
+        environ: the environment.
+        standalone: ignore the `ingest up` that runs in this folder.
+        data: the data folder; None: the environment says it.
 
     Raises:
         SettingsError: a file or a description cannot be used.
@@ -353,7 +365,8 @@ def describe_sources(environ: Mapping[str, str], *, standalone: bool = False) ->
     if written is None and not standalone:
         written = _from_running_up(environ).get(_SOURCE_FILES)
     paths = tuple(Path(name) for name in setting_values.split(written or "") if name)
-    registry.use(files.read(paths))
+    own = (data or Path(environ.get(f"{PREFIX}DATA") or DEFAULT_DATA)) / OWN_SOURCES
+    registry.use(files.read([own] if _is_file(own) else []) | files.read(paths))
     return paths
 
 
@@ -374,7 +387,7 @@ def _read_sources(
 def secret_files(environ: Mapping[str, str]) -> dict[str, Path]:
     """Return the files with the secrets of sources, by the slugs of those that have one."""
     files_by_slug = {
-        slug: file_of(source.variable("secrets"), environ) or source.secrets_file()
+        slug: file_of(source.variable("secrets"), environ) or source.file("secrets")
         for slug, source in registry.classes().items()
         if not _is_set(source.variable("secrets"), environ)
     }
@@ -418,6 +431,13 @@ def _is_set(variable: str, environ: Mapping[str, str]) -> bool:
     return variable in {name.upper() for name in environ}
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no file can have such a name
+        return False
+
+
 def _parse_shares(value: str) -> dict[tuple[str, ...], int]:
     """Read `events=2,crm+erp=1`: groups of queues and the number of processes of each."""
     shares: dict[tuple[str, ...], int] = {}
@@ -450,7 +470,9 @@ def load(*, standalone: bool = False, **overrides: Any) -> Settings:
         SettingsError: has a sentence for each problem. It names the variables, never their values.
     """
     values = {name: value for name, value in overrides.items() if value is not None}
-    values[_SOURCE_FILES] = describe_sources(os.environ, standalone=standalone)
+    values[_SOURCE_FILES] = describe_sources(
+        os.environ, standalone=standalone, data=values.get("data")
+    )
     return _load(_Standalone if standalone else Settings, values)
 
 
@@ -524,7 +546,12 @@ def secret_variables() -> frozenset[str]:
         for name, field in variables().items()
         if SecretStr.__name__ in str(field.annotation)
     }
-    names |= {source.variable("secrets") for source in registry.classes().values()}
+    names |= {
+        source.variable(name)
+        for source in registry.classes().values()
+        for name, field in source.settings.model_fields.items()
+        if SecretStr.__name__ in str(field.annotation)
+    }
     return frozenset(names | {f"{name}_FILE" for name in names})
 
 
@@ -565,8 +592,9 @@ def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
                     raise SettingsError(
                         f"{variable}_FILE: {path}: it is empty.", reason="bad_setting"
                     )
-                if value is None and field == "secrets" and source.secrets_file() is not None:
-                    value = _content(variable, str(source.secrets_file()))
+                file = source.file(field)
+                if value is None and file is not None:
+                    value = _content(variable, str(file))
             if value is not None:
                 settings.setdefault(slug, {})[field] = value
     return {"sources": settings}

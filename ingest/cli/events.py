@@ -12,7 +12,7 @@ from ingest.query import parse
 from ingest.store.reports import event_detail
 from ingest.store.reports.event_detail import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
 from ingest.store.search import events
-from ingest.store.search.filters import EVENT_STATES, EventFilter, resolve
+from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to, resolve
 
 _DROPPED = b"(deleted at the end of its retention)"
 
@@ -64,6 +64,7 @@ def list_(
     )
     with database() as engine, engine.connect() as connection:
         listed = list(events.events(connection, selection, limit=limit))
+        looked_back = looked_back_to(connection, selection)
     if json:
         for event in listed:
             output.as_json({name: getattr(event, name) for name in _PRINTED})
@@ -84,6 +85,11 @@ def list_(
         ],
         whole=("id", "state", "received", "deliveries"),
     )
+    if looked_back is not None and output.is_terminal():
+        output.line(
+            "Events of senders without a read model were looked for back to"
+            f" {looked_back.isoformat(timespec='seconds')} only: look before then with --until."
+        )
     if not listed and output.is_terminal():
         output.line("No event matches. `ingest send --documented` posts example events.")
 

@@ -80,6 +80,8 @@ def send(
     elif documented:
         bodies = _repeated(_documented(sender), count)
     else:
+        for event_type in types or ():
+            sender.samples.check(event_type)
         bodies = _generated(sender.samples, types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
     repeated = (body for body in bodies for _ in range(1 + duplicates))
     answers = Answers()

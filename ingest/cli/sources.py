@@ -91,6 +91,8 @@ def verify(
             output.as_json(dataclasses.asdict(step))
         else:
             output.line(f"{'ok  ' if step.is_good else 'FAIL'} {step.part}: {step.sentence}")
+            if step.advice:
+                output.line(f"     {step.advice}")
     if not steps[-1].is_good:
         raise typer.Exit(1)
     if not json:

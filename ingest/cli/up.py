@@ -3,6 +3,7 @@
 import http.client
 import os
 import shlex
+import shutil
 import socket
 import sys
 import threading
@@ -61,6 +62,7 @@ def up(
     folder = DataFolder(data or Path(os.environ.get(f"{PREFIX}DATA") or DEFAULT_DATA))
     folder.hold()
     folder.withdraw()  # the address that a killed run left is stale
+    folder.describe_sources()
     configured = settings.load(standalone=True, data=data, port=port, console_port=console_port)
     listener = listen(configured.host, configured.port)
     console_listener = listen(
@@ -258,19 +260,36 @@ def _secret(run: _Run, source: Source) -> str:
 
 def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
     configured = run.settings
-    source = registry.configured(configured.sources)[configured.default_source]
     command = _command(run)
     screen.say(f"ready in {seconds:.1f} s")
-    for what, where in {
-        "console": f"http://{_bracketed(configured.console_host)}:{configured.console_port}",
-        "post to": f"http://{_bracketed(configured.host)}:{configured.port}/webhooks/{source.slug}",
-        "secret": _secret(run, source),
-        "database": str(run.database) if configured.database_url else run.database_url,
-        "redis": "in INGEST_REDIS_URL" if configured.redis_url else run.redis_url,
-        "logs": str(run.folder.logs),
-        "try": f"{command} send --documented, then {command} events list (in this folder)",
-    }.items():
-        screen.line(f"  {what:<9} {where}")
+    lines = [("console", f"http://{_bracketed(configured.console_host)}:{configured.console_port}")]
+    sources = _receiving(run)
+    for source in sources:
+        address = f"http://{_bracketed(configured.host)}:{configured.port}/webhooks/{source.slug}"
+        lines += [("post to", address), ("secret", _secret(run, source))]
+    lines += [
+        ("database", str(run.database) if configured.database_url else run.database_url),
+        ("redis", "in INGEST_REDIS_URL" if configured.redis_url else run.redis_url),
+        ("logs", str(run.folder.logs)),
+        *(("send", f"{command} {_sending(run, source)}") for source in sources),
+        ("look", f"{command} events list   (all in this folder)"),
+    ]
+    for what, text in lines:
+        screen.line(f"  {what:<9} {text}")
+
+
+def _receiving(run: _Run) -> list[Source]:
+    """Return the sources to tell of: the default one, then the others that have a secret."""
+    sources = registry.configured(run.settings.sources)
+    slugs = dict.fromkeys((run.settings.default_source, *run.secrets))
+    return [sources[slug] for slug in slugs]
+
+
+def _sending(run: _Run, source: Source) -> str:
+    """Return the arguments that send something as a source."""
+    what = "--documented" if source.samples.documented else source.samples.types[0]
+    is_default = source.slug == run.settings.default_source
+    return f"send {what}" + ("" if is_default else f" --source {source.slug}")
 
 
 def _command(run: _Run) -> str:
@@ -316,7 +335,9 @@ class _Screen:
     def count(self, text: str | None) -> None:
         """Replace the line of counts in a terminal."""
         if self._is_terminal and text is not None:
-            sys.stdout.write(f"\r\x1b[K{text}")
+            # What is wider than the terminal goes on in a further line, and is not cleared.
+            width = shutil.get_terminal_size().columns - 1
+            sys.stdout.write(f"\r\x1b[K{text[:width]}")
             sys.stdout.flush()
 
 
@@ -350,9 +371,8 @@ def _describe(totals: Stats, now: float, before: tuple[float, Stats] | None) -> 
         accepted = totals.deliveries.accepted - before[1].deliveries.accepted
         rate = accepted / (now - before[0])
     jobs = totals.jobs
+    waiting = jobs.pending + jobs.running + jobs.retrying
     return (
-        f"accepted {totals.deliveries.accepted:,} ({rate:,.0f}/s)"
-        f"  duplicates {totals.deliveries.duplicates:,}  events {totals.events.total:,}"
-        f"  |  pending {jobs.pending:,}  running {jobs.running:,}  retrying {jobs.retrying:,}"
-        f"  succeeded {jobs.succeeded:,}  dead {jobs.dead:,}"
+        f"accepted {totals.deliveries.accepted:,} ({rate:,.0f}/s)  events {totals.events.total:,}"
+        f"  |  waiting {waiting:,}  succeeded {jobs.succeeded:,}  dead {jobs.dead:,}"
     )

@@ -1,5 +1,6 @@
 """The data folder of `ingest up`: its lock, and the paths of the files in it."""
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -13,11 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from ingest.local.errors import EmbeddedError
-from ingest.settings import UP_FILE
+from ingest.settings import OWN_SOURCES, UP_FILE
 
 _SOCKET_PATH_LIMIT = 103  # bytes; macOS's, Linux has 107
 _LONGEST_SOCKET_NAME = len("/.s.PGSQL.5432.lock")
 _PREVIOUS_RUN_ENDS_S = 20
+_SECRET_BYTES = 32
+_SOURCES = """\
+# Senders that `ingest up` receives besides the built-in ones; add yours. A source of the same name
+# in the files of INGEST_SOURCES has precedence. `ingest sources check` says what they mean.
+
+[standard-webhooks]
+preset = "standard-webhooks"
+"""
 
 
 class DataFolder:
@@ -92,9 +101,16 @@ class DataFolder:
         try:
             return file.read_text().strip()
         except FileNotFoundError:
-            secret = f"whsec_{secrets.token_urlsafe(32)}"
-            _write_private(file, secret + "\n")
-            return secret
+            # In base64 with its padding, as libraries of Standard Webhooks decode it.
+            key = base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+            _write_private(file, f"whsec_{key}\n")
+            return f"whsec_{key}"
+
+    def describe_sources(self) -> None:
+        """Write the file of this folder's sources, unless there is one."""
+        file = self.path / OWN_SOURCES
+        if not file.exists():
+            file.write_text(_SOURCES)
 
     def publish(self, settings: dict[str, Any]) -> None:
         """Write down how commands that run in this folder reach this run."""

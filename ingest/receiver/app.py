@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
@@ -18,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ingest.dispatch import BackgroundDispatcher, Dispatcher
+from ingest.errors import SettingsError
 from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import descriptors, responses, server
 from ingest.receiver.body import BodyLimits, BodyReader
@@ -50,9 +51,10 @@ def create_receiver(settings: Settings) -> Receiver:
     """Return the receiver that the settings describe.
 
     Raises:
-        SettingsError: a secret or an address is missing.
+        SettingsError: a secret or an address is missing, or a body limit cannot be met.
     """
     sources = registry.receiving(settings.sources, default=settings.default_source)
+    _check_body_limits(sources.values(), settings.max_inflight_body_bytes)
     secrets = SecretFiles(secret_files(os.environ).values(), partial(_reload, settings, sources))
     hints = BackgroundDispatcher(Dispatcher(settings.redis))
     writer = _writer(settings, hints)
@@ -126,6 +128,17 @@ def _reload(settings: Settings, sources: dict[str, Source]) -> None:
     """
     fresh = reload_secrets(settings.sources, os.environ)
     sources.update(registry.receiving(fresh, default=settings.default_source))
+
+
+def _check_body_limits(sources: Iterable[Source], inflight_bytes: int) -> None:
+    for source in sources:
+        if source.body_limit is not None and source.body_limit > inflight_bytes:
+            raise SettingsError(
+                f"The body_limit of the source {source.slug} is {source.body_limit} bytes, and"
+                f" INGEST_MAX_INFLIGHT_BODY_BYTES is {inflight_bytes}: raise this or lower that, or"
+                " its largest bodies are never read.",
+                reason="bad_setting",
+            )
 
 
 def fast_protocol(intake: Intake) -> Callable[..., server.BoundedHttp] | None:

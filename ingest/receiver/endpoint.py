@@ -41,15 +41,18 @@ class Endpoint:
         """Answer a request, whatever it is."""
         request = self._begin(scope)
         source = self._intake.sources.get(request.source)
+        body = None if request.method == "POST" else b""
         try:
-            if request.method == "POST":
-                response = await self._answer(request, source, scope, receive)
+            if body is None:
+                source = _known(source)
+                body = await self._bodies.read(scope, receive, self._intake.body_limit(source))
+                response = await self._answer(request, source, body)
             else:
                 response = _answer_challenge(request, source)
         except Disconnected:
             self._intake.note_disconnect(request)
         except IngestError as error:
-            refusal = self._intake.refuse(request, error)
+            refusal = self._intake.refuse(request, error, body)
             await self._send_refusal(request, receive, send, error, refusal)
         except HTTPException:
             raise
@@ -70,13 +73,8 @@ class Endpoint:
             scope["method"],
         )
 
-    async def _answer(
-        self, request: Request, source: Source | None, scope: Scope, receive: Receive
-    ) -> Response:
+    async def _answer(self, request: Request, source: Source, body: bytes) -> Response:
         """Return a 200; every other answer is an exception."""
-        if source is None:
-            raise UnknownSource("No such source.", reason="unknown_source")
-        body = await self._bodies.read(scope, receive, self._intake.body_limit(source))
         decision = decide(request, source, body)
         if isinstance(decision, CostlyBody):
             headers = kept_headers(request.headers, source)
@@ -109,6 +107,12 @@ class Endpoint:
         if lingers:
             await self._bodies.drop_rest(receive)
             await send({"type": "http.response.body", "body": b""})
+
+
+def _known(source: Source | None) -> Source:
+    if source is None:
+        raise UnknownSource("No such source.", reason="unknown_source")
+    return source
 
 
 def _answer_challenge(request: Request, source: Source | None) -> Response:

@@ -85,7 +85,7 @@ class FastPath:
         if len(body) > min(self._intake.body_limit(source), BIG_BYTES):
             return False
         request = self._intake.begin(slug, response.client, headers, target)
-        settle = partial(self._settle, request, source, response)
+        settle = partial(self._settle, request, source, body, response)
         try:
             decision = decide(request, source, body)
             if isinstance(decision, Delivery):
@@ -105,6 +105,7 @@ class FastPath:
         self,
         request: Request,
         source: Source,
+        body: bytes,
         response: RawResponse,
         error: BaseException | None,
         key_id: str = "",
@@ -116,7 +117,7 @@ class FastPath:
                 response.send(_ok_head(request, source.success), source.success.body)
                 return
             if isinstance(error, IngestError):
-                answer = self._intake.refuse(request, error)
+                answer = self._intake.refuse(request, error, body)
             else:
                 answer = self._intake.fail(error, request)
             response.send(_head(request, answer), answer.body)

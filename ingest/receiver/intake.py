@@ -5,17 +5,20 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 from ingest import logs
-from ingest.errors import IngestError
+from ingest.errors import IngestError, InvalidEnvelope, InvalidSignature
 from ingest.ids import RANDOM_BYTES, delivery_id
 from ingest.receiver import responses
 from ingest.receiver.decide import Request
 from ingest.receiver.metrics import ReceiverMetrics
-from ingest.receiver.refused import RefusedRequests
+from ingest.receiver.refused import RefusedRequests, diagnosis
 from ingest.receiver.responses import STATUSES, Response
 from ingest.receiver.writer import DeliveryWriter
 from ingest.sources.base import Headers, Source
+from ingest.sources.diagnosis import Step
 
 _LOG_INTERVAL_S = 1.0
+_EXPLAINED = (InvalidSignature, InvalidEnvelope)
+"""Refusals whose cause a diagnosis of the request shows."""
 
 log = logs.logger(__name__)
 
@@ -79,8 +82,17 @@ class Intake:
         self._metrics.count_answer(self._clock() - request.received_at)
         self._metrics.count_key(request.source, key_id)
 
-    def refuse(self, request: Request, error: IngestError) -> Response:
-        """Note a refusal, and return the answer."""
+    def refuse(self, request: Request, error: IngestError, body: bytes | None = None) -> Response:
+        """Note a refusal, and return the answer. A body that was not read whole is None."""
+        explain: Callable[[], tuple[Step, ...]] = tuple
+        source = self.sources.get(request.source)
+        if source is not None and body is not None and isinstance(error, _EXPLAINED):
+            explain = diagnosis(
+                source,
+                request.to_source(body),
+                now=int(request.received_at),
+                body_limit=self.body_limit(source),
+            )
         status = STATUSES[type(error)]
         self._note_possible_loss(request, status)
         self._refused.note(
@@ -91,6 +103,7 @@ class Intake:
             client=request.client,
             headers=request.headers,
             request_id=request.id,
+            diagnose=explain,
         )
         return responses.refusal(error, request.id, retry_after_s=self._retry_after_s)
 

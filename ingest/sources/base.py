@@ -70,6 +70,10 @@ class CannotSign(IngestError):
     """There is no secret to sign a request with."""
 
 
+class NoSample(IngestError):
+    """There is no sample of an event type, and none can be made."""
+
+
 class SourceSettings(BaseModel):
     """What every source is told. The variable of `secrets` is `INGEST_{SLUG}_SECRETS`, and so on; a
     source with further settings derives a class of its own."""
@@ -104,6 +108,16 @@ class Samples:
     """Makes the body of a new event of a type that happened at a time."""
     documented: tuple[bytes, ...] = ()
     """Bodies that the sender's documentation shows."""
+    makes_others: bool = True
+    """Whether `make` makes events of other types too, with little in them."""
+
+    def check(self, event_type: str) -> None:
+        """Raise NoSample if `make` does not make events of a type."""
+        if not self.makes_others and event_type not in self.types:
+            raise NoSample(
+                f"There is no sample of {event_type}: there are {', '.join(self.types)}.",
+                reason="bad_type",
+            )
 
 
 class Occurrence(Protocol):
@@ -165,8 +179,8 @@ class Source(ABC):
     """Where bodies name what searches look for, by kind: conversation, phone, order, message,
     contact."""
     persons: ClassVar[Sequence[FieldPath]] = ()
-    """Which fields of bodies identify a person, such as phone numbers and contact ids. They are
-    declared only: nothing is masked or erased by them yet."""
+    """Which fields of bodies identify a person, such as phone numbers and contact ids. Searches for
+    a contact look there, if no read model is made; nothing is masked or erased by them yet."""
     read_model: ClassVar[str | None] = None
     """The built-in read model that is made of its events: `shop`, `whatsapp`; None: none is."""
     body_limit: ClassVar[int | None] = None
@@ -176,6 +190,8 @@ class Source(ABC):
     """The answer to a delivery that is stored."""
     signs_challenges: ClassVar[bool] = False
     """Whether the sender signs its challenges; then one without a good signature is refused."""
+    signs_bodies: ClassVar[bool] = True
+    """Whether a signature covers the body; a token in a header or a query proves no body."""
     sends_batches: ClassVar[bool] = False
     """Whether a request may hold several events, which `split` takes apart."""
     issues_secrets: ClassVar[bool] = False
@@ -215,6 +231,21 @@ class Source(ABC):
         Raises:
             CannotSign: there is no secret.
         """
+
+    def sign_again(self, body: bytes, headers: Headers, *, now: int) -> Mapping[str, str]:
+        """Return the headers with which a stored body is sent as the same event once more.
+
+        The source of a sender that names events in headers overrides this.
+
+        Args:
+            body: as stored.
+            headers: the `kept_headers` of its delivery.
+            now: when it is stamped and signed, Unix seconds.
+
+        Raises:
+            CannotSign: there is no secret.
+        """
+        return self.sign(body, now=now)
 
     def answer_challenge(self, request: WebhookRequest, *, now: int) -> Answer | None:
         """Return the answer to a set-up challenge, or None if the request is none.
@@ -263,7 +294,7 @@ class Source(ABC):
 
         Args:
             kind: of the entity, as in `entities`.
-            value: what the entity is called.
+            value: what the entity is called: any text, of a number its digits.
         """
         return ()
 
@@ -293,8 +324,9 @@ class Source(ABC):
         return True
 
     @classmethod
-    def secrets_file(cls) -> Path | None:
-        """Return the file with its secrets, where no variable names them; None: there is none."""
+    def file(cls, field: str) -> Path | None:
+        """Return the file that holds one of its settings, such as `secrets`, where no variable has
+        it; None: there is none."""
         return None
 
     def newest_secret(self) -> str:

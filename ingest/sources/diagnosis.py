@@ -15,6 +15,8 @@ Part = Literal["request", "header", "secret", "time", "body"]
 
 _TIMES = re.compile(rb"(?<![0-9])(1[0-9]{9})([0-9]{3})?(?![0-9])")
 """What may be a time of the years 2001 to 2033, in seconds or milliseconds."""
+_MOST_TIMES = 5
+"""Each costs a signature of each body that there may have been."""
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 
 
@@ -29,6 +31,8 @@ class Step:
     part: Part
     is_good: bool
     sentence: str
+    advice: str = ""
+    """What to do if it is not good."""
 
 
 def read_request(raw: bytes) -> WebhookRequest:
@@ -65,17 +69,20 @@ def diagnose(
 ) -> Iterator[Step]:
     """Yield what is looked at, in its order; after a step that fails there is none.
 
+    No sentence holds a secret, a signature, or the query, in which some senders send a token.
+
     Args:
         source: whose request it is.
         request: as it was sent.
         now: Unix time in seconds, as of which it is looked at.
         body_limit: the size of the largest body that is accepted, in bytes.
     """
+    path, _, query = request.target.partition("?")
     yield Step(
         part="request",
         is_good=True,
-        sentence=f"{request.method} {request.target}, {len(request.headers)} headers,"
-        f" a body of {len(request.body):,} bytes.",
+        sentence=f"{request.method} {path}{' with a query' if query else ''},"
+        f" {len(request.headers)} headers, a body of {len(request.body):,} bytes.",
     )
     yield from _until_bad(
         [
@@ -98,8 +105,14 @@ def _until_bad(steps: list[Step]) -> Iterator[Step]:
 def _path(source: Source, request: WebhookRequest) -> Step:
     path = f"/webhooks/{source.slug}"
     is_good = request.method in ("POST", "GET") and request.target.partition("?")[0] == path
-    told = f"It goes to {path}" if is_good else f"It has to be a POST to {path}"
-    return Step(part="request", is_good=is_good, sentence=f"{told}.")
+    if is_good:
+        return Step(part="request", is_good=True, sentence=f"It goes to {path}.")
+    return Step(
+        part="request",
+        is_good=False,
+        sentence=f"It has to be a POST to {path}.",
+        advice="Correct the address at the sender.",
+    )
 
 
 def _secrets(source: Source) -> Step:
@@ -118,10 +131,16 @@ def _secrets(source: Source) -> Step:
 
 def _size(request: WebhookRequest, body_limit: int) -> Step:
     is_good = len(request.body) <= body_limit
-    sentence = f"The body is within the limit of {body_limit:,} bytes."
-    if not is_good:
-        sentence = f"The body is larger than {body_limit:,} bytes, which is answered 413."
-    return Step(part="body", is_good=is_good, sentence=sentence)
+    if is_good:
+        sentence = f"The body is within the limit of {body_limit:,} bytes."
+        return Step(part="body", is_good=True, sentence=sentence)
+    return Step(
+        part="body",
+        is_good=False,
+        sentence=f"The body is larger than {body_limit:,} bytes, which is answered 413.",
+        advice="If such bodies are wanted, raise INGEST_MAX_BODY_BYTES, or the body_limit of the"
+        " source's description.",
+    )
 
 
 def _signature(source: Source, request: WebhookRequest, now: int) -> Step:
@@ -138,16 +157,23 @@ def _unsigned(source: Source, request: WebhookRequest, now: int, error: InvalidS
     try:
         is_challenge = source.answer_challenge(request, now=now) is not None
     except InvalidSignature as refusal:
-        return Step(part="request", is_good=False, sentence=str(refusal))
+        return Step(
+            part="request",
+            is_good=False,
+            sentence=str(refusal),
+            advice="Enter the same verify token at the sender and here.",
+        )
     if is_challenge and not source.signs_challenges:
         sentence = "It is a challenge, which is answered without a signature."
         return Step(part="request", is_good=True, sentence=sentence)
-    return Step(part="header", is_good=False, sentence=str(error))
+    return _bad_header(error)
 
 
 def _blame(source: Source, request: WebhookRequest, error: InvalidSignature, now: int) -> Step:
     if "_mismatch" not in error.reason and "window" not in error.reason:
-        return Step(part="header", is_good=False, sentence=str(error))
+        return _bad_header(error)
+    if not source.signs_bodies:
+        return _wrong_secret(source, f"{error} It is none of the secrets here.")
     for moment in _moments(request):
         if _passes(source, request, moment):
             return Step(
@@ -155,18 +181,46 @@ def _blame(source: Source, request: WebhookRequest, error: InvalidSignature, now
                 is_good=False,
                 sentence="Secret and body are right; only the time is not: the request was signed"
                 f" {_apart(moment - now)}, and up to {source.tolerance_s} s are tolerated.",
+                advice="Set the clocks of both machines by NTP. If something holds requests back"
+                f" for longer, raise {source.variable('tolerance_s')}.",
             )
     for what, body in _other_bodies(request.body):
         changed = request._replace(body=body)
         if any(_passes(source, changed, moment) for moment in (now, *_moments(request))):
             return Step(
-                part="body", is_good=False, sentence=f"The body was changed on its way: {what}."
+                part="body",
+                is_good=False,
+                sentence=f"The body was changed on its way: {what}.",
+                advice="Let what stands before the receiver pass bodies on byte for byte.",
             )
+    return _wrong_secret(
+        source,
+        f"{error} None of the keys signed this body: either the sender has another secret,"
+        " or the body was changed on its way (by a proxy, or by being parsed and written again).",
+    )
+
+
+def _bad_header(error: InvalidSignature) -> Step:
+    advice = (
+        "Compare the header with what the sender's documentation shows: another kind of sender, or"
+        " a proxy, may have written it."
+    )
+    if error.reason.endswith("_missing"):
+        advice = (
+            "See that the sender signs, that it sends to the path of its own source, and that no"
+            " proxy takes the header away."
+        )
+    return Step(part="header", is_good=False, sentence=str(error), advice=advice)
+
+
+def _wrong_secret(source: Source, sentence: str) -> Step:
+    place = source.file("secrets") or source.variable("secrets")
     return Step(
         part="secret",
         is_good=False,
-        sentence=f"{error} None of the keys signed this body: either the sender has another secret,"
-        " or the body was changed on its way (by a proxy, or by being parsed and written again).",
+        sentence=sentence,
+        advice=f"Compare the sender's secret with {place}; while one follows another, both may"
+        " stand there.",
     )
 
 
@@ -203,7 +257,7 @@ def _passes(source: Source, request: WebhookRequest, now: int) -> bool:
 def _moments(request: WebhookRequest) -> list[int]:
     """Return the times that stand in the headers, as Unix seconds."""
     matches = [match for _, value in request.headers for match in _TIMES.finditer(value)]
-    return [int(match.group(1)) for match in matches][:20]
+    return list(dict.fromkeys(int(match.group(1)) for match in matches))[:_MOST_TIMES]
 
 
 def _other_bodies(body: bytes) -> Iterator[tuple[str, bytes]]:

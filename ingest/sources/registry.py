@@ -1,7 +1,7 @@
 """Which sources there are: those of this package, of installed plugins, and of descriptions."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from importlib import import_module, metadata
 from pkgutil import iter_modules
@@ -80,10 +80,31 @@ def receiving(settings: Mapping[str, SourceSettings], *, default: str) -> dict[s
     return sources
 
 
-def entity_paths(kind: str) -> tuple[FieldPath, ...]:
-    """Return where bodies, of whatever source, name an entity of a kind."""
-    paths = (path for source in classes().values() for path in source.entities.get(kind, ()))
+def entity_paths(kind: str, slugs: Container[str] | None = None) -> tuple[FieldPath, ...]:
+    """Return where bodies name an entity of a kind: those of some sources, or of whatever source.
+    What identifies a person is a contact too, of a source without a read model."""
+    paths = (
+        path
+        for slug, source in classes().items()
+        if slugs is None or slug in slugs
+        for path in _entity_paths(source, kind)
+    )
     return tuple(dict.fromkeys(paths))
+
+
+def naming(kind: str) -> tuple[str, ...]:
+    """Return the slugs of the sources whose bodies name entities of a kind, of which no read model
+    is made."""
+    return tuple(
+        slug
+        for slug, source in classes().items()
+        if source.read_model is None and _entity_paths(source, kind)
+    )
+
+
+def _entity_paths(source: type[Source], kind: str) -> tuple[FieldPath, ...]:
+    persons = source.persons if kind == "contact" and source.read_model is None else ()
+    return (*source.entities.get(kind, ()), *persons)
 
 
 def _built_in() -> Iterator[tuple[str, type[Source]]]:

@@ -51,6 +51,8 @@ def test_what_it_describes_is_received_worked_on_listed_and_sent(
     assert request(stack.ports[0], "POST", "/webhooks/hub", body + b" ", headers).status == 401
     url = f"http://127.0.0.1:{stack.ports[0]}/webhooks/bot"
     stack.command("send", "message", "--source", "bot", "--url", url, "--count", "3")
+    sentence = stack.command("send", "other", "--source", "bot", "--url", url, ok=False)
+    assert "There is no sample of other: there are message" in sentence
 
     def listed() -> list[dict[str, str]]:
         said = stack.command("events", "list", "--json")

@@ -150,6 +150,8 @@ def test_the_console_sends_its_samples_and_signs_what_is_copied(stack: Stack) ->
     page = stack.ask(f"/events/{event['id']}").body.decode()
     assert "X-Ledger-Signature: sha256=" in page
     assert "/webhooks/ledger" in page
+    sent = stack.tell("/test-event", {"type": "of.ours"}).json
+    assert (sent["type"], sent["status"]) == ("of.ours", 200)
     refused = stack.tell("/test-event", {"source": "nobody"})
     assert (refused.status, refused.json["error"]) == (400, "bad_source")
 

@@ -28,11 +28,17 @@ def test_the_documented_events_go_through_with_no_settings_at_all(
     assert str(secret_file) in up.said
     assert secret_file.stat().st_mode & 0o077 == 0
     # Other senders make their secrets themselves.
-    assert [path.name for path in secret_file.parent.glob("*.secret")] == ["awalchat.secret"]
+    assert {path.name for path in secret_file.parent.glob("*.secret")} == {
+        "awalchat.secret",
+        "standard-webhooks.secret",
+    }
     up.command("send", "--documented")
     until(lambda: up.stats()["jobs"]["succeeded"] == 6, what="all six are worked on")
     listed = up.command("events", "list", "--json").splitlines()
     assert len(listed) == 6
+    assert "send invoice.paid --source standard-webhooks" in up.said
+    up.command("send", "invoice.paid", "--source", "standard-webhooks")
+    until(lambda: up.stats()["events"]["unhandled"] == 1)
     raw = order(5)
     secret = secret_file.read_text().strip()
     answer = request(up.port, "POST", "/webhooks/awalchat", raw, signed_headers(raw, secret=secret))

@@ -12,7 +12,9 @@ from sqlalchemy import Connection, Engine, text
 
 from ingest import heartbeat
 from ingest.heartbeat import Heartbeat, Report, identity
+from ingest.receiver import refused as refused_by
 from ingest.receiver.metrics import ReceiverMetrics
+from ingest.sources.base import WebhookRequest
 from ingest.store.address import parse
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline import metrics as minutes
@@ -22,7 +24,9 @@ from ingest.store.reports import heartbeats, refused_requests
 from ingest.store.reports.heartbeats import ALIVE_FOR, ProcessIdentity, ProcessRecord
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
+from tests.support.signing import SECRET, signed_headers
 from tests.support.slots import on_servers_of_its_own, two_backends, until_waiting
+from tests.support.sources import awalchat
 from tests.support.waiting import until
 
 RECEIVER = ProcessIdentity(id="a:1:0", kind="receiver", host="a", pid=1, version="1.0")
@@ -349,9 +353,52 @@ def test_a_sample_holds_what_tells_what_went_wrong_cut_short_and_storable(engine
     )
     report(engine, metrics)
     (sample,) = kept(engine)
-    assert set(sample.detail) == {"user-agent", "content-type"}
+    assert set(sample.detail) == {"user-agent", "content-type", "headers there"}
+    assert sample.detail["headers there"].startswith("authorization, content-type")
     assert sample.detail["user-agent"] == "x" * 199 + "…"
     assert sample.detail["content-type"] == "text/plain; naïve"
     assert len(sample.source) == 200
     assert "\x00" not in sample.source
     assert (sample.at, sample.client) == (NOW, "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [({"secret": "another_secret_0123456789"}, "secret"), ({"timestamp": 1_700_000_000}, "time")],
+)
+def test_a_sample_says_what_was_to_blame_and_keeps_neither_body_nor_signature(
+    changed: dict[str, Any], part: str, engine: Engine
+) -> None:
+    body = order(1)
+    headers = [
+        (name.lower().encode(), value.encode())
+        for name, value in signed_headers(body, **changed).items()
+    ]
+    request = WebhookRequest("POST", "/webhooks/awalchat?key=private", headers, body)
+    metrics = ReceiverMetrics()
+    diagnose = refused_by.diagnosis(
+        awalchat(SECRET), request, now=int(datetime.now(UTC).timestamp()), body_limit=100_000
+    )
+    refuse(metrics, headers=headers, diagnose=diagnose)
+    report(engine, metrics)
+    (sample,) = kept(engine)
+    assert [step.is_good for step in sample.steps[-2:]] == [True, False]
+    assert sample.steps[-1].part == part
+    assert sample.steps[-1].advice
+    stored = str(one(engine, "SELECT detail FROM refusals"))
+    signature = dict(headers)[b"x-awal-webhook-signature"].decode()
+    for private in (signature, "private", "order_id", SECRET):
+        assert private not in stored
+
+
+def test_a_body_that_is_too_large_to_be_held_is_said_to_be(engine: Engine) -> None:
+    request = WebhookRequest("POST", "/webhooks/awalchat", [], b" " * 70_000)
+    metrics = ReceiverMetrics()
+    refuse(
+        metrics,
+        diagnose=refused_by.diagnosis(awalchat(SECRET), request, now=0, body_limit=100_000),
+    )
+    report(engine, metrics)
+    (step,) = kept(engine)[0].steps
+    assert "70,000" in step.sentence
+    assert "ingest sources verify" in step.advice

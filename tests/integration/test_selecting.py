@@ -4,18 +4,24 @@ about. Each as a condition of one statement (replays) and in a list (slices of e
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
 
+from ingest.ids import received_at
+from ingest.sources import registry as registry_of_sources
+from ingest.sources.described import shipped
+from ingest.sources.described.description import Description
+from ingest.sources.described.source import source_class
 from ingest.store.bulk import replay
 from ingest.store.bulk.replay import Counts
-from ingest.store.search import counts
+from ingest.store.search import counts, related
 from ingest.store.search.counts import Count, Kind
-from ingest.store.search.filters import EVENT_STATES, EventFilter, narrow, where
+from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to, narrow, where
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute
@@ -305,6 +311,49 @@ def test_a_phone_number_is_found_however_it_is_written(
         expected = set(ids[3 * number : 3 * number + 3])
         assert found(engine, EventFilter(about=(("phone", given),))) == expected, given
     assert found(engine, EventFilter(about=(("phone", "134912"),))) == set()
+
+
+@pytest.fixture
+def shop() -> Iterator[None]:
+    """A described sender, of whose events no read model is made."""
+    described = shipped.table("standard-webhooks") | {
+        "entities": {"order": ["data.number"], "contact": ["data.buyer"], "phone": ["data.tel"]},
+        "persons": ["data.mail"],
+    }
+    registry_of_sources.use({"shop": source_class("shop", Description.model_validate(described))})
+    yield
+    registry_of_sources.use({})
+
+
+@pytest.mark.usefixtures("shop")
+def test_handled_events_of_a_described_sender_are_found_among_the_newest(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bought = {"number": "A-7", "buyer": "cus_9", "tel": "+966 51 111 0001", "mail": "x@y.example"}
+    ids = store(engine, database_url, [body("order.paid", bought | {"at": n}) for n in range(6)])
+    execute(engine, "UPDATE events SET source = 'shop' WHERE id <> :other", other=ids[5])
+    for event in ids:
+        give_job(engine, event, "succeeded", "p")
+    execute(engine, "DELETE FROM unhandled")
+    asked = (("order", "A-7"), ("contact", "cus_9"), ("contact", "x@y.example"), ("phone", PHONE))
+    for about in asked:
+        assert found(engine, EventFilter(about=(about,))) == set(ids[:5]), about
+    assert found(engine, EventFilter(about=(("order", "A-8"),))) == set()
+    buyer = EventFilter(about=(("contact", "cus_9"),))
+    assert looked_back(engine, buyer) is None
+    monkeypatch.setattr(related, "NEWEST_LOOKED_THROUGH", 3)
+    assert found(engine, buyer) == {ids[3], ids[4]}
+    moment = looked_back(engine, buyer)
+    assert moment == received_at(ids[2])
+    before = dataclasses.replace(buyer, until=moment + timedelta(milliseconds=1))
+    assert found(engine, before) == set(ids[:3])
+    assert looked_back(engine, before) is None
+    assert looked_back(engine, EventFilter(about=(("message", "m"),))) is None
+
+
+def looked_back(engine: Engine, selection: EventFilter) -> datetime | None:
+    with engine.connect() as connection:
+        return looked_back_to(connection, selection)
 
 
 def test_what_waits_is_found_by_what_it_concerns(engine: Engine, database_url: str) -> None:

@@ -81,6 +81,21 @@ def test_without_a_secret_the_variable_is_named() -> None:
     assert "INGEST_AWALCHAT_SECRETS" in step.sentence
 
 
+def test_a_token_is_blamed_on_the_secret_alone_and_shown_nowhere() -> None:
+    token = {"scheme": "token", "query": "token"}
+    table = shipped.table("standard-webhooks") | {"verify": token, "time": None}
+    made = source_class("shop", Description.model_validate(table))
+    source = made(made.settings(secrets=(SecretStr(SECRET),)))
+    raw = saved(EVENT, {"at": str(NOW)}, "/webhooks/shop?token=not_the_right_one")
+    steps = list(
+        diagnosis.diagnose(source, diagnosis.read_request(raw), now=NOW, body_limit=10_000)
+    )
+    assert (steps[-1].part, steps[-1].is_good) == ("secret", False)
+    assert "INGEST_SHOP_SECRETS" in steps[-1].advice
+    assert "None of the keys signed this body" not in steps[-1].sentence
+    assert not [step for step in steps if "not_the_right_one" in step.sentence]
+
+
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector.name)
 def test_it_agrees_with_the_verdict_of_every_signed_test_request(vector: Vector) -> None:
     """No sentence holds a secret, whatever the request is."""
@@ -126,7 +141,9 @@ def test_the_commands_say_it_and_tell_by_their_status(tmp_path: Path) -> None:
     request = ("--request", str(tmp_path / "request"))
     refused = ingest("verify", "awalchat", *request)
     assert refused.returncode == 1
-    assert refused.stdout.splitlines()[-1].startswith("FAIL time: ")
+    *_, blamed, advice = refused.stdout.splitlines()
+    assert blamed.startswith("FAIL time: ")
+    assert "clocks" in advice
     accepted = ingest("verify", "awalchat", *request, "--at", "2026-01-20T09:06:40Z")
     assert (accepted.returncode, accepted.stdout.splitlines()[-1]) == (0, "It would be accepted.")
     (tmp_path / "s.toml").write_text('[octo]\npreset = "github"\n')

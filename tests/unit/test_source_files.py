@@ -1,5 +1,7 @@
 """The files of INGEST_SOURCES: what they make, and what is told of a bad one."""
 
+import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,10 +10,16 @@ import pytest
 
 from ingest import environment, settings
 from ingest.errors import SettingsError
+from ingest.local.folder import DataFolder
+from ingest.receiver.app import create_receiver
 from ingest.recovery.base import RecoveryFailed
 from ingest.recovery.github import GithubHooks
 from ingest.sources import registry
+from ingest.sources.base import Source
 from ingest.sources.described import files, shipped
+from ingest.sources.described.explain import explain
+from ingest.sources.described.source import DescribedSource
+from tests.support.receiving import Ask, ask_receiver
 
 SECRET = "a_secret_of_the_tests_0123456789"
 
@@ -57,6 +65,96 @@ def test_two_sources_of_one_kind_have_their_own_secrets(monkeypatch: pytest.Monk
     monkeypatch.delenv("INGEST_SOURCES")
     settings.load()
     assert "riyadh" not in registry.classes()
+
+
+def test_a_body_limit_that_can_never_be_met_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INGEST_SOURCES", str(write('[octo]\npreset = "github"\n')))
+    monkeypatch.setenv("INGEST_OCTO_SECRETS", SECRET)
+    monkeypatch.setenv("INGEST_DATABASE_URL", "postgresql://localhost/x")
+    monkeypatch.setenv("INGEST_REDIS_URL", "redis://localhost")
+    monkeypatch.setenv("INGEST_MAX_INFLIGHT_BODY_BYTES", str(25 * settings.MIB))
+    create_receiver(settings.load())
+    monkeypatch.setenv("INGEST_MAX_INFLIGHT_BODY_BYTES", str(25 * settings.MIB - 1))
+    with pytest.raises(SettingsError, match=r"body_limit of .* octo is 26214400 .*_BODY_BYTES is"):
+        create_receiver(settings.load())
+    monkeypatch.delenv("INGEST_OCTO_SECRETS")  # the source receives nothing
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", SECRET)
+    create_receiver(settings.load())
+
+
+CHECKED = """
+[meta]
+preset = "github"
+[meta.challenge]
+method = "GET"
+match_field = "hub.mode"
+match_value = "subscribe"
+echo = "hub.challenge"
+token = "hub.verify_token"
+"""
+
+
+@pytest.mark.parametrize("by", ["own variable", "variable", "file"])
+def test_a_challenge_by_get_has_a_verify_token_of_its_own(
+    by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = "a_token_of_the_tests_0123456789"
+    more = {
+        "own variable": "",
+        "variable": 'verify_token_env = "META"',
+        "file": 'verify_token_file = "t"',
+    }
+    monkeypatch.setenv("INGEST_SOURCES", str(write(CHECKED + more.get(by, ""))))
+    monkeypatch.setenv("INGEST_META_SECRETS", SECRET)
+    variable = {"own variable": "INGEST_META_VERIFY_TOKEN", "variable": "META"}.get(by)
+    write(token + "\n", "t")
+    if variable is not None:
+        source = registry.configured(settings.load().sources)["meta"]
+        assert ask(source, token) == (401, "verify_token_not_set")
+        monkeypatch.setenv(variable, token)
+        assert variable in settings.secret_variables()
+    source = registry.configured(settings.load().sources)["meta"]
+    assert ask(source, token) == (200, "")
+    for wrong in (SECRET, "", token + "x", f"{token}&hub.verify_token={token}"):
+        assert ask(source, wrong) == (401, "verify_token_mismatch")
+    assert isinstance(source, DescribedSource)
+    (said,) = [s for s in explain(type(source), max_body_bytes=1) if "verify token" in s]
+    assert (variable or "the file t") in said
+
+
+def ask(source: Source, token: str) -> tuple[int, str]:
+    query = f"hub.mode=subscribe&hub.challenge=42&hub.verify_token={token}"
+    (answer,) = ask_receiver(source, Ask(method="GET", query=query))
+    if answer.status == 200:
+        assert (answer.body, answer.content_type) == (b"42", "text/plain")
+        return 200, ""
+    return answer.status, json.loads(answer.body)["error"]
+
+
+def test_the_data_folder_describes_sources_too_and_the_own_files_are_in_their_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folder = DataFolder(tmp_path / "data")
+    folder.path.mkdir()
+    settings.load(data=folder.path)
+    assert "standard-webhooks" not in registry.classes()
+    folder.describe_sources()
+    settings.load(data=folder.path)
+    assert registry.classes()["standard-webhooks"].title == "Standard Webhooks"
+    secret = folder.secret("standard-webhooks")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
+    own = '[standard-webhooks]\npreset = "standard-webhooks"\ntitle = "Ours"\n'
+    monkeypatch.setenv("INGEST_SOURCES", str(write(own)))
+    monkeypatch.setenv("INGEST_DATA", str(folder.path))
+    settings.load()
+    assert registry.classes()["standard-webhooks"].title == "Ours"
+    monkeypatch.delenv("INGEST_SOURCES")
+    (folder.path / "sources.toml").write_text("")
+    folder.describe_sources()
+    settings.load()
+    assert "standard-webhooks" not in registry.classes()
 
 
 def test_secrets_come_from_a_file_beside_the_description(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +271,10 @@ BAD: dict[str, tuple[str, str]] = {
     "two places for a secret": (
         '[a]\npreset = "github"\nsecrets_env = "X"\nsecrets_file = "y"\n',
         "1: a: secrets_env and secrets_file contradict each other.",
+    ),
+    "two places of a verify token": (
+        CHECKED + 'verify_token_env = "X"\nverify_token_file = "y"\n',
+        "4: meta.challenge: verify_token_env and verify_token_file contradict each other.",
     ),
     "a large body before it is verified": (
         '[a]\npreset = "moyasar"\nbody_limit = 1000000\n',

@@ -84,9 +84,9 @@ class BulkActionInput(InputModel):
 
 
 def _list_types(schema: dict[str, Any]) -> None:
-    """Add the types of all senders' samples to a schema."""
+    """Add the types of all senders' samples to a schema; some senders' events have any type."""
     types = (name for source in registry.classes().values() for name in source.samples.types)
-    schema["enum"] = [*dict.fromkeys(types), None]
+    schema["examples"] = [*dict.fromkeys(types), None]
 
 
 def _list_sources(schema: dict[str, Any]) -> None:
@@ -100,6 +100,7 @@ class TestEventInput(InputModel):
     type: str | None = Field(
         None,
         max_length=200,
+        pattern=r"^[^\x00]*$",
         description="the event type; null: the sender's first sample",
         json_schema_extra=_list_types,
     )

@@ -16,6 +16,7 @@ from ingest.console.services.event_view import EventView
 from ingest.console.ui import resend_command
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.json_view import pretty
+from ingest.sources.base import encoded_headers
 from ingest.store.bulk.replay import DISCARD, REPLAY
 from ingest.store.reports import event_detail
 from ingest.store.reports.event_detail import AttemptRecord
@@ -135,12 +136,15 @@ def _body(event: EventView) -> Body | None:
 
 def _resend_command(site: Site, event: EventView) -> str | None:
     """Return the command that sends the first body again, signed with its own source's secret."""
-    body = event.deliveries[0].body
+    first = event.deliveries[0]
+    body = first.body
     source = site.console.sources.get(event.source)
     if body is None or source is None or not source.secrets or len(body) > SHOWN_BYTES:
         return None
     url = public_url(site.console.settings, source.slug)
-    return resend_command.command(url, source, body.encode(), now=int(site.console.clock()))
+    headers = encoded_headers(first.headers or ())
+    now = int(site.console.clock())
+    return resend_command.command(url, source, body.encode(), headers, now=now)
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {"took_s": took_s}

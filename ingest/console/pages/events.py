@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -51,6 +51,10 @@ class EventsPage:
     """How far back the search got before its time was up; None: it finished."""
     search_further: str | None
     """The link that continues such a search."""
+    looked_back_to: datetime | None
+    """How far back events of senders without a read model were looked for; None: to the first."""
+    look_further: str | None
+    """The link to a search before then."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -82,8 +86,17 @@ def show(site: Site, request: Request) -> Response:
         newer=link("/events", q=text, after=page.newer) if page.newer else None,
         searched_to=page.reached,
         search_further=older if page.reached else None,
+        looked_back_to=result.looked_back_to,
+        look_further=_before(query.selection, result.looked_back_to),
     )
     return site.render(request, "events.html", view, section="events")
+
+
+def _before(selection: EventFilter, moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    until = moment + timedelta(milliseconds=1)  # the event of that moment was not looked at
+    return link("/events", q=spell(replace(selection, until=until)))
 
 
 def _state_filters(selection: EventFilter) -> tuple[StateFilter, ...]:

@@ -24,7 +24,8 @@ class RefusedRequests:
 
     count: int
     """In the last week."""
-    newest: Refusal
+    samples: tuple[Refusal, ...]
+    """The newest of each source, newest first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +71,12 @@ def _by_reason(
     samples: Sequence[Refusal], counts: Mapping[str, Histogram]
 ) -> tuple[RefusedRequests, ...]:
     """Group samples, which come newest first, by their reason."""
-    newest: dict[str, Refusal] = {}
+    newest: dict[str, dict[str, Refusal]] = {}
     for sample in samples:
-        newest.setdefault(sample.reason, sample)
+        newest.setdefault(sample.reason, {}).setdefault(sample.source, sample)
     return tuple(
-        RefusedRequests(count=counts.get(reason, Histogram()).total, newest=sample)
-        for reason, sample in newest.items()
+        RefusedRequests(
+            count=counts.get(reason, Histogram()).total, samples=tuple(by_source.values())
+        )
+        for reason, by_source in newest.items()
     )

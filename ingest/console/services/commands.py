@@ -19,7 +19,7 @@ from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.query import spell
 from ingest.settings import Settings
-from ingest.sources.base import CannotSign, Source
+from ingest.sources.base import CannotSign, NoSample, Source, column_type
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.pipeline import jobs, processors
@@ -205,25 +205,27 @@ class Commands:
 
         Raises:
             BadRequest: there is no such source.
-            NotPossible: the source has no sample of that type, the console has no secret, or no
-                receiver answers.
+            NotPossible: the source has no sample of that type and makes none, the console has no
+                secret, or no receiver answers.
         """
         sender = self._sources.get(source or self._settings.default_source)
         if sender is None:
             raise BadRequest(f"There is no source {source}.", reason="bad_source")
         event_type = event_type or sender.samples.types[0]
-        if event_type not in sender.samples.types:
-            raise NotPossible(f"There is no sample of {event_type}.", reason="bad_type")
         random = Random(os.urandom(8))  # noqa: S311 - a sample, not a secret
-        body = sender.samples.make(event_type, random, datetime.now(UTC))
         try:
+            sender.samples.check(event_type)
+            body = sender.samples.make(event_type, random, datetime.now(UTC))
             headers = sender.sign(body, now=int(time.time()))
-        except CannotSign as error:
+        except (CannotSign, NoSample) as error:
             raise NotPossible(str(error), reason=error.reason) from None
         sent = asyncio.run(self._post(sender, event_type, body, headers))
         with self._engine.begin() as connection:
             audit_log.record(
-                connection, by=by.name, action="test event", target=f"{event_type}, {sent.status}"
+                connection,
+                by=by.name,
+                action="test event",
+                target=f"{column_type(event_type)}, {sent.status}",
             )
         return sent
 

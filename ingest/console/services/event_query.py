@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -10,7 +11,7 @@ from ingest.store.pipeline import processors
 from ingest.store.search import counts, events
 from ingest.store.search.counts import Count
 from ingest.store.search.events import Page
-from ingest.store.search.filters import EventFilter, narrow
+from ingest.store.search.filters import EventFilter, looked_back_to, narrow
 
 BUDGET_S = 0.08
 """Seconds for the page and the count together. A statement that runs is not interrupted."""
@@ -23,6 +24,9 @@ class QueryResult:
 
     page: Page
     count: Count
+    looked_back_to: datetime | None
+    """How far back bodies were looked through for what is searched (ingest.store.search.related);
+    None: all of them were, or none had to be."""
 
 
 def find(
@@ -36,6 +40,7 @@ def find(
     """Return what matches and was found in time. Page and count say how far the search got."""
     began = time.perf_counter()
     with engine.connect() as connection:
+        looked_back = looked_back_to(connection, selection)
         selection = narrow(connection, selection)
         page = events.page(
             connection,
@@ -48,7 +53,7 @@ def find(
         )
         left_s = BUDGET_S - (time.perf_counter() - began)
         count = counts.count(connection, selection, budget_s=max(left_s, _MIN_COUNT_S))
-    return QueryResult(page=page, count=count)
+    return QueryResult(page=page, count=count, looked_back_to=looked_back)
 
 
 def _known_types(types_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

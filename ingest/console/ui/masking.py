@@ -21,6 +21,7 @@ from ingest.store.reports.failures import Failures
 from ingest.store.reports.refused_requests import Refusal
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.related import is_bigint
 
 HIDDEN = "(hidden from viewers)"
 _FORBIDDEN_SEARCH = "Viewers cannot search in bodies or by phone number."
@@ -145,16 +146,28 @@ def refusals(samples: Sequence[Refusal], *, masked: bool) -> tuple[Refusal, ...]
             sample,
             source=mask_phones(sample.source),
             detail={name: mask_phones(value) for name, value in sample.detail.items()},
+            steps=tuple(
+                replace(step, sentence=mask_phones(step.sentence)) for step in sample.steps
+            ),
         )
         for sample in samples
     )
 
 
 def _allowed(selection: EventFilter) -> EventFilter:
-    about = tuple((kind, value) for kind, value in selection.about if kind != "phone")
+    about = tuple(
+        (kind, value)
+        for kind, value in selection.about
+        if not (kind == "phone" or (kind == "contact" and _may_be_hidden(value)))
+    )
     # With digits in a pattern somebody could guess a number in a type, digit by digit.
     types = tuple(pattern for pattern in selection.types if not _can_guess(pattern))
     return replace(selection, about=about, types=types, fields=(), search=None)
+
+
+def _may_be_hidden(contact: str) -> bool:
+    """Return whether a contact's id may be a name, an address or a number that a body holds."""
+    return not is_bigint(contact) or phones.IN_TEXT.search(contact) is not None
 
 
 def _can_guess(pattern: str) -> bool:

@@ -40,6 +40,7 @@ SIGNATURE_HEADER = "X-Awal-Webhook-Signature"
 _TIMESTAMP = TIMESTAMP_HEADER.lower().encode()
 _SIGNATURE = SIGNATURE_HEADER.lower().encode()
 _TIMESTAMP_FORM = re.compile(rb"[0-9]{1,12}")
+_WHOLE_NUMBER = re.compile("-?[0-9]{1,19}")
 _SIGNATURE_FORM = re.compile(rb"(?:sha256=)?([0-9a-fA-F]{64})")
 
 _HANDSHAKE_LIMIT = 4096
@@ -147,7 +148,8 @@ class AwalChat(Source):
         if kind == "phone":
             return ()
         if kind != "message":
-            return (join_event_id(f"{kind}.created", str(int(value))),)
+            is_whole = _WHOLE_NUMBER.fullmatch(value) is not None
+            return (join_event_id(f"{kind}.created", str(int(value))),) if is_whole else ()
         statuses = (join_event_id("message.status.updated", value, status) for status in _STATUSES)
         return (join_event_id("message.received", value), *statuses)
 

@@ -16,6 +16,7 @@ _Header = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\|[a-z0-9-]+)*$", max_lengt
 """A header's lower-case name; `a|b`: the first of them that is there."""
 _NAME = "[A-Za-z0-9_.-]+"
 _HOOK = re.compile(rf"(repos/{_NAME}/{_NAME}|orgs/{_NAME})/hooks/[0-9]+|app/hook")
+_VARIABLE = r"^[A-Z][A-Z0-9_]*$"
 _Seconds = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -142,7 +143,11 @@ class Challenge(_Frozen):
     echo: str
     """The field or parameter that is sent back: a POST's as JSON, a GET's as text."""
     token: str | None = None
-    """GET: the parameter that must equal a secret of the source."""
+    """GET: the parameter that must equal the verify token."""
+    verify_token_env: str | None = Field(None, pattern=_VARIABLE)
+    """The variable that holds the verify token, instead of `INGEST_{SLUG}_VERIFY_TOKEN`."""
+    verify_token_file: Path | None = None
+    """The file that holds the verify token."""
     signed: bool = False
     """POST: whether the challenge is signed as events are."""
 
@@ -150,7 +155,11 @@ class Challenge(_Frozen):
     def _fits_together(self) -> Self:
         if self.method == "GET" and (self.token is None or self.signed):
             raise ValueError("a challenge by GET has a token and no signature")
-        if self.method == "POST" and self.token is not None:
+        if self.verify_token_env and self.verify_token_file:
+            raise ValueError("verify_token_env and verify_token_file contradict each other")
+        if self.method == "POST" and (
+            self.token or self.verify_token_env or self.verify_token_file
+        ):
             raise ValueError("a challenge by POST has no token")
         return self
 
@@ -255,7 +264,7 @@ class Description(_Frozen):
     page: Page = Page()
     url: str | None = Field(None, max_length=2000)
     """The address of this source as the sender has it, where the sender signs it."""
-    secrets_env: str | None = Field(None, pattern=r"^[A-Z][A-Z0-9_]*$")
+    secrets_env: str | None = Field(None, pattern=_VARIABLE)
     """The variable that holds the secrets, instead of `INGEST_{SLUG}_SECRETS`."""
     secrets_file: Path | None = None
     """The file that holds the secrets."""

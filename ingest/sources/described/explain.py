@@ -20,7 +20,7 @@ def explain(source: type[DescribedSource], *, max_body_bytes: int) -> Iterator[s
     yield from _verification(source, description.verify)
     yield _time(description)
     if description.challenge is not None:
-        yield _challenge(description.challenge)
+        yield _challenge(source, description.challenge)
     yield _decoding(description)
     if description.split is not None:
         condition = (
@@ -64,9 +64,13 @@ def _verification(source: type[DescribedSource], verify: Verify) -> Iterator[str
             f"A secret that begins with `{verify.public_key_prefix}` is an Ed25519 public key."
             f" Its signatures are the items `{verify.public_key_field}`."
         )
-    place = source.description.secrets_file
-    where = f"the file {place}" if place else f"`{source.variable('secrets')}`"
+    where = _place(source, "secrets")
     yield f"{_key(verify)}Secrets are read from {where}; several may be live at once."
+
+
+def _place(source: type[DescribedSource], field: str) -> str:
+    file = source.file(field)
+    return f"the file {file}" if file else f"`{source.variable(field)}`"
 
 
 def _key(verify: Verify) -> str:
@@ -117,11 +121,12 @@ def _time_place(time: Time) -> str:
     return f"the body's field `{time.path}`"
 
 
-def _challenge(challenge: Challenge) -> str:
+def _challenge(source: type[DescribedSource], challenge: Challenge) -> str:
     if challenge.method == "GET":
         return (
             f"A `GET` with `{challenge.match_field}={challenge.match_value}` is a challenge: it is"
-            f" answered with `{challenge.echo}` if `{challenge.token}` is a secret of the source."
+            f" answered with `{challenge.echo}` if `{challenge.token}` is the verify token, which"
+            f" is read from {_place(source, 'verify_token')}."
         )
     signed = "a signed" if challenge.signed else "an unsigned"
     return (

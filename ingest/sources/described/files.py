@@ -100,6 +100,10 @@ def _beside(path: Path, description: Description) -> Description:
     changes: dict[str, Any] = {}
     if description.secrets_file is not None:
         changes["secrets_file"] = path.parent / description.secrets_file
+    challenge = description.challenge
+    if challenge is not None and challenge.verify_token_file is not None:
+        file = path.parent / challenge.verify_token_file
+        changes["challenge"] = challenge.model_copy(update={"verify_token_file": file})
     recover = description.recover
     if recover is not None and recover.token_file is not None:
         token_file = path.parent / recover.token_file

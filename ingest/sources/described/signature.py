@@ -71,6 +71,8 @@ class Verifier:
         self._is_body = verify.signed == "{body}"
         self._hash = verify.scheme.removeprefix("hmac-")
         self._time_names = encoded_names(self._time.header or "") if self._time else ()
+        self.stamps = frozenset((*self.names, *self._time_names))
+        """The headers that are another with each signature."""
         self._separator, self._field = verify.separator.encode(), verify.field.encode()
         self._field_separator = verify.field_separator.encode()
         self._is_hex = verify.encoding == "hex"

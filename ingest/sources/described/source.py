@@ -1,7 +1,6 @@
 """Make a source of a description."""
 
 import hashlib
-import hmac
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pydantic import Field, SecretStr, create_model, field_validator
 
 from ingest import strict_json
 from ingest.recovery.base import Recovery
+from ingest.sources import verify_tokens
 from ingest.sources.base import (
     Answer,
     CannotSign,
@@ -39,6 +39,7 @@ from ingest.sources.described.description import (
     Sample,
 )
 from ingest.sources.described.signature import Verifier, encoded_names, query_of
+from ingest.sources.verify_tokens import VerifyTokenSettings
 from ingest.timestamps import parse_timestamp
 
 _CHALLENGE_LIMIT = 4096
@@ -71,11 +72,31 @@ class DescribedSource(Source):
         return self._verifier.verify(request, now)
 
     def sign(self, body: bytes, *, now: int) -> Mapping[str, str]:
-        sample = _sample_of(self.description, body)
+        description = self.description
+        sample = _sample_of(description, body)
         headers = {"content-type": sample.content_type, **sample.headers}
+        needed = (description.verify.signed, description.id[0], description.type[0])
+        return self._signed(body, headers, needed, now)
+
+    def sign_again(self, body: bytes, headers: Headers, *, now: int) -> Mapping[str, str]:
+        description = self.description
+        templates = (description.verify.signed, *description.id, *description.type)
+        naming_headers = {name for part in _header_parts(templates) for name in part.names}
+        naming_headers -= {name.decode() for name in self._verifier.stamps}
+        again = {"content-type": _sample_of(description, body).content_type}
+        for name, value in headers:
+            if name.decode() in {"content-type", *naming_headers}:
+                again[name.decode()] = value.decode("latin-1")
+        return self._signed(body, again, (description.verify.signed,), now)
+
+    def _signed(
+        self, body: bytes, headers: dict[str, str], needed: Sequence[str], now: int
+    ) -> dict[str, str]:
+        """Return headers with a signature, and with an id in those that a template needs."""
         identifier = hashlib.sha256(body).hexdigest()[:32]
-        for name in _named_headers(self.description):
-            headers.setdefault(name, identifier)
+        for part in _header_parts(needed):
+            if not headers.keys() & set(part.names):
+                headers[part.names[0]] = identifier
         return headers | self._signature(body, headers, now)
 
     def _signature(self, body: bytes, headers: dict[str, str], now: int) -> dict[str, str]:
@@ -135,12 +156,10 @@ class DescribedSource(Source):
     def _answer_get(self, challenge: Challenge, target: str) -> Answer | None:
         query = query_of(target)
         values = [query.get(name, []) for name in (challenge.match_field, challenge.echo)]
+        if values[0] != [challenge.match_value] or len(values[1]) != 1:
+            return None
         tokens = query.get(challenge.token or "", [])
-        if values[0] != [challenge.match_value] or len(values[1]) != 1 or len(tokens) != 1:
-            return None
-        token = tokens[0].encode("utf-8", "surrogatepass")
-        if not any(hmac.compare_digest(token, secret.encode()) for secret in self.secrets):
-            return None
+        verify_tokens.check(tokens, self._settings, self.variable("verify_token"))
         return Answer(values[1][0].encode(), b"text/plain")
 
     def parse(self, body: bytes) -> Envelope:
@@ -189,8 +208,11 @@ class DescribedSource(Source):
         return [strict_json.canonical(_with(fields, split.path, [item])) for item in items]
 
     @classmethod
-    def secrets_file(cls) -> Path | None:
-        return cls.description.secrets_file
+    def file(cls, field: str) -> Path | None:
+        challenge = cls.description.challenge
+        if field == "verify_token":
+            return challenge.verify_token_file if challenge else None
+        return cls.description.secrets_file if field == "secrets" else None
 
     @classmethod
     def recovery(cls) -> Recovery | None:
@@ -203,8 +225,11 @@ class DescribedSource(Source):
 
     @classmethod
     def variable(cls, field: str) -> str:
+        challenge = cls.description.challenge
         if field == "secrets" and cls.description.secrets_env:
             return cls.description.secrets_env
+        if field == "verify_token" and challenge and challenge.verify_token_env:
+            return challenge.verify_token_env
         return super().variable(field)
 
 
@@ -231,14 +256,21 @@ def source_class(name: str, description: Description) -> type[DescribedSource]:
         "success": Answer(
             description.success.body.encode(), description.success.content_type.encode()
         ),
+        "signs_bodies": description.verify.is_signature,
         "sends_batches": description.split is not None,
+        # `ingest up` cannot make the sender's public key, nor guess how a key in hex is long.
+        "issues_secrets": description.verify.scheme in ("none", "ed25519")
+        or description.verify.key == "hex",
         "signs_challenges": bool(description.challenge and description.challenge.signed),
     }
     return type("Described", (DescribedSource,), attributes)
 
 
 def _settings(description: Description) -> type[SourceSettings]:
-    class Checked(SourceSettings):
+    by_token = description.challenge is not None and description.challenge.method == "GET"
+    base = VerifyTokenSettings if by_token else SourceSettings
+
+    class Checked(base):  # type: ignore[valid-type, misc]  # chosen here
         @field_validator("secrets")
         @classmethod
         def _decodable(cls, secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
@@ -311,15 +343,14 @@ def _samples(description: Description) -> Samples:
     by_type = {sample.type: sample for sample in description.samples}
 
     def make(event_type: str, random: Random, now: datetime) -> bytes:
-        # Of a type without a sample there is the first one.
-        sample = by_type.get(event_type, description.samples[0])
+        sample = by_type[event_type]
         moment = now.astimezone(UTC).replace(microsecond=0)
         text = sample.body.replace("<time>", f"{moment:%Y-%m-%dT%H:%M:%S}Z")
         text = text.replace("<seconds>", str(int(moment.timestamp())))
         text = text.replace("<id>", f"{random.getrandbits(96):024x}")
         return text.replace("<number>", str(random.randrange(1, 10**12))).strip().encode()
 
-    return Samples(types=tuple(by_type), make=make)
+    return Samples(types=tuple(by_type), make=make, makes_others=False)
 
 
 def _sample_of(description: Description, body: bytes) -> Sample:
@@ -334,11 +365,9 @@ def _field_names(body: bytes) -> set[str]:
     return {piece.decode("latin-1") for piece in body.replace(b"&", b'"').split(b'"')}
 
 
-def _named_headers(description: Description) -> Sequence[str]:
-    """Return the headers that have to be there: the signed ones, and those that name an event."""
-    templates = (description.verify.signed, description.id[0], description.type[0])
-    parts = [part for line in templates for part in template.parse(line)]
-    return [part.names[0] for part in parts if part.kind == "header"]
+def _header_parts(templates: Sequence[str]) -> list[template.Part]:
+    """Return the parts of templates that are headers."""
+    return [part for line in templates for part in template.parse(line) if part.kind == "header"]
 
 
 def _first_time(fields: Mapping[str, Any], paths: Sequence[str]) -> datetime | None:

@@ -8,12 +8,11 @@ from random import Random
 from types import MappingProxyType
 from urllib.parse import parse_qs
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr
 
-from ingest import setting_values
 from ingest.errors import InvalidSignature
+from ingest.sources import verify_tokens
 from ingest.sources.base import (
-    MIN_SECRET_LENGTH,
     Answer,
     Envelope,
     EventIdentity,
@@ -29,6 +28,7 @@ from ingest.sources.base import (
 )
 from ingest.sources.bodies import json_object
 from ingest.sources.signatures import SHA256_HEX, key_id, matching_key, only_header
+from ingest.sources.verify_tokens import VerifyTokenSettings
 from ingest.sources.whatsapp import samples, splitting
 from ingest.sources.whatsapp.business import Business
 from ingest.sources.whatsapp.updates import only_update
@@ -43,7 +43,7 @@ _MOST_PARAMETERS = 20
 _VALUE = "entry.0.changes.0.value"
 
 
-class WhatsAppSettings(SourceSettings):
+class WhatsAppSettings(VerifyTokenSettings):
     """The settings of this source."""
 
     verify_token: SecretStr | None = Field(
@@ -51,16 +51,6 @@ class WhatsAppSettings(SourceSettings):
         description="what Meta's `hub.verify_token` must be when it checks the address;"
         " unset: no such check is answered",
     )
-
-    @field_validator("verify_token", mode="before")
-    @classmethod
-    def _parse_token(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        tokens = setting_values.parse_secrets(value, min_length=MIN_SECRET_LENGTH)
-        if len(tokens) != 1:
-            raise ValueError("must be one token, without a comma in it")
-        return tokens[0]
 
 
 class WhatsApp(Source):
@@ -130,8 +120,6 @@ class WhatsApp(Source):
         """Verify with any of the app secrets. Challenges are answered if there is a token."""
         super().__init__(settings)
         self._keys = tuple((key_id(secret, self.slug), secret.encode()) for secret in self.secrets)
-        token = settings.verify_token if isinstance(settings, WhatsAppSettings) else None
-        self._verify_token = None if token is None else token.get_secret_value().encode()
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -161,7 +149,8 @@ class WhatsApp(Source):
         parameters = _parameters(request.target)
         if not any(name.startswith("hub.") for name in parameters):
             return None
-        self._check_token(parameters.get("hub.verify_token", []))
+        tokens = parameters.get("hub.verify_token", [])
+        verify_tokens.check(tokens, self._settings, self.variable("verify_token"))
         challenge = parameters.get("hub.challenge", [])
         if (
             parameters.get("hub.mode") != ["subscribe"]
@@ -170,17 +159,6 @@ class WhatsApp(Source):
         ):
             raise InvalidSignature("The challenge is malformed.", reason="challenge_malformed")
         return Answer(challenge[0].encode(), b"text/plain; charset=utf-8")
-
-    def _check_token(self, tokens: Sequence[str]) -> None:
-        if self._verify_token is None:
-            raise InvalidSignature(
-                f"There is no verify token: set {self.variable('verify_token')}.",
-                reason="verify_token_not_set",
-            )
-        if len(tokens) != 1 or not hmac.compare_digest(tokens[0].encode(), self._verify_token):
-            raise InvalidSignature(
-                "The verify token is another one.", reason="verify_token_mismatch"
-            )
 
     def split(self, body: bytes) -> Sequence[bytes] | None:
         return splitting.split(body)

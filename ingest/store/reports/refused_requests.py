@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
+from ingest.sources.diagnosis import Step
 from ingest.store.sql import statement
 
 KEPT = 10
 """How many samples of each reason are kept."""
+_STEPS = "steps:"
+"""What the steps of a diagnosis are stored as beside headers, whose names have no colon."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +27,8 @@ class Refusal:
     """Its address."""
     detail: Mapping[str, str]
     """Headers that show what was wrong."""
+    steps: tuple[Step, ...] = ()
+    """What was looked at, and what is to blame; empty: nothing was."""
 
 
 _KEEP = statement(
@@ -51,7 +56,7 @@ def keep(connection: Connection, refusals: Iterable[Refusal]) -> None:
                 "at": refusal.at,
                 "source": refusal.source,
                 "client": refusal.client,
-                "detail": json.dumps(dict(refusal.detail)),
+                "detail": json.dumps(_as_json(refusal)),
                 "kept": KEPT,
             },
         )
@@ -64,4 +69,15 @@ _NEWEST = statement(
 
 def newest(connection: Connection) -> list[Refusal]:
     """Return all samples, newest first."""
-    return [Refusal(**row) for row in connection.execute(_NEWEST).mappings()]
+    return [_read(row) for row in connection.execute(_NEWEST).mappings()]
+
+
+def _as_json(refusal: Refusal) -> dict[str, object]:
+    steps = [asdict(step) for step in refusal.steps]
+    return {**refusal.detail, _STEPS: steps} if steps else dict(refusal.detail)
+
+
+def _read(row: RowMapping) -> Refusal:
+    detail = dict(row["detail"])
+    steps = tuple(Step(**step) for step in detail.pop(_STEPS, ()))
+    return Refusal(**{**row, "detail": detail, "steps": steps})

@@ -9,13 +9,13 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
-from ingest.ids import first_id, last_element_id
+from ingest.ids import first_id, last_element_id, received_at
 from ingest.sources.base import join_event_id
 from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.schema import STATES
 from ingest.store.search.body_conditions import BodyTest, Condition, contains, escape, has_field
 from ingest.store.search.distinct import SOURCES, TYPES
-from ingest.store.search.related import concerns
+from ingest.store.search.related import Times, concerns, first_beyond
 from ingest.store.sql import statement
 
 UNHANDLED = "unhandled"
@@ -164,7 +164,7 @@ def _conditions(selection: EventFilter) -> Iterator[Condition]:
     if selection.until is not None:
         yield "events.id < CAST(:until AS uuid)", {"until": first_id(selection.until)}
     for n, (kind, value) in enumerate(selection.about):
-        yield concerns(kind, value, f"about_{n}")
+        yield concerns(kind, value, f"about_{n}", _times(selection))
     if selection.is_of_failures:
         yield _failing(selection)
 
@@ -174,7 +174,7 @@ def narrow(connection: Connection, selection: EventFilter, *, at_most: int = 20_
     once. A condition that more than `at_most` events meet stays as it is."""
     if not selection.about or selection.names_events:
         return selection
-    about = where(EventFilter(about=selection.about))
+    about = where(EventFilter(about=selection.about, since=selection.since, until=selection.until))
     query = statement(f"SELECT id FROM ingest.events WHERE {about.sql} LIMIT {at_most + 1}")
     ids = tuple(connection.execute(query, about.parameters).scalars())
     if len(ids) > at_most:
@@ -183,6 +183,19 @@ def narrow(connection: Connection, selection: EventFilter, *, at_most: int = 20_
 
 
 _NO_EVENT = UUID(int=0)
+
+
+def looked_back_to(connection: Connection, selection: EventFilter) -> datetime | None:
+    """Return how far back bodies were looked through for what a selection is about: of what was
+    received before, events of sources without a read model are not found. None: everything was, or
+    nothing had to be."""
+    kinds = [kind for kind, _ in selection.about]
+    event = first_beyond(connection, kinds, _times(selection))
+    return None if event is None else received_at(event)
+
+
+def _times(selection: EventFilter) -> Times:
+    return Times(since=selection.since, until=selection.until)
 
 
 def body_tests(selection: EventFilter) -> Iterator[BodyTest]:

@@ -8,37 +8,67 @@ conversations, and from those to messages and orders. What it does not know:
   followed by a later one; the changes of an order's status are kept, all of them;
 - events that are not worked on yet, or failed. Those few are looked through for a field that names
   what was given, at most `LOOKED_THROUGH` in each state;
-- events of types that the built-in processors do not handle.
+- events of types that the built-in processors do not handle;
+- events of sources without a read model. Of the newest events, `NEWEST_LOOKED_THROUGH` within the
+  times that are asked for, theirs are looked through likewise; `first_beyond` says where that ends.
 
 A search for a field (ingest.store.search.body_conditions) finds all of these, at the cost of
 reading bodies.
 """
 
-from ingest.sources.registry import classes, entity_paths
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest.ids import first_id
+from ingest.sources.base import FieldPath
+from ingest.sources.registry import classes, entity_paths, naming
 from ingest.store.search.body_conditions import Condition, escape, has_field, has_phone
 from ingest.store.search.distinct import SOURCES
+from ingest.store.search.id_range import Span
+from ingest.store.sql import statement
 
 KINDS = ("conversation", "phone", "order", "message", "contact")
 NUMBERED = ("conversation", "order", "contact")
-"""Kinds whose values are whole numbers."""
+"""Kinds whose values are whole numbers in the read model; other senders name them by any text."""
 LOOKED_THROUGH = 2_000
+NEWEST_LOOKED_THROUGH = 5_000
+"""Reading so many bodies of 1 KB takes 50 ms; for a phone number each is parsed, in 200 ms."""
 
 
-def concerns(kind: str, value: str, name: str) -> Condition:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """When events were received that are asked for; None: no bound."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+    @property
+    def span(self) -> Span:
+        """Return the ids of those events."""
+        span = Span()
+        low = span.low if self.since is None else first_id(self.since)
+        return Span(low=low, high=span.high if self.until is None else first_id(self.until))
+
+
+def concerns(kind: str, value: str, name: str, times: Times) -> Condition:
     """Return the condition that an event concerns the `kind` of thing called `value`. The names of
     its parameters begin with `name`.
 
     A phone number is that of whom the shop talks to: the shop's own would mean every message. It is
     found however it is written, there or here."""
-    if kind in NUMBERED and not is_bigint(value):
-        return "false", {}
     given = f"CAST(:{name}_given AS {'bigint' if kind in NUMBERED else 'text'})"
     if kind == "phone":
         given = f"ingest.normal_phone({given})"
-    known = {table: sql.format(given=given) for table, sql in _KNOWN[kind].items()}
+    written = f"CAST(:{name}_written AS text)"
+    known = {table: sql.format(given=given, written=written) for table, sql in _KNOWN[kind].items()}
     tables = ", ".join(f"known_{table} AS MATERIALIZED ({sql})" for table, sql in known.items())
     names = " UNION ".join(_NAMES[table] for table in known)
-    mentioned, values = _mentioned(kind, value, name)
+    mentioned, values = _mentioned(entity_paths(kind), kind, value, name)
+    newest, of_newest = _among_newest(kind, value, f"{name}_newest", times)
     sql = f"""events.id = ANY(ARRAY(
         WITH RECURSIVE {SOURCES}, {tables}, named (event_id) AS MATERIALIZED (
             SELECT unnest(CAST(:{name}_names AS text[])) UNION {names}
@@ -50,8 +80,53 @@ def concerns(kind: str, value: str, name: str) -> Condition:
         UNION ALL
         SELECT events.id FROM ({_UNFINISHED}) AS unfinished
         JOIN ingest.events ON events.id = unfinished.event WHERE {mentioned}
+        {newest}
     ))"""
-    return sql, values | {f"{name}_given": value, f"{name}_names": _names(kind, value)}
+    return sql, {
+        **values,
+        **of_newest,
+        f"{name}_given": None if kind in NUMBERED and not is_bigint(value) else value,
+        f"{name}_written": value,
+        f"{name}_names": _names(kind, value),
+    }
+
+
+def first_beyond(connection: Connection, kinds: Sequence[str], times: Times) -> UUID | None:
+    """Return the newest event that was not looked through for such kinds of things because it is
+    too old; None: there is none."""
+    if not any(map(naming, kinds)):
+        return None
+    bounds = {"low": times.span.low, "high": times.span.high, "skip": NEWEST_LOOKED_THROUGH}
+    return connection.execute(_BEYOND, bounds).scalar_one_or_none()
+
+
+def _among_newest(kind: str, value: str, name: str, times: Times) -> Condition:
+    """Return what adds those of the newest events to a query that come from sources without a read
+    model, and name a thing."""
+    slugs = naming(kind)
+    if not slugs:
+        return "", {}
+    mentioned, values = _mentioned(entity_paths(kind, slugs), kind, value, name)
+    sql = f"""UNION ALL
+        SELECT events.id FROM (
+            SELECT id, source, type FROM ingest.events
+            WHERE id >= CAST(:{name}_low AS uuid) AND id < CAST(:{name}_high AS uuid)
+            ORDER BY id DESC LIMIT {NEWEST_LOOKED_THROUGH}
+        ) AS events WHERE source = ANY(CAST(:{name}_sources AS text[])) AND {mentioned}"""
+    return sql, {
+        **values,
+        f"{name}_low": times.span.low,
+        f"{name}_high": times.span.high,
+        f"{name}_sources": list(slugs),
+    }
+
+
+_BEYOND = statement(
+    """
+    SELECT id FROM ingest.events WHERE id >= :low AND id < :high
+    ORDER BY id DESC OFFSET :skip LIMIT 1
+    """
+)
 
 
 def is_bigint(value: str) -> bool:
@@ -67,15 +142,15 @@ def _names(kind: str, value: str) -> list[str]:
     return [event_id for source in sources for event_id in source.event_ids(kind, value)]
 
 
-def _mentioned(kind: str, value: str, name: str) -> Condition:
-    """Return whether a body names it where some source's bodies do."""
+def _mentioned(paths: Sequence[FieldPath], kind: str, value: str, name: str) -> Condition:
+    """Return whether a body names it under one of the paths."""
     paths_by_types: dict[str, list[str]] = {}
-    for path in entity_paths(kind):
+    for path in paths:
         paths_by_types.setdefault(path.types, []).append(path.path)
     conditions, values = [], {}
     has = has_phone if kind == "phone" else has_field
-    for n, (types, paths) in enumerate(paths_by_types.items()):
-        condition, of_condition = has(paths, value, f"{name}_field_{n}").condition
+    for n, (types, of_types) in enumerate(paths_by_types.items()):
+        condition, of_condition = has(of_types, value, f"{name}_field_{n}").condition
         values.update(of_condition)
         if types != "*":
             values[f"{name}_types_{n}"] = escape(types).replace("*", "%")
@@ -105,7 +180,11 @@ _KNOWN: dict[str, dict[str, str]] = {
         "contacts": "SELECT * FROM ingest.contacts WHERE contact_id = {given}",
         "talks": "SELECT conversation_id FROM ingest.conversations WHERE contact_id = {given}",
     }
-    | _TALKED,
+    | _TALKED
+    | {
+        "whatsapp_messages": """SELECT message_id FROM ingest.whatsapp_messages
+            WHERE contact_user_id = {written}""",
+    },
     "phone": {
         "contacts": "SELECT * FROM ingest.contacts WHERE phone_normal = {given}",
         "talks": """SELECT conversation_id FROM ingest.conversations

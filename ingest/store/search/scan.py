@@ -81,7 +81,8 @@ def walk(
             its jobs everywhere, only events of these types are looked at.
     """
     span = _clipped(span, selection)
-    selection = replace(selection, since=None, until=None)
+    if not selection.about:  # what it is about is looked for within these times
+        selection = replace(selection, since=None, until=None)
     way = _choose(connection, selection, span.order, types_of or {})
     largest = _LARGEST_OF_FEW if way.ids else _LARGEST_SLICE
     size = min(wanted, largest) if way.rest.is_everything else FIRST_SLICE
@@ -110,8 +111,14 @@ def _choose(
     types_of: Mapping[str, Sequence[str]],
 ) -> _Way:
     if selection.names_events or selection.about:
-        named = EventFilter(ids=selection.ids, event_ids=selection.event_ids, about=selection.about)
-        rest = replace(selection, ids=(), event_ids=(), about=())
+        rest = replace(selection, ids=(), event_ids=(), about=(), since=None, until=None)
+        named = EventFilter(
+            ids=selection.ids,
+            event_ids=selection.event_ids,
+            about=selection.about,
+            since=selection.since,
+            until=selection.until,
+        )
         return _some(named, rest, order)
     told = selection.state == UNHANDLED
     lacks_one = told and selection.processor is not None
