@@ -36,6 +36,7 @@ class RefusedRequests:
         anything, so it is never logged."""
         self._metrics.count_refusal(
             reason,
+            status=status,
             at=datetime.fromtimestamp(now, UTC),
             source=source,
             client=client[0] if client else "",
