@@ -238,9 +238,15 @@ class _BatchTransaction:
     def _count(self, succeeded: Sequence[Call]) -> None:
         """Count what was committed, for Prometheus."""
         now = self._runner.clock()
-        for call in succeeded:
-            lag_s = now - call.job.received_at.timestamp() if call.job.replay is None else None
-            self._runner.tally.succeeded(self._processor.name, self._took_s[call.job.id], lag_s)
+        self._runner.tally.succeeded(
+            self._processor.name,
+            [self._took_s[call.job.id] for call in succeeded],
+            [
+                now - call.job.received_at.timestamp()
+                for call in succeeded
+                if call.job.replay is None
+            ],
+        )
 
     def _notes(self, succeeded: Sequence[Call]) -> list[Note]:
         """Return how long the calls took, and how long after the delivery they ended, replays

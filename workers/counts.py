@@ -16,6 +16,7 @@ import mmap
 import os
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ingest import logs
@@ -75,19 +76,18 @@ class Tally:
         with self._lock:
             self._row[self._layout.totals[metric]] += count
 
-    def succeeded(self, processor: str, took_s: float, lag_s: float | None) -> None:
-        """Count an attempt that succeeded.
+    def succeeded(self, processor: str, took_s: Sequence[float], lags_s: Sequence[float]) -> None:
+        """Count attempts that succeeded.
 
         Args:
             processor: a registered one.
-            took_s: seconds of the processor's call.
-            lag_s: seconds since the delivery's receipt; None for a replay.
+            took_s: of each, the seconds of the processor's call.
+            lags_s: of each that is no replay, the seconds since the delivery's receipt.
         """
         with self._lock:
-            self._row[self._layout.outcomes[processor, Outcome.SUCCEEDED]] += 1
+            self._row[self._layout.outcomes[processor, Outcome.SUCCEEDED]] += len(took_s)
             self._observe(catalogue.ATTEMPT_DURATION, processor, took_s)
-            if lag_s is not None:
-                self._observe(catalogue.LAG, processor, max(0.0, lag_s))
+            self._observe(catalogue.LAG, processor, lags_s)
 
     def failed(self, processor: str, failure: Failure) -> None:
         """Count an attempt that did not succeed, and its job if that is dead now."""
@@ -96,10 +96,11 @@ class Tally:
             if failure.retry_in_s is None:
                 self._row[self._layout.dead[processor]] += 1
 
-    def _observe(self, metric: Metric, processor: str, seconds: float) -> None:
+    def _observe(self, metric: Metric, processor: str, seconds: Sequence[float]) -> None:
         place = self._layout.distributions[metric, processor]
-        self._row[place + bucket(seconds)] += 1
-        self._row[place + _TOTAL] += seconds
+        for number, count in Counter(map(bucket, seconds)).items():
+            self._row[place + number] += count
+        self._row[place + _TOTAL] += max(0.0, sum(seconds))  # clocks of two machines may differ
 
 
 def unshared(processors: Sequence[str]) -> Tally:

@@ -148,6 +148,16 @@ MEASURE_DURATION = _gauge("measure_duration_seconds", "how long that took")
 
 POOL_WAIT = _histogram("pool_wait_seconds", "the wait of a request for a connection to PostgreSQL")
 
+OF_EVERY_PROCESS = (
+    _counter("process_cpu_seconds", "CPU time, user and system; of a worker: its parent's"),
+    _gauge("process_resident_memory_bytes", "resident memory, likewise"),
+    _gauge("process_virtual_memory_bytes", "virtual memory"),
+    _gauge("process_start_time_seconds", "when it started, Unix time"),
+    _gauge("process_open_fds", "open file descriptors"),
+    _gauge("process_max_fds", "how many it may open"),
+)
+"""What the client library tells of a process."""
+
 BY_PROCESS: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
     {
         "receiver": (
@@ -168,4 +178,4 @@ BY_PROCESS: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
         "console": (POOL_WAIT, BUILD),
     }
 )
-"""What each kind of process serves."""
+"""What each kind of process serves beside that."""

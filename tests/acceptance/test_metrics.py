@@ -8,15 +8,24 @@ import pytest
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
-from ingest.monitoring.catalogue import BY_PROCESS
+from ingest.monitoring.catalogue import BY_PROCESS, OF_EVERY_PROCESS
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack, request
 from tests.conftest import Servers, cloned
-from tests.support.deliver import order
+from tests.support.deliver import body, order
 from tests.support.ports import free_port
 from tests.support.rows import execute
 from tests.support.waiting import until
 
+_PARK = """
+    WITH parked AS (
+        INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
+                          next_attempt_at, hinted_until)
+        SELECT id, 'removed', 'events', 'pending', 'delivery', 0, 0, 1, now(), 'infinity'
+        FROM events
+    )
+    INSERT INTO parked (processor, queue, reason) VALUES ('removed', 'events', 'unknown')
+"""
 PROCESSES = tuple(BY_PROCESS)
 Scrape = dict[str, Family]
 
@@ -57,7 +66,12 @@ def watched(
     with cloned(servers, template) as url:
         folder = tmp_path_factory.mktemp("watched")
         stack = Stack(
-            url, servers.redis_url, folder, processors="shop_processors", read_model="false"
+            url,
+            servers.redis_url,
+            folder,
+            processors="shop_processors",
+            read_model="false",
+            attempt_timeout_s="600",
         )
         watched = Watched(stack)
         shutil.copy(shop_processors.__file__, folder)
@@ -65,22 +79,29 @@ def watched(
         try:
             stack.receiver()
             stack.worker()
-            stack.relay()
+            (folder / "stall").touch()
+            assert stack.post(body("contact.created", {"contact_id": 1})).status == 200
+            assert stack.post(order(0)).status == 200
+            until(lambda: _is_stalled(stack), what="a job succeeded and another runs")
+            execute(stack.engine, _PARK)
+            stack.relay()  # measures all of that when it begins
             stack.console()
+            assert stack.ask("/api/v1/overview").status == 200
+            assert request(stack.ports[0], "POST", "/webhooks/nobody", b"{}").status == 404
+            until(lambda: watched.value("relay", "ingest_parked_jobs"), what="it measures")
             yield watched
         finally:
             stack.close()
 
 
-def test_every_process_serves_every_metric_that_its_kind_has(watched: Watched) -> None:
-    served = {process: watched.scrape(process) for process in PROCESSES}
+def test_every_process_serves_what_the_catalogue_says(watched: Watched) -> None:
     for process, metrics in BY_PROCESS.items():
-        kinds = {metric.name.removesuffix("_total"): metric.kind for metric in metrics}
-        found = {name: family.type for name, family in served[process].items()}
-        own = {name: kind for name, kind in found.items() if "_process_" not in name}
-        # Distributions and lanes that have no value are left out.
-        assert own.items() <= kinds.items(), process
-        assert {"ingest_process_resident_memory_bytes", "ingest_build_info"} <= set(found)
+        described = {
+            metric.name.removesuffix("_total"): metric.kind.value
+            for metric in (*metrics, *OF_EVERY_PROCESS)
+        }
+        served = {name: family.type for name, family in watched.scrape(process).items()}
+        assert served == described, process
 
 
 def test_the_receiver_counts_answers_keys_and_commits(watched: Watched) -> None:
@@ -118,13 +139,30 @@ def test_what_a_stranger_sends_makes_no_label(watched: Watched) -> None:
     assert after - before <= 8  # of a status and a reason each: 404 twice, 401
 
 
+def test_the_relay_tells_the_state_of_the_tables(watched: Watched) -> None:
+    assert watched.value("relay", "ingest_processes", process="receiver") == 1
+    assert watched.value("relay", "ingest_running_jobs", processor="stalls", queue="events") == 1
+    assert watched.value("relay", "ingest_oldest_job_age_seconds", processor="stalls") > 0
+    assert watched.value("relay", "ingest_parked_jobs", reason="unknown") == 2
+    assert watched.value("relay", "ingest_partition_days_ahead") >= 1
+    assert watched.value("relay", "ingest_relay_sweeps_total", result="ok") > 0
+
+
 def test_a_worker_counts_over_all_its_processes_also_those_that_died(watched: Watched) -> None:
     stack = watched.stack
+    (stack.folder / "stall").unlink()
     made = [order(number) for number in range(100, 108)]
     made += [order(200, note="discards"), order(201, note="exits"), made[0]]
     for each in made:
         assert stack.post(each).status == 200
-    stack.wait_until_idle()
+    unfinished = "state <> 'succeeded' AND state <> 'dead' AND processor <> 'removed'"
+    until(
+        lambda: (
+            stack.value("SELECT count(*) FROM unadmitted") == 0
+            and stack.value(f"SELECT count(*) FROM jobs WHERE {unfinished}") == 0
+        ),
+        what="all is worked on",
+    )
 
     def attempts(processor: str, outcome: str) -> float:
         return watched.value(
@@ -132,7 +170,7 @@ def test_a_worker_counts_over_all_its_processes_also_those_that_died(watched: Wa
         )
 
     succeeded = stack.value("SELECT count(*) FROM jobs WHERE state = 'succeeded'")
-    assert attempts("ledger", "succeeded") + attempts("whims", "succeeded") == succeeded
+    assert sum(map(attempts, ("ledger", "whims", "stalls"), ["succeeded"] * 3)) == succeeded
     assert attempts("whims", "discarded") == 1
     assert watched.value("worker", "ingest_jobs_dead_total", processor="whims") == 1
     assert watched.value("worker", "ingest_crashed_jobs_total") >= 1
@@ -142,22 +180,16 @@ def test_a_worker_counts_over_all_its_processes_also_those_that_died(watched: Wa
     )
 
 
-def test_the_relay_tells_the_state_of_the_tables(watched: Watched) -> None:
-    until(lambda: watched.value("relay", "ingest_processes", process="relay"), what="it measures")
-    assert watched.value("relay", "ingest_partition_days_ahead") >= 1
-    assert watched.value("relay", "ingest_relay_sweeps_total", result="ok") > 0
-
-
-def test_the_console_counts_waits_for_a_connection(watched: Watched) -> None:
-    assert watched.stack.ask("/api/v1/overview").status == 200
-    assert watched.value("console", "ingest_pool_wait_seconds_count") > 0
-
-
 def test_a_worker_that_is_killed_takes_its_exporter_along(watched: Watched) -> None:
     worker = watched.stack.processes[1]
     worker.kill()
     worker.wait(30)
     until(lambda: not _listens(watched.ports["worker"]), what="nobody serves its metrics")
+
+
+def _is_stalled(stack: Stack) -> bool:
+    states = "SELECT count(DISTINCT state) FROM jobs WHERE state IN ('running', 'succeeded')"
+    return bool(stack.value(states) == 2)
 
 
 def _listens(port: int) -> bool:
