@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +11,8 @@ from celery import Celery
 
 from ingest import broker, logs, queues
 from ingest.errors import DispatchFailed
+from ingest.monitoring import catalogue
+from ingest.monitoring.samples import Sample
 from ingest.redis_address import SOCKET_TIMEOUT_S, RedisAddress
 
 IDS_PER_MESSAGE = 200
@@ -29,6 +31,10 @@ class Dispatcher:
 
     def __init__(self, address: RedisAddress) -> None:
         self._address = address
+        self.confirmed = 0
+        """Messages that Redis confirmed."""
+        self.unconfirmed = 0
+        """Messages that it did not confirm."""
         self._app = Celery("ingest", set_as_current=False)
         broker.configure(
             self._app,
@@ -69,9 +75,16 @@ class Dispatcher:
                 retry=False,
             )
         except Exception as error:  # kombu, redis-py and the socket each raise their own
+            self.unconfirmed += 1
             raise DispatchFailed(
                 f"Redis took no message: {type(error).__name__}.", reason="dispatch_failed"
             ) from error
+        self.confirmed += 1
+
+    def read(self) -> Iterator[Sample]:
+        """Yield what was counted since the start, for Prometheus."""
+        yield Sample(catalogue.DISPATCHES, self.confirmed)
+        yield Sample(catalogue.DISPATCH_FAILURES, self.unconfirmed)
 
     def backlog(self, queue: str) -> int:
         """Return the number of messages that wait in `queue`.

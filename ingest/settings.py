@@ -51,6 +51,7 @@ _PROCESSES = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _Positive = Annotated[int, Field(gt=0, lt=2**31)]
 _Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
 _Days = Annotated[int, Field(gt=0, le=36_500)]
+_MetricsPort = Annotated[int | None, Field(ge=1, le=65535)]
 _Names = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -184,6 +185,17 @@ class Settings(BaseSettings):
     heartbeat_file: Path | None = Field(
         None, description="touched every few seconds by a worker or relay that is well"
     )
+    metrics_host: str = Field(
+        "127.0.0.1", description="the address that metrics are served on, without a login"
+    )
+    receiver_metrics_port: _MetricsPort = Field(
+        None, description="a receiver's port for metrics; unset: it serves none"
+    )
+    worker_metrics_port: _MetricsPort = Field(None, description="a worker's, likewise")
+    relay_metrics_port: _MetricsPort = Field(
+        None, description="a relay's, likewise; with it the relay measures backlog and jobs"
+    )
+    console_metrics_port: _MetricsPort = Field(None, description="the console's, likewise")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="what is logged: `debug`, `info`, `warning`, `error`"
     )
@@ -304,6 +316,16 @@ class Settings(BaseSettings):
                 reason="no_redis",
             )
         return parse_redis(self.redis_url.get_secret_value(), prefix=self.redis_prefix)
+
+    def metrics_port(self, process: str) -> int | None:
+        """Return the port on which a kind of process serves its metrics; None: none."""
+        ports = {
+            "receiver": self.receiver_metrics_port,
+            "worker": self.worker_metrics_port,
+            "relay": self.relay_metrics_port,
+            "console": self.console_metrics_port,
+        }
+        return ports[process]
 
     @classmethod
     def settings_customise_sources(

@@ -21,6 +21,7 @@ from ingest.store.pipeline import metrics
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
 from ingest.store.pipeline.metrics import LAG, SUCCEEDED, Note
 from workers import outcome
+from workers.counts import Tally
 from workers.event import Event
 from workers.registry import Processor
 from workers.retry import Random
@@ -72,6 +73,7 @@ class BatchRunner:
     time_limit: TimeLimit
     random: Random
     """Uniform between two numbers."""
+    tally: Tally
     clock: Callable[[], float] = time.time
     """Unix time in seconds: how long calls take, and how far behind the deliveries we are."""
 
@@ -231,6 +233,20 @@ class _BatchTransaction:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection
             raise _Broken(succeeded, error) from error
+        self._count(succeeded)
+
+    def _count(self, succeeded: Sequence[Call]) -> None:
+        """Count what was committed, for Prometheus."""
+        now = self._runner.clock()
+        self._runner.tally.succeeded(
+            self._processor.name,
+            [self._took_s[call.job.id] for call in succeeded],
+            [
+                now - call.job.received_at.timestamp()
+                for call in succeeded
+                if call.job.replay is None
+            ],
+        )
 
     def _notes(self, succeeded: Sequence[Call]) -> list[Note]:
         """Return how long the calls took, and how long after the delivery they ended, replays

@@ -15,6 +15,7 @@ from ingest.settings import Settings
 from ingest.store import causes
 from workers import liveness
 from workers.child import Child
+from workers.counts import WorkerCounts
 from workers.registry import Registry
 
 log = logs.logger(__name__)
@@ -25,6 +26,7 @@ def create_app(
     processors: Registry,
     consumed: tuple[str, ...] = (),
     *,
+    counts: WorkerCounts | None = None,
     heartbeat_file: Path | None = None,
 ) -> Celery:
     """Return a Celery application with the one task. Nothing connects before a child process
@@ -34,12 +36,13 @@ def create_app(
         settings: of this process.
         processors: those that the worker runs.
         consumed: the queues that the worker consumes; default: all that the processors use.
+        counts: what its processes add to; default: nobody reads what they count.
         heartbeat_file: touched as long as the worker's main loop runs.
     """
     app = Celery("workers", set_as_current=False)
     configure(app, settings)
     liveness.install(app, heartbeat_file)
-    child = Child(settings, processors, consumed or processors.queues)
+    child = Child(settings, processors, consumed or processors.queues, counts)
     setup_logging.connect(_keep_logging, weak=False)
     worker_process_init.connect(child.start, weak=False)
     worker_process_shutdown.connect(child.stop, weak=False)
@@ -51,6 +54,7 @@ def create_app(
         except Exception as error:
             # Most likely PostgreSQL is away. The claimed jobs are rescued, the others are
             # dispatched again.
+            child.count_failure()
             cause = causes.explain(error, settings.database)
             log.error(
                 "task_failed",

@@ -9,8 +9,10 @@ from uuid import UUID
 
 from ingest import logs
 from ingest.heartbeat import identity
+from ingest.monitoring import catalogue
 from ingest.settings import Settings
 from workers import process_state
+from workers.counts import WorkerCounts
 from workers.recovery import rescue
 from workers.registry import Registry
 from workers.retry import RetryPolicy
@@ -24,11 +26,18 @@ class Child:
     """Owns the worker's parts. They are built after the fork, since a connection does not survive
     one."""
 
-    def __init__(self, settings: Settings, processors: Registry, consumed: tuple[str, ...]) -> None:
-        """Serve the queues `consumed`."""
+    def __init__(
+        self,
+        settings: Settings,
+        processors: Registry,
+        consumed: tuple[str, ...],
+        counts: WorkerCounts | None = None,
+    ) -> None:
+        """Serve the queues `consumed`, and add to `counts`."""
         self._settings = settings
         self._processors = processors
         self._consumed = consumed
+        self._counts = counts
         self._worker: Worker | None = None
 
     def start(self, **_signal: object) -> None:
@@ -49,6 +58,11 @@ class Child:
         if self._worker is None:
             raise RuntimeError("the child process has not started")
         self._worker.task.process(deliveries, job_ids)
+
+    def count_failure(self) -> None:
+        """Count a message that was given up."""
+        if self._worker is not None:
+            self._worker.tally.add(catalogue.TASK_FAILURES)
 
     def stop(self, **_signal: object) -> None:
         """End what the child has started. Called by Celery's signal."""
@@ -76,6 +90,7 @@ class Child:
             time_limit=alarm,
             clock=time.monotonic,
             random=random.uniform,
+            tally=self._counts.take() if self._counts else None,
         )
         worker.heartbeat.start()
         # In a thread: Celery kills a child that is not up within 4 seconds, and PostgreSQL may
@@ -88,6 +103,9 @@ class Child:
             base_s=self._settings.retry_base_s, cap_s=self._settings.retry_max_delay_s
         )
         try:
-            rescue.recover_crashed(worker.engine, worker.folder, rules, random=random.uniform)
+            recovered = rescue.recover_crashed(
+                worker.engine, worker.folder, rules, random=random.uniform
+            )
+            worker.tally.add(catalogue.CRASHED_JOBS, recovered)
         except Exception as error:  # the leases end, or the next child tries again
             log.warning("wrecks_not_recorded", exc_info=error)

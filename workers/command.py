@@ -10,10 +10,14 @@ from celery.utils.log import get_multiprocessing_logger
 
 from ingest import logs, queues
 from ingest.settings import Settings
-from workers import registry, shares
+from workers import exporter, registry, shares
 from workers.celery_app import create_app
+from workers.counts import WorkerCounts
 from workers.registry import Registry
 from workers.shares import Share
+
+_SPARE_ROWS = 8
+"""Rows of counts for processes that begin while those that they replace still end."""
 
 log = logs.logger(__name__)
 
@@ -38,9 +42,14 @@ def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
         processors=sorted(processor.name for processor in processors),
         processes={share.name: share.processes for share in parts},
     )
+    counts = WorkerCounts(
+        [processor.name for processor in processors],
+        processes=_SPARE_ROWS + sum(share.processes for share in parts),
+    )
+    exporter.start(settings, counts)
     return shares.run(
         parts,
-        lambda share, file: _work(settings, processors, share, heartbeat_file=file),
+        lambda share, file: _work(settings, processors, share, counts, heartbeat_file=file),
         heartbeat_file=settings.heartbeat_file,
     )
 
@@ -64,12 +73,19 @@ def warn_of_idle_queues(
 
 
 def _work(
-    settings: Settings, processors: Registry, share: Share, *, heartbeat_file: Path | None
+    settings: Settings,
+    processors: Registry,
+    share: Share,
+    counts: WorkerCounts,
+    *,
+    heartbeat_file: Path | None,
 ) -> int:
     """Run a Celery worker for the queues of a share; return its exit code."""
     get_multiprocessing_logger().propagate = True
     logging.captureWarnings(True)
-    app = create_app(settings, processors, share.queues, heartbeat_file=heartbeat_file)
+    app = create_app(
+        settings, processors, share.queues, counts=counts, heartbeat_file=heartbeat_file
+    )
     worker: Any = app.Worker(
         hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
         pool="prefork",

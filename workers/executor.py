@@ -20,6 +20,7 @@ from ingest.store.pipeline import jobs
 from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease
 from workers.batch_size import BatchSizer
 from workers.batches import BatchRunner, Result
+from workers.counts import Tally
 from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.timeouts.threads import Threads
@@ -39,6 +40,7 @@ class Executor:
         lease_s: float,
         keeper: Leases,
         clock: Callable[[], float],
+        tally: Tally,
         threads: Threads | None = None,
     ) -> None:
         """`worker` names this process in the attempts; `clock` is monotonic, in seconds."""
@@ -48,6 +50,7 @@ class Executor:
         self._lease_s = lease_s
         self._keeper = keeper
         self._clock = clock
+        self._tally = tally
         self._threads = threads
         self._pace = BatchSizer()
 
@@ -167,6 +170,8 @@ class Executor:
             recorded = jobs.fail(connection, failures)
         events = {job.id: str(job.event) for job in claimed}
         for failure in failures:
+            if failure.id in recorded:
+                self._tally.failed(processor.name, failure)
             log.warning(
                 "attempt_failed" if failure.id in recorded else "lease_lost",
                 id=events[failure.id],

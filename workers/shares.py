@@ -6,10 +6,8 @@ fork of the process that has imported the processors, which shares its memory. T
 with them, hands signals on and takes all of them down when one ends unasked."""
 
 import contextlib
-import ctypes
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ingest import logs, queues
-from workers import liveness
+from workers import forks, liveness
 
-_PR_SET_PDEATHSIG = 1
 _LOOK_S = 0.25
 _BEATS_LATE_S = 3 * liveness.INTERVAL_S
 
@@ -91,29 +88,10 @@ def run(
             file.unlink(missing_ok=True)
         pid = os.fork()
         if pid == 0:
-            _begin(parent)
+            forks.end_with(parent)
             return work(share, file)
         children[pid] = share
     return _Parent(children, heartbeat_file).watch()
-
-
-def _begin(parent: int) -> None:
-    """Let a fork end when its parent is killed, and get a terminal's Ctrl-C through it only."""
-    os.setsid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
-    else:
-        threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def _end_after(parent: int) -> None:
-    """End this process once its parent has, where no kernel tells of that (macOS)."""
-    pause = threading.Event()  # never set
-    while os.getppid() == parent:
-        pause.wait(_LOOK_S)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _file_of(share: Share, heartbeat_file: Path | None) -> Path | None:

@@ -11,9 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import logs, queues
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
+from ingest.monitoring import catalogue
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.admission import Admitted
 from ingest.store.pipeline.jobs import ClaimedJob, JobRef
+from workers.counts import Tally
 from workers.executor import Executor
 from workers.registry import Processor, Registry
 
@@ -34,6 +36,7 @@ class TaskHandler:
         executor: Executor,
         dispatcher: Dispatcher,
         *,
+        tally: Tally,
         budget_s: float,
         redispatch_after_s: float,
         clock: Callable[[], float],
@@ -43,6 +46,7 @@ class TaskHandler:
         self._registry = registry
         self._executor = executor
         self._dispatcher = dispatcher
+        self._tally = tally
         self._budget_s = budget_s
         self._redispatch_after_s = redispatch_after_s
         self._clock = clock
@@ -51,6 +55,7 @@ class TaskHandler:
         """Admit `deliveries` and run what that makes, and run `job_ids`. Safe to repeat, anywhere,
         any number of times: what is done or held by another is left alone."""
         started = self._clock()
+        self._tally.add(catalogue.TASKS)
         with ExitStack() as held:  # what is claimed is kept leased until all of it has run
             claimed, here, elsewhere = self._admit(deliveries, held)
             if job_ids:
@@ -87,7 +92,9 @@ class TaskHandler:
             held.enter_context(self._executor.holding(admitted.claimed))
             claimed += admitted.claimed
             made += admitted.jobs
+            self._tally.add(catalogue.DUPLICATES, admitted.duplicates)
             if admitted.conflicts:
+                self._tally.add(catalogue.CONFLICTS, admitted.conflicts)
                 log.warning("events_conflict", conflicts=admitted.conflicts)
             if not admitted.unsettled:
                 break
@@ -146,7 +153,9 @@ class TaskHandler:
             for part in filter(None, (ids[:middle], ids[middle:])):
                 try:
                     self._dispatcher.dispatch(queue, jobs=part)
+                    self._tally.add(catalogue.DISPATCHES)
                 except DispatchFailed as error:
+                    self._tally.add(catalogue.DISPATCH_FAILURES)
                     log.warning("dispatch_failed", reason=error.reason, jobs=len(part))
                     with self._engine.begin() as connection:
                         jobs.undo_dispatch(connection, part)

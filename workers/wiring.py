@@ -17,6 +17,7 @@ from ingest.store.pipeline.processors import Registered
 from ingest.store.reports.heartbeats import ProcessIdentity
 from workers import guard
 from workers.batches import BatchRunner
+from workers.counts import Tally, unshared
 from workers.executor import Executor
 from workers.recovery.crash_record import CrashRecorder, folder_for
 from workers.recovery.leases import LeaseKeeper, Leases
@@ -38,6 +39,7 @@ class Worker:
     heartbeat: Heartbeat
     recorder: CrashRecorder
     leases: Leases
+    tally: Tally
     folder: Path
     """Where the worker processes of this machine and database keep their crash records."""
     engine: Engine
@@ -62,6 +64,7 @@ def build_worker(
     effects_engine: Callable[[int], Engine] | None = None,
     dispatcher: Dispatcher | None = None,
     leases: Leases | None = None,
+    tally: Tally | None = None,
     grace_s: float = HARD_LIMIT_GRACE_S,
 ) -> Worker:
     """Put a worker process together. Nothing connects and no thread starts; the crash record is
@@ -82,6 +85,7 @@ def build_worker(
             argument says; default: a new one at each call.
         dispatcher: default: one for the Redis of the settings.
         leases: default: a keeper that renews them.
+        tally: what the process counts in; default: one that nobody reads.
         grace_s: seconds that a thread has to end after its time limit.
 
     Raises:
@@ -91,7 +95,9 @@ def build_worker(
     engine, aside = (engine, engine) if engine else _engines(settings)
     effects_engine = effects_engine or partial(_guarded_engine, settings)
     leases = leases or LeaseKeeper(aside, lease_s=settings.lease_s)
-    runner = partial(BatchRunner, sources=configured(settings.sources), random=random)
+    tally = tally or unshared([processor.name for processor in processors])
+    dispatcher = dispatcher or Dispatcher(settings.redis)
+    runner = partial(BatchRunner, sources=configured(settings.sources), random=random, tally=tally)
     recorder = CrashRecorder(folder, process.id)
     executor = Executor(
         engine,
@@ -100,6 +106,7 @@ def build_worker(
         lease_s=settings.lease_s,
         keeper=leases,
         clock=clock,
+        tally=tally,
         threads=_threads(processors, runner, effects_engine, leases, recorder, grace_s=grace_s),
     )
     return Worker(
@@ -107,7 +114,8 @@ def build_worker(
             engine,
             processors,
             executor,
-            dispatcher or Dispatcher(settings.redis),
+            dispatcher,
+            tally=tally,
             budget_s=settings.task_budget_s,
             redispatch_after_s=settings.redispatch_after_s,
             clock=clock,
@@ -115,6 +123,7 @@ def build_worker(
         heartbeat=Heartbeat(settings.database, process, introduce=partial(_register, processors)),
         recorder=recorder,
         leases=leases,
+        tally=tally,
         folder=folder,
         engine=aside,
     )

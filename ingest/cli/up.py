@@ -154,7 +154,7 @@ class _Run:
             command=[sys.executable, "-m", "workers", kind],
             log=self.folder.logs / f"{name}.log",
             ready=lambda _pid: alive.exists(),
-            env=self._environment(HEARTBEAT_FILE=str(alive)),
+            env=self._environment(HEARTBEAT_FILE=str(alive), **self._metrics_port(kind, number)),
         )
 
     def receiver(self, number: int, listener: socket.socket) -> Program:
@@ -166,7 +166,7 @@ class _Run:
             command=[sys.executable, "-m", "ingest", "serve", "--fd", str(listener.fileno())],
             log=self.folder.logs / f"{name}.log",
             ready=lambda _pid: _answers(f"http://{_bracketed(host)}:{port}/health/ready"),
-            env=self._environment() | self._secrets(),
+            env=self._environment(**self._metrics_port("receiver", number)) | self._secrets(),
             pass_fds=(listener.fileno(),),
         )
 
@@ -186,6 +186,12 @@ class _Run:
             | self._secrets(),
             pass_fds=(listener.fileno(),),
         )
+
+    def _metrics_port(self, kind: str, number: int) -> dict[str, str]:
+        """Return the setting of a process's port for metrics: the first of its kind has the one
+        that is set, the next ones have those after it."""
+        first = self.settings.metrics_port(kind)
+        return {} if first is None else {f"{kind.upper()}_METRICS_PORT": str(first + number - 1)}
 
     def _secrets(self) -> dict[str, str]:
         """Return the variables that hold each source's secrets."""

@@ -36,6 +36,8 @@ from ingest.console.services.overview import OverviewCache
 from ingest.console.ui import charts, formats, paths
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
+from ingest.monitoring import endpoint as monitoring
+from ingest.monitoring.pool_waits import PoolWaits
 from ingest.secret_files import SecretFiles
 from ingest.settings import Settings, file_of, reload_secrets, reload_text, secret_files
 from ingest.sources import registry
@@ -53,12 +55,16 @@ def create_app(settings: Settings) -> ASGIApp:
     Raises:
         SettingsError: an address is missing, or credentials are missing where they are required.
     """
-    engine = create_engine(settings.database, role=Role.OPERATOR, pool_size=_CONNECTIONS)
+    waits = PoolWaits()
+    engine = create_engine(
+        settings.database, role=Role.OPERATOR, pool_size=_CONNECTIONS, on_wait=waits.add
+    )
     sessions = DatabaseSessions(engine, random=os.urandom)
     auth = middleware.create(settings, sessions, clock=time.time, random=os.urandom)
     runner_engine = create_engine(settings.database, role=Role.OPERATOR)
     runner = BulkRunner(runner_engine)
     heartbeat = Heartbeat(settings.database, identity("console", random=os.urandom))
+    endpoint = monitoring.endpoint(settings, "console", [waits.read])
     sources = registry.configured(settings.sources)
     secrets = SecretFiles(_secret_files(), partial(_reload, settings, sources, auth))
     console = Console(
@@ -77,8 +83,12 @@ def create_app(settings: Settings) -> ASGIApp:
         heartbeat.start()
         secrets.start()
         runner.start()
+        if endpoint is not None:
+            endpoint.start()
         yield
         secrets.stop()
+        if endpoint is not None:
+            await asyncio.to_thread(endpoint.close)
         await console.live_feed.close()
         await asyncio.to_thread(runner.stop, timeout_s=_STOP_TIMEOUT_S)
         await asyncio.to_thread(heartbeat.leave)

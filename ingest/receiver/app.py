@@ -20,8 +20,12 @@ from starlette.types import ASGIApp
 from ingest.dispatch import BackgroundDispatcher, Dispatcher
 from ingest.errors import SettingsError
 from ingest.heartbeat import Heartbeat, identity
+from ingest.monitoring import catalogue
+from ingest.monitoring import endpoint as monitoring
+from ingest.monitoring.samples import Sample
 from ingest.receiver import descriptors, responses, server
 from ingest.receiver.body import BodyLimits, BodyReader
+from ingest.receiver.commits import Commits
 from ingest.receiver.endpoint import Endpoint
 from ingest.receiver.identifier_process import Namer
 from ingest.receiver.intake import Intake
@@ -56,9 +60,11 @@ def create_receiver(settings: Settings) -> Receiver:
     sources = registry.receiving(settings.sources, default=settings.default_source)
     _check_body_limits(sources.values(), settings.max_inflight_body_bytes)
     secrets = SecretFiles(secret_files(os.environ).values(), partial(_reload, settings, sources))
-    hints = BackgroundDispatcher(Dispatcher(settings.redis))
-    writer = _writer(settings, hints)
-    metrics = ReceiverMetrics()
+    dispatcher = Dispatcher(settings.redis)
+    hints = BackgroundDispatcher(dispatcher)
+    commits = Commits(sources, clock=time.time)
+    writer = _writer(settings, hints, commits)
+    metrics = ReceiverMetrics(sources, clock=time.time)
     refused = RefusedRequests(metrics)
     intake = Intake(
         sources,
@@ -72,6 +78,11 @@ def create_receiver(settings: Settings) -> Receiver:
     )
     presence = Heartbeat(
         settings.database, identity("receiver", random=os.urandom), report=metrics.report
+    )
+    endpoint = monitoring.endpoint(
+        settings,
+        "receiver",
+        [metrics.read, commits.read, partial(_read_state, writer), dispatcher.read],
     )
     namer = Namer(waiting_bytes=settings.backlog_max_bytes)
     bodies = BodyReader(
@@ -88,6 +99,8 @@ def create_receiver(settings: Settings) -> Receiver:
         await writer.start()
         presence.start()
         secrets.start()
+        if endpoint is not None:
+            endpoint.start()
         if any(source.sends_batches for source in intake.sources.values()):
             await namer.start()
         watch = asyncio.create_task(descriptors.watch())
@@ -98,6 +111,8 @@ def create_receiver(settings: Settings) -> Receiver:
         await writer.close()
         await asyncio.to_thread(presence.leave)
         hints.close(timeout_s=_DISPATCH_CLOSES_S)
+        if endpoint is not None:
+            await asyncio.to_thread(endpoint.close)
 
     app = Starlette(
         lifespan=lifespan,
@@ -150,7 +165,16 @@ def fast_protocol(intake: Intake) -> Callable[..., server.BoundedHttp] | None:
     return fastpath.protocol(intake, WEBHOOKS)
 
 
-def _writer(settings: Settings, hints: BackgroundDispatcher) -> DeliveryWriter:
+def _read_state(writer: DeliveryWriter) -> list[Sample]:
+    rows, size = writer.waiting
+    return [
+        Sample(catalogue.WAITING_DELIVERIES, rows),
+        Sample(catalogue.WAITING_BYTES, size),
+        Sample(catalogue.STORAGE_UP, int(writer.works)),
+    ]
+
+
+def _writer(settings: Settings, hints: BackgroundDispatcher, commits: Commits) -> DeliveryWriter:
     return DeliveryWriter(
         settings.database,
         Limits(
@@ -162,6 +186,7 @@ def _writer(settings: Settings, hints: BackgroundDispatcher) -> DeliveryWriter:
             dispatch_grace_s=settings.dispatch_grace_s,
         ),
         on_commit=hints.hint,
+        commits=commits,
         clock=time.time,
         random=os.urandom,
     )

@@ -49,6 +49,7 @@ class Endpoint:
                 response = await self._answer(request, source, body)
             else:
                 response = _answer_challenge(request, source)
+                self._intake.count_challenge(request)
         except Disconnected:
             self._intake.note_disconnect(request)
         except IngestError as error:
@@ -83,6 +84,7 @@ class Endpoint:
         if isinstance(decision, Refusal):
             raise decision.error
         if isinstance(decision, ChallengeAnswer):
+            self._intake.count_challenge(request)
             return responses.success(decision.answer)
         if isinstance(decision, Rejected):
             await self._intake.writer.append(decision.delivery)

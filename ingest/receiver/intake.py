@@ -79,8 +79,12 @@ class Intake:
 
     def count_answer(self, request: Request, key_id: str) -> None:
         """Count a delivery that was stored and is answered now, and the key that signed it."""
-        self._metrics.count_answer(self._clock() - request.received_at)
+        self._metrics.count_answer(self._clock() - request.received_at, request.source)
         self._metrics.count_key(request.source, key_id)
+
+    def count_challenge(self, request: Request) -> None:
+        """Count a challenge that is answered now."""
+        self._metrics.count_challenge(request.source)
 
     def refuse(self, request: Request, error: IngestError, body: bytes | None = None) -> Response:
         """Note a refusal, and return the answer. A body that was not read whole is None."""
@@ -110,6 +114,7 @@ class Intake:
     def fail(self, error: BaseException, request: Request) -> Response:
         """Log a bug of ours, which a stranger may have found, and return the answer."""
         self._note_possible_loss(request, HTTPStatus.INTERNAL_SERVER_ERROR)
+        self._metrics.count_fault()
         if self._sampler.lets_through("request_failed"):
             log.error(
                 "request_failed",

@@ -1,17 +1,23 @@
-"""Counts what a receiver answers and refuses, between two of its reports.
+"""Counts what a receiver answers and refuses, since it started.
 
-The event loop counts, a thread reports (ingest.heartbeat). The counts of a report that fails go
-into the next. A crash loses the counts of some seconds at most, and never a delivery.
+The event loop counts. A thread reports what was added since its last report (ingest.heartbeat), and
+another reads all of it for Prometheus. The counts of a report that fails go into the next. A crash
+loses the counts of some seconds at most, and never a delivery.
 """
 
-from collections import Counter
-from collections.abc import Callable
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from http import HTTPStatus
+from types import MappingProxyType
 
 from sqlalchemy import Connection
 
-from ingest.sources.base import Headers
+from ingest.monitoring import catalogue
+from ingest.monitoring.samples import Durations, Sample
+from ingest.sources.base import Headers, Source
 from ingest.sources.diagnosis import Step
 from ingest.store.pipeline import metrics
 from ingest.store.pipeline.metrics import ANSWER, KEY, POSSIBLE_LOSS, REFUSED, Note
@@ -26,10 +32,13 @@ _VALUE_LIMIT = 200
 _NAMES_LIMIT = 500
 _MAX_REASONS = 100
 """Reasons are ours, and few."""
+_OK = HTTPStatus.OK.value
+_Row = tuple[str, str, int]
+"""What is counted, its label, and the bucket of its duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Sample:
+class _Refused:
     """A refused request, as far as it is held until the next report."""
 
     reason: str
@@ -62,16 +71,43 @@ class _Sample:
 class ReceiverMetrics:
     """Counts of one receiver."""
 
-    def __init__(self) -> None:
-        self._answers: Counter[int] = Counter()
-        self._keys: Counter[tuple[str, str]] = Counter()
-        self._refused: Counter[str] = Counter()
-        self._losses: Counter[str] = Counter()
-        self._samples: dict[str, _Sample] = {}
+    def __init__(
+        self,
+        sources: Mapping[str, Source] = MappingProxyType({}),
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Make metrics without counts.
 
-    def count_answer(self, seconds: float) -> None:
+        Args:
+            sources: those that are told apart, by slug; a stranger can name any other.
+            clock: Unix time in seconds.
+        """
+        self._sources = sources
+        self._clock = clock
+        self._answers: defaultdict[str, Durations] = defaultdict(Durations)
+        self._challenges: Counter[str] = Counter()
+        self._faults = 0
+        self._keys: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[tuple[str, int, str]] = Counter()
+        self._reasons: set[str] = set()
+        self._losses: Counter[str] = Counter()
+        self._samples: dict[str, _Refused] = {}
+        self._reported: Counter[_Row] = Counter()
+        self._used: dict[tuple[str, str], tuple[int, float]] = {}
+        """Of each key, its count when that was last seen to grow, and when that was."""
+
+    def count_answer(self, seconds: float, source: str = "") -> None:
         """Count a delivery that was stored, and the seconds to its answer."""
-        self._answers[metrics.bucket(seconds)] += 1
+        self._answers[source].add(seconds)
+
+    def count_challenge(self, source: str) -> None:
+        """Count a challenge that was answered."""
+        self._challenges[source] += 1
+
+    def count_fault(self) -> None:
+        """Count a request that was answered 500: a bug of ours."""
+        self._faults += 1
 
     def count_key(self, source: str, key_id: str) -> None:
         """Count a delivery that was stored, by the key of the source that signed it."""
@@ -81,6 +117,7 @@ class ReceiverMetrics:
         self,
         reason: str,
         *,
+        status: int,
         at: datetime,
         source: str,
         client: str,
@@ -91,10 +128,12 @@ class ReceiverMetrics:
         """Count a request that was refused. The last one of each reason is kept as a sample, with
         its `path` if that was what was wrong, and what `diagnose` says of it when it is
         reported."""
-        if reason not in self._refused and len(self._refused) >= _MAX_REASONS:
-            return
-        self._refused[reason] += 1
-        self._samples[reason] = _Sample(
+        if reason not in self._reasons:
+            if len(self._reasons) >= _MAX_REASONS:
+                return
+            self._reasons.add(reason)
+        self._refused[source if source in self._sources else "", int(status), reason] += 1
+        self._samples[reason] = _Refused(
             reason=reason,
             at=at,
             source=source,
@@ -110,39 +149,69 @@ class ReceiverMetrics:
 
     def report(self, connection: Connection) -> None:
         """Write what was counted since the last report."""
-        answers, keys, refused, samples = self._answers, self._keys, self._refused, self._samples
-        losses = self._losses
-        self._answers, self._keys = Counter(), Counter()
-        self._refused, self._samples = Counter(), {}
-        self._losses = Counter()
+        counts = self._rows()
+        samples, self._samples = self._samples, {}
         try:
             refusals = [samples[reason].as_stored() for reason in sorted(samples)]
             metrics.record(
                 connection,
                 [
-                    *(
-                        Note(what=ANSWER, bucket=bucket, count=count)
-                        for bucket, count in list(answers.items())
-                    ),
-                    *(
-                        Note(what=KEY, label=key_use.label(*key), count=count)
-                        for key, count in list(keys.items())
-                    ),
-                    *(
-                        Note(what=REFUSED, label=reason, count=count)
-                        for reason, count in list(refused.items())
-                    ),
-                    *(
-                        Note(what=POSSIBLE_LOSS, label=source, count=count)
-                        for source, count in list(losses.items())
-                    ),
+                    Note(what=what, label=label, bucket=bucket, count=count)
+                    for (what, label, bucket), count in (counts - self._reported).items()
                 ],
             )
             refused_requests.keep(connection, refusals)
         except BaseException:
-            self._answers.update(answers)
-            self._keys.update(keys)
-            self._refused.update(refused)
-            self._losses.update(losses)
             self._samples = samples | self._samples
             raise
+        self._reported = counts
+
+    def _rows(self) -> Counter[_Row]:
+        """Return the counts since the start, as a report has them."""
+        rows: Counter[_Row] = Counter()
+        for durations in self._answers.copy().values():
+            for bucket, count in enumerate(durations.counts):
+                rows[ANSWER, "", bucket] += count
+        for key, count in self._keys.copy().items():
+            rows[KEY, key_use.label(*key), 0] += count
+        for (_source, _status, reason), count in self._refused.copy().items():
+            rows[REFUSED, reason, 0] += count
+        for source, count in self._losses.copy().items():
+            rows[POSSIBLE_LOSS, source, 0] += count
+        return rows
+
+    def read(self) -> Iterator[Sample]:
+        """Yield the counts since the start, for Prometheus."""
+        yield from self._read_answers()
+        yield from self._read_keys()
+        for source in list(self._sources):
+            yield Sample(catalogue.POSSIBLE_LOSSES, self._losses[source], (source,))
+
+    def _read_answers(self) -> Iterator[Sample]:
+        statuses = Counter({(source, _OK): 0 for source in list(self._sources)})
+        statuses["", HTTPStatus.INTERNAL_SERVER_ERROR.value] = self._faults
+        for source, count in self._challenges.copy().items():
+            statuses[source, _OK] += count
+        for source, durations in self._answers.copy().items():
+            answered = durations.read()
+            statuses[source, _OK] += int(sum(answered.counts))
+            yield Sample(catalogue.ANSWER_DURATION, answered, (source,))
+        for (source, status, reason), count in self._refused.copy().items():
+            statuses[source, status] += count
+            yield Sample(catalogue.REFUSALS, count, (source, reason))
+        for (source, status), count in statuses.items():
+            yield Sample(catalogue.ANSWERS, count, (source, str(status)))
+
+    def _read_keys(self) -> Iterator[Sample]:
+        """Yield the use of the live keys. A key was used when its count is seen to grow."""
+        for source in list(self._sources.values()):
+            for place, key_id in enumerate(source.key_ids):
+                key = source.slug, key_id
+                count = self._keys[key]
+                known, used_at = self._used.get(key, (0, 0.0))
+                if count > known:
+                    used_at = self._clock()
+                    self._used[key] = count, used_at
+                yield Sample(catalogue.DELIVERIES, count, key)
+                rank = "older" if place else "newest"
+                yield Sample(catalogue.KEY_LAST_USED, used_at, (*key, rank))

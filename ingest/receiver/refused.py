@@ -46,6 +46,7 @@ class RefusedRequests:
         anything, so it is never logged. `diagnose` is called for those that are sampled."""
         self._metrics.count_refusal(
             reason,
+            status=status,
             at=datetime.fromtimestamp(now, UTC),
             source=source,
             client=client[0] if client else "",

@@ -23,6 +23,7 @@ import psycopg
 from ingest import logs, queues
 from ingest.errors import StorageUnavailable
 from ingest.ids import RANDOM_BYTES, delivery_id
+from ingest.receiver.commits import Commits
 from ingest.sources.base import EventIdentity
 from ingest.store import causes, privileges
 from ingest.store.address import Database
@@ -75,6 +76,7 @@ class DeliveryWriter:
         limits: Limits,
         *,
         on_commit: Callable[[Sequence[UUID]], None],
+        commits: Commits | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -85,12 +87,14 @@ class DeliveryWriter:
             limits: what bounds it.
             on_commit: gets the ids of committed deliveries and elements that are events; it must
                 not block.
+            commits: counts them; default: nobody reads what is counted.
             clock: Unix time in seconds, for the ids of trials.
             random: as `os.urandom`, likewise.
         """
         self._database = database
         self._limits = limits
         self._on_commit = on_commit
+        self._commits = commits or Commits({}, clock=clock)
         self._backlog: deque[_Waiting] = deque()
         self._backlog_bytes = 0
         self._backlog_rows = 0
@@ -139,6 +143,17 @@ class DeliveryWriter:
         self._backlog_rows += rows
         self._arrived.set()
         return committed
+
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """Return how many rows wait for a commit, and their bytes."""
+        return self._backlog_rows, self._backlog_bytes
+
+    @property
+    def works(self) -> bool:
+        """Return whether a delivery may be appended now, as far as the last commit or trial
+        told."""
+        return self._refuses() is None
 
     async def problem(self) -> Cause | None:
         """Return why a delivery would be refused now, or None.
@@ -244,6 +259,8 @@ class DeliveryWriter:
 
     async def _fail(self, error: Exception, *, in_commit: bool) -> Cause:
         """Find out why nothing could be stored, log it, and give the connection up."""
+        if in_commit:
+            self._commits.failed()
         cause = await self._explain(error)
         self._worked_at = -_FRESH_S
         self._is_told_of_commit = self._is_told_of_commit or in_commit
@@ -304,6 +321,7 @@ class DeliveryWriter:
 
     async def _flush(self, batch: list[_Waiting]) -> None:
         """Commit a batch and answer its requests."""
+        began = time.perf_counter()
         try:
             await self._insert(batch)
         except (psycopg.DataError, psycopg.IntegrityError) as error:
@@ -314,6 +332,9 @@ class DeliveryWriter:
             raise unavailable from None
         else:
             self._committed(batch)
+            self._commits.succeeded(
+                [waiting.delivery for waiting in batch], time.perf_counter() - began
+            )
 
     async def _insert(self, batch: list[_Waiting]) -> None:
         """Insert a batch within the time limit, a second try over a new connection included."""

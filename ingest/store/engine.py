@@ -7,7 +7,8 @@ are set once.
 """
 
 import enum
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Self
@@ -18,7 +19,7 @@ from psycopg import AsyncConnection, generators
 from psycopg.abc import PQGen
 from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, event
 
 from ingest.store.address import Database
 from ingest.store.sql import OWN, SCHEMA, in_schema
@@ -266,15 +267,18 @@ def create_engine(
     role: Role,
     pool_size: int = 1,
     connection_class: type[PipelineConnection] = PipelineConnection,
+    on_wait: Callable[[float], None] | None = None,
     **options: Any,
 ) -> Engine:
     """Return an engine on psycopg with at most `pool_size` connections; it never logs a parameter.
 
-    `options` are psycopg's, for `connection_class`.
+    `options` are psycopg's, for `connection_class`. `on_wait` gets the seconds that somebody waited
+    for a connection, each time, from any thread.
     """
     engine = sqlalchemy.create_engine(
         "postgresql+psycopg://",
         creator=partial(connection_class.open, database, role, **options),
+        poolclass=_pool_class(on_wait),
         pool_size=pool_size,
         max_overflow=0,
         pool_pre_ping=True,
@@ -283,6 +287,23 @@ def create_engine(
     if database.schema != SCHEMA:
         _rename_schema(engine, database.schema)
     return engine
+
+
+def _pool_class(on_wait: Callable[[float], None] | None) -> type[QueuePool]:
+    """Return a class of pools that tell `on_wait`."""
+    if on_wait is None:
+        return QueuePool
+    tell = on_wait
+
+    class TimedPool(QueuePool):
+        def connect(self) -> PoolProxiedConnection:
+            began = time.perf_counter()
+            try:
+                return super().connect()
+            finally:
+                tell(time.perf_counter() - began)
+
+    return TimedPool
 
 
 def _rename_schema(engine: Engine, schema: str) -> None:

@@ -215,7 +215,13 @@ def counted(engine: Engine, what: str) -> int:
 
 
 def refuse(metrics: ReceiverMetrics, reason: str = "bad_signature", **more: Any) -> None:
-    given: dict[str, Any] = {"at": NOW, "source": "awalchat", "client": "10.0.0.1", "headers": []}
+    given: dict[str, Any] = {
+        "status": 401,
+        "at": NOW,
+        "source": "awalchat",
+        "client": "10.0.0.1",
+        "headers": [],
+    }
     metrics.count_refusal(reason, **(given | more))
 
 

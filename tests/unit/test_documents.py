@@ -38,13 +38,15 @@ def test_no_setting_is_in_it_that_is_none() -> None:
     assert named == set(variables())
 
 
-def test_the_page_of_settings_is_as_its_script_writes_it() -> None:
-    spec = importlib.util.spec_from_file_location("configuration", ROOT / "docs/configuration.py")
+@pytest.mark.parametrize("name", ["configuration", "metrics"])
+def test_a_page_is_as_its_script_writes_it(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
-    assert script.page() == CONFIGURATION, "run: python3 dev.py docs"
+    written = (ROOT / f"docs/{name}.md").read_text()
+    assert script.page() == written, "run: python3 dev.py docs"
 
 
 def test_the_pages_of_senders_are_as_their_script_writes_them() -> None:

@@ -46,6 +46,11 @@ def received(*sources: Source) -> tuple[Intake, ReceiverMetrics]:
     return intake, metrics
 
 
+def refused(metrics: ReceiverMetrics) -> dict[str, int]:
+    """Return how many requests were refused, by reason."""
+    return {reason: count for (_, _, reason), count in metrics._refused.items()}
+
+
 @pytest.mark.parametrize(
     ("error", "is_loss"),
     [
@@ -63,7 +68,7 @@ def test_what_is_answered_503_and_not_sent_again_may_be_lost(
     request = intake.begin("hub", None, SIGNED, "/webhooks/hub")
     intake.refuse(request, error("No.", reason="no"))
     assert metrics._losses == ({"hub": 1} if is_loss else {})
-    assert metrics._refused == {"no": 1}
+    assert refused(metrics) == {"no": 1}
 
 
 def test_a_bug_of_ours_loses_as_well() -> None:
@@ -81,7 +86,7 @@ def test_what_is_sent_again_or_not_signed_or_of_no_source_is_no_loss() -> None:
     for slug, sent in (("awalchat", headers), ("github", []), ("nobody", SIGNED), ("", SIGNED)):
         intake.refuse(intake.begin(slug, None, sent, f"/webhooks/{slug}"), unavailable)
     assert not metrics._losses
-    assert metrics._refused == {"no": 4}
+    assert refused(metrics) == {"no": 4}
 
 
 def test_a_sender_gives_up_at_once_or_after_some_answers() -> None:

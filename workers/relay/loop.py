@@ -4,7 +4,7 @@ import dataclasses
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,12 +13,16 @@ from ingest import logs
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.heartbeat import Heartbeat, identity
+from ingest.monitoring import endpoint as monitoring
+from ingest.monitoring.samples import Read
 from ingest.settings import Settings
 from ingest.store import causes
 from ingest.store.engine import Role, create_engine
 from workers import liveness
 from workers.relay.maintenance import DailyMaintenance, MinuteTasks
+from workers.relay.measurement import Measurement
 from workers.relay.sweep import Relay
+from workers.relay.sweep_counts import SweepCounts
 
 log = logs.logger(__name__)
 
@@ -35,18 +39,23 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
         SettingsError: an address is missing.
     """
     engine = create_engine(settings.database, role=Role.RELAY)
-    relay = Relay(engine, Dispatcher(settings.redis), settings)
+    dispatcher = Dispatcher(settings.redis)
+    relay = Relay(engine, dispatcher, settings)
+    counts = SweepCounts(clock=time.time)
+    _serve_metrics(settings, [counts.read, dispatcher.read])
     daily, minutely = DailyMaintenance(engine, settings), MinuteTasks(engine)
     log.info("relay_started", interval_s=settings.relay_interval_s)
     presence = Heartbeat(settings.database, identity("relay", random=os.urandom))
     presence.start()
     problem: str | None = None
     while not stop.is_set():
+        began = time.monotonic()
         try:
             swept = relay.sweep()
             daily.run_if_due(today(), now=time.monotonic())
             minutely.run_if_due(now=time.monotonic())
         except (DispatchFailed, SQLAlchemyError) as error:
+            counts.failed()
             cause = causes.explain(error, settings.database)
             if cause.reason != problem:
                 log.warning(
@@ -57,6 +66,7 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
                 )
             problem = cause.reason
         else:
+            counts.succeeded(swept, time.monotonic() - began)
             if problem is not None:
                 log.info("relay_resumes")
             problem = None
@@ -66,3 +76,13 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
         stop.wait(settings.relay_interval_s)
     presence.leave()
     engine.dispose()
+
+
+def _serve_metrics(settings: Settings, reads: Sequence[Read]) -> None:
+    """Serve metrics if the settings name a port, and then measure what they tell. Both end with the
+    process."""
+    measurement = Measurement(create_engine(settings.database, role=Role.RELAY), clock=time.time)
+    endpoint = monitoring.endpoint(settings, "relay", [*reads, measurement.read])
+    if endpoint is not None:
+        measurement.start()
+        endpoint.start()

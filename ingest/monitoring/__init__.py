@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what there is, and how a process serves it."""

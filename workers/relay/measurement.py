@@ -1,0 +1,108 @@
+"""Measures the state of the tables every few seconds, so that no scrape waits for PostgreSQL.
+
+A relay does so in a thread with a connection of its own, and only where its metrics are served.
+Several relays measure the same.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from ingest import logs
+from ingest.monitoring import catalogue
+from ingest.monitoring.catalogue import Metric
+from ingest.monitoring.samples import Sample
+from ingest.store import causes, partitions
+from ingest.store.reports import gauges
+from ingest.store.reports.gauges import Gauges, Lane
+
+_INTERVAL_S = 15.0
+_SHARE = 10
+"""Measuring takes at most a tenth of the time, however much waits."""
+
+log = logs.logger(__name__)
+
+
+class Measurement:
+    """Measures until the process ends, and keeps the last values."""
+
+    def __init__(self, engine: Engine, *, clock: Callable[[], float]) -> None:
+        """`clock` returns Unix time in seconds."""
+        self._engine = engine
+        self._clock = clock
+        self._samples: list[Sample] = []
+        self._ends = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="measurement", daemon=True)
+
+    def start(self) -> None:
+        """Start to measure."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop. A statement that runs is left behind with the process."""
+        self._ends.set()
+
+    def read(self) -> list[Sample]:
+        """Return the values of the last measurement, for Prometheus; none before the first."""
+        return self._samples
+
+    def measure(self) -> None:
+        """Measure once.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        began = time.monotonic()
+        with self._engine.begin() as connection:
+            state = gauges.read(connection)
+            days = partitions.days(connection)
+        ahead = (days[-1] - state.now.date()).days if days else -1
+        self._samples = [
+            *_samples(state),
+            Sample(catalogue.PARTITION_DAYS, ahead),
+            Sample(catalogue.MEASURED_AT, self._clock()),
+            Sample(catalogue.MEASURE_DURATION, time.monotonic() - began),
+        ]
+
+    def _run(self) -> None:
+        while not self._ends.is_set():
+            began = time.monotonic()
+            try:
+                self.measure()
+            except SQLAlchemyError as error:
+                cause = causes.explain(error)
+                log.warning("measurement_waits", reason=cause.reason, cause=cause.sentence)
+            self._ends.wait(max(_INTERVAL_S, _SHARE * (time.monotonic() - began)))
+
+
+def _samples(state: Gauges) -> Iterator[Sample]:
+    yield Sample(catalogue.BACKLOG, state.unadmitted)
+    yield Sample(catalogue.BACKLOG_AGE, _age(state.unadmitted_since, state.now))
+    yield Sample(catalogue.EVENTS, state.events)
+    yield Sample(catalogue.UNHANDLED, state.unhandled)
+    for lane in state.lanes:
+        yield from _of_lane(lane, state.now)
+    for parked, count in state.parked.items():
+        yield Sample(catalogue.PARKED_JOBS, count, parked)
+    yield from _by_label(catalogue.DEAD_LETTERS, state.dead)
+    yield from _by_label(catalogue.PROCESSES, state.processes)
+
+
+def _of_lane(lane: Lane, now: datetime) -> Iterator[Sample]:
+    labels = (lane.processor, lane.queue)
+    yield Sample(catalogue.WAITING_JOBS, lane.pending, (*labels, "pending"))
+    yield Sample(catalogue.WAITING_JOBS, lane.retrying, (*labels, "retrying"))
+    yield Sample(catalogue.RUNNING_JOBS, lane.running, labels)
+    yield Sample(catalogue.OLDEST_JOB_AGE, _age(lane.oldest_at, now), labels)
+
+
+def _by_label(metric: Metric, counts: Mapping[str, int]) -> Iterator[Sample]:
+    return (Sample(metric, count, (label,)) for label, count in counts.items())
+
+
+def _age(since: datetime | None, now: datetime) -> float:
+    return 0.0 if since is None else max(0.0, (now - since).total_seconds())
