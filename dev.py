@@ -6,6 +6,7 @@
     python3 dev.py check       check format, lint, types, dead code and words, before each commit
     python3 dev.py faults      run the fault suite: break real processes under load (--help)
     python3 dev.py browser     test the console in a real browser (needs Chromium)
+    python3 dev.py container   build the image and run docker-compose.yml (needs podman and root)
     python3 dev.py bench       measure speed and compare with alternatives (--help)
     python3 dev.py mutations   break each promise in a copy and check that a test fails
     python3 dev.py docs        build docs/ as a site in site/ (--serve: show it while you write)
@@ -37,7 +38,7 @@ def main() -> NoReturn:
     command, *rest = sys.argv[1:]
     try:
         ensure_environment("requirements.lock")
-        if command in ("bench", "browser", "docs"):
+        if command in ("bench", "browser", "container", "docs"):
             ensure_environment(f"requirements-{command}.lock")
     except subprocess.CalledProcessError as error:
         sys.exit(f"dev.py: the installation failed (exit {error.returncode}); see above.")
@@ -50,9 +51,9 @@ def main() -> NoReturn:
         sys.exit(check())
     if command == "docs":
         build_docs(serve="--serve" in rest)
-    if command == "browser":
+    if command in ("browser", "container"):
         os.chdir(ROOT)
-        become("python", "-m", "pytest", "--numprocesses=0", "tests/browser", *rest)
+        become("python", "-m", "pytest", "--numprocesses=0", f"tests/{command}", *rest)
     suites = {"faults": "tests.faults", "mutations": "tests.mutations", "bench": "tests.benchmarks"}
     if command in suites:
         os.chdir(ROOT)

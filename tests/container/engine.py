@@ -1,0 +1,155 @@
+"""Podman with a folder of its own, and podman-compose on it.
+
+Without a registry, the images that the Dockerfile and the compose file name are made from Debian's
+packages (`images/Containerfile`).
+"""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+IMAGES = Path(__file__).parent / "images"
+STAND_INS = {"python": "python:3.13-slim", "postgres": "postgres:18", "redis": "redis:8"}
+TOOLS = ("podman", "runc", "mmdebstrap")
+PACKAGES = ("podman", "runc", "netavark", "aardvark-dns", "iptables", "mmdebstrap")
+
+_DEBIAN = "deb http://deb.debian.org/debian bookworm main"
+_INCLUDED = "python3,python3-venv,python-is-python3,ca-certificates,postgresql-15,redis-server"
+_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_BASE = ROOT / ".images" / "debian.tar"
+_FILES = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+# Podman 4.3 cannot start a container whose dependency has a dependency of its own, so the
+# dependencies are left to podman-compose.
+_WRAPPER = """#!/bin/bash
+export CONTAINERS_CONF={conf}
+arguments=()
+for argument in "$@"; do
+    case "$argument" in --requires=*) ;; *) arguments+=("$argument") ;; esac
+done
+exec podman --root {folder}/root --runroot {folder}/run --log-level fatal "${{arguments[@]}}"
+"""
+_CONF = """[containers]
+default_ulimits = ["nofile={files}:{files}", "nproc=4096:4096"]
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+runtime = "{runc}"
+[network]
+network_backend = "netavark"
+network_config_dir = "{folder}/networks"
+"""
+
+
+class Engine:
+    """Podman, which keeps images and containers in `folder` only."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the folder ready; nothing is built yet."""
+        conf = folder / "containers.conf"
+        conf.write_text(_CONF.format(files=_FILES, runc=shutil.which("runc"), folder=folder))
+        self.path = folder / "podman"
+        self.path.write_text(_WRAPPER.format(folder=folder, conf=conf))
+        self.path.chmod(0o755)
+        self._folder = folder
+
+    def run(self, *arguments: str, stdin: str = "", check: bool = True) -> str:
+        """Run a command of podman's, and return what it prints.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        return _run([str(self.path), *arguments], stdin=stdin, check=check)
+
+    def make_images(self) -> None:
+        """Make the stand-ins, then build the image as the compose file calls it."""
+        if not _BASE.exists():
+            _BASE.parent.mkdir(exist_ok=True)
+            made = _BASE.with_suffix(".new.tar")
+            options = ["--variant=minbase", f"--include={_INCLUDED}"]
+            _run(["mmdebstrap", *options, "bookworm", str(made), _DEBIAN])
+            made.rename(_BASE)
+        self.run("import", "--quiet", str(_BASE), "localhost/debian")
+        context = self._folder / "context"
+        shutil.copytree(IMAGES, context)
+        shutil.copy(_CERTIFICATES, context)
+        for target, name in STAND_INS.items():
+            tag = f"docker.io/library/{name}"
+            file = str(context / "Containerfile")
+            self.run("build", "-q", "--target", target, "-t", tag, "-f", file, str(context))
+        self.run("build", "-q", "--network=host", "-t", "localhost/webhook-ingest", str(ROOT))
+
+    def remove_all(self) -> None:
+        """Stop and remove every container and image of this engine."""
+        self.run("rm", "--all", "--force", "--time=0", check=False)
+        self.run("rmi", "--all", "--force", check=False)
+        self.run("network", "prune", "--force", check=False)
+
+
+class Project:
+    """The compose file in a folder of its own, with its secrets."""
+
+    def __init__(self, engine: Engine, folder: Path, ports: Mapping[str, int]) -> None:
+        """Copy what a user has of the repository; `ports` are variables of the compose file."""
+        self.engine = engine
+        self.folder = folder
+        self._ports = ports
+        self._environment = os.environ | {name: str(port) for name, port in ports.items()}
+        shutil.copy(ROOT / "docker-compose.yml", folder)
+        shutil.copytree(ROOT / "deploy", folder / "deploy")
+        _run(["sh", "deploy/docker/secrets.sh"], folder=folder)
+
+    def compose(self, *arguments: str, check: bool = True) -> str:
+        """Run a command of podman-compose's, and return what it prints."""
+        program = [str(Path(sys.executable).parent / "podman-compose")]
+        options = ["--podman-path", str(self.engine.path), "-p", "trial"]
+        command = [*program, *options, *arguments]
+        return _run(command, folder=self.folder, environment=self._environment, check=check)
+
+    def port(self, name: str) -> int:
+        """Return the port that a variable of the compose file says."""
+        return self._ports[name]
+
+    def up(self) -> None:
+        """Start everything, with three workers."""
+        self.compose("up", "--no-build", "--detach", "--scale", "worker=3")
+
+    def names(self) -> list[str]:
+        """Return the names of the running containers."""
+        return self.engine.run("ps", "--format", "{{.Names}}").split()
+
+    def execute(self, container: str, *command: str) -> str:
+        """Run a command in a container of the project, and return what it prints."""
+        return self.engine.run("exec", f"trial_{container}", *command)
+
+    def query(self, statement: str) -> str:
+        """Run a statement as the superuser; return its rows, columns separated by `|`."""
+        psql = ["psql", "--username=postgres", "--dbname=ingest", "-Atc", statement]
+        return self.execute("postgres_1", *psql).strip()
+
+
+def _run(
+    command: Sequence[str],
+    *,
+    folder: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    stdin: str = "",
+    check: bool = True,
+) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-3_000:]}")
+    return done.stdout
