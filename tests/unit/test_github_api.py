@@ -201,17 +201,14 @@ def test_what_goes_wrong_is_one_sentence_without_the_token(
     assert TOKEN not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
+def test_a_server_that_does_not_answer_is_one_sentence(github: Github) -> None:
+    for url, says in (
         (f"http://127.0.0.1:{free_port()}", "127.0.0.1 cannot be reached"),
         ("http://api.invalid", "api.invalid is a host name that does not resolve"),
-    ],
-)
-def test_a_server_that_does_not_answer_is_one_sentence(github: Github, url: str, says: str) -> None:
-    with pytest.raises(RecoveryFailed) as caught:
-        Visit(github, url=url).missed()
-    assert says in str(caught.value)
+    ):
+        with pytest.raises(RecoveryFailed) as caught:
+            Visit(github, url=url).missed()
+        assert says in str(caught.value)
 
 
 def test_without_a_hook_there_is_nobody_to_ask(github: Github) -> None:

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from ingest import settings
 from ingest.errors import SettingsError
@@ -46,17 +47,18 @@ def test_a_file_is_read_once_after_it_has_stopped_changing(tmp_path: Path) -> No
 
 
 def test_a_bad_file_or_none_is_told_once_and_the_next_good_one_is_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
 ) -> None:
     file = tmp_path / "secrets"
     file.write_text("one")
     reader = Reader(file)
     files = SecretFiles([file], reader)
     file.write_text("bad")
-    for _ in range(4):
-        files.look()
+    with structlog.testing.capture_logs() as logged:
+        for _ in range(4):
+            files.look()
     assert reader.read == []
-    assert capsys.readouterr().out.count("It is bad.") == 1
+    assert [entry["cause"] for entry in logged] == ["It is bad."]
     # As Kubernetes does: another file in its place.
     (tmp_path / "next").write_text("two")
     (tmp_path / "next").replace(file)
