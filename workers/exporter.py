@@ -18,6 +18,8 @@ def start(settings: Settings, counts: WorkerCounts) -> None:
     endpoint = monitoring.endpoint(settings, "worker", [counts.read], pid=parent)
     if endpoint is None or os.fork():
         return
-    forks.end_with(parent)
-    endpoint.run()
-    os._exit(0)
+    try:
+        forks.end_with(parent)
+        endpoint.run()
+    finally:  # this process never goes on as the worker that it was forked from
+        os._exit(1)

@@ -5,17 +5,23 @@ import os
 import signal
 import socket
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from ingest import settings
+from ingest.cli.up import _Run
 from ingest.monitoring import catalogue
 from ingest.monitoring import endpoint as endpoint_module
 from ingest.monitoring.catalogue import BY_PROCESS, Kind
 from ingest.monitoring.endpoint import Address, Endpoint
 from ingest.monitoring.samples import Durations, Sample, Sizes
+from ingest.receiver.metrics import ReceiverMetrics
 from ingest.store.pipeline.jobs import Failure, Outcome
 from tests.support.ports import free_port
+from tests.support.signing import SECRET
+from tests.support.sources import awalchat
 from tests.support.waiting import until
 from workers.counts import WorkerCounts
 
@@ -109,6 +115,53 @@ def test_durations_and_sizes_are_counted_in_their_bucket() -> None:
     assert sum(counted.counts) == 6
     assert counted.counts[:3] == (1, 1, 2)
     assert counted.counts[-1] == 1
+
+
+def test_a_source_that_a_stranger_names_makes_no_label() -> None:
+    metrics = ReceiverMetrics({"shop": awalchat()})
+    for source in ("shop", "stranger"):
+        metrics.count_refusal(
+            "unknown_source",
+            status=404,
+            at=datetime.now(UTC),
+            source=source,
+            client="10.0.0.1",
+            headers=[],
+        )
+    refusals = {each.labels for each in metrics.read() if each.metric == catalogue.REFUSALS}
+    assert refusals == {("shop", "unknown_source"), ("", "unknown_source")}
+
+
+def test_a_key_was_used_when_its_count_is_seen_to_grow() -> None:
+    now = 1_000.0
+    source = awalchat(SECRET)
+    metrics = ReceiverMetrics({source.slug: source}, clock=lambda: now)
+    (key,) = source.key_ids
+
+    def used_at() -> float:
+        (sample,) = (each for each in metrics.read() if each.metric == catalogue.KEY_LAST_USED)
+        assert sample.labels == (source.slug, key, "newest")
+        assert isinstance(sample.value, float)
+        return sample.value
+
+    assert used_at() == 0
+    metrics.count_key(source.slug, key)
+    assert used_at() == 1_000
+    now = 2_000.0
+    assert used_at() == 1_000
+
+
+def test_up_gives_the_processes_of_a_kind_one_port_after_another() -> None:
+    run = _Run(
+        settings=settings.load(standalone=True, receiver_metrics_port=9101),
+        folder=None,  # type: ignore[arg-type]  # not asked for
+        database_url="",
+        redis_url="",
+        secrets={},
+    )
+    assert run._metrics_port("receiver", 1) == {"RECEIVER_METRICS_PORT": "9101"}
+    assert run._metrics_port("receiver", 3) == {"RECEIVER_METRICS_PORT": "9103"}
+    assert run._metrics_port("worker", 1) == {}
 
 
 def test_what_is_served_is_read_back_as_it_was_counted() -> None:

@@ -35,16 +35,12 @@ class Measurement:
         self._engine = engine
         self._clock = clock
         self._samples: list[Sample] = []
-        self._ends = threading.Event()
+        self._pause = threading.Event()  # never set; time.sleep fails under libfaketime
         self._thread = threading.Thread(target=self._run, name="measurement", daemon=True)
 
     def start(self) -> None:
         """Start to measure."""
         self._thread.start()
-
-    def close(self) -> None:
-        """Stop. A statement that runs is left behind with the process."""
-        self._ends.set()
 
     def read(self) -> list[Sample]:
         """Return the values of the last measurement, for Prometheus; none before the first."""
@@ -69,14 +65,14 @@ class Measurement:
         ]
 
     def _run(self) -> None:
-        while not self._ends.is_set():
+        while True:
             began = time.monotonic()
             try:
                 self.measure()
             except SQLAlchemyError as error:
                 cause = causes.explain(error)
                 log.warning("measurement_waits", reason=cause.reason, cause=cause.sentence)
-            self._ends.wait(max(_INTERVAL_S, _SHARE * (time.monotonic() - began)))
+            self._pause.wait(max(_INTERVAL_S, _SHARE * (time.monotonic() - began)))
 
 
 def _samples(state: Gauges) -> Iterator[Sample]:

@@ -28,7 +28,7 @@ class Lane:
     retrying: int
     running: int
     oldest_at: datetime | None
-    """When the oldest event of them was received; replays do not count."""
+    """When the event of the first of them was received; replays do not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,27 +64,34 @@ _UNADMITTED = statement(
 )
 
 
-# PostgreSQL has no min(uuid) before version 18; as text, ids sort the same.
+# The oldest job is the one that was made first: to compare the ids of events takes twice as long as
+# everything else here.
 _LANES = statement(
     """
-    SELECT processor, queue,
-           count(*) FILTER (WHERE state = 'pending') AS pending,
-           count(*) FILTER (WHERE state = 'retrying') AS retrying,
-           count(*) FILTER (WHERE state = 'running') AS running,
-           CAST(min(CAST(event AS text) COLLATE "C") FILTER (WHERE replay IS NULL) AS uuid)
-               AS oldest
+    SELECT lane.processor, lane.queue, pending, retrying, running, oldest.event AS oldest
     FROM (
-        SELECT waiting.* FROM unnest(CAST(:queues AS text[])) AS named (name)
-        CROSS JOIN LATERAL (
-            SELECT processor, queue, state, event, replay FROM ingest.jobs
-            WHERE queue = named.name AND due_at IS NOT NULL AND due_at < 'infinity'
-            ORDER BY due_at LIMIT :limit
-        ) AS waiting
-        UNION ALL
-        (SELECT processor, queue, state, event, replay FROM ingest.jobs
-         WHERE lease_until IS NOT NULL ORDER BY lease_until LIMIT :limit)
-    ) AS unfinished
-    GROUP BY processor, queue ORDER BY processor, queue
+        SELECT processor, queue,
+               count(*) FILTER (WHERE state = 'pending') AS pending,
+               count(*) FILTER (WHERE state = 'retrying') AS retrying,
+               count(*) FILTER (WHERE state = 'running') AS running,
+               min(id) FILTER (WHERE replay IS NULL) AS first
+        FROM (
+            SELECT waiting.* FROM unnest(CAST(:queues AS text[])) AS named (name)
+            CROSS JOIN LATERAL (
+                SELECT id, processor, queue, state, replay FROM ingest.jobs
+                WHERE queue = named.name AND due_at IS NOT NULL AND due_at < 'infinity'
+                ORDER BY due_at LIMIT :limit
+            ) AS waiting
+            UNION ALL
+            (SELECT id, processor, queue, state, replay FROM ingest.jobs
+             WHERE lease_until IS NOT NULL ORDER BY lease_until LIMIT :limit)
+        ) AS unfinished
+        GROUP BY processor, queue
+    ) AS lane
+    LEFT JOIN LATERAL (
+        SELECT event FROM ingest.jobs WHERE id = lane.first LIMIT 1
+    ) AS oldest ON true
+    ORDER BY 1, 2
     """
 )
 
