@@ -226,19 +226,47 @@ BAD: dict[str, tuple[str, str]] = {
     "an unknown key": ('[a]\npreset = "github"\n\nSENT = 1\n', "4: a.SENT: there is no such key."),
     "a key too deep": (
         '[a]\npreset = "stripe"\n[a.time]\nfieldd = "SENTINEL"\n',
-        "4: a.time.fieldd: there is no such key.",
+        "4: a.time.fieldd: there is no such key; perhaps field was meant.",
     ),
     "an unknown preset": ('[a]\npreset = "SENTINEL"\n', "2: a: preset is one of github, "),
     "a literal secret": (
         '[a]\npreset = "github"\nsecrets = ["SENTINEL"]\n',
         "3: a.secrets: a secret does not stand in this file; use secrets_env or secrets_file.",
     ),
-    "no TOML": ("[a]\npreset = SENTINEL\n", "2: this is not TOML."),
+    "no TOML": ("[a]\npreset = SENTINEL\n", "2: this is not TOML: invalid value."),
+    "a table that is there twice": (
+        '[a]\npreset = "github"\n[a]\n',
+        "3: this is not TOML: cannot declare ('a',) twice.",
+    ),
+    "a misspelt key that is needed": (
+        '[a]\ntitle = "SENTINEL"\ntipe = "{path:type}"\n',
+        "3: a.tipe: there is no such key; perhaps type was meant.",
+    ),
+    "a header as it is written in a request": (
+        '[a]\npreset = "github"\n[a.verify]\nheader = "X-SENTINEL:"\n',
+        "4: a.verify.header: a header's name is lower-case letters, digits and dashes",
+    ),
+    "a template for a path": (
+        '[a]\npreset = "github"\noccurred_at = "{path:SENTINEL}"\n',
+        "3: a.occurred_at.0: this is a field's path, a.b, and no template",
+    ),
+    "a list for a table": (
+        '[a]\npreset = "github"\nentities = ["SENTINEL"]\n',
+        "3: a.entities: this must be a table.",
+    ),
+    "a time in words": (
+        '[a]\npreset = "stripe"\n[a.time]\npast_s = "SENTINEL"\n',
+        "4: a.time.past_s: this must be a whole number.",
+    ),
+    "a time ahead in words": (
+        '[a]\npreset = "stripe"\n[a.time]\nfuture_s = "SENTINEL"\n',
+        "4: a.time.future_s: this must be a whole number.",
+    ),
     "no table": ('a = "SENTINEL"\n', "1: a: each source is a table, [name]."),
     "a bad name": ('[A_b]\npreset = "github"\n', "1: A_b: a name is lower-case letters"),
     "a number that is a text": (
         '[a]\npreset = "github"\nbody_limit = "SENTINEL"\n',
-        "3: a.body_limit: input should be",
+        "3: a.body_limit: this must be a whole number.",
     ),
     "a scheme that is none": (
         '[a]\npreset = "github"\n[a.verify]\nscheme = "SENTINEL"\n',
@@ -250,7 +278,7 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "a literal token": (
         '[a]\npreset = "github"\n[a.recover]\ntoken = "SENTINEL"\n',
-        "4: a.recover.token: there is no such key.",
+        "4: a.recover.token: there is no such key; perhaps token_env was meant.",
     ),
     "a template without end": (
         '[a]\npreset = "github"\nid = "{path:id"\n',
@@ -282,6 +310,18 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "nothing": ("[a]\n", "1: a.title: this key is missing."),
 }
+
+
+def test_a_signature_that_leaves_the_body_out_is_told() -> None:
+    line = 'verify = { scheme = "hmac-sha256", header = "x-s", signed = "{header:x-t}" }'
+    told = {
+        text: "\n".join(explain(files.read([write(text)])["own"], max_body_bytes=1))
+        for text in (
+            WHOLE,
+            WHOLE.replace(next(v for v in WHOLE.splitlines() if "verify" in v), line),
+        )
+    }
+    assert ["The body is not signed" in each for each in told.values()] == [False, True]
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -323,7 +363,7 @@ def test_the_worked_example_of_the_documents_is_a_source() -> None:
     page = (Path(__file__).parents[2] / "docs/add-a-sender.md").read_text()
     examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     made = files.read([write(text, f"{n}.toml") for n, text in enumerate(examples)])
-    assert sorted(made) == ["jeddah", "riyadh", "typeform"]
+    assert sorted(made) == ["jeddah", "paddle", "riyadh", "typeform"]
     assert len(examples[1].strip().splitlines()) < 10
     for preset in shipped.names():
         assert f"`{preset}`" in page

@@ -5,14 +5,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from ingest.sources.described import template
 
 MAX_UNVERIFIED_BYTES = 64 * 1024
 """The largest body that is parsed before it is verified: at most some 30 ms of the event loop."""
 
-_Header = Annotated[str, Field(pattern=r"^[a-z0-9-]+(\|[a-z0-9-]+)*$", max_length=200)]
+_HEADER = re.compile(r"[a-z0-9-]+(\|[a-z0-9-]+)*")
+
+
+def _header(value: str) -> str:
+    if not _HEADER.fullmatch(value):
+        raise ValueError("a header's name is lower-case letters, digits and dashes, with no colon")
+    return value
+
+
+_Header = Annotated[str, Field(max_length=200), AfterValidator(_header)]
 """A header's lower-case name; `a|b`: the first of them that is there."""
 _NAME = "[A-Za-z0-9_.-]+"
 _HOOK = re.compile(rf"(repos/{_NAME}/{_NAME}|orgs/{_NAME})/hooks/[0-9]+|app/hook")
@@ -32,7 +49,16 @@ def _listed(value: object) -> object:
 Template = Annotated[str, Field(max_length=500)]
 Templates = Annotated[tuple[Template, ...], BeforeValidator(_listed)]
 """Templates in their order; the first whose parts are all there counts."""
-Paths = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+
+
+def _dotted(value: str) -> str:
+    if "{" in value or "}" in value:
+        raise ValueError("this is a field's path, a.b, and no template: take the braces away")
+    return value
+
+
+FieldPath = Annotated[str, AfterValidator(_dotted)]
+Paths = Annotated[tuple[FieldPath, ...], BeforeValidator(_listed)]
 
 
 class _Frozen(BaseModel):
@@ -248,13 +274,13 @@ class Description(_Frozen):
     split: Split | None = None
     id: Templates
     type: Templates
-    data: str | None = None
+    data: FieldPath | None = None
     """The field that processors get as `event.data`; unset, or no object: the whole body."""
     occurred_at: Paths = ()
     ignore: tuple[str, ...] = ()
     """Top-level fields that differ between two deliveries of one event."""
     entities: Mapping[str, Paths] = Field({})
-    persons: tuple[str, ...] = ()
+    persons: tuple[FieldPath, ...] = ()
     kept_headers: tuple[_Header, ...] = ()
     body_limit: int | None = Field(None, gt=0, lt=2**31)
     success: SuccessAnswer = SuccessAnswer()

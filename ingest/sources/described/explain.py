@@ -59,6 +59,8 @@ def _verification(source: type[DescribedSource], verify: Verify) -> Iterator[str
             f" {_pieces(verify.signed)}, in {verify.encoding}, in {_header(verify.header or '')}"
             f"{_grammar(verify)}."
         )
+        if not any(part.kind == "body" for part in template.parse(verify.signed)):
+            yield "The body is not signed: a captured request can be sent again with any other."
     if verify.public_key_prefix:
         yield (
             f"A secret that begins with `{verify.public_key_prefix}` is an Ed25519 public key."

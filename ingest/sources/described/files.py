@@ -3,11 +3,12 @@
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ingest.errors import SettingsError
 from ingest.sources.described import shipped
@@ -66,7 +67,9 @@ def _parsed(path: Path, content: bytes) -> tuple[str, dict[str, Any]]:
     except tomllib.TOMLDecodeError as error:
         place = _TOML_PLACE.match(str(error))
         line = int(place[2]) if place and place[2] else content.count(b"\n") + 1
-        raise SettingsError(f"{path}:{line}: this is not TOML.", reason="bad_source") from None
+        why = (place[1] if place else "it ends too early").rstrip(".")
+        told = f"this is not TOML: {why[:1].lower()}{why[1:]}"
+        raise SettingsError(f"{path}:{line}: {told}.", reason="bad_source") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path}:1: this is not UTF-8 text.", reason="bad_source") from None
 
@@ -89,9 +92,14 @@ def _description(path: Path, text: str, slug: str, table: object) -> Description
     try:
         description = Description.model_validate(fields)
     except ValidationError as error:
-        problem = error.errors(include_input=False, include_url=False)[0]
-        place = (slug, *(str(step) for step in problem["loc"]))
-        _refuse(path, _line(text, place), ".".join(place), _clause(problem["type"], problem["msg"]))
+        problems = error.errors(include_input=False, include_url=False)
+        # A key that is misspelt is missing under its own name too: the line with it is the cause.
+        problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
+        place = (slug, *(str(step) for step in problem["loc"] if not _is_alternative(step)))
+        why = _clause(problem["type"], problem["msg"])
+        if problem["type"] == "extra_forbidden":
+            why += _meant(problem["loc"])
+        _refuse(path, _line(text, place), ".".join(place), why)
     return _beside(path, description)
 
 
@@ -121,12 +129,46 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-_CLAUSES = {"extra_forbidden": "there is no such key", "missing": "this key is missing"}
+_CLAUSES = {
+    "extra_forbidden": "there is no such key",
+    "missing": "this key is missing",
+    "tuple_type": "this must be a list",
+    "dict_type": "this must be a table",
+    "mapping_type": "this must be a table",
+    "model_type": "this must be a table",
+    "string_type": "this must be a text in quotes",
+    "int_parsing": "this must be a whole number",
+    "int_type": "this must be a whole number",
+    "int_from_float": "this must be a whole number",
+}
 
 
 def _clause(kind: str, message: str) -> str:
     clause = _CLAUSES.get(kind, message.removeprefix("Value error, "))
     return clause[0].lower() + clause[1:]
+
+
+def _is_alternative(step: str | int) -> bool:
+    """Return whether pydantic names an alternative of a type here, and no key."""
+    return str(step).startswith(("constrained-", "literal["))
+
+
+def _meant(place: Sequence[str | int]) -> str:
+    """Return a clause with the key that was probably meant, or nothing."""
+    model: type[BaseModel] | None = Description
+    for step in place[:-1]:
+        if model is not None and isinstance(step, str):
+            field = model.model_fields.get(step)
+            model = _model_in(field.annotation) if field else None
+    known = model.model_fields if model is not None else ()
+    similar = get_close_matches(str(place[-1]), known, n=1)
+    return f"; perhaps {similar[0]} was meant" if similar else ""
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
 
 
 def _line(text: str, place: Sequence[str]) -> int:
