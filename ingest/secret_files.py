@@ -26,8 +26,8 @@ class SecretFiles:
     ) -> None:
         """Watch `paths`, which were read just now. If there is none, nothing runs.
 
-        `reload` reads them again, and puts what they hold into use. If it raises SettingsError, it
-        has changed nothing: then the old secrets stay in use, and the log says so.
+        `reload` reads them again, and puts what they hold into use. If it raises, it has changed
+        nothing: then the old secrets stay in use, and the log says so.
         """
         self._paths = sorted(set(paths))
         self._reload = reload
@@ -57,6 +57,8 @@ class SecretFiles:
             self._reload()
         except SettingsError as error:
             log.error("secrets_not_reloaded", reason=error.reason, cause=str(error), files=files)
+        except Exception as bug:  # of a plugin, perhaps; the next change is to be read all the same
+            log.error("secrets_not_reloaded", exc_info=bug, files=files)
         else:
             log.info("secrets_reloaded", files=files)
 

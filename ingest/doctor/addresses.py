@@ -3,7 +3,7 @@
 import socket
 from collections.abc import Iterator
 
-from ingest.doctor.findings import Finding, note, sentences
+from ingest.doctor.findings import Finding, listed, note
 from ingest.doctor.setup import Setup
 from ingest.errors import SettingsError
 
@@ -19,7 +19,7 @@ def resolve(setup: Setup) -> Iterator[Finding]:
         for host in hosts:
             numbers = _look_up(host)
             if numbers and numbers != [host]:
-                yield ADDRESS.found(f"{variable}: {host} resolves to {sentences(numbers)}.")
+                yield ADDRESS.found(f"{variable}: {host} resolves to {listed(numbers)}.")
 
 
 def _hosts(setup: Setup) -> Iterator[tuple[str, list[str]]]:

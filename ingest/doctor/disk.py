@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ingest.console.services import health
+from ingest.console.ui.formats import size
 from ingest.doctor.findings import Finding, error, note, warning
 from ingest.doctor.setup import Setup
 from ingest.store.sql import statement
@@ -23,9 +24,9 @@ _FOLDER = statement("SELECT setting FROM pg_settings WHERE name = 'data_director
 def check(setup: Setup) -> Iterator[Finding]:
     """Say how large the database is, and which of the folders on this machine run out of space."""
     with setup.connected() as connection:
-        size = health.of_database(connection).size_bytes
+        database_bytes = health.of_database(connection).size_bytes
         folder = connection.execute(_FOLDER).scalar()
-    yield DATABASE_SIZE.found(f"The database has {_in_words(size)}.")
+    yield DATABASE_SIZE.found(f"The database has {size(database_bytes)}.")
     folders = [setup.settings.data]
     if folder and _is_local(setup):
         folders.append(Path(folder))
@@ -43,16 +44,8 @@ def _space(setup: Setup, path: Path) -> Iterator[Finding]:
         free, share = setup.free_space(path)
     except OSError:  # it is not here, or not for us
         return
-    sentence = f"{path} has {_in_words(free)} left, {share:.0%} of its disk."
+    sentence = f"{path} has {size(free)} left, {share:.0%} of its disk."
     if free < _FULL_BYTES:
         yield DISK_FULL.found(sentence)
     elif share < _LOW_SHARE:
         yield DISK_LOW.found(sentence)
-
-
-def _in_words(size: float) -> str:
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:,.0f} {unit}"
-        size /= 1024
-    return f"{size:,.1f} TiB"

@@ -59,7 +59,7 @@ def note(slug: str) -> Kind:
     return Kind(slug=slug, severity=Severity.NOTE)
 
 
-def sentences(items: list[str]) -> str:
+def listed(items: list[str]) -> str:
     """Return items as a list in a sentence: `a, b and c`."""
     *others, last = items
     return f"{', '.join(others)} and {last}" if others else last

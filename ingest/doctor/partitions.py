@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from datetime import UTC, date, timedelta
 
-from ingest.doctor.findings import Finding, sentences, warning
+from ingest.doctor.findings import Finding, listed, warning
 from ingest.doctor.setup import Setup
 from ingest.store import partitions
 from ingest.store.sql import statement
@@ -33,27 +33,20 @@ def check(setup: Setup) -> Iterator[Finding]:
         existing = partitions.days(connection)
         has_strays = connection.execute(_STRAYS).scalar_one()
     # The relay makes the last day only in the course of today.
-    coming = (today + timedelta(days=ahead) for ahead in range(_days_ahead(setup)))
+    coming = (today + timedelta(days=ahead) for ahead in range(setup.settings.partition_days_ahead))
     missing = [day for day in coming if day not in existing]
     if missing:
         yield MISSING.found(f"There is no partition for the deliveries of {_days(missing)}.")
     retention = setup.settings.body_retention_days
-    overdue = [] if retention is None else _older(existing, today - timedelta(days=retention + 1))
+    kept = date.min if retention is None else today - timedelta(days=retention + 1)
+    overdue = [day for day in existing if day < kept]
     if overdue:
         yield OVERDUE.found(f"The bodies of {_days(overdue)} are older than {retention} days.")
     if has_strays:
         yield DEFAULT_IN_USE.found("Deliveries lie in the default partition.")
 
 
-def _days_ahead(setup: Setup) -> int:
-    return setup.settings.partition_days_ahead
-
-
-def _older(days: list[date], bound: date) -> list[date]:
-    return [day for day in days if day < bound]
-
-
 def _days(days: list[date]) -> str:
     shown = [day.isoformat() for day in days[:_SHOWN]]
     more = len(days) - len(shown)
-    return sentences([*shown, f"{more} days more"] if more else shown)
+    return listed([*shown, f"{more} days more"] if more else shown)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from ingest import __version__, queues
 from ingest.console.services.alerts import NEEDED_PROCESSES
-from ingest.doctor.findings import Finding, error, note, sentences, warning
+from ingest.doctor.findings import Finding, error, listed, note, warning
 from ingest.doctor.setup import Setup
 from ingest.store.pipeline import jobs, processors
 from ingest.store.reports import heartbeats
@@ -38,7 +38,7 @@ def alive(setup: Setup) -> Iterator[Finding]:
             yield finding.found(NEEDED_PROCESSES[kind])
     if kinds:
         counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
-        yield PROCESSES.found(f"Alive: {sentences(counts)}.")
+        yield PROCESSES.found(f"Alive: {listed(counts)}.")
     yield from _other_versions(processes)
 
 
@@ -46,7 +46,7 @@ def _other_versions(processes: list[ProcessRecord]) -> Iterator[Finding]:
     others = sorted({process.version for process in processes} - {__version__})
     if others:
         yield VERSIONS_DIFFER.found(
-            f"Processes of version {sentences(others)} run; this is {__version__}."
+            f"Processes of version {listed(others)} run; this is {__version__}."
         )
 
 
@@ -77,5 +77,5 @@ def _unconsumed(served: frozenset[tuple[str, str]], queue_of: dict[str, str]) ->
         if processor in present:
             users.setdefault(queue, []).append(processor)
     for queue in sorted(users.keys() - {queue for _, queue in served}):
-        of_whom = f", which {sentences(users[queue])} uses" if users[queue] else ""
+        of_whom = f", which {listed(users[queue])} uses" if users[queue] else ""
         yield QUEUE_UNCONSUMED.found(f"No worker consumes the queue {queue}{of_whom}.")

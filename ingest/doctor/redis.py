@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import queues
 from ingest.broker import refuse_cluster
-from ingest.doctor.findings import Finding, Kind, error, note, sentences, warning
+from ingest.doctor.findings import Finding, Kind, error, listed, note, warning
 from ingest.doctor.setup import Setup
 from ingest.errors import SettingsError
 from ingest.redis_address import RedisAddress
@@ -130,13 +130,13 @@ def keys(setup: Setup) -> Iterator[Finding]:
         others = _others(client, address, known={*lanes, *_OF_KOMBU})
     if foreign:
         yield FOREIGN_KEY.found(
-            f"Redis at {address}: the key of our queue {sentences(foreign)} holds another kind of"
+            f"Redis at {address}: the key of our queue {listed(foreign)} holds another kind of"
             " value."
         )
     if others:
         yield FOREIGN_DATA.found(
             f"Redis at {address} has keys under our prefix {address.key_prefix} that are not ours:"
-            f" {sentences(others[:_SHOWN])}{' …' if len(others) > _SHOWN else ''}."
+            f" {listed(others[:_SHOWN])}{' …' if len(others) > _SHOWN else ''}."
         )
 
 
@@ -153,8 +153,8 @@ def _lanes(setup: Setup) -> list[str]:
 
 def _others(client: redis.Redis, address: RedisAddress, *, known: set[str]) -> list[str]:
     """Return the names under our prefix that are not known, of the keys that are looked at."""
-    found = client.scan_iter(match=f"{address.key_prefix}*", count=1_000)
-    names = {_printable(_text(key)) for key in islice(found, _SCANNED)}
+    scanned = client.scan_iter(match=f"{address.key_prefix}*", count=1_000)
+    names = {_printable(_text(key)) for key in islice(scanned, _SCANNED)}
     return sorted(names - {address.key(name) for name in known})
 
 

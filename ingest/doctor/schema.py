@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from ingest.doctor.findings import Finding, error, note, sentences, warning
+from ingest.doctor.findings import Finding, error, listed, note, warning
 from ingest.doctor.setup import Setup
 from ingest.errors import MigrationRefused
 from ingest.store import migrations, privileges
@@ -63,9 +63,7 @@ def lacking(setup: Setup) -> Iterator[Finding]:
             kind: privileges.lacking(connection, kind, schema=schema) for kind in privileges.NEEDS
         }
     for predicate, kinds in _by_predicate(lacks | _reported(setup)).items():
-        yield PRIVILEGE_MISSING.found(
-            f"The database role {predicate}. Needed by: {sentences(kinds)}."
-        )
+        yield PRIVILEGE_MISSING.found(f"The database role {predicate}. Needed by: {listed(kinds)}.")
 
 
 def _reported(setup: Setup) -> dict[str, list[str]]:

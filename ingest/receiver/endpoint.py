@@ -41,13 +41,14 @@ class Endpoint:
         """Answer a request, whatever it is."""
         request = self._begin(scope)
         source = self._intake.sources.get(request.source)
-        body = None if request.method == "POST" else b""
+        body: bytes | None = None
         try:
-            if body is None:
+            if request.method == "POST":
                 source = _known(source)
                 body = await self._bodies.read(scope, receive, self._intake.body_limit(source))
                 response = await self._answer(request, source, body)
             else:
+                body = b""
                 response = _answer_challenge(request, source)
                 self._intake.count_challenge(request)
         except Disconnected:

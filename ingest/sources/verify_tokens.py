@@ -46,6 +46,6 @@ def check(tokens: Sequence[str], settings: SourceSettings, variable: str) -> Non
         raise InvalidSignature(
             f"There is no verify token: set {variable}.", reason="verify_token_not_set"
         )
-    given = tokens[0].encode("utf-8", "surrogatepass") if len(tokens) == 1 else b""
-    if not hmac.compare_digest(given, expected.get_secret_value().encode()):
+    shown = tokens[0].encode("utf-8", "surrogatepass") if len(tokens) == 1 else b""
+    if not hmac.compare_digest(shown, expected.get_secret_value().encode()):
         raise InvalidSignature("The verify token is another one.", reason="verify_token_mismatch")

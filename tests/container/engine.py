@@ -21,6 +21,8 @@ PACKAGES = ("podman", "runc", "netavark", "aardvark-dns", "iptables", "mmdebstra
 _DEBIAN = "deb http://deb.debian.org/debian bookworm main"
 _INCLUDED = "python3,python3-venv,python-is-python3,ca-certificates,postgresql-15,redis-server"
 _CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+_TIMEOUT_S = 1_800
+"""Of one command. Making the images takes minutes, and what hangs must end."""
 _BASE = ROOT / ".images" / "debian.tar"
 _FILES = min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
 
@@ -146,6 +148,7 @@ def _run(
         cwd=folder,
         env=environment,
         input=stdin,
+        timeout=_TIMEOUT_S,
         capture_output=True,
         text=True,
         check=False,

@@ -97,6 +97,22 @@ def test_it_tells_how_many_failed_are_here_and_were_asked_for(
     assert github.redelivered == ["g-0"]
 
 
+def test_what_no_worker_has_admitted_yet_is_here_too(
+    run: Run, github: Github, engine: Engine
+) -> None:
+    github.attempt("g-0", ago=timedelta(hours=1))
+    execute(
+        engine,
+        "INSERT INTO unadmitted"
+        " (delivery, source, event_id, type, fingerprint, received_at, queue, hint_at) VALUES"
+        " (gen_random_uuid(), 'hub', 'issues.opened:g-0', 'issues.opened', '', now(), 'q', now())",
+    )
+    told, failure = run("hub")
+    assert "1 is here already, 0 were asked for again" in told
+    assert not failure
+    assert not github.redelivered
+
+
 def test_what_is_not_sent_again_is_listed_and_the_others_are_sent(run: Run, github: Github) -> None:
     number = github.attempt("g-1", ago=timedelta(hours=2))
     github.attempt("g-2")

@@ -151,6 +151,20 @@ def test_a_full_backlog_refuses_at_once_and_recovers(database_url: str, engine: 
     assert stored(engine) == 11
 
 
+def test_the_elements_of_a_delivery_count_in_the_backlog(database_url: str) -> None:
+    async def scenario() -> None:
+        async with writing(database_url, backlog_rows=10) as writer:
+            elements = tuple(delivery(number) for number in range(20))
+            whole = writer.submit(delivery(99, name=None, elements=elements))
+            with pytest.raises(StorageUnavailable) as refused:
+                writer.submit(delivery(100))
+            assert refused.value.reason == "backlog_full"
+            await whole
+            await writer.append(delivery(100))
+
+    asyncio.run(scenario())
+
+
 def test_the_backlog_is_bounded_in_bytes(database_url: str) -> None:
     async def scenario() -> None:
         async with writing(database_url, backlog_bytes=20_000) as writer:

@@ -1,6 +1,7 @@
 """The command that sends a delivery again sends these bytes, signed."""
 
 import os
+import shlex
 import stat
 import subprocess
 import sys
@@ -61,7 +62,10 @@ def test_what_is_sent_again_is_the_same_event_stamped_and_signed_anew(
         for header, value in source.sign(body, now=NOW - 90_000).items()
     }
     kept = as_headers(stored, only=source.kept_headers)
-    again = as_headers(source.sign_again(body, kept, now=NOW))
+    sent = source.sign_again(body, kept, now=NOW)
+    command = resend_command.command("http://localhost/hook", source, body, kept, now=NOW)
+    assert {f"{header}: {value}" for header, value in sent.items()} <= set(shlex.split(command))
+    again = as_headers(sent)
     request = WebhookRequest("POST", f"/webhooks/{name}", again, body)
     assert source.verify(request, now=NOW) in source.key_ids
     envelope = source.parse(body)

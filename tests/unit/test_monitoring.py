@@ -31,11 +31,13 @@ def in_a_fork(act: Callable[[], None], *, until_killed: bool = False) -> int:
     reading, writing = os.pipe()
     pid = os.fork()
     if pid == 0:
-        act()
-        os.write(writing, b".")
-        if until_killed:
-            signal.pause()
-        os._exit(0)
+        try:
+            act()
+            os.write(writing, b".")
+            if until_killed:
+                signal.pause()
+        finally:  # whatever happens, this is not a second run of the tests
+            os._exit(0)
     os.close(writing)
     assert os.read(reading, 1) == b"."
     os.close(reading)
@@ -66,10 +68,13 @@ def test_a_row_belongs_to_one_living_process_and_a_killed_one_leaves_it() -> Non
         counts.take().add(catalogue.DUPLICATES)
 
     holder = in_a_fork(count, until_killed=True)
-    os.waitpid(in_a_fork(count), 0)  # finds no row, and counts where nobody reads
-    assert duplicates(counts) == 1
-    os.kill(holder, signal.SIGKILL)
-    os.waitpid(holder, 0)
+    try:
+        os.waitpid(in_a_fork(count), 0)  # finds no row, and counts where nobody reads
+        counted = duplicates(counts)
+    finally:
+        os.kill(holder, signal.SIGKILL)
+        os.waitpid(holder, 0)
+    assert counted == 1
     os.waitpid(in_a_fork(count), 0)
     assert duplicates(counts) == 2
 

@@ -14,6 +14,8 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from ingest.errors import StorageUnavailable
+from ingest.monitoring.catalogue import ANSWER_DURATION, REFUSALS, Metric
+from ingest.monitoring.samples import Distribution
 from ingest.receiver.body import BodyLimits, BodyReader
 from ingest.receiver.endpoint import Endpoint
 from ingest.receiver.fastpath import FastPath
@@ -29,6 +31,7 @@ from tests.support.signing import SECRET, signed_headers
 from tests.support.sources import awalchat
 
 EVENT = b'{"event":"order.created","timestamp":"2026-01-20T10:30:00Z","data":{"order_id":5}}'
+REFUSED = "HTTP/1.1 401 Unauthorized"
 CHALLENGE = b'{"type":"verification","challenge":"x"}'
 
 
@@ -73,8 +76,9 @@ class Receiving:
     metrics: ReceiverMetrics = field(default_factory=ReceiverMetrics)
 
     def __post_init__(self) -> None:
+        self.sources = {"awalchat": self.source}
         intake = Intake(
-            {"awalchat": self.source},
+            self.sources,
             self.writer,  # type: ignore[arg-type]  # as much of one as is needed
             body_bytes=1_000,
             retry_after_s=7,
@@ -153,10 +157,34 @@ def test_both_ways_answer_alike(name: str) -> None:
     asyncio.run(run())
     kept = [body] * 3 if name in ("good", "no JSON") else []  # rejected, but kept
     assert receiving.writer.kept == kept
-    counted = receiving.metrics
-    answered = sum(sum(durations.counts) for durations in counted._answers.values())
-    assert answered == (3 if name == "good" else 0)  # anybody shakes hands
-    assert sum(counted._refused.values()) == (0 if status in ("200 OK", "500") else 3)
+    assert counted(receiving, ANSWER_DURATION) == (3 if name == "good" else 0)  # no challenge
+    assert counted(receiving, REFUSALS) == (0 if status in ("200 OK", "500") else 3)
+
+
+def counted(receiving: Receiving, metric: Metric) -> float:
+    values = [sample.value for sample in receiving.metrics.read() if sample.metric == metric]
+    return sum(sum(value.counts) if isinstance(value, Distribution) else value for value in values)
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_a_secret_that_is_replaced_is_the_one_that_verifies(is_fast: bool) -> None:
+    """Both ways look a source up for each request: its secrets are read again while they serve."""
+    receiving = Receiving(Writer())
+    new = "whsec_the_next_one_0123456789"
+
+    async def ask(secret: str) -> str:
+        fast_path = receiving.fast_path if is_fast else None
+        async with serving(receiving.app, fast_path=fast_path) as (reader, connection):
+            connection.write(b"".join(post(EVENT, signed_headers(EVENT, secret=secret))))
+            status, _headers, _body = await answer(reader)
+            return status
+
+    async def run() -> None:
+        assert (await ask(SECRET), await ask(new)) == ("HTTP/1.1 200 OK", REFUSED)
+        receiving.sources["awalchat"] = awalchat(new)
+        assert (await ask(SECRET), await ask(new)) == (REFUSED, "HTTP/1.1 200 OK")
+
+    asyncio.run(run())
 
 
 def test_a_bug_while_answering_hangs_up(monkeypatch: pytest.MonkeyPatch) -> None:

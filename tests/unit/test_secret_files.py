@@ -70,6 +70,34 @@ def test_a_bad_file_or_none_is_told_once_and_the_next_good_one_is_read(
     assert reader.read == ["two"]
 
 
+def test_a_bug_while_reading_is_told_without_its_words_and_the_next_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = LogCapture()
+    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[logged])
+    monkeypatch.setattr("ingest.secret_files.log", log)
+    file = tmp_path / "secrets"
+    file.write_text("one")
+    read = []
+
+    def reload() -> None:
+        read.append(file.read_text())
+        if read[-1] == OLD:
+            raise ZeroDivisionError(OLD)
+
+    files = SecretFiles([file], reload)
+    for text in (OLD, NEW):
+        (tmp_path / "next").write_text(text)
+        (tmp_path / "next").replace(file)
+        for _ in range(3):
+            files.look()
+    assert read == [OLD, NEW]
+    told, done = logged.entries
+    assert isinstance(told.pop("exc_info"), ZeroDivisionError)  # logs tell its type and place only
+    assert (told["event"], done["event"]) == ("secrets_not_reloaded", "secrets_reloaded")
+    assert OLD not in str(told)
+
+
 def test_a_source_gets_the_secrets_of_its_file_and_keeps_its_other_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,8 +81,10 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
 def _serve_metrics(settings: Settings, reads: Sequence[Read]) -> None:
     """Serve metrics if the settings name a port, and then measure what they tell. Both end with the
     process."""
+    if settings.metrics_port("relay") is None:
+        return
     measurement = Measurement(create_engine(settings.database, role=Role.RELAY), clock=time.time)
     endpoint = monitoring.endpoint(settings, "relay", [*reads, measurement.read])
-    if endpoint is not None:
-        measurement.start()
-        endpoint.start()
+    assert endpoint is not None
+    measurement.start()
+    endpoint.start()

@@ -94,7 +94,7 @@ def _description(path: Path, text: str, slug: str, table: object) -> Description
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False)
         # A key that is misspelt is missing under its own name too: the line with it is the cause.
-        problem = min(problems, key=lambda each: each["type"] != "extra_forbidden")
+        problem = min(problems, key=lambda problem: problem["type"] != "extra_forbidden")
         place = (slug, *(str(step) for step in problem["loc"] if not _is_alternative(step)))
         why = _clause(problem["type"], problem["msg"])
         if problem["type"] == "extra_forbidden":
@@ -168,7 +168,8 @@ def _meant(place: Sequence[str | int]) -> str:
 def _model_in(annotation: object) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)
+    models = (_model_in(argument) for argument in get_args(annotation))
+    return next((model for model in models if model is not None), None)
 
 
 def _line(text: str, place: Sequence[str]) -> int:

@@ -13,7 +13,8 @@ from ingest.store.sql import statement
 KEPT = 10
 """How many samples of each reason are kept."""
 _STEPS = "steps:"
-"""What the steps of a diagnosis are stored as beside headers, whose names have no colon."""
+"""What the steps of a diagnosis are stored under, beside headers, whose names have no colon. Their
+value is text as that of headers is, because the release before reads it so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +73,12 @@ def newest(connection: Connection) -> list[Refusal]:
     return [_read(row) for row in connection.execute(_NEWEST).mappings()]
 
 
-def _as_json(refusal: Refusal) -> dict[str, object]:
-    steps = [asdict(step) for step in refusal.steps]
-    return {**refusal.detail, _STEPS: steps} if steps else dict(refusal.detail)
+def _as_json(refusal: Refusal) -> dict[str, str]:
+    steps = json.dumps([asdict(step) for step in refusal.steps])
+    return {**refusal.detail, _STEPS: steps} if refusal.steps else dict(refusal.detail)
 
 
 def _read(row: RowMapping) -> Refusal:
     detail = dict(row["detail"])
-    steps = tuple(Step(**step) for step in detail.pop(_STEPS, ()))
+    steps = tuple(Step(**step) for step in json.loads(detail.pop(_STEPS, "[]")))
     return Refusal(**{**row, "detail": detail, "steps": steps})
