@@ -174,8 +174,8 @@ def test_what_may_be_lost_is_told_on_every_page_and_with_the_refused_requests(
         " (date_trunc('minute', now() - interval '20 h'), 'possible_loss', 'hub', 0, 0, 2)",
     )
     told = "2 deliveries from hub were answered 5xx and will not be sent again"
-    assert told in overview(page="/failures")
     until(lambda: told in overview(), what="the overview is read anew")
+    assert told in overview(page="/failures")
     assert "possible_loss\thub\t2\t" in stats()
     on_a_terminal(monkeypatch)
     assert told in stats()

@@ -13,7 +13,7 @@ from ingest.console.ui import masking
 from ingest.recovery import sentences
 from ingest.store.pipeline import metrics
 from ingest.store.pipeline.metrics import REFUSED, Histogram
-from ingest.store.reports import failures, possible_losses, refused_requests
+from ingest.store.reports import failures, refused_requests
 from ingest.store.reports.failures import Failures, Rejected
 from ingest.store.reports.refused_requests import Refusal
 
@@ -50,11 +50,11 @@ def show(site: Site, request: Request) -> Response:
     """Show what fails, what was rejected and what was refused."""
     period = time_range(request, default=Range.DAY)
     now = site.console.now()
+    overview = site.console.overviews.newest()
     with site.console.engine.connect() as connection:
         failed = failures.groups(connection, now=now, period=LENGTHS[period])
         rejected = failures.rejected(connection)
         samples = refused_requests.newest(connection)
-        losses = possible_losses.read(connection, now=now)
         counts = metrics.by_label(connection, REFUSED, since=now - LENGTHS[Range.WEEK])
     masked = site.masks(request)
     view = FailuresPage(
@@ -62,7 +62,9 @@ def show(site: Site, request: Request) -> Response:
         failures=masking.failures(failed, masked=masked),
         rejected=tuple(rejected),
         refused=_by_reason(masking.refusals(samples, masked=masked), counts),
-        possible_losses=tuple(sentences.of_losses(losses, now=now)),
+        possible_losses=tuple(
+            sentences.of_losses(overview.possible_losses if overview else (), now=now)
+        ),
     )
     return site.render(request, "failures.html", view, section="failures")
 
