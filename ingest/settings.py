@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Container, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from ingest.sources.base import SourceSettings
 from ingest.sources.described import files
 from ingest.store import address
 from ingest.store.address import SCHEMA, Database
+from ingest.store.retention.ages import Ages
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -182,6 +184,27 @@ class Settings(BaseSettings):
     body_retention_days: _Days | None = Field(
         None, description="the relay drops the bodies of days that are older; unset: never"
     )
+    event_retention_days: _Days | None = Field(
+        None,
+        description="the relay removes finished events that are older, with their jobs and"
+        " attempts; not less than `body_retention_days`; unset: never",
+    )
+    past_event_retention_days: _Days | None = Field(
+        None,
+        description="late duplicates of removed events are known for so many days after the event;"
+        " more than `event_retention_days`; unset: for ever",
+    )
+    refusal_retention_days: _Days | None = Field(
+        None, description="the relay removes samples of refused requests that are older"
+    )
+    activity_retention_days: _Days | None = Field(
+        None,
+        ge=30,
+        description="the relay removes counts that are older; at least 30, which keys are shown for",
+    )
+    audit_retention_days: _Days | None = Field(
+        None, description="the relay removes operators' actions and ended bulk actions, likewise"
+    )
     heartbeat_file: Path | None = Field(
         None, description="touched every few seconds by a worker or relay that is well"
     )
@@ -238,6 +261,25 @@ class Settings(BaseSettings):
     @classmethod
     def _shares(cls, value: object) -> object:
         return _parse_shares(value) if isinstance(value, str) else value
+
+    @field_validator("event_retention_days")
+    @classmethod
+    def _bodies_first(cls, days: int | None, info: ValidationInfo) -> int | None:
+        bodies = info.data.get("body_retention_days")
+        if days is not None and (bodies is None or bodies > days):
+            raise ValueError(
+                "must not be less than INGEST_BODY_RETENTION_DAYS, which must be set: nothing shows"
+                " the body of an event that is gone"
+            )
+        return days
+
+    @field_validator("past_event_retention_days")
+    @classmethod
+    def _outlives_events(cls, days: int | None, info: ValidationInfo) -> int | None:
+        events = info.data.get("event_retention_days")
+        if days is not None and events is not None and days <= events:
+            raise ValueError("must be more than INGEST_EVENT_RETENTION_DAYS")
+        return days
 
     @field_validator("console_allowed_hosts")
     @classmethod
@@ -317,6 +359,17 @@ class Settings(BaseSettings):
             )
         return parse_redis(self.redis_url.get_secret_value(), prefix=self.redis_prefix)
 
+    @property
+    def ages(self) -> Ages:
+        """Return how long each kind is kept, but for bodies, which go by the day."""
+        return Ages(
+            events=_span(self.event_retention_days),
+            past_events=_span(self.past_event_retention_days),
+            refusals=_span(self.refusal_retention_days),
+            activity=_span(self.activity_retention_days),
+            audit=_span(self.audit_retention_days),
+        )
+
     def metrics_port(self, process: str) -> int | None:
         """Return the port on which a kind of process serves its metrics; None: none."""
         ports = {
@@ -343,6 +396,10 @@ class Settings(BaseSettings):
             _Given(settings_cls, _from_files),
             _Given(settings_cls, _from_running_up),
         )
+
+
+def _span(days: int | None) -> timedelta | None:
+    return None if days is None else timedelta(days=days)
 
 
 class _Standalone(Settings):

@@ -146,6 +146,14 @@ MEASURED_AT = _gauge(
 )
 MEASURE_DURATION = _gauge("measure_duration_seconds", "how long that took")
 
+RETENTION_REMOVED = _counter(
+    "retention_removed_rows", "rows that this relay has removed because of their age", "kind"
+)
+RETENTION_ENDED = _gauge(
+    "retention_last_pass_timestamp_seconds",
+    "when this relay's last pass over what is too old reached its end, Unix time; 0: not yet",
+)
+
 POOL_WAIT = _histogram("pool_wait_seconds", "the wait of a request for a connection to PostgreSQL")
 
 OF_EVERY_PROCESS = (
@@ -173,6 +181,7 @@ BY_PROCESS: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
             *(SWEEPS, SWEEP_DURATION, LAST_SWEEP, RELAY_DISPATCHED, RELAY_RESCUED),
             *(BACKLOG, BACKLOG_AGE, WAITING_JOBS, RUNNING_JOBS, OLDEST_JOB_AGE, PARKED_JOBS),
             *(DEAD_LETTERS, EVENTS, UNHANDLED, PROCESSES, PARTITION_DAYS),
+            *(RETENTION_REMOVED, RETENTION_ENDED),
             *(MEASURED_AT, MEASURE_DURATION, DISPATCHES, DISPATCH_FAILURES, BUILD),
         ),
         "console": (POOL_WAIT, BUILD),

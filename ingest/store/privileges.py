@@ -29,15 +29,25 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "duplicates": "SI",
             "jobs": "SIU",
             "attempts": "SI",
+            "past_events": "S",
             "processors": "SIU",
         },
         "relay": _PRESENCE
+        | _COUNTED
         | {
+            "actions": "SD",
             "activity": "SIUD",
-            "attempts": "SI",
-            "jobs": "SU",
+            "attempts": "SID",
+            "duplicates": "SD",
+            "events": "SD",
+            "jobs": "SUD",
             "parked": "SIUD",
+            "past_events": "SIUD",
             "processors": "SU",
+            "refusals": "SD",
+            "replays": "SD",
+            "retention": "SIU",
+            "revisions": "SU",
             "unadmitted": "SU",
         },
         "console": _PRESENCE

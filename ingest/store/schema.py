@@ -5,8 +5,8 @@ apart, in `ingest.store.triggers`.
 
 A column that refers to a row is named after that row (`jobs.event` holds an `events.id`). The hot
 tables have no foreign keys: checking each inserted row costs more than inserting it. One statement
-writes a row and the rows that refer to it, and neither is ever deleted. Partitions of deliveries
-are the exception: they are dropped by day, and the ledger outlives them.
+writes a row and the rows that refer to it, and retention (ingest.store.retention) removes them
+together. Partitions of deliveries are dropped by day, and the ledger outlives them.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Column,
     Computed,
     Connection,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -93,7 +94,8 @@ unadmitted = Table(
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
 )
 
-# The ledger that dedupes: a row an occurrence, with the id of its first delivery. Insert-only.
+# The ledger that dedupes: a row an occurrence, with the id of its first delivery. Insert-only, but
+# for retention.
 events = Table(
     "events",
     metadata,
@@ -107,7 +109,23 @@ events = Table(
     Index("events_type_id", "type", "id"),
 )
 
-# Further deliveries of an event. Insert-only.
+# The events that retention has removed: what admission needs to know their late duplicates.
+past_events = Table(
+    "past_events",
+    metadata,
+    Column(
+        "digest",
+        LargeBinary,
+        primary_key=True,
+        comment="16 bytes, of the source and the sender's id",
+    ),
+    Column("fingerprint", LargeBinary, nullable=False, comment="its first 8 bytes"),
+    Column("event", Uuid, nullable=False, comment="the id that it had"),
+    Column("day", Date, nullable=False, comment="of its receipt, in UTC"),
+    Index("past_events_day", "day"),
+)
+
+# Further deliveries of an event, also of one that was removed. Insert-only, but for retention.
 duplicates = Table(
     "duplicates",
     metadata,
@@ -320,6 +338,13 @@ processes = Table(
         server_default=text("'{}'"),
         comment="what its role may not do and needs to",
     ),
+    Column(
+        "remembers",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="a worker: its admit reads past_events",
+    ),
 )
 
 # The processors and queues whose jobs are parked because no worker can take them. Jobs of a paused
@@ -397,6 +422,30 @@ totals = Table(
     ),
     Column("rows", BigInteger, nullable=False),
     postgresql_with={"fillfactor": 50},
+)
+
+# How far each kind of retention has come. An event is remembered first and removed later.
+retention = Table(
+    "retention",
+    metadata,
+    Column("kind", Text, primary_key=True),
+    Column("removed", BigInteger, nullable=False, server_default=text("0"), comment="rows, ever"),
+    Column("ended_at", Timestamp, comment="when nothing older was left last"),
+    Column(
+        "removed_to",
+        Uuid,
+        nullable=False,
+        server_default=text(f"'{UUID(int=0)}'"),
+        comment="rows up to this id are done in this pass",
+    ),
+    Column(
+        "remembered_to",
+        Uuid,
+        nullable=False,
+        server_default=text(f"'{UUID(int=0)}'"),
+        comment="events: those up to this one are in past_events",
+    ),
+    Column("closed_at", Timestamp, comment="events: since when older code may not start"),
 )
 
 

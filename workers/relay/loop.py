@@ -21,6 +21,7 @@ from ingest.store.engine import Role, create_engine
 from workers import liveness
 from workers.relay.maintenance import DailyMaintenance, MinuteTasks
 from workers.relay.measurement import Measurement
+from workers.relay.retention import Retention
 from workers.relay.sweep import Relay
 from workers.relay.sweep_counts import SweepCounts
 
@@ -42,11 +43,14 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
     dispatcher = Dispatcher(settings.redis)
     relay = Relay(engine, dispatcher, settings)
     counts = SweepCounts(clock=time.time)
-    _serve_metrics(settings, [counts.read, dispatcher.read])
+    retention_engine = create_engine(settings.database, role=Role.RELAY)
+    retention = Retention(retention_engine, settings.ages, stop=stop, clock=time.time)
+    _serve_metrics(settings, [counts.read, dispatcher.read, retention.read])
     daily, minutely = DailyMaintenance(engine, settings), MinuteTasks(engine)
     log.info("relay_started", interval_s=settings.relay_interval_s)
     presence = Heartbeat(settings.database, identity("relay", random=os.urandom))
     presence.start()
+    retention.start()
     problem: str | None = None
     while not stop.is_set():
         began = time.monotonic()

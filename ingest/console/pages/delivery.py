@@ -1,9 +1,10 @@
-"""The page of one delivery that is rejected, or that holds several events."""
+"""The page of one delivery that is rejected, that holds several events, or whose event is gone."""
 
 import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,6 +14,7 @@ from ingest.console.pages.event import SHOWN_BYTES
 from ingest.console.pages.site import Site, redirect
 from ingest.console.ui.masking import HIDDEN, mask_phones
 from ingest.errors import NotFound
+from ingest.store import past_events
 from ingest.store.search import events
 from ingest.store.search.events import Element, WholeDelivery
 from ingest.store.search.filters import resolve
@@ -25,6 +27,8 @@ class DeliveryPage:
     """The view model of `delivery.html`."""
 
     delivery: WholeDelivery
+    past_event: UUID | None
+    """The event that it is a duplicate of, if retention has removed that."""
     elements: Sequence[Element]
     """The first of the events that it holds; empty: it is no event."""
     has_more: bool
@@ -40,7 +44,8 @@ def routes(site: Site) -> list[BaseRoute]:
 
 
 def show(site: Site, request: Request) -> Response:
-    """Show a rejected delivery or one of several events; redirect to the event of any other."""
+    """Show a rejected delivery, one of several events, or a duplicate of a removed event; redirect
+    to the event of any other."""
     masks = site.masks(request)
     with site.console.engine.connect() as connection:
         delivery = events.delivery(connection, request.path_params["id"])
@@ -48,16 +53,19 @@ def show(site: Site, request: Request) -> Response:
         if not elements:
             with contextlib.suppress(NotFound):
                 return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
+        past_event = past_events.of_duplicate(connection, delivery.id)
     shown = elements[:_SHOWN_ELEMENTS]
     beginning = delivery.body[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
         delivery=delivery,
+        past_event=past_event,
         elements=[_masked(element) for element in shown] if masks else shown,
         has_more=len(elements) > len(shown),
         body=HIDDEN if masks else beginning,
         is_cut=len(delivery.body) > SHOWN_BYTES,
     )
-    return site.render(request, "delivery.html", view, section="events" if elements else "failures")
+    section = "events" if elements or past_event else "failures"
+    return site.render(request, "delivery.html", view, section=section)
 
 
 def _masked(element: Element) -> Element:

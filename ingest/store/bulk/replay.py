@@ -38,6 +38,7 @@ from ingest.store.bulk.selected import (
     lacks_job,
 )
 from ingest.store.pipeline import jobs
+from ingest.store.retention import turns
 from ingest.store.search.filters import EventFilter, where
 from ingest.store.sql import statement
 
@@ -139,6 +140,7 @@ def advance(engine: Engine, operation: int) -> Progress:
         SQLAlchemyError: PostgreSQL is away, or the statement took too long; nothing was done.
     """
     with engine.begin() as connection:
+        turns.hold_off_removal(connection)
         row = connection.execute(_HOLD, {"id": operation}).one_or_none()
         if row is None or row.status != "running":
             return Progress(counts=Counts(), has_ended=True)

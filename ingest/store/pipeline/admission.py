@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from ingest.store import arrays
+from ingest.store import arrays, past_events
 from ingest.store.loose_scan import waiting_queues
 from ingest.store.pipeline import jobs
 from ingest.store.pipeline.jobs import Claimant, ClaimedJob, JobRef, NewJobs
@@ -40,22 +40,33 @@ class Admitted:
 # table rows are looked up one by one (LATERAL … LIMIT 1), membership is a hashed subplan (an IN
 # that cannot become a join), and the FULL JOIN can only be hashed. Events that were just inserted
 # are not looked up again. A body is returned once, however many processors have a job for it.
-_ADMIT_SQL = """
+#
+# A duplicate of an event that retention has removed is found in `past_events`. That table is looked
+# into before anything is inserted, so every snapshot that a removal allows shows the event there or
+# in `events` (ingest.store.retention.events). While it is empty no digest is computed.
+_ADMIT_SQL = f"""
     WITH taken AS MATERIALIZED (
         SELECT * FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
         ORDER BY delivery
         FOR UPDATE SKIP LOCKED
     ), batch AS MATERIALIZED (
-        SELECT *, first_value(delivery) OVER occurrence AS first,
+        SELECT taken.*, first_value(delivery) OVER occurrence AS first,
                first_value(type) OVER occurrence AS first_type,
-               first_value(fingerprint) OVER occurrence AS first_fingerprint
+               first_value(taken.fingerprint) OVER occurrence AS first_fingerprint,
+               past.event AS past_event, past.fingerprint AS past_fingerprint
         FROM taken
+        LEFT JOIN LATERAL (
+            SELECT event, fingerprint FROM ingest.past_events
+            WHERE EXISTS (SELECT FROM ingest.past_events)
+              AND digest = {past_events.digest("taken.source", "taken.event_id")}
+            LIMIT 1
+        ) AS past ON true
         WINDOW occurrence AS (PARTITION BY source, event_id ORDER BY delivery)
     ), fresh AS (
         INSERT INTO ingest.events (id, source, event_id, type, fingerprint, received_at)
         SELECT delivery, source, event_id, type, fingerprint, received_at
-        FROM batch WHERE delivery = first
+        FROM batch WHERE delivery = first AND past_event IS NULL
         ORDER BY source, event_id
         ON CONFLICT (source, event_id) DO NOTHING
         RETURNING id
@@ -63,23 +74,25 @@ _ADMIT_SQL = """
         SELECT *, first IN (SELECT id FROM fresh) AS is_fresh FROM batch
     ), settled AS MATERIALIZED (
         SELECT b.delivery, b.source, b.event_id, b.received_at, b.processor, b.replay,
-               CASE WHEN is_fresh THEN b.first ELSE known.id END AS event,
+               CASE WHEN is_fresh THEN b.first ELSE coalesce(known.id, b.past_event) END AS event,
                CASE WHEN is_fresh THEN b.first_type ELSE known.type END AS type,
-               b.fingerprint <> CASE WHEN is_fresh THEN b.first_fingerprint
-                                     ELSE known.fingerprint END AS conflict
+               CASE WHEN is_fresh THEN b.fingerprint <> b.first_fingerprint
+                    WHEN known.id IS NOT NULL THEN b.fingerprint <> known.fingerprint
+                    ELSE {past_events.short("b.fingerprint")} <> b.past_fingerprint
+               END AS conflict
         FROM sorted b
         LEFT JOIN LATERAL (
             SELECT e.id, e.type, e.fingerprint FROM ingest.events e
             WHERE NOT b.is_fresh AND e.source = b.source AND e.event_id = b.event_id
             LIMIT 1
         ) AS known ON true
-        WHERE is_fresh OR known.id IS NOT NULL
+        WHERE is_fresh OR known.id IS NOT NULL OR b.past_event IS NOT NULL
     ), repeated AS (
         INSERT INTO ingest.duplicates (delivery, event, received_at, conflict)
         SELECT delivery, event, received_at, conflict FROM settled WHERE delivery <> event
         ON CONFLICT (delivery) DO NOTHING
         RETURNING conflict
-    ), created AS ({create}
+    ), created AS ({{create}}
     ), removed AS (
         DELETE FROM ingest.unadmitted
         WHERE delivery = ANY(ARRAY(SELECT delivery FROM settled))
@@ -122,7 +135,8 @@ def admit(
 
     Each delivery is admitted once, however often and wherever this runs. The caller commits it
     alone. Bodies stay in PostgreSQL, except those of jobs that `claimant` claims as they are made.
-    An event's first delivery that is unadmitted again, by a replay, gets the jobs that it lacks.
+    An event's first delivery that is unadmitted again, by a replay, gets the jobs that it lacks. A
+    delivery of an event that retention has removed is a duplicate.
     """
     has_patterns = any("*" in processor.type for processor in processors)
     rows = connection.execute(

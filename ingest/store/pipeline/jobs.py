@@ -191,6 +191,14 @@ class Requeued:
     """How many were left alone because they run."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemovedJobs:
+    """How many jobs retention has removed, and how many attempts with them."""
+
+    jobs: int
+    attempts: int
+
+
 # The part of the admit statement (ingest.store.pipeline.admission) that makes jobs. It also claims
 # those that the admitting worker runs next, which saves a second row version and a round trip. The
 # others are pending and count as dispatched, because the worker runs or dispatches them at once.
@@ -856,6 +864,45 @@ _RUN_NOW = statement(
 def run_now(connection: Connection, job_ids: Sequence[int]) -> int:
     """Make the next attempt of waiting jobs due now; return how many."""
     return connection.execute(_RUN_NOW, {"ids": arrays.literal(job_ids)}).rowcount
+
+
+FINISHED_BEFORE = """
+    ((state = 'succeeded' OR discarded_at IS NOT NULL)
+     AND greatest(finished_at, discarded_at) < :before) IS TRUE
+"""
+"""The condition that a job has ended for good before a time: a dead letter only by a discard."""
+_REMOVE_ATTEMPTS = statement(
+    f"""
+    DELETE FROM ingest.attempts WHERE job = ANY(ARRAY(
+        SELECT id FROM ingest.jobs
+        WHERE event = ANY(CAST(:events AS uuid[])) AND {FINISHED_BEFORE}
+        ORDER BY event FOR UPDATE
+    ))
+    """
+)
+_REMOVE = statement(
+    f"""
+    DELETE FROM ingest.jobs WHERE event = ANY(CAST(:events AS uuid[])) AND {FINISHED_BEFORE}
+    """
+)
+_REMAIN = statement(
+    "SELECT EXISTS (SELECT FROM ingest.jobs WHERE event = ANY(CAST(:events AS uuid[])))"
+)
+
+
+def remove(
+    connection: Connection, events: Sequence[UUID], *, before: datetime
+) -> RemovedJobs | None:
+    """Remove the jobs of `events` with their attempts, for retention; return how many.
+
+    Return None if a job has not ended by `before`: then the transaction must roll back.
+    """
+    parameters = {"events": arrays.literal(events), "before": before}
+    attempts = connection.execute(_REMOVE_ATTEMPTS, parameters).rowcount
+    removed = connection.execute(_REMOVE, parameters).rowcount
+    if connection.execute(_REMAIN, {"events": parameters["events"]}).scalar_one():
+        return None
+    return RemovedJobs(jobs=removed, attempts=attempts)
 
 
 def _arrays(held: Sequence[Lease | Failure]) -> dict[str, str]:

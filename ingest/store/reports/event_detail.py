@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 
 from ingest import ids
 from ingest.errors import NotFound
+from ingest.store.retention import progress
 from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
 
@@ -140,7 +141,7 @@ def of_event(
     """
     row = connection.execute(_EVENT, {"id": event}).mappings().one_or_none()
     if row is None:
-        raise NotFound(f"There is no event {event}.", reason="not_found")
+        raise _not_found(connection, event)
     parameters = {"id": event, "most": most, "conflicts": conflicts, "all": conflicts == _ALL}
     deliveries = connection.execute(_DELIVERIES, parameters).mappings()
     return EventHistory(
@@ -156,7 +157,13 @@ _CHECK = statement("SELECT 1 FROM ingest.events WHERE id = :id")
 def check(connection: Connection, event: UUID) -> None:
     """Raise NotFound if there is no such event."""
     if connection.execute(_CHECK, {"id": event}).scalar() is None:
-        raise NotFound(f"There is no event {event}.", reason="not_found")
+        raise _not_found(connection, event)
+
+
+def _not_found(connection: Connection, event: UUID) -> NotFound:
+    has_removed = progress.EVENTS in progress.read(connection)
+    hint = " Retention may have removed it." if has_removed else ""
+    return NotFound(f"There is no event {event}.{hint}", reason="not_found")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

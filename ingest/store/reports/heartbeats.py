@@ -53,9 +53,9 @@ class ProcessRecord:
 _UPSERT = statement(
     """
     INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
-                                  processors, lacks)
+                                  processors, lacks, remembers)
     VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:queues AS text[]),
-            CAST(:processors AS text[]), CAST(:lacks AS text[]))
+            CAST(:processors AS text[]), CAST(:lacks AS text[]), true)
     ON CONFLICT (id) DO UPDATE SET seen_at = now(), lacks = excluded.lacks
     """
 )

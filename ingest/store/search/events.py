@@ -234,6 +234,8 @@ class Element:
     event_id: str | None
     type: str | None
     is_duplicate: bool
+    is_of_past: bool
+    """Whether it is a duplicate of an event that retention has removed."""
     conflict: bool
     """Whether its content differs from the event's first delivery."""
     rejected: str | None
@@ -272,6 +274,7 @@ _ELEMENTS = statement(
     """
     SELECT d.id, d.rejected, e.id AS event, e.event_id, e.type,
            repeated.event IS NOT NULL AS is_duplicate,
+           repeated.event IS NOT NULL AND e.id IS NULL AS is_of_past,
            coalesce(repeated.conflict, false) AS conflict
     FROM ingest.deliveries d
     LEFT JOIN LATERAL (

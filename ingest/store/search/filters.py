@@ -314,6 +314,7 @@ _BY_ID = statement(
     SELECT events.id FROM ingest.events WHERE id = ANY(ARRAY(SELECT id FROM named))
     UNION
     SELECT event FROM ingest.duplicates WHERE delivery = ANY(ARRAY(SELECT id FROM named))
+      AND (SELECT true FROM ingest.events WHERE id = duplicates.event LIMIT 1)
     ORDER BY id
     """
 )

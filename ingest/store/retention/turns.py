@@ -1,0 +1,29 @@
+"""Who may remove, and when: one at a time, and never beside a replay.
+
+All locks are those of a transaction, so they hold behind a pooler too.
+"""
+
+from sqlalchemy import Connection
+
+from ingest.store.sql import statement
+
+# The number of a lock, after those of the totals' slots and of parking (ingest.store.pipeline.jobs).
+_LOCK = "1953460321, 17"
+_TAKE = statement(f"SELECT pg_try_advisory_xact_lock({_LOCK})")
+_HOLD_OFF = statement(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
+
+
+def take(connection: Connection) -> bool:
+    """Return whether this transaction alone removes events, and no replay is in a batch.
+
+    The caller's next statements see everything that replays have committed.
+    """
+    return bool(connection.execute(_TAKE).scalar_one())
+
+
+def hold_off_removal(connection: Connection) -> None:
+    """Keep events from being removed until the transaction ends.
+
+    A replay puts finished jobs and events back. It waits for a removal, which takes milliseconds.
+    """
+    connection.execute(_HOLD_OFF)
