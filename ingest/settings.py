@@ -200,7 +200,7 @@ class Settings(BaseSettings):
     activity_retention_days: _Days | None = Field(
         None,
         ge=30,
-        description="the relay removes counts that are older; at least 30, which keys are shown for",
+        description="the relay removes counts that are older; 30 or more: key use is told for them",
     )
     audit_retention_days: _Days | None = Field(
         None, description="the relay removes operators' actions and ended bulk actions, likewise"

@@ -24,14 +24,14 @@ class CommandError(IngestError):
 
 
 @contextmanager
-def database() -> Iterator[Engine]:
+def database(role: Role = Role.OPERATOR) -> Iterator[Engine]:
     """Yield an engine for the database of the settings.
 
     Raises:
         CommandError: the database is unreachable, not migrated, or did not answer in time.
     """
     address = settings.load().database
-    engine = create_engine(address, role=Role.OPERATOR)
+    engine = create_engine(address, role=role)
     try:
         yield engine
     except SQLAlchemyError as error:

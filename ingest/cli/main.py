@@ -16,6 +16,7 @@ from ingest.cli import (
     processes,
     recover,
     replay,
+    retention,
     send,
     simulate,
     sources,
@@ -50,6 +51,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.command("recover")(recover.recover)
+app.command("retention")(retention.retention)
 app.add_typer(sources.app, name="sources")
 
 

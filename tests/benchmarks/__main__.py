@@ -33,6 +33,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "gaps": parts.gaps,
     "scaling": parts.scaling,
     "stored": parts.stored,
+    "retention": parts.retention,
 }
 
 

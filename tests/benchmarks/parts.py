@@ -10,6 +10,7 @@ from tests.benchmarks import lag as lags
 from tests.benchmarks import parked as parking
 from tests.benchmarks import plans as planned
 from tests.benchmarks import price as prices
+from tests.benchmarks import retention as removal
 from tests.benchmarks import stored as stores
 from tests.benchmarks import sustained as steady
 from tests.benchmarks.answers import Answers, Target
@@ -74,6 +75,8 @@ _BODIES = (2_000, 64_000)
 _OFFERED = (200, 1_000, 3_000)
 _PARKED_RATE = 5
 """Events a second of a live processor, while others' jobs are parked."""
+_BESIDE_RETENTION = 300
+"""Events a second that come in while others are removed."""
 _MOST_A_SECOND = 12_000
 """Requests that are signed for a second of a saturated run; none answers more."""
 
@@ -238,6 +241,16 @@ def stored(size: Size) -> Iterator[Stored | stores.Timed]:
         after = _rates(world, ours, size)
     for what, rate in before.items():
         yield Stored(what=what, before=rate, after=after[what], events=size.stored)
+
+
+def retention(size: Size) -> Iterator[removal.Figure]:
+    """Half of many events removed while others come in, and what the memory of them costs."""
+    with World() as world:
+        yield from removal.measure(
+            world, events=size.stored, rate=_BESIDE_RETENTION, seconds=size.steady_s
+        )
+    with World(settings=planned.SETTINGS) as world:
+        yield from removal.admission(world, remembered=size.stored)
 
 
 def _rates(world: World, ours: Ours, size: Size) -> dict[str, float]:

@@ -79,7 +79,7 @@ def costs(world: World, *, rounds: int, dead: int, many: int) -> Iterator[Cost]:
     with ExitStack() as stack:
         lines: dict[tuple[str, bool], Line] = {}
         for state in _STATES:
-            url = _clone(world, state.name.lower())
+            url = clone(world, state.name.lower())
             stack.enter_context(prepared(url, state, waiting=_WAITING, dead=dead))
             lines |= _lines(stack, state, url)
         if many:
@@ -108,7 +108,9 @@ def _lines(stack: ExitStack, state: str, url: str) -> dict[tuple[str, bool], "Li
     }
 
 
-def _clone(world: World, name: str) -> str:
+def clone(world: World, name: str) -> str:
+    """Make a database of the world like `postgres`, which nobody may be connected to; returns its
+    address."""
     with psycopg.connect(_address(world.database_url, "template1"), autocommit=True) as connection:
         connection.execute(f'CREATE DATABASE "{name}" TEMPLATE postgres'.encode())
     return _address(world.database_url, name)

@@ -12,6 +12,7 @@ from tests.benchmarks.lag import Lag
 from tests.benchmarks.parts import Drain, Stored
 from tests.benchmarks.plans import Cost
 from tests.benchmarks.price import Price
+from tests.benchmarks.retention import Figure
 from tests.benchmarks.stored import Timed
 from tests.benchmarks.sustained import Lease
 
@@ -40,6 +41,8 @@ def line(row: Any) -> str:
             )
         case Lease():
             return f"sustained: {row.rate:,.0f}/s, lag at most {max(row.lags_s, default=0):.2f} s"
+        case Figure():
+            return f"{row.what}: {row.value:,.2f} {row.unit}"
         case _:
             return str(row)
 
@@ -64,6 +67,7 @@ def markdown(found: Found, machine: str) -> str:
         "gaps": _gaps,
         "scaling": _scaling,
         "stored": _stored,
+        "retention": _figures,
     }
     parts = [f"On {machine}; client included.\n"]
     for name, rows in found.items():
@@ -256,6 +260,13 @@ def _stored(rows: Sequence[Stored | Timed]) -> Table:
             worst = f"{row.worst_ms:.1f} ms"
             table.append([row.what, "", f"{row.median_ms:.1f} ms", worst])
     return table
+
+
+def _figures(rows: Sequence[Figure]) -> Table:
+    return [
+        ["", "value", ""],
+        *([row.what, f"{row.value:,.2f}", row.unit] for row in rows),
+    ]
 
 
 def _timed(rows: Sequence[Timed]) -> Table:

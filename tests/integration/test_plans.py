@@ -1,7 +1,7 @@
 """With many events, lists and counts go by indexes: no plan reads a table from end to end."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,9 @@ from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import metrics, processors
 from ingest.store.reports import audit_log, event_detail, failures, refused_requests
+from ingest.store.retention import events as events_of_retention
+from ingest.store.retention import obstacles, progress, records
+from ingest.store.retention.events import Age
 from ingest.store.search import counts, events
 from ingest.store.search.filters import EVENT_STATES, EventFilter
 from tests.conftest import Servers, cloned
@@ -185,6 +188,32 @@ def _scanned(plan: dict[str, Any]) -> Iterator[str]:
         yield table
     for part in plan.get("Plans", ()):
         yield from _scanned(part)
+
+
+def test_the_removal_reads_no_whole_table(seeded: Engine) -> None:
+    before = datetime.now(UTC)
+    age = Age(before=before, remember_since=date.min)
+
+    def remove(connection: Connection) -> None:
+        obstacles.refuse_older_code(connection)
+        connection.exec_driver_sql("UPDATE ingest.retention SET closed_at = now() - interval '1 h'")
+        for _ in range(3):
+            since = progress.position(connection, "events")
+            events_of_retention.step(connection, age, since=since, limit=500)
+        records.remove_duplicates(connection, before=before, limit=500)
+
+    with seeded.connect() as connection:
+        asked = _statements(connection, remove)
+        scanned = {
+            table
+            for statement, values in asked
+            if not statement.lstrip().startswith("UPDATE")
+            for table in _scanned(_plan(connection, statement, values))
+        }
+        removed = connection.exec_driver_sql("SELECT removed FROM ingest.retention").scalar()
+        connection.rollback()
+    assert not scanned
+    assert removed
 
 
 def test_a_whole_table_that_is_read_is_noticed(seeded: Engine) -> None:

@@ -1,24 +1,38 @@
 """What is too old goes, nothing else does, and no event ever comes twice."""
 
+import json
+import os
 import random
+import subprocess
+import sys
+import threading
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
 
+from ingest.console.app import create_app
+from ingest.settings import Settings
+from ingest.store.address import parse
 from ingest.store.bulk import replay
+from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import jobs
 from ingest.store.reports import event_detail, heartbeats, known_events, totals
 from ingest.store.reports.heartbeats import ProcessIdentity
 from ingest.store.retention import obstacles
 from ingest.store.retention.ages import Ages
 from ingest.store.search.filters import EventFilter
+from tests.support.asgi import Browser, running
+from tests.support.deliver import deliver, order
 from tests.support.retention import admit, days, deliver_at, end, is_ready, remove
 from tests.support.rows import execute, one, rows
+from workers.relay.retention import Retention
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MONTH = Ages(events=days(30))
@@ -258,9 +272,100 @@ def test_an_event_that_is_gone_is_said_to_be_gone(ready: Engine) -> None:
         assert known_events.known(connection, "awalchat", ["a", "b"]) == {"a"}
 
 
+def ingest(database_url: str, *arguments: str) -> str:
+    """What a command prints, where events go after thirty days."""
+    environment = {
+        "INGEST_DATABASE_URL": database_url,
+        "INGEST_BODY_RETENTION_DAYS": "7",
+        "INGEST_EVENT_RETENTION_DAYS": "30",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ingest", "retention", *arguments],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_the_command_shows_what_would_go_and_removes_it_at_once(
+    engine: Engine, database_url: str
+) -> None:
+    old(engine, *[f"a:{n}" for n in range(5)])
+    old(engine, "dead", state="dead")
+    shown = json.loads(ingest(database_url, "--json"))
+    by_kind = {row["kind"]: row for row in shown["kinds"]}
+    assert (by_kind["events"]["age_days"], by_kind["events"]["rows"]) == (30, 6)
+    assert by_kind["events"]["due"] == 5
+    assert by_kind["events"]["bytes"] > 0
+    assert by_kind["audit"]["age_days"] is None
+    assert "refused its start" in shown["obstacle"]
+    is_ready(engine)
+    kind, age, held, _size, due, removed, _when = (
+        ingest(database_url, "--run-now").splitlines()[0].split("\t")
+    )
+    assert (kind, age, held, due, removed) == ("events", "30 d", "1", "0", "5")
+    assert kept(engine) == {"dead"}
+
+
+def test_the_relay_removes_and_counts(ready: Engine, database_url: str) -> None:
+    old(ready, *[f"a:{n}" for n in range(1_200)])
+    engine = create_engine(parse(database_url), role=Role.RELAY)
+    relay = Retention(engine, MONTH, stop=threading.Event(), clock=lambda: 5.0)
+    relay.run_once()
+    engine.dispose()
+    samples = {(sample.metric.name, *sample.labels): sample.value for sample in relay.read()}
+    assert samples["ingest_retention_removed_rows_total", "events"] == 1_200
+    assert samples["ingest_retention_removed_rows_total", "audit"] == 0
+    assert samples["ingest_retention_last_pass_timestamp_seconds",] == 5.0
+    assert kept(ready) == set()
+
+
+def test_a_relay_that_stops_leaves_the_rest_to_the_next_one(
+    ready: Engine, database_url: str
+) -> None:
+    old(ready, *[f"a:{n}" for n in range(1_200)])
+    engine = create_engine(parse(database_url), role=Role.RELAY)
+    stop = threading.Event()
+    stop.set()
+    for _ in range(3):  # each remembers, or removes, one batch
+        Retention(engine, MONTH, stop=stop, clock=lambda: 0.0).run_once()
+    assert one(ready, "SELECT count(*) FROM events") == 200
+    assert one(ready, "SELECT count(*) FROM past_events") == 1_200
+    Retention(engine, MONTH, stop=threading.Event(), clock=lambda: 0.0).run_once()
+    engine.dispose()
+    assert kept(ready) == set()
+
+
+def test_the_page_of_a_late_duplicate_says_that_its_event_is_gone(
+    ready: Engine,
+    database_url: str,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, late = deliver(database_url, [order(1)]), deliver(database_url, [order(1)])
+    admit(ready, first)
+    end(ready, first, NOW)
+    remove(ready, Ages(events=days(1)), datetime.now(UTC) + days(2))
+    assert admit(ready, late).duplicates == 1
+    with running(app := create_app(make_settings())):
+        browser = Browser(app=app)
+        page = browser.get(f"/deliveries/{late[0]}")
+        gone = browser.get(f"/events/{first[0]}")
+        assert browser.get("/events").status == 200
+    assert page.status == 200
+    assert "Duplicate of a removed event" in page.text
+    assert str(first[0]) in page.text
+    assert gone.status == 404
+    assert "Retention may have removed it" in gone.text
+
+
 @dataclass
 class Reference:
-    """What should be there, in Python's own terms."""
+    """What should be there, in Python's own terms. The seed is the test's parameter."""
 
     kept: dict[str, dict[str, Any]] = field(default_factory=dict)
     past: dict[str, tuple[datetime, str]] = field(default_factory=dict)
@@ -298,7 +403,6 @@ class Reference:
 def test_any_order_of_deliveries_duplicates_and_removals_agrees_with_a_reference(
     ready: Engine, seed: int
 ) -> None:
-    print("seed", seed)
     chance, model, now = random.Random(seed), Reference(), NOW
     duplicates = conflicts = 0
     ids: dict[str, UUID] = {}
@@ -310,24 +414,24 @@ def test_any_order_of_deliveries_duplicates_and_removals_agrees_with_a_reference
             type_ = "order.created" if int(name[2:]) % 4 else "tag.added"
             made = deliver_at(ready, name, now, content=content, type_=type_, chance=chance)
             batch.append((made, name, content, None if type_ == "order.created" else "unhandled"))
-        for made, name, content, state in sorted(batch):
+        for made, name, content, unhandled in sorted(batch):
             if name not in model.kept and name not in model.past:
                 ids[name] = made
-            model.admit(name, content, now, state)
+            model.admit(name, content, now, unhandled)
         done = admit(ready, [made for made, *_ in chance.sample(batch, len(batch))])
         assert done.unsettled == 0
         duplicates, conflicts = duplicates + done.duplicates, conflicts + done.conflicts
         for name in chance.sample(sorted(model.kept), min(3, len(model.kept))):
             event = model.kept[name]
             if event["state"] is None:
-                event["state"] = chance.choice(["succeeded", "succeeded", "dead"])
-                end(ready, [ids[name]], now, state=event["state"])
-                event["ended"] = now if event["state"] == "succeeded" else None
+                state = chance.choice(["succeeded", "succeeded", "dead"])
+                end(ready, [ids[name]], now, state=state)
+                event |= {"state": state, "ended": now if state == "succeeded" else None}
         if chance.random() < 0.4:
-            ages = Ages(events=days(chance.randint(1, 6)), past_events=days(chance.randint(7, 20)))
-            assert ages.events is not None and ages.past_events is not None
+            age, memory = days(chance.randint(1, 6)), days(chance.randint(7, 20))
+            ages = Ages(events=age, past_events=memory)
             remove(ready, ages, now, batch=chance.randint(1, 7))
-            model.remove(now - ages.events, now - ages.past_events)
+            model.remove(now - age, now - memory)
         assert kept(ready) == set(model.kept)
         assert one(ready, "SELECT count(*) FROM past_events") == len(model.past)
     assert (duplicates, conflicts) == (model.duplicates, model.conflicts)

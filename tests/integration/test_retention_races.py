@@ -7,7 +7,7 @@ somebody else is inserting, whose name comes first in the order in which events 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from uuid import UUID
 
 import pytest
@@ -23,7 +23,7 @@ from tests.support.rows import one, rows
 from tests.support.waiting import until
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-AGE = Age(before=NOW - days(30), remember_since=None)
+AGE = Age(before=NOW - days(30), remember_since=date.min)
 
 
 @pytest.fixture

@@ -10,7 +10,10 @@ from enum import StrEnum
 
 import psycopg
 
-TABLES = ("unadmitted", "events", "duplicates", "jobs", "attempts", "processors", "activity")
+TABLES = (
+    *("unadmitted", "events", "duplicates", "past_events", "jobs", "attempts", "processors"),
+    "activity",
+)
 """What the hot statements read and write, apart from the deliveries."""
 
 
@@ -62,6 +65,7 @@ def fill(connection: psycopg.Connection, waiting: int) -> None:
     connection.execute("SET session_replication_role = replica")
     connection.execute(_UNADMITTED.encode(), {"count": waiting, "age_s": 1.0})
     connection.execute(_JOBS.encode(), {"count": 4 * waiting, "age_s": 1.0})
+    connection.execute(_PAST.encode(), {"count": waiting})
     connection.execute("SET session_replication_role = origin")
 
 
@@ -98,6 +102,11 @@ _IDS = """
                  CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)
                      - CAST(%(age_s)s * 1000 AS bigint) AS ms
           FROM generate_series(1, %(count)s) AS i) AS numbered
+"""
+_PAST = """
+    INSERT INTO past_events (digest, fingerprint, event, day)
+    SELECT substring(sha256(id::text::bytea) FOR 16), '\\x00', id, now()
+    FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, %(count)s)) AS made
 """
 _UNADMITTED = f"""
     INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,

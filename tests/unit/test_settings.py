@@ -372,3 +372,36 @@ def test_an_odd_file_likewise(
     if sentence is not None:
         assert f"INGEST_{name}" in sentence
         assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("ages", "sentence"),
+    [
+        ({"event_retention_days": 30}, "INGEST_BODY_RETENTION_DAYS, which must be set"),
+        (
+            {"event_retention_days": 30, "body_retention_days": 31},
+            "INGEST_EVENT_RETENTION_DAYS: must not be less",
+        ),
+        (
+            {
+                "event_retention_days": 30,
+                "body_retention_days": 30,
+                "past_event_retention_days": 30,
+            },
+            "INGEST_PAST_EVENT_RETENTION_DAYS: must be more",
+        ),
+        ({"activity_retention_days": 29}, "INGEST_ACTIVITY_RETENTION_DAYS"),
+    ],
+)
+def test_ages_that_contradict_each_other_stop_the_start(
+    ages: dict[str, int], sentence: str
+) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        settings.load(**ages)
+
+
+def test_without_a_setting_everything_is_kept() -> None:
+    assert settings.load().ages.are_all_unset
+    given = settings.load(body_retention_days=7, event_retention_days=7)
+    assert given.ages.events is not None
+    assert given.ages.events.days == 7

@@ -7,7 +7,8 @@ from sqlalchemy import Connection
 from ingest.store import arrays, past_events
 from ingest.store.sql import statement
 
-# An event that retention has removed is known too. The unadmitted are few, unless no worker runs: then they are all read, once.
+# An event that retention has removed is known too. The unadmitted are few, unless no worker runs:
+# then they are all read, once.
 _KNOWN = statement(
     f"""
     SELECT event_id FROM ingest.events

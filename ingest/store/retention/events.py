@@ -21,7 +21,7 @@ removed is in both, which admission takes for what it is: an event.
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -45,8 +45,8 @@ class Age:
 
     before: datetime
     """Events received, and jobs ended, before this."""
-    remember_since: datetime | None
-    """Events received before this are not remembered; None: all are."""
+    remember_since: date
+    """Events received before this day are not remembered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,12 +110,13 @@ def step(connection: Connection, age: Age, *, since: Position, limit: int) -> St
     return done
 
 
-# No part may become a join, whose plan would depend on statistics (see the admit statement).
-_FINISHED = f"""
+# No part can become a join, whose plan would depend on statistics (see the admit statement).
+FINISHED = f"""
     (SELECT true FROM ingest.jobs
      WHERE event = e.id AND NOT {jobs.FINISHED_BEFORE} LIMIT 1) IS NULL
     AND (SELECT true FROM ingest.unadmitted WHERE delivery = e.id LIMIT 1) IS NULL
 """
+"""The condition that an event `e` may go: none of its jobs is unfinished, or ended later."""
 _DAY = past_events.day("e.received_at")
 _IS_REMEMBERED = f"""
     ({_DAY} < :first_day OR (
@@ -129,7 +130,7 @@ _REMOVE = statement(
         SELECT id FROM (
             SELECT * FROM ingest.events WHERE id > :after AND id <= :until ORDER BY id LIMIT :limit
         ) AS e
-        WHERE {_FINISHED} AND {_IS_REMEMBERED}
+        WHERE {FINISHED} AND {_IS_REMEMBERED}
     ))
     RETURNING id
     """
@@ -162,7 +163,7 @@ _REMEMBER = statement(
         INSERT INTO ingest.past_events (digest, fingerprint, event, day)
         SELECT {past_events.digest("e.source", "e.event_id")},
                {past_events.short("e.fingerprint")}, e.id, {_DAY}
-        FROM page e WHERE {_FINISHED} AND {_DAY} >= :first_day
+        FROM page e WHERE {FINISHED} AND {_DAY} >= :first_day
         ON CONFLICT (digest) DO UPDATE
         SET fingerprint = excluded.fingerprint, event = excluded.event, day = excluded.day
         WHERE past_events.event <> excluded.event
@@ -181,5 +182,4 @@ def _remember(connection: Connection, age: Age, *, after: UUID, limit: int) -> U
 
 
 def _times(age: Age) -> dict[str, object]:
-    first = age.remember_since
-    return {"before": age.before, "first_day": first.date() if first else datetime.min.date()}
+    return {"before": age.before, "first_day": age.remember_since}

@@ -37,8 +37,8 @@ def refuse_older_code(connection: Connection) -> None:
     connection.execute(_CLOSE, {"revision": _REVISION})
 
 
-# A worker that has not reported itself for a while counts until its row is pruned: it may be frozen,
-# and go on.
+# A worker that has not reported itself for a while counts until its row is pruned: it may be
+# frozen, and go on.
 _OLD_WORKER = statement(
     """
     SELECT id FROM ingest.processes WHERE kind = 'worker' AND NOT remembers

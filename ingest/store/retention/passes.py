@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Engine
@@ -65,8 +65,8 @@ def run(
             yield from _others(engine, kind, now - span, batch)
 
 
-def _since(now: datetime, age: timedelta | None) -> datetime | None:
-    return None if age is None else now - age
+def _since(now: datetime, age: timedelta | None) -> date:
+    return date.min if age is None else (now - age).date()
 
 
 def _events(

@@ -7,7 +7,7 @@ from sqlalchemy import Connection
 
 from ingest.store.sql import statement
 
-# The number of a lock, after those of the totals' slots and of parking (ingest.store.pipeline.jobs).
+# A lock number of the pipeline's own, after those of the totals' slots and of parking.
 _LOCK = "1953460321, 17"
 _TAKE = statement(f"SELECT pg_try_advisory_xact_lock({_LOCK})")
 _HOLD_OFF = statement(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")

@@ -1,0 +1,143 @@
+"""What each kind holds, what would go now, and what has gone."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection
+
+from ingest.ids import first_id
+from ingest.store.retention import obstacles, progress
+from ingest.store.retention.ages import Ages
+from ingest.store.retention.events import FINISHED
+from ingest.store.sql import statement
+
+EXAMINED = 100_000
+"""Of what is too old, the oldest so many rows are looked at; it takes about a second."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What there is of a kind."""
+
+    kind: str
+    age_days: int | None
+    """None: it is kept for ever, or goes with the events."""
+    rows: int
+    """Exact for events, jobs and duplicates, otherwise PostgreSQL's estimate."""
+    bytes: int
+    """On disk, with indexes."""
+    due: int | None
+    """Rows that would go now, counted up to `EXAMINED`; None: it has no age."""
+    removed: int
+    """Rows, ever."""
+    ended_at: datetime | None
+    """When nothing too old was left last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The state of retention."""
+
+    obstacle: str | None
+    """Why no event may be removed now, as a sentence."""
+    held: tuple[Held, ...]
+
+
+_TABLES = {
+    progress.EVENTS: ("events", "unhandled"),
+    progress.JOBS: ("jobs",),
+    progress.ATTEMPTS: ("attempts",),
+    progress.DUPLICATES: ("duplicates",),
+    progress.PAST_EVENTS: ("past_events",),
+    progress.REFUSALS: ("refusals",),
+    progress.ACTIVITY: ("activity",),
+    progress.AUDIT: ("actions", "replays"),
+}
+# reltuples is -1 before the first analyze. Deliveries are partitions, and have no age here.
+_SIZES = statement(
+    """
+    SELECT sum(pg_total_relation_size(c.oid)) AS bytes,
+           sum(greatest(reltuples, 0)) AS estimate,
+           (SELECT sum(rows) FROM ingest.totals WHERE counted = CAST(:first AS text)) AS counted
+    FROM pg_class c
+    WHERE c.oid = ANY(ARRAY(
+        SELECT CAST(CAST('ingest.' || name AS text) AS regclass)
+        FROM unnest(CAST(:tables AS text[])) AS named (name)
+    ))
+    """
+)
+
+
+def _due(rows: str) -> str:
+    return f"SELECT count(*) FROM ({rows}) AS due"
+
+
+_DUE = {
+    progress.EVENTS: _due(
+        f"""
+        SELECT FROM (
+            SELECT id FROM ingest.events WHERE id < :bound ORDER BY id LIMIT :limit
+        ) AS e WHERE {FINISHED}
+        """
+    ),
+    progress.DUPLICATES: _due(
+        """
+        SELECT FROM (
+            SELECT event FROM ingest.duplicates WHERE delivery < :bound
+            ORDER BY delivery LIMIT :limit
+        ) AS d
+        WHERE (SELECT true FROM ingest.events WHERE id = d.event LIMIT 1) IS NULL
+        """
+    ),
+    progress.PAST_EVENTS: _due(
+        "SELECT FROM ingest.past_events WHERE day < CAST(:before AS date) LIMIT :limit"
+    ),
+    progress.REFUSALS: _due("SELECT FROM ingest.refusals WHERE at < :before LIMIT :limit"),
+    progress.ACTIVITY: _due("SELECT FROM ingest.activity WHERE minute < :before LIMIT :limit"),
+    progress.AUDIT: _due(
+        """
+        (SELECT FROM ingest.actions WHERE at < :before LIMIT :limit)
+        UNION ALL
+        (SELECT FROM ingest.replays WHERE status IN ('finished', 'cancelled')
+         AND finished_at < :before LIMIT :limit)
+        """
+    ),
+}
+
+
+def read(connection: Connection, ages: Ages, *, now: datetime) -> Report:
+    """Return the state of retention."""
+    spans = {
+        progress.EVENTS: ages.events,
+        progress.DUPLICATES: ages.events,
+        progress.PAST_EVENTS: ages.past_events,
+        progress.REFUSALS: ages.refusals,
+        progress.ACTIVITY: ages.activity,
+        progress.AUDIT: ages.audit,
+    }
+    done = progress.read(connection)
+    never = progress.Progress(kind="", removed=0, ended_at=None)
+    held = []
+    for kind, tables in _TABLES.items():
+        span = spans.get(kind)
+        size = connection.execute(_SIZES, {"tables": list(tables), "first": kind}).one()
+        so_far = done.get(kind, never)
+        held.append(
+            Held(
+                kind=kind,
+                age_days=None if span is None else span.days,
+                rows=int(size.estimate if size.counted is None else size.counted),
+                bytes=int(size.bytes),
+                due=None if span is None else _count(connection, kind, now - span),
+                removed=so_far.removed,
+                ended_at=so_far.ended_at,
+            )
+        )
+    obstacle = None if ages.events is None else obstacles.find(connection)
+    return Report(obstacle=obstacle, held=tuple(held))
+
+
+def _count(connection: Connection, kind: str, before: datetime) -> int:
+    parameters = {"before": before, "bound": first_id(before), "limit": EXAMINED}
+    query = statement(_DUE[kind])
+    return int(connection.execute(query, parameters).scalar_one())
