@@ -113,9 +113,9 @@ MUTATIONS = (
         promise=3,
         what="events are looked for, then inserted",
         file="ingest/store/pipeline/admission.py",
-        old="        FROM batch WHERE delivery = first\n        ORDER BY source, event_id\n"
+        old=" AND past_event IS NULL\n        ORDER BY source, event_id\n"
         "        ON CONFLICT (source, event_id) DO NOTHING\n",
-        new="        FROM batch WHERE delivery = first AND NOT EXISTS (SELECT FROM ingest.events e"
+        new=" AND past_event IS NULL AND NOT EXISTS (SELECT FROM ingest.events e"
         " WHERE (e.source, e.event_id) = (batch.source, batch.event_id))\n"
         "        ORDER BY source, event_id\n",
         caught_by="integration/test_admit.py",
@@ -124,9 +124,18 @@ MUTATIONS = (
         promise=3,
         what="another body under a known id is not flagged",
         file="ingest/store/pipeline/admission.py",
-        old="               b.fingerprint <> CASE WHEN",
-        new="               false AND b.fingerprint <> CASE WHEN",
+        old="               CASE WHEN is_fresh THEN b.fingerprint",
+        new="               false AND CASE WHEN is_fresh THEN b.fingerprint",
         caught_by="integration/test_admit.py",
+    ),
+    Mutation(
+        promise=3,
+        what="retention removes an event while an older snapshot may admit its duplicate",
+        file="ingest/store/retention/passes.py",
+        old="    while writers:\n",
+        new="    while False:\n",
+        caught_by="integration/test_retention_races.py::"
+        "test_a_snapshot_from_before_the_event_is_remembered",
     ),
     Mutation(
         promise=4,

@@ -83,7 +83,7 @@ def test_a_snapshot_from_before_the_event_is_remembered(engine: Engine, event: U
         done: list[bool] = []
         with ThreadPoolExecutor(1) as pool:
             removal = pool.submit(_pass_until, engine, done)
-            until(lambda: len(done) > 3, what="the removal has looked again and again")
+            until(lambda: len(done) > 3 or removal.done(), what="the removal has looked again")
             assert one(engine, "SELECT count(*) FROM events WHERE event_id = 'z'") == 1
             go_on()
             assert admission.result(30).duplicates == 1
