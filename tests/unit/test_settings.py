@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -394,7 +395,7 @@ def test_an_odd_file_likewise(
     ],
 )
 def test_ages_that_contradict_each_other_stop_the_start(
-    ages: dict[str, int], sentence: str
+    ages: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(SettingsError, match=sentence):
         settings.load(**ages)
