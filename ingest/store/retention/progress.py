@@ -25,6 +25,8 @@ class Position:
     """Rows up to this id are done."""
     remembered_to: UUID = START
     """Events up to this id are in the memory, those that are finished."""
+    ended_at: datetime | None = None
+    """When the pass before ended; it tells two passes apart that stand at the same ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +40,9 @@ class Progress:
     """When nothing older was left last."""
 
 
-_POSITION = statement("SELECT removed_to, remembered_to FROM ingest.retention WHERE kind = :kind")
+_POSITION = statement(
+    "SELECT removed_to, remembered_to, ended_at FROM ingest.retention WHERE kind = :kind"
+)
 
 
 def position(connection: Connection, kind: str) -> Position:
