@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 from ingest.store import arrays
 from ingest.store.loose_scan import waiting_queues
 from ingest.store.pipeline import jobs
+from ingest.store.pipeline.deliveries import erase_content
+from ingest.store.pipeline.erased_names import erased_name
 from ingest.store.pipeline.jobs import Claimant, ClaimedJob, JobRef, NewJobs
 from ingest.store.search.body_conditions import escape
 from ingest.store.sql import statement
@@ -41,11 +43,18 @@ class Admitted:
 # that cannot become a join), and the FULL JOIN can only be hashed. Events that were just inserted
 # are not looked up again. A body is returned once, however many processors have a job for it.
 _ADMIT_SQL = """
-    WITH taken AS MATERIALIZED (
+    WITH waiting AS MATERIALIZED (
         SELECT * FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
         ORDER BY delivery
         FOR UPDATE SKIP LOCKED
+    ), taken AS MATERIALIZED (
+        SELECT delivery, source, type, fingerprint, received_at, processor, replay,
+               coalesce((
+                   SELECT e.event_id FROM ingest.events e
+                   WHERE e.source = waiting.source AND e.event_id = {erased_name} LIMIT 1
+               ), event_id) AS event_id
+        FROM waiting
     ), batch AS MATERIALIZED (
         SELECT *, first_value(delivery) OVER occurrence AS first,
                first_value(type) OVER occurrence AS first_type,
@@ -66,7 +75,9 @@ _ADMIT_SQL = """
                CASE WHEN is_fresh THEN b.first ELSE known.id END AS event,
                CASE WHEN is_fresh THEN b.first_type ELSE known.type END AS type,
                b.fingerprint <> CASE WHEN is_fresh THEN b.first_fingerprint
-                                     ELSE known.fingerprint END AS conflict
+                                     WHEN known.fingerprint = CAST('' AS bytea) THEN b.fingerprint
+                                     ELSE known.fingerprint END AS conflict,
+               coalesce(known.fingerprint = CAST('' AS bytea), false) AS erased
         FROM sorted b
         LEFT JOIN LATERAL (
             SELECT e.id, e.type, e.fingerprint FROM ingest.events e
@@ -86,7 +97,8 @@ _ADMIT_SQL = """
     ), summary AS (
         SELECT (SELECT count(*) FROM repeated) AS duplicates,
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
-               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled
+               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled,
+               (SELECT array_agg(delivery) FROM settled WHERE erased) AS erased
     )
     SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
     FROM summary
@@ -102,11 +114,16 @@ _ADMIT_SQL = """
     """
 
 
-_ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE))
+# An erased event may go by a digest of its id. Before the first erasure there is no key, and nothing
+# is looked up.
+_ERASED_NAME = erased_name("waiting.source", "waiting.event_id")
+_ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE, erased_name=_ERASED_NAME))
 
 
 # Exact types are joined by hash, patterns row by row: this one runs only where there are patterns.
-_ADMIT_BY_PATTERN = statement(_ADMIT_SQL.format(create=jobs.CREATE_BY_PATTERN))
+_ADMIT_BY_PATTERN = statement(
+    _ADMIT_SQL.format(create=jobs.CREATE_BY_PATTERN, erased_name=_ERASED_NAME)
+)
 
 
 def admit(
@@ -123,6 +140,7 @@ def admit(
     Each delivery is admitted once, however often and wherever this runs. The caller commits it
     alone. Bodies stay in PostgreSQL, except those of jobs that `claimant` claims as they are made.
     An event's first delivery that is unadmitted again, by a replay, gets the jobs that it lacks.
+    What a duplicate of an erased event brought is erased in the same transaction.
     """
     has_patterns = any("*" in processor.type for processor in processors)
     rows = connection.execute(
@@ -145,6 +163,8 @@ def admit(
             "redispatch_after_s": redispatch_after_s,
         },
     ).all()
+    if rows[0].erased:
+        erase_content(connection, rows[0].erased)
     made = [row for row in rows if row.id is not None]
     bodies = {row.event: row.body for row in made if row.body is not None}
     return Admitted(
