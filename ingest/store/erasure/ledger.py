@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from ingest import queues
 from ingest.store import arrays
@@ -39,11 +39,12 @@ class StoredDelivery:
     body: bytes
 
 
-_READ = statement(
-    f"""
+def read_of(*, rows: int) -> TextClause:
+    """Return the statement that reads a batch of at most so many deliveries."""
+    return statement(f"""
     WITH page AS MATERIALIZED (
         SELECT id, coalesce(octet_length(body), 0) AS size FROM ingest.deliveries
-        WHERE id > CAST(:after AS uuid) ORDER BY id LIMIT {_ROWS}
+        WHERE id > CAST(:after AS uuid) ORDER BY id LIMIT {rows}
     ), bounded AS MATERIALIZED (
         SELECT id FROM (
             SELECT id, sum(size) OVER (ORDER BY id) - size AS before FROM page
@@ -57,8 +58,10 @@ _READ = statement(
     LEFT JOIN ingest.events e ON e.id = coalesce(r.event, d.id)
     LEFT JOIN ingest.unadmitted u ON u.delivery = d.id
     ORDER BY d.id
-    """
-)
+    """)
+
+
+_READ = read_of(rows=_ROWS)
 
 
 def deliveries_after(
@@ -68,7 +71,7 @@ def deliveries_after(
     there are no further ones."""
     rows = connection.execute(_READ, {"after": after}).mappings().all()
     stored = [
-        StoredDelivery(**row | {"body": bytes(row["body"])})
+        StoredDelivery(**{**row, "body": bytes(row["body"])})
         for row in rows
         if row["body"] is not None
     ]
@@ -78,13 +81,16 @@ def deliveries_after(
 _READ_EVENTS = statement(
     f"""
     SELECT id, source, event_id, type FROM ingest.events
-    WHERE id > CAST(:after AS uuid) ORDER BY id LIMIT {_EVENTS}
+    WHERE id > CAST(:after AS uuid)
+      AND NOT EXISTS (SELECT FROM ingest.deliveries
+                      WHERE deliveries.id = events.id AND body IS NOT NULL)
+    ORDER BY id LIMIT {_EVENTS}
     """
 )
 
 
 def events_after(connection: Connection, after: UUID) -> Sequence[Any]:
-    """Return id, source, event id and type of the events of the next batch."""
+    """Return id, source, event id and type of the next batch of events without a body."""
     return connection.execute(_READ_EVENTS, {"after": after}).all()
 
 

@@ -50,12 +50,12 @@ _DIGEST = statement(f"SELECT {digest('CAST(:text AS text)')}")
 
 
 def person_digests(connection: Connection, given: Sequence[tuple[str, str]]) -> list[bytes]:
-    """Return the keyed digests of kinds and values, sorted; there must be a key."""
+    """Return the keyed digests of kinds and values, sorted; none while there is no key."""
     digests = [
         connection.execute(_DIGEST, {"text": f"{kind}:{value}"}).scalar_one()
         for kind, value in given
     ]
-    return sorted(map(bytes, digests))
+    return sorted(bytes(one) for one in digests if one is not None)
 
 
 _BEGIN = statement(
