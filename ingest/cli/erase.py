@@ -274,9 +274,7 @@ def _report(erasure: Erasure, events: int) -> None:
     output.table("By table", ["table", "rows"], sorted(counts.tables.items()))
     if counts.jobs:
         output.line(f"{output.number_of(counts.jobs, 'job')} had not succeeded, and were given up.")
-    output.line(
-        "The bytes stay in PostgreSQL's files until they are rewritten (docs/erasure.md):"
-    )
+    output.line("The bytes stay in PostgreSQL's files until they are rewritten (docs/erasure.md):")
     for statement in vacuum_statements(counts.tables):
         output.line(f"  {statement}")
 

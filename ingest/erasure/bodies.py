@@ -40,6 +40,4 @@ def named_in(source: Source | None, event_type: str | None, body: bytes) -> Name
 
 
 def _is_of_type(event_type: str | None, pattern: str) -> bool:
-    return pattern == "*" or (
-        event_type is not None and fnmatch.fnmatchcase(event_type, pattern)
-    )
+    return pattern == "*" or (event_type is not None and fnmatch.fnmatchcase(event_type, pattern))

@@ -150,6 +150,4 @@ def _scoped(scope: str, ids: Iterable[str]) -> set[str]:
 
 def _meets(ids: set[str], known: set[str]) -> bool:
     """Return whether one of `ids` is known, in its scope or in any."""
-    return any(
-        id_ in known or f"{ANY_SCOPE} {id_.partition(' ')[2]}" in known for id_ in ids
-    )
+    return any(id_ in known or f"{ANY_SCOPE} {id_.partition(' ')[2]}" in known for id_ in ids)

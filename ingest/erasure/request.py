@@ -15,9 +15,7 @@ class BadPerson(IngestError):
     """What was given names no person, or more than one."""
 
 
-def given(
-    phones: Sequence[str], contacts: Sequence[str], conversations: Sequence[str]
-) -> Given:
+def given(phones: Sequence[str], contacts: Sequence[str], conversations: Sequence[str]) -> Given:
     """Return who is meant.
 
     Raises:

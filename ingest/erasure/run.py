@@ -184,9 +184,9 @@ class Eraser:
         return (*read_model, *ledger_places) if search else (*ledger_places, *read_model)
 
     def _is_meant(self, table: TextTable) -> bool:
-        return self.source is None or self._model_of(table) == self._scope(self.source)
+        return self.source is None or self.model_of(table) == self._scope(self.source)
 
-    def _model_of(self, table: TextTable) -> str:
+    def model_of(self, table: TextTable) -> str:
         """Return the read model that a table belongs to: its name's beginning, or the other one."""
         models = {source.read_model for source in self.sources.values() if source.read_model}
         beginnings = [model for model in models if table.name.startswith(f"{model}_")]
@@ -330,7 +330,7 @@ class _Batch:
         rows = tables.rows_after(self._connection, place, after)
         self.rows_read = len(rows)
         spellings = self._spellings_of(place)
-        scope = self._eraser._model_of(place)
+        scope = self._eraser.model_of(place)
         for row in rows:
             verdict = Verdict.NOTHING
             if place.fields:
@@ -362,9 +362,7 @@ def _named(place: TextTable, row: Mapping[str, Any]) -> dict[str, frozenset[str]
     }
 
 
-def advance(
-    engine: Engine, eraser_of: Callable[[Erasure], Eraser], number: int
-) -> Erasure:
+def advance(engine: Engine, eraser_of: Callable[[Erasure], Eraser], number: int) -> Erasure:
     """Do the next batch of a request; return it as it is afterwards.
 
     Concurrent callers wait for each other, and each batch is done once. Where somebody else holds

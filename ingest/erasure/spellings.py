@@ -45,7 +45,9 @@ class Spellings:
         return (
             any(_begins(match) for number in self._numbers for match in number.finditer(readable))
             or any(token.search(plain) or token.search(readable) for token in self._tokens)
-            or any(needle in plain and _holds_encoded(plain, phone) for phone, needle in self._needles)
+            or any(
+                needle in plain and _holds_encoded(plain, phone) for phone, needle in self._needles
+            )
         )
 
 

@@ -356,9 +356,7 @@ def test_a_tombstone_is_not_replayed(engine: Engine, database_url: str, worker: 
     assert (counts.jobs, counts.gone) == (0, 1)
 
 
-def test_only_one_source_if_it_is_named(
-    engine: Engine, database_url: str, worker: Worker
-) -> None:
+def test_only_one_source_if_it_is_named(engine: Engine, database_url: str, worker: Worker) -> None:
     worker.process(store(database_url, AWALCHAT, about_sara()))
     sara = message_of(1, **{"from": SARA, "id": wamid(SARA)})
     worker.process(store(database_url, WHATSAPP, [body_of(change(messages=[sara]))]))

@@ -49,13 +49,14 @@ def show(site: Site, request: Request) -> Response:
             with contextlib.suppress(NotFound):
                 return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
     shown = elements[:_SHOWN_ELEMENTS]
-    beginning = delivery.body[:SHOWN_BYTES].decode("utf-8", "replace")
+    raw = b"(erased)" if delivery.body is None else delivery.body
+    beginning = raw[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
         delivery=delivery,
         elements=[_masked(element) for element in shown] if masks else shown,
         has_more=len(elements) > len(shown),
         body=HIDDEN if masks else beginning,
-        is_cut=len(delivery.body) > SHOWN_BYTES,
+        is_cut=len(raw) > SHOWN_BYTES,
     )
     return site.render(request, "delivery.html", view, section="events" if elements else "failures")
 

@@ -111,9 +111,7 @@ def stop_admission(connection: Connection, deliveries: Sequence[UUID]) -> None:
         OperationalError: the lock was not available.
     """
     connection.execute(_STOP_ADMISSION)
-    waiting = list(
-        connection.execute(_UNADMITTED, {"ids": arrays.literal(deliveries)}).scalars()
-    )
+    waiting = list(connection.execute(_UNADMITTED, {"ids": arrays.literal(deliveries)}).scalars())
     if waiting:
         admitted = admission.admit(
             connection, waiting, [], replay_queue=queues.REPLAY, redispatch_after_s=0.0
@@ -189,9 +187,7 @@ _EMPTY = statement(
     WHERE id = ANY(CAST(:events AS uuid[]))
     """
 )
-_HANDLED = statement(
-    "DELETE FROM ingest.unhandled WHERE event = ANY(CAST(:events AS uuid[]))"
-)
+_HANDLED = statement("DELETE FROM ingest.unhandled WHERE event = ANY(CAST(:events AS uuid[]))")
 
 
 def _make_tombstones(
@@ -199,9 +195,7 @@ def _make_tombstones(
 ) -> None:
     named = connection.execute(_NAMES, {"events": arrays.literal(events)}).all()
     renamed = [
-        row.id
-        for row in named
-        if not row.event_id.startswith(PREFIX) and is_personal(row.event_id)
+        row.id for row in named if not row.event_id.startswith(PREFIX) and is_personal(row.event_id)
     ]
     parameters = {
         "events": arrays.literal(events),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Column, Connection, Table, Text, bindparam, delete, select, tuple_, update
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 
 from ingest.store import schema
 from ingest.store.sql import OWN
@@ -136,9 +136,7 @@ def key_of(source: TextTable, row: Mapping[str, Any]) -> list[Any]:
 
 def texts_of(source: TextTable, row: Mapping[str, Any]) -> list[str]:
     """Return every text of a row."""
-    return [
-        text for column in source.texts for text in _texts(row[column.name]) if text is not None
-    ]
+    return [text for column in source.texts for text in _texts(row[column.name])]
 
 
 def remove(connection: Connection, source: TextTable, row: Mapping[str, Any]) -> None:
@@ -194,10 +192,3 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [text for item in value for text in _texts(item)]
     return [] if value is None or isinstance(value, bool) else [str(value)]
-
-
-def holds_texts(column: Column[Any]) -> bool:
-    """Return whether a column could hold a text that names somebody."""
-    if isinstance(column.type, ARRAY):
-        return isinstance(column.type.item_type, Text)
-    return isinstance(column.type, Text | JSONB) and column.computed is None

@@ -114,8 +114,8 @@ _ADMIT_SQL = """
     """
 
 
-# An erased event may go by a digest of its id. Before the first erasure there is no key, and nothing
-# is looked up.
+# An erased event may go by a digest of its id. Before the first erasure there is no key, and
+# nothing is looked up.
 _ERASED_NAME = erased_name("waiting.source", "waiting.event_id")
 _ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE, erased_name=_ERASED_NAME))
 

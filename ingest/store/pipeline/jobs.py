@@ -846,7 +846,7 @@ def discard(connection: Connection, job_ids: Sequence[int], *, replay: int | Non
     return int(connection.execute(_DISCARD, parameters).scalar_one())
 
 
-# A running attempt ends here, under its own number: what its worker does later is not held any more.
+# A running attempt ends here, under its own number: its worker does not hold the job any more.
 _REVOKE = statement(
     """
     WITH chosen AS MATERIALIZED (
@@ -904,9 +904,7 @@ _FORGET_ERRORS_OF_ATTEMPTS = statement(
 
 def forget_errors_of_events(connection: Connection, events: Sequence[UUID]) -> int:
     """Erase what the attempts at events failed with, but for its type; return how many did."""
-    return connection.execute(
-        _FORGET_ERRORS_OF_EVENTS, {"events": arrays.literal(events)}
-    ).rowcount
+    return connection.execute(_FORGET_ERRORS_OF_EVENTS, {"events": arrays.literal(events)}).rowcount
 
 
 def forget_errors(connection: Connection, attempts: Sequence[tuple[int, int]]) -> int:
