@@ -139,8 +139,6 @@ def _begin(
             reason=reason,
             persons=records.person_digests(connection, named),
             source=source,
-            status=ERASING,
-            background=False,
             identifiers=found.person.to_json(),
         )
 
@@ -166,15 +164,12 @@ class _Pace:
     def __init__(self, rate: float | None) -> None:
         self._rate = rate
         self._began = time.monotonic()
-        self._first: int | None = None
 
     def wait(self, read: int) -> None:
         """Wait until so many rows may have been read."""
         if self._rate is None:
             return
-        if self._first is None:
-            self._first = 0
-        ahead_s = (read - self._first) / self._rate - (time.monotonic() - self._began)
+        ahead_s = read / self._rate - (time.monotonic() - self._began)
         if ahead_s > 0:
             time.sleep(ahead_s)
 

@@ -29,7 +29,7 @@ from ingest.ids import first_id
 from ingest.sources.base import Source
 from ingest.store.erasure import attempts, ledger, records, tables
 from ingest.store.erasure.ledger import StoredDelivery, Unsettled
-from ingest.store.erasure.records import ERASING, FINISHED, READY, SEARCHING, Erasure
+from ingest.store.erasure.records import ERASING, Erasure
 from ingest.store.erasure.tables import TextTable
 
 _START = UUID(int=0)
@@ -173,7 +173,7 @@ class Eraser:
             counts=counts.to_json(),
         )
         if has_ended:
-            records.change_status(connection, erasure.id, FINISHED)
+            records.finish(connection, erasure.id)
         return has_ended
 
     def _places(self, *, search: bool) -> Sequence["_Place"]:
@@ -375,9 +375,7 @@ def advance(engine: Engine, eraser_of: Callable[[Erasure], Eraser], number: int)
         try:
             with engine.begin() as connection:
                 erasure = records.read(connection, number, hold=True)
-                if erasure.status == SEARCHING:
-                    _search(connection, eraser_of(erasure), erasure)
-                elif erasure.status == ERASING:
+                if erasure.status == ERASING:
                     eraser_of(erasure).erase_batch(connection, erasure)
                 return records.read(connection, number)
         except Unsettled:
@@ -391,19 +389,3 @@ def advance(engine: Engine, eraser_of: Callable[[Erasure], Eraser], number: int)
 
 _PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
 """Errors that go away by themselves."""
-
-
-def _search(connection: Connection, eraser: Eraser, erasure: Erasure) -> None:
-    person = Person.from_json(erasure.identifiers or {})
-    position = Position(**erasure.position)
-    counts = Counts.from_json(erasure.counts)
-    has_ended = eraser.search_batch(connection, person, position, counts)
-    records.save(
-        connection,
-        erasure.id,
-        identifiers=person.to_json(),
-        position=position.to_json(),
-        counts=counts.to_json(),
-    )
-    if has_ended:
-        records.change_status(connection, erasure.id, READY)

@@ -368,7 +368,7 @@ ended_sessions = Table(
     Column("expires_at", Timestamp, nullable=False, comment="when it would have ended by itself"),
 )
 
-ERASURE_STATUSES = ("searching", "ready", "erasing", "finished", "cancelled")
+ERASURE_STATUSES = ("erasing", "finished")
 
 # The requests to erase a person (ingest.erasure).
 erasures = Table(
@@ -386,7 +386,6 @@ erasures = Table(
     ),
     Column("source", Text, comment="only its events; null: those of all sources"),
     Column("status", Text, nullable=False),
-    Column("background", Boolean, nullable=False, comment="the console runs it"),
     Column("identifiers", JSONB, comment="what is searched for, in clear; null once it has ended"),
     Column(
         "position", JSONB, nullable=False, server_default=text("'{}'"), comment="how far it has got"

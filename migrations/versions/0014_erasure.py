@@ -37,18 +37,16 @@ CREATE TABLE erasures (
     persons bytea[] NOT NULL,
     source text,
     status text NOT NULL,
-    background boolean NOT NULL,
     identifiers jsonb,
     position jsonb DEFAULT '{}' NOT NULL,
     counts jsonb DEFAULT '{}' NOT NULL,
     finished_at timestamptz,
     CONSTRAINT erasures_pkey PRIMARY KEY (id),
     CONSTRAINT erasures_status
-        CHECK (status IN ('searching', 'ready', 'erasing', 'finished', 'cancelled'))
+        CHECK (status IN ('erasing', 'finished'))
 );
 COMMENT ON COLUMN erasures.persons IS 'keyed digests of the numbers and ids that were given';
 COMMENT ON COLUMN erasures.source IS 'only its events; null: those of all sources';
-COMMENT ON COLUMN erasures.background IS 'the console runs it';
 COMMENT ON COLUMN erasures.identifiers
     IS 'what is searched for, in clear; null once it has ended';
 COMMENT ON COLUMN erasures.position IS 'how far it has got';

@@ -101,8 +101,6 @@ def begin(
             reason=None,
             persons=records.person_digests(connection, named),
             source=source,
-            status=ERASING,
-            background=False,
             identifiers=person.to_json(),
         )
     return erasure.id, counts

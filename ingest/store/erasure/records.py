@@ -1,8 +1,4 @@
-"""The requests to erase a person, and how far each has got.
-
-searching ──▶ ready ──confirm──▶ erasing ──▶ finished
-searching, ready ──cancel──▶ cancelled
-"""
+"""The requests to erase a person, and how far each has got."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -18,8 +14,7 @@ from ingest.store import arrays
 from ingest.store.pipeline.erased_names import digest
 from ingest.store.sql import statement
 
-SEARCHING, READY, ERASING = "searching", "ready", "erasing"
-FINISHED, CANCELLED = "finished", "cancelled"
+ERASING, FINISHED = "erasing", "finished"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +29,6 @@ class Erasure:
     """Keyed digests of what was given."""
     source: str | None
     status: str
-    background: bool
     identifiers: Mapping[str, Sequence[str]] | None
     """What is searched for; None once it has ended."""
     position: Mapping[str, Any]
@@ -42,7 +36,7 @@ class Erasure:
     finished_at: datetime | None
 
 
-_COLUMNS = """id, requested_at, requested_by, reason, persons, source, status, background,
+_COLUMNS = """id, requested_at, requested_by, reason, persons, source, status,
     identifiers, position, counts, finished_at"""
 
 
@@ -60,10 +54,8 @@ def person_digests(connection: Connection, given: Sequence[tuple[str, str]]) -> 
 
 _BEGIN = statement(
     f"""
-    INSERT INTO ingest.erasures (requested_by, reason, persons, source, status, background,
-                                 identifiers)
-    VALUES (:requested_by, :reason, :persons, :source, :status, :background,
-            CAST(:identifiers AS jsonb))
+    INSERT INTO ingest.erasures (requested_by, reason, persons, source, status, identifiers)
+    VALUES (:requested_by, :reason, :persons, :source, 'erasing', CAST(:identifiers AS jsonb))
     RETURNING {_COLUMNS}
     """
 )
@@ -76,18 +68,14 @@ def begin(
     reason: str | None,
     persons: Sequence[bytes],
     source: str | None,
-    status: str,
-    background: bool,
     identifiers: Mapping[str, Sequence[str]],
 ) -> Erasure:
-    """Record a request."""
+    """Record that a person is to be erased, by what the search has learned."""
     parameters = {
         "requested_by": requested_by,
         "reason": reason,
         "persons": list(persons),
         "source": source,
-        "status": status,
-        "background": background,
         "identifiers": json.dumps(identifiers),
     }
     return Erasure(**connection.execute(_BEGIN, parameters).mappings().one())
@@ -109,14 +97,6 @@ def read(connection: Connection, number: int, *, hold: bool = False) -> Erasure:
     return Erasure(**row)
 
 
-_NEWEST = statement(f"SELECT {_COLUMNS} FROM ingest.erasures ORDER BY id DESC LIMIT :limit")
-
-
-def newest(connection: Connection, *, limit: int) -> list[Erasure]:
-    """Return the newest requests."""
-    return [Erasure(**row) for row in connection.execute(_NEWEST, {"limit": limit}).mappings()]
-
-
 _OF_PERSON = statement(
     f"SELECT {_COLUMNS} FROM ingest.erasures WHERE persons && CAST(:persons AS bytea[]) ORDER BY id"
 )
@@ -126,17 +106,6 @@ def of_person(connection: Connection, persons: Sequence[bytes]) -> list[Erasure]
     """Return the requests in which one of the digests was given, oldest first."""
     rows = connection.execute(_OF_PERSON, {"persons": list(persons)}).mappings()
     return [Erasure(**row) for row in rows]
-
-
-_IN_BACKGROUND = statement(
-    "SELECT id FROM ingest.erasures WHERE background AND status IN ('searching', 'erasing')"
-    " ORDER BY id"
-)
-
-
-def running_in_background(connection: Connection) -> list[int]:
-    """Return the requests that the console has to advance, oldest first."""
-    return list(connection.execute(_IN_BACKGROUND).scalars())
 
 
 _SAVE = statement(
@@ -167,33 +136,17 @@ def save(
     connection.execute(_SAVE, parameters)
 
 
-_CHANGE_STATUS = statement(
+_FINISH = statement(
     """
-    UPDATE ingest.erasures
-    SET status = CAST(:to AS text),
-        position = CASE WHEN CAST(:to AS text) = 'erasing' THEN '{}' ELSE position END,
-        counts = CASE WHEN CAST(:to AS text) = 'erasing' THEN '{}' ELSE counts END,
-        identifiers = CASE WHEN CAST(:to AS text) IN ('finished', 'cancelled') THEN NULL
-                           ELSE identifiers END,
-        finished_at = CASE WHEN CAST(:to AS text) IN ('finished', 'cancelled') THEN now() END
-    WHERE id = :id AND status = ANY(CAST(:from AS text[]))
+    UPDATE ingest.erasures SET status = 'finished', identifiers = NULL, finished_at = now()
+    WHERE id = :id
     """
 )
-_FROM = {
-    READY: (SEARCHING,),
-    ERASING: (READY,),
-    FINISHED: (ERASING,),
-    CANCELLED: (SEARCHING, READY),
-}
 
 
-def change_status(connection: Connection, number: int, status: str) -> bool:
-    """Move a request to another status; return whether that was possible.
-
-    Once it has ended, what was searched for is no longer kept.
-    """
-    parameters = {"id": number, "to": status, "from": list(_FROM[status])}
-    return connection.execute(_CHANGE_STATUS, parameters).rowcount > 0
+def finish(connection: Connection, number: int) -> None:
+    """Record that a request has ended. What was searched for is no longer kept."""
+    connection.execute(_FINISH, {"id": number})
 
 
 _ERASED = statement("SELECT event FROM ingest.erased_events WHERE erasure = :id ORDER BY event")
