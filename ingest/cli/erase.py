@@ -115,14 +115,14 @@ def _search(
     eraser = Eraser(sources=sources, source=source)
     with _progress("searching") as tell:
         has_ended = False
-        pace = _Pace(rate)
+        limit = _RateLimit(rate)
         while not has_ended:
             with engine.connect() as connection:
                 has_ended = eraser.search_batch(
                     connection, found.person, found.position, found.counts
                 )
             tell(found.position)
-            pace.wait(found.position.read)
+            limit.wait(found.position.read)
     request.check_found(found.person)
     return found
 
@@ -146,7 +146,7 @@ def _begin(
 def _run(
     engine: Engine, sources: dict[str, Source], erasure: Erasure, rate: float | None
 ) -> Erasure:
-    pace = _Pace(rate)
+    limit = _RateLimit(rate)
     with _progress("erasing") as tell:
         while erasure.status == ERASING:
             erasure = run.advance(
@@ -154,11 +154,11 @@ def _run(
             )
             position = Position(**erasure.position)
             tell(position)
-            pace.wait(position.read)
+            limit.wait(position.read)
     return erasure
 
 
-class _Pace:
+class _RateLimit:
     """Keeps to so many rows a second."""
 
     def __init__(self, rate: float | None) -> None:

@@ -159,7 +159,7 @@ def test_a_conversation_of_two_people_keeps_what_names_the_other(
 
 @pytest.mark.parametrize("given", [{"conversations": ["7"]}, {"contacts": ["5"]}])
 def test_a_conversation_or_a_contact_leads_to_the_number(
-    engine: Engine, database_url: str, worker: Worker, given: dict[str, list[str]]
+    engine: Engine, database_url: str, worker: Worker, given: dict[str, Any]
 ) -> None:
     worker.process(store(database_url, AWALCHAT, [*about_omar(), *about_sara()]))
     number, _ = begin(engine, **given, sources=SOURCES)

@@ -52,7 +52,7 @@ def store(
 def _delivery(source: Source, body: bytes, headers: str) -> Delivery:
     identity = delivery_id(int(time.time() * 1000), os.urandom(10))
     named = name_body(source, body)
-    common = {
+    common: dict[str, Any] = {
         "source": source.slug,
         "received_at": datetime.now(UTC),
         "key_id": "0123abcd",
