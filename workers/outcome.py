@@ -36,15 +36,15 @@ def of_error(
 
 
 def of_missing_body(job: ClaimedJob) -> Failure:
-    """Return what follows when the bodies of the event's day were dropped: nothing is left to
-    process."""
+    """Return what follows when the event's body was erased, or dropped with those of its day:
+    nothing is left to process."""
     return Failure(
         id=job.id,
         attempt=job.attempt,
         outcome=Outcome.DISCARDED,
         retry_in_s=None,
         error_type="MissingBody",
-        error_message="The event's body was dropped when its day's retention ended.",
+        error_message="The event's body was erased, or deleted when its retention ended.",
     )
 
 

@@ -104,7 +104,7 @@ def show(
         **dict(record.headers),
     }
     output.table(None, ["", ""], [(name, value) for name, value in facts.items() if value])
-    output.body("body", record.body)
+    output.body("body", b"(erased)" if record.body is None else record.body)
     if elements:
         output.line("")
         output.table(

@@ -14,7 +14,7 @@ from ingest.store.reports.event_detail import AttemptRecord, DeliveryRecord, Eve
 from ingest.store.search import events
 from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to, resolve
 
-_DROPPED = b"(deleted at the end of its retention)"
+_DROPPED = b"(erased, or deleted at the end of its retention)"
 
 _LONGEST_SHOWN = 60
 # The fields of a line of `list --json`: programs rely on them.

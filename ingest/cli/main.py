@@ -12,6 +12,7 @@ from ingest.cli import (
     console,
     deliveries,
     doctor,
+    erase,
     events,
     processes,
     recover,
@@ -50,6 +51,7 @@ app.command("stats")(stats.stats)
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
+app.command("erase")(erase.erase)
 app.command("recover")(recover.recover)
 app.command("retention")(retention.retention)
 app.add_typer(sources.app, name="sources")

@@ -160,7 +160,7 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
         accepted = "would be accepted" if dry_run else "were accepted and are events now"
         output.line(f"{len(reopened)} of {rejected} rejected deliveries {accepted}.")
     if counts.gone:
-        output.line(f"Skipped {counts.gone:,} whose bodies were deleted.")
+        output.line(f"Skipped {counts.gone:,}: the body was erased, or deleted by retention.")
     if counts.running:
         running = output.number_of(counts.running, "running job")
         output.line(f"Skipped {running}.")

@@ -179,8 +179,9 @@ class Source(ABC):
     """Where bodies name what searches look for, by kind: conversation, phone, order, message,
     contact."""
     persons: ClassVar[Sequence[FieldPath]] = ()
-    """Which fields of bodies identify a person, such as phone numbers and contact ids. Searches for
-    a contact look there, if no read model is made; nothing is masked or erased by them yet."""
+    """Which fields of bodies identify a person, such as phone numbers and contact ids. Erasures
+    look there, and searches for a contact if no read model is made; nothing is masked by them
+    yet."""
     read_model: ClassVar[str | None] = None
     """The built-in read model that is made of its events: `shop`, `whatsapp`; None: none is."""
     body_limit: ClassVar[int | None] = None

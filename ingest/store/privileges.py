@@ -23,7 +23,8 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "worker": _PRESENCE
         | _COUNTED
         | {
-            "deliveries": "S",
+            "deliveries": "SU",
+            "erasure_keys": "S",
             "unadmitted": "SIUD",
             "events": "SI",
             "duplicates": "SI",
@@ -53,19 +54,23 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "console": _PRESENCE
         | _COUNTED
         | {
-            "actions": "SI",
-            "attempts": "SI",
+            "actions": "SIU",
+            "attempts": "SIU",
             "console_keys": "SI",
-            "deliveries": "S",
-            "duplicates": "S",
+            "deliveries": "SU",
+            "duplicates": "SI",
             "ended_sessions": "SID",
-            "events": "SI",
+            "erased_events": "SI",
+            "erasure_keys": "SI",
+            "erasures": "SIU",
+            "events": "SIU",
             "jobs": "SIU",
             "parked": "S",
+            "past_events": "SU",
             "processors": "SU",
-            "refusals": "S",
+            "refusals": "SUD",
             "replays": "SIU",
-            "unadmitted": "SI",
+            "unadmitted": "SIUD",
         },
     }
 )

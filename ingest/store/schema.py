@@ -68,7 +68,7 @@ deliveries = Table(
     Column("received_at", Timestamp, nullable=False),
     Column("key_id", Text, nullable=False, comment="which secret matched"),
     Column("headers", JSONB, nullable=False, comment="[[name, value], …], those worth keeping"),
-    Column("body", LargeBinary, nullable=False),
+    Column("body", LargeBinary, comment="null: it was erased"),
     Column("rejected", Text, comment="why it was answered 400; null: accepted"),
     Column("part_of", Uuid, comment="an element: the delivery that it came in"),
     Index("deliveries_rejected", "id", postgresql_where=text("rejected IS NOT NULL")),
@@ -95,7 +95,8 @@ unadmitted = Table(
 )
 
 # The ledger that dedupes: a row an occurrence, with the id of its first delivery. Insert-only, but
-# for retention.
+# for retention and for an erased event: its fingerprint is empty, and a digest replaces an id that
+# names a person.
 events = Table(
     "events",
     metadata,
@@ -390,6 +391,51 @@ ended_sessions = Table(
     metadata,
     Column("id", Text, primary_key=True),
     Column("expires_at", Timestamp, nullable=False, comment="when it would have ended by itself"),
+)
+
+ERASURE_STATUSES = ("erasing", "finished")
+
+# The requests to erase a person (ingest.erasure).
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("requested_at", Timestamp, nullable=False, server_default=func.now()),
+    Column("requested_by", Text, nullable=False),
+    Column("reason", Text),
+    Column(
+        "persons",
+        ARRAY(LargeBinary),
+        nullable=False,
+        comment="keyed digests of the numbers and ids that were given",
+    ),
+    Column("source", Text, comment="only its events; null: those of all sources"),
+    Column("status", Text, nullable=False),
+    Column("identifiers", JSONB, comment="what is searched for, in clear; null once it has ended"),
+    Column(
+        "position", JSONB, nullable=False, server_default=text("'{}'"), comment="how far it has got"
+    ),
+    Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("finished_at", Timestamp),
+    _one_of("status", ERASURE_STATUSES),
+)
+
+# The events that were erased. The ledger keeps them, so that a late duplicate is recognised.
+erased_events = Table(
+    "erased_events",
+    metadata,
+    Column("event", Uuid, primary_key=True),
+    Column("erasure", BigInteger, nullable=False, index=True),
+)
+
+# The key of the digests that stand for erased names. Without it, a duplicate of an erased event
+# whose id held a number is not recognised.
+erasure_keys = Table(
+    "erasure_keys",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("made_at", Timestamp, nullable=False, server_default=func.now()),
 )
 
 # Counts per minute (ingest.store.pipeline.metrics).

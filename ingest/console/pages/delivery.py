@@ -55,14 +55,15 @@ def show(site: Site, request: Request) -> Response:
                 return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
         past_event = past_events.of_duplicate(connection, delivery.id)
     shown = elements[:_SHOWN_ELEMENTS]
-    beginning = delivery.body[:SHOWN_BYTES].decode("utf-8", "replace")
+    raw = b"(erased)" if delivery.body is None else delivery.body
+    beginning = raw[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
         delivery=delivery,
         past_event=past_event,
         elements=[_masked(element) for element in shown] if masks else shown,
         has_more=len(elements) > len(shown),
         body=HIDDEN if masks else beginning,
-        is_cut=len(delivery.body) > SHOWN_BYTES,
+        is_cut=len(raw) > SHOWN_BYTES,
     )
     section = "events" if elements or past_event else "failures"
     return site.render(request, "delivery.html", view, section=section)

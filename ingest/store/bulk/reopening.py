@@ -18,7 +18,7 @@ _BATCH = 500
 _REJECTED = statement(
     """
     SELECT id, source, body, headers FROM ingest.deliveries
-    WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL
+    WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL AND body IS NOT NULL
     ORDER BY id FOR UPDATE
     """
 )

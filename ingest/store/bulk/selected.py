@@ -23,7 +23,7 @@ class Counts:
     running: int = 0
     """Jobs left alone because they run."""
     gone: int = 0
-    """Jobs and events left alone because their body was dropped."""
+    """Jobs and events left alone because their body was erased or dropped."""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -39,7 +39,8 @@ class Counts:
         return self.jobs + self.events
 
 
-HAS_BODY = "EXISTS (SELECT FROM ingest.deliveries WHERE deliveries.id = events.id)"
+HAS_BODY = """EXISTS (SELECT FROM ingest.deliveries
+                    WHERE deliveries.id = events.id AND body IS NOT NULL)"""
 NEEDS = {REPLAY: HAS_BODY, DISCARD: "true"}
 """The condition that a job meets for an action: without its body it cannot be replayed."""
 

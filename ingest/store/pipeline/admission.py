@@ -10,6 +10,8 @@ from sqlalchemy import Connection
 from ingest.store import arrays, past_events
 from ingest.store.loose_scan import waiting_queues
 from ingest.store.pipeline import jobs
+from ingest.store.pipeline.deliveries import erase_content
+from ingest.store.pipeline.erased_names import erased_name
 from ingest.store.pipeline.jobs import Claimant, ClaimedJob, JobRef, NewJobs
 from ingest.store.search.body_conditions import escape
 from ingest.store.sql import statement
@@ -44,12 +46,24 @@ class Admitted:
 # A duplicate of an event that retention has removed is found in `past_events`. That table is looked
 # into before anything is inserted, so every snapshot that a removal allows shows the event there or
 # in `events` (ingest.store.retention.events). While it is empty no digest is computed.
+#
+# An erased event may go by a digest of its id, in both tables, and has an empty fingerprint. Before
+# the first erasure there is no key, and nothing is looked up by it.
 _ADMIT_SQL = f"""
-    WITH taken AS MATERIALIZED (
+    WITH waiting AS MATERIALIZED (
         SELECT * FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
         ORDER BY delivery
         FOR UPDATE SKIP LOCKED
+    ), named AS MATERIALIZED (
+        SELECT *, {erased_name("source", "event_id")} AS erased_id FROM waiting
+    ), taken AS MATERIALIZED (
+        SELECT delivery, source, type, fingerprint, received_at, processor, replay, erased_id,
+               coalesce((
+                   SELECT e.event_id FROM ingest.events e
+                   WHERE e.source = named.source AND e.event_id = named.erased_id LIMIT 1
+               ), event_id) AS event_id
+        FROM named
     ), batch AS MATERIALIZED (
         SELECT taken.*, first_value(delivery) OVER occurrence AS first,
                first_value(type) OVER occurrence AS first_type,
@@ -59,7 +73,8 @@ _ADMIT_SQL = f"""
         LEFT JOIN LATERAL (
             SELECT event, fingerprint FROM ingest.past_events
             WHERE EXISTS (SELECT FROM ingest.past_events)
-              AND digest = {past_events.digest("taken.source", "taken.event_id")}
+              AND digest IN ({past_events.digest("taken.source", "taken.event_id")},
+                             {past_events.digest("taken.source", "taken.erased_id")})
             LIMIT 1
         ) AS past ON true
         WINDOW occurrence AS (PARTITION BY source, event_id ORDER BY delivery)
@@ -77,9 +92,11 @@ _ADMIT_SQL = f"""
                CASE WHEN is_fresh THEN b.first ELSE coalesce(known.id, b.past_event) END AS event,
                CASE WHEN is_fresh THEN b.first_type ELSE known.type END AS type,
                CASE WHEN is_fresh THEN b.fingerprint <> b.first_fingerprint
+                    WHEN coalesce(known.fingerprint, b.past_fingerprint) = '' THEN false
                     WHEN known.id IS NOT NULL THEN b.fingerprint <> known.fingerprint
                     ELSE {past_events.short("b.fingerprint")} <> b.past_fingerprint
-               END AS conflict
+               END AS conflict,
+               NOT is_fresh AND coalesce(known.fingerprint, b.past_fingerprint) = '' AS erased
         FROM sorted b
         LEFT JOIN LATERAL (
             SELECT e.id, e.type, e.fingerprint FROM ingest.events e
@@ -99,7 +116,8 @@ _ADMIT_SQL = f"""
     ), summary AS (
         SELECT (SELECT count(*) FROM repeated) AS duplicates,
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
-               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled
+               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled,
+               (SELECT array_agg(delivery) FROM settled WHERE erased) AS erased
     )
     SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
     FROM summary
@@ -136,7 +154,8 @@ def admit(
     Each delivery is admitted once, however often and wherever this runs. The caller commits it
     alone. Bodies stay in PostgreSQL, except those of jobs that `claimant` claims as they are made.
     An event's first delivery that is unadmitted again, by a replay, gets the jobs that it lacks. A
-    delivery of an event that retention has removed is a duplicate.
+    delivery of an event that retention has removed is a duplicate. What a duplicate of an erased
+    event brought is erased in the same transaction.
     """
     has_patterns = any("*" in processor.type for processor in processors)
     rows = connection.execute(
@@ -159,6 +178,8 @@ def admit(
             "redispatch_after_s": redispatch_after_s,
         },
     ).all()
+    if rows[0].erased:
+        erase_content(connection, rows[0].erased)
     made = [row for row in rows if row.id is not None]
     bodies = {row.event: row.body for row in made if row.body is not None}
     return Admitted(

@@ -5,8 +5,12 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from sqlalchemy import Connection
+
 from ingest.sources.base import EventIdentity
+from ingest.store import arrays
 from ingest.store.engine import WriterConnection
+from ingest.store.sql import statement
 
 
 class Delivery(NamedTuple):
@@ -151,3 +155,25 @@ def _columns(deliveries: Sequence[Delivery]) -> tuple[Any, ...]:
         [name.type for name in names],
         [name.fingerprint for name in names],
     )
+
+
+_ERASE = statement(
+    """
+    WITH named AS MATERIALIZED (
+        SELECT id, part_of FROM ingest.deliveries WHERE id = ANY(CAST(:ids AS uuid[]))
+    )
+    UPDATE ingest.deliveries SET body = NULL, headers = '[]'
+    WHERE id = ANY(ARRAY(
+              SELECT id FROM named UNION SELECT part_of FROM named WHERE part_of IS NOT NULL
+          ))
+      AND body IS NOT NULL
+    """
+)
+
+
+def erase_content(connection: Connection, deliveries: Sequence[UUID]) -> int:
+    """Erase body and headers of deliveries, and of those that they are elements of.
+
+    Return how many had a body until now.
+    """
+    return connection.execute(_ERASE, {"ids": arrays.literal(deliveries)}).rowcount

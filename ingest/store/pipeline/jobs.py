@@ -12,6 +12,7 @@ happen to a job, and a test holds that no other file can change one.
        └──── requeue (replay), from any state but running
 
     pending, retrying ──discard──▶ dead       an operator gives it up; a dead job is marked so
+    any but succeeded ──revoke──▶ dead        its event is erased; likewise marked
 
 Jobs that no worker may or can take now are parked: they wait, and the relay does not look at them.
 Unparked, they continue as they were. A job is parked because its processor is paused, because no
@@ -102,7 +103,7 @@ class ClaimedJob:
     type: str
     received_at: datetime
     body: bytes | None
-    """None: the bodies of its day were dropped."""
+    """None: the bodies of its day were dropped, or it was erased."""
     replay: int | None = None
     """The last replay that requeued it."""
 
@@ -851,6 +852,76 @@ def discard(connection: Connection, job_ids: Sequence[int], *, replay: int | Non
     """
     parameters = {"ids": arrays.literal(job_ids), "replay": replay, "why": why}
     return int(connection.execute(_DISCARD, parameters).scalar_one())
+
+
+# A running attempt ends here, under its own number: its worker does not hold the job any more.
+_REVOKE = statement(
+    """
+    WITH chosen AS MATERIALIZED (
+        SELECT id, trigger, state, worker, started_at FROM ingest.jobs
+        WHERE event = ANY(CAST(:events AS uuid[])) AND discarded_at IS NULL
+          AND state <> 'succeeded'
+        ORDER BY id
+        FOR UPDATE
+    ), moved AS (
+        UPDATE ingest.jobs
+        SET state = 'dead', discarded_at = now(), finished_at = now(), next_attempt_at = NULL,
+            hinted_until = NULL, lease_until = NULL,
+            attempt = attempt + CASE WHEN chosen.state = 'running' THEN 0 ELSE 1 END
+        FROM chosen WHERE jobs.id = chosen.id
+        RETURNING jobs.id, jobs.attempt, chosen.trigger, chosen.state, chosen.worker,
+                  chosen.started_at
+    ), kept AS (
+        INSERT INTO ingest.attempts (job, number, trigger, worker, started_at, finished_at,
+                              outcome, error_message)
+        SELECT id, attempt, trigger, CASE WHEN state = 'running' THEN worker END,
+               CASE WHEN state = 'running' THEN started_at ELSE now() END, now(), 'discarded', :why
+        FROM moved
+    )
+    SELECT count(*) FROM moved
+    """
+)
+
+
+def revoke(connection: Connection, events: Sequence[UUID], *, why: str) -> int:
+    """Discard every job of events that has not succeeded, running ones too; return how many.
+
+    A worker that runs one of them cannot finish it: its effects are rolled back. `why` is a
+    sentence, kept with the attempt that records it.
+    """
+    parameters = {"events": arrays.literal(events), "why": why}
+    return int(connection.execute(_REVOKE, parameters).scalar_one())
+
+
+_FORGET_ERRORS = """
+    UPDATE ingest.attempts SET error_message = NULL, traceback = NULL
+    WHERE {} AND (error_message IS NOT NULL OR traceback IS NOT NULL)
+"""
+_FORGET_ERRORS_OF_EVENTS = statement(
+    _FORGET_ERRORS.format(
+        "job = ANY(ARRAY(SELECT id FROM ingest.jobs WHERE event = ANY(CAST(:events AS uuid[]))))"
+    )
+)
+_FORGET_ERRORS_OF_ATTEMPTS = statement(
+    _FORGET_ERRORS.format(
+        "(job, number) IN (SELECT * FROM unnest("
+        "CAST(:jobs AS bigint[]), CAST(:numbers AS integer[])))"
+    )
+)
+
+
+def forget_errors_of_events(connection: Connection, events: Sequence[UUID]) -> int:
+    """Erase what the attempts at events failed with, but for its type; return how many did."""
+    return connection.execute(_FORGET_ERRORS_OF_EVENTS, {"events": arrays.literal(events)}).rowcount
+
+
+def forget_errors(connection: Connection, attempts: Sequence[tuple[int, int]]) -> int:
+    """Erase what attempts failed with, each named by its job and its number; return how many."""
+    parameters = {
+        "jobs": arrays.literal(job for job, _ in attempts),
+        "numbers": arrays.literal(number for _, number in attempts),
+    }
+    return connection.execute(_FORGET_ERRORS_OF_ATTEMPTS, parameters).rowcount
 
 
 _RUN_NOW = statement(

@@ -22,7 +22,8 @@ _ALL = 2**31 - 1
 class DeliveryRecord:
     """A delivery of the event.
 
-    Body and headers are None once its day was dropped; the body also where it was not read.
+    Body and headers are None once its day was dropped; the body also where it was erased, or was
+    not read.
     """
 
     id: UUID
@@ -107,7 +108,7 @@ _EVENT = statement(
 
 _DELIVERIES = statement(
     """
-    SELECT known.id, known.received_at, known.conflict, d.id IS NOT NULL AS kept, d.part_of,
+    SELECT known.id, known.received_at, known.conflict, d.body IS NOT NULL AS kept, d.part_of,
            d.key_id, d.headers,
            CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
                 THEN d.body END AS body

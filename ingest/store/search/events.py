@@ -219,7 +219,8 @@ class WholeDelivery:
     """Its place there, from 0."""
     key_id: str
     headers: list[tuple[str, str]]
-    body: bytes
+    body: bytes | None
+    """None: it was erased."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,7 +292,7 @@ _ELEMENTS = statement(
 
 _REJECTED = statement(
     """
-    SELECT id, source, received_at, rejected, octet_length(body) AS size
+    SELECT id, source, received_at, rejected, coalesce(octet_length(body), 0) AS size
     FROM ingest.deliveries WHERE rejected IS NOT NULL
     ORDER BY id DESC LIMIT :limit
     """

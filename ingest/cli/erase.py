@@ -1,0 +1,298 @@
+"""`ingest erase`."""
+
+import getpass
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from sqlalchemy import Engine
+
+from ingest import settings
+from ingest.cli import output
+from ingest.cli.database import CommandError, database
+from ingest.erasure import request, run
+from ingest.erasure.person import Person
+from ingest.erasure.request import Given
+from ingest.erasure.run import Counts, Eraser, Position
+from ingest.erasure.traces import vacuum_statements
+from ingest.sources.base import Source
+from ingest.sources.registry import configured
+from ingest.store.erasure import records
+from ingest.store.erasure.records import ERASING, FINISHED, Erasure
+from ingest.store.pipeline import erased_names
+
+
+def erase(
+    phone: Annotated[
+        list[str] | None, typer.Option(help="A phone number of the person, however written.")
+    ] = None,
+    contact: Annotated[
+        list[str] | None, typer.Option(help="An id of the person: contact, user or customer id.")
+    ] = None,
+    conversation: Annotated[
+        list[str] | None, typer.Option(help="A conversation with the person.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="Only what this source sent. Default: all sources.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only look and count; change nothing.")
+    ] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=1, help="Rows to read a second, at most.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; it is kept, so it must not name the person.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Erase one person: bodies, headers, read model, errors, searches. Events stay as tombstones.
+
+    Each option may be repeated: all that is given is one person. Run it again to erase what has
+    come since. An erasure that was interrupted goes on when it is asked for again.
+    """
+    named = request.given(phone or [], contact or [], conversation or [])
+    sources = configured(settings.load().sources)
+    if source is not None and source not in sources:
+        raise CommandError(
+            f"There is no source {source}; there is {', '.join(sources)}.", reason="unknown_source"
+        )
+    with database() as engine:
+        before = _before(engine, named, source)
+        unfinished = [erasure for erasure in before if erasure.status == ERASING]
+        if unfinished and not dry_run:
+            _say_it_goes_on(unfinished[-1], json)
+            erasure = unfinished[-1]
+        else:
+            found = _search(engine, sources, named, source, rate)
+            finished = [erasure for erasure in before if erasure.status == FINISHED]
+            _show(found, finished, dry_run=dry_run, json=json)
+            if dry_run or not found.counts.total:
+                if not finished and not found.counts.total:
+                    raise typer.Exit(1)
+                return
+            _confirm(named, yes)
+            erasure = _begin(engine, named, found, source, reason)
+        ended = _run(engine, sources, erasure, rate)
+        with engine.connect() as connection:
+            events = records.erased_events(connection, ended.id)
+    if json:
+        output.as_json(_document(ended, events))
+    else:
+        _report(ended, len(events))
+
+
+class _Found:
+    """What a search came to."""
+
+    def __init__(self, person: Person) -> None:
+        self.person = person
+        self.counts = Counts()
+        self.position = Position()
+
+
+def _before(engine: Engine, named: Given, source: str | None) -> list[Erasure]:
+    """Return the erasures that were asked for with the same person and source, oldest first."""
+    with engine.connect() as connection:
+        digests = records.person_digests(connection, named)
+        return [
+            erasure
+            for erasure in records.of_person(connection, digests)
+            if sorted(erasure.persons) == digests and erasure.source == source
+        ]
+
+
+def _search(
+    engine: Engine, sources: dict[str, Source], named: Given, source: str | None, rate: float | None
+) -> _Found:
+    found = _Found(request.person(named))
+    eraser = Eraser(sources=sources, source=source)
+    with _progress("searching") as tell:
+        has_ended = False
+        limit = _RateLimit(rate)
+        while not has_ended:
+            with engine.connect() as connection:
+                has_ended = eraser.search_batch(
+                    connection, found.person, found.position, found.counts
+                )
+            tell(found.position)
+            limit.wait(found.position.read)
+    request.check_found(found.person)
+    return found
+
+
+def _begin(
+    engine: Engine, named: Given, found: _Found, source: str | None, reason: str | None
+) -> Erasure:
+    request.check_reason(reason, found.person)
+    with engine.begin() as connection:
+        erased_names.ensure_key(connection, os.urandom)
+        return records.begin(
+            connection,
+            requested_by=getpass.getuser(),
+            reason=reason,
+            persons=records.person_digests(connection, named),
+            source=source,
+            identifiers=found.person.to_json(),
+        )
+
+
+def _run(
+    engine: Engine, sources: dict[str, Source], erasure: Erasure, rate: float | None
+) -> Erasure:
+    limit = _RateLimit(rate)
+    with _progress("erasing") as tell:
+        while erasure.status == ERASING:
+            erasure = run.advance(
+                engine, lambda record: Eraser(sources=sources, source=record.source), erasure.id
+            )
+            position = Position(**erasure.position)
+            tell(position)
+            limit.wait(position.read)
+    return erasure
+
+
+class _RateLimit:
+    """Keeps to so many rows a second."""
+
+    def __init__(self, rate: float | None) -> None:
+        self._rate = rate
+        self._began = time.monotonic()
+
+    def wait(self, read: int) -> None:
+        """Wait until so many rows may have been read."""
+        if self._rate is None:
+            return
+        ahead_s = read / self._rate - (time.monotonic() - self._began)
+        if ahead_s > 0:
+            time.sleep(ahead_s)
+
+
+@contextmanager
+def _progress(verb: str) -> Iterator[Any]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"))
+    with Progress(
+        *columns, console=output.console(), disable=not output.is_terminal(), transient=True
+    ) as bar:
+        task = bar.add_task(verb)
+
+        def tell(position: Position) -> None:
+            bar.update(
+                task, description=f"{verb}: {position.read:,} rows read, round {position.round}"
+            )
+
+        yield tell
+
+
+def _show(found: _Found, before: list[Erasure], *, dry_run: bool, json: bool) -> None:
+    if json:
+        if dry_run or not found.counts.total:
+            output.as_json(
+                {"dry_run": dry_run, "erased_before": _times(before), **_counts(found.counts)}
+                | {"person": _sizes(found.person), "events": found.counts.sample}
+            )
+        return
+    for erasure in before:
+        output.line(
+            f"Erased before, on {_day(erasure.finished_at)} (erasure {erasure.id});"
+            " this is what has come since:"
+        )
+    if not found.counts.total:
+        output.line("Nothing is stored that names this person: there is nothing to erase.")
+        return
+    sizes = _sizes(found.person)
+    output.line(
+        "Known of this person: "
+        + ", ".join(output.number_of(count, kind) for kind, count in sizes.items() if count)
+        + "."
+    )
+    if found.person.shared:
+        output.line(
+            f"{output.number_of(len(found.person.shared), 'conversation')} shared with somebody"
+            " else: of these, only what names this person."
+        )
+    _table(found.counts)
+
+
+def _table(counts: Counts) -> None:
+    output.table("By source", ["source", "deliveries"], sorted(counts.sources.items()))
+    output.table("By table", ["table", "rows"], sorted(counts.tables.items()))
+    if counts.sample:
+        output.table("Some of the events", ["id"], [(event,) for event in counts.sample])
+
+
+def _sizes(person: Person) -> dict[str, int]:
+    return {
+        "phone number": len(person.phones),
+        "contact": len(person.contacts),
+        "conversation": len(person.conversations - person.shared),
+        "order": len(person.orders),
+        "message": len(person.messages),
+    }
+
+
+def _confirm(named: Given, yes: bool) -> None:
+    if yes:
+        return
+    if not output.is_terminal():
+        raise CommandError(
+            "Nothing was erased: add --yes to erase without being asked.", reason="not_confirmed"
+        )
+    kind, value = named[0]
+    typed = typer.prompt(f"This cannot be undone. Type the {kind} again to erase the person")
+    if typed.strip() != value and request.given(*_by_kind(kind, typed)) != ((kind, value),):
+        raise CommandError("Nothing was erased: that is another one.", reason="not_confirmed")
+
+
+def _by_kind(kind: str, value: str) -> tuple[list[str], list[str], list[str]]:
+    return (
+        [value] if kind == "phone" else [],
+        [value] if kind == "contact" else [],
+        [value] if kind == "conversation" else [],
+    )
+
+
+def _say_it_goes_on(erasure: Erasure, json: bool) -> None:
+    if not json:
+        output.line(f"Erasure {erasure.id} of {_day(erasure.requested_at)} goes on.")
+
+
+def _report(erasure: Erasure, events: int) -> None:
+    counts = Counts.from_json(erasure.counts)
+    output.line(f"Erasure {erasure.id} has ended: {output.number_of(events, 'event')} erased.")
+    output.table("By table", ["table", "rows"], sorted(counts.tables.items()))
+    if counts.jobs:
+        output.line(f"{output.number_of(counts.jobs, 'job')} had not succeeded, and were given up.")
+    output.line("The bytes stay in PostgreSQL's files until they are rewritten (docs/erasure.md):")
+    for statement in vacuum_statements(counts.tables):
+        output.line(f"  {statement}")
+
+
+def _document(erasure: Erasure, events: list[Any]) -> dict[str, Any]:
+    counts = Counts.from_json(erasure.counts)
+    return {
+        "dry_run": False,
+        "erasure": erasure.id,
+        "finished_at": erasure.finished_at,
+        **_counts(counts),
+        "events": events,
+        "vacuum": vacuum_statements(counts.tables),
+    }
+
+
+def _counts(counts: Counts) -> dict[str, Any]:
+    return {"sources": counts.sources, "tables": counts.tables, "jobs": counts.jobs}
+
+
+def _times(before: list[Erasure]) -> list[dict[str, Any]]:
+    return [{"erasure": erasure.id, "finished_at": erasure.finished_at} for erasure in before]
+
+
+def _day(moment: datetime | None) -> str:
+    return "-" if moment is None else moment.isoformat(timespec="seconds")

@@ -1,0 +1,1 @@
+"""Erasing a person: everything that is stored about them, across all sources."""

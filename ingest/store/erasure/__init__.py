@@ -1,0 +1,1 @@
+"""What an erasure reads and writes in the database."""

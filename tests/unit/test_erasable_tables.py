@@ -1,0 +1,31 @@
+"""Each table that could name a person is erased from, or is known to name nobody."""
+
+from ingest.store import schema
+from ingest.store.erasure import tables
+
+# The ledger and the attempts are erased from by ingest.store.erasure.ledger and .attempts.
+OF_THE_LEDGER = {"deliveries", "unadmitted", "events", "duplicates", "jobs", "attempts"} | {
+    "past_events"
+}
+NAME_NOBODY = {
+    "parked",  # processors and queues
+    "processes",  # hosts, queues, processors
+    "console_keys",
+    "ended_sessions",  # random ids
+    "activity",  # labels are processors, sources and reasons
+    "totals",
+    "unhandled",
+    "revisions",
+    "retention",  # kinds and counts
+    schema.erasures.name,  # digests; what is searched for goes when it ends
+    schema.erased_events.name,
+    schema.erasure_keys.name,
+}
+
+
+def test_every_table_is_accounted_for() -> None:
+    """A table that is new goes into `ingest.store.erasure.tables`, or into the list here."""
+    erased = {one.name for one in (*tables.READ_MODEL, *tables.OPERATORS, *tables.REQUESTS)}
+    every = {table.name for table in schema.metadata.tables.values()}
+    assert every == erased | OF_THE_LEDGER | NAME_NOBODY
+    assert {table.name for table in schema.READ_MODEL} <= erased
