@@ -71,7 +71,11 @@ def _run(
     world = ClusterWorld(home, synchronous=synchronous)
     try:
         runner = Runner(world, rate=given.rate, random=random, say=say)
-        rows = [runner.alone(strike.fault(), repeats=strike.times) for strike in strikes]
+        rows: list[Row] = []
+        for strike in strikes:
+            rows.append(runner.alone(strike.fault(), repeats=strike.times))
+            verdict, outages_s = rows[-1].verdict, [round(s, 1) for s in strike.outages_s]
+            say(f"{strike.name}: {verdict.lost} lost, without a 200 for {outages_s} s")
     finally:
         world.close()
         if given.keep:
