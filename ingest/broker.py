@@ -18,13 +18,15 @@ from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import ResponseError
+from redis.sentinel import Sentinel
 
 from ingest import logs, queues
 from ingest.errors import SettingsError
-from ingest.redis_address import RedisAddress
+from ingest.redis_address import SOCKET_TIMEOUT_S, RedisAddress
 
 _ALIAS = "ingest"
 """The scheme of our transport in an address. kombu chooses the transport by it alone."""
+_SENTINEL_ALIAS = "ingest-sentinel"
 _LOG_INTERVAL_S = 10.0
 _START_TIMEOUT_S = 5.0
 """Redis can be slow while the machine starts everything."""
@@ -37,12 +39,15 @@ log = logs.logger(__name__)
 def configure(app: Celery, address: RedisAddress, **transport_options: Any) -> None:
     """Point a Celery application at Redis."""
     TRANSPORT_ALIASES[_ALIAS] = f"{__name__}:Transport"
+    TRANSPORT_ALIASES[_SENTINEL_ALIAS] = f"{__name__}:SentinelTransport"
+    alias = _ALIAS if address.sentinels is None else _SENTINEL_ALIAS
     app.conf.update(
-        broker_url=address.broker_url.replace("redis", _ALIAS, 1),
+        broker_url=address.broker_url.replace("redis", alias, 1),
         broker_use_ssl=_tls_of_kombu(address),
         broker_transport_options={
             "global_keyprefix": address.key_prefix,
             "socket_keepalive": True,
+            **_sentinel_options(address),
             **transport_options,
         },
     )
@@ -57,6 +62,16 @@ def _tls_of_kombu(address: RedisAddress) -> dict[str, Any] | None:
         "none": ssl.CERT_NONE,
     }
     return {**address.tls, "ssl_cert_reqs": kinds[address.tls["ssl_cert_reqs"]]}
+
+
+def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
+    if address.sentinels is None:
+        return {}
+    return {
+        "master_name": address.sentinels.master,
+        "sentinel_places": address.sentinels.places,
+        "sentinel_kwargs": address.sentinel_options(SOCKET_TIMEOUT_S),
+    }
 
 
 def refuse_cluster(address: RedisAddress) -> None:
@@ -240,3 +255,32 @@ class Transport(kombu_redis.Transport):  # type: ignore[misc]
 
     Channel = Channel
     connection_errors = (*kombu_redis.Transport.connection_errors, ResponseError)
+
+
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):  # type: ignore[misc]
+    """The same, on the master that the Sentinels name."""
+
+    from_transport_options = (
+        *kombu_redis.SentinelChannel.from_transport_options,
+        "sentinel_places",
+    )
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        """Return a pool of connections to the master. kombu's own method takes Sentinels only from
+        an address whose scheme is kombu's."""
+        options = self._connparams(asynchronous)
+        del options["host"], options["port"]
+        manager: Any = Sentinel(  # type: ignore[no-untyped-call]
+            self.sentinel_places, sentinel_kwargs=self.sentinel_kwargs
+        )
+        if asynchronous:  # kombu closes the connections of these two
+            self._async_sentinel_manager = manager
+        else:
+            self._sentinel_manager = manager
+        return manager.master_for(self.master_name, redis.Redis, **options).connection_pool
+
+
+class SentinelTransport(Transport):
+    """The transport whose address names Sentinels."""
+
+    Channel = SentinelChannel

@@ -74,7 +74,9 @@ class Settings(BaseSettings):
     database_schema: str = Field(
         SCHEMA, description="the schema that holds the pipeline's tables, and nothing else"
     )
-    redis_url: SecretStr | None = Field(None, description="Redis, `redis://…` or `unix:///path`")
+    redis_url: SecretStr | None = Field(
+        None, description="Redis, `redis://…`, `unix:///path` or `redis+sentinel://…`"
+    )
     redis_prefix: str = Field(
         DEFAULT_PREFIX, description="what the names of all keys in Redis begin with"
     )

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -248,7 +249,7 @@ class DeliveryWriter:
             if self._connection is None:
                 self._connection = await self._open()
             await self._in_time(
-                self._once_more(lambda connection: deliveries.try_to_insert(connection, trial)),
+                self._once_more(lambda connection, _: deliveries.try_to_insert(connection, trial)),
                 self._limits.flush_timeout_s,
                 "flush_timeout",
             )
@@ -338,33 +339,37 @@ class DeliveryWriter:
 
     async def _insert(self, batch: list[_Waiting]) -> None:
         """Insert a batch within the time limit, a second try over a new connection included."""
-        insert = self._once_more(lambda connection: self._execute(connection, batch))
+        insert = self._once_more(partial(self._execute, batch))
         await self._in_time(insert, self._limits.flush_timeout_s, "flush_timeout")
 
-    async def _once_more(self, run: Callable[[WriterConnection], Awaitable[None]]) -> None:
+    async def _once_more(self, run: Callable[[WriterConnection, bool], Awaitable[None]]) -> None:
         """Run over the connection, and once more over a new one when it breaks: its commit is in
-        doubt then, and rows that are there already change nothing."""
+        doubt then, and rows that are there already change nothing. `run` is told whether it runs
+        for the second time."""
         connection = self._connection
         assert connection is not None
         try:
-            await run(connection)
+            await run(connection, False)
         except psycopg.OperationalError:
             if self._connection is not connection or not connection.closed:
                 raise
             self._connection = await self._open()
-            await run(self._connection)
+            await run(self._connection, True)
 
     async def _open(self) -> WriterConnection:
         return await self._in_time(
             WriterConnection.open(self._database), _OPEN_TIMEOUT_S, "database_timeout"
         )
 
-    async def _execute(self, connection: WriterConnection, batch: list[_Waiting]) -> None:
+    async def _execute(
+        self, batch: list[_Waiting], connection: WriterConnection, is_repeat: bool
+    ) -> None:
         await deliveries.insert(
             connection,
             [waiting.delivery for waiting in batch],
             queue=queues.LIVE,
             dispatch_grace_s=self._limits.dispatch_grace_s,
+            is_repeat=is_repeat,
         )
 
     async def _in_time(self, work: Coroutine[Any, Any, T], seconds: float, reason: str) -> T:

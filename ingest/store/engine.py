@@ -25,6 +25,14 @@ from ingest.store.address import Database
 from ingest.store.sql import OWN, SCHEMA, in_schema
 
 CONNECT_TIMEOUT_S = 2
+# A machine that vanishes closes no connection: by Linux's defaults a process would wait 15 minutes
+# for an answer to what it sent, and two hours for an answer that is due.
+_TCP = {
+    "keepalives_idle": "5",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "15000",  # milliseconds
+}
 OLDEST_SERVER = 15
 """The oldest PostgreSQL that the tests run on."""
 
@@ -77,7 +85,8 @@ FOR_OURS = "SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; S
 # statement on, and keeps its locks, until `client_connection_check_interval` notices.
 _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
     {
-        Role.RECEIVER: _OURS | {"lock_timeout": "1s"},
+        # A role that hides warnings would hide that a commit was not replicated.
+        Role.RECEIVER: _OURS | {"lock_timeout": "1s", "client_min_messages": "warning"},
         Role.WORKER: _OURS
         | _BY_INDEX
         | {
@@ -186,6 +195,8 @@ class WriterConnection(AsyncConnection[Any]):
     schema = SCHEMA
     settings: str | None = None
     """The statement that makes the settings of each transaction; None: the session has them."""
+    _is_replicated = True
+    """Whether the last commit waited for the standbys that it is to wait for."""
 
     @classmethod
     async def open(cls, database: Database) -> Self:
@@ -210,19 +221,31 @@ class WriterConnection(AsyncConnection[Any]):
             await connection.close()
             raise
         connection.schema = database.schema
+        connection.add_notice_handler(connection.read_notice)
         return connection
 
-    async def commit_durably(self, ctes: str, values: Sequence[Any]) -> None:
-        """Run data-modifying CTEs, and return once their rows are on disk.
+    async def commit_durably(
+        self, ctes: str, values: Sequence[Any], *, is_repeat: bool = False
+    ) -> None:
+        """Run data-modifying CTEs, and return once their rows are on disk, and on that of the
+        standby if there is a synchronous one.
 
         The statement that writes also reads the settings that durability depends on, so that no
         pooler, reload or failover can come between.
 
+        Args:
+            ctes: they insert rows.
+            values: their parameters.
+            is_repeat: the rows may be there already, from a commit in doubt. A transaction that
+                changes nothing waits for no standby, so this one is made to write something.
+
         Raises:
             psycopg.Error: nothing was written, or it is unknown whether.
-            UnfitDatabase: it was written, but not to disk.
+            UnfitDatabase: it was written, but not to disk, or not to that of the standby.
         """
-        sql = in_schema(ctes + _ASK_DURABILITY, self.schema)
+        ask = _ASK_DURABILITY + (_WRITE_SOMETHING if is_repeat else "")
+        sql = in_schema(ctes + ask, self.schema)
+        self._is_replicated = True
         if self.settings is None:
             cursor = await self.execute(sql, values, prepare=True)
         else:
@@ -230,6 +253,17 @@ class WriterConnection(AsyncConnection[Any]):
                 await self.execute(self.settings, prepare=False)
                 cursor = await self.execute(sql, values, prepare=False)
         _check_durability(await cursor.fetchone())
+        if not self._is_replicated:
+            raise UnfitDatabase(
+                "A commit is on the primary's disk only: its wait for the standby was cancelled.",
+                reason="not_replicated",
+            )
+
+    def read_notice(self, notice: psycopg.errors.Diagnostic) -> None:
+        """Note the warning with which a commit succeeds whose wait was cancelled. The name of the
+        server's function is the same in every language."""
+        if notice.source_function == "SyncRepWaitForLSN":
+            self._is_replicated = False
 
     async def try_out(self, ctes: str, values: Sequence[Any]) -> None:
         """Run data-modifying CTEs as `commit_durably` does, and roll them back.
@@ -249,10 +283,11 @@ class WriterConnection(AsyncConnection[Any]):
 _ASK_DURABILITY = """
 SELECT pg_catalog.current_setting('fsync'), pg_catalog.current_setting('synchronous_commit')
 """
+_WRITE_SOMETHING = ", pg_catalog.pg_logical_emit_message(true, 'ingest', CAST('' AS text))"
 
 
 def _check_durability(row: Sequence[str] | None) -> None:
-    fsync, synchronous_commit = row or ("unknown", "unknown")
+    fsync, synchronous_commit, *_ = row or ("unknown", "unknown")
     for name, value in (("fsync", fsync), ("synchronous_commit", synchronous_commit)):
         if value in ("off", "unknown"):
             raise UnfitDatabase(
@@ -323,6 +358,7 @@ def parameters(database: Database, role: Role) -> dict[str, Any]:
     defaults = {
         "connect_timeout": str(CONNECT_TIMEOUT_S),
         "fallback_application_name": f"ingest-{role.value}",
+        **_TCP,
     }
     if "," in database.parameters.get("host", ""):
         defaults["target_session_attrs"] = "read-write"

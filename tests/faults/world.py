@@ -132,12 +132,15 @@ class World:
             os.system(f"umount {self.disk}")  # noqa: S605 - a path of ours
 
     def _start_all(self) -> None:
-        self.fleet.start(self._postgres())
-        self.fleet.start(valkey.program(self.home, self._sockets))
+        self._start_servers()
         self._migrate()
         for kind, count in (("relay", _RELAYS), ("worker", _WORKERS), ("receiver", _RECEIVERS)):
             for number in range(1, count + 1):
                 self.start(kind, number)
+
+    def _start_servers(self) -> None:
+        self.fleet.start(self._postgres())
+        self.fleet.start(valkey.program(self.home, self._sockets))
 
     def _postgres(self) -> Program:
         """PostgreSQL, on a small disk of its own if we may mount one."""

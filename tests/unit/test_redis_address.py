@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ingest.errors import BadAddress
-from ingest.redis_address import RedisAddress, parse_redis
+from ingest.redis_address import RedisAddress, Sentinels, parse_redis
 
 REQUIRED = {"ssl_cert_reqs": "required", "ssl_check_hostname": True}
 
@@ -58,8 +58,15 @@ def test_an_address_is_read_once_for_both_libraries(url: str, parts: dict[str, A
         "redis://:TOPSECRET@[::1",
         "redis://:TOPSECRET@a:1,b:2",
         "redis+cluster://:TOPSECRET@cache",
-        "redis+sentinel://:TOPSECRET@cache/service",
         "sentinel://:TOPSECRET@cache",
+        "redis+sentinel://:TOPSECRET@cache",
+        "redis+sentinel://:TOPSECRET@cache/",
+        "redis+sentinel://:TOPSECRET@cache//0",
+        "redis+sentinel://:TOPSECRET@cache/shop/0/1",
+        "redis+sentinel://:TOPSECRET@cache,/shop",
+        "redis+sentinel://:TOPSECRET@a:1,b:x/shop",
+        "redis+sentinel://:TOPSECRET@a:1,b:99999/shop",
+        "redis+sentinel://:TOPSECRET@cache/shop/abc",
         "redis://:TOPSECRET@cache?ssl_cert_reqs=none",
         "rediss://:TOPSECRET@cache?ssl_cert_reqs=perhaps",
         "redis://:TOPSECRET@cache?nonsense=1",
@@ -93,6 +100,25 @@ def test_a_password_that_looks_like_a_port_is_told_as_a_password(url: str) -> No
 
 def test_a_host_of_digits_is_a_host() -> None:
     assert parse_redis("redis://99999").host == "99999"
+
+
+def test_an_address_names_sentinels_their_master_and_both_logins() -> None:
+    address = parse_redis(
+        "rediss+sentinel://u:p%40@a:7000,[::1],c/shop%2F1/3"
+        "?sentinel_user=s&sentinel_password=hunter2&ssl_ca_certs=/ca.pem"
+    )
+    assert address.sentinels == Sentinels(
+        master="shop/1",
+        places=(("a", 7000), ("::1", 26379), ("c", 26379)),
+        username="s",
+        password="hunter2",
+    )
+    assert (address.username, address.password, address.database) == ("u", "p@", 3)
+    assert address.tls == REQUIRED | {"ssl_ca_certs": "/ca.pem"}
+    assert str(address) == "master shop/1 by the Sentinels a:7000, ::1:26379, c:26379, database 3"
+    assert "hunter2" not in repr(address)
+    assert "p@" not in repr(address)
+    assert parse_redis("redis+sentinel://a/shop").sentinels is not None
 
 
 def test_nobody_is_told_the_password() -> None:

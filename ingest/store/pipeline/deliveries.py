@@ -91,22 +91,25 @@ async def insert(
     *,
     queue: str,
     dispatch_grace_s: float,
+    is_repeat: bool = False,
 ) -> None:
     """Store deliveries with their elements, and mark those that are events as unadmitted, in one
     statement.
 
     Storing the same deliveries again changes nothing, so a batch whose commit is in doubt can be
-    repeated. They are dispatched to `queue`. After `dispatch_grace_s` seconds the relay presumes
-    the message lost.
+    repeated, with `is_repeat`. They are dispatched to `queue`. After `dispatch_grace_s` seconds the
+    relay presumes the message lost.
 
     Raises:
-        UnfitDatabase: they are stored, but the server has not written them to disk.
+        UnfitDatabase: they are stored, but the server has not written them to disk, or not to that
+            of its synchronous standby.
     """
     if not any(delivery.elements for delivery in deliveries):
-        await connection.commit_durably(_INSERT, _values(deliveries, queue, dispatch_grace_s))
+        values = _values(deliveries, queue, dispatch_grace_s)
+        await connection.commit_durably(_INSERT, values, is_repeat=is_repeat)
         return
     values = _values_with_elements(deliveries, queue, dispatch_grace_s)
-    await connection.commit_durably(_INSERT_ELEMENTS, values)
+    await connection.commit_durably(_INSERT_ELEMENTS, values, is_repeat=is_repeat)
 
 
 async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> None:
