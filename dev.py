@@ -6,6 +6,7 @@
     python3 dev.py check       check format, lint, types, dead code and words, before each commit
     python3 dev.py faults      run the fault suite: break real processes under load (--help)
     python3 dev.py ha          lose the primary of a replicated PostgreSQL under load (needs root)
+    python3 dev.py deploys     replace everything under load behind nginx, HAProxy, Caddy (--help)
     python3 dev.py browser     test the console in a real browser (needs Chromium)
     python3 dev.py container   build the image and run docker-compose.yml (needs podman and root)
     python3 dev.py bench       measure speed and compare with alternatives (--help)
@@ -58,6 +59,7 @@ def main() -> NoReturn:
     suites = {
         "faults": "tests.faults",
         "ha": "tests.high_availability",
+        "deploys": "tests.deploys",
         "mutations": "tests.mutations",
         "bench": "tests.benchmarks",
     }

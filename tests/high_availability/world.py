@@ -112,7 +112,7 @@ class ClusterWorld(World):
         super().close()
         self._network.remove()
 
-    def _start_servers(self) -> None:
+    def start_servers(self) -> None:
         for node in self.redises:
             self.fleet.start(self._redis(node))
         for node in (*self.redises, self.witness):
