@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import __version__, environment, settings
 from ingest.cli import (
+    alerts,
     console,
     deliveries,
     doctor,
@@ -51,6 +52,7 @@ app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.command("recover")(recover.recover)
 app.add_typer(sources.app, name="sources")
+app.add_typer(alerts.app, name="alerts")
 
 
 @app.callback(invoke_without_command=True)

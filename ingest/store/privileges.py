@@ -16,6 +16,7 @@ from ingest.store.sql import statement
 _VERBS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "D": "DELETE"}
 _PRESENCE = {"processes": "SIUD"}
 _COUNTED = {"activity": "SIU", "totals": "SIU", "unhandled": "SID"}
+_ALERTS = {"alert_messages": "SIUD", "alert_turns": "SIU", "alerts": "SIUD"}
 NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "receiver": _PRESENCE
@@ -32,16 +33,20 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "processors": "SIU",
         },
         "relay": _PRESENCE
+        | _ALERTS
         | {
+            "actions": "S",
             "activity": "SIUD",
             "attempts": "SI",
             "jobs": "SU",
             "parked": "SIUD",
             "processors": "SU",
+            "totals": "S",
             "unadmitted": "SU",
         },
         "console": _PRESENCE
         | _COUNTED
+        | _ALERTS
         | {
             "actions": "SI",
             "attempts": "SI",
