@@ -38,7 +38,7 @@ def test_no_setting_is_in_it_that_is_none() -> None:
     assert named == set(variables())
 
 
-@pytest.mark.parametrize("name", ["configuration", "metrics"])
+@pytest.mark.parametrize("name", ["alerts", "configuration", "metrics"])
 def test_a_page_is_as_its_script_writes_it(name: str) -> None:
     spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
