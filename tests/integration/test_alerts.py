@@ -3,18 +3,25 @@
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine
 
-from ingest.alerts import configuration, facts
+from ingest.alerts import configuration, facts, notices
 from ingest.alerts.catalogue import NO_PROCESS, RULES
+from ingest.alerts.channels import send as sending
+from ingest.alerts.channels.base import ChannelFailed, Envelope
 from ingest.alerts.configuration import Configuration, Slack
+from ingest.alerts.delivery import Delivery
 from ingest.alerts.evaluation import Evaluation
 from ingest.alerts.facts import Facts, Surroundings
+from ingest.errors import NotFound
 from ingest.redis_address import parse_redis
 from ingest.settings import Settings
 from ingest.store import alerts, partitions
@@ -360,3 +367,117 @@ def test_a_rule_fires_on_its_fault_and_recovers(slug: str, pipeline: Pipeline) -
     assert slug not in pipeline.firing()
     recovered = RULES[slug].recovered.format(subject=fired.subject)
     assert f"Recovered: {recovered}" in pipeline.titles()
+
+
+@contextmanager
+def answering(answers: list[str | None]) -> Iterator[list[str]]:
+    """Slack's stand-in: what it is sent. Each answer is an error, or None; then all is taken."""
+    sent: list[str] = []
+
+    def send(_channel: object, envelope: Envelope, _environ: object) -> str:
+        error = answers.pop(0) if answers else None
+        if error is not None:
+            raise ChannelFailed(error, reason="refused")
+        sent.append(envelope.message.title)
+        return "ok"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sending, "send", send)
+        yield sent
+
+
+def test_several_relays_at_once_tell_and_send_once(pipeline: Pipeline) -> None:
+    execute(pipeline.engine, "DELETE FROM processes WHERE kind = 'worker'")
+    pipeline.evaluate()
+    pipeline.ahead += timedelta(minutes=1)
+    evaluations = [pipeline.evaluation(f"relay {number}") for number in range(4)]
+    execute(pipeline.engine, "UPDATE alert_turns SET at = at - interval '1 min'")
+    with ThreadPoolExecutor(4) as pool, answering([]) as sent:
+        done = list(pool.map(lambda each: each.run_if_due(every_s=30), evaluations))
+        assert sorted(done) == [False, False, False, True]
+        assert len(pipeline.titles()) == 1
+        deliveries = [
+            Delivery(
+                pipeline.relay,
+                pipeline.configuration,
+                {},
+                clock=lambda connection: alerts.server_time(connection) + pipeline.ahead,
+            )
+            for _ in range(4)
+        ]
+        taken = list(pool.map(lambda each: each.run(), deliveries))
+        assert sum(taken) == 1
+    assert sent == ["Alert: No worker is alive: events are stored, and nobody processes them."]
+
+
+def test_a_channel_that_is_down_is_tried_again_in_order_and_holds_up_no_other(
+    pipeline: Pipeline,
+) -> None:
+    ahead = [timedelta()]
+
+    def clock(connection: Connection) -> datetime:
+        return alerts.server_time(connection) + ahead[0]
+
+    channels = CHANNELS | {"other": Slack(kind="slack", url_env="OTHER", rules=("no_relay",))}
+    pipeline.configuration = replace(pipeline.configuration, channels=channels)
+    delivery = Delivery(pipeline.relay, pipeline.configuration, {}, clock=clock)
+    with pipeline.engine.begin() as connection:
+        for number, (channel, title) in enumerate((("team", "1"), ("team", "2"), ("other", "3"))):
+            message = replace(notices.compose_test(channel, "me"), title=title)
+            content = notices.to_json(message)
+            now = alerts.server_time(connection)
+            alerts.queue(connection, UUID(int=number), channel, content, now=now)
+    with answering(["HTTP 500."]) as sent:
+        assert delivery.run() == 2
+        assert len(sent) == 1  # one of the two channels is down
+        with pipeline.engine.connect() as connection:
+            states = alerts.channel_states(connection)
+        (down,) = [state for state in states.values() if state.error]
+        assert (down.error, down.attempts) == ("HTTP 500.", 1)
+        for _ in range(3):
+            ahead[0] += timedelta(seconds=16)
+            delivery.run()
+    assert sorted(sent) == ["1", "2", "3"]
+    assert sent.index("1") < sent.index("2")
+
+
+def test_a_message_that_is_not_taken_for_a_day_is_given_up(pipeline: Pipeline) -> None:
+    late = timedelta(hours=24)
+    delivery = Delivery(
+        pipeline.relay,
+        pipeline.configuration,
+        {},
+        clock=lambda connection: alerts.server_time(connection) + late,
+    )
+    with pipeline.engine.begin() as connection:
+        content = notices.to_json(notices.compose_test("team", "me"))
+        now = alerts.server_time(connection)
+        alerts.queue(connection, UUID(int=1), "team", content, now=now)
+    with answering(["HTTP 500."]):
+        assert delivery.run() == 1
+    with pipeline.engine.connect() as connection:
+        state = alerts.channel_states(connection)["team"]
+    assert (state.given_up, state.waiting, state.error) == (1, 0, "HTTP 500.")
+
+
+def test_who_acknowledged_an_alert_stays_recorded(pipeline: Pipeline) -> None:
+    execute(pipeline.engine, "DELETE FROM processes WHERE kind = 'worker'")
+    pipeline.evaluate()
+    pipeline.evaluate(60)
+    number = pipeline.firing()["no_worker"].id
+    with pipeline.engine.begin() as connection:
+        alerts.acknowledge(connection, number, by="amal")
+        assert alerts.acknowledge(connection, number, by="omar").acknowledged_by == "amal"
+        with pytest.raises(NotFound):
+            alerts.acknowledge(connection, number + 1, by="amal")
+    pipeline.evaluate(20_000)
+    assert pipeline.firing()["no_worker"].acknowledged_by == "amal"
+    assert len(pipeline.titles()) == 1
+
+
+def test_a_source_is_quiet_only_where_it_was_busy_a_week_before(pipeline: Pipeline) -> None:
+    past_days(pipeline)
+    execute(pipeline.engine, "DELETE FROM activity WHERE minute < now() - interval '6 days 12 h'")
+    pipeline.evaluate()
+    pipeline.evaluate(60)
+    assert not pipeline.firing()

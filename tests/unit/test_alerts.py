@@ -242,8 +242,8 @@ def test_a_file_is_told_in_words_and_missing_secrets_are_named(tmp_path: Path) -
     setup = configuration.read(path)
     words = "\n".join(explain.explain(setup))
     for sentence in (
-        "The channel mail is e-mail to oncall@example.com by smtp.example.com:587, STARTTLS; it is"
-        " told all rules, only what is urgent.",
+        "The channel mail is e-mail to oncall@example.com by smtp.example.com:587, STARTTLS;",
+        "it is told all rules, only what is urgent.",
         "From 22:00 to 07:00 (Europe/Berlin) only what is urgent is told",
         "redis_away is off.",
         "backlog_old (not urgent): seconds 300, for 60 s, recovers after 120 s.",
