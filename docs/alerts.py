@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a row of a table is one line
 """Writes docs/alerts.md from the catalogue of rules: `python3 docs/alerts.py`."""
 
 from pathlib import Path

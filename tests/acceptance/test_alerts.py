@@ -1,5 +1,5 @@
-"""Alerts from end to end: real processes tell a stand-in for Slack, once, and the console takes over
-when no relay is left."""
+"""Alerts from end to end: real processes tell a stand-in for Slack, once, and the console takes
+over when no relay is left."""
 
 import json
 from collections.abc import Iterator

@@ -28,8 +28,17 @@ SETUP = replace(configuration.read(None), channels=TEAM)
 def alert(rule: str = "jobs_old", subject: str = "crm", **fields: Any) -> Alert:
     """An alert that has fired ten minutes ago, and was not told."""
     fired = NOW - 10 * MINUTE
-    usual = {"sentence": f"{subject}!", "value": 1.0, "since": fired, "seen_at": NOW}
-    return Alert(**{"id": 7, "rule": rule, "subject": subject, "fired_at": fired} | usual | fields)
+    usual = Alert(
+        id=7,
+        rule=rule,
+        subject=subject,
+        sentence=f"{subject}!",
+        value=1.0,
+        since=fired,
+        seen_at=NOW,
+        fired_at=fired,
+    )
+    return replace(usual, **fields)
 
 
 def told(
@@ -172,8 +181,7 @@ WRONG = [
         "channels.m.to.0: must be an e-mail address",
     ),
     (
-        "[channels.m]\nkind='email'\nhost='h'\nfrom='a@b'\nto=['a@b']\nusername='u'\ntls='none'\n"
-        "password_env='P'",
+        "channels.m={kind='email',host='h',from='a@b',to=['a@b'],username='u',tls='none',password_env='A'}",
         "channels.m: a password is not sent without TLS",
     ),
     ("[channels.t]\nkind='slack'\nurl_env='A'\nrules=['no_wrker']", "perhaps no_worker was meant"),
