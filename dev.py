@@ -91,7 +91,7 @@ def check() -> int:
 def build_docs(*, serve: bool) -> NoReturn:
     """Write the page of settings anew, then build the site; a warning is an error."""
     os.chdir(ROOT)
-    for script in ("docs/configuration.py", "docs/metrics.py", "docs/senders.py"):
+    for script in ("docs/configuration.py", "docs/metrics.py", "docs/alerts.py", "docs/senders.py"):
         subprocess.run([BIN / "python", script], check=True)
     os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement of the theme's successor
     become("mkdocs", *(("serve",) if serve else ("build", "--strict", "--quiet")))

@@ -224,6 +224,11 @@ class Settings(BaseSettings):
     heartbeat_file: Path | None = Field(
         None, description="touched every few seconds by a worker or relay that is well"
     )
+    alerts: Path | None = Field(
+        None,
+        description="the TOML file that says which alerts are sent where; unset: they are shown in"
+        " the console",
+    )
     metrics_host: str = Field(
         "127.0.0.1", description="the address that metrics are served on, without a login"
     )

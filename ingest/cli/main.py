@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import __version__, environment, settings
 from ingest.cli import (
+    alerts,
     console,
     deliveries,
     doctor,
@@ -55,6 +56,7 @@ app.command("erase")(erase.erase)
 app.command("recover")(recover.recover)
 app.command("retention")(retention.retention)
 app.add_typer(sources.app, name="sources")
+app.add_typer(alerts.app, name="alerts")
 
 
 @app.callback(invoke_without_command=True)

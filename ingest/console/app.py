@@ -19,6 +19,7 @@ from starlette.templating import Jinja2Templates
 from starlette.types import ASGIApp
 
 from ingest import __version__
+from ingest.alerts import watch as alerts
 from ingest.console import errors
 from ingest.console.api import endpoints, operations
 from ingest.console.auth import middleware
@@ -53,7 +54,8 @@ def create_app(settings: Settings) -> ASGIApp:
     """Return the console as an ASGI application.
 
     Raises:
-        SettingsError: an address is missing, or credentials are missing where they are required.
+        SettingsError: an address is missing, or credentials are missing where they are required, or
+            the file of the alerts cannot be used.
     """
     waits = PoolWaits()
     engine = create_engine(
@@ -63,7 +65,10 @@ def create_app(settings: Settings) -> ASGIApp:
     auth = middleware.create(settings, sessions, clock=time.time, random=os.urandom)
     runner_engine = create_engine(settings.database, role=Role.OPERATOR)
     runner = BulkRunner(runner_engine)
-    heartbeat = Heartbeat(settings.database, identity("console", random=os.urandom))
+    process = identity("console", random=os.urandom)
+    heartbeat = Heartbeat(settings.database, process)
+    alerting = alerts.load(settings)
+    watch = alerts.Watch(settings, alerting, by=process.id, stands_in=True)
     endpoint = monitoring.endpoint(settings, "console", [waits.read])
     sources = registry.configured(settings.sources)
     secrets = SecretFiles(_secret_files(), partial(_reload, settings, sources, auth))
@@ -72,9 +77,10 @@ def create_app(settings: Settings) -> ASGIApp:
         version=__version__,
         engine=engine,
         overviews=OverviewCache(engine, settings.redis, clock=time.time),
-        commands=Commands(engine, settings, runner, sources),
+        commands=Commands(engine, settings, runner, sources, alerting),
         live_feed=LiveFeed(engine, clock=time.time),
         sources=sources,
+        alerting=alerting,
         clock=time.time,
     )
 
@@ -83,6 +89,7 @@ def create_app(settings: Settings) -> ASGIApp:
         heartbeat.start()
         secrets.start()
         runner.start()
+        watch.start()
         if endpoint is not None:
             endpoint.start()
         yield
@@ -91,6 +98,7 @@ def create_app(settings: Settings) -> ASGIApp:
             await asyncio.to_thread(endpoint.close)
         await console.live_feed.close()
         await asyncio.to_thread(runner.stop, timeout_s=_STOP_TIMEOUT_S)
+        await asyncio.to_thread(watch.stop)
         await asyncio.to_thread(heartbeat.leave)
         runner_engine.dispose()
         engine.dispose()

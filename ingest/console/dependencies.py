@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 
+from ingest.alerts.configuration import Configuration
 from ingest.console.services.commands import Commands
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
@@ -30,6 +31,8 @@ class Console:
     live_feed: LiveFeed
     sources: Mapping[str, Source]
     """Every source by its slug."""
+    alerting: Configuration
+    """The rules and channels of the alerts."""
     clock: Callable[[], float]
     """Unix time in seconds."""
 

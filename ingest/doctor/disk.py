@@ -3,40 +3,29 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from ingest.alerts import catalogue, folders
 from ingest.console.services import health
 from ingest.console.ui.formats import size
 from ingest.doctor.findings import Finding, error, note, warning
 from ingest.doctor.setup import Setup
-from ingest.store.sql import statement
 
 DISK_FULL = error("disk_full", "Make room now: deliveries are answered 503 once the disk is full.")
 DISK_LOW = warning("disk_low", "Make room, or let bodies go sooner (INGEST_BODY_RETENTION_DAYS).")
 DATABASE_SIZE = note("database_size")
 
-_FULL_BYTES = 256 * 1024**2
+_FULL_BYTES = catalogue.default(catalogue.DISK_LOW, "free_bytes")
 """Sixteen segments of the write-ahead log."""
-_LOW_SHARE = 0.1
-_LOCAL = ("", "localhost", "127.0.0.1", "::1")
-# No row for a role that may not read it.
-_FOLDER = statement("SELECT setting FROM pg_settings WHERE name = 'data_directory'")
+_LOW_SHARE = catalogue.default(catalogue.DISK_LOW, "free_share")
 
 
 def check(setup: Setup) -> Iterator[Finding]:
     """Say how large the database is, and which of the folders on this machine run out of space."""
     with setup.connected() as connection:
         database_bytes = health.of_database(connection).size_bytes
-        folder = connection.execute(_FOLDER).scalar()
+        on_disks = folders.on_disks(setup.settings, connection)
     yield DATABASE_SIZE.found(f"The database has {size(database_bytes)}.")
-    folders = [setup.settings.data]
-    if folder and _is_local(setup):
-        folders.append(Path(folder))
-    for path in folders:
+    for path in on_disks:
         yield from _space(setup, path)
-
-
-def _is_local(setup: Setup) -> bool:
-    host = setup.settings.database.parameters.get("host", "")
-    return host.startswith("/") or host in _LOCAL
 
 
 def _space(setup: Setup, path: Path) -> Iterator[Finding]:

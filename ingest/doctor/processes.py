@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from ingest import __version__, queues
-from ingest.console.services.alerts import NEEDED_PROCESSES
+from ingest.alerts.catalogue import NO_PROCESS
 from ingest.doctor.findings import Finding, error, listed, note, warning
 from ingest.doctor.setup import Setup
 from ingest.store.pipeline import jobs, processors
@@ -35,7 +35,7 @@ def alive(setup: Setup) -> Iterator[Finding]:
     kinds = [process.kind for process in processes]
     for kind, finding in NOT_ALIVE.items():
         if kind not in kinds:
-            yield finding.found(NEEDED_PROCESSES[kind])
+            yield finding.found(NO_PROCESS[kind].fired)
     if kinds:
         counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
         yield PROCESSES.found(f"Alive: {listed(counts)}.")

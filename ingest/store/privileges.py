@@ -16,6 +16,7 @@ from ingest.store.sql import statement
 _VERBS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "D": "DELETE"}
 _PRESENCE = {"processes": "SIUD"}
 _COUNTED = {"activity": "SIU", "totals": "SIU", "unhandled": "SID"}
+_ALERTS = {"alert_messages": "SIUD", "alert_turns": "SIU", "alerts": "SIUD"}
 NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "receiver": _PRESENCE
@@ -35,6 +36,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "relay": _PRESENCE
         | _COUNTED
+        | _ALERTS
         | {
             "actions": "SD",
             "activity": "SIUD",
@@ -53,6 +55,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         },
         "console": _PRESENCE
         | _COUNTED
+        | _ALERTS
         | {
             "actions": "SIU",
             "attempts": "SIU",

@@ -438,6 +438,62 @@ erasure_keys = Table(
     Column("made_at", Timestamp, nullable=False, server_default=func.now()),
 )
 
+# What is wrong, or was (ingest.alerts): a row from when a condition was first seen until some time
+# after the recovery.
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("rule", Text, nullable=False),
+    Column("subject", Text, nullable=False, comment="what it is about; empty: there is only one"),
+    Column("sentence", Text, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("since", Timestamp, nullable=False, comment="the condition was first seen"),
+    Column("seen_at", Timestamp, nullable=False, comment="the condition was last seen"),
+    Column("fired_at", Timestamp, comment="null: it has not held long enough"),
+    Column("clear_since", Timestamp, comment="null: the condition holds"),
+    Column("recovered_at", Timestamp),
+    Column("told_at", Timestamp, comment="the last message about it was written"),
+    Column("told_value", Double, comment="the value in it, or a lower one that was seen since"),
+    Column("recovery_told_at", Timestamp),
+    Column("acknowledged_at", Timestamp),
+    Column("acknowledged_by", Text),
+    Index(
+        "alerts_open", "rule", "subject", unique=True, postgresql_where=text("recovered_at IS NULL")
+    ),
+    Index("alerts_recovered", "recovered_at", postgresql_where=text("recovered_at IS NOT NULL")),
+)
+
+# Messages about alerts, each for one channel.
+alert_messages = Table(
+    "alert_messages",
+    metadata,
+    Column("number", BigInteger, Identity(always=True), primary_key=True),
+    Column("id", Uuid, nullable=False, unique=True, comment="the same in every attempt"),
+    Column("channel", Text, nullable=False),
+    Column("content", JSONB, nullable=False),
+    Column("made_at", Timestamp, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default=text("0")),
+    Column("next_at", Timestamp, comment="not before; null: it was sent or given up"),
+    Column("sent_at", Timestamp),
+    Column("error", Text, comment="of the last attempt"),
+    Index(
+        "alert_messages_waiting",
+        "channel",
+        "number",
+        postgresql_where=text("next_at IS NOT NULL"),
+    ),
+)
+
+# Whose turn it was last to do what one process does for all.
+alert_turns = Table(
+    "alert_turns",
+    metadata,
+    Column("purpose", Text, primary_key=True),
+    Column("at", Timestamp, nullable=False),
+    Column("by", Text, nullable=False, comment="the process"),
+)
+
 # Counts per minute (ingest.store.pipeline.metrics).
 activity = Table(
     "activity",

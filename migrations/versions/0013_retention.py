@@ -7,7 +7,7 @@ written anew.
 from alembic import op
 
 revision = "0013"
-down_revision = "0011"
+down_revision = "0012"
 branch_labels = None
 depends_on = None
 oldest_code = "0005"

@@ -106,6 +106,7 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         "/failures",
         "/processors",
         "/sources",
+        "/alerts",
         "/live",
     ):
         assert stack.ask(page).status == 200, page

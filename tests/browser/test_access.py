@@ -27,7 +27,7 @@ WRONG = "The name or the password is wrong."
 PHONE = "966512345678"
 TEXT = "أين طلبي؟"
 ERROR = "the CRM is away"
-LISTS = ("/", "/events", "/failures", "/live", "/processors", "/sources", "/audit-log")
+LISTS = ("/", "/events", "/failures", "/alerts", "/live", "/processors", "/sources", "/audit-log")
 
 
 @dataclass(frozen=True, kw_only=True)

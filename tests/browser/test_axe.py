@@ -179,6 +179,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "live": at("/live"),
     "processors": at("/processors"),
     "sources": at("/sources"),
+    "alerts": at("/alerts"),
     "audit log": at("/audit-log"),
     "a bulk action, finished": at("/bulk-actions/1"),
     "a bulk action, paused": at("/bulk-actions/2"),

@@ -197,7 +197,7 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize(
-    "path", ["/", "/events", "/failures", "/live", "/processors", "/audit-log"]
+    "path", ["/", "/events", "/failures", "/alerts", "/live", "/processors", "/audit-log"]
 )
 def test_no_page_is_wider_than_the_screen(
     page: Page, stack: Stack, broken: None, path: str, width: int

@@ -17,9 +17,10 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from ingest import heartbeat
-from ingest.console.services import alerts, overview
+from ingest.alerts import configuration, judges
+from ingest.alerts.facts import Facts
+from ingest.console.services import overview
 from ingest.console.services.health import UNKNOWN_REDIS
-from ingest.console.services.overview import Overview
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
 from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import writer
@@ -559,10 +560,13 @@ def test_what_a_role_lacks_is_logged_kept_and_shown(
     assert "lacks SELECT, UPDATE on ingest.jobs" in record.lacks
     assert NOT_OWNER in record.lacks
     assert lines.events == ["privileges_missing"]
-    overview = cast(Overview, SimpleNamespace(processes=(record,)))
-    (sentence,) = alerts.missing_privileges(overview)
-    assert sentence.startswith("The database role of the relays lacks ")
-    assert "lacks SELECT, UPDATE on ingest.jobs" in sentence
+    policies = configuration.read(None).policies
+    (finding,) = judges.findings(
+        cast(Facts, SimpleNamespace(processes=(record,))),
+        {"privileges_missing": policies["privileges_missing"]},
+    )
+    assert finding.sentence.startswith("The database role of the relays lacks ")
+    assert "lacks SELECT, UPDATE on ingest.jobs" in finding.sentence
 
 
 def _seen(engine: Engine) -> list[heartbeats.ProcessRecord]:

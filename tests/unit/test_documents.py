@@ -38,7 +38,7 @@ def test_no_setting_is_in_it_that_is_none() -> None:
     assert named == set(variables())
 
 
-@pytest.mark.parametrize("name", ["configuration", "metrics"])
+@pytest.mark.parametrize("name", ["alerts", "configuration", "metrics"])
 def test_a_page_is_as_its_script_writes_it(name: str) -> None:
     spec = importlib.util.spec_from_file_location(name, ROOT / f"docs/{name}.py")
     assert spec is not None
@@ -93,7 +93,7 @@ def test_every_command_and_option_a_page_shows_is_there(page: Path) -> None:
         words = line.split()
         if words[0] == "test":
             continue
-        is_group = words[0] in ("events", "deliveries", "console", "sources")
+        is_group = words[0] in ("events", "deliveries", "console", "sources", "alerts")
         subcommand = [word for word in words[1:2] if is_group and not word.startswith("-")]
         command = [words[0], *subcommand]
         printed = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output

@@ -10,6 +10,7 @@ from datetime import date
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
+from ingest.alerts import watch as alerts
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.heartbeat import Heartbeat, identity
@@ -37,8 +38,9 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
         today: returns the date in UTC.
 
     Raises:
-        SettingsError: an address is missing.
+        SettingsError: an address is missing, or the file of the alerts cannot be used.
     """
+    configuration = alerts.load(settings)
     engine = create_engine(settings.database, role=Role.RELAY)
     dispatcher = Dispatcher(settings.redis)
     relay = Relay(engine, dispatcher, settings)
@@ -48,9 +50,12 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
     _serve_metrics(settings, [counts.read, dispatcher.read, retention.read])
     daily, minutely = DailyMaintenance(engine, settings), MinuteTasks(engine)
     log.info("relay_started", interval_s=settings.relay_interval_s)
-    presence = Heartbeat(settings.database, identity("relay", random=os.urandom))
+    process = identity("relay", random=os.urandom)
+    presence = Heartbeat(settings.database, process)
     presence.start()
     retention.start()
+    watch = alerts.Watch(settings, configuration, by=process.id)
+    watch.start()
     problem: str | None = None
     while not stop.is_set():
         began = time.monotonic()
@@ -78,6 +83,7 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
                 log.info("swept", **dataclasses.asdict(swept))
         liveness.beat(settings.heartbeat_file)
         stop.wait(settings.relay_interval_s)
+    watch.stop()
     presence.leave()
     engine.dispose()
 

@@ -46,6 +46,20 @@ class PageQuery(InputModel):
     before: int | None = Field(None, ge=1, le=_LARGEST_ID)
 
 
+class AlertsQuery(InputModel):
+    """Which alerts."""
+
+    recovered: bool = Field(False, description="recovered ones too, of the last 30 days")
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestedChannel:
+    """What came back from a test of a channel."""
+
+    answer: str
+
+
 class ReasonInput(InputModel):
     """The reason, which the audit log keeps."""
 

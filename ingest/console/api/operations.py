@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Route
 from ingest.console.api import endpoints, openapi
 from ingest.console.api.endpoints import ApiRequest, Endpoint, get, post
 from ingest.console.api.models import (
+    AlertsQuery,
     BulkActionInput,
     BulkActionResult,
     Done,
@@ -19,6 +20,7 @@ from ingest.console.api.models import (
     OverviewQuery,
     PageQuery,
     ReasonInput,
+    TestedChannel,
     TestEventInput,
 )
 from ingest.console.auth.identity import Identity
@@ -29,6 +31,8 @@ from ingest.console.services.commands import TestEvent
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview, Range
 from ingest.console.ui import masking
+from ingest.store import alerts
+from ingest.store.alerts import Alert, ChannelState
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.pipeline import processors
@@ -225,6 +229,35 @@ def resume_processor(console: Console, request: ApiRequest) -> Done:
     return Done()
 
 
+@get("/alerts", query=AlertsQuery)
+def list_alerts(console: Console, request: ApiRequest) -> Sequence[Alert]:
+    """List the alerts that have fired: those that fire, then recovered ones."""
+    with console.engine.connect() as connection:
+        return alerts.newest(
+            connection, recovered=request.query.recovered, limit=request.query.limit
+        )
+
+
+@post("/alerts/{id:number}/acknowledge", body=ReasonInput, errors=_NOT_FOUND)
+def acknowledge_alert(console: Console, request: ApiRequest) -> Alert:
+    """Acknowledge an alert: it is not told again unless it grows."""
+    return console.commands.acknowledge(request.by, request.path["id"], request.body.reason)
+
+
+@get("/alert-channels")
+def list_alert_channels(console: Console, _request: ApiRequest) -> Sequence[ChannelState]:
+    """List the channels that have had messages lately, and what became of those."""
+    with console.engine.connect() as connection:
+        return list(alerts.channel_states(connection).values())
+
+
+@post("/alert-channels/{name:path}/test", body=ReasonInput, errors=_CONFLICT)
+def test_alert_channel(console: Console, request: ApiRequest) -> TestedChannel:
+    """Send a test message by a channel, and return what came back."""
+    answer = console.commands.test_channel(request.by, request.path["name"])
+    return TestedChannel(answer=answer)
+
+
 @get("/audit-log", query=PageQuery)
 def list_audit_log(console: Console, request: ApiRequest) -> Sequence[Action]:
     """List what operators did, newest first."""
@@ -310,6 +343,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     list_processors,
     pause_processor,
     resume_processor,
+    list_alerts,
+    acknowledge_alert,
+    list_alert_channels,
+    test_alert_channel,
     list_audit_log,
     send_test_event,
 )

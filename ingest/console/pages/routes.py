@@ -3,6 +3,7 @@
 from starlette.routing import BaseRoute
 
 from ingest.console.pages import (
+    alerts,
     audit_log,
     bulk_action,
     delivery,
@@ -26,6 +27,7 @@ def routes(site: Site) -> list[BaseRoute]:
         event,
         delivery,
         failures,
+        alerts,
         live,
         processors,
         sources,

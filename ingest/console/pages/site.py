@@ -67,7 +67,7 @@ class Site:
             "section": section,
             "identity": user(request),
             "version": self.console.version,
-            "alerts": status.alerts,
+            "notices": status.notices,
             "dead_letters": status.dead_letters,
             **{field.name: getattr(view, field.name) for field in fields(view)},
         }

@@ -1,24 +1,25 @@
-"""The alerts on top of every page."""
+"""The alerts on top of every page. The rules are in ingest.alerts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ingest.console.services.overview import LATE_AFTER, Overview, OverviewCache
-from ingest.recovery import sentences
+from ingest.alerts.catalogue import RULES
+from ingest.console.services.overview import OverviewCache
+from ingest.store.alerts import Alert
 
-NEEDED_PROCESSES = {
-    "receiver": "No receiver is alive: senders get no answer.",
-    "worker": "No worker is alive: events are stored, and nobody processes them.",
-    "relay": "No relay is alive: retries and lost messages wait.",
-}
-"""The kinds of processes without which work stops, and what is said if none is alive."""
+SHOWN = 4
+"""Alerts on top of a page, at most; the page of alerts has the rest."""
+PAGE = "/alerts"
+
+Level = Literal["info", "warn", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Alert:
-    """Something that needs attention."""
+class Notice:
+    """A line on top of every page."""
 
-    level: Literal["info", "warn", "error"]
+    level: Level
     text: str
     href: str | None = None
     """The page that says more."""
@@ -28,51 +29,47 @@ class Alert:
 class PageStatus:
     """What every page shows of the state of the system."""
 
-    alerts: tuple[Alert, ...]
+    notices: tuple[Notice, ...]
     dead_letters: int
 
 
 def read(overviews: OverviewCache) -> PageStatus:
-    """Return the alerts that the last hour's overview gives rise to."""
+    """Return the alerts of the last hour's overview."""
     overview = overviews.newest()
     if overview is None:
-        return PageStatus(alerts=(), dead_letters=0)
+        return PageStatus(notices=(), dead_letters=0)
     return PageStatus(
-        alerts=tuple(find_alerts(overview)),
+        notices=tuple(notices(overview.alerts)),
         dead_letters=sum(processor.dead for processor in overview.processors),
     )
 
 
-def find_alerts(overview: Overview) -> list[Alert]:
-    """Return what is wrong, errors first."""
-    alive = {process.kind for process in overview.processes if process.alive}
-    texts = [text for kind, text in NEEDED_PROCESSES.items() if kind not in alive]
-    texts += missing_privileges(overview)
-    alerts = [Alert(level="error", text=text) for text in texts]
-    if overview.redis.version is None:
-        alerts.append(Alert(level="warn", text="Redis does not answer: work starts a little late."))
-    alerts += [
-        Alert(level="warn", text=text, href="/failures#refused")
-        for text in sentences.of_losses(overview.possible_losses, now=overview.now)
-    ]
-    unadmitted = overview.oldest_unadmitted
-    if unadmitted is not None and overview.now - unadmitted > LATE_AFTER:
-        text = "Deliveries wait to be admitted: the workers are behind."
-        alerts.append(Alert(level="warn", text=text))
-    paused = [record.name for record in overview.processors if record.paused_at is not None]
-    if paused:
-        alerts.append(Alert(level="info", text=f"Paused: {', '.join(paused)}.", href="/processors"))
-    return alerts
+def notices(alerts: Sequence[Alert]) -> list[Notice]:
+    """Return lines for the alerts that nobody has acknowledged, the worst first.
+
+    What has not held long enough to fire is shown too: a person who looks sees what is so now.
+    """
+    order: list[Level] = ["error", "warn", "info"]
+    shown = sorted(
+        (_notice(alert) for alert in alerts if alert.acknowledged_at is None),
+        key=lambda notice: order.index(notice.level),
+    )
+    if len(shown) <= SHOWN:
+        return shown
+    rest = len(shown) - SHOWN + 1
+    more = Notice(level=shown[SHOWN - 1].level, text=f"{rest} alerts more.", href=PAGE)
+    return [*shown[: SHOWN - 1], more]
 
 
-def missing_privileges(overview: Overview) -> list[str]:
-    """Return what database roles lack: a sentence for each kind of process."""
-    lacks_of = {
-        process.kind: process.lacks
-        for process in overview.processes
-        if process.alive and process.lacks
-    }
-    return [
-        f"The database role of the {kind}s {'; '.join(lacks)}."
-        for kind, lacks in sorted(lacks_of.items())
-    ]
+def _notice(alert: Alert) -> Notice:
+    rule = RULES.get(alert.rule)
+    href = rule.href if rule is not None else PAGE
+    return Notice(level=level(alert), text=alert.sentence, href=PAGE if href == "/" else href)
+
+
+def level(alert: Alert) -> Level:
+    """Return how loud an alert is shown."""
+    rule = RULES.get(alert.rule)
+    if rule is not None and rule.urgent:
+        return "error"
+    return "info" if alert.fired_at is None else "warn"

@@ -14,12 +14,17 @@ from random import Random
 import aiohttp
 from sqlalchemy import Engine
 
+from ingest.alerts import testing
+from ingest.alerts.channels.base import ChannelFailed
+from ingest.alerts.configuration import Configuration, SecretMissing
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.query import spell
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, NoSample, Source, column_type
+from ingest.store import alerts
+from ingest.store.alerts import Alert
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.pipeline import jobs, processors
@@ -49,8 +54,14 @@ class Commands:
     """The changes that the console makes."""
 
     def __init__(
-        self, engine: Engine, settings: Settings, runner: BulkRunner, sources: Mapping[str, Source]
+        self,
+        engine: Engine,
+        settings: Settings,
+        runner: BulkRunner,
+        sources: Mapping[str, Source],
+        alerting: Configuration,
     ) -> None:
+        self._alerting = alerting
         self._engine = engine
         self._settings = settings
         self._sources = sources
@@ -192,6 +203,44 @@ class Commands:
             job = event_detail.job(connection, number)
         selection = EventFilter(ids=(job.event,), processor=job.processor)
         return self.begin(by, selection, action=action, reason=reason)
+
+    def acknowledge(self, by: Identity, number: int, reason: str | None) -> Alert:
+        """Record that somebody looks after an alert: it is not told again unless it grows.
+
+        Raises:
+            NotFound: there is no such alert.
+        """
+        with self._engine.begin() as connection:
+            alert = alerts.acknowledge(connection, number, by=by.name)
+            audit_log.record(
+                connection,
+                by=by.name,
+                action="acknowledge",
+                target=" ".join(filter(None, (alert.rule, alert.subject))),
+                reason=_clean(reason),
+            )
+        return alert
+
+    def test_channel(self, by: Identity, name: str) -> str:
+        """Send a test message by a channel, and return what came back.
+
+        Raises:
+            NotFound: no channel has this name.
+            NotPossible: it took no message; the sentence says why.
+        """
+        answer: str | NotPossible
+        try:
+            answer = testing.send_test(self._alerting, name, by=by.name, environ=os.environ)
+        except (ChannelFailed, SecretMissing) as error:
+            answer = NotPossible(f"{name}: {error}", reason=error.reason)
+        with self._engine.begin() as connection:
+            result = "failed" if isinstance(answer, NotPossible) else "sent"
+            audit_log.record(
+                connection, by=by.name, action="test alert", target=f"{name}, {result}"
+            )
+        if isinstance(answer, NotPossible):
+            raise answer
+        return answer
 
     def send_test_event(
         self, by: Identity, event_type: str | None = None, *, source: str | None = None

@@ -14,6 +14,8 @@ from ingest import queues
 from ingest.console.services import health
 from ingest.console.services.health import UNKNOWN_REDIS, DatabaseHealth, RedisHealth
 from ingest.redis_address import RedisAddress
+from ingest.store import alerts
+from ingest.store.alerts import Alert
 from ingest.store.pipeline import jobs, metrics, processors
 from ingest.store.pipeline.jobs import ParkedJobs
 from ingest.store.pipeline.metrics import (
@@ -102,6 +104,8 @@ class Overview:
     """What sources may have lost in the last days, whatever the range, and nobody has recovered."""
     processors: tuple[ProcessorRecord, ...]
     processes: tuple[ProcessRecord, ...]
+    alerts: tuple[Alert, ...]
+    """Those whose conditions hold, the first 100; some have not fired yet."""
     database: DatabaseHealth
     redis: RedisHealth
 
@@ -210,6 +214,7 @@ def read(connection: Connection, period: Range, redis: RedisHealth, *, now: date
         possible_losses=tuple(possible_losses.read(connection, now=now)),
         processors=tuple(processors.all_of_them(connection)),
         processes=tuple(heartbeats.all_of_them(connection)),
+        alerts=tuple(alerts.active(connection)),
         database=health.of_database(connection),
         redis=redis,
     )

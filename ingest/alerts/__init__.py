@@ -1,0 +1,1 @@
+"""Alerts: rules on the state of the pipeline, and the messages that they send."""

@@ -1,0 +1,1 @@
+"""The channels: how a message gets to people or programs."""

@@ -1,0 +1,33 @@
+"""What every channel is given, and how it says that it failed."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from ingest.alerts.notices import Message
+from ingest.errors import IngestError
+
+TIMEOUT_S = 10.0
+"""What a channel may take for one exchange over the network."""
+_SHOWN = 200
+
+
+class ChannelFailed(IngestError):
+    """A message was not taken. The sentence holds no secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """A message, and what stays the same in every attempt to send it."""
+
+    id: UUID
+    made_at: datetime
+    message: Message
+
+
+def shown(text: str, *secrets: str) -> str:
+    """Return a part of an answer from outside, on one line and without our secrets."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "…")
+    line = " ".join(text.split())
+    return "".join(character for character in line if character.isprintable())[:_SHOWN]

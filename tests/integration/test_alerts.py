@@ -1,0 +1,483 @@
+"""Each rule fires on its fault, is told, and recovers; several relays tell it once."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from ingest.alerts import configuration, facts, notices
+from ingest.alerts.catalogue import NO_PROCESS, RULES
+from ingest.alerts.channels import send as sending
+from ingest.alerts.channels.base import ChannelFailed, Envelope
+from ingest.alerts.configuration import Configuration, Slack
+from ingest.alerts.delivery import Delivery
+from ingest.alerts.evaluation import Evaluation
+from ingest.alerts.facts import Facts, Surroundings
+from ingest.errors import NotFound
+from ingest.redis_address import parse_redis
+from ingest.settings import Settings
+from ingest.store import alerts, partitions
+from ingest.store.address import parse
+from ingest.store.alerts import Alert
+from ingest.store.engine import Role, create_engine
+from tests.support.deliver import deliver, order
+from tests.support.ports import free_port
+from tests.support.rows import execute, rows
+
+DEFAULTS = configuration.read(None)
+CHANNELS = {"team": Slack(kind="slack", url_env="SLACK_URL")}
+KEYS = {"shop": ("new1", "old1")}
+_SIZE = replace(DEFAULTS.policies["database_large"], enabled=True, thresholds={"bytes": 1})
+
+
+@dataclass
+class Pipeline:
+    """A pipeline whose rules are evaluated when the test says, by a clock that the test moves."""
+
+    database_url: str
+    engine: Engine
+    relay: Engine
+    settings: Settings
+    configuration: Configuration
+    around: Any = None
+    """Settings instead of its own."""
+    ahead: timedelta = timedelta()
+    keys: Mapping[str, Sequence[str]] = field(default_factory=lambda: {"shop": ("new1",)})
+    changes: dict[str, Any] = field(default_factory=dict)
+    """What the facts say instead of what is so."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def facts(self, connection: Connection, asked: Configuration, around: Surroundings) -> Facts:
+        seen = facts.read(connection, asked, around)
+        return replace(seen, now=seen.now + self.ahead, **self.changes)
+
+    def evaluation(self, by: str = "here") -> Evaluation:
+        around = Surroundings(
+            settings=self.around or self.settings, configured_keys=lambda: self.keys
+        )
+        return Evaluation(
+            self.relay,
+            self.configuration,
+            around,
+            by=by,
+            random=os.urandom,
+            read=self.facts,
+        )
+
+    def evaluate(self, later_s: float = 0) -> None:
+        """Evaluate after so many seconds more."""
+        self.ahead += timedelta(seconds=later_s)
+        assert self.evaluation(f"process {next(self.numbers)}").run_if_due(every_s=0)
+
+    def firing(self) -> dict[str, Alert]:
+        """The alerts that have fired and not recovered, by rule."""
+        with self.engine.connect() as connection:
+            listed = alerts.newest(connection, recovered=False)
+        return {alert.rule: alert for alert in listed}
+
+    def titles(self) -> list[str]:
+        """The titles of all messages."""
+        found = rows(
+            self.engine, "SELECT content->>'title' AS title FROM alert_messages ORDER BY number"
+        )
+        return [row["title"] for row in found]
+
+    def count(self, what: str, label: str, times: int, *, ago: timedelta = timedelta()) -> None:
+        """Count something, some time ago."""
+        execute(
+            self.engine,
+            "INSERT INTO activity (minute, what, label, bucket, slot, count)"
+            " VALUES (date_trunc('minute', now() - CAST(:ago AS interval)), :what, :label, 0, 0,"
+            " :times)",
+            ago=ago,
+            what=what,
+            label=label,
+            times=times,
+        )
+
+    def forget(self) -> None:
+        """Forget all counts."""
+        execute(self.engine, "DELETE FROM activity")
+
+    def process(self, kind: str, lacks: str = "{}") -> None:
+        """A process that is alive for the whole test."""
+        execute(
+            self.engine,
+            "INSERT INTO processes (id, kind, host, pid, version, started_at, seen_at, lacks)"
+            " VALUES (:kind, :kind, 'h', 1, '1', now(), now() + interval '1 hour', :lacks)"
+            " ON CONFLICT (id) DO UPDATE SET lacks = excluded.lacks",
+            kind=kind,
+            lacks=lacks,
+        )
+
+    def job(self, state: str) -> None:
+        """A job of the processor crm in a state."""
+        deliver(self.database_url, [order(1)])
+        execute(self.engine, JOB, state=state)
+
+
+JOB = """
+    INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
+                      next_attempt_at, hinted_until, finished_at)
+    SELECT delivery, 'crm', 'events',
+           CASE CAST(:state AS text) WHEN 'dead' THEN 'dead' ELSE 'pending' END, 'delivery',
+           0, 0, 8,
+           CASE WHEN :state <> 'dead' THEN now() END,
+           CASE WHEN :state = 'parked' THEN CAST('infinity' AS timestamptz) END,
+           CASE WHEN :state = 'dead' THEN now() END
+    FROM unadmitted WHERE delivery NOT IN (SELECT event FROM jobs)
+"""
+
+
+@pytest.fixture
+def pipeline(engine: Engine, database_url: str, make_settings: Any) -> Iterator[Pipeline]:
+    """A pipeline on which nothing is wrong."""
+    relay = create_engine(parse(database_url), role=Role.RELAY, pool_size=4)
+    found = Pipeline(
+        database_url, engine, relay, make_settings(), replace(DEFAULTS, channels=CHANNELS)
+    )
+    with engine.begin() as connection:
+        today = alerts.server_time(connection).date()
+        partitions.ensure(connection, today=today, days_ahead=5)
+    for kind in NO_PROCESS:
+        found.process(kind)
+    yield found
+    relay.dispose()
+
+
+Act = Callable[[Pipeline], None]
+
+
+def sql(statements: str) -> Act:
+    """What runs statements."""
+    return lambda pipeline: execute(pipeline.engine, statements)
+
+
+def past_days(pipeline: Pipeline) -> None:
+    """The source shop was busy in this hour on each of the days before."""
+    for days in range(1, 8):
+        pipeline.count("key", "shop new1", 30, ago=timedelta(days=days, minutes=15))
+
+
+def nothing_counted(pipeline: Pipeline) -> None:
+    pipeline.forget()
+
+
+def say(**changes: Any) -> Act:
+    """What lets the facts say something."""
+    return lambda pipeline: pipeline.changes.update(changes)
+
+
+def both(*acts: Act) -> Act:
+    def act(pipeline: Pipeline) -> None:
+        for each in acts:
+            each(pipeline)
+
+    return act
+
+
+def limit_of(size: float) -> Act:
+    """What sets the size that the database may have."""
+
+    def act(pipeline: Pipeline) -> None:
+        policies = dict(DEFAULTS.policies) | {
+            "database_large": replace(_SIZE, thresholds={"bytes": size})
+        }
+        pipeline.configuration = replace(pipeline.configuration, policies=policies)
+
+    return act
+
+
+class NoRedis:
+    """Settings with a Redis that is away."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.redis = parse_redis(f"redis://127.0.0.1:{free_port()}")
+        self.data, self.database = settings.data, settings.database
+
+
+def redis_goes(pipeline: Pipeline) -> None:
+    pipeline.around = NoRedis(pipeline.settings)
+
+
+def redis_returns(pipeline: Pipeline) -> None:
+    pipeline.around = pipeline.settings
+
+
+def later(seconds: float) -> Act:
+    def act(pipeline: Pipeline) -> None:
+        pipeline.ahead += timedelta(seconds=seconds)
+
+    return act
+
+
+_SLOW = both(lambda p: p.job("pending"), sql("DELETE FROM unadmitted"), later(4000))
+_NO_JOBS = sql("DELETE FROM jobs")
+_PARKED = "INSERT INTO parked (processor, queue, reason) VALUES ('crm', 'events', 'unknown')"
+_PAUSED = (
+    "INSERT INTO processors (name, types, queue, batch, threads, max_attempts, timeout_s,"
+    " registered_at, paused_at, parked) VALUES ('crm', '[]', 'events', false, 1, 8, 30, now(),"
+    " now(), true)"
+)
+_STUCK = (
+    "INSERT INTO alert_messages (id, channel, content, made_at, next_at, attempts) VALUES"
+    " (gen_random_uuid(), 'pager', '{\"title\": \"stuck\"}', now() - interval '20 min', now(), 3)"
+)
+
+
+def full_disk(free_share: float) -> Act:
+    disk = facts.Disk(free_bytes=2**40, free_share=free_share)
+    return say(disks={"/data": disk}, host="here")
+
+
+CASES: dict[str, tuple[Act, Act, str]] = {
+    **{
+        f"no_{kind}": (
+            sql(f"DELETE FROM processes WHERE kind = '{kind}'"),
+            lambda pipeline, kind=kind: pipeline.process(kind),  # type: ignore[misc]
+            f"No {kind} is alive",
+        )
+        for kind in NO_PROCESS
+    },
+    "privileges_missing": (
+        lambda pipeline: pipeline.process("relay", "{lacks UPDATE on ingest.jobs}"),
+        lambda pipeline: pipeline.process("relay"),
+        "The database role of the relays lacks UPDATE on ingest.jobs.",
+    ),
+    "backlog_old": (
+        both(
+            lambda pipeline: pipeline.job("pending"),
+            sql("UPDATE unadmitted SET received_at = now() - interval '3 min'"),
+            _NO_JOBS,
+        ),
+        sql("DELETE FROM unadmitted"),
+        "The oldest delivery that no worker has admitted is 4 min old; waiting: 1 delivery.",
+    ),
+    "jobs_old": (_SLOW, _NO_JOBS, "A job of crm in events is unfinished 71 min after"),
+    "processor_fails": (
+        both(
+            lambda pipeline: pipeline.count("failed", "crm", 30),
+            lambda pipeline: pipeline.count("succeeded", "crm", 70),
+        ),
+        nothing_counted,
+        "crm fails: 30 of its 100 attempts of the last 10 min",
+    ),
+    "dead_letters": (
+        both(lambda pipeline: pipeline.job("dead"), sql("DELETE FROM unadmitted")),
+        sql("UPDATE jobs SET discarded_at = now()"),
+        "crm has 1 dead letter",
+    ),
+    "dead_letters_many": (
+        both(
+            lambda pipeline: pipeline.job("dead"),
+            sql("DELETE FROM unadmitted"),
+            sql(
+                "INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures,"
+                " max_attempts, finished_at) SELECT event, 'p' || n, 'events', 'dead', 'delivery',"
+                " 0, 0, 8, now() FROM jobs, generate_series(1, 100) AS n"
+            ),
+        ),
+        sql("UPDATE jobs SET discarded_at = now()"),
+        "To be replayed or discarded: 101 dead letters.",
+    ),
+    "jobs_parked": (
+        both(lambda pipeline: pipeline.job("parked"), sql(f"DELETE FROM unadmitted; {_PARKED}")),
+        sql("DELETE FROM jobs; DELETE FROM parked"),
+        "Parked: 1 job of crm in events, no live worker has it.",
+    ),
+    "processor_paused": (
+        both(lambda pipeline: pipeline.job("parked"), sql(f"DELETE FROM unadmitted; {_PAUSED}")),
+        sql("DELETE FROM jobs"),
+        "crm is paused: its jobs wait",
+    ),
+    "possible_losses": (
+        lambda pipeline: pipeline.count("possible_loss", "github", 3),
+        sql(
+            "INSERT INTO actions (at, by, action, target)"
+            " VALUES (now() + interval '2 min', 'me', 'recover', 'github')"
+        ),
+        "3 deliveries from",
+    ),
+    "signatures_refused": (
+        both(
+            lambda pipeline: pipeline.count("refused", "signature_mismatch", 12),
+            lambda pipeline: pipeline.count("answer", "", 88),
+        ),
+        nothing_counted,
+        "12 requests were refused in the last 10 min for a wrong signature, of 100",
+    ),
+    "source_quiet": (
+        past_days,
+        lambda pipeline: pipeline.count("key", "shop new1", 1),
+        "Nothing has come from shop for 30 min. On 7 of the last 7 days",
+    ),
+    "old_key_used": (
+        both(
+            lambda pipeline: pipeline.count("key", "shop old1", 5),
+            lambda pipeline: setattr(pipeline, "keys", KEYS),
+        ),
+        nothing_counted,
+        "shop still signs with its older key old1: 5 deliveries in the last 60 min",
+    ),
+    "partitions_short": (
+        say(partition_days=2),
+        lambda pipeline: pipeline.changes.clear(),
+        "Only 2 days after today have a partition",
+    ),
+    "disk_low": (full_disk(0.05), full_disk(0.5), "here:/data has 1,024.0 GiB left, 5%"),
+    "database_large": (limit_of(1), limit_of(10**15), "The database has "),
+    "redis_away": (redis_goes, redis_returns, "Redis does not answer"),
+    "channel_fails": (
+        sql(_STUCK),
+        sql("UPDATE alert_messages SET next_at = NULL WHERE channel = 'pager'"),
+        "The channel pager takes no messages; the oldest has waited for 20 min",
+    ),
+}
+
+
+def test_each_rule_has_a_case() -> None:
+    assert CASES.keys() == RULES.keys()
+
+
+@pytest.mark.parametrize("slug", RULES)
+def test_a_rule_fires_on_its_fault_and_recovers(slug: str, pipeline: Pipeline) -> None:
+    breaks, mends, sentence = CASES[slug]
+    policy = pipeline.configuration.policies[slug]
+    pipeline.evaluate()
+    assert not pipeline.firing()
+    breaks(pipeline)
+    pipeline.evaluate()
+    assert (slug in pipeline.firing()) is (policy.for_s == 0)
+    pipeline.evaluate(policy.for_s)
+    fired = pipeline.firing()[slug]
+    assert fired.sentence.startswith(sentence)
+    assert [title for title in pipeline.titles() if title == f"Alert: {fired.sentence}"]
+    mends(pipeline)
+    pipeline.evaluate(1)
+    assert (slug in pipeline.firing()) is (policy.recover_for_s > 0)
+    pipeline.evaluate(policy.recover_for_s)
+    assert slug not in pipeline.firing()
+    recovered = RULES[slug].recovered.format(subject=fired.subject)
+    assert f"Recovered: {recovered}" in pipeline.titles()
+
+
+@contextmanager
+def answering(answers: list[str | None]) -> Iterator[list[str]]:
+    """Slack's stand-in: what it is sent. Each answer is an error, or None; then all is taken."""
+    sent: list[str] = []
+
+    def send(_channel: object, envelope: Envelope, _environ: object) -> str:
+        error = answers.pop(0) if answers else None
+        if error is not None:
+            raise ChannelFailed(error, reason="refused")
+        sent.append(envelope.message.title)
+        return "ok"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sending, "send", send)
+        yield sent
+
+
+def test_several_relays_at_once_tell_and_send_once(pipeline: Pipeline) -> None:
+    execute(pipeline.engine, "DELETE FROM processes WHERE kind = 'worker'")
+    pipeline.evaluate()
+    pipeline.ahead += timedelta(minutes=1)
+    evaluations = [pipeline.evaluation(f"relay {number}") for number in range(4)]
+    execute(pipeline.engine, "UPDATE alert_turns SET at = at - interval '1 min'")
+    with ThreadPoolExecutor(4) as pool, answering([]) as sent:
+        done = list(pool.map(lambda each: each.run_if_due(every_s=30), evaluations))
+        assert sorted(done) == [False, False, False, True]
+        assert len(pipeline.titles()) == 1
+        deliveries = [
+            Delivery(
+                pipeline.relay,
+                pipeline.configuration,
+                {},
+                clock=lambda connection: alerts.server_time(connection) + pipeline.ahead,
+            )
+            for _ in range(4)
+        ]
+        taken = list(pool.map(lambda each: each.run(), deliveries))
+        assert sum(taken) == 1
+    assert sent == ["Alert: No worker is alive: events are stored, and nobody processes them."]
+
+
+def test_a_channel_that_is_down_is_tried_again_in_order_and_holds_up_no_other(
+    pipeline: Pipeline,
+) -> None:
+    ahead = [timedelta()]
+
+    def clock(connection: Connection) -> datetime:
+        return alerts.server_time(connection) + ahead[0]
+
+    channels = CHANNELS | {"other": Slack(kind="slack", url_env="OTHER", rules=("no_relay",))}
+    pipeline.configuration = replace(pipeline.configuration, channels=channels)
+    delivery = Delivery(pipeline.relay, pipeline.configuration, {}, clock=clock)
+    with pipeline.engine.begin() as connection:
+        for number, (channel, title) in enumerate((("team", "1"), ("team", "2"), ("other", "3"))):
+            message = replace(notices.compose_test(channel, "me"), title=title)
+            content = notices.to_json(message)
+            now = alerts.server_time(connection)
+            alerts.queue(connection, UUID(int=number), channel, content, now=now)
+    with answering(["HTTP 500."]) as sent:
+        assert delivery.run() == 2
+        assert len(sent) == 1  # one of the two channels is down
+        with pipeline.engine.connect() as connection:
+            states = alerts.channel_states(connection)
+        (down,) = [state for state in states.values() if state.error]
+        assert (down.error, down.attempts) == ("HTTP 500.", 1)
+        for _ in range(3):
+            ahead[0] += timedelta(seconds=16)
+            delivery.run()
+    assert sorted(sent) == ["1", "2", "3"]
+    assert sent.index("1") < sent.index("2")
+
+
+def test_a_message_that_is_not_taken_for_a_day_is_given_up(pipeline: Pipeline) -> None:
+    late = timedelta(hours=24)
+    delivery = Delivery(
+        pipeline.relay,
+        pipeline.configuration,
+        {},
+        clock=lambda connection: alerts.server_time(connection) + late,
+    )
+    with pipeline.engine.begin() as connection:
+        content = notices.to_json(notices.compose_test("team", "me"))
+        now = alerts.server_time(connection)
+        alerts.queue(connection, UUID(int=1), "team", content, now=now)
+    with answering(["HTTP 500."]):
+        assert delivery.run() == 1
+    with pipeline.engine.connect() as connection:
+        state = alerts.channel_states(connection)["team"]
+    assert (state.given_up, state.waiting, state.error) == (1, 0, "HTTP 500.")
+
+
+def test_who_acknowledged_an_alert_stays_recorded(pipeline: Pipeline) -> None:
+    execute(pipeline.engine, "DELETE FROM processes WHERE kind = 'worker'")
+    pipeline.evaluate()
+    pipeline.evaluate(60)
+    number = pipeline.firing()["no_worker"].id
+    with pipeline.engine.begin() as connection:
+        alerts.acknowledge(connection, number, by="amal")
+        assert alerts.acknowledge(connection, number, by="omar").acknowledged_by == "amal"
+        with pytest.raises(NotFound):
+            alerts.acknowledge(connection, number + 1, by="amal")
+    pipeline.evaluate(20_000)
+    assert pipeline.firing()["no_worker"].acknowledged_by == "amal"
+    assert len(pipeline.titles()) == 1
+
+
+def test_a_source_is_quiet_only_where_it_was_busy_a_week_before(pipeline: Pipeline) -> None:
+    past_days(pipeline)
+    execute(pipeline.engine, "DELETE FROM activity WHERE minute < now() - interval '6 days 12 h'")
+    pipeline.evaluate()
+    pipeline.evaluate(60)
+    assert not pipeline.firing()
