@@ -124,7 +124,7 @@ def test_the_list_of_packages_is_of_what_the_lock_pins() -> None:
 def test_the_client_reads_the_profile_for_monitoring(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
     client = Path(sys.executable).with_name("podman-compose")
-    command = [client, "--profile", "monitoring", "config", "--services"]
+    command = [str(client), "--profile", "monitoring", "config", "--services"]
     read = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert {"prometheus", "grafana"} <= set(read.stdout.split())
 

@@ -16,6 +16,9 @@ NAME_NOBODY = {
     "totals",
     "unhandled",
     "revisions",
+    "alerts",  # rules, with processors, sources and keys as subjects
+    "alert_messages",
+    "alert_turns",
     "retention",  # kinds and counts
     schema.erasures.name,  # digests; what is searched for goes when it ends
     schema.erased_events.name,
