@@ -80,6 +80,15 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="the receiver's address")
     port: int = Field(8000, ge=1, le=65535, description="the receiver's port")
 
+    shutdown_delay_s: float = Field(
+        0,
+        ge=0,
+        le=600,
+        allow_inf_nan=False,
+        description="a receiver that is told to end goes on receiving for this long and says that"
+        " it is not ready, so that a proxy notices",
+    )
+
     default_source: str = Field(
         "awalchat", description="the source that test events are sent as, unless another is named"
     )
@@ -153,6 +162,11 @@ class Settings(BaseSettings):
     )
     task_budget_s: _Seconds = Field(
         2, description="a task hands the rest of its jobs back to the queue after this long"
+    )
+    worker_drain_s: _Seconds = Field(
+        30,
+        description="a worker that is told to end lets processors run for this long, then gives"
+        " their jobs back",
     )
     lease_s: _Seconds = Field(60, description="a claim that is not renewed ends after this long")
     max_attempts: _Positive = Field(

@@ -25,7 +25,7 @@ from workers.counts import Tally
 from workers.event import Event
 from workers.registry import Processor
 from workers.retry import Random
-from workers.timeouts.signals import TimeLimit
+from workers.timeouts.signals import Interrupted, TimeLimit
 from workers.transaction import Effects
 
 log = logs.logger(__name__)
@@ -167,8 +167,9 @@ class _BatchTransaction:
             self._redo_all_but(error.job_ids)
         except _Broken as broken:
             self._effects.discard_connection()
-            if len(broken.suspects) == 1:
-                self._fail(broken.suspects[0], broken.error)
+            if len(broken.suspects) == 1 or isinstance(broken.error, Interrupted):
+                for call in broken.suspects:
+                    self._fail(call, broken.error)
             self._redo_all_but(frozenset())
         finally:
             self._runner.time_limit.rest()
@@ -192,8 +193,9 @@ class _BatchTransaction:
             failure = error
         if not self._effects.rollback():
             raise _Broken(calls, failure)
-        if len(calls) == 1:
-            self._fail(calls[0], failure)
+        if len(calls) == 1 or isinstance(failure, Interrupted):
+            for call in calls:
+                self._fail(call, failure)
             return
         middle = len(calls) // 2
         self._call(self._afresh(calls[:middle]))

@@ -16,6 +16,7 @@ from workers.counts import WorkerCounts
 from workers.recovery import rescue
 from workers.registry import Registry
 from workers.retry import RetryPolicy
+from workers.shutdown import Shutdown
 from workers.timeouts.signals import Alarm
 from workers.wiring import HARD_LIMIT_GRACE_S, Worker, build_worker
 
@@ -76,7 +77,8 @@ class Child:
         # A process group that is told to end tells its children too. Their parent ends them, when
         # what they run is done.
         process_state.allow_children()
-        alarm = Alarm(grace_s=HARD_LIMIT_GRACE_S)
+        shutdown = Shutdown(drain_s=self._settings.worker_drain_s, clock=time.monotonic)
+        alarm = Alarm(grace_s=HARD_LIMIT_GRACE_S, shutdown=shutdown)
         alarm.install()
         self._worker = worker = build_worker(
             self._settings,
@@ -89,6 +91,7 @@ class Child:
             ),
             time_limit=alarm,
             clock=time.monotonic,
+            shutdown=shutdown,
             random=random.uniform,
             tally=self._counts.take() if self._counts else None,
         )

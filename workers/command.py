@@ -2,15 +2,17 @@
 
 import logging
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
 
+from celery.signals import worker_shutting_down
 from celery.utils.log import get_multiprocessing_logger
 
 from ingest import logs, queues
 from ingest.settings import Settings
-from workers import exporter, registry, shares
+from workers import exporter, process_state, registry, shares, shutdown
 from workers.celery_app import create_app
 from workers.counts import WorkerCounts
 from workers.registry import Registry
@@ -98,5 +100,11 @@ def _work(
         loglevel=settings.log_level,
         quiet=True,  # no banner: logs are one JSON line an event
     )
+    signal.signal(shutdown.SIGNAL, process_state.heed_nothing)  # until a child has begun
+
+    def tell_children(**_signal: object) -> None:
+        shutdown.tell(worker.pool.info["processes"])
+
+    worker_shutting_down.connect(tell_children)
     worker.start()
     return int(worker.exitcode or 0)

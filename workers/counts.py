@@ -35,8 +35,8 @@ _TOTALS: tuple[Metric, ...] = (
     *(catalogue.DUPLICATES, catalogue.CONFLICTS, catalogue.TASKS, catalogue.TASK_FAILURES),
     *(catalogue.DISPATCHES, catalogue.DISPATCH_FAILURES, catalogue.CRASHED_JOBS),
 )
-_OUTCOMES = tuple(outcome for outcome in Outcome if outcome not in (Outcome.LOST, Outcome.RELEASED))
-"""Those two are told by others than the process that ran the job."""
+_OUTCOMES = tuple(outcome for outcome in Outcome if outcome is not Outcome.LOST)
+"""That one is told by others than the process that ran the job."""
 _DISTRIBUTIONS = (catalogue.ATTEMPT_DURATION, catalogue.LAG)
 
 log = logs.logger(__name__)

@@ -17,12 +17,13 @@ from sqlalchemy import Engine
 
 from ingest import logs
 from ingest.store.pipeline import jobs
-from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease
+from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease, Outcome
 from workers.batch_size import BatchSizer
 from workers.batches import BatchRunner, Result
 from workers.counts import Tally
 from workers.recovery.leases import Leases
 from workers.registry import Processor
+from workers.shutdown import Shutdown
 from workers.timeouts.threads import Threads
 
 log = logs.logger(__name__)
@@ -41,9 +42,11 @@ class Executor:
         keeper: Leases,
         clock: Callable[[], float],
         tally: Tally,
+        shutdown: Shutdown,
         threads: Threads | None = None,
     ) -> None:
-        """`worker` names this process in the attempts; `clock` is monotonic, in seconds."""
+        """`worker` names this process in the attempts; `clock` is monotonic, in seconds. Once
+        `shutdown` has begun, nothing more is claimed."""
         self._engine = engine
         self._slices = slices
         self._worker = worker
@@ -51,6 +54,7 @@ class Executor:
         self._keeper = keeper
         self._clock = clock
         self._tally = tally
+        self._shutdown = shutdown
         self._threads = threads
         self._pace = BatchSizer()
 
@@ -64,7 +68,7 @@ class Executor:
         if self._threads is not None and processor.threads > 1 and not apart:
             return self._run_on(self._threads, processor, job_ids, until)
         waiting = deque(job_ids)
-        while waiting and self._clock() < until:
+        while waiting and self._goes_on(until):
             size = 1 if apart else self._pace.batch_size(processor)
             slice_ids = [waiting.popleft() for _ in range(min(size, len(waiting)))]
             claimed = self._claim(processor, slice_ids)
@@ -72,6 +76,9 @@ class Executor:
                 with self._keeper.holding(_held(claimed)):
                     self._work(processor, claimed)
         return list(waiting)
+
+    def _goes_on(self, until: float) -> bool:
+        return self._clock() < until and not self._shutdown.has_begun
 
     @property
     def claimant(self) -> Claimant:
@@ -109,7 +116,7 @@ class Executor:
         waiting = deque(job_ids)
         running: dict[Future[Result], ClaimedJob] = {}
         try:
-            while (goes_on := waiting and self._clock() < until) or running:
+            while (goes_on := waiting and self._goes_on(until)) or running:
                 free = processor.threads - len(running)
                 if goes_on and free >= processor.threads / 2:
                     ids = [waiting.popleft() for _ in range(min(free, len(waiting)))]
@@ -173,7 +180,7 @@ class Executor:
             if failure.id in recorded:
                 self._tally.failed(processor.name, failure)
             log.warning(
-                "attempt_failed" if failure.id in recorded else "lease_lost",
+                _what_happened(failure) if failure.id in recorded else "lease_lost",
                 id=events[failure.id],
                 job=failure.id,
                 processor=processor.name,
@@ -182,6 +189,10 @@ class Executor:
                 error_type=failure.error_type,
                 retry_in_s=None if failure.retry_in_s is None else round(failure.retry_in_s, 3),
             )
+
+
+def _what_happened(failure: Failure) -> str:
+    return "attempt_released" if failure.outcome is Outcome.RELEASED else "attempt_failed"
 
 
 def _held(claimed: Sequence[ClaimedJob]) -> list[Lease]:

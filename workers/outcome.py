@@ -7,7 +7,7 @@ from ingest.text import storable
 from workers import retry
 from workers.registry import Discard, Processor, Snooze
 from workers.retry import Random, RetryPolicy
-from workers.timeouts.signals import TimedOut
+from workers.timeouts.signals import Interrupted, TimedOut
 
 MESSAGE_LIMIT = 1_000
 TRACEBACK_LIMIT = 8_000
@@ -24,6 +24,11 @@ def of_error(
         return _failure(job, error, Outcome.SNOOZED, retry_in_s=wait_s)
     if isinstance(error, Discard):
         return _failure(job, error, Outcome.DISCARDED, retry_in_s=None)
+    if isinstance(error, Interrupted):
+        ended = InterruptedError("its worker was told to end; this attempt does not count")
+        return _failure(
+            job, ended.with_traceback(error.__traceback__), Outcome.RELEASED, retry_in_s=0.0
+        )
     if isinstance(error, TimedOut):
         error = TimeoutError(f"took longer than {processor.timeout_s:g} s").with_traceback(
             error.__traceback__

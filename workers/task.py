@@ -18,6 +18,7 @@ from ingest.store.pipeline.jobs import ClaimedJob, JobRef
 from workers.counts import Tally
 from workers.executor import Executor
 from workers.registry import Processor, Registry
+from workers.shutdown import Shutdown
 
 log = logs.logger(__name__)
 
@@ -40,8 +41,10 @@ class TaskHandler:
         budget_s: float,
         redispatch_after_s: float,
         clock: Callable[[], float],
+        shutdown: Shutdown,
     ) -> None:
-        """A call works for about `budget_s` seconds; `clock` is monotonic, in seconds."""
+        """A call works for about `budget_s` seconds; `clock` is monotonic, in seconds. Once
+        `shutdown` has begun, what a call admits is handed on."""
         self._engine = engine
         self._registry = registry
         self._executor = executor
@@ -50,6 +53,7 @@ class TaskHandler:
         self._budget_s = budget_s
         self._redispatch_after_s = redispatch_after_s
         self._clock = clock
+        self._shutdown = shutdown
 
     def process(self, deliveries: Sequence[UUID], job_ids: Sequence[int]) -> None:
         """Admit `deliveries` and run what that makes, and run `job_ids`. Safe to repeat, anywhere,
@@ -115,7 +119,8 @@ class TaskHandler:
     def _claimed(self, processor: Processor) -> int:
         """Return how many of a message's jobs of `processor` to claim as they are made: the first
         batch."""
-        if processor.queue not in _LANES or processor.threads > 1:
+        is_elsewhere = processor.queue not in _LANES
+        if is_elsewhere or processor.threads > 1 or self._shutdown.has_begun:
             return 0
         return self._executor.batch_size(processor)
 

@@ -23,6 +23,7 @@ from workers.recovery.crash_record import CrashRecorder, folder_for
 from workers.recovery.leases import LeaseKeeper, Leases
 from workers.registry import Registry
 from workers.retry import Random
+from workers.shutdown import Shutdown
 from workers.task import TaskHandler
 from workers.timeouts.signals import TimeLimit
 from workers.timeouts.threads import Threads
@@ -58,6 +59,7 @@ def build_worker(
     process: ProcessIdentity,
     time_limit: TimeLimit,
     clock: Callable[[], float],
+    shutdown: Shutdown,
     random: Random,
     folder: Path | None = None,
     engine: Engine | None = None,
@@ -77,6 +79,7 @@ def build_worker(
             jobs are found by its name.
         time_limit: limits the calls of the main thread. It is in force already.
         clock: monotonic, in seconds.
+        shutdown: whether the process has been told to end.
         random: uniform between two numbers.
         folder: for the crash record; default: the database's folder on this machine.
         engine: for our own statements; default: two new engines, so that a lease is renewed while
@@ -107,7 +110,16 @@ def build_worker(
         keeper=leases,
         clock=clock,
         tally=tally,
-        threads=_threads(processors, runner, effects_engine, leases, recorder, grace_s=grace_s),
+        shutdown=shutdown,
+        threads=_threads(
+            processors,
+            runner,
+            effects_engine,
+            leases,
+            recorder,
+            grace_s=grace_s,
+            shutdown=shutdown,
+        ),
     )
     return Worker(
         task=TaskHandler(
@@ -119,6 +131,7 @@ def build_worker(
             budget_s=settings.task_budget_s,
             redispatch_after_s=settings.redispatch_after_s,
             clock=clock,
+            shutdown=shutdown,
         ),
         heartbeat=Heartbeat(settings.database, process, introduce=partial(_register, processors)),
         recorder=recorder,
@@ -148,6 +161,7 @@ def _threads(
     recorder: CrashRecorder,
     *,
     grace_s: float,
+    shutdown: Shutdown,
 ) -> Threads | None:
     """Return as many threads as the processor with the most has; None: no processor has several."""
     most = max((processor.threads for processor in processors), default=1)
@@ -161,6 +175,7 @@ def _threads(
         recorder,
         most=most,
         grace_s=grace_s,
+        shutdown=shutdown,
     )
 
 

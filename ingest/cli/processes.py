@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ingest.store.migrations import State
 
 GRACEFUL_SHUTDOWN_S = 10
+"""For requests that have begun, after `shutdown_delay_s`. The drain times of all processes:
+docs/deploying.md."""
 CONSOLE_SHUTDOWN_S = 2
 """Live feeds never end by themselves."""
 CONSOLE_KEEP_ALIVE_S = 15
@@ -37,6 +39,7 @@ def serve(
 
     from ingest.broker import refuse_cluster
     from ingest.receiver.app import create_receiver
+    from ingest.receiver.shutdown import DelayedServer
     from ingest.store import startup_check
 
     configured = settings.load(host=host, port=port)
@@ -45,22 +48,21 @@ def serve(
     receiver = create_receiver(configured)
     refuse_cluster(configured.redis)
     listener = listen(configured.host, configured.port) if fd is None else socket.socket(fileno=fd)
-    _serve(
-        uvicorn.Config(
-            receiver.app,
-            loop="uvloop",
-            http=receiver.http,
-            ws="none",
-            log_config=None,
-            access_log=False,  # one line for each request cost a third of the throughput
-            server_header=False,
-            timeout_keep_alive=configured.keep_alive_s,
-            proxy_headers=False,  # limits are shared out by the address that connects
-            # Without it, one half-sent body would keep the process running for ever.
-            timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
-        ),
-        listener,
+    config = uvicorn.Config(
+        receiver.app,
+        loop="uvloop",
+        http=receiver.http,
+        ws="none",
+        log_config=None,
+        access_log=False,  # one line for each request cost a third of the throughput
+        server_header=False,
+        timeout_keep_alive=configured.keep_alive_s,
+        proxy_headers=False,  # limits are shared out by the address that connects
+        # Without it, one half-sent body would keep the process running for ever.
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN_S,
     )
+    server = DelayedServer(config, receiver.shutdown, delay_s=configured.shutdown_delay_s)
+    _serve(server, listener)
 
 
 def console(
@@ -84,21 +86,19 @@ def console(
         if fd is None
         else socket.socket(fileno=fd)
     )
-    _serve(
-        uvicorn.Config(
-            app,
-            loop="uvloop",
-            http=protocol(configured.max_inflight_body_bytes),
-            ws="none",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=CONSOLE_KEEP_ALIVE_S,
-            proxy_headers=False,  # ingest.proxies does it for the trusted proxies
-            timeout_graceful_shutdown=CONSOLE_SHUTDOWN_S,
-        ),
-        listener,
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=protocol(configured.max_inflight_body_bytes),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=CONSOLE_KEEP_ALIVE_S,
+        proxy_headers=False,  # ingest.proxies does it for the trusted proxies
+        timeout_graceful_shutdown=CONSOLE_SHUTDOWN_S,
     )
+    _serve(uvicorn.Server(config), listener)
 
 
 def worker(
@@ -169,11 +169,8 @@ def _begin_logging(configured: Settings) -> None:
     environment.report(os.environ, logs.logger(__name__))
 
 
-def _serve(config: "uvicorn.Config", listener: socket.socket) -> None:
+def _serve(server: "uvicorn.Server", listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT."""
-    import uvicorn
-
-    server = uvicorn.Server(config)
     # uvicorn shuts down cleanly and then raises the signal again, which must not look like a crash.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)

@@ -31,6 +31,7 @@ from ingest.receiver.identifier_process import Namer
 from ingest.receiver.intake import Intake
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.receiver.refused import RefusedRequests
+from ingest.receiver.shutdown import Shutdown
 from ingest.receiver.writer import DeliveryWriter, Limits
 from ingest.secret_files import SecretFiles
 from ingest.settings import Settings, reload_secrets, secret_files
@@ -49,6 +50,8 @@ class Receiver:
     app: ASGIApp
     http: type[asyncio.Protocol]
     """What speaks HTTP with senders."""
+    shutdown: Shutdown
+    """What the server tells that it ends."""
 
 
 def create_receiver(settings: Settings) -> Receiver:
@@ -84,6 +87,7 @@ def create_receiver(settings: Settings) -> Receiver:
         "receiver",
         [metrics.read, commits.read, partial(_read_state, writer), dispatcher.read],
     )
+    shutdown = Shutdown()
     namer = Namer(waiting_bytes=settings.backlog_max_bytes)
     bodies = BodyReader(
         BodyLimits(
@@ -124,7 +128,7 @@ def create_receiver(settings: Settings) -> Receiver:
                 name="receive",
             ),
             Route("/health/live", live, name="live"),
-            Route("/health/ready", partial(ready, writer, hints), name="ready"),
+            Route("/health/ready", partial(ready, writer, hints, shutdown), name="ready"),
         ],
         exception_handlers={
             HTTPException: partial(refuse, intake, refused),
@@ -132,7 +136,10 @@ def create_receiver(settings: Settings) -> Receiver:
         },
     )
     app.router.redirect_slashes = False  # no sender follows, and the address is the client's word
-    return Receiver(app, server.protocol(settings.max_inflight_body_bytes, fast_protocol(intake)))
+    http = server.protocol(
+        settings.max_inflight_body_bytes, fast_protocol(intake), server_shutdown=shutdown
+    )
+    return Receiver(app, http, shutdown)
 
 
 def _reload(settings: Settings, sources: dict[str, Source]) -> None:
@@ -197,16 +204,21 @@ async def live(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
-async def ready(writer: DeliveryWriter, hints: BackgroundDispatcher, _request: Request) -> Response:
-    """Answer whether a delivery would be stored now; if not, why."""
+async def ready(
+    writer: DeliveryWriter, hints: BackgroundDispatcher, shutdown: Shutdown, _request: Request
+) -> Response:
+    """Answer whether a delivery would be stored now and in a moment; if not, why."""
     problem = await writer.problem()
     document = {
         "database": problem.reason if problem else "ok",
         "dispatch": "failing" if hints.failing else "ok",
     }
-    if problem is None:
+    if problem is not None:
+        document["problem"] = problem.sentence
+    elif shutdown.has_begun:
+        document["problem"] = "This receiver shuts down."
+    else:
         return JSONResponse(document)
-    document["problem"] = problem.sentence
     return JSONResponse(document, HTTPStatus.SERVICE_UNAVAILABLE)
 
 

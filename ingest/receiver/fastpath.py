@@ -264,7 +264,7 @@ class FastPathHttp(BoundedHttp):
         connection to close, no body to ask for."""
         return (
             not self._is_busy
-            and not self._is_leaving
+            and not self.is_last_request
             and not self.expect_100_continue
             and not self.parser.should_upgrade()
             and not self.flow.write_paused

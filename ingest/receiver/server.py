@@ -25,6 +25,7 @@ from typing import Any, Protocol, cast
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from ingest.receiver.client_shares import Share, Shares
+from ingest.receiver.shutdown import Shutdown
 
 HEAD_LIMIT = 64 * 1024
 """Bytes that the parser takes without any of a body among them: a request line with its headers
@@ -82,11 +83,18 @@ def connection_shares(limit_bytes: int) -> Shares:
 
 
 def protocol(
-    limit_bytes: int, make: "Callable[..., BoundedHttp] | None" = None
+    limit_bytes: int,
+    make: "Callable[..., BoundedHttp] | None" = None,
+    *,
+    server_shutdown: Shutdown | None = None,
 ) -> type[asyncio.Protocol]:
     """Return what uvicorn makes its protocols with: `make`, else `BoundedHttp`, with a room of
-    `limit_bytes` for all connections."""
-    made = partial(make or BoundedHttp, shares=connection_shares(limit_bytes))
+    `limit_bytes` for all connections. Once `server_shutdown` has begun, answers close theirs."""
+    made = partial(
+        make or BoundedHttp,
+        shares=connection_shares(limit_bytes),
+        server_shutdown=server_shutdown or Shutdown(),
+    )
     return cast("type[asyncio.Protocol]", made)  # only called
 
 
@@ -116,10 +124,17 @@ class BoundedHttp(HttpToolsProtocol):
     _share: Share | None = None
     """Of the room for connections and half heads."""
 
-    def __init__(self, *args: Any, shares: Shares | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        shares: Shares | None = None,
+        server_shutdown: Shutdown | None = None,
+        **kwargs: Any,
+    ) -> None:
         """Make what speaks with one client; all share the room of `shares`."""
         super().__init__(*args, **kwargs)
         self._shares = shares
+        self._server_shutdown = server_shutdown or Shutdown()
 
     def connection_made(self, transport: Any) -> None:
         """Wait for a head."""
@@ -229,8 +244,13 @@ class BoundedHttp(HttpToolsProtocol):
     def start_request(self) -> None:
         """Give ASGI the request, whose head is whole."""
         super().on_headers_complete()
-        if self._is_leaving:
+        if self.is_last_request:
             self.cycle.keep_alive = False
+
+    @property
+    def is_last_request(self) -> bool:
+        """Return whether the connection is to be closed after the answer."""
+        return self._is_leaving or self._server_shutdown.has_begun
 
     @property
     def _is_busy(self) -> bool:

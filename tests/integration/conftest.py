@@ -22,6 +22,7 @@ from workers import guard, registry
 from workers.recovery.leases import Leases
 from workers.registry import Declaration, Registry
 from workers.retry import Random
+from workers.shutdown import Shutdown
 from workers.timeouts.signals import Alarm
 from workers.wiring import build_worker
 
@@ -66,7 +67,8 @@ class Worker:
         self.engine = engine
         self.sent = Sent()
         self.registry = Registry(declarations, loaded)
-        self.alarm = Alarm(grace_s=60)
+        self.shutdown = Shutdown(drain_s=loaded.worker_drain_s, clock=time.monotonic)
+        self.alarm = Alarm(grace_s=60, shutdown=self.shutdown)
         if _in_main_thread():
             self.alarm.install()
         self._owns_effects = effects is None
@@ -77,6 +79,7 @@ class Worker:
             process=replace(identity("worker", random=random.randbytes), id=name),
             time_limit=_MainThreadLimit(self.alarm),
             clock=clock,
+            shutdown=self.shutdown,
             random=uniform,
             folder=folder,
             engine=engine,

@@ -11,11 +11,18 @@ from typing import Self
 import pytest
 
 from tests.support.waiting import until
+from workers.shutdown import Shutdown
+from workers.timeouts import signals
 from workers.timeouts.deadlines import Deadlines, _raise_in
 from workers.timeouts.signals import TimedOut
 
 LATE_S = 10_000.0
 GRACE_S = 5.0
+
+
+def never() -> Shutdown:
+    """A process that is not told to end."""
+    return Shutdown(drain_s=60, clock=time.monotonic)
 
 
 @pytest.fixture
@@ -26,7 +33,7 @@ def stuck() -> list[int]:
 
 @pytest.fixture
 def deadlines(stuck: list[int]) -> Iterator[Deadlines]:
-    yield Deadlines(grace_s=GRACE_S, on_stuck=stuck.append)
+    yield Deadlines(grace_s=GRACE_S, on_stuck=stuck.append, shutdown=never())
     faulthandler.cancel_dump_traceback_later()
 
 
@@ -38,7 +45,7 @@ class Limited:
         self._seconds = seconds
         self._work = work
         self._began = threading.Event()
-        self.was_told = False
+        self.told: TimedOut | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
         assert self._began.wait(20)
@@ -48,8 +55,12 @@ class Limited:
             with self._deadlines(self._seconds):
                 self._began.set()
                 self._work()
-        except TimedOut:
-            self.was_told = True
+        except TimedOut as told:
+            self.told = told
+
+    @property
+    def was_told(self) -> bool:
+        return self.told is not None
 
     def ended(self) -> bool:
         self.thread.join(20)
@@ -172,3 +183,15 @@ def test_a_thread_that_is_told_while_it_begins_or_ends_a_block_keeps_nobody_from
         assert Limited(deadlines, 60, lambda: None).ended()
     go_on.set()
     assert first.ended()
+
+
+def test_a_thread_is_interrupted_when_the_drain_time_of_its_worker_is_over() -> None:
+    shutdown = Shutdown(drain_s=0.05, clock=time.monotonic)
+    deadlines = Deadlines(grace_s=GRACE_S, on_stuck=lambda _thread: None, shutdown=shutdown)
+    limited = Limited(deadlines, LATE_S, loop)
+    shutdown.begin()
+    assert limited.ended()
+    assert isinstance(limited.told, signals.Interrupted)
+    with pytest.raises(signals.Interrupted), deadlines(LATE_S):
+        pytest.fail("a call began after the drain time")
+    faulthandler.cancel_dump_traceback_later()

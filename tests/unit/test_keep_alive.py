@@ -27,6 +27,6 @@ def test_the_setting_is_the_receivers(
     monkeypatch.setenv("INGEST_KEEP_ALIVE_S", str(KEEP_ALIVE_S))
     monkeypatch.setattr("ingest.logs.configure", lambda *_: None)
     monkeypatch.setattr(processes, "listen", lambda *_: None)
-    monkeypatch.setattr(processes, "_serve", lambda config, _listener: served.append(config))
+    monkeypatch.setattr(processes, "_serve", lambda server, _listener: served.append(server.config))
     run(host=None, port=None, fd=None)
     assert [config.timeout_keep_alive for config in served] == [kept_s]

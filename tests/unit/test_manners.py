@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from workers.process_state import ProcessState
+from workers.shutdown import Shutdown
 from workers.timeouts.signals import Alarm, TimedOut
 
 
 @pytest.fixture
 def alarm() -> Iterator[Alarm]:
     before = signal.getsignal(signal.SIGALRM)
-    found = Alarm(grace_s=60)
+    found = Alarm(grace_s=60, shutdown=Shutdown(drain_s=30, clock=time.monotonic))
     found.install()
     yield found
     found.rest()

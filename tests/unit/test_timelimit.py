@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from workers.timeouts.signals import Alarm, TimedOut
+from workers.shutdown import Shutdown
+from workers.timeouts.signals import Alarm, Interrupted, TimedOut
 
 
 @pytest.fixture
 def alarm() -> Iterator[Alarm]:
     before = signal.getsignal(signal.SIGALRM)
-    found = Alarm(grace_s=60)
+    found = Alarm(grace_s=60, shutdown=Shutdown(drain_s=30, clock=time.monotonic))
     found.install()
     yield found
     found.rest()
@@ -53,10 +54,62 @@ def test_what_is_quick_enough_is_left_alone(alarm: Alarm) -> None:
     time.sleep(0.1)
 
 
+def ending(drain_s: float) -> Alarm:
+    """The alarm of a process that is told to end when it is sent SIGUSR2."""
+    made = Alarm(grace_s=60, shutdown=Shutdown(drain_s=drain_s, clock=time.monotonic))
+    made.install()
+    return made
+
+
+@pytest.fixture
+def _signals() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGALRM, signal.SIGUSR2)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def outlast_the_end() -> None:
+    """What a slow processor does when its worker is told to end."""
+    signal.raise_signal(signal.SIGUSR2)
+    time.sleep(60)
+
+
+@pytest.mark.usefixtures("_signals")
+def test_what_runs_when_the_worker_ends_is_interrupted_after_the_drain_time() -> None:
+    alarm = ending(drain_s=0.05)
+    with pytest.raises(Interrupted), alarm(60):
+        outlast_the_end()
+    with pytest.raises(Interrupted), alarm(60):
+        pytest.fail("a call began after the drain time")
+    alarm.rest()
+
+
+@pytest.mark.usefixtures("_signals")
+def test_a_call_that_begins_within_the_drain_time_has_what_is_left_of_it() -> None:
+    alarm = ending(drain_s=0.5)
+    signal.raise_signal(signal.SIGUSR2)
+    with alarm(60):
+        pass
+    with pytest.raises(Interrupted), alarm(60):
+        time.sleep(60)
+    alarm.rest()
+
+
+@pytest.mark.usefixtures("_signals")
+def test_a_time_limit_that_ends_sooner_stays() -> None:
+    alarm = ending(drain_s=60)
+    with pytest.raises(TimedOut) as raised, alarm(0.05):
+        outlast_the_end()
+    assert not isinstance(raised.value, Interrupted)
+    alarm.rest()
+
+
 STUCK = """
-import signal
+import signal, time
+from workers.shutdown import Shutdown
 from workers.timeouts.signals import Alarm, TimedOut
-alarm = Alarm(grace_s=0.5)
+alarm = Alarm(grace_s=0.5, shutdown=Shutdown(drain_s=0.2, clock=time.monotonic))
 alarm.install()
 {block}
 print("still here")
@@ -68,6 +121,8 @@ print("still here")
     [
         # C code that holds the GIL, looks for no signal and takes hours.
         "with alarm(0.2): sum(range(10**12))",
+        # The worker ends meanwhile.
+        "with alarm(60):\n  signal.raise_signal(signal.SIGUSR2)\n  sum(range(10**12))",
         # A loop that swallows what would end it.
         (
             "while True:\n  try:\n    with alarm(0.2):\n      while True: pass\n"
@@ -88,7 +143,9 @@ def test_what_no_exception_can_end_ends_with_its_process(block: str) -> None:
 
 def test_at_rest_nothing_is_ended() -> None:
     code = (
-        "import time\nfrom workers.timeouts.signals import Alarm\nalarm = Alarm(grace_s=0.1)\n"
+        "import time\nfrom workers.shutdown import Shutdown\n"
+        "from workers.timeouts.signals import Alarm\n"
+        "alarm = Alarm(grace_s=0.1, shutdown=Shutdown(drain_s=1, clock=time.monotonic))\n"
         "alarm.install()\nwith alarm(0.1): pass\nalarm.rest()\ntime.sleep(1)\nprint('still here')"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30)

@@ -14,6 +14,7 @@ from ingest.store.pipeline.jobs import Lease
 from workers import registry
 from workers.recovery.crash_record import crash_records
 from workers.registry import Registry
+from workers.shutdown import Shutdown
 from workers.timeouts.signals import Alarm
 from workers.wiring import Worker, build_worker
 
@@ -32,12 +33,14 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Worker:
     monkeypatch.setattr(registry, "declared", [])
     registry.processor("order.created", threads=3)(work)
     loaded = settings.load(**NOWHERE)
+    shutdown = Shutdown(drain_s=30, clock=time.monotonic)
     return build_worker(
         loaded,
         Registry(registry.declared, loaded),
         process=identity("worker", random=random.randbytes),
-        time_limit=Alarm(grace_s=60),
+        time_limit=Alarm(grace_s=60, shutdown=shutdown),
         clock=time.monotonic,
+        shutdown=shutdown,
         random=random.uniform,
         folder=tmp_path,
     )

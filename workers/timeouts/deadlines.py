@@ -14,7 +14,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from workers.timeouts.signals import TimedOut
+from workers.shutdown import Shutdown
+from workers.timeouts.signals import Interrupted, TimedOut
 
 _LOOK_S = 0.25
 _STDERR = 2
@@ -30,7 +31,10 @@ class _Limit:
         self.told_at: float | None = None
 
     def __enter__(self) -> None:
-        self.ends = time.monotonic() + self._seconds
+        now = time.monotonic()
+        if now >= self._deadlines.shutdown.ends_at:
+            raise Interrupted
+        self.ends = now + self._seconds
         self._deadlines.begin(self)
 
     def __exit__(
@@ -46,8 +50,12 @@ class _Limit:
 class Deadlines:
     """The time limits of a process's threads."""
 
-    def __init__(self, *, grace_s: float, on_stuck: Callable[[int], None]) -> None:
-        """`on_stuck` gets the identity of a thread that cannot be ended; it ends the process."""
+    def __init__(
+        self, *, grace_s: float, on_stuck: Callable[[int], None], shutdown: Shutdown
+    ) -> None:
+        """`on_stuck` gets the identity of a thread that cannot be ended; it ends the process.
+        `shutdown` ends calls early; its clock is `time.monotonic`."""
+        self.shutdown = shutdown
         self._grace_s = grace_s
         self._on_stuck = on_stuck
         self._limits: dict[int, _Limit] = {}
@@ -97,9 +105,9 @@ class Deadlines:
     def _look(self, now: float) -> None:
         for thread, limit in self._limits.items():
             if limit.told_at is None:
-                if now >= limit.ends:
+                if now >= min(limit.ends, self.shutdown.ends_at):
                     limit.told_at = now
-                    _raise_in(thread, TimedOut)
+                    _raise_in(thread, TimedOut if now >= limit.ends else Interrupted)
             elif now >= limit.told_at + self._grace_s:
                 self._on_stuck(thread)
 

@@ -9,13 +9,20 @@ from types import FrameType, TracebackType
 from typing import NoReturn, Protocol, Self
 
 from workers.process_state import ProcessState
+from workers.shutdown import Shutdown
 
 _STDERR = 2
+_AT_ONCE_S = 0.001
+"""A timer of 0 would never ring."""
 
 
 class TimedOut(BaseException):
     """Raised inside a processor when its time is up. No `Exception`, so that the processor's own
     `except Exception` does not keep it running."""
+
+
+class Interrupted(TimedOut):
+    """Raised instead when the worker ends: the attempt does not count."""
 
 
 class TimeLimit(Protocol):
@@ -36,16 +43,20 @@ class Alarm:
     ends the process `grace_s` later. The attempt is then recorded by whoever finds the process
     gone."""
 
-    def __init__(self, *, grace_s: float) -> None:
+    def __init__(self, *, grace_s: float, shutdown: Shutdown) -> None:
+        """`shutdown` ends calls early; its clock is `time.monotonic`."""
         self._grace_s = grace_s
+        self._shutdown = shutdown
         self._seconds = 0.0
+        self._is_running = False
         self._watched_until = 0.0
         self._manners: ProcessState | None = None
 
     def install(self) -> None:
         """Take the signal, and remember how the process is: each slice begins so. Once per
         process."""
-        signal.signal(signal.SIGALRM, _raise)
+        signal.signal(signal.SIGALRM, self._raise)
+        self._shutdown.on_signal(self._shorten)
         self._manners = ProcessState.now()
 
     def __call__(self, seconds: float) -> Self:
@@ -53,15 +64,26 @@ class Alarm:
         return self
 
     def __enter__(self) -> Self:
-        ends = time.monotonic() + self._seconds
+        """Begin the call.
+
+        Raises:
+            Interrupted: the worker ends, and so late no call begins.
+        """
+        now = time.monotonic()
+        if now >= self._shutdown.ends_at:
+            raise Interrupted
+        ends = now + self._seconds
         # Starting the watchdog starts a thread, so a run of short jobs shares one.
         if not ends + self._grace_s / 2 <= self._watched_until <= ends + self._grace_s:
             faulthandler.dump_traceback_later(
                 self._seconds + self._grace_s, exit=True, file=_STDERR
             )
             self._watched_until = ends + self._grace_s
-        signal.signal(signal.SIGALRM, _raise)
+        signal.signal(signal.SIGALRM, self._raise)
+        self._is_running = True
         signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        if self._shutdown.has_begun:
+            self._shorten()
         return self
 
     def __exit__(
@@ -72,6 +94,19 @@ class Alarm:
         /,
     ) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        self._is_running = False
+
+    def _shorten(self) -> None:
+        """Let the call that runs end with the process's drain time, if its own ends later."""
+        left = self._shutdown.ends_at - time.monotonic()
+        if self._is_running and left < signal.getitimer(signal.ITIMER_REAL)[0]:
+            signal.setitimer(signal.ITIMER_REAL, max(left, _AT_ONCE_S))
+            faulthandler.dump_traceback_later(max(left, 0) + self._grace_s, exit=True, file=_STDERR)
+
+    def _raise(self, _signal: int, _frame: FrameType | None) -> NoReturn:
+        if time.monotonic() >= self._shutdown.ends_at:
+            raise Interrupted
+        raise TimedOut
 
     def rest(self) -> None:
         """Stop the watchdog: no processor runs for now. What its calls have changed of the process
@@ -80,7 +115,3 @@ class Alarm:
         if self._manners is not None:
             self._manners.restore()
         self._watched_until = 0.0
-
-
-def _raise(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise TimedOut

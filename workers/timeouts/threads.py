@@ -12,6 +12,7 @@ from workers.batches import BatchRunner, Result
 from workers.recovery.crash_record import CrashRecorder
 from workers.recovery.leases import Leases
 from workers.registry import Processor
+from workers.shutdown import Shutdown
 from workers.timeouts.deadlines import Deadlines
 
 log = logs.logger(__name__)
@@ -53,10 +54,11 @@ class Threads:
         *,
         most: int,
         grace_s: float,
+        shutdown: Shutdown,
     ) -> None:
         """At most `most` jobs at once; `slices` makes what runs them, with as many connections."""
         recorder = ThreadRecorder(flight)
-        self._deadlines = Deadlines(grace_s=grace_s, on_stuck=recorder.give_up)
+        self._deadlines = Deadlines(grace_s=grace_s, on_stuck=recorder.give_up, shutdown=shutdown)
         self._slices = slices(recorder, self._deadlines)
         self._keeper = keeper
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="job")

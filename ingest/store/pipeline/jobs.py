@@ -52,8 +52,8 @@ class Outcome(enum.StrEnum):
     LOST = "lost"
     """The worker process ended, or stalled past its lease, while it ran the job."""
     RELEASED = "released"
-    """The worker process ended, or stalled, while it ran another job of the batch; does not count
-    as a failure."""
+    """The worker was told to end, and the drain time was over; or its process ended, or stalled,
+    while it ran another job of the batch. Does not count as a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
