@@ -5,6 +5,7 @@
     python3 dev.py test        run the whole test suite, against real servers
     python3 dev.py check       check format, lint, types, dead code and words, before each commit
     python3 dev.py faults      run the fault suite: break real processes under load (--help)
+    python3 dev.py deploys     replace everything under load behind nginx, HAProxy, Caddy (--help)
     python3 dev.py browser     test the console in a real browser (needs Chromium)
     python3 dev.py container   build the image and run docker-compose.yml (needs podman and root)
     python3 dev.py bench       measure speed and compare with alternatives (--help)
@@ -54,7 +55,12 @@ def main() -> NoReturn:
     if command in ("browser", "container"):
         os.chdir(ROOT)
         become("python", "-m", "pytest", "--numprocesses=0", f"tests/{command}", *rest)
-    suites = {"faults": "tests.faults", "mutations": "tests.mutations", "bench": "tests.benchmarks"}
+    suites = {
+        "faults": "tests.faults",
+        "deploys": "tests.deploys",
+        "mutations": "tests.mutations",
+        "bench": "tests.benchmarks",
+    }
     if command in suites:
         os.chdir(ROOT)
         become("python", "-m", suites[command], *rest)

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -42,7 +42,17 @@ class Journal:
 class Load:
     """A shop's sender, from `start` to `stop`."""
 
-    def __init__(self, world: World, *, rate: float, seed: int, journal: Path) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        rate: float,
+        seed: int,
+        journal: Path,
+        url: str | None = None,
+        more: Mapping[str, str] | None = None,
+    ) -> None:
+        """Post to `url`, by default to the receivers' own port, with `more` in the environment."""
         self._fleet: Fleet = world.fleet
         self._journal = journal
         self._process = subprocess.Popen(
@@ -52,9 +62,9 @@ class Load:
                 *("--connections", str(_CONNECTIONS), "--time-factor", str(TIME_FACTOR)),
                 *("--duplicates", "0.05", "--late", "0.1"),
                 *("--journal", str(journal)),
-                *("--url", f"http://127.0.0.1:{world.port}/webhooks/awalchat"),
+                *("--url", url or f"http://127.0.0.1:{world.port}/webhooks/awalchat"),
             ],
-            env={"INGEST_AWALCHAT_SECRETS": SECRET, "INGEST_DATA": str(world.home)},
+            env={"INGEST_AWALCHAT_SECRETS": SECRET, "INGEST_DATA": str(world.home), **(more or {})},
             cwd=world.home,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -4,7 +4,7 @@ import os
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class World:
             parse(self.database_url), role=Role.PROCESSOR, pool_size=4
         )
         try:
-            self._start_all()
+            self.start_all()
         except BaseException:
             self.close()
             raise
@@ -90,25 +90,29 @@ class World:
         old = self.fleet.members.get(name)
         if old is not None:
             self.fleet.hold_down(old)
+        self.fleet.start(self.program(kind, number, more))
+
+    def program(self, kind: str, number: int, more: Mapping[str, str] | None = None) -> Program:
+        """Return a receiver, worker or relay, with `more` in its environment."""
+        name = f"{kind}-{number}"
         alive = self.home / f"{name}.alive"
         alive.unlink(missing_ok=True)
-        command, ready = [sys.executable, "-m", "workers", kind], alive.exists
-        if kind == "receiver":
-            command = [
-                *(sys.executable, "-m", "ingest"),
-                *("serve", "--fd", str(self._listener.fileno())),
-            ]
-            ready = self.is_ready
-        self.fleet.start(
-            Program(
-                name=name,
-                command=command,
-                log=self.home / "logs" / f"{name}.log",
-                ready=lambda _pid: ready(),
-                env=self._environment(alive) | dict(more or {}),
-                pass_fds=(self._listener.fileno(),) if kind == "receiver" else (),
-            )
+        command, ready = self.command(kind, number, alive)
+        return Program(
+            name=name,
+            command=command,
+            log=self.home / "logs" / f"{name}.log",
+            ready=lambda _pid: ready(),
+            env=self._environment(alive) | dict(more or {}),
+            pass_fds=(self._listener.fileno(),) if kind == "receiver" else (),
         )
+
+    def command(self, kind: str, _number: int, alive: Path) -> tuple[list[str], Callable[[], bool]]:
+        """Return how a process is started, and how one sees that it is ready."""
+        if kind != "receiver":
+            return [sys.executable, "-m", "workers", kind], alive.exists
+        serve = ["serve", "--fd", str(self._listener.fileno())]
+        return [sys.executable, "-m", "ingest", *serve], self.is_ready
 
     def connect(self) -> psycopg.Connection:
         """An administrator's connection of its own."""
@@ -131,13 +135,18 @@ class World:
         if self.disk is not None:
             os.system(f"umount {self.disk}")  # noqa: S605 - a path of ours
 
-    def _start_all(self) -> None:
-        self.fleet.start(self._postgres())
-        self.fleet.start(valkey.program(self.home, self._sockets))
+    def start_all(self) -> None:
+        """Start the servers, migrate, start the processes."""
+        self.start_servers()
         self._migrate()
         for kind, count in (("relay", _RELAYS), ("worker", _WORKERS), ("receiver", _RECEIVERS)):
             for number in range(1, count + 1):
                 self.start(kind, number)
+
+    def start_servers(self) -> None:
+        """Start PostgreSQL and Redis."""
+        self.fleet.start(self._postgres())
+        self.fleet.start(valkey.program(self.home, self._sockets))
 
     def _postgres(self) -> Program:
         """PostgreSQL, on a small disk of its own if we may mount one."""

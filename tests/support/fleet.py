@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,14 @@ class Fleet:
         self.members[program.name] = found
         process.wait_until_ready(program, found.process, timeout_s=60)
         return found
+
+    def start_all(self, programs: Sequence[Program]) -> None:
+        """Start programs at once, and wait until each is ready."""
+        for program in programs:
+            self.members[program.name] = Member(program, process.spawn(program))
+        for program in programs:
+            started = self.members[program.name].process
+            process.wait_until_ready(program, started, timeout_s=120)
 
     def named(self, kind: str) -> list[Member]:
         """The members of a kind: those named `kind` or `kind-…`."""

@@ -108,7 +108,7 @@ dir {home}
         name="redis",
         command=[str(binary), str(configuration)],
         log=home / "logs" / "redis.log",
-        ready=lambda _pid: _accepts(port),
+        ready=lambda _pid: accepts(port),
     )
 
 
@@ -120,7 +120,8 @@ def redis_url(certificates: Certificates, *, port: int) -> str:
     )
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Return whether something listens on a port of this machine."""
     try:
         with socket.create_connection(("127.0.0.1", port)):
             return True

@@ -1,0 +1,1 @@
+"""Deploys under load, behind the proxies of `deploy/proxies`: `python3 dev.py deploys`."""
