@@ -22,5 +22,6 @@ keep database_url "postgresql://ingest:$(cat database_password)@postgres/ingest"
 keep redis_password "$(random)"
 keep redis_url "redis://:$(cat redis_password)@redis:6379/0"
 keep awalchat_secrets "whsec_$(random)"
+keep grafana_password "$(random)"
 [ -e console_users ] || : >console_users
 echo "Put the sender's own secret into secrets/awalchat_secrets, and make a user of the console."

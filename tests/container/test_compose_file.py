@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import shutil
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.parse
@@ -10,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from http.cookiejar import CookieJar
+from pathlib import Path
 
 import pytest
 
 from tests.container.conftest import PASSWORD
-from tests.container.engine import ROOT, Engine, Project
+from tests.container.engine import ROOT, STAND_INS, Engine, Project
 from tests.support.signing import signed_headers
 from tests.support.vectors import DOCUMENTED
 from tests.support.waiting import until
@@ -90,6 +94,39 @@ def test_the_image_holds_the_locked_packages_and_nothing_that_installs_others(
     assert normal.items() <= locked.items()
     assert set(locked) - set(normal) <= {"colorama", "tzdata", "pip", "setuptools", "winloop"}
     assert "pip" not in normal
+
+
+def test_the_layers_of_ours_are_small(engine: Engine) -> None:
+    def size(image: str) -> int:
+        return int(engine.run("image", "inspect", "--format", "{{.Size}}", image))
+
+    base = size(f"docker.io/library/{STAND_INS['python']}")
+    assert size("localhost/webhook-ingest") - base <= 200_000_000
+
+
+def test_the_list_of_packages_is_of_what_the_lock_pins() -> None:
+    made = subprocess.run(
+        [
+            Path(sys.executable).with_name("cyclonedx-py"),
+            "requirements",
+            "requirements-runtime.lock",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    listed = json.loads(made.stdout)["components"]
+    lines = (ROOT / "requirements-runtime.lock").read_text().splitlines()
+    pins = {line.split(" ")[0] for line in lines if line and line[0].isalnum()}
+    assert {f"{package['name']}=={package['version']}" for package in listed} == pins
+
+
+def test_the_client_reads_the_profile_for_monitoring(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    client = Path(sys.executable).with_name("podman-compose")
+    command = [client, "--profile", "monitoring", "config", "--services"]
+    read = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert {"prometheus", "grafana"} <= set(read.stdout.split())
 
 
 def test_each_process_passes_its_own_health_check(project: Project) -> None:

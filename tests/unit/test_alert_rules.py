@@ -69,6 +69,7 @@ def test_the_dashboard_names_metrics_that_there_are() -> None:
 def test_the_files_are_taken_by_prometheus() -> None:
     promtool("check", "rules", str(RULES))
     promtool("check", "config", str(RULES.with_name("prometheus.yml")))
+    promtool("check", "config", str(RULES.with_name("compose.yml")))
 
 
 Series = dict[str, str]

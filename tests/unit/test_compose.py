@@ -10,10 +10,11 @@ ROOT = Path(__file__).parents[2]
 compose: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 services: dict[str, Any] = compose["services"]
 OURS = ("migrate", "receiver", "worker", "relay", "console")
+MONITORING = ("prometheus", "grafana")
 
 
 def test_every_process_of_the_design_is_there() -> None:
-    assert set(services) == {"postgres", "redis", *OURS}
+    assert set(services) - set(MONITORING) == {"postgres", "redis", *OURS}
 
 
 def test_redis_never_evicts() -> None:
@@ -64,6 +65,48 @@ def test_the_console_listens_for_others_with_credentials_only() -> None:
     console = services["console"]
     assert "INGEST_CONSOLE_USERS_FILE" in console["environment"]
     assert all(port.startswith("127.0.0.1:") for port in console["ports"])
+
+
+def test_monitoring_is_asked_for_and_scrapes_each_process_where_it_serves_its_metrics() -> None:
+    for name in MONITORING:
+        assert services[name]["profiles"] == ["monitoring"]
+    scraped = yaml.safe_load((ROOT / "deploy/prometheus/compose.yml").read_text())
+    ports = {
+        target["names"][0]: target["port"]
+        for job in scraped["scrape_configs"]
+        for target in job["dns_sd_configs"]
+    }
+    assert set(ports) == set(OURS) - {"migrate"}
+    for name, port in ports.items():
+        assert services[name]["environment"][f"INGEST_{name.upper()}_METRICS_PORT"] == port
+        assert services[name]["environment"]["INGEST_METRICS_HOST"] == "0.0.0.0"  # noqa: S104
+
+
+def test_the_dashboard_and_its_data_source_are_where_grafana_looks() -> None:
+    mounted = {
+        target: ROOT / source
+        for source, target in (volume.split(":")[:2] for volume in services["grafana"]["volumes"])
+        if source.startswith("./")
+    }
+    provisioning = mounted["/etc/grafana/provisioning"]
+    dashboards = yaml.safe_load((provisioning / "dashboards/dashboards.yml").read_text())
+    folder = dashboards["providers"][0]["options"]["path"]
+    assert any(target.startswith(folder) and file.exists() for target, file in mounted.items())
+    (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())[
+        "datasources"
+    ]
+    assert source["url"] == "http://prometheus:9090"
+
+
+def test_none_is_killed_before_its_drain_time_is_over() -> None:
+    from ingest.cli.processes import GRACEFUL_SHUTDOWN_S
+    from ingest.settings import variables
+
+    def grace_s(name: str) -> float:
+        return float(services[name]["stop_grace_period"].removesuffix("s"))
+
+    assert grace_s("receiver") >= GRACEFUL_SHUTDOWN_S + 10
+    assert grace_s("worker") >= variables()["WORKER_DRAIN_S"].default + 15
 
 
 def test_workers_scale() -> None:
