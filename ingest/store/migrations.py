@@ -35,10 +35,12 @@ _CHECKOUT = Path(ingest.__file__).parent.parent / "migrations"
 
 # With this lock, a second `ingest migrate` waits for the first and then has nothing to do.
 _LOCK_KEY = 0x696E67657374  # "ingest"
-# Changing a table that receivers use needs its lock, and they wait behind whoever waits for it. So
-# such a migration waits 200 ms for the lock, and is repeated.
-_LOCK_TRIES = 40
+# Changing a table that receivers use needs its lock, and they wait behind whoever waits for it, 1 s
+# at most. So a migration waits 200 ms for a lock, and is repeated. (With 4 s, a migration of three
+# hot tables under load made receivers answer 503, 32 times.)
+_LOCK_TRIES = 150
 _LOCK_PAUSE_S = 0.25
+_PATIENCE = statement("SET LOCAL lock_timeout = '200ms'")
 _TABLES_IN_USE = (
     "Somebody keeps the pipeline's tables locked (a dump, an open transaction):"
     " migrate again when that has ended. Nothing has changed."
@@ -187,7 +189,7 @@ def take_turns(connection: Connection) -> None:
     """Wait until no other migration runs, and exclude others until the transaction ends."""
     connection.execute(statement("SET LOCAL lock_timeout = 0"))
     connection.execute(statement("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
-    connection.execute(statement("SET LOCAL lock_timeout = '4s'"))
+    connection.execute(_PATIENCE)
 
 
 def _run(

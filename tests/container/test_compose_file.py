@@ -105,16 +105,9 @@ def test_the_layers_of_ours_are_small(engine: Engine) -> None:
 
 
 def test_the_list_of_packages_is_of_what_the_lock_pins() -> None:
-    made = subprocess.run(
-        [
-            Path(sys.executable).with_name("cyclonedx-py"),
-            "requirements",
-            "requirements-runtime.lock",
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
+    tool = str(Path(sys.executable).with_name("cyclonedx-py"))
+    command = [tool, "requirements", "requirements-runtime.lock"]
+    made = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     listed = json.loads(made.stdout)["components"]
     lines = (ROOT / "requirements-runtime.lock").read_text().splitlines()
     pins = {line.split(" ")[0] for line in lines if line and line[0].isalnum()}
@@ -123,8 +116,8 @@ def test_the_list_of_packages_is_of_what_the_lock_pins() -> None:
 
 def test_the_client_reads_the_profile_for_monitoring(tmp_path: Path) -> None:
     shutil.copy(ROOT / "docker-compose.yml", tmp_path)
-    client = Path(sys.executable).with_name("podman-compose")
-    command = [str(client), "--profile", "monitoring", "config", "--services"]
+    client = str(Path(sys.executable).with_name("podman-compose"))
+    command = [client, "--profile", "monitoring", "config", "--services"]
     read = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert {"prometheus", "grafana"} <= set(read.stdout.split())
 

@@ -28,7 +28,8 @@ def main() -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     names = _installed(arguments.only or list(proxies.PROXIES), console)
     rate = arguments.rate or (_SHORT_RATE if arguments.short else 500.0)
-    groups = [names] if arguments.short else [[name] for name in names]
+    is_together = arguments.short or arguments.together
+    groups = [names] if is_together else [[name] for name in names]
     outcomes = [_run(group, rate, 0 if arguments.short else 1, arguments.keep) for group in groups]
     for outcome in outcomes:
         _show(outcome, console)
@@ -76,6 +77,7 @@ def _show(outcome: Outcome, console: Console) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py deploys", description=__doc__)
     parser.add_argument("--short", action="store_true", help="one deploy, all proxies at once")
+    parser.add_argument("--together", action="store_true", help="all proxies share the rate")
     parser.add_argument("--only", action="append", choices=list(proxies.PROXIES), metavar="PROXY")
     parser.add_argument("--rate", type=float, help="events a second (default: 500; short: 90)")
     parser.add_argument(

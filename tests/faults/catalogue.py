@@ -112,7 +112,7 @@ def all_faults(*, short: bool) -> list[Fault]:
         Fault(
             name="a migration while running",
             strike=database.migrate,
-            bound="lock_timeout 4 s",
+            bound="lock_timeout 200 ms",
             repeats=2,
         ),
         Fault(

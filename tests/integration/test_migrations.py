@@ -198,3 +198,18 @@ def test_without_a_partition_nothing_is_lost_and_the_day_is_set_right_later(engi
     with engine.begin() as connection:
         partitions.ensure(connection, today=far, days_ahead=0)
         assert homes(connection) == [f"deliveries_{far:%Y_%m_%d}", "deliveries_default"]
+
+
+def test_a_migration_waits_for_a_lock_far_less_than_receivers_wait_behind_it(
+    database_url: str,
+) -> None:
+    waits_ms = {}
+    for role in (Role.MIGRATION, Role.RECEIVER):
+        engine = create_engine(parse(database_url), role=role)
+        with engine.begin() as connection:
+            if role is Role.MIGRATION:
+                migrations.take_turns(connection)
+            setting = "SELECT setting::int FROM pg_settings WHERE name = 'lock_timeout'"
+            waits_ms[role] = connection.execute(text(setting)).scalar_one()
+        engine.dispose()
+    assert 3 * waits_ms[Role.MIGRATION] < waits_ms[Role.RECEIVER]

@@ -49,7 +49,7 @@ def test_an_event_that_was_remembered_before_it_was_erased_is_still_known(
     next(passes.run(engine, MONTH, clock=lambda: later))
     assert one(engine, "SELECT count(*) FROM past_events") == len(about_sara())
     erase(engine)
-    assert remove(engine, MONTH, later)["events"] == len(about_sara())
+    assert remove(engine, MONTH, later, batch=passes.BATCH)["events"] == len(about_sara())
     worker.process(store(database_url, AWALCHAT, about_sara()))
     assert one(engine, "SELECT count(*) FROM events") == 0
     assert one(engine, "SELECT count(*) FROM duplicates WHERE NOT conflict") == len(about_sara())
