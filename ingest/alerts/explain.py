@@ -94,7 +94,7 @@ def _reminders(configuration: Configuration) -> str:
 def _policy(policy: Policy) -> str:
     if not policy.enabled:
         return f"{policy.rule.slug} is off."
-    values = [f"{name} {value:g}" for name, value in policy.thresholds.items()]
+    values = [f"{name} {value:.12g}" for name, value in policy.thresholds.items()]
     values += [f"for {policy.for_s:g} s", f"recovers after {policy.recover_for_s:g} s"]
     urgency = "urgent" if policy.urgent else "not urgent"
     return f"{policy.rule.slug} ({urgency}): {', '.join(values)}."

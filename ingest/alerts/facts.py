@@ -38,6 +38,8 @@ class Facts:
     now: datetime
     host: str
     """The machine of the process that evaluates."""
+    kind: str
+    """The kind of that process: one of it is alive, whatever has been reported."""
     state: Gauges
     processes: Sequence[ProcessRecord]
     partition_days: int
@@ -70,6 +72,8 @@ class Surroundings:
     """What a process knows beside the database."""
 
     settings: Settings
+    kind: str
+    """What it is: a relay, or a console that stands in."""
     configured_keys: Callable[[], Mapping[str, Sequence[str]]]
     """Returns the ids of the keys of each source, newest first."""
 
@@ -92,6 +96,7 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
     return Facts(
         now=now,
         host=socket.gethostname(),
+        kind=around.kind,
         state=gauges.read(connection),
         processes=heartbeats.all_of_them(connection),
         partition_days=(days[-1] - now.date()).days if days else -1,

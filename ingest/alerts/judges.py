@@ -70,7 +70,8 @@ def _found(rule: Rule, value: float, subject: str = "", **fields: str) -> Findin
 
 def _no_process(kind: str) -> _Judge:
     def judge(facts: Facts, _policy: Policy) -> Iterator[Finding]:
-        if not any(process.alive and process.kind == kind for process in facts.processes):
+        alive = {process.kind for process in facts.processes if process.alive}
+        if kind not in alive | {facts.kind}:
             yield _found(NO_PROCESS[kind], 0)
 
     return judge

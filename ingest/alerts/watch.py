@@ -63,7 +63,11 @@ class Watch:
         self._every_s = configuration.interval_s * (STANDS_IN_AFTER if stands_in else _EARLY)
         self._environ = environ
         self._engine = create_engine(settings.database, role=Role.RELAY, pool_size=2)
-        around = Surroundings(settings=settings, configured_keys=_Keys(settings, environ).read)
+        around = Surroundings(
+            settings=settings,
+            kind="console" if stands_in else "relay",
+            configured_keys=_Keys(settings, environ).read,
+        )
         self._evaluation = Evaluation(self._engine, configuration, around, by=by, random=os.urandom)
         self._delivery = Delivery(self._engine, configuration, environ)
         self._ends = threading.Event()

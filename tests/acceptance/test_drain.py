@@ -36,7 +36,7 @@ def test_a_receiver_says_that_it_is_not_ready_and_goes_on_receiving_before_it_en
     make_stack: MakeStack,
 ) -> None:
     stack = make_stack()
-    receiver = stack.receiver(shutdown_delay_s="4")
+    receiver = stack.receiver(shutdown_delay_s="15")
     port = stack.ports[0]
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     assert post(client, 1).getheader("connection") is None

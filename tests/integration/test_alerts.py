@@ -47,6 +47,8 @@ class Pipeline:
     relay: Engine
     settings: Settings
     configuration: Configuration
+    kind: str = "console"
+    """Of the process that evaluates."""
     around: Any = None
     """Settings instead of its own."""
     ahead: timedelta = timedelta()
@@ -61,7 +63,9 @@ class Pipeline:
 
     def evaluation(self, by: str = "here") -> Evaluation:
         around = Surroundings(
-            settings=self.around or self.settings, configured_keys=lambda: self.keys
+            settings=self.around or self.settings,
+            kind=self.kind,
+            configured_keys=lambda: self.keys,
         )
         return Evaluation(
             self.relay,
@@ -384,6 +388,15 @@ def answering(answers: list[str | None]) -> Iterator[list[str]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sending, "send", send)
         yield sent
+
+
+def test_a_relay_that_evaluates_before_its_first_report_is_not_missed(pipeline: Pipeline) -> None:
+    execute(pipeline.engine, "DELETE FROM processes")
+    pipeline.kind = "relay"
+    pipeline.evaluate()
+    pipeline.evaluate(later_s=60)
+    assert "no_worker" in pipeline.firing()
+    assert "no_relay" not in pipeline.firing()
 
 
 def test_several_relays_at_once_tell_and_send_once(pipeline: Pipeline) -> None:
