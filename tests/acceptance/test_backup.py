@@ -311,11 +311,10 @@ def test_a_recovery_to_a_point_in_time_has_all_that_was_answered_before_it(
             sender.wait_for(50)
             target = time.time()
             sender.wait_for(50)
-        execute(before.engine, "SELECT pg_switch_wal()")
+        segment = before.value("SELECT pg_walfile_name(pg_switch_wal())")
         until(
             lambda: before.value(
-                "SELECT last_archived_wal >= pg_walfile_name("
-                "pg_current_wal_lsn() - 1) FROM pg_stat_archiver"
+                "SELECT last_archived_wal >= :segment FROM pg_stat_archiver", segment=segment
             ),
             what="the log is archived",
         )

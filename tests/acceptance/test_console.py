@@ -142,7 +142,10 @@ def test_no_history_is_gone_after_a_restart(make_console: Callable[..., Stack]) 
     request(stack.ports[0], "POST", "/webhooks/awalchat", order(1), forged)
     stack.wait_until_idle()
     stack.tell("/processors/ledger/pause", {"reason": "why not"})
-    until(lambda: told(stack)["answers"] > 0, what="the receiver has reported")
+    until(
+        lambda: told(stack)["answers"] and told(stack)["refusals"],
+        what="the receiver has reported",
+    )
     before = told(stack)
     stack.close()
     stack.processes.clear()

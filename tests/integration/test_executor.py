@@ -313,7 +313,7 @@ def test_a_body_that_was_dropped_makes_its_job_dead_with_a_sentence(
     execute(engine, "DELETE FROM deliveries WHERE id = :id", id=deliveries[0])
     make_worker().process(deliveries)
     assert job_states(engine) == {1: "dead", 2: "succeeded"}
-    assert "dropped" in one(engine, "SELECT error_message FROM attempts")
+    assert "deleted when its retention ended" in one(engine, "SELECT error_message FROM attempts")
 
 
 def test_the_effects_of_a_worker_that_stalled_past_its_lease_roll_back(

@@ -447,7 +447,7 @@ def test_every_table_of_the_pipeline_is_needed_by_somebody() -> None:
     """A table that is new is forgotten in the list otherwise."""
     tables = {table.name for table in metadata.tables.values()}
     listed = {table for needs in privileges.NEEDS.values() for table in needs}
-    assert tables - {table.name for table in READ_MODEL} - listed == {"revisions"}
+    assert tables - {table.name for table in READ_MODEL} - listed == set()
 
 
 @with_a_role
@@ -557,7 +557,7 @@ def test_what_a_role_lacks_is_logged_kept_and_shown(
         until(lambda: _seen(engine)[0].seen_at > record.seen_at, what="it is seen again")
     finally:
         relay.leave()
-    assert "lacks SELECT, UPDATE on ingest.jobs" in record.lacks
+    assert "lacks SELECT, UPDATE, DELETE on ingest.jobs" in record.lacks
     assert NOT_OWNER in record.lacks
     assert lines.events == ["privileges_missing"]
     policies = configuration.read(None).policies
@@ -566,7 +566,7 @@ def test_what_a_role_lacks_is_logged_kept_and_shown(
         {"privileges_missing": policies["privileges_missing"]},
     )
     assert finding.sentence.startswith("The database role of the relays lacks ")
-    assert "lacks SELECT, UPDATE on ingest.jobs" in finding.sentence
+    assert "lacks SELECT, UPDATE, DELETE on ingest.jobs" in finding.sentence
 
 
 def _seen(engine: Engine) -> list[heartbeats.ProcessRecord]:
