@@ -43,12 +43,12 @@ _Judge = Callable[[Facts, Policy], Iterator[Finding]]
 
 def findings(facts: Facts, policies: Mapping[str, Policy]) -> list[Finding]:
     """Return every condition that holds, of the rules that are on."""
-    found: list[Finding] = []
+    held: list[Finding] = []
     for slug, policy in policies.items():
         if policy.enabled:
             judged = sorted(_JUDGES[slug](facts, policy), key=lambda finding: finding.subject)
-            found += judged[:_MOST]
-    return found
+            held += judged[:_MOST]
+    return held
 
 
 def is_known(facts: Facts, rule: Rule, subject: str) -> bool:

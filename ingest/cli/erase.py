@@ -17,7 +17,7 @@ from ingest.cli import output
 from ingest.cli.database import CommandError, database
 from ingest.erasure import request, run
 from ingest.erasure.person import Person
-from ingest.erasure.request import Given
+from ingest.erasure.request import Names
 from ingest.erasure.run import Counts, Eraser, Position
 from ingest.erasure.traces import vacuum_statements
 from ingest.sources.base import Source
@@ -25,6 +25,8 @@ from ingest.sources.registry import configured
 from ingest.store.erasure import records
 from ingest.store.erasure.records import ERASING, FINISHED, Erasure
 from ingest.store.pipeline import erased_names
+from ingest.store.reports import heartbeats
+from ingest.store.retention import obstacles
 
 
 def erase(
@@ -57,28 +59,30 @@ def erase(
     Each option may be repeated: all that is given is one person. Run it again to erase what has
     come since. An erasure that was interrupted goes on when it is asked for again.
     """
-    named = request.given(phone or [], contact or [], conversation or [])
+    named = request.parse(phone or [], contact or [], conversation or [])
     sources = configured(settings.load().sources)
     if source is not None and source not in sources:
         raise CommandError(
             f"There is no source {source}; there is {', '.join(sources)}.", reason="unknown_source"
         )
     with database() as engine:
+        if not dry_run:
+            _refuse_older_workers(engine)
         before = _before(engine, named, source)
         unfinished = [erasure for erasure in before if erasure.status == ERASING]
         if unfinished and not dry_run:
             _say_it_goes_on(unfinished[-1], json)
             erasure = unfinished[-1]
         else:
-            found = _search(engine, sources, named, source, rate)
+            search = _search(engine, sources, named, source, rate)
             finished = [erasure for erasure in before if erasure.status == FINISHED]
-            _show(found, finished, dry_run=dry_run, json=json)
-            if dry_run or not found.counts.total:
-                if not finished and not found.counts.total:
+            _show(search, finished, dry_run=dry_run, json=json)
+            if dry_run or not search.counts.total:
+                if not finished and not search.counts.total:
                     raise typer.Exit(1)
                 return
             _confirm(named, yes)
-            erasure = _begin(engine, named, found, source, reason)
+            erasure = _begin(engine, named, search, source, reason)
         ended = _run(engine, sources, erasure, rate)
         with engine.connect() as connection:
             events = records.erased_events(connection, ended.id)
@@ -88,7 +92,19 @@ def erase(
         _report(ended, len(events))
 
 
-class _Found:
+def _refuse_older_workers(engine: Engine) -> None:
+    with engine.connect() as connection:
+        worker = heartbeats.older_worker(connection)
+    if worker is not None:
+        raise CommandError(
+            f"Nothing was erased: worker {worker} is of an older release, which would take a late"
+            " duplicate for a new event. Replace it first; one that was killed counts for ten"
+            " minutes.",
+            reason="older_worker",
+        )
+
+
+class _Search:
     """What a search came to."""
 
     def __init__(self, person: Person) -> None:
@@ -97,7 +113,7 @@ class _Found:
         self.position = Position()
 
 
-def _before(engine: Engine, named: Given, source: str | None) -> list[Erasure]:
+def _before(engine: Engine, named: Names, source: str | None) -> list[Erasure]:
     """Return the erasures that were asked for with the same person and source, oldest first."""
     with engine.connect() as connection:
         digests = records.person_digests(connection, named)
@@ -109,9 +125,9 @@ def _before(engine: Engine, named: Given, source: str | None) -> list[Erasure]:
 
 
 def _search(
-    engine: Engine, sources: dict[str, Source], named: Given, source: str | None, rate: float | None
-) -> _Found:
-    found = _Found(request.person(named))
+    engine: Engine, sources: dict[str, Source], named: Names, source: str | None, rate: float | None
+) -> _Search:
+    search = _Search(request.person(named))
     eraser = Eraser(sources=sources, source=source)
     with _progress("searching") as tell:
         has_ended = False
@@ -119,19 +135,20 @@ def _search(
         while not has_ended:
             with engine.connect() as connection:
                 has_ended = eraser.search_batch(
-                    connection, found.person, found.position, found.counts
+                    connection, search.person, search.position, search.counts
                 )
-            tell(found.position)
-            limit.wait(found.position.read)
-    request.check_found(found.person)
-    return found
+            tell(search.position)
+            limit.wait(search.position.read)
+    request.check_is_one(search.person)
+    return search
 
 
 def _begin(
-    engine: Engine, named: Given, found: _Found, source: str | None, reason: str | None
+    engine: Engine, named: Names, search: _Search, source: str | None, reason: str | None
 ) -> Erasure:
-    request.check_reason(reason, found.person)
+    request.check_reason(reason, search.person)
     with engine.begin() as connection:
+        obstacles.refuse_older_code(connection)
         erased_names.ensure_key(connection, os.urandom)
         return records.begin(
             connection,
@@ -139,7 +156,7 @@ def _begin(
             reason=reason,
             persons=records.person_digests(connection, named),
             source=source,
-            identifiers=found.person.to_json(),
+            identifiers=search.person.to_json(),
         )
 
 
@@ -190,12 +207,12 @@ def _progress(verb: str) -> Iterator[Any]:
         yield tell
 
 
-def _show(found: _Found, before: list[Erasure], *, dry_run: bool, json: bool) -> None:
+def _show(search: _Search, before: list[Erasure], *, dry_run: bool, json: bool) -> None:
     if json:
-        if dry_run or not found.counts.total:
+        if dry_run or not search.counts.total:
             output.as_json(
-                {"dry_run": dry_run, "erased_before": _times(before), **_counts(found.counts)}
-                | {"person": _sizes(found.person), "events": found.counts.sample}
+                {"dry_run": dry_run, "erased_before": _times(before), **_counts(search.counts)}
+                | {"person": _sizes(search.person), "events": search.counts.sample}
             )
         return
     for erasure in before:
@@ -203,21 +220,21 @@ def _show(found: _Found, before: list[Erasure], *, dry_run: bool, json: bool) ->
             f"Erased before, on {_day(erasure.finished_at)} (erasure {erasure.id});"
             " this is what has come since:"
         )
-    if not found.counts.total:
+    if not search.counts.total:
         output.line("Nothing is stored that names this person: there is nothing to erase.")
         return
-    sizes = _sizes(found.person)
+    sizes = _sizes(search.person)
     output.line(
         "Known of this person: "
         + ", ".join(output.number_of(count, kind) for kind, count in sizes.items() if count)
         + "."
     )
-    if found.person.shared:
+    if search.person.shared:
         output.line(
-            f"{output.number_of(len(found.person.shared), 'conversation')} shared with somebody"
+            f"{output.number_of(len(search.person.shared), 'conversation')} shared with somebody"
             " else: of these, only what names this person."
         )
-    _table(found.counts)
+    _table(search.counts)
 
 
 def _table(counts: Counts) -> None:
@@ -237,7 +254,7 @@ def _sizes(person: Person) -> dict[str, int]:
     }
 
 
-def _confirm(named: Given, yes: bool) -> None:
+def _confirm(named: Names, yes: bool) -> None:
     if yes:
         return
     if not output.is_terminal():
@@ -246,7 +263,7 @@ def _confirm(named: Given, yes: bool) -> None:
         )
     kind, value = named[0]
     typed = typer.prompt(f"This cannot be undone. Type the {kind} again to erase the person")
-    if typed.strip() != value and request.given(*_by_kind(kind, typed)) != ((kind, value),):
+    if typed.strip() != value and request.parse(*_by_kind(kind, typed)) != ((kind, value),):
         raise CommandError("Nothing was erased: that is another one.", reason="not_confirmed")
 
 

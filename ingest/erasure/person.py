@@ -41,7 +41,7 @@ class Person:
 
     phones: set[str] = field(default_factory=set)
     contacts: set[str] = field(default_factory=set)
-    given: set[str] = field(default_factory=set)
+    requested: set[str] = field(default_factory=set)
     """Conversations that the operator named: all of them is the person's."""
     conversations: set[str] = field(default_factory=set)
     shared: set[str] = field(default_factory=set)
@@ -86,7 +86,7 @@ class Person:
         searched = {f"contact:{id_.partition(' ')[2]}" for id_ in self.contacts}
         searched |= {
             f"conversation:{id_.partition(' ')[2]}"
-            for id_ in self.given | (self.conversations - self.shared)
+            for id_ in self.requested | (self.conversations - self.shared)
         }
         ids = {id_.partition(" ")[2] for id_ in self.contacts}
         unmistakable = {id_ for id_ in ids if len(id_) >= _SHORTEST_TEXT_ID and not id_.isdigit()}
@@ -104,10 +104,10 @@ class Person:
         conversations = _scoped(scope, named.get("conversation", ()))
         orders = _scoped(scope, named.get("order", ()))
         messages = _scoped(scope, named.get("message", ()))
-        is_given = _meets(conversations, self.given)
-        if is_given:
+        is_requested = _meets(conversations, self.requested)
+        if is_requested:
             self.participants |= phones
-        if is_given or phones & self.phones or _meets(contacts, self.contacts):
+        if is_requested or phones & self.phones or _meets(contacts, self.contacts):
             self.phones |= phones
             self.contacts |= contacts
             self.conversations |= conversations

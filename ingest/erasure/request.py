@@ -6,7 +6,7 @@ from ingest.erasure.person import ANY_SCOPE, Person, is_phone
 from ingest.errors import IngestError
 from ingest.phones import normal_phone
 
-Given = tuple[tuple[str, str], ...]
+Names = tuple[tuple[str, str], ...]
 """Kinds (`phone`, `contact`, `conversation`) and values, in one form."""
 _LONGEST_ID = 200
 
@@ -15,7 +15,7 @@ class BadPerson(IngestError):
     """What was given names no person, or more than one."""
 
 
-def given(phones: Sequence[str], contacts: Sequence[str], conversations: Sequence[str]) -> Given:
+def parse(phones: Sequence[str], contacts: Sequence[str], conversations: Sequence[str]) -> Names:
     """Return who is meant.
 
     Raises:
@@ -33,7 +33,7 @@ def given(phones: Sequence[str], contacts: Sequence[str], conversations: Sequenc
     return tuple(dict.fromkeys(named))
 
 
-def person(named: Given) -> Person:
+def person(named: Names) -> Person:
     """Return what is known of the person before anything is read."""
 
     def scoped(kind: str) -> set[str]:
@@ -42,24 +42,24 @@ def person(named: Given) -> Person:
     return Person(
         phones={value for kind, value in named if kind == "phone"},
         contacts=scoped("contact"),
-        given=scoped("conversation"),
+        requested=scoped("conversation"),
         conversations=scoped("conversation"),
     )
 
 
-def check_found(found: Person) -> None:
+def check_is_one(person: Person) -> None:
     """Raise BadPerson if the conversation that was given is that of several people."""
-    if len(found.participants) > 1:
+    if len(person.participants) > 1:
         raise BadPerson(
-            f"The conversation is of {len(found.participants)} people:"
+            f"The conversation is of {len(person.participants)} people:"
             " name the one who is meant by a phone number or a contact.",
             reason="several_people",
         )
 
 
-def check_reason(reason: str | None, found: Person) -> None:
+def check_reason(reason: str | None, person: Person) -> None:
     """Raise BadPerson if the reason, which is kept, names the person."""
-    if found.operator_spellings().are_in(reason):
+    if person.operator_spellings().are_in(reason):
         raise BadPerson(
             "The reason names the person, and it is kept: leave that out.", reason="reason_names"
         )

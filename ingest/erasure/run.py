@@ -99,7 +99,7 @@ class Position:
     """How much was known of who the person is when the round began."""
     known: int = -1
     """How much was known at all when the round before ended."""
-    found: int = 0
+    erased: int = 0
     """Deliveries that were erased in this round."""
     read: int = 0
     """Rows that were read in all rounds."""
@@ -157,13 +157,13 @@ class Eraser:
         place = places[position.place]
         position.after = batch.read(place, position.after)
         position.read += batch.rows_read
-        position.found += batch.erase(erasure.id, counts)
+        position.erased += batch.erase(erasure.id, counts)
         has_ended = False
         if position.after is None:
-            is_quiet = position.round > 1 and position.place == 0 and not position.found
+            is_quiet = position.round > 1 and position.place == 0 and not position.erased
             position.place += 1
             if position.place == len(places):
-                position.round, position.place, position.found = position.round + 1, 0, 0
+                position.round, position.place, position.erased = position.round + 1, 0, 0
             has_ended = is_quiet or position.round > _MOST_ROUNDS
         records.save(
             connection,
@@ -231,14 +231,14 @@ class _Batch:
         counts.sources.update(delivery.source for delivery in self._deliveries)
         events = [str(one.event) for one in self._deliveries if one.event == one.id]
         counts.sample += events[: _SAMPLE - len(counts.sample)]
-        found = {
+        rows = {
             "deliveries": len(self._deliveries),
             "events": len(self._events) + len(events),
             "attempts": len(self._attempts),
         }
         if isinstance(self._place, TextTable):
-            found[self._place.name] = len(self._rows)
-        counts.tables.update({table: number for table, number in found.items() if number})
+            rows[self._place.name] = len(self._rows)
+        counts.tables.update({table: number for table, number in rows.items() if number})
 
     def erase(self, number: int, counts: Counts) -> int:
         """Erase what was found and count it; return how many deliveries and events that were."""

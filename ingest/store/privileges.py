@@ -73,6 +73,8 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "processors": "SU",
             "refusals": "SUD",
             "replays": "SIU",
+            "retention": "SIU",
+            "revisions": "SU",
             "unadmitted": "SIUD",
         },
     }

@@ -344,7 +344,7 @@ processes = Table(
         Boolean,
         nullable=False,
         server_default=text("false"),
-        comment="a worker: its admit reads past_events",
+        comment="a worker: its admit knows removed and erased events",
     ),
 )
 

@@ -18,7 +18,10 @@ the first is, the relay raises this to 0013 (ingest.store.retention.obstacles)."
 def upgrade() -> None:
     op.execute(TABLES)
     op.execute("ALTER TABLE processes ADD COLUMN remembers boolean NOT NULL DEFAULT false")
-    op.execute("COMMENT ON COLUMN processes.remembers IS 'a worker: its admit reads past_events'")
+    op.execute(
+        "COMMENT ON COLUMN processes.remembers"
+        " IS 'a worker: its admit knows removed and erased events'"
+    )
     op.execute(f"INSERT INTO revisions VALUES ('{revision}', '{oldest_code}')")
 
 

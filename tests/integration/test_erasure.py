@@ -1,5 +1,8 @@
 """Erasing a person: what goes, what stays, and that nothing brings the person back."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -306,6 +309,36 @@ def test_an_erasure_that_was_killed_goes_on_and_says_the_same(
     assert ended.identifiers is None
 
 
+def test_nobody_is_erased_while_a_worker_of_an_older_release_runs(
+    engine: Engine, database_url: str, worker: Worker
+) -> None:
+    worker.process(store(database_url, AWALCHAT, about_sara()))
+    execute(
+        engine,
+        "INSERT INTO processes (id, kind, host, pid, version, started_at, seen_at)"
+        " VALUES ('old', 'worker', 'h', 1, '0', now(), now())",
+    )
+    refused = erase_by_command(database_url, "--yes")
+    assert refused.returncode == 1
+    assert "worker old is of an older release" in refused.stderr
+    assert holds(engine)
+    execute(engine, "DELETE FROM processes")
+    assert erase_by_command(database_url, "--yes").returncode == 0
+    assert not holds(engine)
+    # Code of before revision 0013 is refused its start from now on.
+    assert one(engine, "SELECT min(oldest_code) FROM revisions WHERE revision >= '0013'") == "0013"
+
+
+def erase_by_command(database_url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ingest", "erase", "--phone", SARA, *options],
+        env=os.environ | {"INGEST_DATABASE_URL": database_url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_a_second_erasure_erases_what_has_come_since(
     engine: Engine, database_url: str, worker: Worker
 ) -> None:
@@ -372,5 +405,5 @@ def test_what_is_no_phone_number_is_refused_without_repeating_it(given: str) -> 
     from ingest.erasure import request
 
     with pytest.raises(BadPerson) as refused:
-        request.given([given], [], [])
+        request.parse([given], [], [])
     assert not given or given not in str(refused.value)

@@ -86,13 +86,13 @@ def begin(
     source: str | None = None,
 ) -> tuple[int, Counts]:
     """Search for a person, and record that they are to be erased."""
-    named = request.given(phones, contacts, conversations)
+    named = request.parse(phones, contacts, conversations)
     person, position, counts = request.person(named), Position(), Counts()
     eraser = Eraser(sources=sources, source=source)
     with engine.connect() as connection:
         while not eraser.search_batch(connection, person, position, counts):
             pass
-    request.check_found(person)
+    request.check_is_one(person)
     with engine.begin() as connection:
         erased_names.ensure_key(connection, os.urandom)
         erasure = records.begin(

@@ -43,11 +43,11 @@ _COLUMNS = """id, requested_at, requested_by, reason, persons, source, status,
 _DIGEST = statement(f"SELECT {digest('CAST(:text AS text)')}")
 
 
-def person_digests(connection: Connection, given: Sequence[tuple[str, str]]) -> list[bytes]:
+def person_digests(connection: Connection, names: Sequence[tuple[str, str]]) -> list[bytes]:
     """Return the keyed digests of kinds and values, sorted; none while there is no key."""
     digests = [
         connection.execute(_DIGEST, {"text": f"{kind}:{value}"}).scalar_one()
-        for kind, value in given
+        for kind, value in names
     ]
     return sorted(bytes(one) for one in digests if one is not None)
 

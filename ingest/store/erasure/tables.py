@@ -125,8 +125,8 @@ def rows_after(
             for column, value in zip(source.keys, after, strict=True)
         ]
         query = query.where(tuple_(*source.keys) > tuple_(*bounds))
-    found = connection.execute(query.execution_options(**{OWN: True})).mappings()
-    return [dict(row) for row in found]
+    mappings = connection.execute(query.execution_options(**{OWN: True})).mappings()
+    return [dict(row) for row in mappings]
 
 
 def key_of(source: TextTable, row: Mapping[str, Any]) -> list[Any]:

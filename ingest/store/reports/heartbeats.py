@@ -116,6 +116,22 @@ def served(connection: Connection) -> frozenset[tuple[str, str]] | None:
     )
 
 
+# A worker that has not reported itself for a while counts until its row is pruned: it may be
+# frozen, and go on.
+_OLDER_WORKER = statement(
+    """
+    SELECT id FROM ingest.processes WHERE kind = 'worker' AND NOT remembers
+    ORDER BY seen_at DESC LIMIT 1
+    """
+)
+
+
+def older_worker(connection: Connection) -> str | None:
+    """Return a worker of a release that knows neither removed nor erased events, if one may run."""
+    worker: str | None = connection.execute(_OLDER_WORKER).scalar()
+    return worker
+
+
 _ALL = statement(
     """
     SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at, p.lacks,

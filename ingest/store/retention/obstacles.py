@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from sqlalchemy import Connection
 
+from ingest.store.reports import heartbeats
 from ingest.store.sql import statement
 
 _REVISION = "0013"
@@ -37,14 +38,6 @@ def refuse_older_code(connection: Connection) -> None:
     connection.execute(_CLOSE, {"revision": _REVISION})
 
 
-# A worker that has not reported itself for a while counts until its row is pruned: it may be
-# frozen, and go on.
-_OLD_WORKER = statement(
-    """
-    SELECT id FROM ingest.processes WHERE kind = 'worker' AND NOT remembers
-    ORDER BY seen_at DESC LIMIT 1
-    """
-)
 _REPLAY = statement("SELECT id FROM ingest.replays WHERE status = 'running' ORDER BY id LIMIT 1")
 _IS_CLOSED = statement(
     """
@@ -58,7 +51,7 @@ _IS_CLOSED = statement(
 
 def find(connection: Connection) -> str | None:
     """Return why no event may be removed now, as a sentence; None: events may be removed."""
-    worker = connection.execute(_OLD_WORKER).scalar()
+    worker = heartbeats.older_worker(connection)
     if worker is not None:
         return f"Worker {worker} is of an older release, which does not know removed events."
     replay = connection.execute(_REPLAY).scalar()
