@@ -53,6 +53,23 @@ MUTATIONS = (
     ),
     Mutation(
         promise=1,
+        what="a commit whose wait for the standby was cancelled is taken for kept",
+        file="ingest/store/engine.py",
+        old='        if notice.source_function == "SyncRepWaitForLSN":\n',
+        new='        if notice.source_function == "NoSuchFunction":\n',
+        caught_by="integration/test_replication.py::test_a_wait_that_is_cancelled_is_answered_503",
+    ),
+    Mutation(
+        promise=1,
+        what="a commit in doubt is repeated by a statement that waits for no standby",
+        file="ingest/store/engine.py",
+        old='(_WRITE_SOMETHING if is_repeat else "")',
+        new='""',
+        caught_by="integration/test_replication.py::"
+        "test_a_wait_that_is_terminated_is_waited_for_again",
+    ),
+    Mutation(
+        promise=1,
         what="a role's synchronous_commit = off is left as it is",
         file="ingest/store/engine.py",
         old="    WHEN 'off' THEN 'on' ELSE",
