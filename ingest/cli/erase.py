@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,6 +17,7 @@ from ingest.cli.database import CommandError, database
 from ingest.erasure import request, run
 from ingest.erasure.person import Person
 from ingest.erasure.request import Names
+from ingest.erasure.row_rate import RowRate
 from ingest.erasure.run import Counts, Eraser, Position
 from ingest.erasure.traces import vacuum_statements
 from ingest.sources.base import Source
@@ -131,7 +131,7 @@ def _search(
     eraser = Eraser(sources=sources, source=source)
     with _progress("searching") as tell:
         has_ended = False
-        limit = _RateLimit(rate)
+        limit = RowRate(rate)
         while not has_ended:
             with engine.connect() as connection:
                 has_ended = eraser.search_batch(
@@ -163,7 +163,7 @@ def _begin(
 def _run(
     engine: Engine, sources: dict[str, Source], erasure: Erasure, rate: float | None
 ) -> Erasure:
-    limit = _RateLimit(rate)
+    limit = RowRate(rate, read=Position(**erasure.position).read)
     with _progress("erasing") as tell:
         while erasure.status == ERASING:
             erasure = run.advance(
@@ -173,22 +173,6 @@ def _run(
             tell(position)
             limit.wait(position.read)
     return erasure
-
-
-class _RateLimit:
-    """Keeps to so many rows a second."""
-
-    def __init__(self, rate: float | None) -> None:
-        self._rate = rate
-        self._began = time.monotonic()
-
-    def wait(self, read: int) -> None:
-        """Wait until so many rows may have been read."""
-        if self._rate is None:
-            return
-        ahead_s = read / self._rate - (time.monotonic() - self._began)
-        if ahead_s > 0:
-            time.sleep(ahead_s)
 
 
 @contextmanager
