@@ -16,6 +16,7 @@ from ingest.erasure.spellings import Spellings
 from ingest.sources.base import Source
 from ingest.store.bulk import replay
 from ingest.store.pipeline import jobs
+from ingest.store.schema import READ_MODEL
 from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import Worker
 from tests.integration.test_what_senders_send import BUILT_IN
@@ -327,6 +328,17 @@ def test_nobody_is_erased_while_a_worker_of_an_older_release_runs(
     assert not holds(engine)
     # Code of before revision 0013 is refused its start from now on.
     assert one(engine, "SELECT min(oldest_code) FROM revisions WHERE revision >= '0013'") == "0013"
+
+
+def test_a_person_is_erased_where_the_read_model_has_no_tables(
+    engine: Engine, database_url: str, declared: list[Declaration], make_worker: MakeWorker
+) -> None:
+    for table in READ_MODEL:
+        execute(engine, f"DROP TABLE {table.name}")
+    make_worker().process(store(database_url, AWALCHAT, about_sara()))
+    done = erase_by_command(database_url, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert not holds(engine)
 
 
 def erase_by_command(database_url: str, *options: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ from sqlalchemy import Column, Connection, Table, Text, bindparam, delete, selec
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ingest.store import schema
-from ingest.store.sql import OWN
+from ingest.store.sql import OWN, statement
 
 ERASED = "(erased)"
 _ROWS = 2_000
@@ -108,10 +108,18 @@ OPERATORS = (
 REQUESTS = (TextTable(table=schema.refusals, removes=True),)
 
 
+_EXISTS = statement("SELECT to_regclass('ingest.' || CAST(:name AS text)) IS NOT NULL")
+
+
 def rows_after(
     connection: Connection, source: TextTable, after: Sequence[Any] | None, *, rows: int = _ROWS
 ) -> list[Mapping[str, Any]]:
-    """Return the rows of the next batch: keys, texts, and what says whose they are."""
+    """Return the rows of the next batch: keys, texts, and what says whose they are.
+
+    There are none where the read model has no tables (`INGEST_READ_MODEL=false`).
+    """
+    if not connection.execute(_EXISTS, {"name": source.name}).scalar_one():
+        return []
     names = dict.fromkeys(
         [
             *(column.name for column in (*source.keys, *source.texts)),
