@@ -399,6 +399,17 @@ def test_a_relay_that_evaluates_before_its_first_report_is_not_missed(pipeline: 
     assert "no_relay" not in pipeline.firing()
 
 
+def test_one_of_several_relays_evaluates_in_an_interval(pipeline: Pipeline) -> None:
+    first, second = pipeline.evaluation("first"), pipeline.evaluation("second")
+    assert first.run_if_due(every_s=3_600)
+    assert not second.run_if_due(every_s=3_600)
+    execute(pipeline.engine, "UPDATE alert_turns SET at = at - interval '2 hours'")
+    assert second.run_if_due(every_s=3_600)
+    # A clock that was ahead keeps nobody from evaluating.
+    execute(pipeline.engine, "UPDATE alert_turns SET at = at + interval '9 hours'")
+    assert first.run_if_due(every_s=3_600)
+
+
 def test_several_relays_at_once_tell_and_send_once(pipeline: Pipeline) -> None:
     execute(pipeline.engine, "DELETE FROM processes WHERE kind = 'worker'")
     pipeline.evaluate()
