@@ -30,7 +30,8 @@ from ingest.store.alerts import Alert
 from ingest.store.engine import Role, create_engine
 from tests.support.deliver import deliver, order
 from tests.support.ports import free_port
-from tests.support.rows import execute, rows
+from tests.support.rows import execute, one, rows
+from tests.support.waiting import until
 
 DEFAULTS = configuration.read(None)
 CHANNELS = {"team": Slack(kind="slack", url_env="SLACK_URL")}
@@ -408,6 +409,33 @@ def test_one_of_several_relays_evaluates_in_an_interval(pipeline: Pipeline) -> N
     # A clock that was ahead keeps nobody from evaluating.
     execute(pipeline.engine, "UPDATE alert_turns SET at = at + interval '9 hours'")
     assert first.run_if_due(every_s=3_600)
+
+
+def test_a_message_that_another_relay_is_just_taking_is_not_taken(pipeline: Pipeline) -> None:
+    execute(pipeline.engine, "DELETE FROM processes WHERE kind = 'worker'")
+    pipeline.evaluate()
+    pipeline.evaluate(later_s=60)
+    waiting = (
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+
+    def take(connection: Connection) -> int:
+        now = alerts.server_time(connection) + pipeline.ahead
+        return len(alerts.take(connection, list(CHANNELS), now=now))
+
+    def take_too() -> int:
+        with another.begin() as connection:
+            return take(connection)
+
+    another = create_engine(parse(pipeline.database_url), role=Role.RELAY)
+    with ThreadPoolExecutor(1) as pool:
+        with pipeline.relay.begin() as connection:
+            assert take(connection) == 1
+            second = pool.submit(take_too)
+            until(lambda: one(pipeline.engine, waiting), what="the second waits for the first")
+        assert second.result() == 0
+    another.dispose()
 
 
 def test_several_relays_at_once_tell_and_send_once(pipeline: Pipeline) -> None:
