@@ -43,6 +43,9 @@ def replay(
         typer.Option(help="Received at or after: 2026-01-31T12:00:00Z, or 15m, 2h, 7d ago."),
     ] = None,
     until: Annotated[str | None, typer.Option(help="Received before: the same forms.")] = None,
+    all_jobs: Annotated[
+        bool, typer.Option("--all-jobs", help="With IDs: also the jobs that have succeeded.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
     rate: Annotated[
         float | None, typer.Option(min=0.001, help="Jobs to start a second, at most.")
@@ -52,7 +55,8 @@ def replay(
 ) -> None:
     """Requeue the jobs of the given events, or of all events that match. Their history is kept.
 
-    Events whose type had no processor get jobs. With --processor and --state unhandled, events
+    Of events that are named by ID, the jobs that have not succeeded run again; --all-jobs or
+    --state succeeded repeats those that have, too. Events whose type had no processor get jobs. With --processor and --state unhandled, events
     that lack a job of that processor get one. Running jobs are skipped.
     """
     if state is not None and state not in _REPLAYABLE:
@@ -77,14 +81,14 @@ def replay(
             state=state,
             since=parse_time(since),
             until=parse_time(until),
-        )
+        ).for_replay(all_jobs=all_jobs)
         counts = Counts()
         if events or not ids:
             with engine.connect() as connection:
                 counts = replays.count(connection, selection)
             if not dry_run and counts.total:
                 done = _run(engine, selection, counts, rate, reason)
-                counts = replace(done, gone=counts.gone)
+                counts = replace(done, gone=counts.gone, succeeded=counts.succeeded)
     _report(counts, reopened, len(rejected), dry_run, json)
 
 
@@ -147,6 +151,7 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
                 "deliveries": len(reopened),
                 "running": counts.running,
                 "gone": counts.gone,
+                "succeeded": counts.succeeded,
                 "dry_run": dry_run,
             }
         )
@@ -159,6 +164,9 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
     if rejected:
         accepted = "would be accepted" if dry_run else "were accepted and are events now"
         output.line(f"{len(reopened)} of {rejected} rejected deliveries {accepted}.")
+    if counts.succeeded:
+        jobs = output.number_of(counts.succeeded, "job")
+        output.line(f"Skipped {jobs}: succeeded already. --all-jobs runs all.")
     if counts.gone:
         output.line(f"Skipped {counts.gone:,}: the body was erased, or deleted by retention.")
     if counts.running:

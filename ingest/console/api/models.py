@@ -66,6 +66,17 @@ class ReasonInput(InputModel):
     reason: _Reason = None
 
 
+_AllJobs = Annotated[
+    bool, Field(description="of named events, repeat the jobs that have succeeded, too")
+]
+
+
+class ReplayInput(ReasonInput):
+    """How to replay an event."""
+
+    all_jobs: _AllJobs = False
+
+
 _HAS_IDS: dict[str, Any] = {"required": ["ids"], "properties": {"ids": {"minItems": 1}}}
 _HAS_QUERY: dict[str, Any] = {"required": ["q"], "properties": {"q": {"pattern": r"\S"}}}
 _IS_EVERYTHING: dict[str, Any] = {
@@ -94,6 +105,7 @@ class BulkActionInput(InputModel):
     rate: float | None = Field(
         None, ge=MIN_RATE, le=MAX_RATE, allow_inf_nan=False, description="jobs per second"
     )
+    all_jobs: _AllJobs = False
     dry_run: bool = Field(False, description="count, and change nothing")
 
 

@@ -20,6 +20,7 @@ from ingest.console.api.models import (
     OverviewQuery,
     PageQuery,
     ReasonInput,
+    ReplayInput,
     TestedChannel,
     TestEventInput,
 )
@@ -103,10 +104,10 @@ def show_event(console: Console, request: ApiRequest) -> EventView:
         return event_view.read(connection, request.path["id"], masked=_masks(console, request))
 
 
-@post("/events/{id:uuid}/replay", body=ReasonInput, errors=_NOT_FOUND)
+@post("/events/{id:uuid}/replay", body=ReplayInput, errors=_CONFLICT)
 def replay_event(console: Console, request: ApiRequest) -> BulkActionResult:
-    """Replay an event."""
-    return _begin_for_event(console, request, REPLAY)
+    """Replay the jobs of an event that have not succeeded, or all of them."""
+    return _begin_for_event(console, request, REPLAY, all_jobs=request.body.all_jobs)
 
 
 @post("/events/{id:uuid}/discard", body=ReasonInput, errors=_NOT_FOUND)
@@ -150,10 +151,15 @@ def begin_bulk_action(console: Console, request: ApiRequest) -> BulkActionResult
     body: BulkActionInput = request.body
     selection = _selection(console, request.by, body)
     if body.dry_run:
-        counts = console.commands.preview(selection, body.action)
+        counts = console.commands.preview(selection, body.action, all_jobs=body.all_jobs)
         return BulkActionResult(counts=counts, bulk_action=None)
     begun = console.commands.begin(
-        request.by, selection, action=body.action, reason=body.reason, rate=body.rate
+        request.by,
+        selection,
+        action=body.action,
+        reason=body.reason,
+        rate=body.rate,
+        all_jobs=body.all_jobs,
     )
     return BulkActionResult(counts=begun.counts, bulk_action=begun)
 
@@ -279,13 +285,19 @@ def _masks(console: Console, request: ApiRequest) -> bool:
     return masking.applies(console.settings, request.by)
 
 
-def _begin_for_event(console: Console, request: ApiRequest, action: str) -> BulkActionResult:
-    """Begin a bulk action for one event. Raises NotFound."""
+def _begin_for_event(
+    console: Console, request: ApiRequest, action: str, *, all_jobs: bool = False
+) -> BulkActionResult:
+    """Begin a bulk action for one event. Raises NotFound and NotPossible."""
     event = request.path["id"]
     with console.engine.connect() as connection:
         event_detail.check(connection, event)
     begun = console.commands.begin(
-        request.by, EventFilter(ids=(event,)), action=action, reason=request.body.reason
+        request.by,
+        EventFilter(ids=(event,)),
+        action=action,
+        reason=request.body.reason,
+        all_jobs=all_jobs,
     )
     return BulkActionResult(counts=begun.counts, bulk_action=begun)
 

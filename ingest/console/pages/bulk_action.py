@@ -43,6 +43,10 @@ class PreviewPage:
     q: str
     ids: tuple[UUID, ...]
     """What the form posts again: the search, and the selected events (empty: all that match)."""
+    all_jobs: bool
+    """Whether jobs that have succeeded are repeated, too."""
+    scope: str
+    """`selected` or `all`, as the preview was asked for."""
     back: str
     sample: tuple[ListedEvent, ...]
     problem: str | None
@@ -98,6 +102,9 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
     ids = event_ids(form) if scope == "selected" else ()
     text = text_field(form, "q")[:LONGEST_QUERY]
     selection, problem = _selection(site, request, text, ids, scope)
+    all_jobs = bool(text_field(form, "all_jobs"))
+    if action == REPLAY:
+        selection = selection.for_replay(all_jobs=all_jobs)
     with site.console.engine.connect() as connection:
         counts = bulk_actions.count(connection, selection, action=action)
         by_processor = bulk_actions.by_processor(connection, selection, action=action)
@@ -110,6 +117,8 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
         filters=describe_filters(selection),
         q=text,
         ids=ids,
+        all_jobs=all_jobs,
+        scope=scope,
         back=link("/events", q=text),
         sample=sample,
         problem=problem,
@@ -130,6 +139,7 @@ def begin(site: Site, request: Request, form: FormData) -> Response:
         action=text_field(form, "action"),
         reason=text_field(form, "reason"),
         rate=rate_field(form, "rate"),
+        all_jobs=bool(text_field(form, "all_jobs")),
     )
     return redirect(f"/bulk-actions/{bulk_action.id}")
 

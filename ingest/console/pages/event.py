@@ -83,7 +83,7 @@ def show(site: Site, request: Request) -> Response:
 
 
 def replay_event(site: Site, request: Request, form: FormData) -> Response:
-    """Replay an event."""
+    """Replay an event: what has not succeeded, or all of its jobs."""
     return _begin(site, request, form, REPLAY)
 
 
@@ -115,6 +115,7 @@ def _begin(site: Site, request: Request, form: FormData, action: str) -> Respons
         user(request),
         EventFilter(ids=(event,)),
         action=action,
+        all_jobs=bool(text_field(form, "all_jobs")),
         reason=text_field(form, "reason"),
     )
     return redirect(f"/events/{event}")

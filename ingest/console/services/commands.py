@@ -35,6 +35,7 @@ REASON_LIMIT = 500
 """Characters of a reason."""
 _IMMEDIATE = 20
 """Up to this many selected events are done before the response; more are done after it."""
+_ALL_SUCCEEDED = "All jobs have succeeded. Ask for all jobs to run them again."
 _TEST_TIMEOUT_S = 5
 _VERBS = {"running": "resume", "paused": "pause", "cancelled": "cancel"}
 
@@ -67,8 +68,10 @@ class Commands:
         self._sources = sources
         self._runner = runner
 
-    def preview(self, selection: EventFilter, action: str) -> Counts:
+    def preview(self, selection: EventFilter, action: str, *, all_jobs: bool = False) -> Counts:
         """Return what `begin` would change now."""
+        if action == REPLAY:
+            selection = selection.for_replay(all_jobs=all_jobs)
         with self._engine.connect() as connection:
             return bulk_actions.count(connection, selection, action=action)
 
@@ -80,17 +83,24 @@ class Commands:
         action: str,
         reason: str | None,
         rate: float | None = None,
+        all_jobs: bool = False,
     ) -> Operation:
         """Begin to replay or discard everything that is selected.
 
-        A few selected events are done on return, more of them in the background.
+        A few selected events are done on return, more of them in the background. A replay leaves
+        the jobs of named events alone that have succeeded, unless `all_jobs` are wanted.
 
         Raises:
             BadRequest: the action is neither a replay nor a discard.
+            NotPossible: all of it has succeeded, and is to be left alone.
         """
         if action not in (REPLAY, DISCARD):
             raise BadRequest("The action must be replay or discard.", reason="bad_action")
-        total = self.preview(selection, action).total
+        if action == REPLAY:
+            selection = selection.for_replay(all_jobs=all_jobs)
+        planned = self.preview(selection, action, all_jobs=all_jobs)
+        if not planned.total and planned.succeeded:
+            raise NotPossible(_ALL_SUCCEEDED, reason="all_succeeded")
         with self._engine.begin() as connection:
             number = bulk_actions.begin(
                 connection,
@@ -99,7 +109,7 @@ class Commands:
                 requested_by=by.name,
                 reason=_clean(reason),
                 rate=rate,
-                total=total,
+                total=planned.total,
                 background=True,
             )
             audit_log.record(
@@ -202,7 +212,7 @@ class Commands:
         with self._engine.connect() as connection:
             job = event_detail.job(connection, number)
         selection = EventFilter(ids=(job.event,), processor=job.processor)
-        return self.begin(by, selection, action=action, reason=reason)
+        return self.begin(by, selection, action=action, reason=reason, all_jobs=True)
 
     def acknowledge(self, by: Identity, number: int, reason: str | None) -> Alert:
         """Record that somebody looks after an alert: it is not told again unless it grows.

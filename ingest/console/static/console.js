@@ -118,7 +118,7 @@ function askFirst(event) {
 
 function replay(action) {
   const form = make("form", { method: "post", action, hidden: true });
-  form.dataset.confirm = "Replay this event? Its jobs run again from the raw body.";
+  form.dataset.confirm = "Replay this event? Jobs that have not succeeded run again from the raw body.";
   form.dataset.askReason = "";
   document.body.append(form);
   form.requestSubmit();

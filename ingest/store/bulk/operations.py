@@ -7,7 +7,7 @@ running ──▶ finished, or failed, which can be resumed
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -73,7 +73,7 @@ def begin(
             "action": action,
             "requested_by": requested_by,
             "reason": reason,
-            "selection": json.dumps(asdict(selection), default=str),
+            "selection": json.dumps(selection.as_json(), default=str),
             "rate": rate,
             "total": total,
             "background": background,

@@ -1,6 +1,6 @@
 """Which jobs and events an action on a selection touches, and how many they are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -24,6 +24,8 @@ class Counts:
     """Jobs left alone because they run."""
     gone: int = 0
     """Jobs and events left alone because their body was erased or dropped."""
+    succeeded: int = 0
+    """Jobs left alone because they have succeeded."""
 
     def __add__(self, other: "Counts") -> "Counts":
         return Counts(
@@ -31,6 +33,7 @@ class Counts:
             events=self.events + other.events,
             running=self.running + other.running,
             gone=self.gone + other.gone,
+            succeeded=self.succeeded + other.succeeded,
         )
 
     @property
@@ -49,20 +52,23 @@ def count(connection: Connection, selection: EventFilter, *, action: str = REPLA
     """Count what the action would touch now."""
     condition = where(selection)
     parameters = condition.parameters | job_parameters(selection)
-    doable = f"jobs.state <> 'running' AND {NEEDS[action]}"
+    everything = replace(selection, leave_succeeded=False)
     row = connection.execute(
         statement(
             f"""
-            SELECT count(*) FILTER (WHERE {doable}) AS jobs,
-                   count(*) FILTER (WHERE jobs.state = 'running') AS running,
-                   count(*) FILTER (WHERE jobs.state <> 'running' AND NOT {NEEDS[action]}) AS gone
+            SELECT count(*) FILTER (WHERE jobs.state = 'running') AS running,
+                   count(*) FILTER (WHERE NOT ({_chosen(selection)})) AS succeeded,
+                   count(*) FILTER (WHERE {_chosen(selection)} AND jobs.state <> 'running'
+                                    AND {NEEDS[action]}) AS jobs,
+                   count(*) FILTER (WHERE {_chosen(selection)} AND jobs.state <> 'running'
+                                    AND NOT {NEEDS[action]}) AS gone
             FROM ingest.jobs JOIN ingest.events ON events.id = jobs.event
-            WHERE {condition.sql} AND {job_conditions(selection, action)}
+            WHERE {condition.sql} AND {job_conditions(everything, action)}
             """
         ),
         parameters,
     ).one()
-    counts = Counts(jobs=row.jobs, running=row.running, gone=row.gone)
+    counts = Counts(jobs=row.jobs, running=row.running, gone=row.gone, succeeded=row.succeeded)
     if action == REPLAY and includes_events(selection):
         row = connection.execute(
             statement(
@@ -106,7 +112,8 @@ def job_conditions(selection: EventFilter, action: str) -> str:
 
     A job is selected by the state of the event, or of the event as far as its processor goes.
     Without a state and without ids, dead letters are selected. With an error, the jobs that fail
-    with it are selected. Discarded jobs are selected only where they are named.
+    with it are selected. Discarded jobs are selected only where they are named. Of named events
+    each job is selected, or with `leave_succeeded` those that did not succeed.
     """
     conditions = []
     state = _state(selection)
@@ -130,7 +137,12 @@ def job_conditions(selection: EventFilter, action: str) -> str:
         conditions.append(f"coalesce(({_LAST.format(what=RAISED_AT)}), '') = :raised_at")
     if action == DISCARD:
         conditions.append(_DISCARDABLE)
-    return " AND ".join(conditions) or "true"
+    return " AND ".join([*conditions, _chosen(selection)])
+
+
+def _chosen(selection: EventFilter) -> str:
+    """Return the SQL condition on a job's success."""
+    return "jobs.state <> 'succeeded'" if selection.leave_succeeded else "true"
 
 
 _DISCARDABLE = "jobs.state IN ('pending', 'retrying', 'dead') AND jobs.discarded_at IS NULL"

@@ -1,7 +1,7 @@
 """Which events somebody means: one filter for the lists, the counts and the replays."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -68,6 +68,8 @@ class EventFilter:
     """A dotted path into the raw body, and the value there; `*` at its end stands for anything."""
     search: str | tuple[str, ...] | None = None
     """A text in the event id or in the raw body; or several, all of them there."""
+    leave_succeeded: bool = False
+    """Of the jobs of named events: leave alone those that have succeeded."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -96,10 +98,25 @@ class EventFilter:
         """Return whether events are meant that have a job which fails."""
         return self.error_type is not None or self.raised_at is not None
 
+    def for_replay(self, *, all_jobs: bool) -> "EventFilter":
+        """Return what a replay takes: of named events the jobs that have not succeeded, unless a
+        state is selected or `all_jobs` are wanted."""
+        if all_jobs or self.state is not None or not self.names_events:
+            return self
+        return replace(self, leave_succeeded=True)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the conditions that are set, for `json.dumps(…, default=str)`.
+
+        A release that does not know a condition refuses only selections that have it.
+        """
+        return {
+            name: value for name, value in asdict(self).items() if value not in (None, (), False)
+        }
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "EventFilter":
-        """Return a selection that `dataclasses.asdict` turned into JSON, with ids and times as
-        text.
+        """Return the selection of `as_json`, with ids and times as text.
 
         Raises:
             TypeError: it has a condition that this version does not know.
