@@ -51,19 +51,17 @@ class Admitted:
 # the first erasure there is no key, and nothing is looked up by it.
 _ADMIT_SQL = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT * FROM ingest.unadmitted
+        SELECT *, {erased_name("source", "event_id")} AS erased_id FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
         ORDER BY delivery
         FOR UPDATE SKIP LOCKED
-    ), named AS MATERIALIZED (
-        SELECT *, {erased_name("source", "event_id")} AS erased_id FROM waiting
-    ), taken AS MATERIALIZED (
+    ), taken AS NOT MATERIALIZED (
         SELECT delivery, source, type, fingerprint, received_at, processor, replay, erased_id,
-               coalesce((
+               CASE WHEN erased_id IS NULL THEN event_id ELSE coalesce((
                    SELECT e.event_id FROM ingest.events e
-                   WHERE e.source = named.source AND e.event_id = named.erased_id LIMIT 1
-               ), event_id) AS event_id
-        FROM named
+                   WHERE e.source = waiting.source AND e.event_id = waiting.erased_id LIMIT 1
+               ), event_id) END AS event_id
+        FROM waiting
     ), batch AS MATERIALIZED (
         SELECT taken.*, first_value(delivery) OVER occurrence AS first,
                first_value(type) OVER occurrence AS first_type,
@@ -116,7 +114,7 @@ _ADMIT_SQL = f"""
     ), summary AS (
         SELECT (SELECT count(*) FROM repeated) AS duplicates,
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
-               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled,
+               (SELECT count(*) FROM waiting) - (SELECT count(*) FROM settled) AS unsettled,
                (SELECT array_agg(delivery) FROM settled WHERE erased) AS erased
     )
     SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
