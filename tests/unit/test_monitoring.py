@@ -137,6 +137,30 @@ def test_a_source_that_a_stranger_names_makes_no_label() -> None:
     assert refusals == {("shop", "unknown_source"), ("", "unknown_source")}
 
 
+def test_the_first_rejected_event_is_a_rise() -> None:
+    """A counter that begins at one has not grown, and `IngestEventsRejected` would not fire."""
+    source = awalchat()
+    metrics = ReceiverMetrics({source.slug: source})
+
+    def rejected() -> list[object]:
+        return [
+            sample.value
+            for sample in metrics.read()
+            if (sample.metric, sample.labels) == (catalogue.ANSWERS, (source.slug, "400"))
+        ]
+
+    assert rejected() == [0]
+    metrics.count_refusal(
+        "body_not_object",
+        status=400,
+        at=datetime.now(UTC),
+        source=source.slug,
+        client="10.0.0.1",
+        headers=[],
+    )
+    assert rejected() == [1]
+
+
 def test_a_key_was_used_when_its_count_is_seen_to_grow() -> None:
     now = 1_000.0
     source = awalchat(SECRET)
