@@ -24,6 +24,7 @@ from tests.support.signing import SECRET
 from tests.support.sources import awalchat
 from tests.support.waiting import until
 from workers.counts import WorkerCounts
+from workers.relay import measurement
 
 
 def in_a_fork(act: Callable[[], None], *, until_killed: bool = False) -> int:
@@ -159,6 +160,12 @@ def test_the_first_rejected_event_is_a_rise() -> None:
         headers=[],
     )
     assert rejected() == [1]
+
+
+def test_after_a_measurement_that_hung_the_next_one_comes_within_minutes() -> None:
+    assert measurement.pause_s(0.3) == 15
+    assert measurement.pause_s(5) == 50
+    assert measurement.pause_s(300) == 150  # and not 50 minutes
 
 
 def test_a_key_was_used_when_its_count_is_seen_to_grow() -> None:
