@@ -79,6 +79,11 @@ Seconds in one run, down to `IngestJobsPaused` in the short form, on two cores t
 | `IngestAnswersSlow` | commits take two seconds | 13 s | 8 s |
 | `IngestPoolWaits` | 32 wait for the console's 8 connections | 13 s | 11 s |
 | `IngestSourceQuiet` | a sender of 600 events sends none | 46 s | 1 s |
+| `IngestStorageFails`, `IngestAnswersFail`, `IngestRelayStuck` | PostgreSQL is stopped, for more than a minute | 2, 7, 61 s | 1, 10, 3 s |
+| `IngestBacklogOld` | the worker is stopped, for more than a minute | 63 s | 7 s |
+| `IngestJobsParked` | a deploy leaves a processor out | 50 s | 11 s |
+| `IngestLagHigh` | a processor puts its events off by a minute | 80 s | 75 s |
+| `IngestMeasurementOld` | the relay's measuring hangs, for more than five minutes | 301 s | within 150 s by its code; not measured |
 
 The same command asks Prometheus each query of the dashboard and fails if one has no data; the
 panels of refusals, dead letters and parked jobs must have none, where all is well. Grafana itself
