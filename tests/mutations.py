@@ -280,6 +280,14 @@ MUTATIONS = (
         new="        WHERE jobs.id = requested.id\n",
         caught_by="integration/test_replay.py::test_a_running_job_is_left_alone_and_said_so",
     ),
+    Mutation(
+        promise=5,
+        what="the first rejected event of a source is no rise, and sets no alert off",
+        file="ingest/receiver/metrics.py",
+        old="for status in (_OK, _REJECTED)}",
+        new="for status in (_OK,)}",
+        caught_by="unit/test_monitoring.py::test_the_first_rejected_event_is_a_rise",
+    ),
 )
 
 

@@ -32,10 +32,14 @@ def order(order_id: int, **data: Any) -> bytes:
 
 
 def deliver(
-    database_url: str, bodies: Sequence[bytes], *, dispatch_grace_s: float = 0
+    database_url: str,
+    bodies: Sequence[bytes],
+    *,
+    dispatch_grace_s: float = 0,
+    now: float | None = None,
 ) -> list[UUID]:
-    """Store deliveries of `bodies`, unadmitted; returns their ids."""
-    now = time.time()
+    """Store deliveries of `bodies` that came `now` (Unix time), unadmitted; returns their ids."""
+    now = time.time() if now is None else now
     made = [_delivery(each, now + position / 1000) for position, each in enumerate(bodies)]
 
     async def insert() -> None:
