@@ -273,6 +273,28 @@ MUTATIONS = (
         "test_a_success_that_is_replayed_stays_in_the_history",
     ),
     Mutation(
+        promise=3,
+        what="a repetition of an event that retention removed keeps its body",
+        file="ingest/store/pipeline/admission.py",
+        old="""                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
+""",
+        new="                   ELSE false\n               END AS gone\n",
+        caught_by="integration/test_retention_and_erasure.py::"
+        "test_a_duplicate_of_an_event_that_was_removed_before_the_person_was_erased_goes_at_once",
+    ),
+    Mutation(
+        promise=3,
+        what="what differs from a removed event is dropped",
+        file="ingest/store/pipeline/admission.py",
+        old="""                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
+""",
+        new="                   ELSE true\n               END AS gone\n",
+        caught_by="integration/test_retention_and_erasure.py::"
+        "test_what_differs_from_a_removed_event_keeps_its_body",
+    ),
+    Mutation(
         promise=8,
         what="a replay takes a running job from its worker",
         file="ingest/store/pipeline/jobs.py",
