@@ -295,6 +295,24 @@ MUTATIONS = (
         "test_what_differs_from_a_removed_event_keeps_its_body",
     ),
     Mutation(
+        promise=5,
+        what="the console erases whoever was found, whatever is typed",
+        file="ingest/console/services/erasures.py",
+        old="not orders.names(connection, erasure, typed)",
+        new="typed == ''",
+        caught_by="integration/test_erasures_in_the_console.py::"
+        "test_a_person_is_found_confirmed_and_erased",
+    ),
+    Mutation(
+        promise=5,
+        what="an order that is cancelled keeps whom it meant",
+        file="ingest/store/erasure/records.py",
+        old="    SET status = 'cancelled', identifiers = NULL,",
+        new="    SET status = 'cancelled',",
+        caught_by="integration/test_erasures_in_the_console.py::"
+        "test_an_order_that_is_cancelled_erases_nobody_and_forgets_whom_it_meant",
+    ),
+    Mutation(
         promise=8,
         what="a replay takes a running job from its worker",
         file="ingest/store/pipeline/jobs.py",

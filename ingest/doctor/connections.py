@@ -22,7 +22,7 @@ _OF_A_PROCESS = {
     "receiver": 2,  # the writer's, and the heartbeat's
     "worker": 4,  # jobs, leases, a processor's `db`, the heartbeat's; threads have one more each
     "relay": 2,  # the sweeps', and the heartbeat's
-    "console": 10,  # ingest.console.app: 8 for pages, 1 for operations, and the heartbeat's
+    "console": 11,  # ingest.console.app: 8 for pages, 2 for runners, and the heartbeat's
 }
 _LIMITS = statement(
     """
