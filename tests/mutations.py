@@ -273,6 +273,46 @@ MUTATIONS = (
         "test_a_success_that_is_replayed_stays_in_the_history",
     ),
     Mutation(
+        promise=3,
+        what="a repetition of an event that retention removed keeps its body",
+        file="ingest/store/pipeline/admission.py",
+        old="""                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
+""",
+        new="                   ELSE false\n               END AS gone\n",
+        caught_by="integration/test_retention_and_erasure.py::"
+        "test_a_duplicate_of_an_event_that_was_removed_before_the_person_was_erased_goes_at_once",
+    ),
+    Mutation(
+        promise=3,
+        what="what differs from a removed event is dropped",
+        file="ingest/store/pipeline/admission.py",
+        old="""                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
+""",
+        new="                   ELSE true\n               END AS gone\n",
+        caught_by="integration/test_retention_and_erasure.py::"
+        "test_what_differs_from_a_removed_event_keeps_its_body",
+    ),
+    Mutation(
+        promise=5,
+        what="the console erases whoever was found, whatever is typed",
+        file="ingest/console/services/erasures.py",
+        old="not orders.names(connection, erasure, typed)",
+        new="typed == ''",
+        caught_by="integration/test_erasures_in_the_console.py::"
+        "test_a_person_is_found_confirmed_and_erased",
+    ),
+    Mutation(
+        promise=5,
+        what="an order that is cancelled keeps whom it meant",
+        file="ingest/store/erasure/records.py",
+        old="    SET status = 'cancelled', identifiers = NULL,",
+        new="    SET status = 'cancelled',",
+        caught_by="integration/test_erasures_in_the_console.py::"
+        "test_an_order_that_is_cancelled_erases_nobody_and_forgets_whom_it_meant",
+    ),
+    Mutation(
         promise=8,
         what="a replay takes a running job from its worker",
         file="ingest/store/pipeline/jobs.py",

@@ -22,7 +22,7 @@ OF_A_PROCESS = {
     "receiver": 2,  # the writer's, and the heartbeat's
     "worker": 4,  # jobs, leases, a processor's `db`, the heartbeat's; threads have one more each
     "relay": 6,  # the sweeps', the heartbeat's, retention's, the metrics', and 2 for alerts
-    "console": 12,  # ingest.console.app: 8 for pages, 1 for operations, the heartbeat's, alerts
+    "console": 13,  # ingest.console.app: 8 for pages, 2 for runners, the heartbeat's, alerts'
 }
 """The connections that a process opens, at most."""
 _LIMITS = statement(

@@ -8,6 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.doctor import (
     addresses,
+    alerts,
     certificates,
     clocks,
     configuration,
@@ -64,6 +65,7 @@ STEPS = (
     Step("the versions", configuration.versions),
     Step("the sources", configuration.sources),
     Step("the console's credentials", configuration.console),
+    Step("the alerts", alerts.check),
     Step("the addresses", addresses.resolve),
     Step("the certificate of PostgreSQL", certificates.of_database),
     Step("the certificate of Redis", certificates.of_redis),

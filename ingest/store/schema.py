@@ -393,7 +393,7 @@ ended_sessions = Table(
     Column("expires_at", Timestamp, nullable=False, comment="when it would have ended by itself"),
 )
 
-ERASURE_STATUSES = ("erasing", "finished")
+ERASURE_STATUSES = ("searching", "found", "erasing", "finished", "cancelled")
 
 # The requests to erase a person (ingest.erasure).
 erasures = Table(
@@ -417,6 +417,15 @@ erasures = Table(
     ),
     Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
     Column("finished_at", Timestamp),
+    Column(
+        "background",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the console runs it; otherwise a command does",
+    ),
+    Column("advanced_at", Timestamp, comment="its last batch ended"),
+    Column("problem", Text, comment="why it waits, or was cancelled"),
     _one_of("status", ERASURE_STATUSES),
 )
 

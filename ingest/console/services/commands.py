@@ -97,7 +97,7 @@ class Commands:
                 selection,
                 action=action,
                 requested_by=by.name,
-                reason=_clean(reason),
+                reason=clean(reason),
                 rate=rate,
                 total=total,
                 background=True,
@@ -107,7 +107,7 @@ class Commands:
                 by=by.name,
                 action=action,
                 target=_describe(selection),
-                reason=_clean(reason),
+                reason=clean(reason),
                 replay=number,
             )
         if 0 < len(selection.ids) <= _IMMEDIATE:
@@ -130,7 +130,7 @@ class Commands:
                 by=by.name,
                 action=_VERBS[status],
                 target=f"#{number}",
-                reason=_clean(reason),
+                reason=clean(reason),
                 replay=number,
             )
         return self._wake_and_read(number)
@@ -147,9 +147,9 @@ class Commands:
             NotFound: no worker has registered it.
         """
         with self._engine.begin() as connection:
-            processors.pause(connection, processor, by=by.name, reason=_clean(reason))
+            processors.pause(connection, processor, by=by.name, reason=clean(reason))
             audit_log.record(
-                connection, by=by.name, action="pause", target=processor, reason=_clean(reason)
+                connection, by=by.name, action="pause", target=processor, reason=clean(reason)
             )
 
     def resume(self, by: Identity, processor: str, reason: str | None) -> None:
@@ -161,7 +161,7 @@ class Commands:
         with self._engine.begin() as connection:
             processors.resume(connection, processor)
             audit_log.record(
-                connection, by=by.name, action="resume", target=processor, reason=_clean(reason)
+                connection, by=by.name, action="resume", target=processor, reason=clean(reason)
             )
 
     def retry_now(self, by: Identity, number: int, reason: str | None) -> None:
@@ -181,7 +181,7 @@ class Commands:
                     by=by.name,
                     action="retry",
                     target=f"{job.event} for {job.processor}",
-                    reason=_clean(reason),
+                    reason=clean(reason),
                 )
                 return
         if job.state != "dead":
@@ -217,7 +217,7 @@ class Commands:
                 by=by.name,
                 action="acknowledge",
                 target=" ".join(filter(None, (alert.rule, alert.subject))),
-                reason=_clean(reason),
+                reason=clean(reason),
             )
         return alert
 
@@ -320,7 +320,7 @@ def _webhook_url(base: str, slug: str) -> str:
     return f"{base.rstrip('/')}/webhooks/{slug}"
 
 
-def _clean(reason: str | None) -> str | None:
+def clean(reason: str | None) -> str | None:
     """Return a reason as it is stored; a blank one is None."""
     text = (reason or "").replace("\x00", "").strip()[:REASON_LIMIT]
     return text or None

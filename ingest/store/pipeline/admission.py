@@ -49,6 +49,10 @@ class Admitted:
 #
 # An erased event may go by a digest of its id, in both tables, and has an empty fingerprint. Before
 # the first erasure there is no key, and nothing is looked up by it.
+#
+# What a duplicate repeats is `gone` if its event was erased, or removed by retention. Of a removed
+# event nothing says whom it was about, so a repetition of any of them goes again at once. What
+# differs from the removed event is new, and stays.
 _ADMIT_SQL = f"""
     WITH waiting AS MATERIALIZED (
         SELECT *, {erased_name("source", "event_id")} AS erased_id FROM ingest.unadmitted
@@ -94,7 +98,11 @@ _ADMIT_SQL = f"""
                     WHEN known.id IS NOT NULL THEN b.fingerprint <> known.fingerprint
                     ELSE {past_events.short("b.fingerprint")} <> b.past_fingerprint
                END AS conflict,
-               NOT is_fresh AND coalesce(known.fingerprint, b.past_fingerprint) = '' AS erased
+               NOT is_fresh AND CASE
+                   WHEN coalesce(known.fingerprint, b.past_fingerprint) = '' THEN true
+                   WHEN known.id IS NOT NULL THEN false
+                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
         FROM sorted b
         LEFT JOIN LATERAL (
             SELECT e.id, e.type, e.fingerprint FROM ingest.events e
@@ -115,7 +123,7 @@ _ADMIT_SQL = f"""
         SELECT (SELECT count(*) FROM repeated) AS duplicates,
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
                (SELECT count(*) FROM waiting) - (SELECT count(*) FROM settled) AS unsettled,
-               (SELECT array_agg(delivery) FROM settled WHERE erased) AS erased
+               (SELECT array_agg(delivery) FROM settled WHERE gone) AS gone
     )
     SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
     FROM summary
@@ -152,8 +160,8 @@ def admit(
     Each delivery is admitted once, however often and wherever this runs. The caller commits it
     alone. Bodies stay in PostgreSQL, except those of jobs that `claimant` claims as they are made.
     An event's first delivery that is unadmitted again, by a replay, gets the jobs that it lacks. A
-    delivery of an event that retention has removed is a duplicate. What a duplicate of an erased
-    event brought is erased in the same transaction.
+    delivery of an event that retention has removed is a duplicate. Where a duplicate repeats an
+    event that was erased or removed, its body and headers are erased in the same transaction.
     """
     has_patterns = any("*" in processor.type for processor in processors)
     rows = connection.execute(
@@ -176,8 +184,8 @@ def admit(
             "redispatch_after_s": redispatch_after_s,
         },
     ).all()
-    if rows[0].erased:
-        erase_content(connection, rows[0].erased)
+    if rows[0].gone:
+        erase_content(connection, rows[0].gone)
     made = [row for row in rows if row.id is not None]
     bodies = {row.event: row.body for row in made if row.body is not None}
     return Admitted(
