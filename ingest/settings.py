@@ -240,6 +240,16 @@ class Settings(BaseSettings):
         None, description="a relay's, likewise; with it the relay measures backlog and jobs"
     )
     console_metrics_port: _MetricsPort = Field(None, description="the console's, likewise")
+    traces: bool = Field(
+        False,
+        description="send traces by OpenTelemetry, an extra; its own variables, `OTEL_…`, say where"
+        " and how many",
+    )
+    sentry_dsn: SecretStr | None = Field(
+        None,
+        description="the DSN of Sentry, an extra, or of what speaks as it does, that dead letters"
+        " are told to",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="what is logged: `debug`, `info`, `warning`, `error`"
     )

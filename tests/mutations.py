@@ -327,6 +327,19 @@ MUTATIONS = (
         old="for status in (_OK, _REJECTED)}",
         new="for status in (_OK,)}",
         caught_by="unit/test_monitoring.py::test_the_first_rejected_event_is_a_rise",
+        what="a dead letter is told with what its error's message holds",
+        file="ingest/sentry/client.py",
+        old='        if not line.startswith("  "):\n            return\n',
+        new="",
+        caught_by="unit/test_trace_parts.py::test_no_message_is_taken_for_a_place",
+    ),
+    Mutation(
+        promise=5,
+        what="a statement is traced with the values in its text",
+        file="workers/tracing/statements.py",
+        old='"?", sql)',
+        new="match[0], sql)",
+        caught_by="unit/test_trace_parts.py::test_a_statement_is_sent_without_values",
     ),
 )
 

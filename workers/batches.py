@@ -26,6 +26,7 @@ from workers.event import Event
 from workers.registry import Processor
 from workers.retry import Random
 from workers.timeouts.signals import Interrupted, TimeLimit
+from workers.tracing.base import Traces
 from workers.transaction import Effects
 
 log = logs.logger(__name__)
@@ -74,6 +75,7 @@ class BatchRunner:
     random: Random
     """Uniform between two numbers."""
     tally: Tally
+    traces: Traces = field(default_factory=Traces)
     clock: Callable[[], float] = time.time
     """Unix time in seconds: how long calls take, and how far behind the deliveries we are."""
 
@@ -213,8 +215,9 @@ class _BatchTransaction:
             self._runner.recorder.mark_idle()
         argument = events if self._processor.batch else events[0]
         limit = self._runner.time_limit(self._processor.timeout_s)
+        traced = self._runner.traces.call(self._processor, [call.job for call in calls])
         began = self._runner.clock()
-        with _log_context(self._processor, events), limit:
+        with _log_context(self._processor, events), traced, limit:
             self._processor.function(argument, self._effects.db)
         took_s = self._runner.clock() - began
         self._took_s.update((call.job.id, took_s) for call in calls)
@@ -230,7 +233,8 @@ class _BatchTransaction:
         if not succeeded:
             return
         try:
-            self._effects.commit([call.held for call in succeeded], self._notes(succeeded))
+            with self._runner.traces.commit([call.job for call in succeeded]):
+                self._effects.commit([call.held for call in succeeded], self._notes(succeeded))
         except LeaseLost:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection

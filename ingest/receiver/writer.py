@@ -13,10 +13,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -32,6 +33,9 @@ from ingest.store.causes import Cause
 from ingest.store.engine import WriterConnection
 from ingest.store.pipeline import deliveries
 from ingest.store.pipeline.deliveries import Delivery
+
+if TYPE_CHECKING:
+    from ingest.tracing.requests import RequestTraces
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5)
 # All of it: the look-up of the name, each host of the address, the login, and the first answer,
@@ -78,6 +82,7 @@ class DeliveryWriter:
         *,
         on_commit: Callable[[Sequence[UUID]], None],
         commits: Commits | None = None,
+        traces: "RequestTraces | None" = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -89,6 +94,7 @@ class DeliveryWriter:
             on_commit: gets the ids of committed deliveries and elements that are events; it must
                 not block.
             commits: counts them; default: nobody reads what is counted.
+            traces: traces them; default: nobody does.
             clock: Unix time in seconds, for the ids of trials.
             random: as `os.urandom`, likewise.
         """
@@ -96,6 +102,7 @@ class DeliveryWriter:
         self._limits = limits
         self._on_commit = on_commit
         self._commits = commits or Commits({}, clock=clock)
+        self._traces = traces
         self._backlog: deque[_Waiting] = deque()
         self._backlog_bytes = 0
         self._backlog_rows = 0
@@ -206,7 +213,9 @@ class DeliveryWriter:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while self._backlog:
-                    await self._flush(self._take())
+                    batch = self._take()
+                    with nullcontext() if self._traces is None else self._traces.commit(batch):
+                        await self._flush(batch)
                 if self._probe is not None and not self._is_fresh():
                     await self._try()
                 self._answer_probe()
