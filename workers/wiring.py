@@ -100,7 +100,13 @@ def build_worker(
     leases = leases or LeaseKeeper(aside, lease_s=settings.lease_s)
     tally = tally or unshared([processor.name for processor in processors])
     dispatcher = dispatcher or Dispatcher(settings.redis)
-    runner = partial(BatchRunner, sources=configured(settings.sources), random=random, tally=tally)
+    runner = partial(
+        BatchRunner,
+        sources=configured(settings.sources),
+        random=random,
+        tally=tally,
+        body_keys=settings.keys_of_bodies,
+    )
     recorder = CrashRecorder(folder, process.id)
     executor = Executor(
         engine,

@@ -20,10 +20,18 @@ _ALERTS = {"alert_messages": "SIUD", "alert_turns": "SIU", "alerts": "SIUD"}
 NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "receiver": _PRESENCE
-        | {"deliveries": "SI", "unadmitted": "SI", "activity": "SIU", "refusals": "SIU"},
+        | {
+            "deliveries": "SI",
+            "unadmitted": "SI",
+            "activity": "SIU",
+            "refusals": "SIU",
+            "body_keys": "SI",
+            "revisions": "S",
+        },
         "worker": _PRESENCE
         | _COUNTED
         | {
+            "body_keys": "S",
             "deliveries": "SU",
             "erasure_keys": "S",
             "unadmitted": "SIUD",
@@ -59,6 +67,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | {
             "actions": "SIU",
             "attempts": "SIU",
+            "body_keys": "S",
             "console_keys": "SI",
             "deliveries": "SU",
             "duplicates": "SI",
