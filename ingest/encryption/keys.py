@@ -24,7 +24,6 @@ from ingest.errors import BodyKeyMissing, BodyTampered
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
-TAG_BYTES = 16
 _TEXT_LENGTH = 43
 """Characters of so many bytes in base64, at least."""
 _ID_LABEL = b"ingest body key id"
@@ -50,7 +49,7 @@ class BodyKeys:
     def seal(self, body: bytes, delivery: UUID, key: str) -> bytes:
         """Return the body of a delivery, encrypted with the key of the id `key`.
 
-        It becomes `NONCE_BYTES` + `TAG_BYTES` longer.
+        It becomes 28 bytes longer: the nonce before it, and a tag behind.
 
         Raises:
             BodyKeyMissing: this process has not been given the key.
