@@ -35,6 +35,42 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         promise=1,
+        what="an encrypted body is not bound to its row",
+        file="ingest/encryption/keys.py",
+        old="    return _BOUND_LABEL + delivery.bytes\n",
+        new="    return _BOUND_LABEL\n",
+        caught_by="unit/test_body_keys.py",
+    ),
+    Mutation(
+        promise=5,
+        what="an event whose key a worker lacks spends attempts",
+        file="workers/outcome.py",
+        old="        outcome=Outcome.RELEASED,\n        retry_in_s=WAIT_FOR_KEY_S,\n",
+        new="        outcome=Outcome.FAILED,\n        retry_in_s=WAIT_FOR_KEY_S,\n",
+        caught_by="integration/test_encryption.py::"
+        "test_without_the_key_an_event_waits_and_spends_nothing",
+    ),
+    Mutation(
+        promise=1,
+        what="a run that changes keys brings an erased body back",
+        file="ingest/store/encryption/rotation.py",
+        old="      AND deliveries.body IS NOT NULL AND deliveries.body_key IS NOT DISTINCT FROM"
+        " fresh.key\n",
+        new="",
+        caught_by="integration/test_encryption.py::"
+        "test_what_is_erased_dropped_or_changed_under_a_run_stays_so",
+    ),
+    Mutation(
+        promise=1,
+        what="a body is encrypted while a worker is alive that could not read it",
+        file="ingest/store/encryption/gate.py",
+        old="    if worker is not None:\n",
+        new="    if worker is None and worker is not None:\n",
+        caught_by="integration/test_encryption.py::"
+        "test_nothing_is_encrypted_while_older_code_could_meet_it",
+    ),
+    Mutation(
+        promise=1,
         what="the answer does not wait for the commit",
         file="ingest/receiver/writer.py",
         old="        await self.submit(delivery)\n",
@@ -327,6 +363,9 @@ MUTATIONS = (
         old="for status in (_OK, _REJECTED)}",
         new="for status in (_OK,)}",
         caught_by="unit/test_monitoring.py::test_the_first_rejected_event_is_a_rise",
+    ),
+    Mutation(
+        promise=5,
         what="a dead letter is told with what its error's message holds",
         file="ingest/sentry/client.py",
         old='        if not line.startswith("  "):\n            return\n',

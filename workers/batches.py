@@ -15,7 +15,14 @@ from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
 from ingest import logs
-from ingest.errors import InvalidEnvelope, LeaseLost, UnknownSource
+from ingest.encryption.keys import NO_KEYS, BodyKeys
+from ingest.errors import (
+    BodyKeyMissing,
+    BodyTampered,
+    InvalidEnvelope,
+    LeaseLost,
+    UnknownSource,
+)
 from ingest.sources.base import Source
 from ingest.store.pipeline import metrics
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
@@ -76,6 +83,8 @@ class BatchRunner:
     """Uniform between two numbers."""
     tally: Tally
     traces: Traces = field(default_factory=Traces)
+    body_keys: BodyKeys = NO_KEYS
+    """What stored bodies are encrypted with."""
     clock: Callable[[], float] = time.time
     """Unix time in seconds: how long calls take, and how far behind the deliveries we are."""
 
@@ -95,15 +104,19 @@ class BatchRunner:
     def _open(
         self, processor: Processor, claimed: Sequence[ClaimedJob], result: Result
     ) -> list[Call]:
-        """Return the events of the jobs; a job whose body is gone or is no event fails here."""
+        """Return the events of the jobs. A job whose body is gone or is no event fails here; one
+        whose body this process cannot decrypt is given back."""
         calls = []
         for job in claimed:
             if job.body is None:
                 result.failures.append(outcome.of_missing_body(job))
                 continue
             try:
-                calls.append(self.call(processor, job, job.body))
-            except (InvalidEnvelope, UnknownSource) as error:
+                body = self.body_keys.open(job.body, job.event, job.body_key)
+                calls.append(self.call(processor, job, body))
+            except BodyKeyMissing as error:
+                result.failures.append(outcome.of_missing_key(job, error))
+            except (BodyTampered, InvalidEnvelope, UnknownSource) as error:
                 result.failures.append(outcome.of_error(job, processor, error, random=self.random))
         return calls
 

@@ -120,6 +120,7 @@ def build_worker(
         random=random,
         tally=tally,
         traces=traces,
+        body_keys=settings.keys_of_bodies,
     )
     recorder = CrashRecorder(folder, process.id)
     executor = Executor(

@@ -30,6 +30,7 @@ from ingest.sources.base import EventIdentity
 from ingest.store import causes, privileges
 from ingest.store.address import Database
 from ingest.store.causes import Cause
+from ingest.store.encryption import gate
 from ingest.store.engine import WriterConnection
 from ingest.store.pipeline import deliveries
 from ingest.store.pipeline.deliveries import Delivery
@@ -366,9 +367,16 @@ class DeliveryWriter:
             await run(self._connection, True)
 
     async def _open(self) -> WriterConnection:
-        return await self._in_time(
-            WriterConnection.open(self._database), _OPEN_TIMEOUT_S, "database_timeout"
-        )
+        return await self._in_time(self._open_to_write(), _OPEN_TIMEOUT_S, "database_timeout")
+
+    async def _open_to_write(self) -> WriterConnection:
+        connection = await WriterConnection.open(self._database)
+        try:
+            await gate.begin_writing(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def _execute(
         self, batch: list[_Waiting], connection: WriterConnection, is_repeat: bool

@@ -23,10 +23,18 @@ _READ_MODEL = {table.name: "SUD" for table in tables.READ_MODEL}
 NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "receiver": _PRESENCE
-        | {"deliveries": "SI", "unadmitted": "SI", "activity": "SIU", "refusals": "SIU"},
+        | {
+            "deliveries": "SI",
+            "unadmitted": "SI",
+            "activity": "SIU",
+            "refusals": "SIU",
+            "body_keys": "SI",
+            "revisions": "S",
+        },
         "worker": _PRESENCE
         | _COUNTED
         | {
+            "body_keys": "S",
             "deliveries": "SU",
             "erasure_keys": "S",
             "unadmitted": "SIUD",
@@ -63,6 +71,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | {
             "actions": "SIU",
             "attempts": "SIU",
+            "body_keys": "S",
             "console_keys": "SI",
             "deliveries": "SU",
             "duplicates": "SI",

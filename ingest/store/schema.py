@@ -71,6 +71,7 @@ deliveries = Table(
     Column("body", LargeBinary, comment="null: it was erased"),
     Column("rejected", Text, comment="why it was answered 400; null: accepted"),
     Column("part_of", Uuid, comment="an element: the delivery that it came in"),
+    Column("body_key", Text, comment="what encrypts the body; null: nothing"),
     Index("deliveries_rejected", "id", postgresql_where=text("rejected IS NOT NULL")),
     postgresql_partition_by="RANGE (id)",
 )
@@ -346,6 +347,20 @@ processes = Table(
         server_default=text("false"),
         comment="a worker: its admit knows removed and erased events",
     ),
+    Column(
+        "body_keys",
+        ARRAY(Text),
+        comment="ids of the keys of bodies that it has, newest first; null: it knows of none",
+    ),
+)
+
+# The keys that bodies are encrypted with, by their ids. A key is here before the first body that it
+# encrypts, and until none is left (ingest.store.encryption).
+body_keys = Table(
+    "body_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("used_since", Timestamp, nullable=False, server_default=func.now()),
 )
 
 # The processors and queues whose jobs are parked because no worker can take them. Jobs of a paused

@@ -20,6 +20,7 @@ from ingest.alerts.configuration import Configuration, SecretMissing
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services.bulk_runner import BulkRunner
+from ingest.errors import TooManyEvents
 from ingest.query import spell
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, NoSample, Source, column_type
@@ -30,6 +31,7 @@ from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.pipeline import jobs, processors
 from ingest.store.reports import audit_log, event_detail
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.pinned import pinned
 
 REASON_LIMIT = 500
 """Characters of a reason."""
@@ -68,9 +70,24 @@ class Commands:
         self._runner = runner
 
     def preview(self, selection: EventFilter, action: str) -> Counts:
-        """Return what `begin` would change now."""
+        """Return what `begin` would change now.
+
+        Raises:
+            BadRequest: bodies are encrypted, and more events are selected by what they hold than
+                can be.
+        """
+        return self._preview(self._pinned(selection), action)
+
+    def _preview(self, selection: EventFilter, action: str) -> Counts:
         with self._engine.connect() as connection:
             return bulk_actions.count(connection, selection, action=action)
+
+    def _pinned(self, selection: EventFilter) -> EventFilter:
+        try:
+            with self._engine.connect() as connection:
+                return pinned(connection, selection)
+        except TooManyEvents as error:
+            raise BadRequest(str(error), reason=error.reason) from None
 
     def begin(
         self,
@@ -86,11 +103,12 @@ class Commands:
         A few selected events are done on return, more of them in the background.
 
         Raises:
-            BadRequest: the action is neither a replay nor a discard.
+            BadRequest: the action is neither a replay nor a discard; or as `preview`.
         """
         if action not in (REPLAY, DISCARD):
             raise BadRequest("The action must be replay or discard.", reason="bad_action")
-        total = self.preview(selection, action).total
+        selection = self._pinned(selection)
+        total = self._preview(selection, action).total
         with self._engine.begin() as connection:
             number = bulk_actions.begin(
                 connection,

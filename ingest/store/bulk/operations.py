@@ -73,13 +73,20 @@ def begin(
             "action": action,
             "requested_by": requested_by,
             "reason": reason,
-            "selection": json.dumps(asdict(selection), default=str),
+            "selection": json.dumps(_document(selection), default=str),
             "rate": rate,
             "total": total,
             "background": background,
         },
     ).scalar_one()
     return identity
+
+
+def _document(selection: EventFilter) -> dict[str, Any]:
+    """Return a selection as JSON, in the form that the release before reads where that is possible:
+    it does not know `among`."""
+    document = asdict(selection)
+    return document if selection.among else {n: v for n, v in document.items() if n != "among"}
 
 
 _CHANGE_STATUS = statement(

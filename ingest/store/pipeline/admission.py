@@ -125,7 +125,8 @@ _ADMIT_SQL = f"""
                (SELECT count(*) FROM waiting) - (SELECT count(*) FROM settled) AS unsettled,
                (SELECT array_agg(delivery) FROM settled WHERE gone) AS gone
     )
-    SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
+    SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body,
+           d.body_key
     FROM summary
     LEFT JOIN (
         SELECT *, CASE WHEN state = 'running' AND row_number() OVER (PARTITION BY event, state) = 1
@@ -133,7 +134,7 @@ _ADMIT_SQL = f"""
         FROM created
     ) AS created FULL JOIN settled s ON s.delivery = created.event ON true
     LEFT JOIN LATERAL (
-        SELECT body FROM ingest.deliveries WHERE id = created.with_body LIMIT 1
+        SELECT body, body_key FROM ingest.deliveries WHERE id = created.with_body LIMIT 1
     ) AS d ON true
     ORDER BY created.id
     """
@@ -187,10 +188,12 @@ def admit(
     if rows[0].gone:
         erase_content(connection, rows[0].gone)
     made = [row for row in rows if row.id is not None]
-    bodies = {row.event: row.body for row in made if row.body is not None}
+    bodies = {row.event: (row.body, row.body_key) for row in made if row.body is not None}
     return Admitted(
         claimed=tuple(
-            _claimed(row, bodies.get(row.event)) for row in made if row.state == "running"
+            _claimed(row, *bodies.get(row.event, _NO_BODY))
+            for row in made
+            if row.state == "running"
         ),
         jobs=tuple(
             JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
@@ -203,7 +206,10 @@ def admit(
     )
 
 
-def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
+_NO_BODY = (None, None)
+
+
+def _claimed(row: Any, body: bytes | None, body_key: str | None) -> ClaimedJob:
     return ClaimedJob(
         id=row.id,
         processor=row.processor,
@@ -217,6 +223,7 @@ def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
         received_at=row.received_at,
         body=body,
         replay=row.replay,
+        body_key=body_key,
     )
 
 
