@@ -7,8 +7,8 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 oldest_code = "0005"
-"""Code of this revision still runs on the schema, as long as no body is encrypted. Before the first
-is, a receiver or `ingest encryption` raises this to 0015 (ingest.store.encryption.gate)."""
+"""Code of this revision still runs on the schema, unless older code was refused before (0013), and
+as long as no body is encrypted. Before the first is, a receiver or `ingest encryption` raises this to 0015 (ingest.store.encryption.gate)."""
 
 
 def upgrade() -> None:
@@ -30,7 +30,10 @@ def upgrade() -> None:
         )
         """
     )
-    op.execute(f"INSERT INTO revisions VALUES ('{revision}', '{oldest_code}')")
+    op.execute(
+        f"INSERT INTO revisions SELECT '{revision}', greatest('{oldest_code}', max(oldest_code))"
+        " FROM revisions WHERE revision >= '0013'"
+    )
 
 
 def downgrade() -> None:
