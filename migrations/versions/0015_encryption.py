@@ -7,8 +7,9 @@ down_revision = "0014"
 branch_labels = None
 depends_on = None
 oldest_code = "0005"
-"""Code of this revision still runs on the schema, unless older code was refused before (0013), and
-as long as no body is encrypted. Before the first is, a receiver or `ingest encryption` raises this to 0015 (ingest.store.encryption.gate)."""
+"""Code of this revision still runs on the schema, unless older code was refused before: an event
+was removed by retention, or a person erased. Before the first body is encrypted, a receiver or
+`ingest encryption` raises this to 0015 (ingest.store.encryption.gate)."""
 
 
 def upgrade() -> None:
