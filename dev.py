@@ -7,6 +7,7 @@
     python3 dev.py faults      run the fault suite: break real processes under load (--help)
     python3 dev.py ha          lose the primary of a replicated PostgreSQL under load (needs root)
     python3 dev.py deploys     replace everything under load behind nginx, HAProxy, Caddy (--help)
+    python3 dev.py monitoring  make each alert fire on a real Prometheus (needs it; --help)
     python3 dev.py browser     test the console in a real browser (needs Chromium)
     python3 dev.py container   build the image and run docker-compose.yml (needs podman and root)
     python3 dev.py bench       measure speed and compare with alternatives (--help)
@@ -60,6 +61,7 @@ def main() -> NoReturn:
         "faults": "tests.faults",
         "ha": "tests.high_availability",
         "deploys": "tests.deploys",
+        "monitoring": "tests.monitoring",
         "mutations": "tests.mutations",
         "bench": "tests.benchmarks",
     }
@@ -89,10 +91,10 @@ def check() -> int:
 
 
 def build_docs(*, serve: bool) -> NoReturn:
-    """Write the page of settings anew, then build the site; a warning is an error."""
+    """Write the pages that scripts write anew, then build the site; a warning is an error."""
     os.chdir(ROOT)
-    for script in ("docs/configuration.py", "docs/metrics.py", "docs/alerts.py", "docs/senders.py"):
-        subprocess.run([BIN / "python", script], check=True)
+    for page in ("configuration", "metrics", "alerts", "senders", "capacity"):
+        subprocess.run([BIN / "python", f"docs/{page}.py"], check=True)
     os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement of the theme's successor
     become("mkdocs", *(("serve",) if serve else ("build", "--strict", "--quiet")))
 

@@ -1,5 +1,7 @@
 """The errors of the package. The reason slug of each is also its label in logs and metrics."""
 
+from uuid import UUID
+
 
 class IngestError(Exception):
     """Base of every error that is raised on purpose.
@@ -56,6 +58,29 @@ class StorageUnavailable(IngestError):
     """The delivery was not committed, or it is unknown whether it was: 503."""
 
 
+class BodyKeyMissing(IngestError):
+    """A stored body is encrypted with a key that this process has not been given."""
+
+    def __init__(self, key: str) -> None:
+        """`key` is the id of the key."""
+        super().__init__(
+            f"The body is encrypted with the key {key}, which this process has not been given:"
+            " INGEST_BODY_KEYS lacks it.",
+            reason="body_key_missing",
+        )
+        self.key = key
+
+
+class BodyTampered(IngestError):
+    """A stored body cannot be decrypted with its key: it is not what was stored in that row."""
+
+    def __init__(self, delivery: UUID) -> None:
+        super().__init__(
+            f"The stored body of the delivery {delivery} was changed: its key does not fit it.",
+            reason="body_tampered",
+        )
+
+
 class DispatchFailed(IngestError):
     """A dispatch did not reach Redis. Nothing is lost: the relay finds the work in Postgres."""
 
@@ -68,6 +93,10 @@ class LeaseLost(IngestError):
             f"{len(job_ids)} jobs were taken over by other workers", reason="lease_lost"
         )
         self.job_ids = job_ids
+
+
+class TooManyEvents(IngestError):
+    """A selection means more events than can be acted on in this way."""
 
 
 class NotFound(IngestError):

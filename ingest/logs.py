@@ -20,6 +20,7 @@ _QUIET = {
     "celery.worker.strategy": logging.WARNING,  # logs a line for each task received
     "celery.app.trace": logging.CRITICAL,  # logs task results; our task does, without messages
     "alembic": logging.WARNING,
+    "opentelemetry": logging.CRITICAL,  # ingest.tracing.sending tells of what is dropped
 }
 
 # Loggers of libraries that a stranger can trigger, for example with a request that is not HTTP.

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Container, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -24,6 +25,8 @@ from pydantic_settings import (
 )
 
 from ingest import proxies, setting_values
+from ingest.encryption import keys as encryption
+from ingest.encryption.keys import NO_KEYS, BodyKeys
 from ingest.errors import BadAddress, SettingsError
 from ingest.redis_address import DEFAULT_PREFIX, RedisAddress, parse_redis
 from ingest.sources import registry
@@ -197,6 +200,11 @@ class Settings(BaseSettings):
     )
     partition_days_ahead: _Days = Field(14, description="days of deliveries made in advance")
 
+    body_keys: SecretStr | None = Field(
+        None,
+        description="keys that stored bodies are encrypted with, newest first: lines of"
+        " `ingest encryption key`; unset: bodies are stored in clear",
+    )
     body_retention_days: _Days | None = Field(
         None, description="the relay drops the bodies of days that are older; unset: never"
     )
@@ -240,6 +248,16 @@ class Settings(BaseSettings):
         None, description="a relay's, likewise; with it the relay measures backlog and jobs"
     )
     console_metrics_port: _MetricsPort = Field(None, description="the console's, likewise")
+    traces: bool = Field(
+        False,
+        description="send traces by OpenTelemetry, an extra; its own variables, `OTEL_…`, say where"
+        " and how many",
+    )
+    sentry_dsn: SecretStr | None = Field(
+        None,
+        description="the DSN of Sentry, an extra, or of what speaks as it does, that dead letters"
+        " are told to",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="what is logged: `debug`, `info`, `warning`, `error`"
     )
@@ -323,6 +341,13 @@ class Settings(BaseSettings):
             _or_value_error(lambda: address.parse(value.get_secret_value()))
         return value
 
+    @field_validator("body_keys")
+    @classmethod
+    def _readable_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            encryption.parse(value.get_secret_value())
+        return value
+
     @field_validator("database_schema")
     @classmethod
     def _own_schema(cls, value: str) -> str:
@@ -360,7 +385,15 @@ class Settings(BaseSettings):
                 "No database: set INGEST_DATABASE_URL, or run `ingest up` in this folder.",
                 reason="no_database",
             )
-        return address.parse(self.database_url.get_secret_value(), schema=self.database_schema)
+        parsed = address.parse(self.database_url.get_secret_value(), schema=self.database_schema)
+        return replace(parsed, body_keys=self.keys_of_bodies)
+
+    @property
+    def keys_of_bodies(self) -> BodyKeys:
+        """Return what bodies are encrypted with."""
+        if self.body_keys is None:
+            return NO_KEYS
+        return BodyKeys(encryption.parse(self.body_keys.get_secret_value()))
 
     @property
     def migration_database(self) -> Database:

@@ -35,6 +35,42 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         promise=1,
+        what="an encrypted body is not bound to its row",
+        file="ingest/encryption/keys.py",
+        old="    return _BOUND_LABEL + delivery.bytes\n",
+        new="    return _BOUND_LABEL\n",
+        caught_by="unit/test_body_keys.py",
+    ),
+    Mutation(
+        promise=5,
+        what="an event whose key a worker lacks spends attempts",
+        file="workers/outcome.py",
+        old="        outcome=Outcome.RELEASED,\n        retry_in_s=WAIT_FOR_KEY_S,\n",
+        new="        outcome=Outcome.FAILED,\n        retry_in_s=WAIT_FOR_KEY_S,\n",
+        caught_by="integration/test_encryption.py::"
+        "test_without_the_key_an_event_waits_and_spends_nothing",
+    ),
+    Mutation(
+        promise=1,
+        what="a run that changes keys brings an erased body back",
+        file="ingest/store/encryption/rotation.py",
+        old="      AND deliveries.body IS NOT NULL AND deliveries.body_key IS NOT DISTINCT FROM"
+        " fresh.key\n",
+        new="",
+        caught_by="integration/test_encryption.py::"
+        "test_what_is_erased_dropped_or_changed_under_a_run_stays_so",
+    ),
+    Mutation(
+        promise=1,
+        what="a body is encrypted while a worker is alive that could not read it",
+        file="ingest/store/encryption/gate.py",
+        old="    if worker is not None:\n",
+        new="    if worker is None and worker is not None:\n",
+        caught_by="integration/test_encryption.py::"
+        "test_nothing_is_encrypted_while_older_code_could_meet_it",
+    ),
+    Mutation(
+        promise=1,
         what="the answer does not wait for the commit",
         file="ingest/receiver/writer.py",
         old="        await self.submit(delivery)\n",
@@ -273,12 +309,76 @@ MUTATIONS = (
         "test_a_success_that_is_replayed_stays_in_the_history",
     ),
     Mutation(
+        promise=3,
+        what="a repetition of an event that retention removed keeps its body",
+        file="ingest/store/pipeline/admission.py",
+        old="""                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
+""",
+        new="                   ELSE false\n               END AS gone\n",
+        caught_by="integration/test_retention_and_erasure.py::"
+        "test_a_duplicate_of_an_event_that_was_removed_before_the_person_was_erased_goes_at_once",
+    ),
+    Mutation(
+        promise=3,
+        what="what differs from a removed event is dropped",
+        file="ingest/store/pipeline/admission.py",
+        old="""                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
+""",
+        new="                   ELSE true\n               END AS gone\n",
+        caught_by="integration/test_retention_and_erasure.py::"
+        "test_what_differs_from_a_removed_event_keeps_its_body",
+    ),
+    Mutation(
+        promise=5,
+        what="the console erases whoever was found, whatever is typed",
+        file="ingest/console/services/erasures.py",
+        old="not orders.names(connection, erasure, typed)",
+        new="typed == ''",
+        caught_by="integration/test_erasures_in_the_console.py::"
+        "test_a_person_is_found_confirmed_and_erased",
+    ),
+    Mutation(
+        promise=5,
+        what="an order that is cancelled keeps whom it meant",
+        file="ingest/store/erasure/records.py",
+        old="    SET status = 'cancelled', identifiers = NULL,",
+        new="    SET status = 'cancelled',",
+        caught_by="integration/test_erasures_in_the_console.py::"
+        "test_an_order_that_is_cancelled_erases_nobody_and_forgets_whom_it_meant",
+    ),
+    Mutation(
         promise=8,
         what="a replay takes a running job from its worker",
         file="ingest/store/pipeline/jobs.py",
         old="        WHERE jobs.id = requested.id AND chosen.state <> 'running'\n",
         new="        WHERE jobs.id = requested.id\n",
         caught_by="integration/test_replay.py::test_a_running_job_is_left_alone_and_said_so",
+    ),
+    Mutation(
+        promise=5,
+        what="the first rejected event of a source is no rise, and sets no alert off",
+        file="ingest/receiver/metrics.py",
+        old="for status in (_OK, _REJECTED)}",
+        new="for status in (_OK,)}",
+        caught_by="unit/test_monitoring.py::test_the_first_rejected_event_is_a_rise",
+    ),
+    Mutation(
+        promise=5,
+        what="a dead letter is told with what its error's message holds",
+        file="ingest/sentry/client.py",
+        old='        if not line.startswith("  "):\n            return\n',
+        new="",
+        caught_by="unit/test_trace_parts.py::test_no_message_is_taken_for_a_place",
+    ),
+    Mutation(
+        promise=5,
+        what="a statement is traced with the values in its text",
+        file="workers/tracing/statements.py",
+        old='"?", sql)',
+        new="match[0], sql)",
+        caught_by="unit/test_trace_parts.py::test_a_statement_is_sent_without_values",
     ),
 )
 

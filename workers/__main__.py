@@ -37,7 +37,7 @@ def main() -> int:
         environment.report(os.environ, logs.logger(__name__))
         liveness.check(loaded.heartbeat_file)
         broker.refuse_cluster(loaded.redis)
-        startup_check.check(loaded.database)
+        startup_check.check(loaded.database, reads_bodies=arguments.process == "worker")
         if arguments.process == "worker":
             queues = tuple(name for name in arguments.queues.split(",") if name)
             return command.run(loaded, consumed=queues)

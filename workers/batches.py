@@ -15,7 +15,14 @@ from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
 from ingest import logs
-from ingest.errors import InvalidEnvelope, LeaseLost, UnknownSource
+from ingest.encryption.keys import NO_KEYS, BodyKeys
+from ingest.errors import (
+    BodyKeyMissing,
+    BodyTampered,
+    InvalidEnvelope,
+    LeaseLost,
+    UnknownSource,
+)
 from ingest.sources.base import Source
 from ingest.store.pipeline import metrics
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
@@ -26,6 +33,7 @@ from workers.event import Event
 from workers.registry import Processor
 from workers.retry import Random
 from workers.timeouts.signals import Interrupted, TimeLimit
+from workers.tracing.base import Traces
 from workers.transaction import Effects
 
 log = logs.logger(__name__)
@@ -74,6 +82,9 @@ class BatchRunner:
     random: Random
     """Uniform between two numbers."""
     tally: Tally
+    traces: Traces = field(default_factory=Traces)
+    body_keys: BodyKeys = NO_KEYS
+    """What stored bodies are encrypted with."""
     clock: Callable[[], float] = time.time
     """Unix time in seconds: how long calls take, and how far behind the deliveries we are."""
 
@@ -93,15 +104,19 @@ class BatchRunner:
     def _open(
         self, processor: Processor, claimed: Sequence[ClaimedJob], result: Result
     ) -> list[Call]:
-        """Return the events of the jobs; a job whose body is gone or is no event fails here."""
+        """Return the events of the jobs. A job whose body is gone or is no event fails here; one
+        whose body this process cannot decrypt is given back."""
         calls = []
         for job in claimed:
             if job.body is None:
                 result.failures.append(outcome.of_missing_body(job))
                 continue
             try:
-                calls.append(self.call(processor, job, job.body))
-            except (InvalidEnvelope, UnknownSource) as error:
+                body = self.body_keys.open(job.body, job.event, job.body_key)
+                calls.append(self.call(processor, job, body))
+            except BodyKeyMissing as error:
+                result.failures.append(outcome.of_missing_key(job, error))
+            except (BodyTampered, InvalidEnvelope, UnknownSource) as error:
                 result.failures.append(outcome.of_error(job, processor, error, random=self.random))
         return calls
 
@@ -213,8 +228,9 @@ class _BatchTransaction:
             self._runner.recorder.mark_idle()
         argument = events if self._processor.batch else events[0]
         limit = self._runner.time_limit(self._processor.timeout_s)
+        traced = self._runner.traces.call(self._processor, [call.job for call in calls])
         began = self._runner.clock()
-        with _log_context(self._processor, events), limit:
+        with _log_context(self._processor, events), traced, limit:
             self._processor.function(argument, self._effects.db)
         took_s = self._runner.clock() - began
         self._took_s.update((call.job.id, took_s) for call in calls)
@@ -230,7 +246,8 @@ class _BatchTransaction:
         if not succeeded:
             return
         try:
-            self._effects.commit([call.held for call in succeeded], self._notes(succeeded))
+            with self._runner.traces.commit([call.job for call in succeeded]):
+                self._effects.commit([call.held for call in succeeded], self._notes(succeeded))
         except LeaseLost:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection

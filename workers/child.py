@@ -10,6 +10,7 @@ from uuid import UUID
 from ingest import logs
 from ingest.heartbeat import identity
 from ingest.monitoring import catalogue
+from ingest.sentry import start as sentry
 from ingest.settings import Settings
 from workers import process_state
 from workers.counts import WorkerCounts
@@ -18,6 +19,7 @@ from workers.registry import Registry
 from workers.retry import RetryPolicy
 from workers.shutdown import Shutdown
 from workers.timeouts.signals import Alarm
+from workers.tracing import base as tracing
 from workers.wiring import HARD_LIMIT_GRACE_S, Worker, build_worker
 
 log = logs.logger(__name__)
@@ -94,6 +96,8 @@ class Child:
             shutdown=shutdown,
             random=random.uniform,
             tally=self._counts.take() if self._counts else None,
+            traces=tracing.traces(self._settings, "worker"),
+            reports=sentry.reports(self._settings),
         )
         worker.heartbeat.start()
         # In a thread: Celery kills a child that is not up within 4 seconds, and PostgreSQL may
@@ -107,7 +111,11 @@ class Child:
         )
         try:
             recovered = rescue.recover_crashed(
-                worker.engine, worker.folder, rules, random=random.uniform
+                worker.engine,
+                worker.folder,
+                rules,
+                random=random.uniform,
+                reports=worker.reports,
             )
             worker.tally.add(catalogue.CRASHED_JOBS, recovered)
         except Exception as error:  # the leases end, or the next child tries again

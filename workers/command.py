@@ -11,7 +11,9 @@ from celery.signals import worker_shutting_down
 from celery.utils.log import get_multiprocessing_logger
 
 from ingest import logs, queues
+from ingest.sentry import start as sentry
 from ingest.settings import Settings
+from ingest.tracing import start as tracing
 from workers import exporter, process_state, registry, shares, shutdown
 from workers.celery_app import create_app
 from workers.counts import WorkerCounts
@@ -32,8 +34,11 @@ def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
         consumed: the queues to consume; default: all that the registered processors use.
 
     Raises:
-        SettingsError: an address is missing, or a module of processors cannot be imported.
+        SettingsError: an address is missing, a module of processors cannot be imported, or traces
+            or reports cannot be made.
     """
+    tracing.check(settings)
+    sentry.check(settings)
     processors = registry.load(settings)
     parts = shares.plan(
         consumed or processors.queues, settings.worker_processes, processes=settings.concurrency

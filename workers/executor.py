@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Engine
 
 from ingest import logs
+from ingest.sentry.start import Reports
 from ingest.store.pipeline import jobs
 from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease, Outcome
 from workers.batch_size import BatchSizer
@@ -25,6 +26,7 @@ from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.shutdown import Shutdown
 from workers.timeouts.threads import Threads
+from workers.tracing.base import Traces
 
 log = logs.logger(__name__)
 
@@ -43,6 +45,8 @@ class Executor:
         clock: Callable[[], float],
         tally: Tally,
         shutdown: Shutdown,
+        traces: Traces,
+        reports: Reports,
         threads: Threads | None = None,
     ) -> None:
         """`worker` names this process in the attempts; `clock` is monotonic, in seconds. Once
@@ -55,6 +59,8 @@ class Executor:
         self._clock = clock
         self._tally = tally
         self._shutdown = shutdown
+        self._traces = traces
+        self._reports = reports
         self._threads = threads
         self._pace = BatchSizer()
 
@@ -152,13 +158,15 @@ class Executor:
 
     def _claim(self, processor: Processor, job_ids: Sequence[int]) -> list[ClaimedJob]:
         with self._engine.begin() as connection:
-            return jobs.claim(
+            claimed = jobs.claim(
                 connection,
                 job_ids,
                 worker=self._worker,
                 lease_s=self._lease_s,
                 max_attempts=processor.max_attempts,
             )
+        self._traces.claimed(self._engine, claimed)
+        return claimed
 
     def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> None:
         started = self._clock()
@@ -175,6 +183,10 @@ class Executor:
             return
         with self._engine.begin() as connection:
             recorded = jobs.fail(connection, failures)
+        self._traces.failed(failures)
+        self._reports.dead(
+            self._engine, [failure for failure in failures if failure.id in recorded]
+        )
         events = {job.id: str(job.event) for job in claimed}
         for failure in failures:
             if failure.id in recorded:

@@ -2,6 +2,7 @@
 
 import traceback
 
+from ingest.errors import BodyKeyMissing
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from ingest.text import storable
 from workers import retry
@@ -12,6 +13,8 @@ from workers.timeouts.signals import Interrupted, TimedOut
 MESSAGE_LIMIT = 1_000
 TRACEBACK_LIMIT = 8_000
 LONGEST_SNOOZE_S = 366 * 86_400.0
+WAIT_FOR_KEY_S = 60.0
+"""Each time, the attempt is recorded."""
 _FRAMES = 20
 
 
@@ -50,6 +53,19 @@ def of_missing_body(job: ClaimedJob) -> Failure:
         retry_in_s=None,
         error_type="MissingBody",
         error_message="The event's body was erased, or deleted when its retention ended.",
+    )
+
+
+def of_missing_key(job: ClaimedJob, error: BodyKeyMissing) -> Failure:
+    """Return what follows when this worker lacks the key of the event's body: the job waits for a
+    worker that has it, and this attempt does not count."""
+    return Failure(
+        id=job.id,
+        attempt=job.attempt,
+        outcome=Outcome.RELEASED,
+        retry_in_s=WAIT_FOR_KEY_S,
+        error_type=type(error).__name__,
+        error_message=str(error),
     )
 
 

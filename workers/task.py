@@ -19,6 +19,7 @@ from workers.counts import Tally
 from workers.executor import Executor
 from workers.registry import Processor, Registry
 from workers.shutdown import Shutdown
+from workers.tracing.base import Traces
 
 log = logs.logger(__name__)
 
@@ -42,6 +43,7 @@ class TaskHandler:
         redispatch_after_s: float,
         clock: Callable[[], float],
         shutdown: Shutdown,
+        traces: Traces,
     ) -> None:
         """A call works for about `budget_s` seconds; `clock` is monotonic, in seconds. Once
         `shutdown` has begun, what a call admits is handed on."""
@@ -54,6 +56,7 @@ class TaskHandler:
         self._redispatch_after_s = redispatch_after_s
         self._clock = clock
         self._shutdown = shutdown
+        self._traces = traces
 
     def process(self, deliveries: Sequence[UUID], job_ids: Sequence[int]) -> None:
         """Admit `deliveries` and run what that makes, and run `job_ids`. Safe to repeat, anywhere,
@@ -94,6 +97,7 @@ class TaskHandler:
                 log.warning("admit_broken_off", reason=type(error).__name__)
                 break
             held.enter_context(self._executor.holding(admitted.claimed))
+            self._traces.claimed(self._engine, admitted.claimed)
             claimed += admitted.claimed
             made += admitted.jobs
             self._tally.add(catalogue.DUPLICATES, admitted.duplicates)
@@ -106,7 +110,8 @@ class TaskHandler:
         return claimed, here, [ref for ref in made if ref.queue not in _LANES]
 
     def _admit_once(self, deliveries: Sequence[UUID]) -> Admitted:
-        with self._engine.begin() as connection:
+        traced = self._traces.admission(self._engine, deliveries)
+        with traced, self._engine.begin() as connection:
             return admission.admit(
                 connection,
                 deliveries,

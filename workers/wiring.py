@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from ingest.dispatch import Dispatcher
 from ingest.heartbeat import Heartbeat
+from ingest.sentry.start import Reports
 from ingest.settings import Settings
 from ingest.sources.registry import configured
 from ingest.store.engine import Role, create_engine
@@ -27,6 +28,7 @@ from workers.shutdown import Shutdown
 from workers.task import TaskHandler
 from workers.timeouts.signals import TimeLimit
 from workers.timeouts.threads import Threads
+from workers.tracing.base import Traces
 
 HARD_LIMIT_GRACE_S = 5.0
 """Seconds between a processor's time limit and the end of a process that it does not obey."""
@@ -37,6 +39,8 @@ class Worker:
     """The parts of one worker process that its owner starts, calls and ends."""
 
     task: TaskHandler
+    traces: Traces
+    reports: Reports
     heartbeat: Heartbeat
     recorder: CrashRecorder
     leases: Leases
@@ -47,7 +51,10 @@ class Worker:
     """For the statements that run beside the jobs: lease renewal and rescue."""
 
     def close(self) -> None:
-        """Remove the crash record, unless a job is still held: then the record has to name it."""
+        """Send the traces and reports that wait. Remove the crash record, unless a job is still
+        held: then the record has to name it."""
+        self.traces.close()
+        self.reports.close()
         if not self.leases.is_holding:
             self.recorder.close()
 
@@ -67,6 +74,8 @@ def build_worker(
     dispatcher: Dispatcher | None = None,
     leases: Leases | None = None,
     tally: Tally | None = None,
+    traces: Traces | None = None,
+    reports: Reports | None = None,
     grace_s: float = HARD_LIMIT_GRACE_S,
 ) -> Worker:
     """Put a worker process together. Nothing connects and no thread starts; the crash record is
@@ -89,6 +98,8 @@ def build_worker(
         dispatcher: default: one for the Redis of the settings.
         leases: default: a keeper that renews them.
         tally: what the process counts in; default: one that nobody reads.
+        traces: what it is traced by; default: by nobody.
+        reports: whom dead letters are told to; default: nobody.
         grace_s: seconds that a thread has to end after its time limit.
 
     Raises:
@@ -99,12 +110,22 @@ def build_worker(
     effects_engine = effects_engine or partial(_guarded_engine, settings)
     leases = leases or LeaseKeeper(aside, lease_s=settings.lease_s)
     tally = tally or unshared([processor.name for processor in processors])
-    dispatcher = dispatcher or Dispatcher(settings.redis)
-    runner = partial(BatchRunner, sources=configured(settings.sources), random=random, tally=tally)
+    traces = traces or Traces()
+    reports = reports or Reports()
+    dispatcher = dispatcher or traces.dispatcher(settings.redis, engine)
+    effects = effects_engine
+    runner = partial(
+        BatchRunner,
+        sources=configured(settings.sources),
+        random=random,
+        tally=tally,
+        traces=traces,
+        body_keys=settings.keys_of_bodies,
+    )
     recorder = CrashRecorder(folder, process.id)
     executor = Executor(
         engine,
-        runner(engine=effects_engine(1), recorder=recorder, time_limit=time_limit),
+        runner(engine=traces.watched(effects_engine(1)), recorder=recorder, time_limit=time_limit),
         worker=process.id,
         lease_s=settings.lease_s,
         keeper=leases,
@@ -114,12 +135,14 @@ def build_worker(
         threads=_threads(
             processors,
             runner,
-            effects_engine,
+            lambda connections: traces.watched(effects(connections)),
             leases,
             recorder,
             grace_s=grace_s,
             shutdown=shutdown,
         ),
+        traces=traces,
+        reports=reports,
     )
     return Worker(
         task=TaskHandler(
@@ -132,7 +155,10 @@ def build_worker(
             redispatch_after_s=settings.redispatch_after_s,
             clock=clock,
             shutdown=shutdown,
+            traces=traces,
         ),
+        traces=traces,
+        reports=reports,
         heartbeat=Heartbeat(settings.database, process, introduce=partial(_register, processors)),
         recorder=recorder,
         leases=leases,

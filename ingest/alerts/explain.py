@@ -1,19 +1,8 @@
 """Say in words what a configuration of the alerts means."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from ingest.alerts.channels import by_apprise
-from ingest.alerts.channels.base import ChannelFailed
-from ingest.alerts.configuration import (
-    Apprise,
-    Channel,
-    Configuration,
-    Email,
-    Policy,
-    Reference,
-    SecretMissing,
-    Slack,
-)
+from ingest.alerts.configuration import Channel, Configuration, Email, Policy
 
 _KINDS = {"slack": "Slack", "email": "e-mail", "webhook": "a signed webhook", "apprise": "apprise"}
 
@@ -57,29 +46,6 @@ def channel_in_words(channel: Channel) -> str:
     rules = f"the rules {', '.join(channel.rules)}" if channel.rules else "all rules"
     urgent = ", only what is urgent" if channel.urgent_only else ""
     return f"{_KINDS[channel.kind]}{how}; it is told {rules}{urgent}"
-
-
-def missing(configuration: Configuration, environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield a sentence for each secret that is not in its place, and for a missing library."""
-    for name, channel in configuration.channels.items():
-        for reference in _references(channel):
-            try:
-                reference.read(environ)
-            except SecretMissing as error:
-                yield f"channels.{name}: {error}"
-        if isinstance(channel, Apprise):
-            try:
-                by_apprise.load()
-            except ChannelFailed as error:
-                yield f"channels.{name}: {error}"
-
-
-def _references(channel: Channel) -> list[Reference]:
-    if isinstance(channel, Email):
-        return [channel.password_reference] if channel.username else []
-    if isinstance(channel, Slack | Apprise):
-        return [channel.url_reference]
-    return [channel.url_reference, channel.secret_reference]
 
 
 def _reminders(configuration: Configuration) -> str:

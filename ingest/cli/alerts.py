@@ -10,6 +10,7 @@ import typer
 
 from ingest import settings
 from ingest.alerts import configuration, explain, testing
+from ingest.alerts.channels import check as channels
 from ingest.alerts.channels.base import ChannelFailed
 from ingest.alerts.configuration import Configuration, SecretMissing
 from ingest.cli import output
@@ -85,14 +86,15 @@ def check(
         Path | None, typer.Argument(metavar="[FILE]", help="The file; none: INGEST_ALERTS.")
     ] = None,
 ) -> None:
-    """Say in words what a file means. The exit status is 1 if a secret is not in its place."""
+    """Say in words what a file means. The exit status is 1 if a secret is not in its place, or is
+    of no use."""
     configured = _configured(path)
     for sentence in explain.explain(configured):
         output.line(sentence)
-    missing = list(explain.missing(configured, os.environ))
-    for sentence in missing:
+    unusable = list(channels.problems(configured, os.environ))
+    for sentence in unusable:
         typer.echo(f"ingest: {sentence}", err=True)
-    if missing:
+    if unusable:
         raise typer.Exit(1)
 
 

@@ -13,7 +13,7 @@ from ingest.cli.database import CommandError, database
 from ingest.sources.registry import configured
 from ingest.store.bulk import replay
 from ingest.store.search import events
-from ingest.store.search.events import Element
+from ingest.store.search.events import Element, WholeDelivery
 
 app = typer.Typer(help="Show deliveries; list and replay rejected ones.", no_args_is_help=True)
 
@@ -104,7 +104,7 @@ def show(
         **dict(record.headers),
     }
     output.table(None, ["", ""], [(name, value) for name, value in facts.items() if value])
-    output.body("body", b"(erased)" if record.body is None else record.body)
+    output.body("body", _shown(record))
     if elements:
         output.line("")
         output.table(
@@ -116,6 +116,12 @@ def show(
             ],
             whole=("", "id", "became"),
         )
+
+
+def _shown(delivery: WholeDelivery) -> bytes:
+    if delivery.body is not None:
+        return delivery.body
+    return f"({delivery.unreadable or 'erased'})".encode()
 
 
 def _became(element: Element) -> str:

@@ -4,7 +4,6 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,7 @@ from sqlalchemy import Engine
 from ingest import settings
 from ingest.cli import output
 from ingest.cli.database import CommandError, database
-from ingest.erasure import request, run
+from ingest.erasure import orders, report, request, run, sentences
 from ingest.erasure.person import Person
 from ingest.erasure.request import Names
 from ingest.erasure.row_rate import RowRate
@@ -24,9 +23,6 @@ from ingest.sources.base import Source
 from ingest.sources.registry import configured
 from ingest.store.erasure import records
 from ingest.store.erasure.records import ERASING, FINISHED, Erasure
-from ingest.store.pipeline import erased_names
-from ingest.store.reports import heartbeats
-from ingest.store.retention import obstacles
 
 
 def erase(
@@ -66,9 +62,10 @@ def erase(
             f"There is no source {source}; there is {', '.join(sources)}.", reason="unknown_source"
         )
     with database() as engine:
-        if not dry_run:
-            _refuse_older_workers(engine)
-        before = _before(engine, named, source)
+        with engine.connect() as connection:
+            if not dry_run:
+                orders.refuse_older_workers(connection)
+            before = orders.before(connection, named, source)
         unfinished = [erasure for erasure in before if erasure.status == ERASING]
         if unfinished and not dry_run:
             _say_it_goes_on(unfinished[-1], json)
@@ -92,18 +89,6 @@ def erase(
         _report(ended, len(events))
 
 
-def _refuse_older_workers(engine: Engine) -> None:
-    with engine.connect() as connection:
-        worker = heartbeats.older_worker(connection)
-    if worker is not None:
-        raise CommandError(
-            f"Nothing was erased: worker {worker} is of an older release, which would take a late"
-            " duplicate for a new event. Replace it first; one that was killed counts for ten"
-            " minutes.",
-            reason="older_worker",
-        )
-
-
 class _Search:
     """What a search came to."""
 
@@ -111,17 +96,6 @@ class _Search:
         self.person = person
         self.counts = Counts()
         self.position = Position()
-
-
-def _before(engine: Engine, named: Names, source: str | None) -> list[Erasure]:
-    """Return the erasures that were asked for with the same person and source, oldest first."""
-    with engine.connect() as connection:
-        digests = records.person_digests(connection, named)
-        return [
-            erasure
-            for erasure in records.of_person(connection, digests)
-            if sorted(erasure.persons) == digests and erasure.source == source
-        ]
 
 
 def _search(
@@ -146,17 +120,15 @@ def _search(
 def _begin(
     engine: Engine, named: Names, search: _Search, source: str | None, reason: str | None
 ) -> Erasure:
-    request.check_reason(reason, search.person)
     with engine.begin() as connection:
-        obstacles.refuse_older_code(connection)
-        erased_names.ensure_key(connection, os.urandom)
-        return records.begin(
+        return orders.begin(
             connection,
-            requested_by=getpass.getuser(),
-            reason=reason,
-            persons=records.person_digests(connection, named),
+            named,
+            search.person,
             source=source,
-            identifiers=search.person.to_json(),
+            reason=reason,
+            by=getpass.getuser(),
+            random=os.urandom,
         )
 
 
@@ -196,28 +168,17 @@ def _show(search: _Search, before: list[Erasure], *, dry_run: bool, json: bool) 
         if dry_run or not search.counts.total:
             output.as_json(
                 {"dry_run": dry_run, "erased_before": _times(before), **_counts(search.counts)}
-                | {"person": _sizes(search.person), "events": search.counts.sample}
+                | {"person": report.sizes(search.person), "events": search.counts.sample}
             )
         return
     for erasure in before:
-        output.line(
-            f"Erased before, on {_day(erasure.finished_at)} (erasure {erasure.id});"
-            " this is what has come since:"
-        )
+        output.line(sentences.erased_before(erasure.id, erasure.finished_at))
     if not search.counts.total:
-        output.line("Nothing is stored that names this person: there is nothing to erase.")
+        output.line(sentences.NOTHING)
         return
-    sizes = _sizes(search.person)
-    output.line(
-        "Known of this person: "
-        + ", ".join(output.number_of(count, kind) for kind, count in sizes.items() if count)
-        + "."
-    )
+    output.line(sentences.known(report.sizes(search.person)))
     if search.person.shared:
-        output.line(
-            f"{output.number_of(len(search.person.shared), 'conversation')} shared with somebody"
-            " else: of these, only what names this person."
-        )
+        output.line(sentences.shared(len(search.person.shared)))
     _table(search.counts)
 
 
@@ -228,16 +189,6 @@ def _table(counts: Counts) -> None:
         output.table("Some of the events", ["id"], [(event,) for event in counts.sample])
 
 
-def _sizes(person: Person) -> dict[str, int]:
-    return {
-        "phone number": len(person.phones),
-        "contact": len(person.contacts),
-        "conversation": len(person.conversations - person.shared),
-        "order": len(person.orders),
-        "message": len(person.messages),
-    }
-
-
 def _confirm(named: Names, yes: bool) -> None:
     if yes:
         return
@@ -246,9 +197,9 @@ def _confirm(named: Names, yes: bool) -> None:
             "Nothing was erased: add --yes to erase without being asked.", reason="not_confirmed"
         )
     kind, value = named[0]
-    typed = typer.prompt(f"This cannot be undone. Type the {kind} again to erase the person")
+    typed = typer.prompt(f"{sentences.CANNOT_BE_UNDONE} Type the {kind} again to erase the person")
     if typed.strip() != value and request.parse(*_by_kind(kind, typed)) != ((kind, value),):
-        raise CommandError("Nothing was erased: that is another one.", reason="not_confirmed")
+        raise CommandError(sentences.ANOTHER_PERSON, reason="not_confirmed")
 
 
 def _by_kind(kind: str, value: str) -> tuple[list[str], list[str], list[str]]:
@@ -261,16 +212,16 @@ def _by_kind(kind: str, value: str) -> tuple[list[str], list[str], list[str]]:
 
 def _say_it_goes_on(erasure: Erasure, json: bool) -> None:
     if not json:
-        output.line(f"Erasure {erasure.id} of {_day(erasure.requested_at)} goes on.")
+        output.line(sentences.goes_on(erasure.id, erasure.requested_at))
 
 
 def _report(erasure: Erasure, events: int) -> None:
     counts = Counts.from_json(erasure.counts)
-    output.line(f"Erasure {erasure.id} has ended: {output.number_of(events, 'event')} erased.")
+    output.line(sentences.ended(erasure.id, events))
     output.table("By table", ["table", "rows"], sorted(counts.tables.items()))
     if counts.jobs:
-        output.line(f"{output.number_of(counts.jobs, 'job')} had not succeeded, and were given up.")
-    output.line("The bytes stay in PostgreSQL's files until they are rewritten (docs/erasure.md):")
+        output.line(sentences.given_up(counts.jobs))
+    output.line(sentences.BYTES_STAY)
     for statement in vacuum_statements(counts.tables):
         output.line(f"  {statement}")
 
@@ -293,7 +244,3 @@ def _counts(counts: Counts) -> dict[str, Any]:
 
 def _times(before: list[Erasure]) -> list[dict[str, Any]]:
     return [{"erasure": erasure.id, "finished_at": erasure.finished_at} for erasure in before]
-
-
-def _day(moment: datetime | None) -> str:
-    return "-" if moment is None else moment.isoformat(timespec="seconds")

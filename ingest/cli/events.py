@@ -138,6 +138,7 @@ def _document(event: EventHistory) -> dict[str, Any]:
         "duplicates": len(event.deliveries) - 1,
         "conflicts": sum(delivery.conflict for delivery in event.deliveries),
         "body": first.body,
+        "unreadable": first.unreadable,
         "headers": None if first.headers is None else dict(first.headers),
         "key_id": first.key_id,
         "part_of": first.part_of,
@@ -164,15 +165,20 @@ def _print(event: EventHistory) -> None:
             ("duplicates", f"{len(repeats)}, {len(conflicts)} of them with a different body"),
         ],
     )
-    output.body("body", first.body if first.body is not None else _DROPPED)
+    output.body("body", _shown(first))
     for delivery in conflicts:
         title = f"different body under the same id, delivery {delivery.id}"
-        shown = delivery.body if delivery.body is not None else _DROPPED
-        output.body(title, shown, style="yellow")
+        output.body(title, _shown(delivery), style="yellow")
     for job in event.jobs:
         _print_job(job)
     if not event.jobs:
         output.line("No processor handles this type. Register one, then `ingest replay` it.")
+
+
+def _shown(delivery: DeliveryRecord) -> bytes:
+    if delivery.body is not None:
+        return delivery.body
+    return _DROPPED if delivery.unreadable is None else f"({delivery.unreadable})".encode()
 
 
 def _place(delivery: DeliveryRecord) -> list[tuple[str, str]]:

@@ -13,6 +13,7 @@ from ingest.cli import (
     console,
     deliveries,
     doctor,
+    encryption,
     erase,
     events,
     processes,
@@ -53,6 +54,7 @@ app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.command("erase")(erase.erase)
+app.add_typer(encryption.app, name="encryption")
 app.command("recover")(recover.recover)
 app.command("retention")(retention.retention)
 app.add_typer(sources.app, name="sources")

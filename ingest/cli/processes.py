@@ -44,7 +44,7 @@ def serve(
 
     configured = settings.load(host=host, port=port)
     _begin_logging(configured)
-    startup_check.check(configured.database)
+    startup_check.check(configured.database, writes_bodies=True)
     receiver = create_receiver(configured)
     refuse_cluster(configured.redis)
     listener = listen(configured.host, configured.port) if fd is None else socket.socket(fileno=fd)
@@ -79,7 +79,7 @@ def console(
 
     configured = settings.load(console_host=host, console_port=port)
     _begin_logging(configured)
-    startup_check.check(configured.database)
+    startup_check.check(configured.database, reads_bodies=True)
     app = create_app(configured)
     listener = (
         listen(configured.console_host, configured.console_port)

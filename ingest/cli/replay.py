@@ -55,9 +55,10 @@ def replay(
 ) -> None:
     """Requeue the jobs of the given events, or of all events that match. Their history is kept.
 
-    Of events that are named by ID, the jobs that have not succeeded run again; --all-jobs or
-    --state succeeded repeats those that have, too. Events whose type had no processor get jobs. With --processor and --state unhandled, events
-    that lack a job of that processor get one. Running jobs are skipped.
+    Of events that are named by ID, the jobs that have not succeeded run again; with --all-jobs, or
+    --state succeeded, those that have succeeded, too. Events whose type had no processor get jobs.
+    With --processor and --state unhandled, events that lack a job of that processor get one.
+    Running jobs are skipped.
     """
     if state is not None and state not in _REPLAYABLE:
         raise CommandError(

@@ -29,15 +29,20 @@ def retention(
     if run_now:
         _run(loaded.ages)
     with database() as engine, engine.begin() as connection:
-        state = report.read(connection, loaded.ages, now=datetime.now(UTC))
+        state = report.read(
+            connection,
+            loaded.ages,
+            body_age_days=loaded.body_retention_days,
+            now=datetime.now(UTC),
+        )
     if json:
-        bodies = {"body_retention_days": loaded.body_retention_days}
-        output.as_json({"obstacle": state.obstacle, "kinds": state.held} | bodies)
+        bodies = {"body_retention_days": loaded.body_retention_days, "bodies": state.bodies}
+        output.as_json({"obstacle": state.obstacle, "kinds": state.kinds} | bodies)
         return
     output.table(
         None,
         ["kind", "age", "rows", "size", "would go now", "removed", "last pass"],
-        [_row(held, datetime.now(UTC)) for held in state.held],
+        [_row(held, datetime.now(UTC)) for held in state.kinds],
     )
     if state.obstacle is not None:
         output.line(f"No event is removed now. {state.obstacle}")

@@ -32,6 +32,8 @@ from ingest.console.pages import event, routes
 from ingest.console.pages.site import Site
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.console.services.commands import Commands
+from ingest.console.services.erasure_runner import ErasureRunner
+from ingest.console.services.erasures import Erasures
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
 from ingest.console.ui import charts, formats, paths
@@ -47,6 +49,7 @@ from ingest.store.engine import Role, create_engine
 
 _HERE = Path(__file__).parent
 _CONNECTIONS = 8
+_RUNNERS = 2
 _STOP_TIMEOUT_S = 5.0
 
 
@@ -63,7 +66,7 @@ def create_app(settings: Settings) -> ASGIApp:
     )
     sessions = DatabaseSessions(engine, random=os.urandom)
     auth = middleware.create(settings, sessions, clock=time.time, random=os.urandom)
-    runner_engine = create_engine(settings.database, role=Role.OPERATOR)
+    runner_engine = create_engine(settings.database, role=Role.OPERATOR, pool_size=_RUNNERS)
     runner = BulkRunner(runner_engine)
     process = identity("console", random=os.urandom)
     heartbeat = Heartbeat(settings.database, process)
@@ -71,6 +74,7 @@ def create_app(settings: Settings) -> ASGIApp:
     watch = alerts.Watch(settings, alerting, by=process.id, stands_in=True)
     endpoint = monitoring.endpoint(settings, "console", [waits.read])
     sources = registry.configured(settings.sources)
+    erasure_runner = ErasureRunner(runner_engine, sources)
     secrets = SecretFiles(_secret_files(), partial(_reload, settings, sources, auth))
     console = Console(
         settings=settings,
@@ -78,6 +82,7 @@ def create_app(settings: Settings) -> ASGIApp:
         engine=engine,
         overviews=OverviewCache(engine, settings.redis, clock=time.time),
         commands=Commands(engine, settings, runner, sources, alerting),
+        erasures=Erasures(engine, erasure_runner, sources),
         live_feed=LiveFeed(engine, clock=time.time),
         sources=sources,
         alerting=alerting,
@@ -89,6 +94,7 @@ def create_app(settings: Settings) -> ASGIApp:
         heartbeat.start()
         secrets.start()
         runner.start()
+        erasure_runner.start()
         watch.start()
         if endpoint is not None:
             endpoint.start()
@@ -98,6 +104,7 @@ def create_app(settings: Settings) -> ASGIApp:
             await asyncio.to_thread(endpoint.close)
         await console.live_feed.close()
         await asyncio.to_thread(runner.stop, timeout_s=_STOP_TIMEOUT_S)
+        await asyncio.to_thread(erasure_runner.stop, timeout_s=_STOP_TIMEOUT_S)
         await asyncio.to_thread(watch.stop)
         await asyncio.to_thread(heartbeat.leave)
         runner_engine.dispose()

@@ -18,12 +18,13 @@ TOO_FEW = error(
 )
 CONNECTIONS = note("connections")
 
-_OF_A_PROCESS = {
+OF_A_PROCESS = {
     "receiver": 2,  # the writer's, and the heartbeat's
     "worker": 4,  # jobs, leases, a processor's `db`, the heartbeat's; threads have one more each
-    "relay": 2,  # the sweeps', and the heartbeat's
-    "console": 10,  # ingest.console.app: 8 for pages, 1 for operations, and the heartbeat's
+    "relay": 6,  # the sweeps', the heartbeat's, retention's, the metrics', and 2 for alerts
+    "console": 13,  # ingest.console.app: 8 for pages, 2 for runners, the heartbeat's, alerts'
 }
+"""The connections that a process opens, at most."""
 _LIMITS = statement(
     """
     SELECT CAST(current_setting('max_connections') AS integer)
@@ -75,10 +76,10 @@ def check(setup: Setup) -> Iterator[Finding]:
 
 def _needed(connection: Connection, setup: Setup) -> int:
     alive = Counter(process.kind for process in heartbeats.all_of_them(connection) if process.alive)
-    least = dict.fromkeys(_OF_A_PROCESS, 1) | {"worker": _workers(setup.settings)}
+    least = dict.fromkeys(OF_A_PROCESS, 1) | {"worker": _workers(setup.settings)}
     threads = connection.execute(_THREADS).scalar() or 1
-    per_process = _OF_A_PROCESS | (
-        {"worker": _OF_A_PROCESS["worker"] + threads} if threads > 1 else {}
+    per_process = OF_A_PROCESS | (
+        {"worker": OF_A_PROCESS["worker"] + threads} if threads > 1 else {}
     )
     return sum(max(alive[kind], number) * per_process[kind] for kind, number in least.items())
 

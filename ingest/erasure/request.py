@@ -8,6 +8,8 @@ from ingest.phones import normal_phone
 
 Names = tuple[tuple[str, str], ...]
 """Kinds (`phone`, `contact`, `conversation`) and values, in one form."""
+REASON_NAMES = "reason_names"
+"""The slug of a reason that names the person."""
 _LONGEST_ID = 200
 
 
@@ -61,7 +63,7 @@ def check_reason(reason: str | None, person: Person) -> None:
     """Raise BadPerson if the reason, which is kept, names the person."""
     if person.operator_spellings().are_in(reason):
         raise BadPerson(
-            "The reason names the person, and it is kept: leave that out.", reason="reason_names"
+            "The reason names the person, and it is kept: leave that out.", reason=REASON_NAMES
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -36,7 +37,11 @@ from ingest.receiver.writer import DeliveryWriter, Limits
 from ingest.secret_files import SecretFiles
 from ingest.settings import Settings, reload_secrets, secret_files
 from ingest.sources import registry
-from ingest.sources.base import Source
+from ingest.sources.base import Source, SourceSettings
+from ingest.tracing import start as tracing
+
+if TYPE_CHECKING:
+    from ingest.tracing.requests import RequestTraces
 
 _DISPATCH_CLOSES_S = 3
 WEBHOOKS = "/webhooks/"
@@ -60,13 +65,16 @@ def create_receiver(settings: Settings) -> Receiver:
     Raises:
         SettingsError: a secret or an address is missing, or a body limit cannot be met.
     """
-    sources = registry.receiving(settings.sources, default=settings.default_source)
+    traces = tracing.requests(settings)
+    sources = _receiving(settings, settings.sources, traces)
     _check_body_limits(sources.values(), settings.max_inflight_body_bytes)
-    secrets = SecretFiles(secret_files(os.environ).values(), partial(_reload, settings, sources))
-    dispatcher = Dispatcher(settings.redis)
+    secrets = SecretFiles(
+        secret_files(os.environ).values(), partial(_reload, settings, sources, traces)
+    )
+    dispatcher = traces.dispatcher(settings.redis) if traces else Dispatcher(settings.redis)
     hints = BackgroundDispatcher(dispatcher)
     commits = Commits(sources, clock=time.time)
-    writer = _writer(settings, hints, commits)
+    writer = _writer(settings, hints, commits, traces)
     metrics = ReceiverMetrics(sources, clock=time.time)
     refused = RefusedRequests(metrics)
     intake = Intake(
@@ -115,6 +123,8 @@ def create_receiver(settings: Settings) -> Receiver:
         await writer.close()
         await asyncio.to_thread(presence.leave)
         hints.close(timeout_s=_DISPATCH_CLOSES_S)
+        if traces is not None:
+            await asyncio.to_thread(traces.close)
         if endpoint is not None:
             await asyncio.to_thread(endpoint.close)
 
@@ -142,14 +152,21 @@ def create_receiver(settings: Settings) -> Receiver:
     return Receiver(app, http, shutdown)
 
 
-def _reload(settings: Settings, sources: dict[str, Source]) -> None:
+def _receiving(
+    settings: Settings, of_sources: Mapping[str, SourceSettings], traces: "RequestTraces | None"
+) -> dict[str, Source]:
+    sources = registry.receiving(of_sources, default=settings.default_source)
+    return traces.keep_contexts(sources) if traces else sources
+
+
+def _reload(settings: Settings, sources: dict[str, Source], traces: "RequestTraces | None") -> None:
     """Give the sources of a receiver the secrets that their files hold now.
 
     Raises:
         SettingsError: a file cannot be used; nothing has changed.
     """
     fresh = reload_secrets(settings.sources, os.environ)
-    sources.update(registry.receiving(fresh, default=settings.default_source))
+    sources.update(_receiving(settings, fresh, traces))
 
 
 def _check_body_limits(sources: Iterable[Source], inflight_bytes: int) -> None:
@@ -181,7 +198,12 @@ def _read_state(writer: DeliveryWriter) -> list[Sample]:
     ]
 
 
-def _writer(settings: Settings, hints: BackgroundDispatcher, commits: Commits) -> DeliveryWriter:
+def _writer(
+    settings: Settings,
+    hints: BackgroundDispatcher,
+    commits: Commits,
+    traces: "RequestTraces | None",
+) -> DeliveryWriter:
     return DeliveryWriter(
         settings.database,
         Limits(
@@ -194,6 +216,7 @@ def _writer(settings: Settings, hints: BackgroundDispatcher, commits: Commits) -
         ),
         on_commit=hints.hint,
         commits=commits,
+        traces=traces,
         clock=time.time,
         random=os.urandom,
     )

@@ -33,6 +33,7 @@ _NAMES_LIMIT = 500
 _MAX_REASONS = 100
 """Reasons are ours, and few."""
 _OK = HTTPStatus.OK.value
+_REJECTED = HTTPStatus.BAD_REQUEST.value
 _Row = tuple[str, str, int]
 """What is counted, its label, and the bucket of its duration."""
 
@@ -188,7 +189,10 @@ class ReceiverMetrics:
             yield Sample(catalogue.POSSIBLE_LOSSES, self._losses[source], (source,))
 
     def _read_answers(self) -> Iterator[Sample]:
-        statuses = Counter({(source, _OK): 0 for source in list(self._sources)})
+        # From zero on, so that the first rejected event is seen as a rise.
+        statuses = Counter(
+            {(source, status): 0 for source in list(self._sources) for status in (_OK, _REJECTED)}
+        )
         statuses["", HTTPStatus.INTERNAL_SERVER_ERROR.value] = self._faults
         for source, count in self._challenges.copy().items():
             statuses[source, _OK] += count

@@ -13,10 +13,11 @@ import os
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -29,9 +30,13 @@ from ingest.sources.base import EventIdentity
 from ingest.store import causes, privileges
 from ingest.store.address import Database
 from ingest.store.causes import Cause
+from ingest.store.encryption import gate
 from ingest.store.engine import WriterConnection
 from ingest.store.pipeline import deliveries
 from ingest.store.pipeline.deliveries import Delivery
+
+if TYPE_CHECKING:
+    from ingest.tracing.requests import RequestTraces
 
 _RECONNECT_S = (0.05, 0.1, 0.2, 0.5)
 # All of it: the look-up of the name, each host of the address, the login, and the first answer,
@@ -78,6 +83,7 @@ class DeliveryWriter:
         *,
         on_commit: Callable[[Sequence[UUID]], None],
         commits: Commits | None = None,
+        traces: "RequestTraces | None" = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -89,6 +95,7 @@ class DeliveryWriter:
             on_commit: gets the ids of committed deliveries and elements that are events; it must
                 not block.
             commits: counts them; default: nobody reads what is counted.
+            traces: traces them; default: nobody does.
             clock: Unix time in seconds, for the ids of trials.
             random: as `os.urandom`, likewise.
         """
@@ -96,6 +103,7 @@ class DeliveryWriter:
         self._limits = limits
         self._on_commit = on_commit
         self._commits = commits or Commits({}, clock=clock)
+        self._traces = traces
         self._backlog: deque[_Waiting] = deque()
         self._backlog_bytes = 0
         self._backlog_rows = 0
@@ -206,7 +214,9 @@ class DeliveryWriter:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while self._backlog:
-                    await self._flush(self._take())
+                    batch = self._take()
+                    with nullcontext() if self._traces is None else self._traces.commit(batch):
+                        await self._flush(batch)
                 if self._probe is not None and not self._is_fresh():
                     await self._try()
                 self._answer_probe()
@@ -357,9 +367,16 @@ class DeliveryWriter:
             await run(self._connection, True)
 
     async def _open(self) -> WriterConnection:
-        return await self._in_time(
-            WriterConnection.open(self._database), _OPEN_TIMEOUT_S, "database_timeout"
-        )
+        return await self._in_time(self._open_to_write(), _OPEN_TIMEOUT_S, "database_timeout")
+
+    async def _open_to_write(self) -> WriterConnection:
+        connection = await WriterConnection.open(self._database)
+        try:
+            await gate.begin_writing(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def _execute(
         self, batch: list[_Waiting], connection: WriterConnection, is_repeat: bool

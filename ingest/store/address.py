@@ -8,6 +8,7 @@ from types import MappingProxyType
 import psycopg
 from psycopg import conninfo
 
+from ingest.encryption.keys import NO_KEYS, BodyKeys
 from ingest.errors import BadAddress
 
 SCHEMA = "ingest"
@@ -25,6 +26,8 @@ class Database:
     parameters: Mapping[str, str] = field(repr=False)
     """libpq's connection parameters; the password is among them."""
     schema: str = SCHEMA
+    body_keys: BodyKeys = field(default=NO_KEYS, repr=False, compare=False)
+    """What the bodies in it are encrypted with."""
 
     def __str__(self) -> str:
         """Name the database for people and logs: `shop at db:5432`, without user and password."""

@@ -21,6 +21,7 @@ from psycopg.pq import ExecStatus, TransactionStatus
 from psycopg.pq.abc import PGconn
 from sqlalchemy import Engine, PoolProxiedConnection, QueuePool, event
 
+from ingest.encryption.keys import NO_KEYS
 from ingest.store.address import Database
 from ingest.store.sql import OWN, SCHEMA, in_schema
 
@@ -35,6 +36,9 @@ _TCP = {
 }
 OLDEST_SERVER = 15
 """The oldest PostgreSQL that the tests run on."""
+
+BODY_KEYS = "ingest_body_keys"
+"""The execution option that holds the keys of stored bodies (ingest.store.encryption)."""
 
 _TRANSACTION_TIMEOUT_SINCE = 17
 
@@ -193,6 +197,7 @@ class WriterConnection(AsyncConnection[Any]):
     """The writer's connection: every statement is a transaction with its own settings."""
 
     schema = SCHEMA
+    body_keys = NO_KEYS
     settings: str | None = None
     """The statement that makes the settings of each transaction; None: the session has them."""
     _is_replicated = True
@@ -221,6 +226,7 @@ class WriterConnection(AsyncConnection[Any]):
             await connection.close()
             raise
         connection.schema = database.schema
+        connection.body_keys = database.body_keys
         connection.add_notice_handler(connection.read_notice)
         return connection
 
@@ -318,6 +324,7 @@ def create_engine(
         max_overflow=0,
         pool_pre_ping=True,
         hide_parameters=True,
+        execution_options={BODY_KEYS: database.body_keys},
     )
     if database.schema != SCHEMA:
         _rename_schema(engine, database.schema)

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from ingest.store import schema as tables
 from ingest.store.engine import WriterConnection
 from ingest.store.sql import statement
 
@@ -17,13 +18,23 @@ _VERBS = {"S": "SELECT", "I": "INSERT", "U": "UPDATE", "D": "DELETE"}
 _PRESENCE = {"processes": "SIUD"}
 _COUNTED = {"activity": "SIU", "totals": "SIU", "unhandled": "SID"}
 _ALERTS = {"alert_messages": "SIUD", "alert_turns": "SIU", "alerts": "SIUD"}
+# The console erases persons from it. What was not made (INGEST_READ_MODEL) needs no privilege.
+_READ_MODEL = {table.name: "SUD" for table in tables.READ_MODEL}
 NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
         "receiver": _PRESENCE
-        | {"deliveries": "SI", "unadmitted": "SI", "activity": "SIU", "refusals": "SIU"},
+        | {
+            "deliveries": "SI",
+            "unadmitted": "SI",
+            "activity": "SIU",
+            "refusals": "SIU",
+            "body_keys": "SI",
+            "revisions": "S",
+        },
         "worker": _PRESENCE
         | _COUNTED
         | {
+            "body_keys": "S",
             "deliveries": "SU",
             "erasure_keys": "S",
             "unadmitted": "SIUD",
@@ -56,9 +67,11 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "console": _PRESENCE
         | _COUNTED
         | _ALERTS
+        | _READ_MODEL
         | {
             "actions": "SIU",
             "attempts": "SIU",
+            "body_keys": "S",
             "console_keys": "SI",
             "deliveries": "SU",
             "duplicates": "SI",

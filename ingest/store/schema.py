@@ -71,6 +71,7 @@ deliveries = Table(
     Column("body", LargeBinary, comment="null: it was erased"),
     Column("rejected", Text, comment="why it was answered 400; null: accepted"),
     Column("part_of", Uuid, comment="an element: the delivery that it came in"),
+    Column("body_key", Text, comment="what encrypts the body; null: nothing"),
     Index("deliveries_rejected", "id", postgresql_where=text("rejected IS NOT NULL")),
     postgresql_partition_by="RANGE (id)",
 )
@@ -346,6 +347,20 @@ processes = Table(
         server_default=text("false"),
         comment="a worker: its admit knows removed and erased events",
     ),
+    Column(
+        "body_keys",
+        ARRAY(Text),
+        comment="ids of the keys of bodies that it has, newest first; null: it knows of none",
+    ),
+)
+
+# The keys that bodies are encrypted with, by their ids. A key is here before the first body that it
+# encrypts, and until none is left (ingest.store.encryption).
+body_keys = Table(
+    "body_keys",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("used_since", Timestamp, nullable=False, server_default=func.now()),
 )
 
 # The processors and queues whose jobs are parked because no worker can take them. Jobs of a paused
@@ -393,7 +408,7 @@ ended_sessions = Table(
     Column("expires_at", Timestamp, nullable=False, comment="when it would have ended by itself"),
 )
 
-ERASURE_STATUSES = ("erasing", "finished")
+ERASURE_STATUSES = ("searching", "found", "erasing", "finished", "cancelled")
 
 # The requests to erase a person (ingest.erasure).
 erasures = Table(
@@ -417,6 +432,15 @@ erasures = Table(
     ),
     Column("counts", JSONB, nullable=False, server_default=text("'{}'")),
     Column("finished_at", Timestamp),
+    Column(
+        "background",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="the console runs it; otherwise a command does",
+    ),
+    Column("advanced_at", Timestamp, comment="its last batch ended"),
+    Column("problem", Text, comment="why it waits, or was cancelled"),
     _one_of("status", ERASURE_STATUSES),
 )
 

@@ -107,6 +107,8 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         "/processors",
         "/sources",
         "/alerts",
+        "/retention",
+        "/erasures",
         "/live",
     ):
         assert stack.ask(page).status == 200, page

@@ -160,6 +160,7 @@ def fill(stack: Stack) -> Shown:
     send(stack, bodies(Random(7)))
     spread(stack)
     operate(stack)
+    hide_home(stack)  # of retries since
 
     def one(sql: str) -> str:
         found: str = stack.value(f"SELECT {sql} LIMIT 1")
@@ -256,6 +257,23 @@ def operate(stack: Stack) -> None:
     wait_until_quiet(stack)
     with stack.engine.begin() as connection:
         connection.exec_driver_sql(_HOURS_AGO)
+    erase(stack)
+
+
+def erase(stack: Stack) -> None:
+    """Let one person be erased, and another one be found."""
+    phones = stack.query("SELECT phone FROM contacts WHERE phone IS NOT NULL ORDER BY 1 LIMIT 2")
+    for number, row in enumerate(phones, start=1):
+        tell(stack, "noura", "/erasures", phones=[row["phone"]], reason=f"letter {70 + number}")
+        wait_for_erasure(stack, number, "found")
+    tell(stack, "fahad", "/erasures/1/erase")
+    wait_for_erasure(stack, 1, "finished")
+
+
+def wait_for_erasure(stack: Stack, number: int, status: str) -> None:
+    """Until a request to erase a person has a status."""
+    sql = "SELECT status FROM erasures WHERE id = :id"
+    until(lambda: stack.value(sql, id=number) == status, what=status, timeout_s=120)
 
 
 def pause(stack: Stack) -> None:
@@ -285,9 +303,15 @@ def spread(stack: Stack) -> None:
         moments = moments_of_a_day(len(events), until_then=datetime.now(UTC))
         connection.execute(text(_MOMENTS), {"ids": events, "moments": moments})
         connection.exec_driver_sql(_SPREAD)
-        home = {"home": str(stack.folder)}
+    hide_home(stack)
+
+
+def hide_home(stack: Stack) -> None:
+    """Let the shop's code lie in /app, as tracebacks tell it."""
+    with stack.engine.begin() as connection:
         connection.execute(
-            text("UPDATE attempts SET traceback = replace(traceback, :home, '/app')"), home
+            text("UPDATE attempts SET traceback = replace(traceback, :home, '/app')"),
+            {"home": str(stack.folder)},
         )
 
 
@@ -410,6 +434,10 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "failures": at("/failures"),
     "live": at("/live"),
     "bulk-action": at("/bulk-actions/3"),
+    "alerts": at("/alerts"),
+    "retention": at("/retention"),
+    "erasures": at("/erasures"),
+    "erasure": at("/erasures/2"),
     "preview": preview,
 }
 

@@ -27,7 +27,10 @@ WRONG = "The name or the password is wrong."
 PHONE = "966512345678"
 TEXT = "أين طلبي؟"
 ERROR = "the CRM is away"
-LISTS = ("/", "/events", "/failures", "/alerts", "/live", "/processors", "/sources", "/audit-log")
+LISTS = (
+    *("/", "/events", "/failures", "/alerts", "/live", "/processors", "/sources"),
+    *("/retention", "/audit-log"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,7 @@ class Guarded:
         """What anybody has changed so far."""
         found = self.stack.query(
             "SELECT (SELECT count(*) FROM actions) AS actions,"
+            " (SELECT count(*) FROM erasures) AS erasures,"
             " (SELECT count(*) FROM replays) AS replays,"
             " (SELECT count(*) FROM processors WHERE paused_at IS NOT NULL) AS paused,"
             " (SELECT sum(attempt) FROM jobs) AS attempts"
@@ -286,13 +290,28 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
         ("/bulk-actions/1/cancel", {}),
         ("/processors/whims/pause", {}),
         ("/test-event", {}),
+        ("/erasures", {"phones": PHONE}),
     ):
         answer = submit(page, path, **form)
         assert answer == (403, "Viewers are read-only.\n"), path
-    for path in ("/bulk-actions", "/processors/whims/pause", f"/events/{guarded.failed}/replay"):
+    for path in (
+        "/bulk-actions",
+        "/erasures",
+        "/processors/whims/pause",
+        f"/events/{guarded.failed}/replay",
+    ):
         status, text = submit(page, f"/api/v1{path}")
         assert (status, json.loads(text)["error"]) == (403, "role_insufficient")
     assert guarded.changes() == before
+
+
+def test_a_viewer_does_not_look_at_erasures(guarded: Guarded, visit: Visit) -> None:
+    for name, status in (("vera", 403), ("omar", 200)):
+        page = visit(name)
+        expect(page.get_by_role("link", name="Erasures")).to_have_count(int(name == "omar"))
+        answer = page.goto("/erasures")
+        assert answer is not None
+        assert answer.status == status
 
 
 @pytest.mark.parametrize("site", ["another site", "another origin"])
@@ -352,6 +371,7 @@ def test_a_viewer_is_told_no_more_by_the_api(guarded: Guarded) -> None:
         "/refusals",
         "/overview",
         "/audit-log",
+        "/retention",
         "/bulk-actions",
         f"/bulk-actions/{guarded.replayed}",
     )

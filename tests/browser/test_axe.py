@@ -62,11 +62,15 @@ def shown(stack: Stack, empty: Stack) -> Shown:
         order(11),
         order(11, status="paid"),
         body("conversation.created", {"conversation_id": 7}),
+        *(
+            body("conversation.updated", {"conversation_id": number, "contact_id": number})
+            for number in (7001, 7002)
+        ),
         body("message.received", said),
         body("invoice.created", {"id": 1}),
         b"[]",
     ]
-    assert [stack.post(each).status for each in bodies] == [200] * 10 + [400]
+    assert [stack.post(each).status for each in bodies] == [200] * 12 + [400]
     forged = {"x-awal-webhook-signature": "0", "x-awal-webhook-timestamp": "1"}
     assert request(stack.ports[0], "POST", "/webhooks/awalchat", order(9), forged).status == 401
     until(lambda: stack.unfinished() == 1, what="all but the paused is worked on")
@@ -74,6 +78,10 @@ def shown(stack: Stack, empty: Stack) -> Shown:
     until(lambda: stack.ask("/api/v1/bulk-actions/1").json["status"] == "finished")
     stack.tell("/bulk-actions", {"q": "type:order.created state:dead"})
     until(lambda: stack.unfinished() == 1, what="the replays are worked on")
+    for number, contact in ((1, "7001"), (2, "7002")):
+        order_erasure(stack, number, contact)
+    stack.tell("/erasures/2/erase")
+    until(lambda: stack.ask("/api/v1/erasures/2").json["status"] == "finished")
     half_way = "UPDATE replays SET status = 'paused', finished_at = NULL, total = 9 WHERE id = 2"
     execute(stack.engine, half_way)
 
@@ -91,6 +99,13 @@ def shown(stack: Stack, empty: Stack) -> Shown:
         waiting=event("conversation.created:7"),
         rejected=stack.value("SELECT id::text FROM deliveries WHERE rejected IS NOT NULL"),
     )
+
+
+def order_erasure(stack: Stack, number: int, contact: str) -> None:
+    """Let a person be found."""
+    ordered = stack.tell("/erasures", {"contacts": [contact], "reason": TEXT})
+    assert ordered.json["id"] == number
+    until(lambda: stack.ask(f"/api/v1/erasures/{number}").json["status"] == "found")
 
 
 def order(number: int, **more: object) -> bytes:
@@ -181,6 +196,10 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "sources": at("/sources"),
     "alerts": at("/alerts"),
     "audit log": at("/audit-log"),
+    "retention": at("/retention"),
+    "erasures": at("/erasures"),
+    "an erasure, to be confirmed": at("/erasures/1"),
+    "an erasure, finished": at("/erasures/2"),
     "a bulk action, finished": at("/bulk-actions/1"),
     "a bulk action, paused": at("/bulk-actions/2"),
     "a preview of a replay": previewed("Replay"),

@@ -108,6 +108,28 @@ def test_a_long_replay_is_paused_and_cancelled(page: Page, stack: Stack) -> None
     stack.wait_until_idle(timeout_s=60)
 
 
+def test_a_person_is_found_confirmed_and_erased(page: Page, stack: Stack) -> None:
+    """The number is typed twice, and stands in no address and on no page."""
+    sent = message(41, "please forget me").replace(b"966512345678", b"966533334444")
+    post(stack, sent.replace(b'"conversation_id": 7', b'"conversation_id": 77'))
+    page.goto("/erasures")
+    page.get_by_label(re.compile("^Phone numbers")).fill("+966 53 333 4444")
+    page.locator("main input[name=reason]").fill("a letter of the first of May")
+    page.get_by_role("button", name="Search for the person").click()
+    badge = page.locator("#erasure .badge").first
+    expect(badge).to_have_text("to be confirmed", timeout=30_000)
+    expect(page.get_by_text("Known of this person: 1 phone number")).to_be_visible()
+    page.get_by_label(re.compile("Type the number or the id again")).fill("966533334444")
+    page.get_by_role("button", name="Erase the person").click()
+    expect(badge).to_have_text("finished", timeout=30_000)
+    expect(page.get_by_text("VACUUM (FULL, ANALYZE)")).to_be_visible()
+    assert "3334444" not in page.url + page.content()
+    page.go_back()
+    page.goto("/erasures")
+    expect(page.get_by_label(re.compile("^Phone numbers"))).to_have_value("")
+    expect(page.get_by_role("row").filter(has_text="first of May")).to_contain_text("finished")
+
+
 def test_events_arrive_live_and_wait_while_it_is_paused(page: Page, stack: Stack) -> None:
     page.goto("/live?q=type:message.*")
     until(lambda: page.evaluate("document.querySelector('[data-tail]') !== null"))
@@ -197,7 +219,11 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize(
-    "path", ["/", "/events", "/failures", "/alerts", "/live", "/processors", "/audit-log"]
+    "path",
+    [
+        *("/", "/events", "/failures", "/alerts", "/live", "/processors", "/retention"),
+        *("/erasures", "/audit-log"),
+    ],
 )
 def test_no_page_is_wider_than_the_screen(
     page: Page, stack: Stack, broken: None, path: str, width: int

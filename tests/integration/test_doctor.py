@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import socket
 import sys
 import tempfile
 import threading
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 
 from ingest import __version__
 from ingest.cli import doctor, main
-from ingest.doctor import configuration, disk, examination, processors
+from ingest.doctor import alerts, configuration, disk, examination, processors
 from ingest.doctor.examination import STEPS, Step
 from ingest.doctor.findings import Finding, Severity, note
 from ingest.doctor.setup import Setup
@@ -342,6 +343,72 @@ def test_a_description_that_is_broken_is_said_and_the_others_are_asked(
     assert "INGEST_PARCEL_SECRETS" in one(findings, "source_without_secret").sentence
 
 
+def alerts_file(folder: Path, text: str) -> str:
+    (folder / "alerts.toml").write_text(text)
+    return "alerts.toml"
+
+
+def test_a_file_of_alerts_that_is_broken_is_said_and_the_others_are_asked(
+    examine: Examine, tmp_path: Path
+) -> None:
+    assert "alerts_told_nobody" in slugs(examine(), of=(Severity.NOTE,))
+    said = examine(alerts=alerts_file(tmp_path, "[rules.no_workr]\nenabled = false\n"))
+    assert one(said, "bad_alerts").sentence == (
+        "alerts.toml: rules.no_workr: there is no such rule; perhaps no_worker was meant."
+    )
+    assert "database_version" in slugs(said, of=(Severity.NOTE,))
+
+
+CHANNELS = """
+[channels.team]
+kind = "slack"
+url_env = "TEAM_URL"
+[channels.hook]
+kind = "webhook"
+url = "http://127.0.0.1:{port}/{secret}"
+secret_env = "HOOK_SECRET"
+[channels.phone]
+kind = "apprise"
+url_env = "PHONE_URL"
+[channels.mail]
+kind = "email"
+host = "mail.invalid"
+from = "ingest@example.com"
+to = ["oncall@example.com"]
+"""
+
+
+def test_channels_that_cannot_work_are_said(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    monkeypatch.setenv("HOOK_SECRET", PASSWORD)
+    monkeypatch.setenv("PHONE_URL", f"tgram://{PASSWORD}/1")
+    path = alerts_file(tmp_path, CHANNELS.format(port=free_port(), secret=PASSWORD))
+    said = examine(alerts=path, steps=[Step("the alerts", alerts.check)])
+    assert [finding.sentence for finding in said if finding.slug == "alert_channel_unusable"] == [
+        "channels.team: TEAM_URL: it is not set.",
+        "channels.hook: HOOK_SECRET: it must be whsec_ and 24 bytes or more in base64.",
+        "channels.phone: apprise is not installed: pip install 'webhook-ingest[apprise]'.",
+    ]
+    hook, mail = (
+        finding.sentence for finding in said if finding.slug == "alert_channel_unreachable"
+    )
+    assert hook.startswith("channels.hook: 127.0.0.1:")
+    assert hook.endswith(" cannot be reached (Connection refused).")
+    assert mail == "channels.mail: mail.invalid:587 does not resolve."
+
+
+def test_channels_that_can_work_are_listed(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("TEAM_URL", f"http://127.0.0.1:{server.getsockname()[1]}/{PASSWORD}")
+        path = alerts_file(tmp_path, '[channels.team]\nkind = "slack"\nurl_env = "TEAM_URL"\n')
+        said = examine(alerts=path, steps=[Step("the alerts", alerts.check)])
+    assert [finding.sentence for finding in said] == ["Alerts are told by team."]
+
+
 def test_settings_that_cannot_be_used_are_said(examine: Examine) -> None:
     assert slugs(examine(port="many", awalchat_secrets="short")) == ["bad_setting"]
     assert "bad_credentials" in slugs(examine(port="8000", console_users="me:viewer:x"))
@@ -422,7 +489,7 @@ def test_a_server_without_room_for_our_connections_is_said(
     name = parse(database_url).parameters["dbname"]
     servers.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 12")
     assert one(examine(concurrency="2"), "connections_too_few").sentence == (
-        "Our processes may open 22 connections, and the database (ALTER DATABASE … CONNECTION"
+        "Our processes may open 29 connections, and the database (ALTER DATABASE … CONNECTION"
         " LIMIT) has room for 12."
     )
 

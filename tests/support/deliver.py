@@ -5,11 +5,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from ingest import queues
+from ingest.encryption.keys import NO_KEYS, BodyKeys
 from ingest.ids import delivery_id
 from ingest.store.address import parse
 from ingest.store.engine import WriterConnection
@@ -32,14 +34,20 @@ def order(order_id: int, **data: Any) -> bytes:
 
 
 def deliver(
-    database_url: str, bodies: Sequence[bytes], *, dispatch_grace_s: float = 0
+    database_url: str,
+    bodies: Sequence[bytes],
+    *,
+    dispatch_grace_s: float = 0,
+    now: float | None = None,
+    keys: BodyKeys = NO_KEYS,
 ) -> list[UUID]:
-    """Store deliveries of `bodies`, unadmitted; returns their ids."""
-    now = time.time()
+    """Store deliveries of `bodies` that came `now` (Unix time), unadmitted; returns their ids."""
+    database = replace(parse(database_url), body_keys=keys)
+    now = time.time() if now is None else now
     made = [_delivery(each, now + position / 1000) for position, each in enumerate(bodies)]
 
     async def insert() -> None:
-        async with await WriterConnection.open(parse(database_url)) as connection:
+        async with await WriterConnection.open(database) as connection:
             for start in range(0, len(made), 1_000):
                 await deliveries.insert(
                     connection,

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from ingest.monitoring.catalogue import BY_PROCESS, OF_EVERY_PROCESS, Kind
+from tests.monitoring import catalogue, dashboard, rules
 
 ROOT = Path(__file__).parents[2]
 RULES = ROOT / "deploy/prometheus/rules.yml"
@@ -247,3 +248,31 @@ def test_a_rule_fires_on_its_fault_and_on_nothing_else(step_minutes: int, tmp_pa
         )
     )
     promtool("test", "rules", str(tests))
+
+
+def without_times(rule: dict[str, Any]) -> dict[str, Any]:
+    expression = re.sub(r"\[\w+\]|(?<=offset )\w+", "", rule["expr"])
+    return rule | {"expr": expression, "for": "for" in rule}
+
+
+def test_the_short_rules_differ_in_their_times_alone() -> None:
+    shipped = rules.rules_of(rules.shipped())
+    short = rules.rules_of(rules.shortened(rules.shipped()))
+    assert list(map(without_times, short)) == list(map(without_times, shipped))
+    times = {
+        before.get("for", ""): after.get("for", "")
+        for before, after in zip(shipped, short, strict=True)
+    }
+    assert (times[""], times["1m"], times["5m"], times["1d"]) == ("", "1s", "5s", "10s")
+    assert "[30s] offset 30s" in str(short)
+    assert "[1d]" not in str(short)
+
+
+def test_every_alert_has_a_fault_in_the_run_on_a_real_prometheus() -> None:
+    known = {alert.removeprefix(catalogue.PREFIX) for alert in ALERTS}
+    assert {alert for fault in catalogue.FAULTS for alert in fault.alerts} == known
+    assert {alert for fault in catalogue.FAULTS for alert in fault.may} <= known
+
+
+def test_the_panels_that_may_be_empty_are_panels() -> None:
+    assert dashboard.queries().keys() >= dashboard.EMPTY_WHEN_WELL

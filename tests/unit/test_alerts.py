@@ -12,6 +12,7 @@ import yaml
 
 from ingest.alerts import configuration, explain, lifecycle, notices
 from ingest.alerts.catalogue import RULES
+from ingest.alerts.channels import check as channels
 from ingest.alerts.configuration import Configuration, QuietHours, Slack
 from ingest.alerts.delivery import next_attempt
 from ingest.alerts.judges import Finding
@@ -258,7 +259,7 @@ def test_a_file_is_told_in_words_and_missing_secrets_are_named(tmp_path: Path) -
         "database_large is off.",
     ):
         assert sentence in words
-    assert list(explain.missing(setup, {})) == [
+    assert list(channels.problems(setup, {})) == [
         f"channels.team: {tmp_path}/slack_url: No such file or directory.",
         "channels.hook: HOOK_SECRET: it is not set.",
     ]

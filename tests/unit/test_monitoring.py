@@ -24,6 +24,7 @@ from tests.support.signing import SECRET
 from tests.support.sources import awalchat
 from tests.support.waiting import until
 from workers.counts import WorkerCounts
+from workers.relay import measurement
 
 
 def in_a_fork(act: Callable[[], None], *, until_killed: bool = False) -> int:
@@ -135,6 +136,36 @@ def test_a_source_that_a_stranger_names_makes_no_label() -> None:
         )
     refusals = {each.labels for each in metrics.read() if each.metric == catalogue.REFUSALS}
     assert refusals == {("shop", "unknown_source"), ("", "unknown_source")}
+
+
+def test_the_first_rejected_event_is_a_rise() -> None:
+    """A counter that begins at one has not grown, and `IngestEventsRejected` would not fire."""
+    source = awalchat()
+    metrics = ReceiverMetrics({source.slug: source})
+
+    def rejected() -> list[object]:
+        return [
+            sample.value
+            for sample in metrics.read()
+            if (sample.metric, sample.labels) == (catalogue.ANSWERS, (source.slug, "400"))
+        ]
+
+    assert rejected() == [0]
+    metrics.count_refusal(
+        "body_not_object",
+        status=400,
+        at=datetime.now(UTC),
+        source=source.slug,
+        client="10.0.0.1",
+        headers=[],
+    )
+    assert rejected() == [1]
+
+
+def test_after_a_measurement_that_hung_the_next_one_comes_within_minutes() -> None:
+    assert measurement.pause_s(0.3) == 15
+    assert measurement.pause_s(5) == 50
+    assert measurement.pause_s(300) == 150  # and not 50 minutes
 
 
 def test_a_key_was_used_when_its_count_is_seen_to_grow() -> None:

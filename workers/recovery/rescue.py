@@ -6,6 +6,7 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from ingest import logs
+from ingest.sentry.start import Reports
 from ingest.store.pipeline import jobs
 from ingest.store.pipeline.jobs import Failure, Lease
 from workers import outcome
@@ -26,7 +27,14 @@ _LEASE_ENDED_IN_BATCH = (
 )
 
 
-def recover_crashed(engine: Engine, folder: Path, rules: RetryPolicy, *, random: Random) -> int:
+def recover_crashed(
+    engine: Engine,
+    folder: Path,
+    rules: RetryPolicy,
+    *,
+    random: Random,
+    reports: Reports | None = None,
+) -> int:
     """Record what dead processes of this machine held; returns how many jobs that were.
 
     Exact, unlike an ended lease: the flight record names the job that ran when its process died.
@@ -36,6 +44,8 @@ def recover_crashed(engine: Engine, folder: Path, rules: RetryPolicy, *, random:
         for wreck in crash_records:
             failures = _after(engine, wreck, rules, random)
             wreck.clear()
+            if reports is not None:
+                reports.dead(engine, failures)
             count += len(failures)
     return count
 
@@ -59,7 +69,14 @@ def _after(
     return failures
 
 
-def recover_expired(engine: Engine, rules: RetryPolicy, *, limit: int, random: Random) -> int:
+def recover_expired(
+    engine: Engine,
+    rules: RetryPolicy,
+    *,
+    limit: int,
+    random: Random,
+    reports: Reports | None = None,
+) -> int:
     """Take back up to `limit` jobs whose lease has ended; returns how many.
 
     Nobody knows which job of a batch stalled its worker, so the first time none of them spends an
@@ -74,6 +91,8 @@ def recover_expired(engine: Engine, rules: RetryPolicy, *, limit: int, random: R
                 outcome.of_lost_worker(job, why, blamed=blamed, rules=rules, random=random)
             )
         jobs.fail(connection, failures)
+    if reports is not None:
+        reports.dead(engine, failures)
     if failures:
         log.warning("leases_ended", jobs=len(failures))
     return len(failures)

@@ -11,11 +11,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
 from ingest.alerts import watch as alerts
-from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.heartbeat import Heartbeat, identity
 from ingest.monitoring import endpoint as monitoring
 from ingest.monitoring.samples import Read
+from ingest.sentry import start as sentry
 from ingest.settings import Settings
 from ingest.store import causes
 from ingest.store.engine import Role, create_engine
@@ -25,6 +25,7 @@ from workers.relay.measurement import Measurement
 from workers.relay.retention import Retention
 from workers.relay.sweep import Relay
 from workers.relay.sweep_counts import SweepCounts
+from workers.tracing import base as tracing
 
 log = logs.logger(__name__)
 
@@ -38,12 +39,15 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
         today: returns the date in UTC.
 
     Raises:
-        SettingsError: an address is missing, or the file of the alerts cannot be used.
+        SettingsError: an address is missing, the file of the alerts cannot be used, or traces
+            or reports cannot be made.
     """
     configuration = alerts.load(settings)
     engine = create_engine(settings.database, role=Role.RELAY)
-    dispatcher = Dispatcher(settings.redis)
-    relay = Relay(engine, dispatcher, settings)
+    traces = tracing.traces(settings, "relay")
+    dispatcher = traces.dispatcher(settings.redis, engine)
+    reports = sentry.reports(settings)
+    relay = Relay(engine, dispatcher, settings, reports=reports)
     counts = SweepCounts(clock=time.time)
     retention_engine = create_engine(settings.database, role=Role.RELAY)
     retention = Retention(retention_engine, settings.ages, stop=stop, clock=time.time)
@@ -85,6 +89,8 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
         stop.wait(settings.relay_interval_s)
     watch.stop()
     presence.leave()
+    traces.close()
+    reports.close()
     engine.dispose()
 
 

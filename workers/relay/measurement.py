@@ -23,6 +23,9 @@ from ingest.store.reports.gauges import Gauges, Lane
 _INTERVAL_S = 15.0
 _SHARE = 10
 """Measuring takes at most a tenth of the time, however much waits."""
+_LONGEST_PAUSE_S = 150.0
+"""What took more than a tenth of this did not measure, but hang: PostgreSQL was away or locked. The
+state is to be known again soon after that."""
 
 log = logs.logger(__name__)
 
@@ -72,7 +75,12 @@ class Measurement:
             except SQLAlchemyError as error:
                 cause = causes.explain(error)
                 log.warning("measurement_waits", reason=cause.reason, cause=cause.sentence)
-            self._pause.wait(max(_INTERVAL_S, _SHARE * (time.monotonic() - began)))
+            self._pause.wait(pause_s(time.monotonic() - began))
+
+
+def pause_s(took_s: float) -> float:
+    """Return the seconds until the next measurement, after one that took `took_s`."""
+    return min(max(_INTERVAL_S, _SHARE * took_s), _LONGEST_PAUSE_S)
 
 
 def _samples(state: Gauges) -> Iterator[Sample]:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import logs, queues
 from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.errors import DispatchFailed
+from ingest.sentry.start import Reports
 from ingest.settings import Settings
 from ingest.store import causes
 from ingest.store.pipeline import admission, jobs, processors
@@ -53,13 +54,15 @@ class Relay:
         settings: Settings,
         *,
         parking: Parking | None = None,
+        reports: Reports | None = None,
     ) -> None:
         """Look through `engine` and dispatch by `dispatcher`; `parking` parks what nobody takes, by
-        the process's own clock unless it is given."""
+        the process's own clock unless it is given; `reports` tells of dead letters."""
         self._engine = engine
         self._dispatcher = dispatcher
         self._settings = settings
         self._rules = RetryPolicy(base_s=settings.retry_base_s, cap_s=settings.retry_max_delay_s)
+        self._reports = reports or Reports()
         self._parking = parking or Parking(engine, clock=time.monotonic)
 
     def sweep(self) -> Swept:
@@ -70,7 +73,11 @@ class Relay:
             SQLAlchemyError: PostgreSQL is away.
         """
         rescued = rescue.recover_expired(
-            self._engine, self._rules, limit=self._settings.relay_batch, random=random.uniform
+            self._engine,
+            self._rules,
+            limit=self._settings.relay_batch,
+            random=random.uniform,
+            reports=self._reports,
         )
         try:
             self.park_paused()

@@ -18,18 +18,28 @@ def send(channel: Apprise, envelope: Envelope, environ: Mapping[str, str]) -> st
         ChannelFailed: it was not taken, or apprise is not installed.
         SecretMissing: the address is not there.
     """
+    sender = prepare(channel, environ)
+    title, _, body = notices.text(envelope.message).partition("\n")
+    if not sender.notify(title=title, body=body.strip() or title):
+        raise ChannelFailed("The service did not take it.", reason="refused")
+    return "Accepted"
+
+
+def prepare(channel: Apprise, environ: Mapping[str, str]) -> Any:
+    """Return the library's sender for a channel.
+
+    Raises:
+        ChannelFailed: apprise is not installed, or does not know the address.
+        SecretMissing: the address is not there.
+    """
     url = channel.url_reference.read(environ)
-    library = load()
-    sender = library.Apprise()
+    sender = load().Apprise()
     if not sender.add(url):
         raise ChannelFailed(
             f"{channel.url_reference}: apprise does not know this kind of address.",
             reason="bad_url",
         )
-    title, _, body = notices.text(envelope.message).partition("\n")
-    if not sender.notify(title=title, body=body.strip() or title):
-        raise ChannelFailed("The service did not take it.", reason="refused")
-    return "Accepted"
+    return sender
 
 
 def load() -> Any:

@@ -5,9 +5,24 @@ from collections.abc import Mapping
 
 import aiohttp
 
+from ingest import setting_values
 from ingest.alerts.channels.base import TIMEOUT_S, ChannelFailed, shown
+from ingest.alerts.configuration import Reference
 
 _READ_BYTES = 1024
+
+
+def address(reference: Reference, environ: Mapping[str, str]) -> str:
+    """Return the address that is kept at a place.
+
+    Raises:
+        SecretMissing: it is not there.
+        ChannelFailed: it is no address of the web.
+    """
+    url = reference.read(environ)
+    if not setting_values.is_web_address(url):
+        raise ChannelFailed(f"{reference}: it is no web address.", reason="bad_url")
+    return url
 
 
 def post(

@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping
 
-from ingest import setting_values
 from ingest.alerts import notices
 from ingest.alerts.channels import http
-from ingest.alerts.channels.base import ChannelFailed, Envelope
+from ingest.alerts.channels.base import Envelope
 from ingest.alerts.configuration import Slack
 from ingest.alerts.notices import Message
 
@@ -20,9 +19,7 @@ def send(channel: Slack, envelope: Envelope, environ: Mapping[str, str]) -> str:
         ChannelFailed: Slack did not take it.
         SecretMissing: the address is not there.
     """
-    url = channel.url_reference.read(environ)
-    if not setting_values.is_web_address(url):
-        raise ChannelFailed(f"{channel.url_reference}: it is no web address.", reason="bad_url")
+    url = http.address(channel.url_reference, environ)
     body = json.dumps({"text": as_mrkdwn(envelope.message)}).encode()
     return http.post(url, body, {"content-type": "application/json"}, secrets=(url,))
 

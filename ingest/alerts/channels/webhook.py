@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Mapping
 
-from ingest import setting_values
 from ingest.alerts import notices
 from ingest.alerts.channels import http
 from ingest.alerts.channels.base import ChannelFailed, Envelope
@@ -34,10 +33,7 @@ def send(
         ChannelFailed: it was not taken.
         SecretMissing: the secret or the address is not there.
     """
-    url, secret = channel.url_reference.read(environ), channel.secret_reference.read(environ)
-    if not setting_values.is_web_address(url):
-        raise ChannelFailed(f"{channel.url_reference}: it is no web address.", reason="bad_url")
-    key = _key(secret, str(channel.secret_reference))
+    url, key = http.address(channel.url_reference, environ), signing_key(channel, environ)
     body = json.dumps(payload(envelope), ensure_ascii=False).encode()
     message_id, timestamp = f"msg_{envelope.id.hex}", str(int(clock()))
     signed = f"{message_id}.{timestamp}.".encode() + body
@@ -48,6 +44,7 @@ def send(
         "webhook-timestamp": timestamp,
         "webhook-signature": f"v1,{signature}",
     }
+    secret = channel.secret_reference.read(environ)
     return http.post(url, body, headers, secrets=(secret,))
 
 
@@ -60,14 +57,22 @@ def payload(envelope: Envelope) -> dict[str, object]:
     }
 
 
-def _key(secret: str, place: str) -> bytes:
+def signing_key(channel: Webhook, environ: Mapping[str, str]) -> bytes:
+    """Return the bytes of a webhook's secret.
+
+    Raises:
+        SecretMissing: it is not there.
+        ChannelFailed: it is none.
+    """
+    secret = channel.secret_reference.read(environ)
     try:
         key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
     if len(key) < _MIN_BYTES:
         raise ChannelFailed(
-            f"{place}: it must be {_PREFIX} and {_MIN_BYTES} bytes or more in base64.",
+            f"{channel.secret_reference}: it must be {_PREFIX} and {_MIN_BYTES} bytes or more in"
+            " base64.",
             reason="bad_secret",
         )
     return key

@@ -77,6 +77,47 @@ class ReplayInput(ReasonInput):
     all_jobs: _AllJobs = False
 
 
+_GIVEN = 20
+"""Numbers or ids of one kind, at most."""
+_Phone = Annotated[str, Field(pattern=r"^\+?[1-9]([ .()-]?[0-9]){6,14}$")]
+_PersonsId = Annotated[str, Field(max_length=200, pattern=r"^[!-~]+( [!-~]+)*$")]
+
+
+def _is_given(kind: str) -> dict[str, Any]:
+    return {"required": [kind], "properties": {kind: {"minItems": 1}}}
+
+
+class ErasureInput(InputModel):
+    """Who is to be erased: all that is given is one person."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [_is_given(kind) for kind in ("phones", "contacts", "conversations")]
+        }
+    )
+
+    phones: list[_Phone] = Field(
+        default_factory=list, max_length=_GIVEN, description="with the country's code"
+    )
+    contacts: list[_PersonsId] = Field(
+        default_factory=list, max_length=_GIVEN, description="contact, user or customer ids"
+    )
+    conversations: list[_PersonsId] = Field(
+        default_factory=list, max_length=_GIVEN, description="ids of conversations"
+    )
+    source: str | None = Field(
+        None,
+        max_length=200,
+        description="only what this one sent; null: all sources",
+        json_schema_extra=lambda schema: _list_sources(schema),
+    )
+    reason: _Reason = Field(None, description="kept, so it must not name the person")
+
+
+class NothingInput(InputModel):
+    """Nothing."""
+
+
 _HAS_IDS: dict[str, Any] = {"required": ["ids"], "properties": {"ids": {"minItems": 1}}}
 _HAS_QUERY: dict[str, Any] = {"required": ["q"], "properties": {"q": {"pattern": r"\S"}}}
 _IS_EVERYTHING: dict[str, Any] = {

@@ -15,8 +15,10 @@ from ingest.console.api.models import (
     BulkActionInput,
     BulkActionResult,
     Done,
+    ErasureInput,
     EventPage,
     EventsQuery,
+    NothingInput,
     OverviewQuery,
     PageQuery,
     ReasonInput,
@@ -29,9 +31,11 @@ from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
 from ingest.console.services import event_query, event_view
 from ingest.console.services.commands import TestEvent
+from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview, Range
 from ingest.console.ui import masking
+from ingest.erasure.report import Report as Erasure
 from ingest.store import alerts
 from ingest.store.alerts import Alert, ChannelState
 from ingest.store.bulk import replay as bulk_actions
@@ -43,6 +47,8 @@ from ingest.store.reports.audit_log import Action
 from ingest.store.reports.failures import Failures, Rejected
 from ingest.store.reports.refused_requests import Refusal
 from ingest.store.reports.totals import Stats
+from ingest.store.retention import report as retention
+from ingest.store.retention.report import Report as Retention
 from ingest.store.search.filters import EventFilter
 
 PREFIX = "/api/v1"
@@ -264,6 +270,63 @@ def test_alert_channel(console: Console, request: ApiRequest) -> TestedChannel:
     return TestedChannel(answer=answer)
 
 
+@get("/retention")
+def read_retention(console: Console, _request: ApiRequest) -> Retention:
+    """Return what goes at which age, what has gone, and what would go now."""
+    settings = console.settings
+    with console.engine.connect() as connection:
+        return retention.read(
+            connection,
+            settings.ages,
+            body_age_days=settings.body_retention_days,
+            now=console.now(),
+        )
+
+
+@get("/erasures", query=PageQuery)
+def list_erasures(console: Console, request: ApiRequest) -> Sequence[Erasure]:
+    """List the requests to erase a person, newest first."""
+    return console.erasures.newest(limit=request.query.limit, before=request.query.before)
+
+
+@post("/erasures", body=ErasureInput, needs_body=True)
+def order_erasure(console: Console, request: ApiRequest) -> Erasure:
+    """Begin to search for a person who is to be erased, and erase nobody yet."""
+    body: ErasureInput = request.body
+    wanted = Wanted(
+        phones=body.phones,
+        contacts=body.contacts,
+        conversations=body.conversations,
+        source=body.source,
+        reason=body.reason,
+    )
+    return console.erasures.order(request.by, wanted)
+
+
+@get("/erasures/{id:number}", errors=_NOT_FOUND)
+def show_erasure(console: Console, request: ApiRequest) -> Erasure:
+    """Return a request to erase a person: what was found or erased, and its progress."""
+    return console.erasures.read(request.path["id"])
+
+
+@post("/erasures/{id:number}/erase", body=NothingInput, errors=_CONFLICT)
+def erase_person(console: Console, request: ApiRequest) -> Erasure:
+    """Erase the person whom a request has found. That cannot be undone."""
+    return console.erasures.erase(request.by, request.path["id"])
+
+
+@post("/erasures/{id:number}/cancel", body=NothingInput, errors=_CONFLICT)
+def cancel_erasure(console: Console, request: ApiRequest) -> Erasure:
+    """Cancel a request that was not confirmed: nobody is erased."""
+    return console.erasures.cancel(request.by, request.path["id"])
+
+
+@post("/erasures/{id:number}/continue", body=NothingInput, errors=_NOT_FOUND)
+def continue_erasure(console: Console, request: ApiRequest) -> Erasure:
+    """Go on with an erasure that a command began and left."""
+    return console.erasures.resume(request.by, request.path["id"])
+
+
 @get("/audit-log", query=PageQuery)
 def list_audit_log(console: Console, request: ApiRequest) -> Sequence[Action]:
     """List what operators did, newest first."""
@@ -359,6 +422,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     acknowledge_alert,
     list_alert_channels,
     test_alert_channel,
+    read_retention,
+    list_erasures,
+    order_erasure,
+    show_erasure,
+    erase_person,
+    cancel_erasure,
+    continue_erasure,
     list_audit_log,
     send_test_event,
 )

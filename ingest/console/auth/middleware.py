@@ -227,7 +227,8 @@ class AnswerAuthErrors:
 
 
 def _check_role(connection: HTTPConnection) -> None:
-    """Raise an AuthError for an unknown sender, and for a viewer's change."""
+    """Raise an AuthError for an unknown sender, for a viewer's change, and for a viewer where only
+    operators look."""
     path = connection.scope["path"]
     if path == LOGIN:
         return
@@ -235,9 +236,12 @@ def _check_role(connection: HTTPConnection) -> None:
         raise Unauthenticated(
             "Log in, or send a bearer token.", reason="unauthenticated", has_bearer=False
         )
-    needed = Role.OPERATOR if request_info.is_change(connection.scope) else Role.VIEWER
-    if path != LOGOUT and not has_required_scope(connection, [needed]):
+    if path == LOGOUT or has_required_scope(connection, [Role.OPERATOR]):
+        return
+    if request_info.is_change(connection.scope):
         raise Forbidden("Viewers are read-only.", reason="role_insufficient")
+    if request_info.is_for_operators(path):
+        raise Forbidden("This is for operators.", reason="role_insufficient")
 
 
 def _plain(secret: SecretStr | None) -> str | None:

@@ -13,6 +13,8 @@ from ingest.console.auth.errors import AuthError
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOGIN, LOGOUT = "/login", "/logout"
 LIVE = "/health/live"
+_FOR_OPERATORS = re.compile(r"(?:/api/v1)?/erasures(?:/|$)")
+"""Paths that viewers may not even read: what erases persons."""
 STATIC = "/static/"
 
 # If one is repeated, the console could read one and a proxy the other.
@@ -42,6 +44,11 @@ def has_twice(connection: HTTPConnection, cookie: str) -> bool:
 def is_change(scope: Scope) -> bool:
     """Return whether a request's method may change something."""
     return scope["method"] not in SAFE_METHODS
+
+
+def is_for_operators(path: str) -> bool:
+    """Return whether a path is for operators alone, to read as well."""
+    return _FOR_OPERATORS.match(path) is not None
 
 
 def is_probe(scope: Scope) -> bool:

@@ -55,7 +55,9 @@ def show(site: Site, request: Request) -> Response:
                 return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
         past_event = past_events.of_duplicate(connection, delivery.id)
     shown = elements[:_SHOWN_ELEMENTS]
-    raw = b"(erased)" if delivery.body is None else delivery.body
+    raw = delivery.body
+    if raw is None:
+        raw = f"({delivery.unreadable or 'erased'})".encode()
     beginning = raw[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
         delivery=delivery,

@@ -7,12 +7,14 @@ from ingest.console.pages import (
     audit_log,
     bulk_action,
     delivery,
+    erasures,
     event,
     events,
     failures,
     live,
     overview,
     processors,
+    retention,
     sources,
 )
 from ingest.console.pages.site import Site
@@ -31,6 +33,8 @@ def routes(site: Site) -> list[BaseRoute]:
         live,
         processors,
         sources,
+        retention,
+        erasures,
         audit_log,
     )
     return [route for module in modules for route in module.routes(site)]

@@ -1,58 +1,28 @@
-"""Runs the bulk actions that were begun in the console, a batch at a time.
-
-The progress of each is stored in its row. A console that restarts therefore continues, and several
-consoles share the work.
-"""
-
-import threading
+"""Runs the bulk actions that were begun in the console, a batch at a time."""
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError
 
 from ingest import logs
+from ingest.console.services.runner import Runner
 from ingest.store.bulk import replay as bulk_actions
 
-_PAUSE_S = 0.5
 _QUERY_CANCELED = "57014"
 
 log = logs.logger(__name__)
 
 
-class BulkRunner:
+class BulkRunner(Runner):
     """The thread that runs bulk actions."""
 
+    name = "bulk runner"
+    pause_s = 0.5
+
     def __init__(self, engine: Engine) -> None:
+        super().__init__()
         self._engine = engine
-        self._woken = threading.Event()
-        self._is_stopping = False
-        self._thread = threading.Thread(target=self._run, name="bulk runner", daemon=True)
 
-    def start(self) -> None:
-        """Start, and continue what is unfinished."""
-        self._thread.start()
-
-    def wake(self) -> None:
-        """Look for new work at once."""
-        self._woken.set()
-
-    def stop(self, *, timeout_s: float) -> None:
-        """Stop after the current batch, and wait for that at most `timeout_s` seconds."""
-        self._is_stopping = True
-        self._woken.set()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        while not self._is_stopping:
-            try:
-                has_more = self._run_batches()
-            except SQLAlchemyError as error:
-                log.warning("bulk_runner_waits", reason=type(error).__name__)
-                has_more = False
-            if not has_more:
-                self._woken.wait(_PAUSE_S)
-                self._woken.clear()
-
-    def _run_batches(self) -> bool:
+    def run_batches(self) -> bool:
         """Run one batch of every bulk action, and return whether one has more to do now."""
         with self._engine.connect() as connection:
             running = bulk_actions.running_in_background(connection)

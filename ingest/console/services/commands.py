@@ -20,6 +20,7 @@ from ingest.alerts.configuration import Configuration, SecretMissing
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services.bulk_runner import BulkRunner
+from ingest.errors import TooManyEvents
 from ingest.query import spell
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, NoSample, Source, column_type
@@ -30,6 +31,7 @@ from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
 from ingest.store.pipeline import jobs, processors
 from ingest.store.reports import audit_log, event_detail
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.pinned import pinned
 
 REASON_LIMIT = 500
 """Characters of a reason."""
@@ -69,11 +71,26 @@ class Commands:
         self._runner = runner
 
     def preview(self, selection: EventFilter, action: str, *, all_jobs: bool = False) -> Counts:
-        """Return what `begin` would change now."""
+        """Return what `begin` would change now.
+
+        Raises:
+            BadRequest: bodies are encrypted, and more events are selected by what they hold than
+                can be.
+        """
         if action == REPLAY:
             selection = selection.for_replay(all_jobs=all_jobs)
+        return self._preview(self._pinned(selection), action)
+
+    def _preview(self, selection: EventFilter, action: str) -> Counts:
         with self._engine.connect() as connection:
             return bulk_actions.count(connection, selection, action=action)
+
+    def _pinned(self, selection: EventFilter) -> EventFilter:
+        try:
+            with self._engine.connect() as connection:
+                return pinned(connection, selection)
+        except TooManyEvents as error:
+            raise BadRequest(str(error), reason=error.reason) from None
 
     def begin(
         self,
@@ -91,14 +108,15 @@ class Commands:
         the jobs of named events alone that have succeeded, unless `all_jobs` are wanted.
 
         Raises:
-            BadRequest: the action is neither a replay nor a discard.
+            BadRequest: the action is neither a replay nor a discard; or as `preview`.
             NotPossible: all of it has succeeded, and is to be left alone.
         """
         if action not in (REPLAY, DISCARD):
             raise BadRequest("The action must be replay or discard.", reason="bad_action")
         if action == REPLAY:
             selection = selection.for_replay(all_jobs=all_jobs)
-        planned = self.preview(selection, action, all_jobs=all_jobs)
+        selection = self._pinned(selection)
+        planned = self._preview(selection, action)
         if not planned.total and planned.succeeded:
             raise NotPossible(_ALL_SUCCEEDED, reason="all_succeeded")
         with self._engine.begin() as connection:
@@ -107,7 +125,7 @@ class Commands:
                 selection,
                 action=action,
                 requested_by=by.name,
-                reason=_clean(reason),
+                reason=clean(reason),
                 rate=rate,
                 total=planned.total,
                 background=True,
@@ -117,7 +135,7 @@ class Commands:
                 by=by.name,
                 action=action,
                 target=_describe(selection),
-                reason=_clean(reason),
+                reason=clean(reason),
                 replay=number,
             )
         if 0 < len(selection.ids) <= _IMMEDIATE:
@@ -140,7 +158,7 @@ class Commands:
                 by=by.name,
                 action=_VERBS[status],
                 target=f"#{number}",
-                reason=_clean(reason),
+                reason=clean(reason),
                 replay=number,
             )
         return self._wake_and_read(number)
@@ -157,9 +175,9 @@ class Commands:
             NotFound: no worker has registered it.
         """
         with self._engine.begin() as connection:
-            processors.pause(connection, processor, by=by.name, reason=_clean(reason))
+            processors.pause(connection, processor, by=by.name, reason=clean(reason))
             audit_log.record(
-                connection, by=by.name, action="pause", target=processor, reason=_clean(reason)
+                connection, by=by.name, action="pause", target=processor, reason=clean(reason)
             )
 
     def resume(self, by: Identity, processor: str, reason: str | None) -> None:
@@ -171,7 +189,7 @@ class Commands:
         with self._engine.begin() as connection:
             processors.resume(connection, processor)
             audit_log.record(
-                connection, by=by.name, action="resume", target=processor, reason=_clean(reason)
+                connection, by=by.name, action="resume", target=processor, reason=clean(reason)
             )
 
     def retry_now(self, by: Identity, number: int, reason: str | None) -> None:
@@ -191,7 +209,7 @@ class Commands:
                     by=by.name,
                     action="retry",
                     target=f"{job.event} for {job.processor}",
-                    reason=_clean(reason),
+                    reason=clean(reason),
                 )
                 return
         if job.state != "dead":
@@ -227,7 +245,7 @@ class Commands:
                 by=by.name,
                 action="acknowledge",
                 target=" ".join(filter(None, (alert.rule, alert.subject))),
-                reason=_clean(reason),
+                reason=clean(reason),
             )
         return alert
 
@@ -330,7 +348,7 @@ def _webhook_url(base: str, slug: str) -> str:
     return f"{base.rstrip('/')}/webhooks/{slug}"
 
 
-def _clean(reason: str | None) -> str | None:
+def clean(reason: str | None) -> str | None:
     """Return a reason as it is stored; a blank one is None."""
     text = (reason or "").replace("\x00", "").strip()[:REASON_LIMIT]
     return text or None

@@ -61,6 +61,8 @@ class DeliveryView:
     """Its place there, from 0."""
     body: str | None
     """As received. Only the first delivery has it, and the first few whose bodies differ."""
+    unreadable: str | None
+    """Why the body cannot be decrypted, as a sentence."""
     difference: tuple[DiffLine, ...]
     """What differs from the first delivery's body; empty: nothing does."""
 
@@ -132,6 +134,7 @@ def _delivery(
         part_of=delivery.part_of,
         position=delivery.position,
         body=HIDDEN if masked and body is not None else body,
+        unreadable=delivery.unreadable,
         difference=() if masked else _difference(first, delivery),
     )
 

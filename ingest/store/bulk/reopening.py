@@ -7,9 +7,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from ingest import ids, queues
-from ingest.errors import InvalidEnvelope
+from ingest.errors import BodyTampered, InvalidEnvelope
 from ingest.sources.base import EventIdentity, Source, encoded_headers
 from ingest.sources.identities import Element, name_body
+from ingest.store.encryption.opening import keys_of
 from ingest.store.sql import statement
 
 _BATCH = 500
@@ -17,7 +18,7 @@ _BATCH = 500
 
 _REJECTED = statement(
     """
-    SELECT id, source, body, headers FROM ingest.deliveries
+    SELECT id, source, body, body_key, headers FROM ingest.deliveries
     WHERE id = ANY(CAST(:ids AS uuid[])) AND rejected IS NOT NULL AND body IS NOT NULL
     ORDER BY id FOR UPDATE
     """
@@ -40,8 +41,8 @@ _ACCEPT = statement(
 _ADD_ELEMENT = statement(
     """
     INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body, rejected,
-                                   part_of)
-    SELECT :id, source, received_at, key_id, headers, :body, :rejected, id
+                                   part_of, body_key)
+    SELECT :id, source, received_at, key_id, headers, :body, :rejected, id, body_key
     FROM ingest.deliveries WHERE id = :delivery
     """
 )
@@ -58,29 +59,40 @@ def reopen(
 
     Those are admitted as if they had just arrived. The others stay as they are. A delivery that
     holds several events now gets its elements.
+
+    Raises:
+        BodyKeyMissing: one is encrypted with a key that this process lacks.
     """
     opened = []
     for row in connection.execute(_REJECTED, {"ids": list(deliveries)}):
         source = sources.get(row.source)
         if source is None:
             continue
-        named = name_body(source, row.body, encoded_headers(row.headers))
+        try:
+            body = keys_of(connection).open(row.body, row.id, row.body_key)
+        except BodyTampered:
+            continue
+        named = name_body(source, body, encoded_headers(row.headers))
         if isinstance(named, InvalidEnvelope):
             continue
         if isinstance(named, list):
-            _accept_elements(connection, row.id, named)
+            _accept_elements(connection, row.id, row.body_key, named)
         else:
             connection.execute(_ACCEPT, _parameters(row.id, named))
         opened.append(row.id)
     return opened
 
 
-def _accept_elements(connection: Connection, delivery: UUID, elements: Sequence[Element]) -> None:
+def _accept_elements(
+    connection: Connection, delivery: UUID, key: str | None, elements: Sequence[Element]
+) -> None:
+    """Store the elements of a delivery, encrypted with its key if it is."""
     for position, element in enumerate(elements):
         body, name = element
         identity = ids.element_id(delivery, position)
         rejected = name.reason if isinstance(name, InvalidEnvelope) else None
-        row = {"id": identity, "delivery": delivery, "body": body, "rejected": rejected}
+        stored = body if key is None else keys_of(connection).seal(body, identity, key)
+        row = {"id": identity, "delivery": delivery, "body": stored, "rejected": rejected}
         connection.execute(_ADD_ELEMENT, row)
         if not isinstance(name, InvalidEnvelope):
             connection.execute(_ACCEPT, _parameters(identity, name))

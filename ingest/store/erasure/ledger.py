@@ -5,10 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection, RowMapping, TextClause
 
 from ingest import queues
+from ingest.encryption.keys import BodyKeys
+from ingest.errors import BodyTampered
 from ingest.store import arrays, past_events
+from ingest.store.encryption.opening import keys_of
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.deliveries import erase_content
 from ingest.store.pipeline.erased_names import PREFIX, erased_name
@@ -51,7 +54,8 @@ def read_of(*, rows: int) -> TextClause:
         ) AS summed WHERE before < {_BYTES}
     )
     SELECT d.id, d.source, e.id AS event, coalesce(e.event_id, u.event_id) AS event_id,
-           coalesce(e.type, u.type) AS type, CAST(d.headers AS text) AS headers, d.body
+           coalesce(e.type, u.type) AS type, CAST(d.headers AS text) AS headers, d.body,
+           d.body_key
     FROM bounded
     JOIN ingest.deliveries d USING (id)
     LEFT JOIN ingest.duplicates r ON r.delivery = d.id
@@ -68,14 +72,27 @@ def deliveries_after(
     connection: Connection, after: UUID
 ) -> tuple[list[StoredDelivery], UUID | None]:
     """Return the deliveries of the next batch that have a body, and where the batch ended; None:
-    there are no further ones."""
+    there are no further ones.
+
+    Raises:
+        BodyKeyMissing: one is encrypted with a key that this process lacks: nobody could say
+            whether it names the person.
+    """
     rows = connection.execute(_READ, {"after": after}).mappings().all()
-    stored = [
-        StoredDelivery(**{**row, "body": bytes(row["body"])})
-        for row in rows
-        if row["body"] is not None
-    ]
+    keys = keys_of(connection)
+    stored = [_opened(keys, row) for row in rows if row["body"] is not None]
     return stored, rows[-1]["id"] if rows else None
+
+
+def _opened(keys: BodyKeys, row: RowMapping) -> StoredDelivery:
+    """Return a delivery with its body; one that was tampered with says nothing."""
+    columns = dict(row)
+    key = columns.pop("body_key")
+    try:
+        columns["body"] = keys.open(bytes(row["body"]), row["id"], key)
+    except BodyTampered:
+        columns["body"] = b""
+    return StoredDelivery(**columns)
 
 
 _READ_EVENTS = statement(

@@ -1,9 +1,15 @@
-"""The requests to erase a person, and how far each has got."""
+"""The requests to erase a person, and how far each has got.
+
+searching ──▶ found ──confirm──▶ erasing ──▶ finished
+searching, found ──▶ cancelled
+
+A command searches before it makes its request, which is `erasing` from the start.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +20,9 @@ from ingest.store import arrays
 from ingest.store.pipeline.erased_names import digest
 from ingest.store.sql import statement
 
-ERASING, FINISHED = "erasing", "finished"
+SEARCHING, FOUND, ERASING = "searching", "found", "erasing"
+FINISHED = "finished"
+UNCONFIRMED = (SEARCHING, FOUND)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +42,16 @@ class Erasure:
     position: Mapping[str, Any]
     counts: Mapping[str, Any]
     finished_at: datetime | None
+    background: bool
+    """Whether the console runs it; otherwise the command that began it does."""
+    advanced_at: datetime | None
+    """When its last batch ended."""
+    problem: str | None
+    """Why it waits, or was cancelled."""
 
 
 _COLUMNS = """id, requested_at, requested_by, reason, persons, source, status,
-    identifiers, position, counts, finished_at"""
+    identifiers, position, counts, finished_at, background, advanced_at, problem"""
 
 
 _DIGEST = statement(f"SELECT {digest('CAST(:text AS text)')}")
@@ -54,8 +68,10 @@ def person_digests(connection: Connection, names: Sequence[tuple[str, str]]) -> 
 
 _BEGIN = statement(
     f"""
-    INSERT INTO ingest.erasures (requested_by, reason, persons, source, status, identifiers)
-    VALUES (:requested_by, :reason, :persons, :source, 'erasing', CAST(:identifiers AS jsonb))
+    INSERT INTO ingest.erasures (requested_by, reason, persons, source, status, background,
+                                 identifiers)
+    VALUES (:requested_by, :reason, :persons, :source, :status, :background,
+            CAST(:identifiers AS jsonb))
     RETURNING {_COLUMNS}
     """
 )
@@ -69,13 +85,19 @@ def begin(
     persons: Sequence[bytes],
     source: str | None,
     identifiers: Mapping[str, Sequence[str]],
+    in_background: bool = False,
 ) -> Erasure:
-    """Record that a person is to be erased, by what the search has learned."""
+    """Record that a person is to be erased, by what the search has learned.
+
+    `in_background`: the console searches first.
+    """
     parameters = {
         "requested_by": requested_by,
         "reason": reason,
         "persons": list(persons),
         "source": source,
+        "status": SEARCHING if in_background else ERASING,
+        "background": in_background,
         "identifiers": json.dumps(identifiers),
     }
     return Erasure(**connection.execute(_BEGIN, parameters).mappings().one())
@@ -108,11 +130,39 @@ def of_person(connection: Connection, persons: Sequence[bytes]) -> list[Erasure]
     return [Erasure(**row) for row in rows]
 
 
+_NEWEST = statement(
+    f"""
+    SELECT {_COLUMNS} FROM ingest.erasures
+    WHERE CAST(:before AS bigint) IS NULL OR id < :before
+    ORDER BY id DESC LIMIT :limit
+    """
+)
+
+
+def newest(connection: Connection, *, limit: int, before: int | None = None) -> list[Erasure]:
+    """Return the newest requests, those before the number `before`."""
+    rows = connection.execute(_NEWEST, {"limit": limit, "before": before}).mappings()
+    return [Erasure(**row) for row in rows]
+
+
+_IN_BACKGROUND = statement(
+    """
+    SELECT id FROM ingest.erasures WHERE background AND status IN ('searching', 'erasing')
+    ORDER BY id
+    """
+)
+
+
+def in_background(connection: Connection) -> list[int]:
+    """Return the requests that the console has to advance, oldest first."""
+    return list(connection.execute(_IN_BACKGROUND).scalars())
+
+
 _SAVE = statement(
     """
     UPDATE ingest.erasures
     SET identifiers = CAST(:identifiers AS jsonb), position = CAST(:position AS jsonb),
-        counts = CAST(:counts AS jsonb)
+        counts = CAST(:counts AS jsonb), advanced_at = now(), problem = NULL
     WHERE id = :id
     """
 )
@@ -136,17 +186,80 @@ def save(
     connection.execute(_SAVE, parameters)
 
 
+_FOUND = statement("UPDATE ingest.erasures SET status = 'found' WHERE id = :id")
+_CONFIRM = statement(
+    """
+    UPDATE ingest.erasures SET status = 'erasing', position = '{}', counts = '{}' WHERE id = :id
+    """
+)
+_CONTINUE = statement("UPDATE ingest.erasures SET background = true WHERE id = :id")
+_WAIT = statement("UPDATE ingest.erasures SET problem = :problem WHERE id = :id")
+
+
+def mark_found(connection: Connection, number: int) -> None:
+    """Record that the search for a person has ended, and waits to be confirmed."""
+    connection.execute(_FOUND, {"id": number})
+
+
+def confirm(connection: Connection, number: int) -> None:
+    """Record that a person who was found is to be erased."""
+    connection.execute(_CONFIRM, {"id": number})
+
+
+def continue_in_background(connection: Connection, number: int) -> None:
+    """Let the console run a request that a command began."""
+    connection.execute(_CONTINUE, {"id": number})
+
+
+def note_problem(connection: Connection, number: int, problem: str) -> None:
+    """Record why the next batch of a request waits."""
+    connection.execute(_WAIT, {"id": number, "problem": problem})
+
+
 _FINISH = statement(
     """
     UPDATE ingest.erasures SET status = 'finished', identifiers = NULL, finished_at = now()
     WHERE id = :id
     """
 )
+_CANCEL = """
+    UPDATE ingest.erasures
+    SET status = 'cancelled', identifiers = NULL, finished_at = now(), problem = :problem
+    WHERE status IN ('searching', 'found') AND
+"""
+_CANCEL_ONE = statement(f"{_CANCEL} id = :id")
+_CANCEL_OTHERS = statement(
+    f"{_CANCEL} persons && (SELECT persons FROM ingest.erasures WHERE id = :id)"
+)
+_CANCEL_OLD = statement(
+    f"{_CANCEL} status = 'found' AND advanced_at < now() - CAST(:age AS interval)"
+)
+_FORGET_REASON = statement("UPDATE ingest.erasures SET reason = NULL WHERE id = :id")
 
 
 def finish(connection: Connection, number: int) -> None:
-    """Record that a request has ended. What was searched for is no longer kept."""
+    """Record that a request has ended. What was searched for is no longer kept, nor what other
+    requests for the person, which nobody has confirmed, have learned."""
     connection.execute(_FINISH, {"id": number})
+    problem = f"Erasure {number} has erased the person."
+    connection.execute(_CANCEL_OTHERS, {"id": number, "problem": problem})
+
+
+def cancel(connection: Connection, number: int, problem: str | None) -> None:
+    """Record that nobody is erased by a request that was not confirmed. What was searched for is no
+    longer kept. `problem` says why, unless an operator wanted it."""
+    connection.execute(_CANCEL_ONE, {"id": number, "problem": problem})
+
+
+def forget_reason(connection: Connection, number: int) -> None:
+    """Erase the reason of a request."""
+    connection.execute(_FORGET_REASON, {"id": number})
+
+
+def cancel_unconfirmed(connection: Connection, *, age: timedelta) -> None:
+    """Cancel requests whose search has ended so long ago: what they search for stands in clear."""
+    parameters = {"age": age, "problem": "Nobody confirmed it within a day."}
+    connection.execute(_CANCEL_OLD, parameters)
 
 
 _ERASED = statement("SELECT event FROM ingest.erased_events WHERE erasure = :id ORDER BY event")

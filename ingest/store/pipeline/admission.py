@@ -49,21 +49,23 @@ class Admitted:
 #
 # An erased event may go by a digest of its id, in both tables, and has an empty fingerprint. Before
 # the first erasure there is no key, and nothing is looked up by it.
+#
+# What a duplicate repeats is `gone` if its event was erased, or removed by retention. Of a removed
+# event nothing says whom it was about, so a repetition of any of them goes again at once. What
+# differs from the removed event is new, and stays.
 _ADMIT_SQL = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT * FROM ingest.unadmitted
+        SELECT *, {erased_name("source", "event_id")} AS erased_id FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
         ORDER BY delivery
         FOR UPDATE SKIP LOCKED
-    ), named AS MATERIALIZED (
-        SELECT *, {erased_name("source", "event_id")} AS erased_id FROM waiting
-    ), taken AS MATERIALIZED (
+    ), taken AS NOT MATERIALIZED (
         SELECT delivery, source, type, fingerprint, received_at, processor, replay, erased_id,
-               coalesce((
+               CASE WHEN erased_id IS NULL THEN event_id ELSE coalesce((
                    SELECT e.event_id FROM ingest.events e
-                   WHERE e.source = named.source AND e.event_id = named.erased_id LIMIT 1
-               ), event_id) AS event_id
-        FROM named
+                   WHERE e.source = waiting.source AND e.event_id = waiting.erased_id LIMIT 1
+               ), event_id) END AS event_id
+        FROM waiting
     ), batch AS MATERIALIZED (
         SELECT taken.*, first_value(delivery) OVER occurrence AS first,
                first_value(type) OVER occurrence AS first_type,
@@ -96,7 +98,11 @@ _ADMIT_SQL = f"""
                     WHEN known.id IS NOT NULL THEN b.fingerprint <> known.fingerprint
                     ELSE {past_events.short("b.fingerprint")} <> b.past_fingerprint
                END AS conflict,
-               NOT is_fresh AND coalesce(known.fingerprint, b.past_fingerprint) = '' AS erased
+               NOT is_fresh AND CASE
+                   WHEN coalesce(known.fingerprint, b.past_fingerprint) = '' THEN true
+                   WHEN known.id IS NOT NULL THEN false
+                   ELSE {past_events.short("b.fingerprint")} = b.past_fingerprint
+               END AS gone
         FROM sorted b
         LEFT JOIN LATERAL (
             SELECT e.id, e.type, e.fingerprint FROM ingest.events e
@@ -116,10 +122,11 @@ _ADMIT_SQL = f"""
     ), summary AS (
         SELECT (SELECT count(*) FROM repeated) AS duplicates,
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
-               (SELECT count(*) FROM taken) - (SELECT count(*) FROM settled) AS unsettled,
-               (SELECT array_agg(delivery) FROM settled WHERE erased) AS erased
+               (SELECT count(*) FROM waiting) - (SELECT count(*) FROM settled) AS unsettled,
+               (SELECT array_agg(delivery) FROM settled WHERE gone) AS gone
     )
-    SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body
+    SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body,
+           d.body_key
     FROM summary
     LEFT JOIN (
         SELECT *, CASE WHEN state = 'running' AND row_number() OVER (PARTITION BY event, state) = 1
@@ -127,7 +134,7 @@ _ADMIT_SQL = f"""
         FROM created
     ) AS created FULL JOIN settled s ON s.delivery = created.event ON true
     LEFT JOIN LATERAL (
-        SELECT body FROM ingest.deliveries WHERE id = created.with_body LIMIT 1
+        SELECT body, body_key FROM ingest.deliveries WHERE id = created.with_body LIMIT 1
     ) AS d ON true
     ORDER BY created.id
     """
@@ -154,8 +161,8 @@ def admit(
     Each delivery is admitted once, however often and wherever this runs. The caller commits it
     alone. Bodies stay in PostgreSQL, except those of jobs that `claimant` claims as they are made.
     An event's first delivery that is unadmitted again, by a replay, gets the jobs that it lacks. A
-    delivery of an event that retention has removed is a duplicate. What a duplicate of an erased
-    event brought is erased in the same transaction.
+    delivery of an event that retention has removed is a duplicate. Where a duplicate repeats an
+    event that was erased or removed, its body and headers are erased in the same transaction.
     """
     has_patterns = any("*" in processor.type for processor in processors)
     rows = connection.execute(
@@ -178,13 +185,15 @@ def admit(
             "redispatch_after_s": redispatch_after_s,
         },
     ).all()
-    if rows[0].erased:
-        erase_content(connection, rows[0].erased)
+    if rows[0].gone:
+        erase_content(connection, rows[0].gone)
     made = [row for row in rows if row.id is not None]
-    bodies = {row.event: row.body for row in made if row.body is not None}
+    bodies = {row.event: (row.body, row.body_key) for row in made if row.body is not None}
     return Admitted(
         claimed=tuple(
-            _claimed(row, bodies.get(row.event)) for row in made if row.state == "running"
+            _claimed(row, *bodies.get(row.event, _NO_BODY))
+            for row in made
+            if row.state == "running"
         ),
         jobs=tuple(
             JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
@@ -197,7 +206,10 @@ def admit(
     )
 
 
-def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
+_NO_BODY = (None, None)
+
+
+def _claimed(row: Any, body: bytes | None, body_key: str | None) -> ClaimedJob:
     return ClaimedJob(
         id=row.id,
         processor=row.processor,
@@ -211,6 +223,7 @@ def _claimed(row: Any, body: bytes | None) -> ClaimedJob:
         received_at=row.received_at,
         body=body,
         replay=row.replay,
+        body_key=body_key,
     )
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from ingest.encryption.keys import BodyKeys
 from ingest.sources.base import EventIdentity
 from ingest.store import arrays
 from ingest.store.engine import WriterConnection
@@ -52,8 +53,8 @@ class Delivery(NamedTuple):
 _STORE = """
 ), stored AS (
     INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body,
-                                   rejected{columns})
-    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, ''){columns}
+                                   rejected{columns}{encrypted})
+    SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, ''){columns}{key}
     FROM batch
     ON CONFLICT (id) DO NOTHING
 ), noted AS (
@@ -65,24 +66,38 @@ _STORE = """
     ON CONFLICT (delivery) DO NOTHING
 )
 """
-_INSERT = """
+_BATCH = """
 WITH batch AS (
     SELECT * FROM unnest(
         %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::bytea[],
         %b::text[], %b::text[], %b::text[], %b::bytea[]
     ) AS batch (id, source, received_at, key_id, headers, body,
                 rejected, event_id, type, fingerprint)
-""" + _STORE.format(columns="", is_event="rejected = ''")
+"""
+_OF_EVENTS = {"columns": "", "is_event": "rejected = ''"}
 # The two further columns are sent only when a delivery of the batch has elements: otherwise they
 # would cost every delivery something.
-_INSERT_ELEMENTS = """
+_BATCH_WITH_ELEMENTS = """
 WITH batch AS (
     SELECT * FROM unnest(
         %b::uuid[], %b::text[], %b::timestamptz[], %b::text[], %b::text[], %b::bytea[],
         %b::text[], %b::text[], %b::text[], %b::bytea[], %b::uuid[], %b::bool[]
     ) AS batch (id, source, received_at, key_id, headers, body,
                 rejected, event_id, type, fingerprint, part_of, is_event)
-""" + _STORE.format(columns=", part_of", is_event="is_event")
+"""
+_OF_ELEMENTS = {"columns": ", part_of", "is_event": "is_event"}
+# One more parameter a flush, and only where bodies are encrypted: the id of the key.
+_IN_CLEAR = {"encrypted": "", "key": ""}
+_ENCRYPTED = {"encrypted": ", body_key", "key": ", %b::text"}
+_INSERT = {
+    (has_elements, is_encrypted): batch + _STORE.format(**rows, **bodies)
+    for has_elements, batch, rows in (
+        (False, _BATCH, _OF_EVENTS),
+        (True, _BATCH_WITH_ELEMENTS, _OF_ELEMENTS),
+    )
+    for is_encrypted, bodies in ((False, _IN_CLEAR), (True, _ENCRYPTED))
+}
+"""The statement, by whether there are elements, and whether bodies are encrypted."""
 
 
 async def insert(
@@ -104,12 +119,8 @@ async def insert(
         UnfitDatabase: they are stored, but the server has not written them to disk, or not to that
             of its synchronous standby.
     """
-    if not any(delivery.elements for delivery in deliveries):
-        values = _values(deliveries, queue, dispatch_grace_s)
-        await connection.commit_durably(_INSERT, values, is_repeat=is_repeat)
-        return
-    values = _values_with_elements(deliveries, queue, dispatch_grace_s)
-    await connection.commit_durably(_INSERT_ELEMENTS, values, is_repeat=is_repeat)
+    sql, values = _prepared(connection.body_keys, deliveries, queue, dispatch_grace_s)
+    await connection.commit_durably(sql, values, is_repeat=is_repeat)
 
 
 async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> None:
@@ -122,31 +133,43 @@ async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> Non
         psycopg.Error: no delivery can be stored; the caller closes the connection.
         UnfitDatabase: the server does not write to disk.
     """
-    await connection.try_out(_INSERT, _values([delivery], "", 0.0))
+    await connection.try_out(*_prepared(connection.body_keys, [delivery], "", 0.0))
 
 
 _NO_NAME = EventIdentity(event_id="", type="", fingerprint=b"")
 
 
-def _values(deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float) -> tuple[Any, ...]:
-    return (*_columns(deliveries), queue, dispatch_grace_s)
+def _prepared(
+    keys: BodyKeys, deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float
+) -> tuple[str, tuple[Any, ...]]:
+    """Return the statement that stores deliveries, and its values."""
+    has_elements = any(delivery.elements for delivery in deliveries)
+    columns = _columns_with_elements(deliveries) if has_elements else _columns(deliveries)
+    key = keys.newest
+    if key is None:
+        return _INSERT[has_elements, False], (*columns, queue, dispatch_grace_s)
+    ids, bodies = columns[0], columns[_BODY]
+    columns[_BODY] = [keys.seal(body, row, key) for row, body in zip(ids, bodies, strict=True)]
+    return _INSERT[has_elements, True], (*columns, key, queue, dispatch_grace_s)
 
 
-def _values_with_elements(
-    deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float
-) -> tuple[Any, ...]:
+def _columns_with_elements(deliveries: Sequence[Delivery]) -> list[list[Any]]:
     rows: list[Delivery] = []
     part_of: list[UUID | None] = []
     for delivery in deliveries:
         rows += (delivery, *delivery.elements)
         part_of += (None, *[delivery.id] * len(delivery.elements))
     is_event = [row.name is not None for row in rows]
-    return (*_columns(rows), part_of, is_event, queue, dispatch_grace_s)
+    return [*_columns(rows), part_of, is_event]
 
 
-def _columns(deliveries: Sequence[Delivery]) -> tuple[Any, ...]:
+_BODY = 5
+"""The place of the bodies among the columns."""
+
+
+def _columns(deliveries: Sequence[Delivery]) -> list[list[Any]]:
     names = [delivery.name or _NO_NAME for delivery in deliveries]
-    return (
+    return [
         [delivery.id for delivery in deliveries],
         [delivery.source for delivery in deliveries],
         [delivery.received_at for delivery in deliveries],
@@ -157,7 +180,7 @@ def _columns(deliveries: Sequence[Delivery]) -> tuple[Any, ...]:
         [name.event_id for name in names],
         [name.type for name in names],
         [name.fingerprint for name in names],
-    )
+    ]
 
 
 _ERASE = statement(
@@ -165,7 +188,7 @@ _ERASE = statement(
     WITH named AS MATERIALIZED (
         SELECT id, part_of FROM ingest.deliveries WHERE id = ANY(CAST(:ids AS uuid[]))
     )
-    UPDATE ingest.deliveries SET body = NULL, headers = '[]'
+    UPDATE ingest.deliveries SET body = NULL, body_key = NULL, headers = '[]'
     WHERE id = ANY(ARRAY(
               SELECT id FROM named UNION SELECT part_of FROM named WHERE part_of IS NOT NULL
           ))

@@ -18,8 +18,10 @@ def digest(*texts: str) -> str:
 
 
 def erased_name(source: str, event_id: str) -> str:
-    """Return SQL for the id that an erased event goes by; null while there is no key."""
-    return f"'{PREFIX}' || encode({digest(source, event_id)}, 'hex')"
+    """Return SQL for the id that an erased event goes by; null while there is no key, and then
+    nothing is computed."""
+    name = f"'{PREFIX}' || encode({digest(source, event_id)}, 'hex')"
+    return f"CASE WHEN {_KEY} IS NOT NULL THEN {name} END"
 
 
 _MAKE_KEY = statement(

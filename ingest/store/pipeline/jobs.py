@@ -103,9 +103,11 @@ class ClaimedJob:
     type: str
     received_at: datetime
     body: bytes | None
-    """None: the bodies of its day were dropped, or it was erased."""
+    """As it is stored. None: the bodies of its day were dropped, or it was erased."""
     replay: int | None = None
     """The last replay that requeued it."""
+    body_key: str | None = None
+    """The id of the key that the body is encrypted with; None: it is in clear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -278,7 +280,7 @@ _CLAIM = statement(
         RETURNING id, event, processor, attempt, failures, trigger, replay
     )
     SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
-           e.type, e.received_at, d.body, c.replay
+           e.type, e.received_at, d.body, d.body_key, c.replay
     FROM claimed c
     CROSS JOIN LATERAL (
         SELECT source, event_id, type, received_at FROM ingest.events
@@ -286,7 +288,7 @@ _CLAIM = statement(
         ORDER BY id LIMIT 1
     ) AS e
     LEFT JOIN LATERAL (
-        SELECT body FROM ingest.deliveries WHERE id = c.event LIMIT 1
+        SELECT body, body_key FROM ingest.deliveries WHERE id = c.event LIMIT 1
     ) AS d ON true
     ORDER BY c.id
     """

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, RowMapping
 
 from ingest import ids
 from ingest.errors import NotFound
+from ingest.store.encryption.opening import to_show
 from ingest.store.retention import progress
 from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
@@ -22,8 +23,8 @@ _ALL = 2**31 - 1
 class DeliveryRecord:
     """A delivery of the event.
 
-    Body and headers are None once its day was dropped; the body also where it was erased, or was
-    not read.
+    Body and headers are None once its day was dropped; the body also where it was erased, was not
+    read, or cannot be decrypted.
     """
 
     id: UUID
@@ -36,6 +37,8 @@ class DeliveryRecord:
     key_id: str | None
     headers: list[tuple[str, str]] | None
     body: bytes | None
+    unreadable: str | None = None
+    """Why its body cannot be decrypted, as a sentence."""
 
     @property
     def position(self) -> int | None:
@@ -109,7 +112,7 @@ _EVENT = statement(
 _DELIVERIES = statement(
     """
     SELECT known.id, known.received_at, known.conflict, d.body IS NOT NULL AS kept, d.part_of,
-           d.key_id, d.headers,
+           d.key_id, d.headers, d.body_key,
            CASE WHEN :all OR known.id = :id OR (known.conflict AND known.nth <= :conflicts)
                 THEN d.body END AS body
     FROM (
@@ -147,9 +150,16 @@ def of_event(
     deliveries = connection.execute(_DELIVERIES, parameters).mappings()
     return EventHistory(
         **row,
-        deliveries=tuple(DeliveryRecord(**delivery) for delivery in deliveries),
+        deliveries=tuple(_delivery(connection, delivery) for delivery in deliveries),
         jobs=_jobs(connection, event),
     )
+
+
+def _delivery(connection: Connection, row: RowMapping) -> DeliveryRecord:
+    fields = dict(row)
+    key, stored = fields.pop("body_key"), fields.pop("body")
+    shown = to_show(connection, stored, delivery=row["id"], key=key)
+    return DeliveryRecord(**fields, body=shown.body, unreadable=shown.unreadable)
 
 
 _CHECK = statement("SELECT 1 FROM ingest.events WHERE id = :id")

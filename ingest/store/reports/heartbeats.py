@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection
 
+from ingest.store.encryption.opening import keys_of
 from ingest.store.sql import statement
 
 ALIVE_FOR = timedelta(seconds=20)
@@ -48,21 +49,24 @@ class ProcessRecord:
     """When it claimed the oldest of them."""
     lacks: list[str]
     """What its database role lacks, each as a predicate (ingest.store.privileges)."""
+    body_keys: list[str] | None
+    """The ids of the keys of bodies that it has; None: it is of a release that knows of none."""
 
 
 _UPSERT = statement(
     """
     INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
-                                  processors, lacks, remembers)
+                                  processors, lacks, remembers, body_keys)
     VALUES (:id, :kind, :host, :pid, :version, now(), now(), CAST(:queues AS text[]),
-            CAST(:processors AS text[]), CAST(:lacks AS text[]), true)
+            CAST(:processors AS text[]), CAST(:lacks AS text[]), true,
+            CAST(:body_keys AS text[]))
     ON CONFLICT (id) DO UPDATE SET seen_at = now(), lacks = excluded.lacks
     """
 )
 
 
 def upsert(connection: Connection, process: ProcessIdentity, *, lacks: Sequence[str] = ()) -> None:
-    """Record that a process is alive, and what its role lacks."""
+    """Record that a process is alive, what its role lacks, and which keys of bodies it has."""
     connection.execute(
         _UPSERT,
         {
@@ -74,6 +78,7 @@ def upsert(connection: Connection, process: ProcessIdentity, *, lacks: Sequence[
             "queues": None if process.queues is None else list(process.queues),
             "processors": None if process.processors is None else list(process.processors),
             "lacks": list(lacks),
+            "body_keys": list(keys_of(connection).ids),
         },
     )
 
@@ -134,7 +139,7 @@ def older_worker(connection: Connection) -> str | None:
 
 _ALL = statement(
     """
-    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at, p.lacks,
+    SELECT p.id, p.kind, p.host, p.pid, p.version, p.started_at, p.seen_at, p.lacks, p.body_keys,
            p.seen_at > now() - CAST(:alive_for AS interval) AS alive,
            held.works_on, coalesce(held.jobs, 0) AS jobs, held.since
     FROM ingest.processes p

@@ -1,11 +1,12 @@
 """What each kind holds, what would go now, and what has gone."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
 from sqlalchemy import Connection
 
 from ingest.ids import first_id
+from ingest.store import partitions
 from ingest.store.retention import obstacles, progress
 from ingest.store.retention.ages import Ages
 from ingest.store.retention.events import FINISHED
@@ -35,12 +36,29 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Bodies:
+    """What there is of bodies and headers, which go by whole days."""
+
+    age_days: int | None
+    """None: they are kept for ever."""
+    days: int
+    """Days that are past and are kept."""
+    oldest: date | None
+    """The oldest of them."""
+    next_on: date | None
+    """When the oldest goes; in the past, if it is kept for its unfinished work."""
+    bytes: int
+    """On disk, with indexes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """The state of retention."""
 
     obstacle: str | None
     """Why no event may be removed now, as a sentence."""
-    held: tuple[Held, ...]
+    kinds: tuple[Held, ...]
+    bodies: Bodies
 
 
 _TABLES = {
@@ -105,8 +123,17 @@ _DUE = {
 }
 
 
-def read(connection: Connection, ages: Ages, *, now: datetime) -> Report:
-    """Return the state of retention."""
+# Partitions are the leaves of `deliveries`.
+_BODY_BYTES = statement(
+    """
+    SELECT coalesce(sum(pg_total_relation_size(relid)), 0)
+    FROM pg_partition_tree(CAST('ingest.deliveries' AS regclass)) WHERE isleaf
+    """
+)
+
+
+def read(connection: Connection, ages: Ages, *, body_age_days: int | None, now: datetime) -> Report:
+    """Return the state of retention; `body_age_days` is the age of bodies, None: kept for ever."""
     spans = {
         progress.EVENTS: ages.events,
         progress.DUPLICATES: ages.events,
@@ -134,7 +161,21 @@ def read(connection: Connection, ages: Ages, *, now: datetime) -> Report:
             )
         )
     obstacle = None if ages.events is None else obstacles.find(connection)
-    return Report(obstacle=obstacle, held=tuple(held))
+    return Report(
+        obstacle=obstacle, kinds=tuple(held), bodies=_bodies(connection, body_age_days, now)
+    )
+
+
+def _bodies(connection: Connection, age_days: int | None, now: datetime) -> Bodies:
+    past = [day for day in partitions.days(connection) if day < now.date()]
+    oldest = past[0] if past else None
+    next_on = None
+    if oldest is not None and age_days is not None:
+        next_on = oldest + timedelta(days=age_days + 1)
+    size = connection.execute(_BODY_BYTES).scalar_one()
+    return Bodies(
+        age_days=age_days, days=len(past), oldest=oldest, next_on=next_on, bytes=int(size)
+    )
 
 
 def _count(connection: Connection, kind: str, before: datetime) -> int:

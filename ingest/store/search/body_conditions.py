@@ -1,14 +1,20 @@
 """What a raw body holds, as conditions in SQL on `events`.
 
-They read bodies: they are for slices of events, and for what indexes have narrowed already.
+They read bodies: they are for slices of events, and for what indexes have narrowed already. An
+encrypted body is read in Python (ingest.store.search.opened_bodies), and the statement is told
+which passed.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from ingest import strict_json
+from ingest.store.search import opened_bodies
+from ingest.store.search.opened_bodies import Run
 
 Condition = tuple[str, dict[str, Any]]
 """SQL, and the values that it names."""
@@ -20,9 +26,21 @@ class BodyTest:
 
     row: str
     """SQL on `event_id`; never null."""
-    body: str
+    clear: str
     """SQL on `body`, or on another column of `deliveries`; never null."""
     values: dict[str, Any]
+    matches: Callable[[bytes], bool] | None = None
+    """The same of a body that was decrypted; None: it is not about bodies."""
+    opened: str = ""
+    """The name of the parameter that holds the ids of encrypted bodies that passed."""
+
+    @property
+    def body(self) -> str:
+        """Return SQL on the columns of `deliveries`; never null."""
+        if self.matches is None:
+            return self.clear
+        return f"""CASE WHEN deliveries.body_key IS NULL THEN {self.clear}
+                ELSE deliveries.id = ANY(CAST(:{self.opened} AS uuid[])) END"""
 
     @property
     def condition(self) -> Condition:
@@ -37,15 +55,18 @@ class BodyTest:
 def contains(needle: str, name: str) -> BodyTest:
     """Return the test for a text in the event id or anywhere in the body, however the sender's JSON
     spells it. The names of its parameters begin with `name`."""
-    spelled = {f"{name}_{n}": spelling for n, spelling in enumerate(_spellings(needle))}
+    spellings = _spellings(needle)
+    spelled = {f"{name}_{n}": spelling for n, spelling in enumerate(spellings)}
     conditions = " OR ".join(
         f"position(CAST(:{parameter} AS bytea) IN body) > 0" for parameter in spelled
     )
     return BodyTest(
         # Half the time of ILIKE, which was most of a search's.
         row=f"strpos(lower(event_id), lower(CAST(:{name}_text AS text))) > 0",
-        body=f"({conditions})",
-        values={f"{name}_text": needle, **spelled},
+        clear=f"({conditions})",
+        values={f"{name}_text": needle, **spelled, f"{name}_opened": []},
+        matches=partial(opened_bodies.contains, spellings),
+        opened=f"{name}_opened",
     )
 
 
@@ -70,12 +91,26 @@ def has_field(
         tests.append(
             _matches(f"CAST(:{name}_path_{n} AS text[])", name, is_beginning, bool(number))
         )
-    unlikely, more = _unlikely(number.group(1) if number else value, name)
+    run = _run_of(number.group(1) if number else value)
+    unlikely, more = _unlikely(run, name)
     # CASE, because its parts are evaluated in their order, which those of AND need not be.
     parsed = "(SELECT ingest.body_json(body) AS json OFFSET 0)"
     found = f"""CASE WHEN {unlikely} THEN false
             ELSE (SELECT {" OR ".join(tests)} FROM {parsed} AS parsed) END"""
-    return BodyTest(row="false", body=found, values=values | more)
+    return BodyTest(
+        row="false",
+        clear=found,
+        values=values | more | {f"{name}_opened": []},
+        matches=partial(
+            opened_bodies.has_field,
+            [path.split(".") for path in paths],
+            value,
+            run=run,
+            is_beginning=is_beginning,
+            number=Decimal(value) if number else None,
+        ),
+        opened=f"{name}_opened",
+    )
 
 
 def has_phone(paths: Sequence[str], value: str, name: str) -> BodyTest:
@@ -92,7 +127,13 @@ def has_phone(paths: Sequence[str], value: str, name: str) -> BodyTest:
     parsed = "(SELECT ingest.body_json(body) AS json OFFSET 0)"
     body = f"""CASE WHEN {" AND ".join(absent)} THEN false
             ELSE (SELECT {" OR ".join(tests)} FROM {parsed} AS parsed) END"""
-    return BodyTest(row="false", body=body, values=values)
+    return BodyTest(
+        row="false",
+        clear=body,
+        values=values | {f"{name}_opened": []},
+        matches=partial(opened_bodies.has_phone, [path.split(".") for path in paths], value),
+        opened=f"{name}_opened",
+    )
 
 
 def escape(literal: str) -> str:
@@ -100,18 +141,23 @@ def escape(literal: str) -> str:
     return literal.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _unlikely(value: str, name: str) -> Condition:
-    """Return the condition that the bytes of a body show that it does not hold `value`. That is
-    five times as fast as parsing it. Some senders escape characters that others do not."""
+def _run_of(value: str) -> Run | None:
+    """Return what the bytes of a body hold if it holds `value`; None: nothing can be said. Looking
+    for that is five times as fast as parsing. Some senders escape characters that others do not."""
     plain = max(_PLAIN.findall(value), key=len, default="")
     if len(plain) >= min(len(value), _PLAIN_ENOUGH):
-        run, is_escaped = plain, "false"
-    else:
-        run, is_escaped = max(_NOT_SHORT_ESCAPED.findall(value), key=len, default=""), _HAS_ESCAPE
-    if not run:
+        return Run(plain.encode(), may_be_escaped=False) if plain else None
+    run = max(_NOT_SHORT_ESCAPED.findall(value), key=len, default="")
+    return Run(run.encode(), may_be_escaped=True) if run else None
+
+
+def _unlikely(run: Run | None, name: str) -> Condition:
+    """Return the condition that the bytes of a body show that it does not hold a value."""
+    if run is None:
         return "false", {}
     absent = f"position(CAST(:{name}_run AS bytea) IN body) = 0"
-    return f"({absent} AND NOT {is_escaped})", {f"{name}_run": run.encode()}
+    is_escaped = _HAS_ESCAPE if run.may_be_escaped else "false"
+    return f"({absent} AND NOT {is_escaped})", {f"{name}_run": run.text}
 
 
 def _matches(path: str, name: str, is_beginning: bool, is_number: bool) -> str:

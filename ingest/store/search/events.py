@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from ingest import ids
 from ingest.errors import NotFound
+from ingest.store.encryption.opening import to_show
 from ingest.store.reports.failures import ERROR_TYPE
 from ingest.store.search.filters import EventFilter, named_by, state_of_event
 from ingest.store.search.id_range import Span, next_id
@@ -220,7 +221,9 @@ class WholeDelivery:
     key_id: str
     headers: list[tuple[str, str]]
     body: bytes | None
-    """None: it was erased."""
+    """None: it was erased, or cannot be decrypted."""
+    unreadable: str | None
+    """Why it cannot be decrypted, as a sentence."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,8 +254,11 @@ def delivery(connection: Connection, identity: UUID) -> WholeDelivery:
     row = connection.execute(_DELIVERY, {"id": identity}).mappings().one_or_none()
     if row is None:
         raise NotFound(f"There is no delivery {identity}.", reason="not_found")
+    columns = dict(row)
+    key, stored = columns.pop("body_key"), columns.pop("body")
+    shown = to_show(connection, stored, delivery=identity, key=key)
     place = None if row["part_of"] is None else ids.position(row["part_of"], identity)
-    return WholeDelivery(**row, position=place)
+    return WholeDelivery(**columns, position=place, body=shown.body, unreadable=shown.unreadable)
 
 
 def elements(
@@ -268,7 +274,7 @@ def elements(
 
 
 _DELIVERY = statement(
-    "SELECT id, source, received_at, rejected, part_of, key_id, headers, body"
+    "SELECT id, source, received_at, rejected, part_of, key_id, headers, body, body_key"
     " FROM ingest.deliveries WHERE id = :id"
 )
 _ELEMENTS = statement(

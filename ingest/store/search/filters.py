@@ -15,7 +15,7 @@ from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.schema import STATES
 from ingest.store.search.body_conditions import BodyTest, Condition, contains, escape, has_field
 from ingest.store.search.distinct import SOURCES, TYPES
-from ingest.store.search.related import Times, concerns, first_beyond
+from ingest.store.search.related import Times, concerns, first_beyond, opened_mentions
 from ingest.store.sql import statement
 
 UNHANDLED = "unhandled"
@@ -70,6 +70,9 @@ class EventFilter:
     """A text in the event id or in the raw body; or several, all of them there."""
     leave_succeeded: bool = False
     """Of the jobs of named events: leave alone those that have succeeded."""
+    among: tuple[UUID, ...] = ()
+    """The events whose encrypted bodies hold what is meant (ingest.store.search.pinned); with it,
+    no body is looked at."""
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -125,7 +128,10 @@ class EventFilter:
         for name in ("since", "until"):
             if values.get(name) is not None:
                 values[name] = datetime.fromisoformat(values[name])
-        return cls(**values | {"ids": tuple(UUID(text) for text in values.get("ids", ()))})
+        ids = {
+            name: tuple(UUID(text) for text in values.get(name, ())) for name in ("ids", "among")
+        }
+        return cls(**values | ids)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +177,8 @@ def where(selection: EventFilter) -> Where:
 def _conditions(selection: EventFilter) -> Iterator[Condition]:
     if selection.names_events:
         yield _named(selection)
+    if selection.among:
+        yield "events.id = ANY(CAST(:among AS uuid[]))", {"among": list(selection.among)}
     if selection.types:
         patterns = [escape(pattern).replace("*", "%") for pattern in selection.types]
         yield "events.type LIKE ANY(CAST(:types AS text[]))", {"types": patterns}
@@ -180,7 +188,7 @@ def _conditions(selection: EventFilter) -> Iterator[Condition]:
         yield "events.id >= CAST(:since AS uuid)", {"since": first_id(selection.since)}
     if selection.until is not None:
         yield "events.id < CAST(:until AS uuid)", {"until": first_id(selection.until)}
-    for n, (kind, value) in enumerate(selection.about):
+    for n, (kind, value) in enumerate(() if selection.among else selection.about):
         yield concerns(kind, value, f"about_{n}", _times(selection))
     if selection.is_of_failures:
         yield _failing(selection)
@@ -193,10 +201,23 @@ def narrow(connection: Connection, selection: EventFilter, *, at_most: int = 20_
         return selection
     about = where(EventFilter(about=selection.about, since=selection.since, until=selection.until))
     query = statement(f"SELECT id FROM ingest.events WHERE {about.sql} LIMIT {at_most + 1}")
-    ids = tuple(connection.execute(query, about.parameters).scalars())
+    parameters = about.parameters | opened_about(connection, selection)
+    ids = tuple(connection.execute(query, parameters).scalars())
     if len(ids) > at_most:
         return selection
     return replace(selection, about=(), ids=ids or (_NO_EVENT,))
+
+
+def opened_about(connection: Connection, selection: EventFilter) -> dict[str, list[UUID]]:
+    """Return which encrypted bodies name what a selection is about, as values of the parameters of
+    `where`."""
+    return {
+        name: ids
+        for n, (kind, value) in enumerate(selection.about)
+        for name, ids in opened_mentions(
+            connection, kind, value, f"about_{n}", _times(selection)
+        ).items()
+    }
 
 
 _NO_EVENT = UUID(int=0)
@@ -219,7 +240,9 @@ def body_tests(selection: EventFilter) -> Iterator[BodyTest]:
     """Return the conditions that only deliveries can meet: their bodies, or the key."""
     if selection.key_id is not None:
         values = {"key_id": selection.key_id}
-        yield BodyTest(row="false", body="(deliveries.key_id = :key_id)", values=values)
+        yield BodyTest(row="false", clear="(deliveries.key_id = :key_id)", values=values)
+    if selection.among:
+        return
     for n, (path, value) in enumerate(selection.fields):
         beginning = value.removesuffix("*")
         yield has_field([path], beginning, f"field_{n}", is_beginning=beginning != value)

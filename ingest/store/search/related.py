@@ -26,9 +26,16 @@ from sqlalchemy import Connection
 from ingest.ids import first_id
 from ingest.sources.base import FieldPath
 from ingest.sources.registry import classes, entity_paths, naming
-from ingest.store.search.body_conditions import Condition, escape, has_field, has_phone
+from ingest.store.search.body_conditions import (
+    BodyTest,
+    Condition,
+    escape,
+    has_field,
+    has_phone,
+)
 from ingest.store.search.distinct import SOURCES
 from ingest.store.search.id_range import Span
+from ingest.store.search.sealed import passing
 from ingest.store.sql import statement
 
 KINDS = ("conversation", "phone", "order", "message", "contact")
@@ -144,19 +151,44 @@ def _names(kind: str, value: str) -> list[str]:
 
 def _mentioned(paths: Sequence[FieldPath], kind: str, value: str, name: str) -> Condition:
     """Return whether a body names it under one of the paths."""
-    paths_by_types: dict[str, list[str]] = {}
-    for path in paths:
-        paths_by_types.setdefault(path.types, []).append(path.path)
     conditions, values = [], {}
-    has = has_phone if kind == "phone" else has_field
-    for n, (types, of_types) in enumerate(paths_by_types.items()):
-        condition, of_condition = has(of_types, value, f"{name}_field_{n}").condition
+    for n, (types, test) in enumerate(_tests(paths, kind, value, name)):
+        condition, of_condition = test.condition
         values.update(of_condition)
         if types != "*":
             values[f"{name}_types_{n}"] = escape(types).replace("*", "%")
             condition = f"(events.type LIKE :{name}_types_{n} AND {condition})"
         conditions.append(condition)
     return "(" + " OR ".join(conditions or ["false"]) + ")", values
+
+
+def _tests(
+    paths: Sequence[FieldPath], kind: str, value: str, name: str
+) -> list[tuple[str, BodyTest]]:
+    """Return the tests of bodies, each with the types of events that it is for."""
+    paths_by_types: dict[str, list[str]] = {}
+    for path in paths:
+        paths_by_types.setdefault(path.types, []).append(path.path)
+    has = has_phone if kind == "phone" else has_field
+    return [
+        (types, has(of_types, value, f"{name}_field_{n}"))
+        for n, (types, of_types) in enumerate(paths_by_types.items())
+    ]
+
+
+def opened_mentions(
+    connection: Connection, kind: str, value: str, name: str, times: Times
+) -> dict[str, list[UUID]]:
+    """Return which encrypted bodies name what `concerns` looks for, as values of its parameters."""
+    tests = [test for _, test in _tests(entity_paths(kind), kind, value, name)]
+    passed = passing(connection, tests, _SEALED_UNFINISHED, {})
+    slugs = naming(kind)
+    if slugs:
+        paths = entity_paths(kind, slugs)
+        newest = [test for _, test in _tests(paths, kind, value, f"{name}_newest")]
+        bounds = {"low": times.span.low, "high": times.span.high}
+        passed |= passing(connection, newest, _SEALED_NEWEST, bounds)
+    return passed
 
 
 _KNOWN_STATUSES = ("sent", "delivered", "read", "failed", "played", "deleted")
@@ -244,3 +276,14 @@ _UNFINISHED = f"""
             UNION (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL
                    ORDER BY lease_until LIMIT {LOOKED_THROUGH})
             """
+_SEALED = """CROSS JOIN LATERAL (
+        SELECT id, body_key, body FROM ingest.deliveries
+        WHERE body_key IS NOT NULL AND id = candidates.event LIMIT 1
+    ) AS sealed"""
+_SEALED_UNFINISHED = f"SELECT sealed.* FROM ({_UNFINISHED}) AS candidates {_SEALED}"
+_SEALED_NEWEST = f"""
+    SELECT sealed.* FROM (
+        SELECT id AS event FROM ingest.events WHERE id >= :low AND id < :high
+        ORDER BY id DESC LIMIT {NEWEST_LOOKED_THROUGH}
+    ) AS candidates {_SEALED}
+"""

@@ -24,10 +24,12 @@ from ingest.store.search.filters import (
     UNHANDLED,
     EventFilter,
     body_tests,
+    opened_about,
     state_of_event,
     where,
 )
 from ingest.store.search.id_range import Span
+from ingest.store.search.sealed import passing
 from ingest.store.sql import statement
 
 FIRST_SLICE = 1_000
@@ -119,7 +121,9 @@ def _choose(
             since=selection.since,
             until=selection.until,
         )
-        return _some(named, rest, order)
+        way = _some(named, rest, order)
+        opened = opened_about(connection, named)
+        return replace(way, parameters={**way.parameters, **opened}) if opened else way
     told = selection.state == UNHANDLED
     lacks_one = told and selection.processor is not None
     if selection.state in _STATES and not lacks_one and _is_few(connection, selection.state):
@@ -168,7 +172,13 @@ def _read_ids(
         FROM (SELECT) AS always LEFT JOIN LATERAL ({select}) AS shown ON true
     """
     parameters = {**way.parameters, **condition.parameters, **_bounds(span, way.rest, wanted)}
-    rows = connection.execute(statement(query), {**parameters, "size": size}).mappings().all()
+    sealed = f"""WITH RECURSIVE {TYPES}, walked (id) AS MATERIALIZED ({way.ids})
+        SELECT sealed.* FROM walked CROSS JOIN LATERAL (
+            SELECT {_SEALED} AND id = walked.id LIMIT 1
+        ) AS sealed"""
+    parameters |= {"size": size}
+    parameters |= passing(connection, list(body_tests(way.rest)), sealed, parameters)
+    rows = connection.execute(statement(query), parameters).mappings().all()
     is_last = rows[0]["walked"] < size
     return Slice(rows=rows, reached=None if is_last else rows[0]["edge"])
 
@@ -188,9 +198,14 @@ def _read_range(
         {select}
     """
     parameters = values | _bounds(span.upto(edge), way.rest, wanted)
+    sealed = f"SELECT {_SEALED} AND {_within('id')}"
+    parameters |= passing(connection, list(body_tests(way.rest)), sealed, parameters)
     return Slice(
         rows=connection.execute(statement(query), parameters).mappings().all(), reached=edge
     )
+
+
+_SEALED = "id, body_key, body FROM ingest.deliveries WHERE body_key IS NOT NULL"
 
 
 def _of_a_range(rest: EventFilter) -> tuple[list[str], dict[str, Any]]:

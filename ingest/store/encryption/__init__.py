@@ -1,0 +1,1 @@
+"""Encrypted bodies in the database: reading them, beginning with a key, and changing keys."""

@@ -1,0 +1,1 @@
+"""Traces by OpenTelemetry, an extra. Only `ingest.tracing.start` is imported while it is off."""

@@ -1,0 +1,130 @@
+"""Parts of traces and reports that need no process: ids, headers, texts, sentences."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from opentelemetry.trace import SpanContext, TraceFlags
+
+from ingest.errors import SettingsError
+from ingest.sentry import client
+from ingest.sentry import start as sentry
+from ingest.settings import load
+from ingest.store.pipeline.jobs import Failure, Outcome
+from ingest.store.reports.dead_jobs import DeadJob
+from ingest.tracing import headers, spans
+from ingest.tracing import start as tracing
+from workers.tracing import statements
+
+REQUEST = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+CONTEXT = {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("SELECT 1 FROM t1 WHERE a = '966512345678'", "SELECT ? FROM t1 WHERE a = ?"),
+        ("SELECT 'it''s 9665', E'a\\'9665', $$9665$$, $x$'9665$x$", "SELECT ?, ?, ?, ?"),
+        ("SELECT -9665, 9.665e5 -- 9665\n, /* 9665 */ 2", "SELECT -?, ? , ?"),
+        ("UPDATE t SET a = %(p_1)s, b = $1", "UPDATE t SET a = %(p_1)s, b = $1"),
+        ("SELECT 'never ends 9665", "SELECT?"),
+    ],
+)
+def test_a_statement_is_sent_without_values(written: str, sent: str) -> None:
+    assert statements.without_values(written) == sent
+
+
+def test_each_attempt_has_ids_of_its_own_that_anybody_computes() -> None:
+    places = [spans.place_of_attempt(REQUEST, 5, number) for number in range(1, 4)]
+    assert places[0].parent == REQUEST
+    assert len({place.span_id for place in places}) == 3
+    assert places[2].links[0].span_id == places[1].span_id
+    assert places[2].links[0].trace_id == places[1].trace_id
+    assert places[1].links[0].trace_id == REQUEST.trace_id
+    assert places == [spans.place_of_attempt(REQUEST, 5, number) for number in range(1, 4)]
+    assert spans.place_of_attempt(REQUEST, 6, 1).span_id != places[0].span_id
+
+
+def test_a_context_takes_the_place_of_the_senders_and_nothing_elses() -> None:
+    kept = json.dumps([["content-type", "a"], ["traceparent", "old"], ["tracestate", "x=1"]])
+    assert headers.carried(kept) == {"traceparent": "old", "tracestate": "x=1"}
+    replaced = headers.replaced(kept, CONTEXT)
+    assert json.loads(replaced) == [["content-type", "a"], ["traceparent", CONTEXT["traceparent"]]]
+    assert headers.carried('[["a", "traceparent"]]') == {}
+    twice = json.dumps([["traceparent", "1"], ["traceparent", "2"]])
+    assert headers.carried(twice) == {}
+
+
+def failure(**more: Any) -> Failure:
+    given: dict[str, Any] = {
+        "id": 1,
+        "attempt": 1,
+        "outcome": Outcome.FAILED,
+        "retry_in_s": None,
+        "error_type": "ValueError",
+    }
+    return Failure(**(given | more))
+
+
+JOB = DeadJob(1, "records", "order.created")
+PLACE = '  File "/app/orders.py", line 3, in total\n    return 966512345678\n'
+
+
+@pytest.mark.parametrize(
+    "message", ["966512345678", 'x\n  File "966512345678", line 1, in y', "\n  File 9665"]
+)
+def test_no_message_is_taken_for_a_place(message: str) -> None:
+    made = client.event(JOB, failure(traceback=f"{PLACE}ValueError: {message}"))
+    assert made["fingerprint"] == ["records", "ValueError", '"/app/orders.py", line 3, in total']
+    assert "9665" not in json.dumps(made)
+    cut = client.event(JOB, failure(traceback=f"…{message}\n{PLACE}"))
+    assert "9665" not in json.dumps(cut)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("OTEL_TRACES_SAMPLER_ARG", "half", "must be a number from 0 to 1"),
+        ("OTEL_TRACES_SAMPLER", "sometimes", "must be one of"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "only http/protobuf is spoken"),
+        ("OTEL_TRACES_EXPORTER", "console", "only otlp is there"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "must be a whole number greater than 0"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=rf"^{variable}: {said}"):
+        tracing.check(load(traces=True))
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "find_spec", lambda _name: None)
+    monkeypatch.setattr(sentry, "find_spec", lambda _name: None)
+    with pytest.raises(SettingsError, match=r"pip install 'webhook-ingest\[otel\]'"):
+        tracing.check(load(traces=True))
+    with pytest.raises(SettingsError, match=r"pip install 'webhook-ingest\[sentry\]'"):
+        sentry.check(load(sentry_dsn="https://key@host/1"))
+    tracing.check(load())
+    sentry.check(load())
+
+
+def test_what_is_no_dsn_is_said_and_not_quoted() -> None:
+    with pytest.raises(SettingsError, match=r"^INGEST_SENTRY_DSN: must be a DSN") as raised:
+        sentry.check(load(sentry_dsn="hunter2"))
+    assert "hunter2" not in str(raised.value)
+
+
+def test_where_it_is_on_its_parts_are_imported() -> None:
+    """So the test that they are not while it is off can fail."""
+    code = (
+        "import sys, os; from ingest.settings import load;"
+        "from workers.tracing.base import traces; from ingest.sentry.start import reports;"
+        "traces(load(traces=True), 'worker'); reports(load(sentry_dsn='https://k@h/1'));"
+        "print(*sys.modules); sys.stdout.flush(); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"opentelemetry.sdk.trace", "sentry_sdk"} <= set(done.stdout.split())
