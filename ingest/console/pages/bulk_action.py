@@ -98,10 +98,11 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
     ids = event_ids(form) if scope == "selected" else ()
     text = text_field(form, "q")[:LONGEST_QUERY]
     selection, problem = _selection(site, request, text, ids, scope)
+    pinned = site.console.commands.pin(selection)
     with site.console.engine.connect() as connection:
-        counts = bulk_actions.count(connection, selection, action=action)
-        by_processor = bulk_actions.by_processor(connection, selection, action=action)
-        sampled = sample_selection(selection, counts)
+        counts = bulk_actions.count(connection, pinned, action=action)
+        by_processor = bulk_actions.by_processor(connection, pinned, action=action)
+        sampled = sample_selection(pinned, counts)
         sample = events.page(connection, sampled, limit=_SAMPLE_SIZE).events
     view = PreviewPage(
         action=action,

@@ -76,13 +76,18 @@ class Commands:
             BadRequest: bodies are encrypted, and more events are selected by what they hold than
                 can be.
         """
-        return self._preview(self._pinned(selection), action)
+        return self._preview(self.pin(selection), action)
 
     def _preview(self, selection: EventFilter, action: str) -> Counts:
         with self._engine.connect() as connection:
             return bulk_actions.count(connection, selection, action=action)
 
-    def _pinned(self, selection: EventFilter) -> EventFilter:
+    def pin(self, selection: EventFilter) -> EventFilter:
+        """Return a selection that needs no look at encrypted bodies: it names the events.
+
+        Raises:
+            BadRequest: they are more than can be named.
+        """
         try:
             with self._engine.connect() as connection:
                 return pinned(connection, selection)
@@ -107,7 +112,7 @@ class Commands:
         """
         if action not in (REPLAY, DISCARD):
             raise BadRequest("The action must be replay or discard.", reason="bad_action")
-        selection = self._pinned(selection)
+        selection = self.pin(selection)
         total = self._preview(selection, action).total
         with self._engine.begin() as connection:
             number = bulk_actions.begin(
