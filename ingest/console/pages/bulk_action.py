@@ -105,10 +105,11 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
     all_jobs = bool(text_field(form, "all_jobs"))
     if action == REPLAY:
         selection = selection.for_replay(all_jobs=all_jobs)
+    pinned = site.console.commands.pin(selection)
     with site.console.engine.connect() as connection:
-        counts = bulk_actions.count(connection, selection, action=action)
-        by_processor = bulk_actions.by_processor(connection, selection, action=action)
-        sampled = sample_selection(selection, counts)
+        counts = bulk_actions.count(connection, pinned, action=action)
+        by_processor = bulk_actions.by_processor(connection, pinned, action=action)
+        sampled = sample_selection(pinned, counts)
         sample = events.page(connection, sampled, limit=_SAMPLE_SIZE).events
     view = PreviewPage(
         action=action,

@@ -79,13 +79,18 @@ class Commands:
         """
         if action == REPLAY:
             selection = selection.for_replay(all_jobs=all_jobs)
-        return self._preview(self._pinned(selection), action)
+        return self._preview(self.pin(selection), action)
 
     def _preview(self, selection: EventFilter, action: str) -> Counts:
         with self._engine.connect() as connection:
             return bulk_actions.count(connection, selection, action=action)
 
-    def _pinned(self, selection: EventFilter) -> EventFilter:
+    def pin(self, selection: EventFilter) -> EventFilter:
+        """Return a selection that needs no look at encrypted bodies: it names the events.
+
+        Raises:
+            BadRequest: they are more than can be named.
+        """
         try:
             with self._engine.connect() as connection:
                 return pinned(connection, selection)
@@ -115,7 +120,7 @@ class Commands:
             raise BadRequest("The action must be replay or discard.", reason="bad_action")
         if action == REPLAY:
             selection = selection.for_replay(all_jobs=all_jobs)
-        selection = self._pinned(selection)
+        selection = self.pin(selection)
         planned = self._preview(selection, action)
         if not planned.total and planned.succeeded:
             raise NotPossible(_ALL_SUCCEEDED, reason="all_succeeded")
