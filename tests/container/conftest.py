@@ -9,8 +9,6 @@ import pytest
 from tests.container.engine import PACKAGES, TOOLS, Engine, Project
 from tests.support.ports import free_port
 
-PASSWORD = "correct horse battery staple"
-
 
 @pytest.fixture(scope="session")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
@@ -34,9 +32,7 @@ def project(engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Everything up, with three workers and a user of the console."""
     ports = {"RECEIVER_PORT": free_port(), "CONSOLE_PORT": free_port()}
     project = Project(engine, tmp_path_factory.mktemp("project"), ports)
-    create = ["run", "-i", "--rm", "localhost/webhook-ingest", "console", "create-user", "me"]
-    user = engine.run(*create, stdin=f"{PASSWORD}\n")
-    (project.folder / "secrets" / "console_users").write_text(user)
+    (project.folder / "secrets" / "console_users").write_text(engine.make_user())
     try:
         project.up()
         yield project

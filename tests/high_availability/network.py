@@ -10,6 +10,10 @@ _BRIDGE = "ingest-ha"
 _HERE = "10.77.0.1"
 
 
+class NotHere(Exception):
+    """This machine cannot make what is wanted of it."""
+
+
 def run(*command: str, check: bool = True) -> str:
     """Run a command and return what it prints."""
     return subprocess.run(command, check=check, capture_output=True, text=True).stdout
@@ -78,13 +82,27 @@ class Network:
     """A bridge with machines on it; this process is on it too."""
 
     def __init__(self, nodes: Sequence[Node]) -> None:
-        """Make it; what an earlier run left is removed first."""
+        """Make it; what an earlier run left is removed first.
+
+        Raises:
+            NotHere: this machine cannot; nothing of it stays.
+        """
         self._nodes = nodes
         self.remove()
+        try:
+            self._make()
+        except subprocess.CalledProcessError as error:
+            self.remove()
+            raise NotHere(f"`{' '.join(error.cmd)}` says: {error.stderr.strip()}") from error
+        except BaseException:
+            self.remove()
+            raise
+
+    def _make(self) -> None:
         run("ip", "link", "add", _BRIDGE, "type", "bridge")
         run("ip", "addr", "add", f"{_HERE}/24", "dev", _BRIDGE)
         run("ip", "link", "set", _BRIDGE, "up")
-        for node in nodes:
+        for node in self._nodes:
             node.plug_in()
 
     def remove(self) -> None:

@@ -1,10 +1,14 @@
-"""What befalls the primary, or Redis's master, and how long no answer was 200 over it."""
+"""What befalls the primary, or Redis's master, and how long no answer was 200 over it, and nothing
+took effect."""
 
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
+
+from sqlalchemy import text
 
 from tests.faults.catalogue import Fault
 from tests.faults.load import Journal
@@ -17,13 +21,40 @@ _CUT_BEFORE_KILL_S = 3
 _CUT_S = 15
 
 
+# Both servers' clocks are this machine's.
+_LONGEST_WITHOUT_EFFECT = text(
+    """
+    SELECT extract(epoch FROM max(finished_at - before))::float8
+    FROM (SELECT finished_at, lag(finished_at) OVER (ORDER BY finished_at) AS before FROM jobs
+          WHERE state = 'succeeded') AS gaps
+    WHERE finished_at > to_timestamp(:began) AND before < to_timestamp(:ended)
+    """
+)
+
+
+@dataclass(slots=True)
+class Gaps:
+    """How long it lasted, seconds for each time that it struck."""
+
+    answers_s: list[float] = field(default_factory=list)
+    """Without an answer of 200."""
+    effects_s: list[float] = field(default_factory=list)
+    """Without a job that succeeded."""
+
+    def __str__(self) -> str:
+        without = ((self.answers_s, "a 200"), (self.effects_s, "an effect"))
+        return ", ".join(
+            f"without {what} for {[round(s, 1) for s in of]} s" for of, what in without
+        )
+
+
 class Strike:
     """One kind of failure of the primary, and the outages that it made."""
 
     def __init__(self, name: str, strike: Callable[[ClusterWorld, Node], None], times: int) -> None:
         self.name = name
         self.times = times
-        self.outages_s: list[float] = []
+        self.gaps = Gaps()
         self._strike = strike
         self._windows: list[tuple[float, float]] = []
 
@@ -51,24 +82,31 @@ class Strike:
         world.fleet.wait(2)
         self._windows.append((began, time.time()))
 
-    def _measure(self, _world: World, journal: Journal) -> list[str]:
-        self.outages_s += [_outage_s(journal, *window) for window in self._windows]
+    def _measure(self, world: World, journal: Journal) -> list[str]:
+        self.gaps.answers_s += [_outage_s(journal, *window) for window in self._windows]
+        with world.engine.connect() as connection:
+            for began, ended in self._windows:
+                found = connection.execute(
+                    _LONGEST_WITHOUT_EFFECT, {"began": began, "ended": ended}
+                ).scalar_one()
+                self.gaps.effects_s.append(found)
         return []
 
 
-def all_strikes(*, short: bool) -> list[Strike]:
-    """Return the strikes of the suite: ten at the primary and three at Redis, or one of each."""
+def all_strikes(rounds: int) -> list[Strike]:
+    """Return the strikes of the suite; `rounds` is how often each does that makes a failover, but
+    the last. Three rounds are ten failovers of the primary."""
     listed: list[tuple[str, Callable[[ClusterWorld, Node], None], int]] = [
-        ("primary: kill -9", kill, 3),
-        ("primary: frozen", freeze, 2),
-        ("primary: cut off", cut_off, 2),
-        ("primary: cut off from its standby", cut_from_standby, 2),
+        ("primary: kill -9", kill, rounds),
+        ("primary: frozen", freeze, rounds),
+        ("primary: cut off", cut_off, rounds),
+        ("primary: cut off from its standby", cut_from_standby, 1),
         cut_then_killed(),
         ("Redis's master: kill -9", kill, 1),
         ("Redis's master: frozen", freeze, 1),
         ("Redis's master: cut off", cut_off, 1),
     ]
-    return [Strike(name, strike, 1 if short else times) for name, strike, times in listed]
+    return [Strike(*strike) for strike in listed]
 
 
 def cut_then_killed() -> tuple[str, Callable[[ClusterWorld, Node], None], int]:

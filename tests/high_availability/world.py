@@ -4,6 +4,8 @@ of two, which Sentinels tend."""
 import json
 import shutil
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -107,10 +109,21 @@ class ClusterWorld(World):
         for member in self.fleet.named(node.name):
             self.fleet.bring_back(member)
 
+    def failovers(self) -> int:
+        """Return how often a standby was promoted: each begins a new timeline."""
+        with self.connect() as connection:
+            row = connection.execute("SELECT pg_walfile_name(pg_current_wal_lsn())").fetchone()
+        assert row is not None
+        return int(row[0][:8], 16) - 1
+
     def close(self) -> None:
-        """End everything, and unmake the machines."""
-        super().close()
-        self._network.remove()
+        """Kill everything, and unmake the machines: to end in order, a process may need a server
+        that is not there just now."""
+        with _uninterrupted():
+            for member in self.fleet.members.values():
+                member.process.kill()
+            super().close()
+            self._network.remove()
 
     def start_servers(self) -> None:
         for node in self.redises:
@@ -156,6 +169,7 @@ class ClusterWorld(World):
                 *("--initial-cluster", f"witness={peers}"),
             ),
             log=self.home / "logs" / "etcd.log",
+            stop_signal=signal.SIGKILL,
         )
 
     def _redis(self, node: Node) -> Program:
@@ -190,6 +204,7 @@ class ClusterWorld(World):
             name=f"{node.name}-{kind}",
             command=node.command(f"redis-{kind}", str(configuration)),
             log=self.home / "logs" / f"{node.name}-{kind}.log",
+            stop_signal=signal.SIGKILL,
         )
 
     def _patroni(self, node: Node) -> Program:
@@ -203,11 +218,14 @@ class ClusterWorld(World):
         return Program(
             name=node.name,
             command=node.command(
-                *("setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups"),
+                # A change of identity would clear what ends it with us.
+                *("setpriv", "--pdeathsig", "keep", "--clear-groups"),
+                *(f"--reuid={_USER}", f"--regid={_USER}"),
                 *("patroni", str(configuration)),
             ),
             log=self.home / "logs" / f"{node.name}.log",
             ready=lambda _pid: self._is_primary(node) if is_first else self._has_standby(),
+            stop_signal=signal.SIGKILL,  # its PostgreSQL ends with the machine
         )
 
     def _configuration(self, node: Node, folder: Path) -> dict[str, object]:
@@ -255,3 +273,15 @@ class ClusterWorld(World):
                 "parameters": {"unix_socket_directories": str(folder)},
             },
         }
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no second Ctrl-C end what unmakes everything."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
