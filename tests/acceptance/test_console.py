@@ -87,6 +87,37 @@ def test_from_a_dead_letter_to_its_success(make_console: Callable[..., Stack]) -
     ]
 
 
+def test_a_replay_of_an_event_repeats_no_success_unless_all_jobs_are_asked_for(
+    make_console: Callable[..., Stack],
+) -> None:
+    stack = make_console()
+    (stack.folder / "broken").touch()
+    stack.post_all([order(1, "fails")])
+    stack.wait_until_idle()
+    (stack.folder / "broken").unlink()
+    (dead,) = [each["id"] for each in events(stack, "state:dead")]
+    planned = stack.tell("/bulk-actions", {"ids": [dead], "dry_run": True}).json["counts"]
+    assert (planned["jobs"], planned["succeeded"]) == (1, 1)
+    said = stack.command("replay", dead, "--dry-run")
+    assert "Would requeue 1 job" in said
+    assert "--all-jobs" in said
+    stack.tell(f"/events/{dead}/replay", {})
+    stack.wait_until_idle()
+    assert attempts_of(stack, dead) == {"ledger": 1, "whims": 4}
+    refused = stack.tell(f"/events/{dead}/replay", {})
+    assert (refused.status, refused.json["error"]) == (409, "all_succeeded")
+    assert stack.tell(f"/events/{dead}/replay", {"all_jobs": True}).json["counts"]["jobs"] == 2
+    stack.wait_until_idle()
+    assert attempts_of(stack, dead) == {"ledger": 2, "whims": 5}
+    assert "Requeued 2 jobs" in stack.command("replay", dead, "--all-jobs")
+
+
+def attempts_of(stack: Stack, event: str) -> dict[str, int]:
+    """How many attempts each processor has made at an event."""
+    jobs = stack.ask(f"/api/v1/events/{event}").json["jobs"]
+    return {job["processor"]: len(job["attempts"]) for job in jobs}
+
+
 def test_what_is_discarded_is_asked_about_no_more(make_console: Callable[..., Stack]) -> None:
     stack = make_console()
     stack.post_all([order(number, "discards") for number in range(3)])

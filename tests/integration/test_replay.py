@@ -100,6 +100,43 @@ def test_a_success_that_is_replayed_stays_in_the_history(engine: Engine, databas
     assert [each.replayed_by for each in job.attempts] == [None, "sara"]
 
 
+def test_of_a_named_event_what_succeeded_is_left_alone_unless_it_is_asked_for(
+    engine: Engine, database_url: str
+) -> None:
+    (delivery,) = deliver(database_url, [order(1)])
+    dead, done = admit(engine, [delivery], [ORDERS, NOTIFY])
+    end(engine, [dead], dead=True)
+    end(engine, [done], dead=False)
+    named = EventFilter(ids=(delivery,))
+    selection = named.for_replay(all_jobs=False)
+    assert count(engine, selection) == Counts(jobs=1, succeeded=1)
+    assert run(engine, selection) == Counts(jobs=1)
+    assert rows(engine, "SELECT id FROM jobs WHERE state = 'pending'") == [{"id": dead}]
+    assert count(engine, named.for_replay(all_jobs=True)) == Counts(jobs=2)
+    succeeded = EventFilter(ids=(delivery,), state="succeeded")
+    assert succeeded.for_replay(all_jobs=False) == succeeded
+
+
+def test_a_named_event_gets_the_job_that_it_lacks(engine: Engine, database_url: str) -> None:
+    (delivery,) = deliver(database_url, [order(1)])
+    end(engine, admit(engine, [delivery]), dead=False)
+    selection = EventFilter(ids=(delivery,), processor="notify").for_replay(all_jobs=False)
+    assert run(engine, selection) == Counts(events=1)
+    admit(engine, [delivery], [ORDERS, NOTIFY])
+    assert rows(engine, "SELECT processor, state FROM jobs ORDER BY id") == [
+        {"processor": "orders", "state": "succeeded"},
+        {"processor": "notify", "state": "pending"},
+    ]
+
+
+def test_a_selection_is_kept_without_what_it_leaves_open() -> None:
+    """The release before does not know `leave_succeeded`, and refuses only selections that have
+    it."""
+    selection = EventFilter(types=("order.*",), raised_at="")
+    assert selection.as_json() == {"types": ("order.*",), "raised_at": ""}
+    assert EventFilter.from_json(selection.as_json()) == selection
+
+
 def test_a_running_job_is_left_alone_and_said_so(engine: Engine, database_url: str) -> None:
     first, second = deliver(database_url, [order(1), order(2)])
     ids = admit(engine, [first, second])
