@@ -157,7 +157,7 @@ function press(event) {
     r() {
       if (document.body.dataset.role !== "operator") return;
       if (row?.dataset.replay) replay(row.dataset.replay);
-      else find("[data-replay-form]")?.requestSubmit();
+      else find("[data-replay-form] button")?.click();
     },
   }[event.key];
   if (!act) return;
