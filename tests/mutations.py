@@ -380,6 +380,15 @@ MUTATIONS = (
         new="match[0], sql)",
         caught_by="unit/test_trace_parts.py::test_a_statement_is_sent_without_values",
     ),
+    Mutation(
+        promise=8,
+        what="the replay of a named event repeats what has succeeded",
+        file="ingest/store/bulk/selected.py",
+        old='"jobs.state <> \'succeeded\'" if selection.leave_succeeded else "true"',
+        new='"true"',
+        caught_by="integration/test_replay.py"
+        "::test_of_a_named_event_what_succeeded_is_left_alone_unless_it_is_asked_for",
+    ),
 )
 
 

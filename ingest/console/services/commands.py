@@ -122,7 +122,7 @@ class Commands:
             selection = selection.for_replay(all_jobs=all_jobs)
         selection = self.pin(selection)
         planned = self._preview(selection, action)
-        if not planned.total and planned.succeeded:
+        if planned.succeeded and planned == Counts(succeeded=planned.succeeded):
             raise NotPossible(_ALL_SUCCEEDED, reason="all_succeeded")
         with self._engine.begin() as connection:
             number = bulk_actions.begin(
