@@ -2,8 +2,10 @@
 
 import json
 import shutil
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 
@@ -116,6 +118,23 @@ def attempts_of(stack: Stack, event: str) -> dict[str, int]:
     """How many attempts each processor has made at an event."""
     jobs = stack.ask(f"/api/v1/events/{event}").json["jobs"]
     return {job["processor"]: len(job["attempts"]) for job in jobs}
+
+
+def test_a_preview_counts_what_encrypted_bodies_hold(make_console: Callable[..., Stack]) -> None:
+    stack = make_console(body_keys=b64encode(bytes(range(32))).decode())
+    (stack.folder / "broken").touch()
+    stack.post_all([order(1, "fails"), order(2, "fails")])
+    stack.wait_until_idle()
+    assert stack.value("SELECT count(body_key) FROM deliveries") == 2
+    answer = request(
+        stack.console_port,
+        "POST",
+        "/events/preview",
+        urlencode({"action": "replay-all", "q": "data.order_id:1 state:dead"}).encode(),
+        {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"},
+    )
+    assert answer.status == 200
+    assert b"This will replay 1 job" in answer.body
 
 
 def test_what_is_discarded_is_asked_about_no_more(make_console: Callable[..., Stack]) -> None:
