@@ -71,7 +71,7 @@ def test_after_an_erasure_no_file_holds_the_number(
     assert _holding(up, OMAR)
     assert up.command("erase", "--phone", OMAR, "--dry-run")
     event = erased["events"][0]
-    assert "erased" in up.command("replay", event)
+    assert "erased" in up.command("replay", event, "--all-jobs")
 
 
 def _post(up: Up, secret: str, raw: bytes, *, status: int = 200) -> None:
