@@ -16,7 +16,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from tests.monitoring import dashboard
+from tests.monitoring import dashboard, drawing
 from tests.monitoring.catalogue import FAULTS, PREFIX, Fault
 from tests.monitoring.run import Row, Runner
 from tests.monitoring.world import World
@@ -27,7 +27,7 @@ def main() -> int:
     """Exit code 0: each alert fired on its fault, and on nothing else, and recovered."""
     chosen = _arguments()
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 200, highlight=False)
-    began = time.monotonic()
+    began, began_at = time.monotonic(), time.time()
 
     def say(text: str) -> None:
         console.print(f"{time.monotonic() - began:6.0f} s  {text}", style="dim")
@@ -46,6 +46,9 @@ def main() -> int:
             except (NotInTime, AssertionError) as error:
                 problems.append(f"{', '.join(fault.what for fault in faults)}: {error}")
                 console.print(problems[-1], style="red")
+        if chosen.draw:
+            picture = drawing.draw(world.prometheus, since=began_at, until=time.time())
+            Path(chosen.draw).write_text(picture)
     finally:
         world.close()
         if chosen.keep:
@@ -95,6 +98,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="some faults, several at once")
     parser.add_argument("--only", metavar="TEXT", help="only what has this text: fault or alert")
     parser.add_argument("--json", metavar="FILE", help="write the rows there too")
+    parser.add_argument("--draw", metavar="FILE", help="draw the dashboard with the run's data")
     parser.add_argument("--keep", action="store_true", help="keep the logs")
     return parser.parse_args()
 

@@ -3,9 +3,13 @@
 import json
 import math
 import os
+import re
 import shutil
 import urllib.parse
 import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,17 @@ import yaml
 from ingest.local.process import Program
 from tests.monitoring import rules
 from tests.support.ports import free_port
+
+_LABEL = re.compile(r"\{\{(\w+)\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A series over time."""
+
+    legend: str
+    points: Sequence[tuple[float, float]]
+    """Unix time in seconds, and the value then."""
 
 
 class Prometheus:
@@ -60,6 +75,26 @@ class Prometheus:
         numbers = [float(series["value"][1]) for series in answer["result"]]
         return [number for number in numbers if math.isfinite(number)]
 
+    def over_time(
+        self, expression: str, *, legend: str, since: float, until: float, points: int
+    ) -> list[Line]:
+        """Return what an expression was over a span of Unix time; `legend` names its series as
+        Grafana does: `{{label}}` stands for a label's value."""
+        answer = self._ask(
+            "query_range",
+            query=expression,
+            start=f"{since:.3f}",
+            end=f"{until:.3f}",
+            step=f"{(until - since) / points:.3f}",
+        )
+        return [
+            Line(
+                _LABEL.sub(partial(_value_of, series["metric"]), legend),
+                [(float(at), float(value)) for at, value in series["values"]],
+            )
+            for series in answer["result"]
+        ]
+
     def _ask(self, what: str, **parameters: str) -> Any:
         address = (
             f"http://127.0.0.1:{self._port}/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
@@ -73,6 +108,10 @@ class Prometheus:
                 return True
         except OSError:
             return False
+
+
+def _value_of(labels: dict[str, str], name: re.Match[str]) -> str:
+    return labels.get(name[1], "")
 
 
 def find_binary() -> str:
