@@ -23,6 +23,7 @@ from ingest.sources.base import Source
 from ingest.sources.registry import configured
 from ingest.store.erasure import records
 from ingest.store.erasure.records import ERASING, FINISHED, Erasure
+from ingest.store.reports import audit_log
 
 
 def erase(
@@ -120,16 +121,20 @@ def _search(
 def _begin(
     engine: Engine, named: Names, search: _Search, source: str | None, reason: str | None
 ) -> Erasure:
+    by = getpass.getuser()
     with engine.begin() as connection:
-        return orders.begin(
+        erasure = orders.begin(
             connection,
             named,
             search.person,
             source=source,
             reason=reason,
-            by=getpass.getuser(),
+            by=by,
             random=os.urandom,
         )
+        target = f"erasure {erasure.id}"
+        audit_log.record(connection, by=by, action="erase person", target=target, reason=reason)
+    return erasure
 
 
 def _run(

@@ -336,9 +336,12 @@ def test_a_person_is_erased_where_the_read_model_has_no_tables(
     for table in READ_MODEL:
         execute(engine, f"DROP TABLE {table.name}")
     make_worker().process(store(database_url, AWALCHAT, about_sara()))
-    done = erase_by_command(database_url, "--yes")
+    done = erase_by_command(database_url, "--yes", "--reason", "ticket 12")
     assert done.returncode == 0, done.stderr
     assert not holds(engine)
+    assert rows(engine, "SELECT action, target, reason FROM actions") == [
+        {"action": "erase person", "target": "erasure 1", "reason": "ticket 12"}
+    ]
 
 
 def erase_by_command(database_url: str, *options: str) -> subprocess.CompletedProcess[str]:
