@@ -22,7 +22,7 @@ from rich.table import Table
 
 from ingest.local.errors import EmbeddedError
 from tests.faults.run import Row, Runner
-from tests.high_availability.network import NotHere
+from tests.high_availability.network import NotHere, run
 from tests.high_availability.strikes import Strike, all_strikes, cut_then_killed
 from tests.high_availability.world import ClusterWorld
 from tests.support.servers import debian
@@ -52,7 +52,8 @@ def main() -> int:
 
 def _show_all(given: argparse.Namespace, console: Console) -> int:
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
-    console.print(f"seed {seed}, {given.rate:g} events a second")
+    patroni = run("patroni", "--version").strip()
+    console.print(f"seed {seed}, {given.rate:g} events a second, {patroni}")
     rounds = 1 if given.short else given.rounds
     chosen = [strike for strike in all_strikes(rounds) if given.only in strike.name]
     results = _run(chosen, given, Random(seed), console, synchronous=True)
