@@ -74,14 +74,17 @@ class Sample:
     is_least: bool
 
 
-# The primary key holds the receipt. Entries of admitted deliveries at its beginning are passed
-# quickly once their transactions are over.
+# In any order, 100,000 are counted in a quarter of the time that the order of their ids takes. The
+# oldest is the first of the primary key, which holds the receipt. Entries of admitted deliveries at
+# its beginning are passed quickly once their transactions are over.
 _UNADMITTED = statement(
     """
-    SELECT now() AS now, count(*) AS deliveries, min(received_at) AS since FROM (
-        SELECT received_at FROM ingest.unadmitted WHERE replay IS NULL
-        ORDER BY delivery LIMIT :limit
-    ) AS waiting
+    SELECT now() AS now,
+           (SELECT count(*) FROM (
+               SELECT FROM ingest.unadmitted WHERE replay IS NULL LIMIT :limit
+           ) AS waiting) AS deliveries,
+           (SELECT received_at FROM ingest.unadmitted WHERE replay IS NULL
+            ORDER BY delivery LIMIT 1) AS since
     """
 )
 
