@@ -24,12 +24,18 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
+BAR = 30
+"""Characters of a bar."""
 
 
 def main() -> NoReturn:
@@ -110,9 +116,10 @@ def ensure_environment(lock_file: str) -> None:
     with (ROOT / ".venv.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not is_installed(installed, expected):
-            print("dev.py: installing into .venv (once, about 20 s)", file=sys.stderr, flush=True)
+            say("installing into .venv, once; this takes about 20 s")
             make_environment(lock_file)
             installed.write_text(expected)
+            say("installed")
 
 
 def fingerprint(lock_file: str) -> str:
@@ -132,6 +139,7 @@ def make_environment(lock_file: str) -> None:
 
     Without ensurepip (Debian's python3 lacks it), the pip outside installs into it.
     """
+    say("1 of 3: making .venv")
     venv = [sys.executable, "-m", "venv"]
     made = subprocess.run([*venv, VENV], capture_output=True, check=False)
     if made.returncode == 0:
@@ -139,22 +147,56 @@ def make_environment(lock_file: str) -> None:
     else:
         subprocess.run([*venv, "--clear", "--without-pip", VENV], check=True)
         pip = [sys.executable, "-m", "pip", "--python", str(BIN / "python")]
-    install(pip, "--require-hashes", "-r", str(ROOT / lock_file))
-    install(pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT))
+    packages = (ROOT / lock_file).read_text().count("==")
+    say(f"2 of 3: installing up to {packages} packages of {lock_file}")
+    install(pip, "--require-hashes", "-r", str(ROOT / lock_file), packages=packages)
+    say("3 of 3: installing ingest itself")
+    install(pip, "--no-deps", "--no-build-isolation", "-e", str(ROOT), packages=1)
 
 
-def install(pip: list[str], *arguments: str) -> None:
-    """Run `pip install`. Print its messages only when it fails."""
-    done = subprocess.run(
-        [*pip, "install", "--quiet", "--disable-pip-version-check", *arguments],
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
-    if done.returncode != 0:
-        sys.stderr.write(done.stderr)
-        done.check_returncode()
+def say(text: str) -> None:
+    print(f"dev.py: {text}", file=sys.stderr, flush=True)
+
+
+def install(pip: list[str], *arguments: str, packages: int) -> None:
+    """Run `pip install`. In a terminal show a bar; print its messages only when it fails."""
+    command = [*pip, "install", "--disable-pip-version-check", "--progress-bar=off", *arguments]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
+        ) as running,
+    ):
+        assert running.stdout is not None
+        show_progress(running.stdout, packages)
+        code = running.wait()
+        if code != 0:
+            errors.seek(0)
+            sys.stderr.write(errors.read())
+            raise subprocess.CalledProcessError(code, command)
+
+
+def show_progress(lines: Iterable[str], packages: int) -> None:
+    """Show how many of the packages pip has fetched, by its own words, and then that it unpacks."""
+    is_terminal, fetched = sys.stderr.isatty(), 0
+    for line in lines:
+        first, _, rest = line.partition(" ")
+        if first == "Collecting" or line.startswith("Requirement already satisfied"):
+            fetched += 1
+            name = rest.split("==")[0].split()[-1][:30]
+            doing = f"{fetched} of {packages}  {name}"
+        elif line.startswith("Installing collected"):
+            doing = "unpacking them"
+        else:
+            continue
+        if is_terminal:
+            done = BAR * min(fetched, packages) // packages
+            bar = "#" * done + "." * (BAR - done)
+            sys.stderr.write(f"\r\x1b[K  [{bar}] {doing}")
+            sys.stderr.flush()
+    if is_terminal:
+        sys.stderr.write("\r\x1b[K")
+        sys.stderr.flush()
 
 
 def become(program: str, *arguments: str) -> NoReturn:

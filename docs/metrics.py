@@ -34,6 +34,9 @@ statements that read a bounded number of index entries. It takes at most a tenth
 that. A scrape reads what was measured, and never asks PostgreSQL. Waiting jobs, dead letters and
 the backlog are counted up to 100,000 (jobs: of each queue); the ages beside them are not limited.
 
+Histograms of durations have buckets that double. The console's percentiles are not of these: they
+come from counts in PostgreSQL, whose buckets have four parts, and are at most a tenth off.
+
 Every relay measures the same, so `max` is right over its gauges, and `sum` over counters. Labels
 have few values, all of them ours: configured sources and keys, registered processors, reason
 slugs. A request to an unknown address has an empty `source`.

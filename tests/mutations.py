@@ -381,6 +381,15 @@ MUTATIONS = (
         caught_by="unit/test_trace_parts.py::test_a_statement_is_sent_without_values",
     ),
     Mutation(
+        promise=5,
+        what="a retry that is due in an hour is told as behind",
+        file="ingest/store/reports/behind.py",
+        old="next_attempt_at <= now() AS is_due",
+        new="true AS is_due",
+        caught_by="integration/test_behind.py"
+        "::test_a_storm_of_retries_and_a_slow_replay_are_not_behind_before_their_time",
+    ),
+    Mutation(
         promise=8,
         what="the replay of a named event repeats what has succeeded",
         file="ingest/store/bulk/selected.py",

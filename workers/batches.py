@@ -24,7 +24,7 @@ from ingest.errors import (
     UnknownSource,
 )
 from ingest.sources.base import Source
-from ingest.store.pipeline import metrics
+from ingest.store.pipeline.histograms import cell
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
 from ingest.store.pipeline.metrics import LAG, SUCCEEDED, Note
 from workers import outcome
@@ -272,17 +272,16 @@ class _BatchTransaction:
         apart. The call of a list counts as long for each of its events."""
         now = self._runner.clock()
         noted = Counter(
-            (SUCCEEDED, self._processor.name, metrics.bucket(self._took_s[call.job.id]))
-            for call in succeeded
+            (SUCCEEDED, self._processor.name, cell(self._took_s[call.job.id])) for call in succeeded
         )
         noted.update(
-            (LAG, "", metrics.bucket(now - call.job.received_at.timestamp()))
+            (LAG, "", cell(now - call.job.received_at.timestamp()))
             for call in succeeded
             if call.job.replay is None
         )
         return [
-            Note(what=what, label=label, bucket=bucket, count=count)
-            for (what, label, bucket), count in noted.items()
+            Note(what=what, label=label, cell=number, count=count)
+            for (what, label, number), count in noted.items()
         ]
 
     def _fail(self, call: Call, error: BaseException) -> None:

@@ -23,8 +23,8 @@ from ingest import logs
 from ingest.monitoring import catalogue
 from ingest.monitoring.catalogue import Metric
 from ingest.monitoring.samples import DURATION_BOUNDS_S, Distribution, Sample
+from ingest.store.pipeline.histograms import BUCKETS, bucket
 from ingest.store.pipeline.jobs import Failure, Outcome
-from ingest.store.pipeline.metrics import BUCKETS, bucket
 
 _Row = ctypes.Array[ctypes.c_double]
 _CELL_BYTES = ctypes.sizeof(ctypes.c_double)

@@ -2,7 +2,8 @@
 
 Relays do both, each in a thread of its own, with connections of their own: nothing else waits for
 them. The console does so too while no relay has evaluated for a while: somebody has to say that no
-relay is alive.
+relay is alive. Who evaluates also keeps a sample of the backlog: it is one process at a time, and
+there is one without a relay too.
 """
 
 import os
@@ -24,6 +25,7 @@ from ingest.settings import Settings, reload_secrets
 from ingest.sources import registry
 from ingest.store import causes
 from ingest.store.engine import Role, create_engine
+from ingest.store.reports import behind
 
 STANDS_IN_AFTER = 4
 """Intervals without an evaluation after which the console evaluates."""
@@ -95,8 +97,13 @@ class Watch:
             began = time.monotonic()
             if _succeeds("alerts_wait", lambda: self._evaluation.run_if_due(every_s=self._every_s)):
                 self._evaluated.set()
+                _succeeds("backlog_not_sampled", self._sample)
             took_s = time.monotonic() - began
             self._ends.wait(max(self._configuration.interval_s, _SHARE * took_s))
+
+    def _sample(self) -> None:
+        with self._engine.begin() as connection:
+            behind.record(connection)
 
     def _send(self) -> None:
         asked_at = float("-inf")

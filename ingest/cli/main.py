@@ -24,6 +24,7 @@ from ingest.cli import (
     simulate,
     sources,
     stats,
+    top,
     up,
 )
 from ingest.errors import IngestError
@@ -50,6 +51,7 @@ app.command("doctor")(doctor.doctor)
 app.command("send")(send.send)
 app.command("simulate")(simulate.simulate)
 app.command("stats")(stats.stats)
+app.command("top")(top.top)
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)

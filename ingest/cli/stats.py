@@ -7,36 +7,47 @@ from typing import Annotated, Any
 
 import typer
 
+from ingest import backlog_words
 from ingest.cli import output
 from ingest.cli.database import database
 from ingest.recovery import sentences
 from ingest.store.pipeline import jobs, metrics
 from ingest.store.pipeline.jobs import ParkedJobs
-from ingest.store.reports import possible_losses
+from ingest.store.reports import behind, possible_losses
 from ingest.store.reports import totals as counts
+from ingest.store.reports.behind import Backlog
 from ingest.store.reports.possible_losses import PossibleLoss
 
 
 def stats(
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Count deliveries, events and jobs; show parked jobs, unreadable values, possible losses."""
+    """Count deliveries, events and jobs; show what is behind, parked jobs, unreadable values,
+    possible losses."""
     now = datetime.now(UTC)
     with database() as engine, engine.connect() as connection:
         totals = dataclasses.asdict(counts.read(connection))
         parked = jobs.parked(connection)
         unreadable = metrics.unreadable(connection, since=now - timedelta(hours=1))
         losses = possible_losses.read(connection, now=now)
+        backlog = behind.read(connection)
     if json:
-        output.as_json(
-            totals | _present(parked=parked, unreadable=unreadable, possible_losses=losses)
-        )
+        more = _present(parked=parked, unreadable=unreadable, possible_losses=losses)
+        output.as_json(totals | {"backlog": _known(backlog)} | more)
     elif output.is_terminal():
+        output.line(f"{backlog_words.sentence(backlog)}.")
         _print_tables(totals, parked, unreadable, now)
         for sentence in sentences.of_losses(losses, now=now):
             output.line(sentence)
     else:
-        _print_lines(totals, parked, unreadable, losses)
+        _print_lines(totals | {"backlog": _known(backlog)}, parked, unreadable, losses)
+
+
+def _known(backlog: Backlog) -> dict[str, Any]:
+    """Return what there is to tell of the backlog, without the moment of asking."""
+    values = dataclasses.asdict(backlog)
+    del values["now"]
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _present(

@@ -3,10 +3,8 @@
 import http.client
 import os
 import shlex
-import shutil
 import socket
 import sys
-import threading
 import time
 import urllib.request
 from dataclasses import dataclass
@@ -16,12 +14,12 @@ from typing import Annotated, Any
 
 import typer
 from pydantic import SecretStr
-from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import settings
 from ingest.cli.database import migration_failed
 from ingest.cli.listening import listen
+from ingest.cli.up_screen import Counter, Screen
 from ingest.local import postgres, valkey
 from ingest.local.folder import DataFolder
 from ingest.local.process import Program
@@ -29,16 +27,11 @@ from ingest.local.supervisor import Supervisor
 from ingest.settings import DEFAULT_DATA, PREFIX, Settings
 from ingest.sources import registry
 from ingest.sources.base import Source
-from ingest.store import causes
 from ingest.store.address import Database, parse
 from ingest.store.engine import Role, create_engine
-from ingest.store.reports import totals as counts
-from ingest.store.reports.totals import Stats
 
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Ignores the proxies of the environment: the processes here are not behind one."""
-_COUNT_SHARE = 10
-"""Counting takes at most a tenth of the time; with millions of rows it happens rarely."""
 
 
 def up(
@@ -68,12 +61,16 @@ def up(
     console_listener = listen(
         configured.console_host, configured.console_port, option="--console-port"
     )
-    screen = _Screen()
+    screen = Screen()
     supervisor = Supervisor(say=screen.say, lock_fd=folder.lock_fd)
     supervisor.take_signals()
     try:
+        is_first = not (folder.path / "postgres").exists()
+        screen.step("making the database, the first time" if is_first else "starting the servers")
         run = _start_servers(configured, folder, supervisor)
+        screen.step("bringing the schema up to date")
         _migrate(run.migration_database, configured)
+        screen.step("starting the receiver, the worker, the relay and the console")
         supervisor.start(
             [run.process("relay", number) for number in range(1, relays + 1)]
             + [run.process("worker", number) for number in range(1, workers + 1)],
@@ -82,9 +79,9 @@ def up(
         )
         run.publish()
         _greet(run, screen, time.monotonic() - began)
-        counter = _Counter(create_engine(run.database, role=Role.OPERATOR))
+        counter = Counter(create_engine(run.database, role=Role.OPERATOR))
         counter.start()
-        supervisor.watch(lambda: screen.count(counter.newest))
+        supervisor.watch(lambda: screen.show(counter.newest, now=time.monotonic()))
         screen.say("stopping")
     finally:
         folder.withdraw()
@@ -254,6 +251,53 @@ def _migrate(database: Database, configured: Settings) -> None:
         engine.dispose()
 
 
+def _greet(run: _Run, screen: Screen, seconds: float) -> None:
+    screen.say(f"ready in {seconds:.1f} s; Ctrl-C stops it")
+    for what, text in _in_a_terminal(run) if screen.is_terminal else _at_length(run):
+        screen.line(f"  {what:<9} {text}".rstrip())
+
+
+def _at_length(run: _Run) -> list[tuple[str, str]]:
+    """Return what there is to know of this run, with whole addresses and paths."""
+    lines = [("console", _console_url(run))]
+    sources = _receiving(run)
+    for source in sources:
+        lines += [("post to", _url(run, source)), ("secret", _secret(run, source))]
+    return [
+        *lines,
+        ("database", str(run.database) if run.settings.database_url else run.database_url),
+        ("redis", "in INGEST_REDIS_URL" if run.settings.redis_url else run.redis_url),
+        ("logs", str(run.folder.logs)),
+        *(("send", f"{_command(run)} {_sending(run, source)}") for source in sources),
+        ("look", f"{_command(run)} events list   (all in this folder)"),
+    ]
+
+
+def _in_a_terminal(run: _Run) -> list[tuple[str, str]]:
+    """Return what a person does next. Paths begin at the present folder, so that most lines fit in
+    80 columns."""
+    lines = [("console", _console_url(run))]
+    sources = _receiving(run)
+    for source in sources:
+        lines += [("post to", _url(run, source)), ("", f"secret {_secret(run, source)}")]
+    lines += [("logs", _nearby(run.folder.logs))]
+    lines += [("send", f"{_command(run)} {_sending(run, source)}") for source in sources]
+    return [*lines, ("look", f"{_command(run)} events list"), ("", f"{_command(run)} stats")]
+
+
+def _console_url(run: _Run) -> str:
+    return f"http://{_bracketed(run.settings.console_host)}:{run.settings.console_port}"
+
+
+def _url(run: _Run, source: Source) -> str:
+    return f"http://{_bracketed(run.settings.host)}:{run.settings.port}/webhooks/{source.slug}"
+
+
+def _nearby(path: Path) -> str:
+    """Return a path from the present folder on, if it is in there."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
 def _secret(run: _Run, source: Source) -> str:
     """Return where the secret of a source is."""
     variable = source.variable("secrets")
@@ -261,27 +305,8 @@ def _secret(run: _Run, source: Source) -> str:
         return f"in {variable}"
     if source.issues_secrets:
         return f"none: set {variable}"
-    return f"in {run.folder.secret_file(source.slug)}"
-
-
-def _greet(run: _Run, screen: "_Screen", seconds: float) -> None:
-    configured = run.settings
-    command = _command(run)
-    screen.say(f"ready in {seconds:.1f} s")
-    lines = [("console", f"http://{_bracketed(configured.console_host)}:{configured.console_port}")]
-    sources = _receiving(run)
-    for source in sources:
-        address = f"http://{_bracketed(configured.host)}:{configured.port}/webhooks/{source.slug}"
-        lines += [("post to", address), ("secret", _secret(run, source))]
-    lines += [
-        ("database", str(run.database) if configured.database_url else run.database_url),
-        ("redis", "in INGEST_REDIS_URL" if configured.redis_url else run.redis_url),
-        ("logs", str(run.folder.logs)),
-        *(("send", f"{command} {_sending(run, source)}") for source in sources),
-        ("look", f"{command} events list   (all in this folder)"),
-    ]
-    for what, text in lines:
-        screen.line(f"  {what:<9} {text}")
+    path = run.folder.secret_file(source.slug)
+    return f"in {_nearby(path) if sys.stdout.isatty() else path}"
 
 
 def _receiving(run: _Run) -> list[Source]:
@@ -320,65 +345,3 @@ def _answers(url: str) -> bool:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-class _Screen:
-    """Prints lines and, in a terminal, a line of counts below them."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stdout.isatty()
-
-    def say(self, text: str) -> None:
-        """Print a message of this command."""
-        self.line(f"ingest: {text}")
-
-    def line(self, text: str) -> None:
-        """Print a line above the counts."""
-        clear = "\r\x1b[K" if self._is_terminal else ""
-        sys.stdout.write(f"{clear}{text}\n")
-        sys.stdout.flush()
-
-    def count(self, text: str | None) -> None:
-        """Replace the line of counts in a terminal."""
-        if self._is_terminal and text is not None:
-            # What is wider than the terminal goes on in a further line, and is not cleared.
-            width = shutil.get_terminal_size().columns - 1
-            sys.stdout.write(f"\r\x1b[K{text[:width]}")
-            sys.stdout.flush()
-
-
-class _Counter(threading.Thread):
-    """Counts in the background, so that a hanging database does not delay the supervisor."""
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(name="counter", daemon=True)
-        self._engine = engine
-        self.newest: str | None = None
-
-    def run(self) -> None:
-        """Count until the process ends."""
-        before: tuple[float, Stats] | None = None
-        while True:
-            began = time.monotonic()
-            try:
-                with self._engine.connect() as connection:
-                    totals = counts.read(connection)
-            except SQLAlchemyError as error:
-                self.newest = causes.explain(error).sentence
-            else:
-                self.newest = _describe(totals, began, before)
-                before = (began, totals)
-            time.sleep(max(1.0, (time.monotonic() - began) * _COUNT_SHARE))
-
-
-def _describe(totals: Stats, now: float, before: tuple[float, Stats] | None) -> str:
-    rate = 0.0
-    if before is not None:
-        accepted = totals.deliveries.accepted - before[1].deliveries.accepted
-        rate = accepted / (now - before[0])
-    jobs = totals.jobs
-    waiting = jobs.pending + jobs.running + jobs.retrying
-    return (
-        f"accepted {totals.deliveries.accepted:,} ({rate:,.0f}/s)  events {totals.events.total:,}"
-        f"  |  waiting {waiting:,}  succeeded {jobs.succeeded:,}  dead {jobs.dead:,}"
-    )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from ingest.monitoring.catalogue import Metric
-from ingest.store.pipeline.metrics import BUCKETS, bucket
+from ingest.store.pipeline.histograms import BUCKETS, CELLS, by_bucket, cell
 
 DURATION_BOUNDS_S = tuple(2**number / 1000 for number in range(BUCKETS))
 """The upper bounds of the buckets of durations; the last bucket has none."""
@@ -34,22 +34,22 @@ Read = Callable[[], Iterable[Sample]]
 
 
 class Durations:
-    """Counts durations in buckets that double. One thread adds, any thread reads."""
+    """Counts durations by their cell. One thread adds, any thread reads."""
 
     __slots__ = ("counts", "seconds")
 
     def __init__(self) -> None:
-        self.counts = [0] * (BUCKETS + 1)
+        self.counts = [0] * CELLS
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
         """Count a duration."""
-        self.counts[bucket(seconds)] += 1
+        self.counts[cell(seconds)] += 1
         self.seconds += seconds
 
     def read(self) -> Distribution:
-        """Return the counts."""
-        return Distribution(DURATION_BOUNDS_S, tuple(self.counts), self.seconds)
+        """Return the counts of whole buckets."""
+        return Distribution(DURATION_BOUNDS_S, by_bucket(self.counts), self.seconds)
 
 
 class Sizes:

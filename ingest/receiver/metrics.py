@@ -35,7 +35,7 @@ _MAX_REASONS = 100
 _OK = HTTPStatus.OK.value
 _REJECTED = HTTPStatus.BAD_REQUEST.value
 _Row = tuple[str, str, int]
-"""What is counted, its label, and the bucket of its duration."""
+"""What is counted, its label, and the cell of its duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,8 +157,8 @@ class ReceiverMetrics:
             metrics.record(
                 connection,
                 [
-                    Note(what=what, label=label, bucket=bucket, count=count)
-                    for (what, label, bucket), count in (counts - self._reported).items()
+                    Note(what=what, label=label, cell=cell, count=count)
+                    for (what, label, cell), count in (counts - self._reported).items()
                 ],
             )
             refused_requests.keep(connection, refusals)
@@ -171,8 +171,8 @@ class ReceiverMetrics:
         """Return the counts since the start, as a report has them."""
         rows: Counter[_Row] = Counter()
         for durations in self._answers.copy().values():
-            for bucket, count in enumerate(durations.counts):
-                rows[ANSWER, "", bucket] += count
+            for cell, count in enumerate(durations.counts):
+                rows[ANSWER, "", cell] += count
         for key, count in self._keys.copy().items():
             rows[KEY, key_use.label(*key), 0] += count
         for (_source, _status, reason), count in self._refused.copy().items():

@@ -52,6 +52,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "actions": "SD",
             "activity": "SIUD",
             "attempts": "SID",
+            "backlog_samples": "SID",
             "duplicates": "SD",
             "events": "SD",
             "jobs": "SUD",
@@ -71,6 +72,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | {
             "actions": "SIU",
             "attempts": "SIU",
+            "backlog_samples": "SID",
             "body_keys": "S",
             "console_keys": "SI",
             "deliveries": "SU",

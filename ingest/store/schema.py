@@ -518,7 +518,19 @@ alert_turns = Table(
     Column("by", Text, nullable=False, comment="the process"),
 )
 
-# Counts per minute (ingest.store.pipeline.metrics).
+# What was behind, every few seconds (ingest.store.reports.behind).
+backlog_samples = Table(
+    "backlog_samples",
+    metadata,
+    Column("at", Timestamp, primary_key=True),
+    Column("deliveries", BigInteger, nullable=False, comment="not admitted"),
+    Column("jobs", BigInteger, nullable=False, comment="due, and not claimed"),
+    Column("age_s", Double, nullable=False, comment="how long the oldest of them had been due"),
+    Column("is_least", Boolean, nullable=False, comment="there may have been more"),
+)
+
+# Counts per minute (ingest.store.pipeline.metrics). A `bucket` holds durations up to twice as long
+# as the one before; of a duration, `slot` also tells which part of the bucket it is in.
 activity = Table(
     "activity",
     metadata,

@@ -204,7 +204,9 @@ def test_no_processes_are_refused_as_a_setting_is(
     assert done.stderr == "ingest: INGEST_CONCURRENCY: must be greater than 0.\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "worker", "relay", "console", "migrate", "stats"])
+@pytest.mark.parametrize(
+    "command", ["serve", "worker", "relay", "console", "migrate", "stats", "top"]
+)
 def test_a_typo_in_a_variable_is_told_once_at_the_start(command: str, tmp_path: Path) -> None:
     """Of a process that does not start for another reason."""
     odd = {"INGEST_AWALCHAT_SECRT": "SENTINEL", "INGEST_HEARTBEAT_FILE": "/nowhere/beat"}

@@ -179,6 +179,7 @@ def without_events(path: str) -> Callable[[Page, Shown], object]:
 PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "overview": at("/"),
     "overview of a week": at("/?range=week"),
+    "overview by processor": at("/?by=processor"),
     "events": at("/events"),
     "events, some selected": selected,
     "events, a search with problems": at("/events?q=state:lost+colour:red"),

@@ -71,6 +71,32 @@ def test_at_night_orders_are_missing(page: Page, stack: Stack, broken: None) -> 
     expect(page.get_by_text("the CRM is back").first).to_be_visible()
 
 
+def test_are_we_behind_and_since_when(page: Page, stack: Stack) -> None:
+    """The first line of the overview says it, and a bar of a chart leads to its events."""
+    post(stack, *(order(4_000 + number) for number in range(3)))
+    with stack.engine.begin() as connection:  # no worker consumes their queue
+        connection.exec_driver_sql(
+            "INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at,"
+            " queue, hint_at) SELECT gen_random_uuid(), 'awalchat', 'lost:' || n, 'lost', '',"
+            " now() - interval '3 min', 'nobody', now() FROM generate_series(1, 1234) AS n"
+        )
+    backlog = page.get_by_role("region", name="Backlog")
+    page.goto("/")
+    expect(backlog).to_contain_text("1,234 behind", timeout=30_000)  # the page refreshes itself
+    expect(backlog).to_contain_text("1,234 deliveries to admit, 0 jobs due")
+    expect(backlog).to_contain_text(re.compile(r"late by\s*3 min"))
+    expect(backlog.locator("time")).to_contain_text("GMT+3")
+    with stack.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM unadmitted WHERE queue = 'nobody'")
+    expect(backlog).to_contain_text("Nothing is behind", timeout=30_000)
+    page.get_by_role("link", name="processor", exact=True).click()
+    expect(page.get_by_role("heading", name="Attempts by processor")).to_be_visible()
+    page.locator('[data-bar][tabindex="0"]').first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("[data-search]")).to_have_value(re.compile("since:.* until:"))
+    expect(page.get_by_role("row").filter(has_text="order.created").first).to_be_visible()
+
+
 def test_all_that_match_are_replayed_with_a_preview_and_their_progress(
     page: Page, stack: Stack, broken: None
 ) -> None:

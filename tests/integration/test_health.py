@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Engine
 from ingest import heartbeat
 from ingest.alerts import configuration, judges
 from ingest.alerts.facts import Facts
-from ingest.console.services import overview
+from ingest.console.services import overview, ranges
 from ingest.console.services.health import UNKNOWN_REDIS
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
 from ingest.heartbeat import Heartbeat, identity
@@ -530,7 +530,7 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
     try:
         with owner.connect() as connection:
             found = overview.read(
-                connection, overview.Range.HOUR, UNKNOWN_REDIS, now=datetime.now(UTC)
+                connection, ranges.Range.HOUR, UNKNOWN_REDIS, now=datetime.now(UTC)
             )
         assert found.stats.jobs.dead == 2
         (*_, counted) = replays.run(

@@ -142,8 +142,12 @@ def test_stats_tell_what_is_parked_and_since_when(
 
 
 def test_where_all_is_well_there_is_nothing_more_to_tell(overview: Read, stats: Read) -> None:
-    assert set(json.loads(stats("--json"))) == {"deliveries", "events", "jobs"}
+    told = json.loads(stats("--json"))
+    assert set(told) == {"deliveries", "events", "jobs", "backlog"}
+    nothing = {"total": 0, "deliveries": 0, "jobs": 0, "is_least": False, "held": 0, "age_s": 0.0}
+    assert told["backlog"] == nothing
     page = overview()
+    assert "Nothing is behind all that was due is done or under way" in page
     assert "could not be read" not in page
     assert "Parked" not in page
 

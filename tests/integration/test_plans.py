@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, event
 
 from ingest.console.services import overview
 from ingest.console.services.health import UNKNOWN_REDIS
-from ingest.console.services.overview import Range
+from ingest.console.services.ranges import Range
 from ingest.store.address import parse
 from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine

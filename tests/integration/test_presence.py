@@ -18,6 +18,7 @@ from ingest.sources.base import WebhookRequest
 from ingest.store.address import parse
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline import metrics as minutes
+from ingest.store.pipeline.histograms import cell
 from ingest.store.pipeline.jobs import NewJobs
 from ingest.store.pipeline.metrics import ANSWER, REFUSED
 from ingest.store.reports import heartbeats, refused_requests
@@ -281,8 +282,10 @@ def test_a_receiver_counts_answers_by_how_long_they_took_and_refusals_by_reason(
         "too_large": 1,
     }
     assert list(answered) == [""]
-    expected = [minutes.bucket(seconds) for seconds in (0.0001, 0.003, 0.003, 1.5)]
-    assert [n for n, count in enumerate(answered[""].counts) for _ in range(count)] == expected
+    expected = [cell(seconds) for seconds in (0.0001, 0.003, 0.003, 1.5)]
+    assert [
+        n for n, count in enumerate(answered[""].counts) for _ in range(round(count))
+    ] == expected
 
 
 def test_of_each_reason_the_last_ten_samples_are_kept(engine: Engine) -> None:

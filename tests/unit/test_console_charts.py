@@ -207,3 +207,23 @@ def test_names_are_escaped(hostile: str) -> None:
     ):
         assert parsed(chart) is not None
         assert "<script" not in chart
+
+
+def test_a_bar_leads_to_what_it_counts_and_tab_reaches_one_of_each_series() -> None:
+    def link(since: datetime, until: datetime) -> str:
+        return f"/events?q={since:%H:%M}-{until:%H:%M}&x"
+
+    linked = Series(name="orders", tone="group-1", values=[3, None, 5, 0], link=link)
+    chart = drawn("bars", [linked, series(1, 1, 1, 1)], every_minute(4))
+    (legend, *links) = list(parsed(chart).iter("a"))
+    assert legend.get("href") == "/events?q=07:30-07:34&x"
+    assert [each.get("href") for each in links] == [
+        "/events?q=07:30-07:31&x",
+        "/events?q=07:32-07:33&x",
+    ]
+    assert [each.get("tabindex") for each in links] == ["-1", "0"]
+    assert links[1].get("aria-label") == "orders, 2026-01-31 07:32 UTC: 5"
+    (area,) = of_class(chart, "area")
+    assert area.get("role") == "group"  # an image has no parts
+    (picture,) = of_class(drawn("bars", [series(1)], every_minute(1)), "area")
+    assert picture.get("role") == "img"

@@ -14,6 +14,7 @@ NAME_NOBODY = {
     "body_keys",  # ids of keys
     "ended_sessions",  # random ids
     "activity",  # labels are processors, sources and reasons
+    "backlog_samples",  # counts
     "totals",
     "unhandled",
     "revisions",

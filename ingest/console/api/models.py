@@ -9,10 +9,13 @@ from pydantic import ConfigDict, Field
 from ingest.console.api.endpoints import InputModel
 from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
 from ingest.console.services.commands import REASON_LIMIT
-from ingest.console.services.overview import Range
+from ingest.console.services.ranges import Range
+from ingest.console.services.traffic import Split
 from ingest.console.ui.forms import MAX_RATE, MIN_RATE
 from ingest.sources import registry
 from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.reports.behind import Backlog
+from ingest.store.reports.totals import DeliveryCounts, EventCounts, JobCounts
 from ingest.store.search.counts import Count
 from ingest.store.search.events import ListedEvent
 
@@ -37,6 +40,12 @@ class OverviewQuery(InputModel):
     """How far to look back."""
 
     range: Range = Range.HOUR
+
+
+class TrafficQuery(OverviewQuery):
+    """How far to look back, and what to tell apart."""
+
+    by: Split = Split.PROCESSOR
 
 
 class PageQuery(InputModel):
@@ -192,6 +201,16 @@ class EventPage:
     """How far back the search got before its time was up; `older` continues from there."""
     count: Count
     """The number of all events that match."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsNow:
+    """All counts since the beginning, and what is behind now."""
+
+    deliveries: DeliveryCounts
+    events: EventCounts
+    jobs: JobCounts
+    backlog: Backlog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,17 +23,21 @@ from ingest.console.api.models import (
     PageQuery,
     ReasonInput,
     ReplayInput,
+    StatsNow,
     TestedChannel,
     TestEventInput,
+    TrafficQuery,
 )
 from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
-from ingest.console.services import event_query, event_view
+from ingest.console.services import event_query, event_view, traffic
 from ingest.console.services.commands import TestEvent
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
-from ingest.console.services.overview import Overview, Range
+from ingest.console.services.overview import Overview
+from ingest.console.services.ranges import Range
+from ingest.console.services.traffic import Traffic
 from ingest.console.ui import masking
 from ingest.erasure.report import Report as Erasure
 from ingest.store import alerts
@@ -46,7 +50,6 @@ from ingest.store.reports import audit_log, event_detail, failures, refused_requ
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.failures import Failures, Rejected
 from ingest.store.reports.refused_requests import Refusal
-from ingest.store.reports.totals import Stats
 from ingest.store.retention import report as retention
 from ingest.store.retention.report import Report as Retention
 from ingest.store.search.filters import EventFilter
@@ -77,10 +80,24 @@ def read_overview(console: Console, request: ApiRequest) -> Overview:
     return replace(overview, processors=shown)
 
 
+@get("/traffic", query=TrafficQuery)
+def read_traffic(console: Console, request: ApiRequest) -> Traffic:
+    """Return what was done or delivered in the last hour, day or week, by what it is split by."""
+    with console.engine.connect() as connection:
+        return traffic.read(connection, request.query.by, request.query.range, now=console.now())
+
+
 @get("/stats")
-def read_stats(console: Console, _request: ApiRequest) -> Stats:
-    """Return counts since the beginning."""
-    return console.overviews.read(Range.HOUR).stats
+def read_stats(console: Console, _request: ApiRequest) -> StatsNow:
+    """Return counts since the beginning, and what is behind now."""
+    overview = console.overviews.read(Range.HOUR)
+    stats = overview.stats
+    return StatsNow(
+        deliveries=stats.deliveries,
+        events=stats.events,
+        jobs=stats.jobs,
+        backlog=overview.backlog,
+    )
 
 
 @get("/events", query=EventsQuery)
@@ -398,6 +415,7 @@ def _change(console: Console, request: ApiRequest, status: str) -> Operation:
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     read_overview,
+    read_traffic,
     read_stats,
     search_events,
     show_event,

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from ingest.console.pages.site import Site, time_range
-from ingest.console.services.overview import LENGTHS, Range
+from ingest.console.services import ranges
+from ingest.console.services.ranges import LENGTHS, Range
 from ingest.console.ui import masking
 from ingest.recovery import sentences
 from ingest.store.pipeline import metrics
-from ingest.store.pipeline.metrics import REFUSED, Histogram
+from ingest.store.pipeline.histograms import Histogram
+from ingest.store.pipeline.metrics import REFUSED
 from ingest.store.reports import failures, refused_requests
 from ingest.store.reports.failures import Failures, Rejected
 from ingest.store.reports.refused_requests import Refusal
@@ -23,7 +26,7 @@ class RefusedRequests:
     """The refused requests of one reason."""
 
     count: int
-    """In the last week."""
+    """In the range."""
     samples: tuple[Refusal, ...]
     """The newest of each source, newest first."""
 
@@ -33,7 +36,7 @@ class FailuresPage:
     """The view model of `failures.html`."""
 
     range: Range
-    """What the trends cover."""
+    """What trends and counts cover. The groups of failed jobs are those that fail now."""
     failures: Failures
     rejected: tuple[Rejected, ...]
     refused: tuple[RefusedRequests, ...]
@@ -50,18 +53,19 @@ def show(site: Site, request: Request) -> Response:
     """Show what fails, what was rejected and what was refused."""
     period = time_range(request, default=Range.DAY)
     now = site.console.now()
+    since = ranges.window(period, now).since
     overview = site.console.overviews.newest()
     with site.console.engine.connect() as connection:
         failed = failures.groups(connection, now=now, period=LENGTHS[period])
-        rejected = failures.rejected(connection)
+        rejected = failures.rejected(connection, since=since)
         samples = refused_requests.newest(connection)
-        counts = metrics.by_label(connection, REFUSED, since=now - LENGTHS[Range.WEEK])
+        counts = metrics.by_label(connection, REFUSED, since=since)
     masked = site.masks(request)
     view = FailuresPage(
         range=period,
         failures=masking.failures(failed, masked=masked),
         rejected=tuple(rejected),
-        refused=_by_reason(masking.refusals(samples, masked=masked), counts),
+        refused=_by_reason(masking.refusals(samples, masked=masked), counts, since=since),
         possible_losses=tuple(
             sentences.of_losses(overview.possible_losses if overview else (), now=now)
         ),
@@ -70,9 +74,9 @@ def show(site: Site, request: Request) -> Response:
 
 
 def _by_reason(
-    samples: Sequence[Refusal], counts: Mapping[str, Histogram]
+    samples: Sequence[Refusal], counts: Mapping[str, Histogram], *, since: datetime
 ) -> tuple[RefusedRequests, ...]:
-    """Group samples, which come newest first, by their reason."""
+    """Group samples, which come newest first, by their reason, if there were any since then."""
     newest: dict[str, dict[str, Refusal]] = {}
     for sample in samples:
         newest.setdefault(sample.reason, {}).setdefault(sample.source, sample)
@@ -81,4 +85,5 @@ def _by_reason(
             count=counts.get(reason, Histogram()).total, samples=tuple(by_source.values())
         )
         for reason, by_source in newest.items()
+        if reason in counts or any(sample.at >= since for sample in by_source.values())
     )

@@ -1,23 +1,28 @@
 """The overview: traffic, backlog and health."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
-from markupsafe import Markup
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from ingest import backlog_words
+from ingest.console.pages import overview_charts
+from ingest.console.pages.overview_charts import Charts
 from ingest.console.pages.site import Site, redirect, time_range, user
 from ingest.console.services.commands import public_url
-from ingest.console.services.overview import LATE_AFTER, Overview, Range, TimeBucket
-from ingest.console.ui.charts import Series, bars, lines
+from ingest.console.services.overview import Overview
+from ingest.console.services.ranges import Range
+from ingest.console.services.traffic import Split
+from ingest.console.services.traffic import read as read_traffic
 from ingest.console.ui.formats import size
 from ingest.console.ui.forms import text_field
 from ingest.store.pipeline.metrics import describe_unreadable
 from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports.behind import Backlog
+
+_OUTCOME = "outcome"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,8 @@ class Totals:
     """Deliveries, duplicates included."""
     duplicates: int
     rejected: int
+    refused: int
+    """Requests that were not stored."""
     succeeded: int
     """Jobs."""
     failed: int
@@ -35,28 +42,27 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Backlog:
-    """Unfinished work."""
+class Present:
+    """Unfinished work, whether it is late or not."""
 
     dead: int
     """Dead letters that nobody discarded."""
-    waiting: int
+    pending: int
+    retrying: int
     running: int
     """Jobs."""
-    oldest_s: float | None
-    """Age of the oldest unfinished job or delivery, in seconds; None: there is none."""
-    is_late: bool
-    """Whether it is older than a healthy system leaves it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Charts:
-    """The charts, as SVG."""
+class Headline:
+    """What is behind, in words."""
 
-    deliveries: Markup
-    attempts: Markup
-    lag: Markup
-    response_time: Markup
+    amount: str
+    parts: str
+    """What it consists of."""
+    speed: str
+    held: str | None
+    """What waits for somebody; None: nothing does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +79,11 @@ class OverviewPage:
     """The view model of `overview.html`."""
 
     overview: Overview
+    headline: Headline
     totals: Totals
-    backlog: Backlog
+    present: Present
+    by: str
+    """What the bars are split by: `outcome`, or a Split."""
     charts: Charts
     with_dead_letters: tuple[ProcessorRecord, ...]
     """Processors with dead letters, the most first."""
@@ -98,14 +107,22 @@ def routes(site: Site) -> list[BaseRoute]:
 def show(site: Site, request: Request) -> Response:
     """Show what arrived, what became of it, and the health of every part."""
     console = site.console
-    overview = console.overviews.read(time_range(request, default=Range.HOUR))
+    period = time_range(request, default=Range.HOUR)
+    overview = console.overviews.read(period)
+    by = _split(request)
+    traffic = None
+    if by is not None:
+        with console.engine.connect() as connection:
+            traffic = read_traffic(connection, by, period, now=overview.now)
     dead = [processor for processor in overview.processors if processor.dead]
     unreadable = overview.unreadable
     view = OverviewPage(
         overview=overview,
+        headline=_headline(overview.backlog),
         totals=_totals(overview),
-        backlog=_backlog(overview),
-        charts=_charts(overview),
+        present=_present(overview),
+        by=by.value if by else _OUTCOME,
+        charts=overview_charts.draw(overview, traffic),
         with_dead_letters=tuple(sorted(dead, key=lambda processor: -processor.dead)),
         unreadable=describe_unreadable(unreadable, f"in the last {overview.range}")
         if unreadable
@@ -132,59 +149,36 @@ def _totals(overview: Overview) -> Totals:
         accepted=sum(bucket.accepted for bucket in buckets),
         duplicates=sum(bucket.duplicates for bucket in buckets),
         rejected=sum(bucket.rejected for bucket in buckets),
+        refused=overview.refused,
         succeeded=sum(bucket.succeeded for bucket in buckets),
         failed=sum(bucket.failed for bucket in buckets),
     )
 
 
-def _backlog(overview: Overview) -> Backlog:
-    oldest = min(filter(None, (overview.oldest_job, overview.oldest_unadmitted)), default=None)
-    age_s = None if oldest is None else _age_s(oldest, overview.now)
-    return Backlog(
+def _headline(backlog: Backlog) -> Headline:
+    return Headline(
+        amount=backlog_words.amount(backlog),
+        parts=backlog_words.parts(backlog),
+        speed=backlog_words.speed(backlog),
+        held=backlog_words.held_back(backlog) if backlog.held else None,
+    )
+
+
+def _present(overview: Overview) -> Present:
+    return Present(
         dead=sum(processor.dead for processor in overview.processors),
-        waiting=overview.stats.jobs.pending + overview.stats.jobs.retrying,
+        pending=overview.stats.jobs.pending,
+        retrying=overview.stats.jobs.retrying,
         running=overview.stats.jobs.running,
-        oldest_s=age_s,
-        is_late=age_s is not None and age_s > LATE_AFTER.total_seconds(),
     )
 
 
-def _age_s(moment: datetime, now: datetime) -> float:
-    return max(0.0, (now - moment).total_seconds())
-
-
-def _charts(overview: Overview) -> Charts:
-    times = [bucket.begins for bucket in overview.buckets]
-    span = timedelta(seconds=overview.span_s)
-
-    def series(name: str, tone: str, value: Callable[[TimeBucket], float | None]) -> Series:
-        return Series(name=name, tone=tone, values=[value(bucket) for bucket in overview.buckets])
-
-    deliveries = [
-        series("events", "accepted", lambda bucket: bucket.accepted - bucket.duplicates),
-        series("duplicates", "duplicates", lambda bucket: bucket.duplicates),
-        series("rejected", "rejected", lambda bucket: bucket.rejected),
-    ]
-    attempts = [
-        series("succeeded", "succeeded", lambda bucket: bucket.succeeded),
-        series("failed", "failed", lambda bucket: bucket.failed),
-    ]
-    lag = [
-        series("p50", "p50", lambda bucket: bucket.lag_p50_s),
-        series("p95", "p95", lambda bucket: bucket.lag_p95_s),
-    ]
-    response = [
-        series("p50", "p50", lambda bucket: bucket.answer_p50_s),
-        series("p95", "p95", lambda bucket: bucket.answer_p95_s),
-    ]
-    return Charts(
-        deliveries=bars(
-            deliveries, times, span=span, unit="deliveries", label="Deliveries over time"
-        ),
-        attempts=bars(attempts, times, span=span, unit="attempts", label="Attempts over time"),
-        lag=lines(lag, times, span=span, label="Time from receipt to success"),
-        response_time=lines(response, times, span=span, label="Response time of the receiver"),
-    )
+def _split(request: Request) -> Split | None:
+    """Return what the user wants the bars to be split by; None: by what became of it."""
+    try:
+        return Split(request.query_params.get("by", _OUTCOME))
+    except ValueError:
+        return None
 
 
 def _services(overview: Overview) -> tuple[ServiceHealth, ...]:

@@ -1,7 +1,6 @@
 """The page of processors, and the forms that pause and resume them."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -9,25 +8,25 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from ingest.console.errors import BadRequest
-from ingest.console.pages.site import Site, redirect, user
+from ingest.console.pages.site import Site, redirect, time_range, user
+from ingest.console.services import ranges
+from ingest.console.services.ranges import Range
 from ingest.console.ui import masking
 from ingest.console.ui.forms import text_field
 from ingest.store.pipeline import jobs, metrics, processors
+from ingest.store.pipeline.histograms import Histogram
 from ingest.store.pipeline.jobs import ParkedJobs
-from ingest.store.pipeline.metrics import FAILED, SUCCEEDED, Histogram
+from ingest.store.pipeline.metrics import FAILED, SUCCEEDED
 from ingest.store.pipeline.processors import ProcessorRecord
-
-_PERIOD = timedelta(hours=1)
-"""What rates, percentiles and failures cover."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessorRow:
-    """A processor and its last hour."""
+    """A processor and what it did in the range."""
 
     processor: ProcessorRecord
     rate: float
-    """Jobs that succeeded, per second."""
+    """Jobs that succeeded, per second of the time that was measured."""
     p50_s: float | None
     p95_s: float | None
     """From receipt to success; None: nothing succeeded."""
@@ -40,6 +39,10 @@ class ProcessorRow:
 class ProcessorsPage:
     """The view model of `processors.html`."""
 
+    range: Range
+    """What rates, percentiles and failures cover."""
+    measured_s: float
+    """How many seconds of it were measured."""
     rows: tuple[ProcessorRow, ...]
 
 
@@ -53,26 +56,28 @@ def routes(site: Site) -> list[BaseRoute]:
 
 def show(site: Site, request: Request) -> Response:
     """Show the processors and their performance."""
-    since = site.console.now() - _PERIOD
+    period, now = time_range(request, default=Range.HOUR), site.console.now()
+    window = ranges.window(period, now)
     with site.console.engine.connect() as connection:
         records = processors.all_of_them(connection)
         parked = jobs.parked(connection)
-        succeeded = metrics.by_label(connection, SUCCEEDED, since=since)
-        failed = metrics.by_label(connection, FAILED, since=since)
+        succeeded = metrics.by_label(connection, SUCCEEDED, since=window.since)
+        failed = metrics.by_label(connection, FAILED, since=window.since)
+        measured_s = ranges.measured_s(connection, window, now=now)
     rows = []
     for record in masking.processors(records, masked=site.masks(request)):
         durations = succeeded.get(record.name, Histogram())
         rows.append(
             ProcessorRow(
                 processor=record,
-                rate=durations.total / _PERIOD.total_seconds(),
+                rate=durations.total / measured_s if measured_s else 0.0,
                 p50_s=durations.percentile(0.5),
                 p95_s=durations.percentile(0.95),
                 failures=failed.get(record.name, Histogram()).total,
                 parked=tuple(group for group in parked if group.processor == record.name),
             )
         )
-    view = ProcessorsPage(rows=tuple(rows))
+    view = ProcessorsPage(range=period, measured_s=measured_s, rows=tuple(rows))
     return site.render(request, "processors.html", view, section="processors")
 
 

@@ -16,7 +16,7 @@ from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.console.dependencies import LONGEST_QUERY, Console
 from ingest.console.services import alerts
-from ingest.console.services.overview import Range
+from ingest.console.services.ranges import Range
 from ingest.console.ui import forms, masking
 from ingest.query import Query
 

@@ -5,18 +5,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 from sqlalchemy import Connection, Engine, TextClause
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import queues
-from ingest.console.services import health
+from ingest.console.services import health, ranges
 from ingest.console.services.health import UNKNOWN_REDIS, DatabaseHealth, RedisHealth
+from ingest.console.services.ranges import Range
 from ingest.redis_address import RedisAddress
 from ingest.store import alerts
 from ingest.store.alerts import Alert
 from ingest.store.pipeline import jobs, metrics, processors
+from ingest.store.pipeline.histograms import Histogram
 from ingest.store.pipeline.jobs import ParkedJobs
 from ingest.store.pipeline.metrics import (
     ANSWER,
@@ -24,45 +25,24 @@ from ingest.store.pipeline.metrics import (
     EVENT,
     FAILED,
     LAG,
+    REFUSED,
     SUCCEEDED,
-    Histogram,
     Point,
 )
 from ingest.store.pipeline.processors import ProcessorRecord
-from ingest.store.reports import backlog, heartbeats, possible_losses, totals
+from ingest.store.reports import backlog, behind, heartbeats, possible_losses, totals
+from ingest.store.reports.behind import Backlog
 from ingest.store.reports.heartbeats import ProcessRecord
 from ingest.store.reports.possible_losses import PossibleLoss
 from ingest.store.reports.totals import Stats
 from ingest.store.sql import statement
 
-LATE_AFTER = timedelta(minutes=1)
-"""An unfinished job older than this deserves a look: apart from retries, work takes seconds."""
 _REDIS_RETRY_S = 10.0
 """A Redis that does not answer is not asked again for this long."""
 _CACHED_S = 2.0
 """An overview is reused for at least this long."""
 _CACHED_PER_READ = 10
 """And for this many times as long as reading it took."""
-
-
-class Range(StrEnum):
-    """How far an overview looks back."""
-
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = "week"
-
-
-LENGTHS = {
-    Range.HOUR: timedelta(hours=1),
-    Range.DAY: timedelta(days=1),
-    Range.WEEK: timedelta(days=7),
-}
-_BUCKET_LENGTHS = {
-    Range.HOUR: timedelta(minutes=1),
-    Range.DAY: timedelta(minutes=15),
-    Range.WEEK: timedelta(hours=2),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +73,12 @@ class Overview:
     buckets: tuple[TimeBucket, ...]
     stats: Stats
     """Counts since the beginning."""
+    backlog: Backlog
+    """What is behind now."""
+    refused: int
+    """Requests that were refused in the range."""
+    measured_s: float
+    """How many seconds of the range were measured: those since the first count in it."""
     oldest_unadmitted: datetime | None
     oldest_job: datetime | None
     parked: tuple[ParkedJobs, ...]
@@ -187,9 +173,8 @@ class OverviewCache:
 
 def read(connection: Connection, period: Range, redis: RedisHealth, *, now: datetime) -> Overview:
     """Return the overview of a range that ends at `now`."""
-    span = _BUCKET_LENGTHS[period]
-    until = _round_up(now, span)
-    since = until - LENGTHS[period]
+    window = ranges.window(period, now)
+    since, until, span = window.since, window.until, window.span
     points = metrics.over_time(connection, since=since, until=until, span=span)
     unadmitted = _count_by_bucket(connection, _UNADMITTED, since, span)
     rejected = _count_by_bucket(connection, _REJECTED, since, span)
@@ -207,6 +192,9 @@ def read(connection: Connection, period: Range, redis: RedisHealth, *, now: date
             for point in points
         ),
         stats=totals.read(connection),
+        backlog=behind.read(connection),
+        refused=sum(point.count(REFUSED) for point in points),
+        measured_s=ranges.measured_s(connection, window, now=now),
         oldest_unadmitted=oldest.unadmitted,
         oldest_job=oldest.job,
         parked=tuple(jobs.parked(connection)),
@@ -243,12 +231,6 @@ def _count_by_bucket(
 ) -> dict[datetime, int]:
     rows = connection.execute(counting, {"since": since, "span": span})
     return {row.begins: row.deliveries for row in rows}
-
-
-def _round_up(moment: datetime, span: timedelta) -> datetime:
-    """Return the next whole `span`, counted from midnight UTC of a Monday."""
-    monday = datetime(2024, 1, 1, tzinfo=UTC)
-    return moment + (monday - moment) % span
 
 
 # Deliveries that were accepted and not admitted yet: without workers, all of them.

@@ -55,7 +55,7 @@ function localise(within) {
 
 function showTip({ target, clientX, clientY }) {
   let tip = find(".tip");
-  const slot = target.closest?.(".chart .slot");
+  const slot = target.closest?.(".chart :is(.slot, [data-bar])");
   if (!slot) return tip?.remove();
   // Kept apart: the browser would show a title as well, after a second.
   const title = find("title", slot);
@@ -143,16 +143,23 @@ function move(step) {
   next?.closest("[data-row]").scrollIntoView({ block: "nearest" });
 }
 
+// Of the bars of a series, Tab reaches the last one, and arrows the others.
+function stepBar(bar, step) {
+  const bars = all(`[data-bar="${bar.dataset.bar}"]`, bar.closest(".chart"));
+  bars[bars.indexOf(bar) + step]?.focus();
+}
+
 function press(event) {
   const typing = event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select");
   if (event.key === "Escape") return typing?.blur();
   if (typing || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
-  const row = document.activeElement?.closest("[data-row]");
+  const row = document.activeElement?.closest("[data-row]"), bar = document.activeElement?.closest("[data-bar]");
   const act = {
     "/": () => find("[data-search]")?.select(),
     "?": () => find("#help").showModal(),
     j: () => move(1),
     k: () => move(-1),
+    ...(bar && { ArrowLeft: () => stepBar(bar, -1), ArrowRight: () => stepBar(bar, 1) }),
     x: () => row && find("input[name=id]", row)?.click(),
     r() {
       if (document.body.dataset.role !== "operator") return;

@@ -6,7 +6,7 @@ keeps its size. Colours come from classes, since the content security policy for
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -32,6 +32,8 @@ class Series:
     tone: str
     """The colour: the class `tone-…` of console.css."""
     values: Sequence[float | None]
+    link: Callable[[datetime, datetime], str] | None = None
+    """Returns the address of what a bar counts, from a time until another; None: there is none."""
 
 
 def bars(
@@ -163,12 +165,41 @@ class _Chart:
         width = min(82 / len(self.times), 8)
         left = (index + 0.5) * 100 / len(self.times) - width / 2
         bars, top = [], float(_FLOOR)
-        for series in self.series:
+        for place, series in enumerate(self.series):
             if value := _at(series, index):
                 tall = max(self.tall(value), _LEAST_BAR)
                 top -= tall
-                bars.append(_rect(f"bar tone-{series.tone}", left, top, width, tall, unit="%"))
+                bar = _rect(f"bar tone-{series.tone}", left, top, width, tall, unit="%")
+                bars.append(self._linked(bar, place, index))
         return bars
+
+    def _linked(self, bar: Markup, place: int, index: int) -> Markup:
+        """Return a bar of a series as a link to what it counts, with its values as a tooltip."""
+        series = self.series[place]
+        if series.link is None:
+            return bar
+        begins = self.times[index]
+        time = f"{begins.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        return Markup(
+            '<a href="{}" tabindex="{}" data-bar="{}" data-at="{}" aria-label="{}">{}'
+            "<title>{}</title></a>"
+        ).format(
+            series.link(begins, begins + self.span),
+            0 if index == self._last_bar(series) else -1,
+            place,
+            iso(begins),
+            f"{series.name}, {time}: {self.format(series.values[index])}",
+            bar,
+            f"{time}\n{self._values(index)}\nshow events of {series.name} received then",
+        )
+
+    def _last_bar(self, series: Series) -> int:
+        """Return the place of the last bar. It is the one that Tab reaches; arrows do the others,
+        because 60 stops are too many."""
+        return max(at for at in range(len(self.times)) if _at(series, at))
+
+    def _values(self, index: int) -> str:
+        return "\n".join(f"{one.name}: {self.format(one.values[index])}" for one in self.series)
 
     def line(self, series: Series) -> Markup:
         """Return a line through the known values. A point between gaps is a line of no length."""
@@ -188,12 +219,17 @@ class _Chart:
         """Return the whole chart, with `values` in its legend."""
         legend = Markup("").join(
             Markup('<li class="tone-{}"><span class="key"></span>{} <b>{}</b></li>').format(
-                series.tone, series.name, value
+                series.tone, self._name(series), value
             )
             for series, value in zip(self.series, values, strict=True)
         )
-        if self.empty is None:
-            content = drawn + self._times() + self._slots()
+        has_links = any(one.link for one in self.series)
+        if self.empty is None:  # links lie above the areas with the tooltips
+            content = (
+                self._times() + self._slots() + drawn
+                if has_links
+                else drawn + self._times() + self._slots()
+            )
         else:
             y = _short((_FLOOR + _TOP) / 2)
             note = Markup('<text class="none" x="50%" y="{}">{}</text>').format(y, self.empty)
@@ -201,9 +237,19 @@ class _Chart:
         return Markup(
             '<div class="chart"><ul class="legend">{0}</ul><div class="plot">'
             '<svg class="axis" width="{1}" height="{2}" aria-hidden="true">{3}</svg>'
-            '<svg class="area" width="100%" height="{2}" role="img" aria-label="{4}">{5}{6}</svg>'
+            '<svg class="area" width="100%" height="{2}" role="{7}" aria-label="{4}">{5}{6}</svg>'
             "</div></div>"
-        ).format(legend, _AXIS, _HEIGHT, self._axis(), self._summary(label), self._grid(), content)
+        ).format(
+            *(legend, _AXIS, _HEIGHT, self._axis(), self._summary(label), self._grid(), content),
+            "group" if has_links else "img",  # an image has no parts
+        )
+
+    def _name(self, series: Series) -> Markup | str:
+        """Return the name in the legend, as a link to what all of its bars count."""
+        if series.link is None or not self.times:
+            return series.name
+        href = series.link(self.times[0], self.times[-1] + self.span)
+        return Markup('<a href="{}">{}</a>').format(href, series.name)
 
     def _axis(self) -> Markup:
         text = Markup('<text x="{}" y="{}">{}</text>')
@@ -242,7 +288,7 @@ class _Chart:
             slot.format(
                 *(_short(index * width), _short(width), _FLOOR),
                 *(iso(moment), moment.astimezone(UTC)),
-                "\n".join(f"{one.name}: {self.format(one.values[index])}" for one in self.series),
+                self._values(index),
             )
             for index, moment in enumerate(self.times)
         )
@@ -279,7 +325,7 @@ def _cleaned(series: Series, length: int) -> Series:
     """Return a series with one value for each time, and with None where it cannot be drawn."""
     values = [_finite(value) for value in series.values[:length]]
     values += [None] * (length - len(values))
-    return Series(name=series.name, tone=series.tone, values=values)
+    return replace(series, values=values)
 
 
 def _at(series: Series, index: int) -> float:

@@ -9,10 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ingest.durations import in_words
+
 NOTHING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _TAIL = 14
 """Characters at the end of a long id that stay visible, since ids differ there."""
 
@@ -69,7 +70,7 @@ def duration(value: float | timedelta | None) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 9.95:
         return f"{_trimmed(seconds)} s"
-    return _long(round(seconds))
+    return in_words(seconds)
 
 
 def size(value: float | None) -> str:
@@ -139,18 +140,6 @@ def _isolated(token: str) -> tuple[str, ...]:
         return (token,)
     end = '"' if len(token) > 1 and token.endswith('"') else ""
     return ('"', Markup("<bdi>"), token[1 : len(token) - len(end)], Markup("</bdi>"), end)
-
-
-def _long(seconds: int) -> str:
-    for unit, length, smaller, part in (
-        ("d", _DAY_S, "h", _HOUR_S),
-        ("h", _HOUR_S, "min", _MINUTE_S),
-        ("min", _MINUTE_S, "s", 1),
-    ):
-        if seconds >= length:
-            rest = seconds % length // part
-            return f"{seconds // length:,} {unit}" + (f" {rest} {smaller}" if rest else "")
-    return f"{seconds} s"
 
 
 def _trimmed(value: float) -> str:

@@ -2,7 +2,11 @@
 
 Triggers (ingest.store.triggers) count events and duplicates. The statements that finish and fail
 attempts count those. Receivers add their answers and refusals every few seconds. Durations are kept
-as histograms whose buckets double, so percentiles are estimates.
+as histograms (ingest.store.pipeline.histograms), so percentiles are estimates.
+
+A row's `slot` holds two numbers: which of 16 rows is added to, by whose process, and 16 times the
+part of the bucket that the durations are in. The release before adds all slots up, and so it reads
+what this one writes; it writes no parts, and merges them away.
 """
 
 import math
@@ -13,10 +17,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, TextClause
 
 from ingest.store import arrays
+from ingest.store.pipeline import histograms
+from ingest.store.pipeline.histograms import Counts, Histogram, Place
 from ingest.store.sql import statement
-
-BUCKETS = 24
-"""The last one holds everything longer than two hours and twenty minutes."""
 
 EVENT, DUPLICATE = "event", "duplicate"
 SUCCEEDED, FAILED, LAG = "succeeded", "failed", "lag"
@@ -36,43 +39,16 @@ class Note:
     what: str
     label: str = ""
     """Which processor, source or reason."""
-    bucket: int = 0
-    """The bucket of its duration (see `bucket`)."""
+    cell: int = 0
+    """The cell of its duration (ingest.store.pipeline.histograms)."""
     count: int = 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Histogram:
-    """Counts by duration, one for each bucket."""
-
-    counts: tuple[int, ...] = (0,) * (BUCKETS + 1)
-
-    @property
-    def total(self) -> int:
-        """Return the count over all buckets."""
-        return sum(self.counts)
-
-    def percentile(self, share: float) -> float | None:
-        """Estimate the seconds that a `share` (0 to 1) stayed below; None without counts."""
-        rank, passed = share * self.total, 0
-        for number, count in enumerate(self.counts):
-            if count and passed + count >= rank:
-                low, high = _bounds(number)
-                return low + (high - low) * (rank - passed) / count
-            passed += count
-        return None
-
-
-def bucket(seconds: float) -> int:
-    """Return a duration's bucket: 0 below 1 ms, k from 2^(k-1) ms to below 2^k ms."""
-    if seconds < 0.001:
-        return 0
-    return min(math.frexp(seconds * 1000)[1], BUCKETS)
 
 
 # With several slots, workers seldom wait for each other. One order of rows keeps them from
 # deadlocking. Shared with the statements that merge rows.
-_SLOT = "CAST(pg_backend_pid() % 16 AS smallint)"
+_SLOTS = 16
+_SLOT = f"CAST(pg_backend_pid() % {_SLOTS} + {_SLOTS} * part AS smallint)"
+_PART = f"slot / {_SLOTS}"
 _ADD = """ON CONFLICT (minute, what, label, bucket, slot)
     DO UPDATE SET count = activity.count + excluded.count"""
 
@@ -80,8 +56,9 @@ NOTE = f"""
     INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
     SELECT date_trunc('minute', now()), what, label, bucket, {_SLOT}, count
     FROM unnest(CAST(:whats AS text[]), CAST(:labels AS text[]), CAST(:buckets AS smallint[]),
-                CAST(:counts AS bigint[])) AS note (what, label, bucket, count)
-    ORDER BY what, label, bucket
+                CAST(:parts AS smallint[]), CAST(:counts AS bigint[]))
+         AS note (what, label, bucket, part, count)
+    ORDER BY what, label, bucket, part
     {_ADD}
 """
 """The statement that adds `parameters`; also a part of other statements."""
@@ -96,11 +73,13 @@ def record(connection: Connection, notes: Sequence[Note]) -> None:
 
 def parameters(notes: Iterable[Note]) -> dict[str, str]:
     """Return the parameters of a statement that contains `NOTE`."""
-    ordered = sorted(notes, key=lambda note: (note.what, note.label, note.bucket))
+    ordered = sorted(notes, key=lambda note: (note.what, note.label, note.cell))
+    places = [histograms.place(note.cell) for note in ordered]
     return {
         "whats": arrays.literal(note.what for note in ordered),
         "labels": arrays.literal(note.label for note in ordered),
-        "buckets": arrays.literal(note.bucket for note in ordered),
+        "buckets": arrays.literal(place.bucket for place in places),
+        "parts": arrays.literal(place.part for place in places),
         "counts": arrays.literal(note.count for note in ordered),
     }
 
@@ -119,11 +98,12 @@ class Point:
 
 
 _OVER_TIME = statement(
-    """
-    SELECT date_bin(:span, minute, :since) AS begins, what, bucket, sum(count) AS times
+    f"""
+    SELECT date_bin(:span, minute, :since) AS begins, what, bucket, {_PART} AS part,
+           CAST(sum(count) AS bigint) AS times
     FROM ingest.activity
     WHERE minute >= :since AND minute < :until
-    GROUP BY 1, 2, 3
+    GROUP BY 1, 2, 3, 4
     """
 )
 
@@ -133,29 +113,65 @@ def over_time(
 ) -> list[Point]:
     """Return every span from `since` to `until`, empty ones too; the first begins at `since`."""
     rows = connection.execute(_OVER_TIME, {"since": since, "until": until, "span": span})
-    spans: dict[datetime, dict[str, list[int]]] = {}
+    spans: dict[datetime, dict[str, Counts]] = {}
     for row in rows:
-        counts = spans.setdefault(row.begins, {}).setdefault(row.what, [0] * (BUCKETS + 1))
-        counts[row.bucket] += int(row.times)
+        counts = spans.setdefault(row.begins, {}).setdefault(row.what, Counts())
+        counts.add(Place(row.bucket, row.part), row.times)
     beginnings = [since + number * span for number in range(math.ceil((until - since) / span))]
     return [_point(begins, spans.get(begins, {})) for begins in beginnings]
 
 
 _BY_LABEL = statement(
-    """
-    SELECT label, bucket, sum(count) AS times FROM ingest.activity
+    f"""
+    SELECT label, bucket, {_PART} AS part, CAST(sum(count) AS bigint) AS times
+    FROM ingest.activity
     WHERE minute >= :since AND what = :what
-    GROUP BY label, bucket
+    GROUP BY 1, 2, 3
     """
 )
 
 
 def by_label(connection: Connection, what: str, *, since: datetime) -> dict[str, Histogram]:
     """Return the histogram of each label since then."""
-    buckets: dict[str, list[int]] = {}
+    labels: dict[str, Counts] = {}
     for row in connection.execute(_BY_LABEL, {"what": what, "since": since}):
-        buckets.setdefault(row.label, [0] * (BUCKETS + 1))[row.bucket] += int(row.times)
-    return {label: Histogram(counts=tuple(counts)) for label, counts in buckets.items()}
+        labels.setdefault(row.label, Counts()).add(Place(row.bucket, row.part), row.times)
+    return {label: counts.read() for label, counts in labels.items()}
+
+
+_LABELS_OVER_TIME = statement(
+    """
+    SELECT label, date_bin(:span, minute, :since) AS begins, CAST(sum(count) AS bigint) AS times
+    FROM ingest.activity
+    WHERE minute >= :since AND minute < :until AND what = ANY(CAST(:whats AS text[]))
+    GROUP BY 1, 2
+    """
+)
+
+
+def labels_over_time(
+    connection: Connection,
+    whats: Sequence[str],
+    *,
+    since: datetime,
+    until: datetime,
+    span: timedelta,
+) -> dict[str, dict[datetime, int]]:
+    """Return how often something of `whats` happened, by label and by when its span begins."""
+    bounds = {"since": since, "until": until, "span": span, "whats": list(whats)}
+    counts: dict[str, dict[datetime, int]] = {}
+    for row in connection.execute(_LABELS_OVER_TIME, bounds):
+        counts.setdefault(row.label, {})[row.begins] = row.times
+    return counts
+
+
+_FIRST = statement("SELECT min(minute) FROM ingest.activity WHERE minute >= :since")
+
+
+def first_minute(connection: Connection, *, since: datetime) -> datetime | None:
+    """Return the first minute since then in which anything was counted; None: there is none."""
+    minute: datetime | None = connection.execute(_FIRST, {"since": since}).scalar()
+    return minute
 
 
 def unreadable(connection: Connection, *, since: datetime) -> dict[str, int]:
@@ -179,6 +195,11 @@ def describe_unreadable(counts: Mapping[str, int], period: str) -> str:
     )
 
 
+_FIRST_SLOT = f"CAST(slot - slot % {_SLOTS} AS smallint)"
+"""The slot that the rows of one part are merged into."""
+_IS_FURTHER = f"slot % {_SLOTS} > 0"
+
+
 def _merge(minute: str, rows: str) -> TextClause:
     """Return a statement that merges `rows` into one a `minute`; those are not among `rows`."""
     return statement(
@@ -187,8 +208,8 @@ def _merge(minute: str, rows: str) -> TextClause:
             DELETE FROM ingest.activity WHERE {rows} RETURNING *
         ), added AS (
             INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
-            SELECT {minute}, what, label, bucket, 0, sum(count)
-            FROM removed GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+            SELECT {minute}, what, label, bucket, {_FIRST_SLOT}, sum(count)
+            FROM removed GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
             {_ADD}
             RETURNING 1
         )
@@ -205,7 +226,7 @@ def _merge_older(whole: str, *, since: str = "true") -> TextClause:
     minute, before = whole.format("minute"), whole.format(_BEFORE)
     return _merge(
         minute,
-        f"minute < {before} AND {since} AND (minute <> {minute} OR slot > 0)"
+        f"minute < {before} AND {since} AND (minute <> {minute} OR {_IS_FURTHER})"
         f" AND what <> '{POSSIBLE_LOSS}'",
     )
 
@@ -214,7 +235,7 @@ _BEFORE, _SINCE = "CAST(:before AS timestamptz)", "CAST(:since AS timestamptz)"
 # Hours in UTC: the server's time zone may begin them at half past.
 _HOUR = "date_trunc('hour', {}, 'UTC')"
 _QUARTER = "date_bin('15 minutes', {}, TIMESTAMPTZ '2024-01-01 00:00+00')"
-_MERGE_SLOTS = _merge("minute", f"slot > 0 AND minute < {_BEFORE} AND minute >= {_SINCE}")
+_MERGE_SLOTS = _merge("minute", f"{_IS_FURTHER} AND minute < {_BEFORE} AND minute >= {_SINCE}")
 _MERGE_QUARTERS = _merge_older(_QUARTER, since=f"minute >= {_HOUR.format(_SINCE)}")
 _MERGE_HOURS = _merge_older(_HOUR)
 
@@ -239,11 +260,6 @@ def compact(
     return saved
 
 
-def _point(begins: datetime, buckets: Mapping[str, list[int]]) -> Point:
-    histograms = {what: Histogram(counts=tuple(counts)) for what, counts in buckets.items()}
-    return Point(begins=begins, histograms=histograms)
-
-
-def _bounds(number: int) -> tuple[float, float]:
-    """Return the bounds of a bucket, in seconds."""
-    return (0.0 if number == 0 else 2 ** (number - 1) / 1000), 2**number / 1000
+def _point(begins: datetime, counted: Mapping[str, Counts]) -> Point:
+    read = {what: counts.read() for what, counts in counted.items()}
+    return Point(begins=begins, histograms=read)

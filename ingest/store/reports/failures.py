@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from ingest.ids import first_id
 from ingest.store.sql import statement
 
 EXAMINED = 5_000
@@ -115,7 +116,8 @@ def groups(
 _REJECTED = statement(
     """
     WITH newest AS (
-        SELECT id, received_at, rejected FROM ingest.deliveries WHERE rejected IS NOT NULL
+        SELECT id, received_at, rejected FROM ingest.deliveries
+        WHERE rejected IS NOT NULL AND id >= CAST(:since AS uuid)
         ORDER BY id DESC LIMIT :limit
     )
     SELECT rejected AS reason, count(*) AS deliveries, min(received_at) AS first_seen,
@@ -125,9 +127,12 @@ _REJECTED = statement(
 )
 
 
-def rejected(connection: Connection, *, limit: int = EXAMINED) -> list[Rejected]:
-    """Group the newest `limit` rejected deliveries."""
-    rows = connection.execute(_REJECTED, {"limit": limit}).mappings()
+def rejected(
+    connection: Connection, *, since: datetime | None = None, limit: int = EXAMINED
+) -> list[Rejected]:
+    """Group the newest `limit` rejected deliveries, of all time or those since then."""
+    first = UUID(int=0) if since is None else first_id(since)
+    rows = connection.execute(_REJECTED, {"limit": limit, "since": first}).mappings()
     return [Rejected(**row) for row in rows]
 
 

@@ -1,0 +1,87 @@
+"""Traffic over time, told apart by processor, by queue or by source."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from sqlalchemy import Connection
+
+from ingest.console.services import ranges
+from ingest.console.services.ranges import Range
+from ingest.store.pipeline import metrics, processors
+from ingest.store.pipeline.metrics import FAILED, KEY, SUCCEEDED
+
+
+class Split(StrEnum):
+    """What tells the groups apart."""
+
+    PROCESSOR = "processor"
+    QUEUE = "queue"
+    SOURCE = "source"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A processor, a queue or a source, and what happened there."""
+
+    name: str
+    total: int
+    counts: tuple[int, ...]
+    """One for each span."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traffic:
+    """What happened in each span of a range, by group."""
+
+    by: Split
+    unit: str
+    """What is counted: attempts of processors and queues, deliveries of sources."""
+    begins: tuple[datetime, ...]
+    """When each span begins."""
+    span_s: float
+    groups: tuple[Group, ...]
+    """Those with any, the most first."""
+
+
+def read(connection: Connection, by: Split, period: Range, *, now: datetime) -> Traffic:
+    """Return the traffic of a range that ends at `now`.
+
+    A queue has the attempts of the processors that use it now, their replays too.
+    """
+    window = ranges.window(period, now)
+    whats = [KEY] if by is Split.SOURCE else [SUCCEEDED, FAILED]
+    labels = metrics.labels_over_time(
+        connection, whats, since=window.since, until=window.until, span=window.span
+    )
+    queues = processors.present_queues(connection) if by is Split.QUEUE else {}
+    named: dict[str, dict[datetime, int]] = {}
+    for label, counts in labels.items():
+        sums = named.setdefault(_name(by, label, queues), {})
+        for begins, count in counts.items():
+            sums[begins] = sums.get(begins, 0) + count
+    groups = [_group(name, counts, window.begins) for name, counts in named.items()]
+    return Traffic(
+        by=by,
+        unit="deliveries" if by is Split.SOURCE else "attempts",
+        begins=tuple(window.begins),
+        span_s=window.span.total_seconds(),
+        groups=tuple(sorted(groups, key=lambda group: (-group.total, group.name))),
+    )
+
+
+def _name(by: Split, label: str, queues: Mapping[str, str]) -> str:
+    """Return the group that a label of the metrics belongs to."""
+    match by:
+        case Split.SOURCE:
+            return label.partition(" ")[0]
+        case Split.QUEUE:
+            return queues.get(label, "unknown")
+        case Split.PROCESSOR:
+            return label
+
+
+def _group(name: str, counts: Mapping[datetime, int], begins: list[datetime]) -> Group:
+    values = tuple(counts.get(moment, 0) for moment in begins)
+    return Group(name=name, total=sum(values), counts=values)

@@ -1,0 +1,115 @@
+"""Counts and rates are of the period that a page names: those of before it are left out, and a rate
+is of the time that was measured."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine
+
+from ingest.console.services import traffic
+from ingest.console.services.ranges import Range
+from ingest.console.services.traffic import Split
+from ingest.store.pipeline import processors
+from ingest.store.reports import refused_requests
+from ingest.store.reports.refused_requests import Refusal
+from tests.integration.test_behind import REGISTERED
+from tests.integration.test_overview_page import Read, overview
+from tests.support.rows import execute
+
+__all__ = ["overview"]
+
+
+def note(engine: Engine, what: str, label: str, count: int, *, ago: timedelta) -> None:
+    execute(
+        engine,
+        "INSERT INTO activity VALUES (date_trunc('minute', now() - CAST(:ago AS interval)), :what,"
+        " :label, 10, 64, :count)",  # from 861 ms to below 1.02 s
+        ago=ago,
+        what=what,
+        label=label,
+        count=count,
+    )
+
+
+def minutes(count: float) -> timedelta:
+    return timedelta(minutes=count)
+
+
+@pytest.fixture
+def worked(engine: Engine) -> None:
+    """What was done 10 minutes ago, and some hours and days before."""
+    with engine.begin() as connection:
+        processors.register(connection, [REGISTERED])
+    for ago, count in ((minutes(10), 600), (minutes(300), 5_000), (minutes(4 * 1_440), 20_000)):
+        note(engine, "succeeded", "orders", count, ago=ago)
+        note(engine, "failed", "orders", count // 100, ago=ago)
+        note(engine, "refused", "bad_signature", count // 200, ago=ago)
+        note(engine, "key", "awalchat 0123abcd", count, ago=ago)
+        note(engine, "key", "awalchat 4567cdef", 1, ago=ago)
+    note(engine, "refused", "too_large", 9, ago=minutes(300))
+    with engine.begin() as connection:
+        refused_requests.keep(connection, [refusal("bad_signature", 10), refusal("too_large", 300)])
+
+
+def refusal(reason: str, ago: float) -> Refusal:
+    at = datetime.now(UTC) - minutes(ago)
+    return Refusal(reason=reason, at=at, source="awalchat", client="192.0.2.1", detail={})
+
+
+@pytest.mark.usefixtures("worked")
+def test_a_processors_rate_is_of_the_time_that_was_measured(overview: Read) -> None:
+    """600 in ten minutes are 60 a minute, not 10, though the period is an hour."""
+    page = overview(page="/processors")
+    assert "failures of the last hour, measured for" in page
+    rate, p50, p95, failures = re.search(
+        r" events (\S+)/min (\S+ \S+) (\S+ \S+) (\d+) ", page
+    ).groups()  # type: ignore[union-attr]
+    assert 45 <= float(rate) <= 60  # the machine may be slow
+    assert (p50, p95, failures) == ("939 ms", "939 ms", "6")
+    day = overview("day", page="/processors")
+    assert re.search(r" events (1[5-9]|2\d)(\.\d)?/min 939 ms 939 ms 56 ", day), day
+    assert "of the last day, measured for 5 h" in day
+
+
+@pytest.mark.usefixtures("worked")
+def test_refusals_are_those_of_the_period(overview: Read) -> None:
+    hour = overview(page="/failures")
+    assert "bad_signature 3 " in hour
+    assert "too_large" not in hour
+    day = overview("day", page="/failures")
+    assert "bad_signature 28 " in day
+    assert "too_large 9 " in day
+    assert "bad_signature 128 " in overview("week", page="/failures")
+    assert "Refused 3 not stored" in overview()
+    assert "Refused 37 not stored" in overview("day")
+    assert "Refused 137 not stored" in overview("week")
+
+
+@pytest.mark.usefixtures("worked")
+def test_traffic_is_told_apart_by_processor_queue_and_source(engine: Engine) -> None:
+    note(engine, "succeeded", "gone", 7, ago=minutes(12))
+    now = datetime.now(UTC)
+
+    def totals(by: Split, period: Range = Range.HOUR) -> list[tuple[str, int]]:
+        with engine.connect() as connection:
+            found = traffic.read(connection, by, period, now=now)
+        assert len(found.begins) == len(found.groups[0].counts)
+        assert all(sum(group.counts) == group.total for group in found.groups)
+        return [(group.name, group.total) for group in found.groups]
+
+    assert totals(Split.PROCESSOR) == [("orders", 606), ("gone", 7)]
+    assert totals(Split.QUEUE) == [("events", 606), ("unknown", 7)]
+    assert totals(Split.SOURCE) == [("awalchat", 601)]
+    assert totals(Split.SOURCE, Range.WEEK) == [("awalchat", 25_603)]
+
+
+@pytest.mark.usefixtures("worked")
+def test_the_overview_splits_its_bars_by_what_the_reader_chooses(overview: Read) -> None:
+    assert "Attempts by outcome" in overview()
+    page = overview("hour&by=processor")
+    assert "Attempts by processor orders 606" in page
+    assert "Deliveries by outcome" in page
+    assert "Deliveries by source awalchat 601" in overview("hour&by=source")
+    assert "Attempts by queue events 606" in overview("hour&by=queue")
+    assert "Attempts by outcome" in overview("hour&by=nothing")
