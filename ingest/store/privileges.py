@@ -62,6 +62,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "replays": "SD",
             "retention": "SIU",
             "revisions": "SU",
+            "taken_back": "SD",
             "unadmitted": "SU",
         },
         "console": _PRESENCE
@@ -70,7 +71,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | _READ_MODEL
         | {
             "actions": "SIU",
-            "attempts": "SIU",
+            "attempts": "SIUD",
             "body_keys": "S",
             "console_keys": "SI",
             "deliveries": "SU",
@@ -80,7 +81,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "erasure_keys": "SI",
             "erasures": "SIU",
             "events": "SIU",
-            "jobs": "SIU",
+            "jobs": "SIUD",
             "parked": "S",
             "past_events": "SU",
             "processors": "SU",
@@ -88,6 +89,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "replays": "SIU",
             "retention": "SIU",
             "revisions": "SU",
+            "taken_back": "SID",
             "unadmitted": "SIUD",
         },
     }

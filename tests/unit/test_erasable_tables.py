@@ -16,6 +16,7 @@ NAME_NOBODY = {
     "activity",  # labels are processors, sources and reasons
     "totals",
     "unhandled",
+    "taken_back",  # numbers and ids
     "revisions",
     "alerts",  # rules, with processors, sources and keys as subjects
     "alert_messages",

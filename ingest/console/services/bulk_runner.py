@@ -26,7 +26,9 @@ class BulkRunner(Runner):
         """Run one batch of every bulk action, and return whether one has more to do now."""
         with self._engine.connect() as connection:
             running = bulk_actions.running_in_background(connection)
-        has_more = [self._advance(number) for number in running]
+            stopped = bulk_actions.taking_back(connection)
+        has_more = [bool(bulk_actions.take_back(self._engine, number)) for number in stopped]
+        has_more += [self._advance(number) for number in running]
         return any(has_more)
 
     def _advance(self, number: int) -> bool:
