@@ -151,8 +151,8 @@ def _work(
     discarded = counted["dead"].discarded if "dead" in counted else 0
     is_capped = max(jobs.values()) >= most
     requeued = sum(of_state.requeued for of_state in counted.values())
-    has_put_back_all = row.status in ("finished", "cancelled")
-    planned = 0 if has_put_back_all else row.total or 0
+    has_requeued_all = row.status in ("finished", "cancelled")
+    planned = 0 if has_requeued_all else row.total or 0
     return Work(
         to_begin=max(0, planned - row.jobs - row.events),
         unadmitted=unadmitted,
