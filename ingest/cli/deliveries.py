@@ -82,7 +82,7 @@ def replay_rejected(
         except KeyboardInterrupt:
             stopped = True
     if json:
-        output.as_json({"rejected": checked, "opened": opened, "stopped": stopped})
+        output.as_json({"rejected": checked, "opened": opened})
     else:
         until = " until it was stopped" if stopped else ""
         output.line(

@@ -19,6 +19,7 @@ from ingest.console.ui.paths import link
 from ingest.query import spell
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
+from ingest.store.bulk.work import MOST
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import UNHANDLED, EventFilter
@@ -64,6 +65,8 @@ class Figure:
     jobs: int
     href: str | None
     """The list of exactly these events; None: they are in no list."""
+    is_capped: bool = False
+    """Whether there are more than were counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +203,7 @@ def figures(bulk_action: Operation) -> Iterator[Figure]:
 
 def _figure(label: str, state: str, jobs: int, *, replay: int) -> Figure:
     href = link("/events", q=f"replay:{replay} state:{state}") if jobs else None
-    return Figure(label=label, state=state, jobs=jobs, href=href)
+    return Figure(label=label, state=state, jobs=jobs, href=href, is_capped=jobs >= MOST)
 
 
 def describe_filters(selection: EventFilter) -> tuple[tuple[str, str], ...]:

@@ -66,8 +66,9 @@ class Work:
 
     @property
     def total(self) -> int:
-        """Return all that is done, unfinished or still to begin."""
-        return self.done + self.unfinished + self.to_begin
+        """Return all that is done, unfinished, taken back or still to begin. What a pause took back
+        is to begin again."""
+        return self.done + self.unfinished + max(self.to_begin, self.taken_back)
 
 
 # A subquery with a limit for each state, in the order of the index, so that the planner takes it.
