@@ -1,6 +1,7 @@
 """`ingest bulk-actions`: replays and discards, whoever began them, by their numbers."""
 
 import getpass
+import math
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -18,7 +19,6 @@ from ingest.store.bulk.changes import CANCELLED, PAUSED, RUNNING
 from ingest.store.bulk.replay import Operation, Work
 
 _POLL_S = 0.5
-_NO_LIMIT_S = float("inf")
 
 app = typer.Typer(
     help="List replays and discards; show, pause, resume or cancel one.", no_args_is_help=True
@@ -119,8 +119,9 @@ def _change(number: int, status: str, reason: str | None, json: bool) -> None:
 def _make(engine: Engine, number: int, status: str, reason: str | None) -> None:
     """Change the status, and take everything back that has not begun."""
     by = getpass.getuser()
-    if not bulk_actions.change(engine, number, status, by=by, reason=reason, within_s=_NO_LIMIT_S):
+    if not bulk_actions.change(engine, number, status, by=by, reason=reason):
         raise CommandError(f"Bulk action {number} has already ended.", reason="has_ended")
+    bulk_actions.take_back_all(engine, number, within_s=math.inf)
 
 
 def _read(engine: Engine, number: int) -> Operation:

@@ -102,7 +102,9 @@ def started(engine: Engine, selection: EventFilter, **options: Any) -> int:
 
 
 def change(engine: Engine, number: int, status: str) -> bool:
-    return replay.change(engine, number, status, by="sara", reason="why not")
+    is_done = replay.change(engine, number, status, by="sara", reason="why not")
+    changes.take_back_all(engine, number, within_s=1)
+    return is_done
 
 
 def read(engine: Engine, number: int) -> Operation:

@@ -13,7 +13,9 @@ from random import Random
 
 import aiohttp
 from sqlalchemy import Engine
+from sqlalchemy.exc import OperationalError
 
+from ingest import logs
 from ingest.alerts import testing
 from ingest.alerts.channels.base import ChannelFailed
 from ingest.alerts.configuration import Configuration, SecretMissing
@@ -33,10 +35,14 @@ from ingest.store.reports import audit_log, event_detail
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.pinned import pinned
 
+log = logs.logger(__name__)
+
 REASON_LIMIT = 500
 """Characters of a reason."""
 _IMMEDIATE = 20
 """Up to this many selected events are done before the response; more are done after it."""
+_TAKE_BACK_S = 1.0
+"""Who pauses or cancels waits so long while jobs are taken back; the rest is done after it."""
 _ALL_SUCCEEDED = "All jobs have succeeded. Ask for all jobs to run them again."
 _TEST_TIMEOUT_S = 5
 
@@ -166,6 +172,10 @@ class Commands:
         )
         if not is_done:
             raise NotPossible(f"Bulk action {number} has already ended.", reason="has_ended")
+        try:
+            bulk_actions.take_back_all(self._engine, number, within_s=_TAKE_BACK_S)
+        except OperationalError as error:  # locked, for example; the runner goes on with it
+            log.warning("taking_back_waits", number=number, reason=type(error).__name__)
         return self._wake_and_read(number)
 
     def _wake_and_read(self, number: int) -> Operation:

@@ -30,8 +30,6 @@ BATCH = 1_000
 """Jobs that one transaction takes back, in some 50 ms."""
 
 _VERBS = {RUNNING: "resume", PAUSED: "pause", CANCELLED: "cancel"}
-_AT_ONCE_S = 1.0
-"""Whoever changes a status takes back for so long; the console's runner takes back the rest."""
 
 
 def change(
@@ -42,11 +40,11 @@ def change(
     by: str,
     reason: str | None,
     in_background: bool = False,
-    within_s: float = _AT_ONCE_S,
 ) -> bool:
     """Pause, resume or cancel an operation, and record who did; return whether that was possible.
 
-    It is not if the operation has ended: nothing of it is left to begin.
+    It is not if the operation has ended: nothing of it is left to begin. After a pause or a cancel
+    the caller takes back (`take_back_all`); what it leaves, the console's runner takes back.
 
     Args:
         engine: of an operator's role.
@@ -55,7 +53,6 @@ def change(
         by: who wants it.
         reason: why.
         in_background: whether the console runs it from now on, if a command did before.
-        within_s: seconds for which to take back.
 
     Raises:
         NotFound: no operation has that number.
@@ -72,8 +69,6 @@ def change(
             reason=reason,
             replay=operation,
         )
-    if status != RUNNING:
-        take_back_all(engine, operation, within_s=within_s)
     return True
 
 
