@@ -38,6 +38,8 @@ FILTERS = {
     "contact": "concerns the contact of this id",
     "error": "a job is dead or retrying since an error of this type",
     "raised": "likewise, and the error was raised there: the last frame of its traceback",
+    "replay": "has a job that this replay or discard acted on last; its state then is that job's",
+    "taken_back": "this replay took it back, when it was paused or cancelled",
     "id": "its id, a delivery's, or its id at the sender",
 }
 """What each filter asks for. Besides, a path into the body: `data.order_id:55`, `.event:…`."""
@@ -84,12 +86,24 @@ def spell(selection: EventFilter) -> str:
     filters += [("type", event_type) for event_type in selection.types]
     filters += [(name, getattr(selection, column)) for name, column in _ONCE.items()]
     filters += [("since", _spell_time(selection.since)), ("until", _spell_time(selection.until))]
+    filters += [(name, _spell_number(getattr(selection, name))) for name in _NUMBERED]
     filters += selection.about
     filters += [(_spell_path(path), value) for path, value in selection.fields]
     spelled = [
         f"{name}:{_spell_value(name, value)}" for name, value in filters if value is not None
     ]
     return " ".join([*spelled, *(_quoted(searched, colons=False) for searched in selection.texts)])
+
+
+def describe(selection: EventFilter) -> str:
+    """Return a selection as the audit log shows it."""
+    if not selection.ids:
+        return spell(selection) or "everything"
+    names = [str(event) for event in selection.ids[:3]]
+    more = len(selection.ids) - len(names)
+    rest = f" and {more} more" if more else ""
+    processor = f" for {selection.processor}" if selection.processor else ""
+    return ", ".join(names) + rest + processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +233,13 @@ def _read_time(draft: _Draft, name: str, value: str) -> str | None:
     return _read_once(draft, name, moment)
 
 
+def _read_number(draft: _Draft, name: str, value: str) -> str | None:
+    number = value.removeprefix("#")
+    if not related.is_bigint(number):
+        return f"`{value}` is no number of a bulk action."
+    return _read_once(draft, name, int(number))
+
+
 def _read_id(draft: _Draft, _name: str, value: str) -> str | None:
     if _UUID.fullmatch(value):
         draft.add("ids", UUID(value))
@@ -247,6 +268,10 @@ def _read_message(draft: _Draft, name: str, value: str) -> str | None:
 
 def _spell_time(moment: datetime | None) -> str | None:
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _spell_number(number: int | None) -> str | None:
+    return None if number is None else str(number)
 
 
 def _spell_path(path: str) -> str:
@@ -280,6 +305,7 @@ _ONCE = {
     "error": "error_type",
     "raised": "raised_at",
 }
+_NUMBERED = ("replay", "taken_back")
 _READERS: dict[str, Callable[[_Draft, str, str], str | None]] = {
     "type": _read_many,
     "state": _read_state,
@@ -293,6 +319,8 @@ _READERS: dict[str, Callable[[_Draft, str, str], str | None]] = {
     **dict.fromkeys(related.NUMBERED, _read_number_or_name),
     "phone": _read_phone,
     "message": _read_message,
+    "replay": _read_number,
+    "taken_back": _read_number,
     "id": _read_id,
 }
 # A quote begins a text, or a value after a colon; it ends the part. Possessive, so that a text is

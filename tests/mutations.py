@@ -34,6 +34,26 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        promise=8,
+        what="a cancelled replay takes back a job that a worker has begun",
+        file="ingest/store/pipeline/jobs.py",
+        old="        WHERE replay = :replay AND state = 'pending'\n"
+        "          AND CAST(requeued_from",
+        new="        WHERE replay = :replay AND state <> 'running'\n"
+        "          AND CAST(requeued_from",
+        caught_by="integration/test_taking_back.py::"
+        "test_what_has_not_begun_is_what_it_was_after_a_cancel",
+    ),
+    Mutation(
+        promise=8,
+        what="a resumed replay repeats a job that has run",
+        file="ingest/store/bulk/replay.py",
+        old='"coalesce(jobs.replay, 0) < :operation"',
+        new='"true"',
+        caught_by="integration/test_taking_back.py::"
+        "test_a_resumed_replay_goes_on_without_repeating_what_has_run",
+    ),
+    Mutation(
         promise=1,
         what="an encrypted body is not bound to its row",
         file="ingest/encryption/keys.py",

@@ -69,17 +69,27 @@ def replay_rejected(
     """Check all rejected deliveries again, after an upgrade that accepts more than before.
 
     Deliveries that are accepted now become events and are processed. The others stay rejected.
-    `ingest replay ID` does the same for single ones.
+    `ingest replay ID` does the same for single ones. Ctrl-C stops after a batch: what was accepted
+    by then are events, and run as such.
     """
     checked = opened = 0
+    stopped = False
     with database() as engine:
         steps = replay.reopen_all(engine, configured(settings.load().sources))
-        for checked, opened in steps:  # noqa: B007 - the last counts are the totals
-            pass
+        try:
+            for checked, opened in steps:  # noqa: B007 - the last counts are the totals
+                pass
+        except KeyboardInterrupt:
+            stopped = True
     if json:
         output.as_json({"rejected": checked, "opened": opened})
-        return
-    output.line(f"{opened} of {checked} rejected deliveries were accepted and are events now.")
+    else:
+        until = " until it was stopped" if stopped else ""
+        output.line(
+            f"{opened} of {checked} rejected deliveries were accepted{until} and are events now."
+        )
+    if stopped:
+        raise typer.Exit(130)
 
 
 @app.command("show")

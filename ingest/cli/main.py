@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import __version__, environment, settings
 from ingest.cli import (
     alerts,
+    bulk_actions,
     console,
     deliveries,
     doctor,
@@ -55,6 +56,7 @@ app.command("top")(top.top)
 app.add_typer(events.app, name="events")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
+app.add_typer(bulk_actions.app, name="bulk-actions")
 app.command("erase")(erase.erase)
 app.add_typer(encryption.app, name="encryption")
 app.command("recover")(recover.recover)

@@ -1,22 +1,22 @@
 """`ingest replay`."""
 
 import getpass
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Connection, Engine
 
 from ingest import settings
-from ingest.cli import output
+from ingest.cli import bulk_actions, output
 from ingest.cli.database import CommandError, database, parse_time
 from ingest.errors import NotFound
+from ingest.query import describe
 from ingest.sources.registry import configured
 from ingest.store.bulk import replay as replays
-from ingest.store.bulk.replay import Counts
+from ingest.store.bulk.replay import REPLAY, Counts, Operation
+from ingest.store.reports import audit_log
 from ingest.store.search import events as listing
 from ingest.store.search.filters import EVENT_STATES, EventFilter, resolve
 
@@ -51,6 +51,9 @@ def replay(
         float | None, typer.Option(min=0.001, help="Jobs to start a second, at most.")
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; stored with every attempt.")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Until nothing of it waits or runs, and say what came.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Requeue the jobs of the given events, or of all events that match. Their history is kept.
@@ -58,7 +61,7 @@ def replay(
     Of events that are named by ID, the jobs that have not succeeded run again; with --all-jobs, or
     --state succeeded, those that have succeeded, too. Events whose type had no processor get jobs.
     With --processor and --state unhandled, events that lack a job of that processor get one.
-    Running jobs are skipped.
+    Running jobs are skipped. Ctrl-C cancels: jobs that have not begun become what they were before.
     """
     if state is not None and state not in _REPLAYABLE:
         raise CommandError(
@@ -83,14 +86,17 @@ def replay(
             since=parse_time(since),
             until=parse_time(until),
         ).for_replay(all_jobs=all_jobs)
-        counts = Counts()
+        counts, operation = Counts(), None
         if events or not ids:
             with engine.connect() as connection:
                 counts = replays.count(connection, selection)
             if not dry_run and counts.total:
-                done = _run(engine, selection, counts, rate, reason)
+                operation = _run(engine, selection, counts, rate, reason, wait=wait)
+                done = operation.counts
                 counts = replace(done, gone=counts.gone, succeeded=counts.succeeded)
-    _report(counts, reopened, len(rejected), dry_run, json)
+    _report(counts, reopened, len(rejected), dry_run, json, operation)
+    if operation is not None and operation.status == "cancelled":
+        raise typer.Exit(130)
 
 
 def _resolve(connection: Connection, names: list[str]) -> tuple[tuple[UUID, ...], list[UUID]]:
@@ -124,26 +130,51 @@ def _reopen(connection: Connection, rejected: list[UUID]) -> list[UUID]:
 
 
 def _run(
-    engine: Engine, selection: EventFilter, planned: Counts, rate: float | None, reason: str | None
-) -> Counts:
-    steps = replays.run(engine, selection, requested_by=getpass.getuser(), reason=reason, rate=rate)
-    done = Counts()
-    for done in _with_progress(steps, planned.total):  # noqa: B007 - the last counts are the totals
-        pass
-    return done
+    engine: Engine,
+    selection: EventFilter,
+    planned: Counts,
+    rate: float | None,
+    reason: str | None,
+    *,
+    wait: bool,
+) -> Operation:
+    """Replay a selection, and return what has become of it. Ctrl-C cancels it, until this ends."""
+    by = getpass.getuser()
+    with engine.begin() as connection:
+        number = replays.begin(
+            connection,
+            selection,
+            requested_by=by,
+            reason=reason,
+            rate=rate,
+            total=planned.total,
+        )
+        audit_log.record(
+            connection,
+            by=by,
+            action=REPLAY,
+            target=describe(selection),
+            reason=reason,
+            replay=number,
+        )
+    try:
+        bulk_actions.drive(engine, number)
+        if wait:
+            bulk_actions.wait_for(engine, number)
+    except KeyboardInterrupt:
+        replays.cancel(engine, number)
+    with engine.connect() as connection:
+        return replays.operation(connection, number)
 
 
-def _with_progress(steps: Iterator[Counts], total: int) -> Iterator[Counts]:
-    """Yield the steps, with a progress bar in a terminal."""
-    columns = (TextColumn("replaying"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=output.console(), disable=not output.is_terminal()) as bar:
-        task = bar.add_task("", total=total)
-        for counts in steps:
-            bar.update(task, completed=counts.total)
-            yield counts
-
-
-def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, json: bool) -> None:
+def _report(
+    counts: Counts,
+    reopened: list[UUID],
+    rejected: int,
+    dry_run: bool,
+    json: bool,
+    operation: Operation | None,
+) -> None:
     if json:
         output.as_json(
             {
@@ -154,6 +185,7 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
                 "gone": counts.gone,
                 "succeeded": counts.succeeded,
                 "dry_run": dry_run,
+                "bulk_action": operation,
             }
         )
         return
@@ -173,3 +205,7 @@ def _report(counts: Counts, reopened: list[UUID], rejected: int, dry_run: bool, 
     if counts.running:
         running = output.number_of(counts.running, "running job")
         output.line(f"Skipped {running}.")
+    if operation is not None:
+        bulk_actions.report(operation)
+        if operation.is_moving:
+            output.line(f"`ingest bulk-actions show {operation.id}` tells what becomes of them.")

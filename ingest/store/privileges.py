@@ -63,6 +63,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "replays": "SD",
             "retention": "SIU",
             "revisions": "SU",
+            "taken_back": "SD",
             "unadmitted": "SU",
         },
         "console": _PRESENCE
@@ -71,7 +72,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | _READ_MODEL
         | {
             "actions": "SIU",
-            "attempts": "SIU",
+            "attempts": "SIUD",
             "backlog_samples": "SID",
             "body_keys": "S",
             "console_keys": "SI",
@@ -82,7 +83,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "erasure_keys": "SI",
             "erasures": "SIU",
             "events": "SIU",
-            "jobs": "SIU",
+            "jobs": "SIUD",
             "parked": "S",
             "past_events": "SU",
             "processors": "SU",
@@ -90,6 +91,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "replays": "SIU",
             "retention": "SIU",
             "revisions": "SU",
+            "taken_back": "SID",
             "unadmitted": "SIUD",
         },
     }

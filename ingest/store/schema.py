@@ -177,8 +177,9 @@ jobs = Table(
     Column("started_at", Timestamp),
     Column("finished_at", Timestamp),
     Column("worker", Text, comment="who ran or runs the last attempt"),
-    Column("replay", BigInteger, comment="the last replay that put it back"),
+    Column("replay", BigInteger, comment="the last replay that put it back, or discard"),
     Column("discarded_at", Timestamp, comment="dead, and an operator wants it no more"),
+    Column("requeued_from", JSONB, comment="what it was before the replay `by` put it back"),
     UniqueConstraint("event", "processor"),
     _one_of("state", STATES),
     _one_of("trigger", TRIGGERS),
@@ -195,6 +196,14 @@ jobs = Table(
     Index("jobs_dead", "event", postgresql_where=text("state = 'dead' AND discarded_at IS NULL")),
     Index("jobs_discarded", "event", postgresql_where=text("discarded_at IS NOT NULL")),
     Index("jobs_parked", "processor", "queue", postgresql_where=text("due_at = 'infinity'")),
+    Index(
+        "jobs_replayed",
+        "replay",
+        "state",
+        "event",
+        postgresql_where=text("replay IS NOT NULL"),
+        postgresql_include=["id", "discarded_at"],
+    ),
     postgresql_with={
         "fillfactor": 70,
         "autovacuum_vacuum_scale_factor": 0.02,
@@ -278,9 +287,33 @@ replays = Table(
     Column("last_event", Uuid, comment="likewise"),
     Column("paced_until", Timestamp, comment="with a rate: when what was put back last is due"),
     Column("problem", Text, comment="why it failed"),
+    Column(
+        "taken_back",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="jobs and events that a pause or cancel took back",
+    ),
+    Column(
+        "taking_back",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="there may be more to take back",
+    ),
     _one_of("action", BULK_ACTIONS),
     _one_of("status", BULK_STATUSES),
     Index("replays_running", "id", postgresql_where=text("status = 'running'")),
+    Index("replays_taking_back", "id", postgresql_where=text("taking_back")),
+)
+
+# What a replay took back before it began: jobs, and events that were to be admitted again.
+taken_back = Table(
+    "taken_back",
+    metadata,
+    Column("replay", BigInteger, primary_key=True, autoincrement=False),
+    Column("event", Uuid, primary_key=True),
+    Column("job", BigInteger, primary_key=True, autoincrement=False, comment="0: it had none yet"),
 )
 
 # Everything else that operators did: who, when, what, to what, why.

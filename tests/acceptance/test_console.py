@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.acceptance import shop_processors
-from tests.acceptance.harness import Stack, request
+from tests.acceptance.harness import Answer, Stack, request
 from tests.support.rows import execute
 from tests.support.waiting import until
 
@@ -114,6 +115,12 @@ def test_a_replay_of_an_event_repeats_no_success_unless_all_jobs_are_asked_for(
     assert "Requeued 2 jobs" in stack.command("replay", dead, "--all-jobs")
 
 
+def post_form(stack: Stack, path: str, **fields: str) -> Answer:
+    """What the console answers to a page's form."""
+    headers = {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"}
+    return request(stack.console_port, "POST", path, urlencode(fields).encode(), headers)
+
+
 def attempts_of(stack: Stack, event: str) -> dict[str, int]:
     """How many attempts each processor has made at an event."""
     jobs = stack.ask(f"/api/v1/events/{event}").json["jobs"]
@@ -126,12 +133,8 @@ def test_a_preview_counts_what_encrypted_bodies_hold(make_console: Callable[...,
     stack.post_all([order(1, "fails"), order(2, "fails")])
     stack.wait_until_idle()
     assert stack.value("SELECT count(body_key) FROM deliveries") == 2
-    answer = request(
-        stack.console_port,
-        "POST",
-        "/events/preview",
-        urlencode({"action": "replay-all", "q": "data.order_id:1 state:dead"}).encode(),
-        {"content-type": "application/x-www-form-urlencoded", "sec-fetch-site": "same-origin"},
+    answer = post_form(
+        stack, "/events/preview", action="replay-all", q="data.order_id:1 state:dead"
     )
     assert answer.status == 200
     assert b"This will replay 1 job" in answer.body
@@ -247,6 +250,80 @@ def test_a_replay_goes_on_after_the_console_was_killed(make_console: Callable[..
     ended = finished(stack, begun)
     assert (ended["status"], ended["counts"]["jobs"]) == ("finished", ended["total"])
     assert stack.tell(f"/bulk-actions/{begun}/cancel").status == 409
+
+
+def test_a_replay_at_a_rate_is_cancelled_half_way_and_nothing_of_it_runs_later(
+    make_console: Callable[..., Stack],
+) -> None:
+    stack = make_console()
+    (stack.folder / "broken").touch()
+    stack.post_all([order(number, "fails") for number in range(30)])
+    stack.wait_until_idle()
+    (stack.folder / "broken").unlink()
+    begun = stack.tell("/bulk-actions", {"q": "state:dead", "rate": 1}).json["bulk_action"]["id"]
+
+    def replayed() -> dict[str, Any]:
+        found: dict[str, Any] = stack.ask(f"/api/v1/bulk-actions/{begun}").json
+        return found
+
+    until(lambda: replayed()["work"]["succeeded"] >= 2, what="some of it has run")
+    assert replayed()["status"] == "running"
+    paused = stack.tell(f"/bulk-actions/{begun}/pause").json
+    assert (paused["status"], paused["work"]["pending"]) == ("paused", 0)
+    assert paused["work"]["taken_back"] >= 10
+    resumed = stack.tell(f"/bulk-actions/{begun}/resume").json
+    assert resumed["status"] == "running"
+    until(lambda: replayed()["work"]["taken_back"] == 0, what="it goes on")
+    cancelled = stack.tell(f"/bulk-actions/{begun}/cancel", {"reason": "enough"}).json
+    assert (cancelled["status"], cancelled["work"]["pending"]) == ("cancelled", 0)
+    stack.wait_until_idle()
+    work = replayed()["work"]
+    assert work["succeeded"] + work["taken_back"] == 30
+    for state, number in (("dead", work["taken_back"]), ("succeeded", work["succeeded"])):
+        assert len(events(stack, f"state:{state}")) == number
+    assert len(events(stack, f"taken_back:{begun}")) == work["taken_back"]
+    assert len(events(stack, f"replay:{begun}+state:succeeded")) == work["succeeded"]
+    assert stack.value("SELECT count(*) FROM effects WHERE what = 'whims'") == work["succeeded"]
+    again = post_form(stack, f"/bulk-actions/{begun}/cancel")
+    assert (again.status, again.headers["location"]) == (
+        303,
+        f"/bulk-actions/{begun}?notice=has_ended",
+    )
+    page = request(stack.console_port, "GET", again.headers["location"]).body
+    assert b"It had already finished" in page
+    assert b"taken back" in request(stack.console_port, "GET", "/audit-log").body
+
+
+def test_the_command_line_replays_waits_and_takes_back_on_ctrl_c(
+    make_console: Callable[..., Stack],
+) -> None:
+    stack = make_console()
+    (stack.folder / "broken").touch()
+    stack.post_all([order(number, "fails") for number in range(6)])
+    stack.wait_until_idle()
+    slow = ("replay", "--state", "dead", "--rate", "0.01", "--wait")
+    command = stack.start(*slow)
+    waiting = "SELECT count(*) FROM jobs WHERE state = 'pending' AND replay IS NOT NULL"
+    until(lambda: stack.value(waiting) >= 5, what="it waits")
+    command.send_signal(signal.SIGINT)
+    assert command.wait(60) == 130
+    assert stack.value(waiting) == 0
+    shown = json.loads(stack.command("bulk-actions", "show", "1", "--json"))
+    assert (shown["status"], shown["work"]["pending"]) == ("cancelled", 0)
+    assert shown["work"]["taken_back"] >= 5
+    stack.wait_until_idle()
+    (stack.folder / "broken").unlink()
+    said = stack.command("replay", "--state", "dead", "--wait")
+    assert "Replay 2 is finished." in said
+    assert "succeeded\t6" in said
+    assert "has already ended" in stack.command("bulk-actions", "cancel", "2", ok=False)
+    assert "There is no bulk action 9." in stack.command("bulk-actions", "pause", "9", ok=False)
+    listed = stack.command("bulk-actions", "list").splitlines()
+    assert [line.split("\t")[:4] for line in listed] == [
+        ["2", "replay", "finished", "6 of 6"],
+        ["1", "replay", "cancelled", listed[1].split("\t")[3]],
+    ]
+    assert [each["replay"] for each in stack.ask("/api/v1/audit-log").json] == [2, 1]
 
 
 def test_who_is_alive_is_shown(make_console: Callable[..., Stack]) -> None:

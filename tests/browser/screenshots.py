@@ -250,9 +250,10 @@ def operate(stack: Stack) -> None:
         " WHERE error_type = 'Discard'"
     )
     tell(stack, "fahad", f"/events/{by_hand}/discard", reason="فاتورة يدوية، تمت المعالجة")
-    again = {"q": "type:message.* state:succeeded", "rate": 0.01}
+    again = {"q": "type:message.* state:succeeded", "rate": 20}
     tell(stack, "fahad", "/bulk-actions", reason="new column in the read model", **again)
-    until(lambda: stack.value("SELECT jobs FROM replays WHERE id = 3") > 0)
+    done = "SELECT count(*) FROM jobs WHERE replay = 3 AND state = 'succeeded'"
+    until(lambda: stack.value(done) >= 60, what="it is half done")
     tell(stack, "fahad", "/bulk-actions/3/pause", reason="after the evening's peak")
     wait_until_quiet(stack)
     with stack.engine.begin() as connection:
@@ -392,7 +393,6 @@ _SPREAD = f"""
 """
 
 _HOURS_AGO = """
-    UPDATE replays SET rate = 20, jobs = total * 5 / 9 WHERE id = 3;
     CREATE TEMPORARY TABLE earlier ON COMMIT DROP AS
         SELECT id, replay, (6 - id) * interval '47 min' AS ago FROM actions;
     UPDATE actions a SET at = at - ago FROM earlier e WHERE e.id = a.id;

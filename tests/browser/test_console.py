@@ -132,6 +132,10 @@ def test_a_long_replay_is_paused_and_cancelled(page: Page, stack: Stack) -> None
     page.get_by_role("dialog").get_by_role("button", name="Confirm").click()
     expect(badge).to_have_text("cancelled", timeout=20_000)
     stack.wait_until_idle(timeout_s=60)
+    page.reload()
+    page.locator("#bulk-action .outcome a").filter(has_text="taken back").click()
+    expect(page).to_have_url(re.compile("taken_back"))
+    expect(page.locator("tr[data-row] .badge").first).to_have_text("succeeded")
 
 
 def test_a_person_is_found_confirmed_and_erased(page: Page, stack: Stack) -> None:

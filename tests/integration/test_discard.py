@@ -178,7 +178,7 @@ def test_a_discarded_job_is_replayed_where_it_is_named_and_not_as_a_dead_letter(
     discarded, dead = deliver(database_url, [order(1), order(2)])
     ids = make(engine, [discarded, dead])
     fail(engine, claim(engine, ids), retry_in_s=None)
-    discard(engine, ids[:1])
+    discard(engine, ids[:1], by=None)
 
     def run(selection: EventFilter) -> Counts:
         with engine.connect() as connection:

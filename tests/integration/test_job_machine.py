@@ -58,7 +58,16 @@ _READMIT = """
     SELECT id, source, event_id, type, fingerprint, received_at, 'replay', now(), :replay
     FROM events WHERE id = ANY(:ids)
 """
-_TABLES = ("attempts", "jobs", "duplicates", "events", "unadmitted", "deliveries", "processors")
+_TABLES = (
+    "attempts",
+    "jobs",
+    "unhandled",
+    "duplicates",
+    "events",
+    "unadmitted",
+    "deliveries",
+    "processors",
+)
 _PAUSED_JOBS_LIMIT = 3
 
 
@@ -90,6 +99,9 @@ class JobMachine(RuleBasedStateMachine):
         self.replays = 0
         self.before: dict[int, Row] = {}
         self.was_replay = False
+        self.was_taken_back = False
+        self.made_by: dict[int, int] = {}
+        """By replays that had events admitted again: the last job that there was before."""
         self.paused: set[str] = set()
         self.put_aside: set[str] = set()
         """Processors that jobs were put aside of, and not yet all taken up."""
@@ -126,6 +138,7 @@ class JobMachine(RuleBasedStateMachine):
         """As a replay does with events that lack a job."""
         named = chosen(sorted(self.events.values()), choice)
         self.replays += 1
+        self.made_by[self.replays] = max(self.jobs, default=0)
         execute(self.engine, _READMIT, ids=named, replay=self.replays)
         with self.engine.begin() as db:
             admitted = self._admitted(db, named, given)
@@ -350,6 +363,50 @@ class JobMachine(RuleBasedStateMachine):
             self.jobs[id_].requeue(self.replays, "replay", delay_s)
         self.was_replay = True
 
+    @precondition(lambda self: self.replays)
+    @rule(choice=choices, limit=st.integers(1, 10))
+    def take_back(self, choice: int, limit: int) -> None:
+        """Of the replays that are chosen, what no worker has had since."""
+        for replay in chosen(range(1, self.replays + 1), choice)[-3:]:
+            expected = {
+                id_
+                for id_, job in self.jobs.items()
+                if job.replay == replay and job.waits_for_a_replay
+            }
+            with self.engine.begin() as db:
+                found = {one.job for one in jobs.take_back(db, replay, limit=limit)}
+            assert found <= expected
+            assert len(found) == min(limit, len(expected))
+            for id_ in found:
+                self.jobs[id_].take_back()
+            self.was_taken_back = True
+
+    @precondition(lambda self: self.made_by)
+    @rule(choice=choices, limit=st.integers(1, 10))
+    def unmake(self, choice: int, limit: int) -> None:
+        """Jobs that a replay made for events that lacked them are gone, if nobody has had them."""
+        for replay, made_after in chosen(sorted(self.made_by.items()), choice):
+            expected = {
+                id_
+                for id_, job in self.jobs.items()
+                if job.replay == replay
+                and id_ > made_after
+                and (job.state, job.attempt, job.before) == ("pending", 0, None)
+            }
+            with self.engine.begin() as db:
+                removed = jobs.unmake(db, replay, made_after=made_after, limit=limit)
+            assert {one.job for one in removed} <= expected
+            assert len(removed) == min(limit, len(expected))
+            for one in removed:
+                assert self.jobs.pop(one.job).event == one.event
+            self.held = [each for each in self.held if each.id in self.jobs]
+            self.before = {id_: row for id_, row in self.before.items() if id_ in self.jobs}
+
+    @invariant()
+    def an_event_without_a_job_is_unhandled(self) -> None:
+        unhandled = {row["event"] for row in rows(self.engine, "SELECT event FROM unhandled")}
+        assert unhandled == set(self.events.values()) - {job.event for job in self.jobs.values()}
+
     @rule(queue=st.sampled_from(["events", "slow", "replay"]), limit=st.integers(1, 10))
     def dispatch_due(self, queue: str, limit: int) -> None:
         expected = {
@@ -490,8 +547,13 @@ class JobMachine(RuleBasedStateMachine):
             check_columns(row)
             check_history(row, [each["number"] for each in told if each["job"] == id_])
             if id_ in self.before:
-                check_move(self.before[id_], row, by_replay=self.was_replay)
-        self.before, self.was_replay = now, False
+                check_move(
+                    self.before[id_],
+                    row,
+                    by_replay=self.was_replay,
+                    by_taking_back=self.was_taken_back,
+                )
+        self.before, self.was_replay, self.was_taken_back = now, False, False
 
 
 class _Untouched:

@@ -67,6 +67,12 @@ SEED = """
     SELECT i, conversation, type || ':' || i, type || ':' || i
     FROM seeded WHERE type = 'order.created'
 """
+# Half of the jobs were replayed, all by one operation.
+REPLAYED = """
+    WITH begun AS (INSERT INTO replays (requested_by, selection, status, jobs, last_job)
+                   VALUES ('sara', '{}', 'finished', 25000, 1000000) RETURNING id)
+    UPDATE jobs SET replay = begun.id FROM begun WHERE jobs.id % 2 = 0
+"""
 LARGE = {"events", "jobs", "deliveries", "messages"}
 
 
@@ -78,6 +84,7 @@ def seeded(servers: Servers, template: str) -> Iterator[Engine]:
         with psycopg.connect(servers.as_administrator(url), autocommit=True) as connection:
             connection.execute("SET session_replication_role = replica")
             connection.execute(sql.SQL(SEED), {"begin": begin, "count": COUNT})
+            connection.execute(REPLAYED)
             connection.execute("VACUUM (ANALYZE)")
         engine = create_engine(parse(url), role=Role.OPERATOR)
         yield engine
@@ -97,6 +104,8 @@ def selections(connection: Connection) -> Iterator[EventFilter]:
     yield from (EventFilter(processor=name) for name in ("messages", "orders", "none"))
     yield from (EventFilter(source=name) for name in ("awalchat", "other"))
     yield EventFilter(ids=(newest.id, UUID(int=1)), event_ids=("order.created:100",))
+    yield from (EventFilter(replay=1), EventFilter(replay=1, state="dead", processor="orders"))
+    yield EventFilter(taken_back=1)
     for kind, value in (
         ("conversation", "7"),
         ("order", "100"),
@@ -131,6 +140,8 @@ def reads(event: UUID) -> Iterator[Callable[[Connection], object]]:
     yield partial(metrics.by_label, what="succeeded", since=now - timedelta(hours=1))
     yield partial(audit_log.newest, limit=50)
     yield partial(replay.operations, limit=50)
+    yield partial(replay.numbered, numbers=[1, 2])
+    yield partial(replay.operation, identity=1)
     for action in (replay.REPLAY, replay.DISCARD):
         yield partial(replay.count, selection=EventFilter(state="dead"), action=action)
         yield partial(replay.by_processor, selection=EventFilter(state="dead"), action=action)

@@ -71,6 +71,19 @@ class Attempt:
 
 
 @dataclass(kw_only=True)
+class Before:
+    """What a job was that a replay has requeued."""
+
+    state: str
+    trigger: str
+    failures: int
+    queue: str
+    replay: int | None
+    is_due: bool
+    is_discarded: bool
+
+
+@dataclass(kw_only=True)
 class Job:
     """One event for one processor."""
 
@@ -94,6 +107,8 @@ class Job:
     """Running: the lease holds."""
     is_discarded: bool = False
     """Dead: an operator wants it no more."""
+    before: "Before | None" = None
+    """Pending: what it was before a replay requeued it."""
     ended: dict[int, Attempt] = field(default_factory=dict)
 
     @property
@@ -133,13 +148,36 @@ class Job:
             self.trigger = "rescue" if rescued else "retry"
             self.is_due = retry_in_s == 0
 
+    @property
+    def waits_for_a_replay(self) -> bool:
+        """Whether a replay requeued it, and no worker has had it since."""
+        return self.state == "pending" and self.before is not None
+
     def requeue(self, replay: int, queue: str, delay_s: float) -> None:
+        if not self.waits_for_a_replay:
+            self.before = Before(
+                state=self.state,
+                trigger=self.trigger,
+                failures=self.failures,
+                queue=self.queue,
+                replay=self.replay,
+                is_due=self.is_due,
+                is_discarded=self.is_discarded,
+            )
         if self.state == "succeeded":
             self._end("succeeded")
         self.state, self.trigger, self.failures = "pending", "replay", 0
         self.replay, self.queue = replay, queue
         self.is_due, self.is_hinted, self.is_parked = delay_s == 0, False, False
         self.is_discarded = False
+
+    def take_back(self) -> None:
+        assert self.before is not None
+        if self.before.state == "succeeded":
+            del self.ended[self.attempt]
+        vars(self).update(vars(self.before))
+        self.is_hinted = self.is_parked = False
+        self.before = None
 
     @property
     def is_discardable(self) -> bool:
@@ -148,6 +186,7 @@ class Job:
     def discard(self, replay: int | None) -> None:
         """An attempt that nobody made, so that it stands in its place."""
         self.state, self.attempt, self.is_discarded = "dead", self.attempt + 1, True
+        self.replay = self.replay if replay is None else replay
         self.is_due, self.is_hinted, self.is_parked = False, False, False
         self.ended[self.attempt] = Attempt(
             trigger=self.trigger, worker=None, outcome="discarded", replay=replay
@@ -236,19 +275,28 @@ def check_history(row: Row, numbers: list[int]) -> None:
     assert row["failures"] <= len(numbers)
 
 
-def check_move(before: Row, row: Row, *, by_replay: bool) -> None:
+def check_move(before: Row, row: Row, *, by_replay: bool, by_taking_back: bool = False) -> None:
     assert row["attempt"] >= before["attempt"]
+    if by_taking_back and row["requeued_from"] != before["requeued_from"]:
+        was = before["requeued_from"]
+        assert (before["state"], row["attempt"]) == ("pending", before["attempt"])
+        assert was["by"] == before["replay"] != row["replay"]
+        assert {name: row[name] for name in was if name != "by"} == {
+            name: value for name, value in was.items() if name != "by"
+        }
+        return
     if by_replay and row["replay"] != before["replay"]:
         assert before["state"] != "running"
         assert (row["state"], row["failures"], row["discarded_at"]) == ("pending", 0, None)
         return
     assert row["failures"] >= before["failures"]
-    assert row["replay"] == before["replay"]
     if row["discarded_at"] != before["discarded_at"]:
         assert (before["discarded_at"], row["state"]) == (None, "dead")
         assert before["state"] in DISCARDABLE
         assert (row["attempt"], row["failures"]) == (before["attempt"] + 1, before["failures"])
-    elif row["state"] != before["state"]:
+        return
+    assert row["replay"] == before["replay"]
+    if row["state"] != before["state"]:
         assert (before["state"], row["state"]) in MOVES
         claims = row["state"] == "running"
         assert row["attempt"] == before["attempt"] + claims

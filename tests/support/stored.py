@@ -16,8 +16,8 @@ from tests.support.tables import tables
 TALLY = "tally"
 """The processor that writes a row into `effects` for each attempt."""
 _TABLES = (
-    "deliveries, unadmitted, events, duplicates, attempts, jobs, unhandled, replays, messages,"
-    " conversations, orders, order_status_changes, contacts, effects"
+    "deliveries, unadmitted, events, duplicates, attempts, jobs, unhandled, replays, taken_back,"
+    " messages, conversations, orders, order_status_changes, contacts, effects"
 )
 
 

@@ -15,7 +15,7 @@ from ingest.console.pages.events import bulk_scope
 from ingest.console.pages.live import is_checkable, matches
 from ingest.console.services import event_view
 from ingest.console.ui import masking
-from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.bulk.replay import Counts, Operation, Work
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.event_detail import DeliveryRecord, EventHistory
 from ingest.store.reports.refused_requests import Refusal
@@ -56,6 +56,8 @@ OPERATION = Operation(
     reason=None,
     selection=EventFilter(),
     counts=Counts(),
+    work=Work(),
+    taking_back=False,
     total=0,
     rate=None,
     background=True,

@@ -17,6 +17,7 @@ NAME_NOBODY = {
     "backlog_samples",  # counts
     "totals",
     "unhandled",
+    "taken_back",  # numbers and ids
     "revisions",
     "alerts",  # rules, with processors, sources and keys as subjects
     "alert_messages",

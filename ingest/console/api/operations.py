@@ -189,7 +189,7 @@ def begin_bulk_action(console: Console, request: ApiRequest) -> BulkActionResult
 
 @get("/bulk-actions/{id:number}", errors=_NOT_FOUND)
 def show_bulk_action(console: Console, request: ApiRequest) -> Operation:
-    """Return a bulk action and its progress."""
+    """Return a bulk action, and what has become of its jobs."""
     with console.engine.connect() as connection:
         record = bulk_actions.operation(connection, request.path["id"])
     return masking.bulk_action(record, masked=_masks(console, request))
@@ -197,19 +197,19 @@ def show_bulk_action(console: Console, request: ApiRequest) -> Operation:
 
 @post("/bulk-actions/{id:number}/pause", body=ReasonInput, errors=_CONFLICT)
 def pause_bulk_action(console: Console, request: ApiRequest) -> Operation:
-    """Pause a bulk action."""
+    """Pause a bulk action: jobs that have not begun become what they were before."""
     return _change(console, request, "paused")
 
 
 @post("/bulk-actions/{id:number}/resume", body=ReasonInput, errors=_CONFLICT)
 def resume_bulk_action(console: Console, request: ApiRequest) -> Operation:
-    """Resume a bulk action."""
+    """Resume a bulk action where it stopped. No job that has run runs again."""
     return _change(console, request, "running")
 
 
 @post("/bulk-actions/{id:number}/cancel", body=ReasonInput, errors=_CONFLICT)
 def cancel_bulk_action(console: Console, request: ApiRequest) -> Operation:
-    """Cancel a bulk action. What it has done stays done."""
+    """Cancel a bulk action: jobs that have not begun become what they were before."""
     return _change(console, request, "cancelled")
 
 

@@ -46,14 +46,14 @@ def show(site: Site, request: Request) -> Response:
     with site.console.engine.connect() as connection:
         newest = audit_log.newest(connection, limit=PAGE_SIZE + 1, before=before)
         numbers = {action.replay for action in newest if action.replay is not None}
-        bulk_actions = {number: replay.operation(connection, number) for number in numbers}
+        bulk_actions = replay.numbered(connection, numbers)
     shown = newest[:PAGE_SIZE]
     masked = site.masks(request)
     view = AuditLogPage(
         entries=tuple(
             AuditEntry(
                 action=masking.action(action, masked=masked),
-                bulk_action=None if action.replay is None else bulk_actions[action.replay],
+                bulk_action=None if action.replay is None else bulk_actions.get(action.replay),
             )
             for action in shown
         ),

@@ -1,6 +1,6 @@
 """The pages of a bulk action, which replays or discards many events: its preview and progress."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
@@ -11,7 +11,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from ingest.console.dependencies import LONGEST_QUERY
-from ingest.console.errors import BadRequest
+from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.pages.site import Site, redirect, user
 from ingest.console.ui import masking
 from ingest.console.ui.forms import event_ids, rate_field, text_field
@@ -19,6 +19,7 @@ from ingest.console.ui.paths import link
 from ingest.query import spell
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
+from ingest.store.bulk.work import MOST
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import UNHANDLED, EventFilter
@@ -26,6 +27,7 @@ from ingest.store.search.filters import UNHANDLED, EventFilter
 _SAMPLE_SIZE = 5
 _SHOWN_IDS = 5
 _NOTHING = EventFilter(ids=(UUID(int=0),))
+_NOTICES = {"has_ended": "It had already finished: nothing of it was left to begin."}
 _STATUSES = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
 
 
@@ -54,6 +56,20 @@ class PreviewPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A number of jobs of a bulk action."""
+
+    label: str
+    state: str
+    """Whose colour it has."""
+    jobs: int
+    href: str | None
+    """The list of exactly these events; None: they are in no list."""
+    is_capped: bool = False
+    """Whether there are more than were counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BulkActionPage:
     """The view model of `bulk_action.html`."""
 
@@ -61,10 +77,14 @@ class BulkActionPage:
     filters: tuple[tuple[str, str], ...]
     """Names and values of what is selected; empty: everything."""
     events_href: str
+    figures: tuple[Figure, ...]
+    """What has become of its jobs."""
     speed: float | None
     """Jobs per second; None: unknown."""
     remaining_s: float | None
     """An estimate in seconds; None: unknown."""
+    notice: str | None
+    """Why a change was not made, as a sentence."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -83,13 +103,15 @@ def show(site: Site, request: Request) -> Response:
         bulk_action = bulk_actions.operation(connection, request.path_params["id"])
     bulk_action = masking.bulk_action(bulk_action, masked=site.masks(request))
     speed = _speed(bulk_action, now=site.console.now())
-    left = None if bulk_action.total is None else bulk_action.total - bulk_action.counts.total
+    left = bulk_action.work.unfinished + bulk_action.work.to_begin
     view = BulkActionPage(
         bulk_action=bulk_action,
         filters=describe_filters(bulk_action.selection),
         events_href=link("/events", q=spell(bulk_action.selection)),
+        figures=tuple(figures(bulk_action)),
         speed=speed,
-        remaining_s=max(0, left) / speed if speed and left is not None else None,
+        remaining_s=left / speed if speed else None,
+        notice=_NOTICES.get(request.query_params.get("notice", "")),
     )
     return site.render(request, "bulk_action.html", view, section="audit-log")
 
@@ -151,8 +173,37 @@ def change(site: Site, request: Request, form: FormData) -> Response:
     if status is None:
         raise BadRequest("The change must be pause, resume or cancel.", reason="bad_action")
     number = request.path_params["id"]
-    site.console.commands.change(user(request), number, status, text_field(form, "reason"))
+    try:
+        site.console.commands.change(user(request), number, status, text_field(form, "reason"))
+    except NotPossible as error:
+        return redirect(link(f"/bulk-actions/{number}", notice=error.reason))
     return redirect(f"/bulk-actions/{number}")
+
+
+def figures(bulk_action: Operation) -> Iterator[Figure]:
+    """Return what has become of the jobs of a bulk action; what is nothing is left out, but for
+    what everybody asks about."""
+    work, number = bulk_action.work, bulk_action.id
+    if bulk_action.action == REPLAY:
+        yield _figure("waiting", "pending", work.pending, replay=number)
+        if work.unadmitted:
+            yield Figure(
+                label="events to be admitted", state="pending", jobs=work.unadmitted, href=None
+            )
+        yield _figure("running", "running", work.running, replay=number)
+        yield _figure("succeeded", "succeeded", work.succeeded, replay=number)
+        yield _figure("failed again, to be retried", "retrying", work.retrying, replay=number)
+        yield _figure("failed again, dead", "dead", work.dead, replay=number)
+    if bulk_action.action == DISCARD or work.discarded:
+        yield _figure("discarded", "discarded", work.discarded, replay=number)
+    if work.taken_back:
+        href = link("/events", q=f"taken_back:{number}")
+        yield Figure(label="taken back", state="cancelled", jobs=work.taken_back, href=href)
+
+
+def _figure(label: str, state: str, jobs: int, *, replay: int) -> Figure:
+    href = link("/events", q=f"replay:{replay} state:{state}") if jobs else None
+    return Figure(label=label, state=state, jobs=jobs, href=href, is_capped=jobs >= MOST)
 
 
 def describe_filters(selection: EventFilter) -> tuple[tuple[str, str], ...]:
@@ -187,7 +238,7 @@ def _selection(
 
 
 def _speed(bulk_action: Operation, *, now: datetime) -> float | None:
-    """Return jobs per second so far."""
-    took_s = ((bulk_action.finished_at or now) - bulk_action.requested_at).total_seconds()
-    done = bulk_action.counts.total
+    """Return the jobs per second that have come to an end so far."""
+    took_s = (now - bulk_action.requested_at).total_seconds()
+    done = bulk_action.work.done
     return done / took_s if took_s > 0 and done else None

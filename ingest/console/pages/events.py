@@ -114,5 +114,6 @@ def bulk_scope(selection: EventFilter) -> Mapping[str, str]:
     """Return which matching events a replay and a discard include: all, or the failed ones."""
     if not selection.means_what_failed:
         return {REPLAY: "all", DISCARD: "all"}
-    replayed = "all dead and unhandled" if selection.processor is None else "all dead"
+    has_events = selection.processor is None and selection.replay is None
+    replayed = "all dead and unhandled" if has_events else "all dead"
     return {REPLAY: replayed, DISCARD: "all dead"}

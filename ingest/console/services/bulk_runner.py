@@ -26,8 +26,18 @@ class BulkRunner(Runner):
         """Run one batch of every bulk action, and return whether one has more to do now."""
         with self._engine.connect() as connection:
             running = bulk_actions.running_in_background(connection)
-        has_more = [self._advance(number) for number in running]
+            stopped = bulk_actions.taking_back(connection)
+        has_more = [self._take_back(number) for number in stopped]
+        has_more += [self._advance(number) for number in running]
         return any(has_more)
+
+    def _take_back(self, number: int) -> bool:
+        """Take back one batch, and return whether the next one can follow at once."""
+        try:
+            return bool(bulk_actions.take_back(self._engine, number))
+        except DBAPIError as error:
+            log.warning("taking_back_waits", number=number, reason=type(error).__name__)
+            return False
 
     def _advance(self, number: int) -> bool:
         """Run one batch, and return whether the next one can follow at once."""

@@ -21,7 +21,7 @@ from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.errors import TooManyEvents
-from ingest.query import spell
+from ingest.query import describe
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, NoSample, Source, column_type
 from ingest.store import alerts
@@ -39,7 +39,6 @@ _IMMEDIATE = 20
 """Up to this many selected events are done before the response; more are done after it."""
 _ALL_SUCCEEDED = "All jobs have succeeded. Ask for all jobs to run them again."
 _TEST_TIMEOUT_S = 5
-_VERBS = {"running": "resume", "paused": "pause", "cancelled": "cancel"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +138,7 @@ class Commands:
                 connection,
                 by=by.name,
                 action=action,
-                target=_describe(selection),
+                target=describe(selection),
                 reason=clean(reason),
                 replay=number,
             )
@@ -150,22 +149,23 @@ class Commands:
     def change(self, by: Identity, number: int, status: str, reason: str | None) -> Operation:
         """Pause, resume or cancel a bulk action, by its number and its new status.
 
+        A pause or a cancel takes back what has not begun: what takes longer than a second, in the
+        background. A bulk action that a command began runs in the background once it is resumed.
+
         Raises:
             NotFound: there is no bulk action of that number.
             NotPossible: it has ended.
         """
-        with self._engine.begin() as connection:
-            bulk_actions.operation(connection, number)
-            if not bulk_actions.change_status(connection, number, status):
-                raise NotPossible(f"Bulk action {number} has already ended.", reason="has_ended")
-            audit_log.record(
-                connection,
-                by=by.name,
-                action=_VERBS[status],
-                target=f"#{number}",
-                reason=clean(reason),
-                replay=number,
-            )
+        is_done = bulk_actions.change(
+            self._engine,
+            number,
+            status,
+            by=by.name,
+            reason=clean(reason),
+            in_background=True,
+        )
+        if not is_done:
+            raise NotPossible(f"Bulk action {number} has already ended.", reason="has_ended")
         return self._wake_and_read(number)
 
     def _wake_and_read(self, number: int) -> Operation:
@@ -357,14 +357,3 @@ def clean(reason: str | None) -> str | None:
     """Return a reason as it is stored; a blank one is None."""
     text = (reason or "").replace("\x00", "").strip()[:REASON_LIMIT]
     return text or None
-
-
-def _describe(selection: EventFilter) -> str:
-    """Return a selection as the audit log shows it."""
-    if not selection.ids:
-        return spell(selection) or "everything"
-    names = [str(event) for event in selection.ids[:3]]
-    more = len(selection.ids) - len(names)
-    rest = f" and {more} more" if more else ""
-    processor = f" for {selection.processor}" if selection.processor else ""
-    return ", ".join(names) + rest + processor

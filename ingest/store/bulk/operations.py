@@ -3,10 +3,14 @@
 running ──pause──▶ paused ──resume──▶ running
 running, paused, failed ──cancel──▶ cancelled
 running ──▶ finished, or failed, which can be resumed
+
+It has finished once nothing of it waits or runs any more, retries included. The row says `finished`
+as soon as everything is requeued, so whoever reads it looks at the jobs, too (`work`): no process
+has to notice that the last job has ended. What a pause or cancel does is in `changes`.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,7 +18,9 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
+from ingest.store.bulk import work
 from ingest.store.bulk.selected import REPLAY, Counts
+from ingest.store.bulk.work import MOST, MOST_IN_LIST, Work
 from ingest.store.search.filters import EventFilter
 from ingest.store.sql import statement
 
@@ -26,6 +32,7 @@ class Operation:
     id: int
     action: str
     status: str
+    """`running` until nothing of it waits or runs; `paused`, `cancelled`, `finished`, `failed`."""
     requested_at: datetime
     requested_by: str
     reason: str | None
@@ -35,9 +42,30 @@ class Operation:
     rate: float | None
     total: int | None
     counts: Counts
+    """What it has requeued or discarded and not taken back, and what it left alone."""
+    work: Work
+    """What has become of that."""
+    taking_back: bool
+    """Whether there may be more to take back after a pause or a cancel."""
     finished_at: datetime | None
+    """When everything was requeued or discarded, or it was cancelled."""
     problem: str | None
     """Why it failed."""
+
+    @property
+    def is_moving(self) -> bool:
+        """Return whether something of it waits, runs, or is being taken back."""
+        return self.status == "running" or self.taking_back or bool(self.work.unfinished)
+
+    @property
+    def can_pause(self) -> bool:
+        """Return whether something of it may be held back."""
+        return self.status == "running" and bool(self.work.to_begin or self.work.waiting)
+
+    @property
+    def can_cancel(self) -> bool:
+        """Return whether something of it may be taken back or left undone."""
+        return self.status in ("running", "paused", "failed") or bool(self.work.waiting)
 
 
 _BEGIN = statement(
@@ -82,27 +110,6 @@ def begin(
     return identity
 
 
-_CHANGE_STATUS = statement(
-    """
-    UPDATE ingest.replays
-    SET status = CAST(:status AS text), problem = NULL,
-        finished_at = CASE WHEN CAST(:status AS text) = 'cancelled' THEN now() END
-    WHERE id = :id AND status IN ('running', 'paused', 'failed')
-      AND (background OR CAST(:status AS text) = 'cancelled')
-    """
-)
-
-
-def change_status(connection: Connection, operation: int, status: str) -> bool:
-    """Pause, resume or cancel an operation; return whether that was possible.
-
-    A finished or cancelled operation cannot change; a failed one can. An operation that a command
-    runs can only be cancelled.
-    """
-    parameters = {"id": operation, "status": status}
-    return connection.execute(_CHANGE_STATUS, parameters).rowcount > 0
-
-
 _FAIL = statement(
     """
     UPDATE ingest.replays SET status = 'failed', problem = :problem, finished_at = now()
@@ -119,11 +126,26 @@ def fail(connection: Connection, operation: int, problem: str) -> None:
 _RUNNING = statement(
     "SELECT id FROM ingest.replays WHERE status = 'running' AND background ORDER BY id"
 )
+_TAKING_BACK = statement("SELECT id FROM ingest.replays WHERE taking_back ORDER BY id")
 
 
 def running_in_background(connection: Connection) -> list[int]:
     """Return the operations that the console has to advance, oldest first."""
     return list(connection.execute(_RUNNING).scalars())
+
+
+def taking_back(connection: Connection) -> list[int]:
+    """Return the operations of which something is to be taken back, oldest first."""
+    return list(connection.execute(_TAKING_BACK).scalars())
+
+
+_EXISTS = statement("SELECT EXISTS (SELECT FROM ingest.replays WHERE id = :id)")
+
+
+def check(connection: Connection, identity: int) -> None:
+    """Raise NotFound if no operation has that number."""
+    if not connection.execute(_EXISTS, {"id": identity}).scalar_one():
+        raise NotFound(f"There is no bulk action {identity}.", reason="not_found")
 
 
 def operation(connection: Connection, identity: int) -> Operation:
@@ -132,38 +154,49 @@ def operation(connection: Connection, identity: int) -> Operation:
     Raises:
         NotFound: no operation has that number.
     """
-    records = _operations(connection, "id = :id", {"id": identity})
+    records = _operations(connection, "id = :id", {"id": identity}, most=MOST)
     if not records:
-        raise NotFound(f"There is no replay {identity}.", reason="not_found")
+        raise NotFound(f"There is no bulk action {identity}.", reason="not_found")
     return records[0]
 
 
 def operations(connection: Connection, *, limit: int, before: int | None = None) -> list[Operation]:
-    """Return the newest operations, those before the number `before`."""
+    """Return the newest operations, those before the number `before`.
+
+    Of each state of an operation's jobs, `MOST_IN_LIST` are counted at most.
+    """
     return _operations(
         connection,
         "CAST(:before AS bigint) IS NULL OR id < :before",
         {"before": before, "limit": limit},
+        most=MOST_IN_LIST,
     )
 
 
-_OPERATIONS = """
-    SELECT id, action, status, requested_at, requested_by, reason, selection, background, rate,
-           total, jobs, events, running, finished_at, problem
-    FROM ingest.replays
-"""
+def numbered(connection: Connection, numbers: Collection[int]) -> dict[int, Operation]:
+    """Return operations by their numbers, counted as in a list; those that are gone are missing."""
+    records = _operations(
+        connection,
+        "id = ANY(CAST(:ids AS bigint[]))",
+        {"ids": list(numbers), "limit": len(numbers)},
+        most=MOST_IN_LIST,
+    )
+    return {record.id: record for record in records}
 
 
 def _operations(
-    connection: Connection, condition: str, parameters: Mapping[str, Any]
+    connection: Connection, condition: str, parameters: Mapping[str, Any], *, most: int
 ) -> list[Operation]:
-    query = statement(f"{_OPERATIONS} WHERE {condition} ORDER BY id DESC LIMIT :limit")
-    rows = connection.execute(query, {"limit": 1, **parameters})
+    query = statement(
+        f"SELECT * FROM ingest.replays WHERE {condition} ORDER BY id DESC LIMIT :limit"
+    )
+    rows = connection.execute(query, {"limit": 1, **parameters}).all()
+    counted = work.read(connection, rows, most=most)
     return [
         Operation(
             id=row.id,
             action=row.action,
-            status=row.status,
+            status=_status(row.status, counted[row.id]),
             requested_at=row.requested_at,
             requested_by=row.requested_by,
             reason=row.reason,
@@ -172,8 +205,14 @@ def _operations(
             rate=row.rate,
             total=row.total,
             counts=Counts(jobs=row.jobs, events=row.events, running=row.running),
+            work=counted[row.id],
+            taking_back=row.taking_back,
             finished_at=row.finished_at,
             problem=row.problem,
         )
         for row in rows
     ]
+
+
+def _status(stored: str, counted: Work) -> str:
+    return "running" if stored == "finished" and counted.unfinished else stored

@@ -2,10 +2,11 @@
 
 A discard runs in the same way: over a whole selection, a batch a transaction. So it can be paused,
 cancelled, and continued after a restart. What a selection means is in `selected`, the record and
-status of an operation in `operations`, rejected deliveries in `reopening`; their functions are
-offered here too.
+status of an operation in `operations`, what has become of its jobs in `work`, pausing and
+cancelling in `changes`, rejected deliveries in `reopening`; their functions are offered here too.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +15,25 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from ingest import queues
+from ingest.store.bulk.changes import (
+    CANCELLED,
+    change,
+    change_status,
+    forget_events,
+    forget_jobs,
+    take_back,
+    take_back_all,
+)
 from ingest.store.bulk.operations import (
     Operation,
     begin,
-    change_status,
+    check,
     fail,
+    numbered,
     operation,
     operations,
     running_in_background,
+    taking_back,
 )
 from ingest.store.bulk.reopening import reopen, reopen_all
 from ingest.store.bulk.selected import (
@@ -37,6 +49,7 @@ from ingest.store.bulk.selected import (
     job_parameters,
     lacks_job,
 )
+from ingest.store.bulk.work import Work
 from ingest.store.pipeline import jobs
 from ingest.store.retention import turns
 from ingest.store.search.filters import EventFilter, where
@@ -48,18 +61,27 @@ __all__ = [
     "Counts",
     "Operation",
     "Progress",
+    "Work",
     "advance",
     "begin",
     "by_processor",
+    "cancel",
+    "change",
     "change_status",
+    "check",
     "count",
+    "drive",
     "fail",
+    "numbered",
     "operation",
     "operations",
     "reopen",
     "reopen_all",
     "run",
     "running_in_background",
+    "take_back",
+    "take_back_all",
+    "taking_back",
 ]
 
 BATCH = 500
@@ -95,12 +117,30 @@ def run(
     """
     with engine.begin() as connection:
         identity = begin(connection, selection, requested_by=requested_by, reason=reason, rate=rate)
+    yield from drive(engine, identity)
+
+
+def drive(engine: Engine, operation: int) -> Iterator[Counts]:
+    """Advance an operation until it has requeued everything, or is paused or cancelled elsewhere.
+
+    Yield the counts so far, batch by batch. An iteration that stops before the end cancels it, and
+    takes back what has not begun.
+    """
+    has_ended = False
     try:
-        while not (progress := advance(engine, identity)).has_ended:
+        while not (progress := advance(engine, operation)).has_ended:
             yield progress.counts
+        has_ended = True
     finally:
-        with engine.begin() as connection:
-            change_status(connection, identity, "cancelled")  # no effect on a finished one
+        if not has_ended:
+            cancel(engine, operation)
+
+
+def cancel(engine: Engine, operation: int) -> None:
+    """Cancel an operation, and take back all that has not begun; one that has ended stays so."""
+    with engine.begin() as connection:
+        change_status(connection, operation, CANCELLED)
+    take_back_all(engine, operation, within_s=math.inf)
 
 
 _HOLD = statement(
@@ -179,7 +219,8 @@ class _Step:
 
 
 # The event's first delivery becomes unadmitted again, and admit makes the jobs that it lacks. If it
-# already waits for the job of another processor, it gets the jobs of all processors.
+# already waits for the job of another processor, it gets the jobs of all processors, and counts for
+# this operation.
 _READMIT = statement(
     """
     INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
@@ -188,11 +229,15 @@ _READMIT = statement(
            now() + make_interval(secs => requested.delay_s), :processor, :replay
     FROM unnest(CAST(:ids AS uuid[]), CAST(:delays_s AS float8[])) AS requested (id, delay_s)
     JOIN ingest.events e USING (id)
-    ON CONFLICT (delivery) DO UPDATE SET processor = NULL
+    ON CONFLICT (delivery) DO UPDATE SET processor = NULL, replay = EXCLUDED.replay
     WHERE unadmitted.processor IS DISTINCT FROM EXCLUDED.processor
       AND unadmitted.processor IS NOT NULL
     """
 )
+
+
+# A resumed operation leaves alone what it, or a later one, has requeued since.
+_NOT_YET = {REPLAY: "coalesce(jobs.replay, 0) < :operation", DISCARD: "true"}
 
 
 class _Batch:
@@ -214,7 +259,8 @@ class _Batch:
             f"""
             SELECT jobs.id FROM ingest.jobs JOIN ingest.events ON events.id = jobs.event
             WHERE {condition.sql} AND {job_conditions(self._selection, self._action)}
-              AND {NEEDS[self._action]} AND jobs.id > :after AND jobs.id <= :last
+              AND {NEEDS[self._action]} AND {_NOT_YET[self._action]}
+              AND jobs.id > :after AND jobs.id <= :last
             ORDER BY jobs.id LIMIT {self._size}
             FOR UPDATE OF jobs
             """
@@ -235,6 +281,8 @@ class _Batch:
             queue=queues.REPLAY,
             delays_s=self._delays_s(len(ids)),
         )
+        if self._row.taken_back:
+            forget_jobs(self._connection, self._row.id, requeued.job_ids)
         return Counts(jobs=len(requeued.job_ids), running=requeued.running)
 
     def _discard(self, ids: Sequence[int]) -> Counts:
@@ -271,6 +319,8 @@ class _Batch:
                 "processor": self._selection.processor,
             },
         ).rowcount
+        if self._row.taken_back:
+            forget_events(self._connection, self._row.id, ids)
         return _Step(
             counts=Counts(events=readmitted),
             after_event=ids[-1],

@@ -129,7 +129,12 @@ def job_conditions(selection: EventFilter, action: str) -> str:
             conditions.append("jobs.discarded_at IS NULL")
     elif selection.is_of_failures:
         conditions.append("jobs.state IN ('dead', 'retrying') AND jobs.discarded_at IS NULL")
-    if not (state in (None, UNHANDLED) or selection.processor or selection.names_events):
+    if selection.replay is not None:
+        conditions.append("jobs.replay = :replay")
+    if selection.taken_back is not None:
+        conditions.append(_TAKEN_BACK)
+    says_which = selection.processor or selection.names_events or selection.is_of_operation
+    if not (state in (None, UNHANDLED) or says_which):
         conditions.append(none_more_urgent(state))
     if selection.error_type is not None:
         conditions.append(f"({_LAST.format(what=ERROR_TYPE)}) = :error_type")
@@ -138,6 +143,12 @@ def job_conditions(selection: EventFilter, action: str) -> str:
     if action == DISCARD:
         conditions.append(_DISCARDABLE)
     return " AND ".join([*conditions, _chosen(selection)])
+
+
+_TAKEN_BACK = """coalesce((
+    SELECT true FROM ingest.taken_back
+    WHERE replay = :taken_back AND event = jobs.event AND job = jobs.id LIMIT 1
+), false)"""
 
 
 def _chosen(selection: EventFilter) -> str:
@@ -156,6 +167,8 @@ def job_parameters(selection: EventFilter, operation: int = 0) -> dict[str, Any]
         "state": _state(selection),
         "error_type": selection.error_type,
         "raised_at": selection.raised_at,
+        "replay": selection.replay,
+        "taken_back": selection.taken_back,
     }
 
 
@@ -165,6 +178,8 @@ def _state(selection: EventFilter) -> str | None:
 
 def includes_events(selection: EventFilter) -> bool:
     """Return whether events that lack a job are selected too."""
+    if selection.replay is not None:
+        return False
     if selection.state is not None or selection.is_of_failures:
         return selection.state == UNHANDLED
     return selection.names_events or selection.processor is None

@@ -10,6 +10,7 @@ happen to a job, and a test holds that no other file can change one.
        │                 ├───▶ retrying ──claim──▶ running
        │                 └───▶ dead
        └──── requeue (replay), from any state but running
+    pending ──take back──▶ what it was; removed, if the replay made it
 
     pending, retrying ──discard──▶ dead       an operator gives it up; a dead job is marked so
     any but succeeded ──revoke──▶ dead        its event is erased; likewise marked
@@ -28,6 +29,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -192,6 +194,13 @@ class Requeued:
     job_ids: tuple[int, ...]
     running: int
     """How many were left alone because they run."""
+
+
+class TakenBack(NamedTuple):
+    """A job that a replay has taken back."""
+
+    job: int
+    event: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -755,6 +764,8 @@ def undo_dispatch(connection: Connection, job_ids: Iterable[int]) -> None:
     connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(job_ids)})
 
 
+# What a job was is kept, so that it can be taken back. A job that waits for another replay still is
+# what it was before that one.
 _REQUEUE = statement(
     """
     WITH chosen AS (
@@ -771,7 +782,18 @@ _REQUEUE = statement(
         UPDATE ingest.jobs
         SET state = 'pending', trigger = 'replay', failures = 0, queue = :queue, replay = :replay,
             next_attempt_at = now() + make_interval(secs => requested.delay_s),
-            hinted_until = NULL, finished_at = NULL, discarded_at = NULL
+            hinted_until = NULL, finished_at = NULL, discarded_at = NULL,
+            requeued_from = CASE
+                WHEN chosen.state = 'pending'
+                     AND CAST(chosen.requeued_from ->> 'by' AS bigint) = chosen.replay
+                THEN chosen.requeued_from || jsonb_build_object('by', CAST(:replay AS bigint))
+                ELSE jsonb_build_object(
+                    'by', CAST(:replay AS bigint), 'replay', chosen.replay, 'state', chosen.state,
+                    'trigger', chosen.trigger, 'failures', chosen.failures, 'queue', chosen.queue,
+                    'next_attempt_at', chosen.next_attempt_at, 'finished_at', chosen.finished_at,
+                    'discarded_at', chosen.discarded_at
+                )
+            END
         FROM unnest(CAST(:ids AS bigint[]), CAST(:delays_s AS float8[])) AS requested (id, delay_s)
         JOIN chosen USING (id)
         WHERE jobs.id = requested.id AND chosen.state <> 'running'
@@ -817,6 +839,87 @@ def requeue(
     )
 
 
+# The index of replayed jobs is read backwards, so that workers, which take the oldest first, seldom
+# have what is taken back. Who claims a job, or takes it back, is skipped by the other.
+_TAKE_BACK = statement(
+    """
+    WITH chosen AS MATERIALIZED (
+        SELECT id, attempt, requeued_from AS was FROM ingest.jobs
+        WHERE replay = :replay AND state = 'pending'
+          AND CAST(requeued_from ->> 'by' AS bigint) = :replay
+        ORDER BY event DESC LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), unkept AS (
+        DELETE FROM ingest.attempts
+        WHERE job = ANY(ARRAY(SELECT id FROM chosen WHERE was ->> 'state' = 'succeeded'))
+          AND ((job, number) IN (SELECT id, attempt FROM chosen)) IS TRUE
+    ), moved AS (
+        UPDATE ingest.jobs
+        SET state = was ->> 'state', trigger = was ->> 'trigger', queue = was ->> 'queue',
+            failures = CAST(was ->> 'failures' AS smallint),
+            replay = CAST(was ->> 'replay' AS bigint),
+            next_attempt_at = CAST(was ->> 'next_attempt_at' AS timestamptz),
+            finished_at = CAST(was ->> 'finished_at' AS timestamptz),
+            discarded_at = CAST(was ->> 'discarded_at' AS timestamptz),
+            hinted_until = NULL, requeued_from = NULL
+        FROM chosen WHERE jobs.id = chosen.id
+        RETURNING jobs.id, jobs.event
+    )
+    SELECT id AS job, event FROM moved
+    """
+)
+
+
+def take_back(connection: Connection, replay: int, *, limit: int) -> list[TakenBack]:
+    """Move jobs that a replay requeued and nobody has claimed since to what they were before.
+
+    A job that waited for an earlier replay is what it was before both. Return those moved, up to
+    `limit`; jobs that are being claimed are left out.
+    """
+    rows = connection.execute(_TAKE_BACK, {"replay": replay, "limit": limit})
+    return [TakenBack(row.job, row.event) for row in rows]
+
+
+_UNMAKE = statement(
+    """
+    WITH chosen AS MATERIALIZED (
+        SELECT id, event FROM ingest.jobs
+        WHERE replay = :replay AND state = 'pending' AND attempt = 0 AND id > :made_after
+          AND (SELECT true FROM ingest.unadmitted WHERE delivery = jobs.event LIMIT 1) IS NULL
+        ORDER BY event DESC LIMIT :limit
+        FOR UPDATE SKIP LOCKED
+    ), removed AS (
+        DELETE FROM ingest.jobs WHERE id = ANY(ARRAY(SELECT id FROM chosen)) RETURNING id, event
+    ), unhandled AS (
+        INSERT INTO ingest.unhandled (event)
+        SELECT DISTINCT event FROM removed
+        WHERE (SELECT true FROM ingest.jobs
+               WHERE jobs.event = removed.event AND jobs.id <> ALL(ARRAY(SELECT id FROM chosen))
+               LIMIT 1) IS NULL
+        ON CONFLICT DO NOTHING
+    )
+    SELECT id AS job, event FROM removed
+    """
+)
+
+
+def unmake(connection: Connection, replay: int, *, made_after: int, limit: int) -> list[TakenBack]:
+    """Remove jobs that a replay had made and nobody has claimed; their events lack them again.
+
+    Return those removed, up to `limit`. The caller has kept replays from admitting more events
+    (`turns.hold_alone`).
+
+    Args:
+        connection: in whose transaction to remove.
+        replay: the row in `replays`.
+        made_after: the last job that there was when the replay began.
+        limit: how many, at most.
+    """
+    parameters = {"replay": replay, "made_after": made_after, "limit": limit}
+    rows = connection.execute(_UNMAKE, parameters)
+    return [TakenBack(row.job, row.event) for row in rows]
+
+
 # A discard is recorded as an attempt with a number, which gives it its place in the history.
 _DISCARD = statement(
     """
@@ -829,7 +932,8 @@ _DISCARD = statement(
     ), moved AS (
         UPDATE ingest.jobs
         SET state = 'dead', attempt = attempt + 1, discarded_at = now(), finished_at = now(),
-            next_attempt_at = NULL, hinted_until = NULL
+            next_attempt_at = NULL, hinted_until = NULL,
+            replay = coalesce(CAST(:replay AS bigint), jobs.replay)
         FROM chosen WHERE jobs.id = chosen.id
         RETURNING jobs.id, jobs.attempt, chosen.trigger
     ), kept AS (

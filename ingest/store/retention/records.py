@@ -86,11 +86,14 @@ _remove_actions = _deletes(
 )
 _remove_replays = _deletes(
     """
-    DELETE FROM ingest.replays WHERE id = ANY(ARRAY(
+    WITH ended AS MATERIALIZED (
         SELECT id FROM ingest.replays
-        WHERE status IN ('finished', 'cancelled') AND finished_at < :before
+        WHERE status IN ('finished', 'cancelled') AND finished_at < :before AND NOT taking_back
         ORDER BY id LIMIT :limit
-    ))
+    ), forgotten AS (
+        DELETE FROM ingest.taken_back WHERE replay = ANY(ARRAY(SELECT id FROM ended))
+    )
+    DELETE FROM ingest.replays WHERE id = ANY(ARRAY(SELECT id FROM ended))
     """
 )
 

@@ -10,6 +10,7 @@ from ingest.store.sql import statement
 # A lock number of the pipeline's own, after those of the totals' slots and of parking.
 _LOCK = "1953460321, 17"
 _TAKE = statement(f"SELECT pg_try_advisory_xact_lock({_LOCK})")
+_TAKE_ALONE = statement(f"SELECT pg_advisory_xact_lock({_LOCK})")
 _HOLD_OFF = statement(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
 
 
@@ -27,3 +28,9 @@ def hold_off_removal(connection: Connection) -> None:
     A replay puts finished jobs and events back. It waits for a removal, which takes milliseconds.
     """
     connection.execute(_HOLD_OFF)
+
+
+def hold_alone(connection: Connection) -> None:
+    """Keep every replay from its next batch, and events from being removed, until the transaction
+    ends. Waits for the batches that run, which take milliseconds."""
+    connection.execute(_TAKE_ALONE)

@@ -58,6 +58,11 @@ class EventFilter:
     """Of the last attempt of a job that is dead or retrying (ingest.store.reports.failures)."""
     raised_at: str | None = None
     """Likewise: the last frame of its traceback; empty where it has none."""
+    replay: int | None = None
+    """The operation that requeued or discarded a job of the event last; `state` and `processor`
+    then say which job."""
+    taken_back: int | None = None
+    """The operation that took back the event, or a job of it."""
     key_id: str | None = None
     """Which key signed its first delivery."""
     since: datetime | None = None
@@ -94,7 +99,13 @@ class EventFilter:
     def means_what_failed(self) -> bool:
         """Return whether the selection names no state. A replay or discard then takes what is
         dead."""
-        return not (self.state is not None or self.names_events or self.is_of_failures)
+        is_named = self.names_events or self.taken_back is not None
+        return not (self.state is not None or is_named or self.is_of_failures)
+
+    @property
+    def is_of_operation(self) -> bool:
+        """Return whether events are meant that a replay or discard has acted on."""
+        return self.replay is not None or self.taken_back is not None
 
     @property
     def is_of_failures(self) -> bool:
@@ -149,8 +160,32 @@ class Where:
 
 def state_of_event(selection: EventFilter) -> str:
     """Return a query for the state of the row in `events`. If the selection names a processor, it
-    is the state of that processor's job, and the query needs the parameter `processor`."""
-    return STATE_OF_EVENT + ("" if selection.processor is None else " AND processor = :processor")
+    is the state of that processor's job, and the query needs the parameter `processor`; likewise
+    of the jobs of an operation, and the parameter `replay`. An event that is listed for one job's
+    state has that state."""
+    if selection.replay is not None and selection.state is not None:
+        return f"SELECT CAST('{_known(selection.state)}' AS text) AS state"
+    of_processor = "" if selection.processor is None else " AND processor = :processor"
+    return STATE_OF_EVENT + of_processor + ("" if selection.replay is None else _OF_REPLAY)
+
+
+_OF_REPLAY = " AND replay = :replay"
+
+
+def _known(state: str) -> str:
+    assert state in EVENT_STATES  # put into the statement
+    return state
+
+
+def job_of_operation(selection: EventFilter) -> str:
+    """Return the condition on a job that a selection by operation means. It needs the parameter
+    `replay`, and `processor` if the selection names one."""
+    conditions = ["replay = :replay"]
+    if selection.state is not None:
+        conditions.append(_BY_URGENCY.get(selection.state, "false"))
+    if selection.processor is not None:
+        conditions.append("processor = :processor")
+    return " AND ".join(conditions)
 
 
 def none_more_urgent(state: str) -> str:
@@ -192,6 +227,21 @@ def _conditions(selection: EventFilter) -> Iterator[Condition]:
         yield concerns(kind, value, f"about_{n}", _times(selection))
     if selection.is_of_failures:
         yield _failing(selection)
+    if selection.replay is not None:
+        yield _of_operation(selection)
+    if selection.taken_back is not None:
+        sql = """coalesce((SELECT true FROM ingest.taken_back
+                           WHERE replay = :taken_back AND event = events.id LIMIT 1), false)"""
+        yield sql, {"taken_back": selection.taken_back}
+
+
+def _of_operation(selection: EventFilter) -> Condition:
+    sql = f"""coalesce((SELECT true FROM ingest.jobs
+                       WHERE event = events.id AND {job_of_operation(selection)} LIMIT 1), false)"""
+    values: dict[str, Any] = {"replay": selection.replay}
+    if selection.processor is not None:
+        values |= {"processor": selection.processor}
+    return sql, values
 
 
 def narrow(connection: Connection, selection: EventFilter, *, at_most: int = 20_000) -> EventFilter:

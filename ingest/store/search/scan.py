@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection, RowMapping
 
 from ingest.ids import first_id
+from ingest.store.schema import STATES
 from ingest.store.search.body_conditions import BodyTest
 from ingest.store.search.distinct import TYPES
 from ingest.store.search.filters import (
@@ -24,6 +25,7 @@ from ingest.store.search.filters import (
     UNHANDLED,
     EventFilter,
     body_tests,
+    job_of_operation,
     opened_about,
     state_of_event,
     where,
@@ -124,6 +126,8 @@ def _choose(
         way = _some(named, rest, order)
         opened = opened_about(connection, named)
         return replace(way, parameters={**way.parameters, **opened}) if opened else way
+    if selection.is_of_operation:
+        return _of_operation(selection, order)
     told = selection.state == UNHANDLED
     lacks_one = told and selection.processor is not None
     if selection.state in _STATES and not lacks_one and _is_few(connection, selection.state):
@@ -141,6 +145,29 @@ def _choose(
     if selection.is_everything:
         return _some(selection, selection, order)
     return _Way(ids=None, rest=selection, parameters={})
+
+
+def _of_operation(selection: EventFilter, order: str) -> _Way:
+    """Return the way by the jobs of an operation, or by what it took back."""
+    if selection.taken_back is not None:
+        return _Way(
+            ids=_TAKEN_BACK.format(order=order),
+            rest=replace(selection, taken_back=None),
+            parameters={"taken_back": selection.taken_back},
+        )
+    states = [selection.state] if selection.state in STATES else STATES
+    if selection.state == DISCARDED:
+        states = ["dead"]
+    of_state = " UNION ALL ".join(
+        f"({_REPLAYED.format(state=state, job=job_of_operation(selection), order=order)})"
+        for state in states
+    )
+    return _Way(
+        ids=f"SELECT DISTINCT event FROM ({of_state}) AS replayed"
+        f" ORDER BY event {order} LIMIT :size",
+        rest=replace(selection, replay=None, state=None),
+        parameters={"replay": selection.replay},
+    )
 
 
 def _some(named: EventFilter, rest: EventFilter, order: str) -> _Way:
@@ -251,11 +278,15 @@ def _within(column: str) -> str:
 
 
 def _summary(rest: EventFilter) -> str:
-    return "" if rest.state is None else f"CROSS JOIN LATERAL ({state_of_event(rest)}) AS summary"
+    if rest.state is None or rest.replay is not None:
+        return ""
+    return f"CROSS JOIN LATERAL ({state_of_event(rest)}) AS summary"
 
 
 def _of_jobs(rest: EventFilter) -> list[str]:
     """Return the conditions that speak of jobs, each event's looked up."""
+    if rest.replay is not None:
+        return []  # `where` says it: some job of the operation
     if rest.state is not None:
         assert rest.state in EVENT_STATES  # put into the statement
         return [f"summary.state = '{rest.state}'"]
@@ -289,6 +320,12 @@ _ALL_RETRYING = _events_of("ingest.jobs", "due_at IS NOT NULL AND state = 'retry
 _FAILING = f"""SELECT DISTINCT event FROM (
             ({_STATES["dead"]}) UNION ALL ({_ALL_RETRYING})
         ) AS failing ORDER BY event {{order}} LIMIT :size"""
+# Of an operation's jobs, the next in each state.
+_REPLAYED = f"""SELECT DISTINCT event FROM ingest.jobs
+        WHERE state = '{{state}}' AND {{job}} AND {_within("event")}
+        ORDER BY event {{order}} LIMIT :size"""
+_TAKEN_BACK = f"""SELECT DISTINCT event FROM ingest.taken_back
+        WHERE replay = :taken_back AND {_within("event")} ORDER BY event {{order}} LIMIT :size"""
 # One type each time; naming it in the order keeps the planner from walking through all events.
 _BY_TYPE = f"""SELECT page.id FROM known CROSS JOIN LATERAL (
             SELECT events.id FROM ingest.events
