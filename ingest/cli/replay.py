@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Connection, Engine
 
 from ingest import settings
-from ingest.cli import output
+from ingest.cli import output, suggestions
 from ingest.cli.database import CommandError, database, parse_time
 from ingest.errors import NotFound
 from ingest.sources.registry import configured
@@ -71,6 +71,8 @@ def replay(
         )
     with database() as engine:
         with engine.begin() as connection:
+            suggestions.check_processor(connection, processor)
+            suggestions.check_types(connection, type_ or ())
             events, rejected = _resolve(connection, ids or [])
             reopened = _reopen(connection, rejected)
             if dry_run:

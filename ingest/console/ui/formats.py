@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from ingest.sources.titles import Title
+
 NOTHING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
 
@@ -119,6 +121,17 @@ def id_parts(event_id: str, type: str) -> IdParts:  # noqa: A002 - the design's 
     return IdParts(type=type, head=rest[:cut], tail=rest[cut:])
 
 
+def title_html(title: Title | None) -> Markup:
+    """Return an event's title. Values that may read from right to left are isolated, so that they
+    do not reorder what stands beside them."""
+    return Markup("").join(
+        part.text
+        if part.kind == "words" or part.text.isascii()
+        else Markup("<bdi>{}</bdi>").format(part.text)
+        for part in (title.parts if title else ())
+    )
+
+
 def json_html(text: str) -> Markup:
     """Return JSON with highlighted tokens. Text that is not JSON is returned unchanged.
 
@@ -191,4 +204,5 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "id_parts": id_parts,
     "type_name": type_name,
     "json_html": json_html,
+    "title_html": title_html,
 }
