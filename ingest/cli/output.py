@@ -92,7 +92,9 @@ def cut(*pieces: tuple[str, str]) -> None:
 
 def wrapped(text: str, *, indent: int = 0, style: str = "") -> None:
     """Print a text in the terminal, wrapped at its width, after `indent` columns."""
-    console().print(Padding(Text(printable(text, keep=f"\n{_JOINERS}"), style=style), (0, 0, 0, indent)))
+    console().print(
+        Padding(Text(printable(text, keep=f"\n{_JOINERS}"), style=style), (0, 0, 0, indent))
+    )
 
 
 def body(title: str, raw: bytes, *, style: str = "") -> None:

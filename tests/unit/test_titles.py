@@ -228,7 +228,9 @@ def test_values_that_may_read_from_right_to_left_are_isolated_and_escaped() -> N
 
 
 def test_a_value_is_one_line_without_marks_that_turn_its_neighbours_round() -> None:
-    text = private("\u202eone\n\ttwo\x1b[31m\u2066\x00 \U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e")
+    text = private(
+        "\u202eone\n\ttwo\x1b[31m\u2066\x00 \U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e"
+    )
     assert text is not None
     assert text.text == "one two�[31m� \U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e"
     half = shown("\ud800x")
