@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 from markupsafe import Markup
@@ -123,13 +124,15 @@ def id_parts(event_id: str, type: str) -> IdParts:  # noqa: A002 - the design's 
 
 def title_html(title: Title | None) -> Markup:
     """Return an event's title. Values that may read from right to left are isolated, so that they
-    do not reorder what stands beside them."""
-    return Markup("").join(
-        part.text
-        if part.kind == "words" or part.text.isascii()
-        else Markup("<bdi>{}</bdi>").format(part.text)
-        for part in (title.parts if title else ())
-    )
+    do not reorder what stands beside them, and so that a list can cut them at their own end."""
+    pieces: list[Markup] = []
+    parts = title.parts if title else ()
+    for is_plain, group in groupby(parts, key=lambda part: part.text.isascii()):
+        if is_plain:
+            pieces.append(Markup("<span>{}</span>").format("".join(part.text for part in group)))
+        else:
+            pieces += [Markup("<bdi>{}</bdi>").format(part.text) for part in group]
+    return Markup("").join(pieces)
 
 
 def json_html(text: str) -> Markup:
