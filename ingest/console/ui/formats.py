@@ -2,13 +2,14 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from ingest.sources.titles import Title
 
@@ -123,16 +124,27 @@ def id_parts(event_id: str, type: str) -> IdParts:  # noqa: A002 - the design's 
 
 
 def title_html(title: Title | None) -> Markup:
-    """Return an event's title. Values that may read from right to left are isolated, so that they
-    do not reorder what stands beside them, and so that a list can cut them at their own end."""
+    """Return an event's title. Values that read from right to left are isolated, so that they do
+    not reorder what stands beside them, and so that a list can cut them at their own end."""
     pieces: list[Markup] = []
     parts = title.parts if title else ()
-    for is_plain, group in groupby(parts, key=lambda part: part.text.isascii()):
-        if is_plain:
-            pieces.append(Markup("<span>{}</span>").format("".join(part.text for part in group)))
+    for is_isolated, group in groupby((part.text for part in parts), key=_reads_leftwards):
+        if is_isolated:
+            pieces += [Markup("<bdi>{}</bdi>").format(text) for text in group]
         else:
-            pieces += [Markup("<bdi>{}</bdi>").format(part.text) for part in group]
+            pieces.append(Markup("<span>{}</span>").format("".join(group)))
     return Markup("").join(pieces)
+
+
+def _reads_leftwards(text: str) -> bool:
+    return not text.isascii() and any(
+        unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text
+    )
+
+
+def breakable(name: str) -> Markup:
+    """Return a name of code that may be broken behind its points and underscores."""
+    return Markup(re.sub("([._])", r"\1<wbr>", escape(name)))  # noqa: S704 - it is escaped
 
 
 def json_html(text: str) -> Markup:
@@ -206,6 +218,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "utc": utc,
     "id_parts": id_parts,
     "type_name": type_name,
+    "breakable": breakable,
     "json_html": json_html,
     "title_html": title_html,
 }
