@@ -144,7 +144,7 @@ def _reads_leftwards(text: str) -> bool:
 
 def breakable(name: str) -> Markup:
     """Return a name of code that may be broken behind its points and underscores."""
-    return Markup(re.sub("([._])", r"\1<wbr>", escape(name)))  # noqa: S704 - it is escaped
+    return Markup(re.sub("([._])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - it is escaped
 
 
 def json_html(text: str) -> Markup:
