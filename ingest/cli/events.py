@@ -27,7 +27,7 @@ _DROPPED = b"(erased, or deleted at the end of its retention)"
 
 _STATE_WIDTH, _AGO_WIDTH = 11, 12
 # The fields of a line of `list --json`: programs rely on them.
-_PRINTED = ("id", "source", "event_id", "type", "state", "received_at", "deliveries", "title")
+_PRINTED = ("id", "source", "event_id", "type", "state", "received_at", "deliveries")
 
 app = typer.Typer(help="List and show events.", no_args_is_help=True)
 
@@ -79,7 +79,8 @@ def list_(
         looked_back = looked_back_to(connection, selection)
     if json:
         for event in listed:
-            output.as_json({name: getattr(event, name) for name in _PRINTED})
+            known = {name: getattr(event, name) for name in _PRINTED}
+            output.as_json(known | {"title": str(event.title)})
         return
     if output.is_terminal():
         _print_list(listed, datetime.now(UTC))
@@ -141,7 +142,7 @@ def _document(event: EventHistory, title: Title) -> dict[str, Any]:
         "source": event.source,
         "event_id": event.event_id,
         "type": event.type,
-        "title": title,
+        "title": str(title),
         "state": event.state,
         "received_at": event.received_at,
         "deliveries": len(event.deliveries),

@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -92,9 +91,10 @@ def cut(*pieces: tuple[str, str]) -> None:
 
 def wrapped(text: str, *, indent: int = 0, style: str = "") -> None:
     """Print a text in the terminal, wrapped at its width, after `indent` columns."""
-    console().print(
-        Padding(Text(printable(text, keep=f"\n{_JOINERS}"), style=style), (0, 0, 0, indent))
-    )
+    terminal = console()
+    whole = Text(printable(text, keep=f"\n{_JOINERS}"), style=style)
+    for piece in whole.wrap(terminal, max(1, terminal.width - indent)):
+        terminal.print(Text(" " * indent) + piece, no_wrap=True)
 
 
 def body(title: str, raw: bytes, *, style: str = "") -> None:

@@ -14,6 +14,8 @@ from ingest.store.search import known
 
 _LISTED = 10
 _CLOSE = 3
+_VERY_CLOSE = 0.85
+"""A letter of ten is wrong."""
 
 
 def check_processor(connection: Connection, name: str | None) -> None:
@@ -43,8 +45,10 @@ def check_types(connection: Connection, patterns: Iterable[str]) -> None:
 
 
 def close_to(name: str, names: Sequence[str]) -> str | None:
-    """Return the names that come close, as `a, b or c`; None: none does."""
-    close = [printable(match) for match in get_close_matches(name, names, n=_CLOSE)]
+    """Return the name that comes very close, or those that come close, as `a, b or c`; None: none
+    does."""
+    matches = get_close_matches(name, names, n=1, cutoff=_VERY_CLOSE)
+    close = [printable(match) for match in matches or get_close_matches(name, names, n=_CLOSE)]
     if not close:
         return None
     *first, last = close
