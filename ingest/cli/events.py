@@ -1,22 +1,31 @@
 """`ingest events list` and `ingest events show`."""
 
 import dataclasses
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
+from ingest import settings
 from ingest.cli import output
 from ingest.cli.database import CommandError, database, parse_time
 from ingest.query import parse
+from ingest.sources.registry import configured
+from ingest.sources.titles import Title
 from ingest.store.reports import event_detail
 from ingest.store.reports.event_detail import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
 from ingest.store.search import events
+from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to, resolve
+from ingest.store.search.titles import of_body, titled
 
+_OUTCOME_COLOURS = {"succeeded": "green", "running": "blue"} | dict.fromkeys(
+    ("failed", "timed_out", "lost"), "red"
+)
 _DROPPED = b"(erased, or deleted at the end of its retention)"
 
-_LONGEST_SHOWN = 60
+_STATE_WIDTH, _AGO_WIDTH = 11, 12
 # The fields of a line of `list --json`: programs rely on them.
 _PRINTED = ("id", "source", "event_id", "type", "state", "received_at", "deliveries")
 
@@ -62,29 +71,23 @@ def list_(
         until=parse_time(until) or base.until,
         search=(*base.texts, *filter(None, [search])),
     )
+    sources = configured(settings.load().sources)
     with database() as engine, engine.connect() as connection:
         listed = list(events.events(connection, selection, limit=limit))
+        if json or output.is_terminal():
+            listed = list(titled(connection, listed, sources))
         looked_back = looked_back_to(connection, selection)
     if json:
         for event in listed:
-            output.as_json({name: getattr(event, name) for name in _PRINTED})
+            known = {name: getattr(event, name) for name in _PRINTED}
+            output.as_json(known | {"title": str(event.title)})
         return
-    now = datetime.now(UTC)
-    output.table(
-        None,
-        ["id", "event id", "state", "received", "deliveries"],
-        [
-            (
-                event.id,
-                _short(event.event_id) if output.is_terminal() else event.event_id,
-                event.state,
-                output.ago(event.received_at, now) if output.is_terminal() else event.received_at,
-                event.deliveries,
-            )
-            for event in listed
-        ],
-        whole=("id", "state", "received", "deliveries"),
-    )
+    if output.is_terminal():
+        _print_list(listed, datetime.now(UTC))
+    else:
+        for event in listed:
+            cells = (event.id, event.event_id, event.state, event.received_at, event.deliveries)
+            output.row(cells)
     if looked_back is not None and output.is_terminal():
         output.line(
             "Events of senders without a read model were looked for back to"
@@ -103,9 +106,14 @@ def _parse_query(text: str) -> EventFilter:
     return query.selection
 
 
-def _short(event_id: str) -> str:
-    """Shorten an event id for the table. The id beside it is the one to copy."""
-    return event_id if len(event_id) <= _LONGEST_SHOWN else f"{event_id[: _LONGEST_SHOWN - 1]}…"
+def _print_list(listed: Sequence[ListedEvent], now: datetime) -> None:
+    """Print events as wide as the terminal, each with its title and the whole id, to be copied."""
+    for event in listed:
+        times = f" ({event.deliveries} times)" if event.deliveries > 1 else ""
+        state = (f"{event.state:<{_STATE_WIDTH}}", output.STATE_COLOURS.get(event.state, ""))
+        when = (f"{output.ago(event.received_at, now):<{_AGO_WIDTH}}", "dim")
+        output.cut(state, when, (f"{event.title}{times}", ""))
+        output.cut((f"  {event.id}  ", ""), (event.event_id, "dim"))
 
 
 @app.command("show")
@@ -118,20 +126,23 @@ def show(
         histories = [
             event_detail.of_event(connection, event_id) for event_id in resolve(connection, [event])
         ]
+    sources = configured(settings.load().sources)
     for history in histories:
+        title = of_body(sources, history.source, history.type, history.deliveries[0].body)
         if json:
-            output.as_json(_document(history))
+            output.as_json(_document(history, title))
         else:
-            _print(history)
+            _print(history, title)
 
 
-def _document(event: EventHistory) -> dict[str, Any]:
+def _document(event: EventHistory, title: Title) -> dict[str, Any]:
     first = event.deliveries[0]
     return {
         "id": event.id,
         "source": event.source,
         "event_id": event.event_id,
         "type": event.type,
+        "title": str(title),
         "state": event.state,
         "received_at": event.received_at,
         "deliveries": len(event.deliveries),
@@ -148,9 +159,11 @@ def _document(event: EventHistory) -> dict[str, Any]:
     }
 
 
-def _print(event: EventHistory) -> None:
+def _print(event: EventHistory, title: Title) -> None:
     first, *repeats = event.deliveries
     conflicts = [delivery for delivery in repeats if delivery.conflict]
+    if output.is_terminal():
+        output.wrapped(str(title), style="bold")
     output.table(
         None,
         ["", ""],
@@ -167,8 +180,8 @@ def _print(event: EventHistory) -> None:
     )
     output.body("body", _shown(first))
     for delivery in conflicts:
-        title = f"different body under the same id, delivery {delivery.id}"
-        output.body(title, _shown(delivery), style="yellow")
+        what = f"different body under the same id, delivery {delivery.id}"
+        output.body(what, _shown(delivery), style="yellow")
     for job in event.jobs:
         _print_job(job)
     if not event.jobs:
@@ -192,12 +205,29 @@ def _print_job(job: JobRecord) -> None:
     title = f"{job.processor}: {job.state}"
     if job.next_attempt_at is not None:
         title += f", next attempt {job.next_attempt_at.isoformat(timespec='seconds')}"
-    if job.attempts:
-        rows = [_attempt_row(attempt) for attempt in job.attempts]
-        output.line("")
-        output.table(title, ["attempt", "trigger", "started", "took", "outcome", "error"], rows)
-    else:
+    if not job.attempts:
         output.line(title)
+        return
+    rows = [_attempt_row(attempt) for attempt in job.attempts]
+    output.line("")
+    if output.is_terminal():
+        _print_attempts(title, rows)
+    else:
+        output.table(title, (), rows)
+
+
+def _print_attempts(title: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Print a line of each attempt, and its error below: it is longer than a terminal is wide."""
+    output.wrapped(title, style="bold")
+    lines = [[output.cell(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for (*told, error), (*_, raised) in zip(lines, rows, strict=True):
+        padded = [f"{cell:<{width}}" for cell, width in zip(told, widths, strict=False)]
+        outcome = padded.pop()
+        colour = _OUTCOME_COLOURS.get(outcome.strip(), "")
+        output.cut(("  " + "  ".join(padded) + "  ", ""), (outcome, colour))
+        if raised is not None:
+            output.wrapped(error, indent=6)
 
 
 def _attempt_row(attempt: AttemptRecord) -> tuple[object, ...]:

@@ -21,6 +21,10 @@ STATE_COLOURS = {
 }
 
 
+_JOINERS = "\u200c\u200d"
+"""Words of some scripts, and some emoji, are spelled with them."""
+
+
 def is_terminal() -> bool:
     """Return whether stdout is a terminal."""
     return sys.stdout.isatty()
@@ -54,8 +58,8 @@ def table(
     if not is_terminal():
         if title is not None:
             line(title)
-        for row in rows:
-            line("\t".join(_cell(cell) for cell in row))
+        for cells in rows:
+            row(cells)
         return
     shown = Table(
         title=None if title is None else Text(title),
@@ -69,9 +73,28 @@ def table(
     )
     for column in columns:
         shown.add_column(column, overflow="fold", no_wrap=column in whole)
-    for row in rows:
-        shown.add_row(*(_coloured(cell) for cell in row))
+    for cells in rows:
+        shown.add_row(*(_coloured(value) for value in cells))
     console().print(shown)
+
+
+def row(cells: Iterable[object]) -> None:
+    """Print cells as programs read them, separated by tabs."""
+    line("\t".join(cell(value) for value in cells))
+
+
+def cut(*pieces: tuple[str, str]) -> None:
+    """Print pieces of text, each with its style, on one line of the terminal, cut where it ends."""
+    text = Text.assemble(*((printable(piece, keep=_JOINERS), style) for piece, style in pieces))
+    console().print(text, no_wrap=True, overflow="ellipsis")
+
+
+def wrapped(text: str, *, indent: int = 0, style: str = "") -> None:
+    """Print a text in the terminal, wrapped at its width, after `indent` columns."""
+    terminal = console()
+    whole = Text(printable(text, keep=f"\n{_JOINERS}"), style=style)
+    for piece in whole.wrap(terminal, max(1, terminal.width - indent)):
+        terminal.print(Text(" " * indent) + piece, no_wrap=True)
 
 
 def body(title: str, raw: bytes, *, style: str = "") -> None:
@@ -98,18 +121,19 @@ def ago(moment: datetime, now: datetime) -> str:
     return f"{seconds} s ago"
 
 
-def _coloured(cell: object) -> Text:
+def _coloured(value: object) -> Text:
     """Return a cell as literal text: markup in it came from outside and is not interpreted."""
-    text = _cell(cell)
+    text = cell(value)
     return Text(text, style=STATE_COLOURS.get(text.split(" ")[-1], ""))
 
 
-def _cell(cell: object) -> str:
-    if cell is None:
+def cell(value: object) -> str:
+    """Return a value as a cell shows it."""
+    if value is None:
         return "-"
-    if isinstance(cell, datetime):
-        return cell.isoformat(timespec="seconds")
-    return printable(str(cell))
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="seconds")
+    return printable(str(value))
 
 
 def printable(text: str, *, keep: str = "") -> str:

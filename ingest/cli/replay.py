@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import Connection, Engine
 
 from ingest import settings
-from ingest.cli import bulk_actions, output
+from ingest.cli import bulk_actions, output, suggestions
 from ingest.cli.database import CommandError, database, parse_time
 from ingest.errors import NotFound
 from ingest.query import describe
@@ -74,6 +74,8 @@ def replay(
         )
     with database() as engine:
         with engine.begin() as connection:
+            suggestions.check_processor(connection, processor)
+            suggestions.check_types(connection, type_ or ())
             events, rejected = _resolve(connection, ids or [])
             reopened = _reopen(connection, rejected)
             if dry_run:

@@ -16,9 +16,9 @@ import aiohttp
 import typer
 
 from ingest import settings, strict_json
-from ingest.cli import output
+from ingest.cli import output, suggestions
 from ingest.cli.database import CommandError, source_of, target_url
-from ingest.sources.base import Samples, Source
+from ingest.sources.base import NoSample, Samples, Source
 
 _CONNECTIONS = 16
 _TIMEOUT_S = 10
@@ -81,7 +81,7 @@ def send(
         bodies = _repeated(_documented(sender), count)
     else:
         for event_type in types or ():
-            sender.samples.check(event_type)
+            _check(event_type, sender)
         bodies = _generated(sender.samples, types or [], count, Random(seed))  # noqa: S311 - samples, not secrets
     repeated = (body for body in bodies for _ in range(1 + duplicates))
     answers = Answers()
@@ -92,6 +92,29 @@ def send(
     expected = "401" if forge else "200"
     if set(answers.statuses) != {expected}:
         raise CommandError(f"Not every answer was {expected}.", reason="unexpected_answers")
+
+
+def _check(event_type: str, sender: Source) -> None:
+    """Say what may be meant by a type of which there is no sample.
+
+    Raises:
+        NoSample: nothing is sent of such a type.
+    """
+    samples = sender.samples
+    close = None
+    if event_type not in samples.types:
+        close = suggestions.close_to(event_type, samples.types)
+    if close is not None and not samples.makes_others:
+        raise NoSample(
+            f"There is no sample of {event_type}: did you mean {close}?", reason="bad_type"
+        )
+    samples.check(event_type)
+    if close is not None:
+        typer.echo(
+            f"ingest: {sender.title} does not document {event_type}: did you mean {close}?"
+            " It is sent with an id and nothing else.",
+            err=True,
+        )
 
 
 def _documented(sender: Source) -> list[bytes]:

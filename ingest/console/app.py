@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> ASGIApp:
         overviews=OverviewCache(engine, settings.redis, clock=time.time),
         commands=Commands(engine, settings, runner, sources, alerting),
         erasures=Erasures(engine, erasure_runner, sources),
-        live_feed=LiveFeed(engine, clock=time.time),
+        live_feed=LiveFeed(engine, sources, clock=time.time),
         sources=sources,
         alerting=alerting,
         clock=time.time,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ingest.erasure.person import Named, identifiers
 from ingest.errors import InvalidEnvelope
 from ingest.sources.base import FieldPath, Source
-from ingest.sources.described.naming import lookup
+from ingest.sources.bodies import lookup
 
 KINDS = ("phone", "contact", "conversation", "order", "message")
 

@@ -1,5 +1,6 @@
 """What sources share when they read a body that has been verified."""
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ingest import strict_json
@@ -24,3 +25,20 @@ def json_object(body: bytes) -> dict[str, Any]:
 def refuse(reason: str, why: str) -> NoReturn:
     """Raise InvalidEnvelope; `why` is a clause."""
     raise InvalidEnvelope(f"Signed, but {why}.", reason=reason)
+
+
+def lookup(value: Any, path: str) -> Any:
+    """Return what stands under a dotted path (`data.items.0.id`), or None."""
+    return walk(value, path.split("."))
+
+
+def walk(value: Any, steps: Sequence[str]) -> Any:
+    """Return what stands under the steps of a path, or None."""
+    for step in steps:
+        if isinstance(value, dict):
+            value = value.get(step)
+        elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6:
+            value = value[int(step)] if int(step) < len(value) else None
+        else:
+            return None
+    return value

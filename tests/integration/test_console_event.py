@@ -1,5 +1,6 @@
 """An event's page over a real database, in this process."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,3 +48,42 @@ def test_a_secret_signs_deliveries_of_its_own_source_only(
     assert ("X-Awal-Webhook-Signature" in page.text) is is_signed
     said = "the console cannot sign deliveries of another"
     assert (said in page.text) is not is_signed
+
+
+def test_the_attempts_since_a_replay_are_told_apart_and_what_is_due_waits_for_a_worker(
+    engine: Engine, database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    event = admitted(engine, database_url, "awalchat")
+    execute(
+        engine,
+        "INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures,"
+        " max_attempts, next_attempt_at, replay) VALUES (:event, 'crm', 'replay', 'pending',"
+        " 'replay', 2, 0, 3, now() - interval '13 s', 7)",
+        event=event,
+    )
+    execute(
+        engine,
+        "INSERT INTO attempts (job, number, trigger, started_at, finished_at, outcome)"
+        " SELECT id, number, 'retry', now(), now(), 'failed'"
+        " FROM jobs, generate_series(1, 2) AS number",
+    )
+    app = create_app(make_settings())
+    with running(app):
+        browser = Browser(app=app)
+        waiting = browser.get(f"/events/{event}").text
+        execute(engine, "UPDATE jobs SET hinted_until = 'infinity'")
+        parked = browser.get(f"/events/{event}").text
+        execute(
+            engine,
+            "INSERT INTO attempts (job, number, trigger, started_at, finished_at, outcome, replay)"
+            " SELECT id, 3, 'replay', now(), now(), 'failed', 7 FROM jobs",
+        )
+        after = browser.get(f"/events/{event}").text
+    assert '<h1 dir="auto"><span>Order 1 created</span></h1>' in waiting
+    assert '<span class="num">3</span> failures since the replay' in waiting
+    assert "due now, waits for a worker" in waiting
+    assert "due, and parked" in parked
+    for text, attempts in ((waiting, 2), (after, 3)):
+        order = re.findall("Before the replay|Since the replay|>(?:1|2|3)</span>", text)
+        assert order.index("Since the replay") == order.index("Before the replay") + 3
+        assert text.count('title="Attempt ') == attempts

@@ -38,7 +38,7 @@ def test_two_who_watch_see_the_same_by_one_reader_that_ends_with_them(
         return seen
 
     async def both() -> tuple[Sequence[ListedEvent], Sequence[ListedEvent], int]:
-        live_feed = LiveFeed(engine, clock=time.time)
+        live_feed = LiveFeed(engine, {}, clock=time.time)
         first = asyncio.create_task(watch(live_feed, 3))
         second = asyncio.create_task(watch(live_feed, 3))
         await asyncio.sleep(0)  # both begin to watch
@@ -60,7 +60,7 @@ def test_an_event_that_is_admitted_late_is_seen_and_none_twice(
     engine: Engine, database_url: str
 ) -> None:
     async def watch() -> list[str]:
-        live_feed = LiveFeed(engine, clock=time.time)
+        live_feed = LiveFeed(engine, {}, clock=time.time)
         seen: list[str] = []
 
         async def collect() -> None:

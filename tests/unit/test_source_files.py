@@ -363,7 +363,7 @@ def test_the_worked_example_of_the_documents_is_a_source() -> None:
     page = (Path(__file__).parents[2] / "docs/add-a-sender.md").read_text()
     examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
     made = files.read([write(text, f"{n}.toml") for n, text in enumerate(examples)])
-    assert sorted(made) == ["jeddah", "paddle", "riyadh", "typeform"]
+    assert sorted(made) == ["jeddah", "paddle", "riyadh", "shop", "typeform"]
     assert len(examples[1].strip().splitlines()) < 10
     for preset in shipped.names():
         assert f"`{preset}`" in page

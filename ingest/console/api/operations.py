@@ -53,6 +53,7 @@ from ingest.store.reports.refused_requests import Refusal
 from ingest.store.retention import report as retention
 from ingest.store.retention.report import Report as Retention
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.titles import titled_examples
 
 PREFIX = "/api/v1"
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
@@ -106,6 +107,7 @@ def search_events(console: Console, request: ApiRequest) -> EventPage:
     result = event_query.find(
         console.engine,
         _parse_search(console, request.by, request.query.q),
+        sources=console.sources,
         limit=request.query.limit,
         before=request.query.before,
         after=request.query.after,
@@ -124,7 +126,12 @@ def search_events(console: Console, request: ApiRequest) -> EventPage:
 def show_event(console: Console, request: ApiRequest) -> EventView:
     """Return an event with its deliveries, jobs and attempts."""
     with console.engine.connect() as connection:
-        return event_view.read(connection, request.path["id"], masked=_masks(console, request))
+        return event_view.read(
+            connection,
+            request.path["id"],
+            sources=console.sources,
+            masked=_masks(console, request),
+        )
 
 
 @post("/events/{id:uuid}/replay", body=ReplayInput, errors=_CONFLICT)
@@ -217,7 +224,9 @@ def cancel_bulk_action(console: Console, request: ApiRequest) -> Operation:
 def list_failures(console: Console, request: ApiRequest) -> Failures:
     """List failing jobs, grouped by error."""
     with console.engine.connect() as connection:
-        groups = failures.groups(connection, now=console.now())
+        groups = titled_examples(
+            connection, failures.groups(connection, now=console.now()), console.sources
+        )
     return masking.failures(groups, masked=_masks(console, request))
 
 

@@ -23,6 +23,7 @@ from ingest.store.bulk.work import MOST
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import UNHANDLED, EventFilter
+from ingest.store.search.titles import titled
 
 _SAMPLE_SIZE = 5
 _SHOWN_IDS = 5
@@ -132,7 +133,11 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
         counts = bulk_actions.count(connection, pinned, action=action)
         by_processor = bulk_actions.by_processor(connection, pinned, action=action)
         sampled = sample_selection(pinned, counts)
-        sample = events.page(connection, sampled, limit=_SAMPLE_SIZE).events
+        sample = titled(
+            connection,
+            events.page(connection, sampled, limit=_SAMPLE_SIZE).events,
+            site.console.sources,
+        )
     view = PreviewPage(
         action=action,
         counts=counts,
@@ -143,7 +148,7 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
         all_jobs=all_jobs,
         scope=scope,
         back=link("/events", q=text),
-        sample=sample,
+        sample=masking.events(sample, masked=site.masks(request)),
         problem=problem,
     )
     return site.render(request, "preview.html", view, section="events")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from starlette.datastructures import FormData
@@ -19,7 +20,7 @@ from ingest.console.ui.json_view import pretty
 from ingest.sources.base import encoded_headers
 from ingest.store.bulk.replay import DISCARD, REPLAY
 from ingest.store.reports import event_detail
-from ingest.store.reports.event_detail import AttemptRecord
+from ingest.store.reports.event_detail import AttemptRecord, JobRecord
 from ingest.store.search.filters import EventFilter
 
 SHOWN_BYTES = 256 * 1024
@@ -53,6 +54,8 @@ class EventPage:
     """The event's source, if the console has no secret to sign its deliveries with."""
     is_unfinished: bool
     """Whether a job is unfinished, so that the page reloads itself."""
+    now: datetime
+    """Tells what is due."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -68,7 +71,12 @@ def routes(site: Site) -> list[BaseRoute]:
 def show(site: Site, request: Request) -> Response:
     """Show an event with its deliveries, jobs and attempts."""
     with site.console.engine.connect() as connection:
-        event = event_view.read(connection, request.path_params["id"], masked=site.masks(request))
+        event = event_view.read(
+            connection,
+            request.path_params["id"],
+            sources=site.console.sources,
+            masked=site.masks(request),
+        )
     may_send = is_operator(request)
     view = EventPage(
         event=event,
@@ -78,6 +86,7 @@ def show(site: Site, request: Request) -> Response:
         if may_send and event.source not in site.console.sources
         else None,
         is_unfinished=any(job.state in _UNFINISHED for job in event.jobs),
+        now=site.console.now(),
     )
     return site.render(request, "event.html", view, section="events")
 
@@ -105,6 +114,14 @@ def took_s(attempt: AttemptRecord) -> float | None:
     if attempt.finished_at is None:
         return None
     return (attempt.finished_at - attempt.started_at).total_seconds()
+
+
+def earlier_attempts(job: JobRecord) -> int:
+    """Return how many of a job's attempts, the first ones, are older than its last replay."""
+    if job.replay is None:
+        return 0
+    of_replay = (place for place, known in enumerate(job.attempts) if known.replay == job.replay)
+    return next(of_replay, len(job.attempts))
 
 
 def _begin(site: Site, request: Request, form: FormData, action: str) -> Response:
@@ -148,4 +165,7 @@ def _resend_command(site: Site, event: EventView) -> str | None:
     return resend_command.command(url, source, body.encode(), headers, now=now)
 
 
-FILTERS: Mapping[str, Callable[..., Any]] = {"took_s": took_s}
+FILTERS: Mapping[str, Callable[..., Any]] = {
+    "earlier_attempts": earlier_attempts,
+    "took_s": took_s,
+}

@@ -69,6 +69,7 @@ def show(site: Site, request: Request) -> Response:
     result = event_query.find(
         site.console.engine,
         query.selection,
+        sources=site.console.sources,
         limit=PAGE_SIZE,
         before=parse_uuid(request.query_params.get("before")),
         after=parse_uuid(request.query_params.get("after")),

@@ -19,6 +19,7 @@ from ingest.store.pipeline.metrics import REFUSED
 from ingest.store.reports import failures, refused_requests
 from ingest.store.reports.failures import Failures, Rejected
 from ingest.store.reports.refused_requests import Refusal
+from ingest.store.search.titles import titled_examples
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,7 @@ def show(site: Site, request: Request) -> Response:
     overview = site.console.overviews.newest()
     with site.console.engine.connect() as connection:
         failed = failures.groups(connection, now=now, period=LENGTHS[period])
+        failed = titled_examples(connection, failed, site.console.sources)
         rejected = failures.rejected(connection, since=since)
         samples = refused_requests.newest(connection)
         counts = metrics.by_label(connection, REFUSED, since=since)

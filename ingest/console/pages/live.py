@@ -17,6 +17,7 @@ from ingest.console.ui.paths import link
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.titles import titled
 
 _MAX_DURATION_S = 600.0
 """After it the browser reconnects, and its user's rights are checked again."""
@@ -57,13 +58,14 @@ def show(site: Site, request: Request) -> Response:
     query = site.parse_search(request, text)
     with site.console.engine.connect() as connection:
         page = events.page(connection, query.selection, limit=PAGE_SIZE)
+        newest = titled(connection, page.events, site.console.sources)
     problems = [problem.message for problem in query.problems]
     if not is_checkable(query.selection):
         problems.append(_PARTLY_FILTERED)
     view = LivePage(
         q=text,
         problems=tuple(problems),
-        events=masking.events(page.events, masked=site.masks(request)),
+        events=masking.events(newest, masked=site.masks(request)),
         stream_url=link("/live/stream", q=text),
     )
     return site.render(request, "live.html", view, section="live")

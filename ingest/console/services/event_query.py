@@ -1,17 +1,20 @@
 """One page of events and their number, within the time that somebody waits for a page."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Engine
 
+from ingest.sources.base import Source
 from ingest.store.pipeline import processors
 from ingest.store.search import counts, events
 from ingest.store.search.counts import Count
 from ingest.store.search.events import Page
 from ingest.store.search.filters import EventFilter, looked_back_to, narrow
+from ingest.store.search.titles import titled
 
 BUDGET_S = 0.08
 """Seconds for the page and the count together. A statement that runs is not interrupted."""
@@ -33,11 +36,13 @@ def find(
     engine: Engine,
     selection: EventFilter,
     *,
+    sources: Mapping[str, Source],
     limit: int,
     before: UUID | None = None,
     after: UUID | None = None,
 ) -> QueryResult:
-    """Return what matches and was found in time. Page and count say how far the search got."""
+    """Return what matches and was found in time, with titles by the `sources`. Page and count say
+    how far the search got."""
     began = time.perf_counter()
     with engine.connect() as connection:
         looked_back = looked_back_to(connection, selection)
@@ -53,6 +58,11 @@ def find(
         )
         left_s = BUDGET_S - (time.perf_counter() - began)
         count = counts.count(connection, selection, budget_s=max(left_s, _MIN_COUNT_S))
+        page = replace(
+            page,
+            events=titled(connection, page.events, sources),
+            named=titled(connection, page.named, sources),
+        )
     return QueryResult(page=page, count=count, looked_back_to=looked_back)
 
 

@@ -1,7 +1,7 @@
 """One event with its deliveries, jobs and attempts, as pages and API show it."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -12,9 +12,12 @@ from sqlalchemy import Connection
 from ingest.console.ui import masking
 from ingest.console.ui.json_view import pretty
 from ingest.console.ui.masking import HIDDEN
+from ingest.sources.base import Source
 from ingest.sources.registry import classes
+from ingest.sources.titles import Title
 from ingest.store.reports import event_detail
 from ingest.store.reports.event_detail import DeliveryRecord, EventHistory, JobRecord
+from ingest.store.search.titles import of_body
 
 _MAX_DELIVERIES = 50
 _MAX_CONFLICTS = 5
@@ -75,6 +78,8 @@ class EventView:
     source: str
     event_id: str
     type: str
+    title: Title | None
+    """What happened, in a few words; its type, if nothing says more."""
     state: str
     received_at: datetime
     delivered: int
@@ -85,8 +90,10 @@ class EventView:
     """Whether bodies, error messages and phone numbers are hidden."""
 
 
-def read(connection: Connection, event: UUID, *, masked: bool) -> EventView:
-    """Return an event by its id.
+def read(
+    connection: Connection, event: UUID, *, sources: Mapping[str, Source], masked: bool
+) -> EventView:
+    """Return an event by its id, titled by its source.
 
     Raises:
         NotFound: there is no such event.
@@ -94,10 +101,11 @@ def read(connection: Connection, event: UUID, *, masked: bool) -> EventView:
     record = event_detail.of_event(
         connection, event, most=_MAX_DELIVERIES, conflicts=_MAX_CONFLICTS
     )
-    return from_history(record, masked=masked)
+    title = of_body(sources, record.source, record.type, record.deliveries[0].body)
+    return from_history(record, title=title, masked=masked)
 
 
-def from_history(event: EventHistory, *, masked: bool) -> EventView:
+def from_history(event: EventHistory, *, title: Title | None = None, masked: bool) -> EventView:
     """Return a stored event as it is shown."""
     first = event.deliveries[0]
     return EventView(
@@ -105,6 +113,7 @@ def from_history(event: EventHistory, *, masked: bool) -> EventView:
         source=event.source,
         event_id=masking.mask_phones(event.event_id) if masked else event.event_id,
         type=masking.mask_phones(event.type) if masked else event.type,
+        title=masking.title(title, masked=masked),
         state=event.state,
         received_at=event.received_at,
         delivered=event.delivered,

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -12,9 +12,11 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
+from ingest.sources.base import Source
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.titles import titled
 
 INTERVAL_S = 0.5
 READ_LIMIT = 200
@@ -41,9 +43,12 @@ class Batch:
 class LiveFeed:
     """Reads new events every half second while somebody watches."""
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], float]) -> None:
-        """`clock` returns Unix time in seconds."""
+    def __init__(
+        self, engine: Engine, sources: Mapping[str, Source], *, clock: Callable[[], float]
+    ) -> None:
+        """`sources` title the events; `clock` returns Unix time in seconds."""
         self._engine = engine
+        self._sources = sources
         self._clock = clock
         self._viewers: set[asyncio.Queue[Batch]] = set()
         self._reader: asyncio.Task[None] | None = None
@@ -66,7 +71,8 @@ class LiveFeed:
             self._reader = asyncio.create_task(self._read_all(), name="live feed")
         sent = _RecentIds()
         try:
-            batch = await asyncio.to_thread(self._read)
+            first = await asyncio.to_thread(self._read)
+            batch = replace(first, events=await asyncio.to_thread(self._titled, first.events))
             while True:
                 yield replace(batch, events=sent.add_new(batch.events))
                 batch = await queue.get()
@@ -85,7 +91,8 @@ class LiveFeed:
         while self._viewers:
             recent = await asyncio.to_thread(self._read)
             new = seen.add_new(recent.events)
-            batch = Batch(events=new, truncated=len(new) == READ_LIMIT)
+            events_of_batch = await asyncio.to_thread(self._titled, new)
+            batch = Batch(events=events_of_batch, truncated=len(new) == READ_LIMIT)
             for queue in self._viewers:
                 if queue.full():
                     queue.get_nowait()
@@ -104,6 +111,15 @@ class LiveFeed:
             log.warning("live_feed_waits", reason=type(error).__name__)
             return Batch()
         return Batch(events=tuple(reversed(page.events)))
+
+    def _titled(self, new: Sequence[ListedEvent]) -> Sequence[ListedEvent]:
+        """Return new events with their titles, or without where PostgreSQL is away."""
+        try:
+            with self._engine.connect() as connection:
+                return titled(connection, new, self._sources)
+        except SQLAlchemyError as error:
+            log.warning("live_feed_waits", reason=type(error).__name__)
+            return new
 
 
 class _RecentIds:

@@ -2,12 +2,16 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from ingest.sources.titles import Title
 
 from ingest.durations import in_words
 
@@ -120,6 +124,30 @@ def id_parts(event_id: str, type: str) -> IdParts:  # noqa: A002 - the design's 
     return IdParts(type=type, head=rest[:cut], tail=rest[cut:])
 
 
+def title_html(title: Title | None) -> Markup:
+    """Return an event's title. Values that read from right to left are isolated, so that they do
+    not reorder what stands beside them, and so that a list can cut them at their own end."""
+    pieces: list[Markup] = []
+    parts = title.parts if title else ()
+    for is_isolated, group in groupby((part.text for part in parts), key=_reads_leftwards):
+        if is_isolated:
+            pieces += [Markup("<bdi>{}</bdi>").format(text) for text in group]
+        else:
+            pieces.append(Markup("<span>{}</span>").format("".join(group)))
+    return Markup("").join(pieces)
+
+
+def _reads_leftwards(text: str) -> bool:
+    return not text.isascii() and any(
+        unicodedata.bidirectional(character) in ("R", "AL", "AN") for character in text
+    )
+
+
+def breakable(name: str) -> Markup:
+    """Return a name of code that may be broken behind its points and underscores."""
+    return Markup(re.sub("([._])", r"\1<wbr>", str(escape(name))))  # noqa: S704 - it is escaped
+
+
 def json_html(text: str) -> Markup:
     """Return JSON with highlighted tokens. Text that is not JSON is returned unchanged.
 
@@ -179,5 +207,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "utc": utc,
     "id_parts": id_parts,
     "type_name": type_name,
+    "breakable": breakable,
     "json_html": json_html,
+    "title_html": title_html,
 }

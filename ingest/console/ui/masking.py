@@ -13,6 +13,7 @@ from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.query import Problem, Query
 from ingest.settings import Settings
+from ingest.sources.titles import Title
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
@@ -66,6 +67,12 @@ def hide(text: str | None) -> str | None:
     return None if text is None else HIDDEN
 
 
+def title(made: Title | None, *, masked: bool) -> Title | None:
+    """Return the title of an event. A masked one keeps ids, states and amounts, and of a number the
+    last two digits."""
+    return made.masked(mask_phones) if masked and made is not None else made
+
+
 def events(listed: Sequence[ListedEvent], *, masked: bool) -> tuple[ListedEvent, ...]:
     """Return a list's events. A masked one keeps the error's type and not its message."""
     if not masked:
@@ -76,6 +83,7 @@ def events(listed: Sequence[ListedEvent], *, masked: bool) -> tuple[ListedEvent,
             event_id=mask_phones(event.event_id),
             type=mask_phones(event.type),
             error=None if event.error is None else event.error.partition(":")[0],
+            title=title(event.title, masked=True),
         )
         for event in listed
     )
@@ -101,7 +109,10 @@ def failures(grouped: Failures, *, masked: bool) -> Failures:
     """Return groups of failures. Masked ones keep no message."""
     if not masked:
         return grouped
-    groups = tuple(replace(group, message=hide(group.message)) for group in grouped.groups)
+    groups = tuple(
+        replace(group, message=hide(group.message), title=title(group.title, masked=True))
+        for group in grouped.groups
+    )
     return replace(grouped, groups=groups)
 
 

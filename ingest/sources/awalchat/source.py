@@ -12,7 +12,7 @@ from typing import Any
 
 from ingest import strict_json
 from ingest.errors import InvalidSignature
-from ingest.sources.awalchat import samples
+from ingest.sources.awalchat import samples, titles
 from ingest.sources.awalchat.shop import Shop
 from ingest.sources.base import (
     Answer,
@@ -31,6 +31,7 @@ from ingest.sources.base import (
 )
 from ingest.sources.bodies import json_object, refuse
 from ingest.sources.signatures import key_id, only_header
+from ingest.sources.titles import Title
 from ingest.timestamps import parse_timestamp
 
 SLUG = "awalchat"
@@ -142,6 +143,9 @@ class AwalChat(Source):
             TIMESTAMP_HEADER: str(now),
             SIGNATURE_HEADER: sign(self.newest_secret(), now, body),
         }
+
+    def title_event(self, envelope: Envelope) -> Title | None:
+        return titles.of_event(envelope.type, envelope.data) or super().title_event(envelope)
 
     @classmethod
     def event_ids(cls, kind: str, value: str) -> Sequence[str]:

@@ -281,6 +281,8 @@ class Description(_Frozen):
     """Top-level fields that differ between two deliveries of one event."""
     entities: Mapping[str, Paths] = Field({})
     persons: tuple[FieldPath, ...] = ()
+    titles: Mapping[str, Templates] = Field({})
+    """By type or pattern of types: what happened, in a few words."""
     kept_headers: tuple[_Header, ...] = ()
     body_limit: int | None = Field(None, gt=0, lt=2**31)
     success: SuccessAnswer = SuccessAnswer()
@@ -303,6 +305,13 @@ class Description(_Frozen):
                 raise ValueError("a name has parts header, path, key and content only")
         if not values:
             raise ValueError("one template at least is needed")
+        return values
+
+    @field_validator("titles")
+    @classmethod
+    def _titled(cls, values: Mapping[str, tuple[str, ...]]) -> Mapping[str, tuple[str, ...]]:
+        for line in (line for lines in values.values() for line in lines):
+            template.parse_title(line)
         return values
 
     @model_validator(mode="after")

@@ -7,29 +7,13 @@ from urllib.parse import parse_qsl
 
 from ingest import strict_json
 from ingest.sources.base import Headers
-from ingest.sources.bodies import json_object, refuse
+from ingest.sources.bodies import json_object, refuse, walk
 from ingest.sources.described import template
 from ingest.sources.described.description import Description
 
 _MAX_FORM_FIELDS = 1_000
 
 Getter = Callable[[Mapping[str, Any], Headers], str | None]
-
-
-def lookup(value: Any, path: str) -> Any:
-    """Return what stands under a dotted path (`data.items.0.id`), or None."""
-    return _walk(value, path.split("."))
-
-
-def _walk(value: Any, steps: Sequence[str]) -> Any:
-    for step in steps:
-        if isinstance(value, dict):
-            value = value.get(step)
-        elif isinstance(value, list) and step.isascii() and step.isdigit() and len(step) < 6:
-            value = value[int(step)] if int(step) < len(value) else None
-        else:
-            return None
-    return value
 
 
 def decode(body: bytes, description: Description) -> dict[str, Any]:
@@ -106,9 +90,9 @@ def _getter(part: template.Part, ignored: frozenset[str]) -> Getter:
     paths = [name.split(".") for name in names]
     if len(paths) == 1:
         (only,) = paths
-        return lambda fields, _headers: _text(_walk(fields, only))
+        return lambda fields, _headers: _text(walk(fields, only))
     return lambda fields, _headers: next(
-        (text for path in paths if (text := _text(_walk(fields, path))) is not None), None
+        (text for path in paths if (text := _text(walk(fields, path))) is not None), None
     )
 
 

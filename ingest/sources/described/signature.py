@@ -11,9 +11,9 @@ from urllib.parse import parse_qs
 from ingest import strict_json
 from ingest.errors import InvalidSignature
 from ingest.sources.base import Headers, WebhookRequest
+from ingest.sources.bodies import lookup
 from ingest.sources.described import keys, template
 from ingest.sources.described.description import MAX_UNVERIFIED_BYTES, Description, Time, Verify
-from ingest.sources.described.naming import lookup
 
 _MAX_ITEMS = 64
 _MAX_PARAMETERS = 100

@@ -29,8 +29,8 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
-from ingest.sources.bodies import refuse
-from ingest.sources.described import keys, naming, template
+from ingest.sources.bodies import lookup, refuse
+from ingest.sources.described import keys, naming, template, titles
 from ingest.sources.described.description import (
     Challenge,
     Description,
@@ -39,6 +39,7 @@ from ingest.sources.described.description import (
     Sample,
 )
 from ingest.sources.described.signature import Verifier, encoded_names, query_of
+from ingest.sources.titles import Title
 from ingest.sources.verify_tokens import VerifyTokenSettings
 from ingest.timestamps import parse_timestamp
 
@@ -57,6 +58,7 @@ class DescribedSource(Source):
         self._verifier = Verifier(description, self.secrets, self.tolerance_s)
         self._id_of = naming.namer(description.id, ignored)
         self._type_of = naming.namer(description.type)
+        self._title_of = titles.titler(description.titles)
 
     @property
     def key_ids(self) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ class DescribedSource(Source):
             fields = strict_json.loads(request.body)
         except strict_json.InvalidJson:
             return None
-        echoed = naming.lookup(fields, challenge.echo)
+        echoed = lookup(fields, challenge.echo)
         if not _is_challenge(fields, challenge) or not isinstance(echoed, str):
             return None
         return Answer(json.dumps({challenge.echo: echoed}).encode("ascii"))
@@ -167,7 +169,7 @@ class DescribedSource(Source):
         fields = naming.decode(body, description)
         if description.challenge and _is_challenge(fields, description.challenge):
             refuse("challenge", "a challenge is no event")
-        data = naming.lookup(fields, description.data) if description.data else fields
+        data = lookup(fields, description.data) if description.data else fields
         return Envelope(
             type="",  # headers may name it: `identify` does
             occurred_at=_first_time(fields, description.occurred_at),
@@ -189,6 +191,10 @@ class DescribedSource(Source):
             fingerprint=naming.content(envelope.fields, self._ignored),
         )
 
+    def title_event(self, envelope: Envelope) -> Title | None:
+        whole = self._title_of(envelope.type, envelope.fields)
+        return whole or super().title_event(envelope)
+
     def split(self, body: bytes) -> Sequence[bytes] | None:
         """Return a body for each event, or None: the body is one event.
 
@@ -199,8 +205,8 @@ class DescribedSource(Source):
         if split is None:
             return None
         fields = naming.decode(body, self.description)
-        items = naming.lookup(fields, split.path)
-        is_batch = split.if_field is None or naming.lookup(fields, split.if_field) is True
+        items = lookup(fields, split.path)
+        is_batch = split.if_field is None or lookup(fields, split.if_field) is True
         if not isinstance(items, list) or not is_batch:
             return None
         if split.element == "item":
@@ -372,7 +378,7 @@ def _header_parts(templates: Sequence[str]) -> list[template.Part]:
 
 def _first_time(fields: Mapping[str, Any], paths: Sequence[str]) -> datetime | None:
     for path in paths:
-        time = parse_timestamp(naming.lookup(fields, path))
+        time = parse_timestamp(lookup(fields, path))
         if time is not None:
             return time
     return None
@@ -380,7 +386,7 @@ def _first_time(fields: Mapping[str, Any], paths: Sequence[str]) -> datetime | N
 
 def _is_challenge(fields: object, challenge: Challenge) -> bool:
     is_post = challenge.method == "POST"
-    return is_post and naming.lookup(fields, challenge.match_field) == challenge.match_value
+    return is_post and lookup(fields, challenge.match_field) == challenge.match_value
 
 
 def _with(fields: Any, path: str, value: Any) -> Any:

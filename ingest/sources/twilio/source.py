@@ -29,7 +29,8 @@ from ingest.sources.base import (
 )
 from ingest.sources.bodies import json_object, refuse
 from ingest.sources.signatures import key_id, matching_key, only_header
-from ingest.sources.twilio import form, samples
+from ingest.sources.titles import Title
+from ingest.sources.twilio import form, samples, titles
 
 SIGNATURE_HEADER = "X-Twilio-Signature"
 
@@ -169,6 +170,10 @@ class Twilio(Source):
         return EventIdentity(
             event_id=event_id, type=column_type(event_type), fingerprint=content.digest()
         )
+
+    def title_event(self, envelope: Envelope) -> Title | None:
+        kind, _, _ = _named(envelope.fields)
+        return titles.of_event(kind, envelope) or super().title_event(envelope)
 
 
 def _algorithm(headers: Headers) -> str:

@@ -28,8 +28,9 @@ from ingest.sources.base import (
 )
 from ingest.sources.bodies import json_object
 from ingest.sources.signatures import SHA256_HEX, key_id, matching_key, only_header
+from ingest.sources.titles import Title
 from ingest.sources.verify_tokens import VerifyTokenSettings
-from ingest.sources.whatsapp import samples, splitting
+from ingest.sources.whatsapp import samples, splitting, titles
 from ingest.sources.whatsapp.business import Business
 from ingest.sources.whatsapp.updates import only_update
 from ingest.timestamps import parse_timestamp
@@ -176,6 +177,9 @@ class WhatsApp(Source):
 
     def identify(self, envelope: Envelope, headers: Headers = ()) -> EventIdentity:
         return only_update(envelope.fields).identify()
+
+    def title_event(self, envelope: Envelope) -> Title | None:
+        return titles.of_update(only_update(envelope.fields)) or super().title_event(envelope)
 
     @classmethod
     def event_ids(cls, kind: str, value: str) -> Sequence[str]:

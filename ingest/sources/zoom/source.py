@@ -24,8 +24,9 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
-from ingest.sources.bodies import json_object, refuse
+from ingest.sources.bodies import json_object, lookup, refuse
 from ingest.sources.signatures import SHA256_HEX, Key, key_id, matching_key, only_header
+from ingest.sources.titles import Title, private, shown, title, verb, words
 from ingest.timestamps import parse_timestamp
 
 SIGNATURE_HEADER = "x-zm-signature"
@@ -152,6 +153,14 @@ class Zoom(Source):
             type=column_type(envelope.type),
             fingerprint=content.digest(),
         )
+
+    def title_event(self, envelope: Envelope) -> Title | None:
+        kind = words(envelope.type.partition(".")[0])
+        done = (f"{kind} ", shown(lookup(envelope.data, "object.id")), f" {verb(envelope.type)}")
+        named = ("object.participant.user_name", "object.topic")
+        names = filter(None, (private(lookup(envelope.data, path)) for path in named))
+        whole = title(*done, ": ", next(names, None)) or title(*done)
+        return whole or super().title_event(envelope)
 
 
 def _digest(key: bytes, timestamp: bytes, body: bytes) -> bytes:

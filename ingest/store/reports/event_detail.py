@@ -80,6 +80,10 @@ class JobRecord:
     next_attempt_at: datetime | None
     lease_until: datetime | None
     discarded_at: datetime | None
+    replay: int | None
+    """The replay that requeued it last."""
+    parked: bool
+    """Whether it is put aside: its processor is paused, or no worker takes it."""
     attempts: tuple[AttemptRecord, ...]
 
 
@@ -204,7 +208,8 @@ def job(connection: Connection, identity: int) -> JobName:
 _JOBS = statement(
     """
     SELECT id, processor, queue, state, trigger, attempt, failures, max_attempts,
-           next_attempt_at, lease_until, discarded_at
+           next_attempt_at, lease_until, discarded_at, replay,
+           coalesce(due_at = 'infinity', false) AS parked
     FROM ingest.jobs WHERE event = :id ORDER BY id
     """
 )

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.ids import first_id
+from ingest.sources.titles import Title
 from ingest.store.sql import statement
 
 EXAMINED = 5_000
@@ -34,6 +35,8 @@ class FailureGroup:
     """The newest event of the group."""
     message: str | None
     """The error message of the example."""
+    title: Title | None = None
+    """What the example says, in a few words. None: nobody asked, or it is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

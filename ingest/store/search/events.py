@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from ingest import ids
 from ingest.errors import NotFound
+from ingest.sources.titles import Title
 from ingest.store.encryption.opening import to_show
 from ingest.store.reports.failures import ERROR_TYPE
 from ingest.store.search.filters import EventFilter, named_by, state_of_event
@@ -36,6 +37,9 @@ class ListedEvent:
     """Whether a delivery's content differs from the first's."""
     error: str | None
     """The type and the message of what its dead or retrying job failed with last."""
+    title: Title | None = None
+    """What happened, in a few words (ingest.store.search.titles); its type, if nothing says more.
+    None: nobody asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +162,7 @@ def _events(part: Slice, *, newer: bool = False) -> list[ListedEvent]:
     return sorted(events_of_part, key=lambda event: event.id, reverse=not newer)
 
 
-_COLUMNS = tuple(field.name for field in fields(ListedEvent))
+_COLUMNS = tuple(field.name for field in fields(ListedEvent) if field.name != "title")
 
 
 def _shown(selection: EventFilter) -> str:
