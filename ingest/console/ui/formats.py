@@ -11,9 +11,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from ingest.sources.titles import Title
-
 from ingest.durations import in_words
+from ingest.sources.titles import Title
 
 NOTHING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
