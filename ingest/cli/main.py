@@ -25,6 +25,7 @@ from ingest.cli import (
     sources,
     stats,
     up,
+    views,
 )
 from ingest.errors import IngestError
 from ingest.store import causes
@@ -51,6 +52,7 @@ app.command("send")(send.send)
 app.command("simulate")(simulate.simulate)
 app.command("stats")(stats.stats)
 app.add_typer(events.app, name="events")
+app.add_typer(views.app, name="views")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.command("erase")(erase.erase)

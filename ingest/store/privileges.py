@@ -89,6 +89,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "retention": "SIU",
             "revisions": "SU",
             "unadmitted": "SIUD",
+            "views": "SIUD",
         },
     }
 )

@@ -15,6 +15,7 @@ from ingest.sources import registry
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.search.counts import Count
 from ingest.store.search.events import ListedEvent
+from ingest.store.views import LONGEST_NAME
 
 _MAX_LIMIT = 200
 _MAX_IDS = 1_000
@@ -31,6 +32,25 @@ class EventsQuery(InputModel):
     limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
     before: UUID | None = Field(None, description="only events older than this one")
     after: UUID | None = Field(None, description="only events newer than this one")
+    sort: Literal["newest", "oldest"] = Field(
+        "newest", description="which come first; of the oldest, `newer` leads to the next page"
+    )
+
+
+_ViewName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00]*$")]
+
+
+class ViewNameInput(InputModel):
+    """The name of a saved view."""
+
+    name: _ViewName
+
+
+class ViewInput(ViewNameInput):
+    """A search to keep for all users."""
+
+    q: _Text = Field(description="the search, in the syntax of the console's search field")
+    sort: Literal["newest", "oldest"] = "newest"
 
 
 class OverviewQuery(InputModel):

@@ -25,11 +25,13 @@ from ingest.console.api.models import (
     ReplayInput,
     TestedChannel,
     TestEventInput,
+    ViewInput,
+    ViewNameInput,
 )
 from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
-from ingest.console.services import event_query, event_view
+from ingest.console.services import event_query, event_view, saved_views
 from ingest.console.services.commands import TestEvent
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
@@ -50,6 +52,7 @@ from ingest.store.reports.totals import Stats
 from ingest.store.retention import report as retention
 from ingest.store.retention.report import Report as Retention
 from ingest.store.search.filters import EventFilter
+from ingest.store.views import View
 
 PREFIX = "/api/v1"
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
@@ -85,13 +88,14 @@ def read_stats(console: Console, _request: ApiRequest) -> Stats:
 
 @get("/events", query=EventsQuery)
 def search_events(console: Console, request: ApiRequest) -> EventPage:
-    """Search events, newest first."""
+    """Search events, the newest or the oldest first."""
     result = event_query.find(
         console.engine,
         _parse_search(console, request.by, request.query.q),
         limit=request.query.limit,
         before=request.query.before,
         after=request.query.after,
+        oldest_first=request.query.sort == "oldest",
     )
     page = result.page
     return EventPage(
@@ -101,6 +105,39 @@ def search_events(console: Console, request: ApiRequest) -> EventPage:
         searched_to=page.reached.isoformat() if page.reached else None,
         count=result.count,
     )
+
+
+@get("/views")
+def list_views(console: Console, request: ApiRequest) -> Sequence[View]:
+    """List the saved views by name."""
+    return saved_views.visible(console.engine, console.settings, request.by)
+
+
+@post("/views", body=ViewInput, needs_body=True, errors=(HTTPStatus.CONFLICT,))
+def save_view(console: Console, request: ApiRequest) -> View:
+    """Keep a search under a name, for all users."""
+    body: ViewInput = request.body
+    _parse_search(console, request.by, body.q)
+    return saved_views.save(
+        console.engine,
+        request.by,
+        name=body.name,
+        query=body.q,
+        oldest_first=body.sort == "oldest",
+    )
+
+
+@post("/views/{id:number}/rename", body=ViewNameInput, needs_body=True, errors=_CONFLICT)
+def rename_view(console: Console, request: ApiRequest) -> View:
+    """Give a saved view another name."""
+    return saved_views.rename(console.engine, request.by, request.path["id"], request.body.name)
+
+
+@post("/views/{id:number}/delete", body=NothingInput, errors=_NOT_FOUND)
+def delete_view(console: Console, request: ApiRequest) -> Done:
+    """Delete a saved view, for everybody."""
+    saved_views.delete(console.engine, request.by, request.path["id"])
+    return Done()
 
 
 @get("/events/{id:uuid}", errors=_NOT_FOUND)
@@ -400,6 +437,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     read_overview,
     read_stats,
     search_events,
+    list_views,
+    save_view,
+    rename_view,
+    delete_view,
     show_event,
     replay_event,
     discard_event,

@@ -36,6 +36,7 @@ def find(
     limit: int,
     before: UUID | None = None,
     after: UUID | None = None,
+    oldest_first: bool = False,
 ) -> QueryResult:
     """Return what matches and was found in time. Page and count say how far the search got."""
     began = time.perf_counter()
@@ -48,6 +49,7 @@ def find(
             limit=limit,
             before=before,
             after=after,
+            oldest_first=oldest_first,
             budget_s=BUDGET_S / 2,
             types_of=_known_types(processors.types(connection)) if selection.processor else None,
         )
