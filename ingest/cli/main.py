@@ -16,6 +16,7 @@ from ingest.cli import (
     encryption,
     erase,
     events,
+    export,
     processes,
     recover,
     replay,
@@ -52,6 +53,7 @@ app.command("send")(send.send)
 app.command("simulate")(simulate.simulate)
 app.command("stats")(stats.stats)
 app.add_typer(events.app, name="events")
+app.command("export")(export.export)
 app.add_typer(views.app, name="views")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)

@@ -30,13 +30,13 @@ def list_views(
     rows = [(view.name, view.query, _order(view.oldest_first), view.made_by) for view in every]
     output.table(None, ["name", "search", "order", "made by"], rows)
     if not every and output.is_terminal():
-        output.line("There is no view. `ingest views save NAME QUERY` keeps a search.")
+        output.line("There is no view. `ingest views save NAME --query …` keeps a search.")
 
 
 @app.command("save")
 def save(
     name: _Name,
-    query: Annotated[str, typer.Argument(help="The search, as in the console.")],
+    query: Annotated[str, typer.Option(help="The search, as in the console.")],
     oldest_first: Annotated[bool, typer.Option(help="The oldest events first.")] = False,
 ) -> None:
     """Keep a search under a name."""

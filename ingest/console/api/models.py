@@ -11,6 +11,7 @@ from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
 from ingest.console.services.commands import REASON_LIMIT
 from ingest.console.services.overview import Range
 from ingest.console.ui.forms import MAX_RATE, MIN_RATE
+from ingest.export import Form
 from ingest.sources import registry
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.search.counts import Count
@@ -51,6 +52,15 @@ class ViewInput(ViewNameInput):
 
     q: _Text = Field(description="the search, in the syntax of the console's search field")
     sort: Literal["newest", "oldest"] = "newest"
+
+
+class ExportQuery(InputModel):
+    """What to export, and how."""
+
+    q: _Text = Field("", description="the search, in the syntax of the console's search field")
+    format: Form = Field(Form.JSON_LINES, description="JSON lines for programs, CSV for people")
+    sort: Literal["newest", "oldest"] = Field("newest", description="which come first")
+    bodies: bool = Field(False, description="with the bodies as they were received")
 
 
 class OverviewQuery(InputModel):

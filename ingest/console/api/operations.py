@@ -18,6 +18,7 @@ from ingest.console.api.models import (
     ErasureInput,
     EventPage,
     EventsQuery,
+    ExportQuery,
     NothingInput,
     OverviewQuery,
     PageQuery,
@@ -37,7 +38,9 @@ from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview, Range
 from ingest.console.ui import masking
+from ingest.console.ui.download import Download
 from ingest.erasure.report import Report as Erasure
+from ingest.export import MEDIA_TYPES, WantedExport
 from ingest.store import alerts
 from ingest.store.alerts import Alert, ChannelState
 from ingest.store.bulk import replay as bulk_actions
@@ -105,6 +108,25 @@ def search_events(console: Console, request: ApiRequest) -> EventPage:
         searched_to=page.reached.isoformat() if page.reached else None,
         count=result.count,
     )
+
+
+@get(
+    "/events/export",
+    query=ExportQuery,
+    errors=(HTTPStatus.CONFLICT,),
+    streams=tuple(MEDIA_TYPES.values()),
+)
+def export_events(console: Console, request: ApiRequest) -> Response:
+    """Export what a search means, as a stream of JSON lines or CSV."""
+    query: ExportQuery = request.query
+    wanted = WantedExport(
+        query=query.q,
+        selection=_parse_search(console, request.by, query.q),
+        form=query.format,
+        oldest_first=query.sort == "oldest",
+        with_bodies=query.bodies,
+    )
+    return Download(console.exports.begin(request.by, wanted))
 
 
 @get("/views")
@@ -437,6 +459,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     read_overview,
     read_stats,
     search_events,
+    export_events,
     list_views,
     save_view,
     rename_view,

@@ -9,11 +9,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from ingest.console.dependencies import PAGE_SIZE
+from ingest.console.errors import BadRequest
 from ingest.console.pages.site import Site, search_text, user
 from ingest.console.services import event_query, saved_views
 from ingest.console.ui import masking
+from ingest.console.ui.download import Download
 from ingest.console.ui.paths import link, parse_uuid
 from ingest.console.ui.search_help import TOPICS, Piece, Topic, marked
+from ingest.export import Form, WantedExport
 from ingest.query import spell
 from ingest.store.bulk.replay import DISCARD, REPLAY
 from ingest.store.search.counts import Count
@@ -48,6 +51,7 @@ class EventsPage:
     shown_view: View | None
     """The saved view that this is; None: it is none."""
     oldest_first: bool
+    can_export_bodies: bool
     other_order: str
     """The link to the same search in the other order."""
     state_filters: tuple[StateFilter, ...]
@@ -67,7 +71,10 @@ class EventsPage:
 
 def routes(site: Site) -> list[BaseRoute]:
     """Return the page's routes."""
-    return [site.get("/events", show, name="events")]
+    return [
+        site.get("/events", show, name="events"),
+        site.get("/events/export", export, name="export"),
+    ]
 
 
 def show(site: Site, request: Request) -> Response:
@@ -93,6 +100,7 @@ def show(site: Site, request: Request) -> Response:
         views=views,
         shown_view=next(filter(here.is_of, views), None),
         oldest_first=oldest_first,
+        can_export_bodies=not site.masks(request),
         other_order=replace(here, oldest_first=not oldest_first).link(),
         state_filters=_state_filters(query.selection, here),
         events=masking.events((*page.named, *page.events), masked=site.masks(request)),
@@ -104,6 +112,26 @@ def show(site: Site, request: Request) -> Response:
         looked_back_to=result.looked_back_to,
     )
     return site.render(request, "events.html", view, section="events")
+
+
+def export(site: Site, request: Request) -> Response:
+    """Send what a search means as a file."""
+    text = search_text(request)
+    query = site.parse_search(request, text)
+    if query.problems:
+        raise BadRequest(query.problems[0].message, reason="bad_query")
+    try:
+        form = Form(request.query_params.get("format", Form.CSV))
+    except ValueError:
+        raise BadRequest(f"The format must be {' or '.join(Form)}.", reason="bad_format") from None
+    wanted = WantedExport(
+        query=text,
+        selection=query.selection,
+        form=form,
+        oldest_first=is_oldest_first(request),
+        with_bodies="bodies" in request.query_params,
+    )
+    return Download(site.console.exports.begin(user(request), wanted))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

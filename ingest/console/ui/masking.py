@@ -14,6 +14,7 @@ from ingest.console.auth.roles import Role
 from ingest.query import Problem, Query
 from ingest.settings import Settings
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.exports import EXPORT
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
@@ -25,6 +26,7 @@ from ingest.store.search.related import is_bigint
 from ingest.store.views import View
 
 HIDDEN = "(hidden from viewers)"
+_OF_SEARCHES = (REPLAY, DISCARD, EXPORT, "save view", "rename view", "delete view")
 _FORBIDDEN_SEARCH = "Viewers cannot search in bodies or by phone number."
 _MESSAGE_ID = re.compile(r"wamid\.[\w+/=-]+")
 """WhatsApp's message ids contain the number, in base64."""
@@ -138,11 +140,11 @@ def _hidden(selection: EventFilter) -> EventFilter:
 
 
 def action(record: Action, *, masked: bool) -> Action:
-    """Return an entry of the audit log. A bulk action's target may be what was searched for."""
+    """Return an entry of the audit log. A target may be what was searched for."""
     if not masked:
         return record
-    is_bulk = record.action in (REPLAY, DISCARD)
-    target = HIDDEN if is_bulk else mask_phones(record.target)
+    is_search = record.action in _OF_SEARCHES
+    target = HIDDEN if is_search else mask_phones(record.target)
     return replace(record, target=target, reason=hide(record.reason))
 
 

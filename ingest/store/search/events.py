@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.encryption.opening import to_show
 from ingest.store.reports.failures import ERROR_TYPE
-from ingest.store.search.filters import EventFilter, state_of_event
+from ingest.store.search.filters import EventFilter, narrow, state_of_event
 from ingest.store.search.id_range import Span, next_id
 from ingest.store.search.named import named_by
 from ingest.store.search.scan import Slice, walk
@@ -135,6 +135,40 @@ def page(
     )
 
 
+def batches(
+    engine: Engine, selection: EventFilter, *, sizes: tuple[int, int], oldest_first: bool
+) -> Iterator[Sequence[ListedEvent]]:
+    """Return all events of a selection in batches, some of them empty: of the first size, then of
+    the second. Each is read in a transaction of its own, for a second at most, so that no long one
+    keeps old rows alive. What is received meanwhile is not listed with the newest first."""
+    with engine.connect() as connection:
+        selection = narrow(connection, selection)
+    span: Span | None = Span(newer=oldest_first)
+    size = sizes[0]
+    while span is not None:
+        with engine.connect() as connection:
+            batch, span = _batch(connection, selection, span, size)
+        yield batch
+        size = sizes[1]
+
+
+def _batch(
+    connection: Connection, selection: EventFilter, span: Span, size: int
+) -> tuple[Sequence[ListedEvent], Span | None]:
+    """Return some events of a span, and what is left of it."""
+    began = time.perf_counter()
+    hits: list[ListedEvent] = []
+    for part in walk(connection, selection, span, select=_shown(selection), wanted=size):
+        hits += _events(part, newer=span.newer)
+        if len(hits) >= size:
+            return hits[:size], span.past(hits[size - 1].id)
+        if part.reached is None:
+            break
+        if time.perf_counter() - began >= _BATCH_S:
+            return hits, span.past(part.reached)
+    return hits, None
+
+
 def _span(before: UUID | None, after: UUID | None) -> Span:
     span = Span(newer=after is not None and before is None)
     if after is not None:
@@ -171,6 +205,7 @@ def _events(part: Slice, *, newer: bool = False) -> list[ListedEvent]:
     return sorted(events_of_part, key=lambda event: event.id, reverse=not newer)
 
 
+_BATCH_S = 1.0
 _COLUMNS = tuple(field.name for field in fields(ListedEvent))
 
 
