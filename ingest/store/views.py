@@ -1,5 +1,6 @@
 """Saved views: searches that somebody named, for all users. Each change is in the audit log."""
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -11,6 +12,11 @@ from ingest.store.sql import statement
 
 LONGEST_NAME = 100
 """Characters of a name."""
+NAME = (
+    r"^[^\s\x00-\x1f\x7f-\x9f]"
+    r"(?:[^\x00-\x1f\x7f-\x9f\u2028\u2029]*[^\s\x00-\x1f\x7f-\x9f])?$"
+)
+"""What a name is, for Python, pydantic and JSON Schema: no control characters, no space around."""
 MOST = 500
 """More views than a person can choose from are not listed."""
 
@@ -49,7 +55,7 @@ def save(connection: Connection, *, by: str, name: str, query: str, oldest_first
     """Keep a search under a name. The caller has parsed it.
 
     Raises:
-        InvalidName: the name is empty, too long, or has characters that cannot be seen.
+        InvalidName: the name is empty, too long, or has control characters.
         AlreadyThere: the name is taken.
     """
     name = _checked(name)
@@ -90,9 +96,9 @@ def delete(connection: Connection, number: int, *, by: str) -> None:
 
 def _checked(name: str) -> str:
     name = name.strip()
-    if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+    if len(name) > LONGEST_NAME or not re.fullmatch(NAME, name):
         raise InvalidName(
-            f"A view's name is 1 to {LONGEST_NAME} characters that can be seen.", reason="bad_name"
+            f"A view's name is 1 to {LONGEST_NAME} characters on one line.", reason="bad_name"
         )
     return name
 

@@ -16,7 +16,7 @@ from ingest.sources import registry
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.search.counts import Count
 from ingest.store.search.events import ListedEvent
-from ingest.store.views import LONGEST_NAME
+from ingest.store.views import LONGEST_NAME, NAME
 
 _MAX_LIMIT = 200
 _MAX_IDS = 1_000
@@ -38,7 +38,7 @@ class EventsQuery(InputModel):
     )
 
 
-_ViewName = Annotated[str, Field(min_length=1, max_length=LONGEST_NAME, pattern=r"^[^\x00]*$")]
+_ViewName = Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME)]
 
 
 class ViewNameInput(InputModel):
