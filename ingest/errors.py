@@ -101,3 +101,11 @@ class TooManyEvents(IngestError):
 
 class NotFound(IngestError):
     """No row has this id."""
+
+
+class AlreadyThere(IngestError):
+    """Something else has this name."""
+
+
+class InvalidName(IngestError):
+    """What somebody would name something is no name."""

@@ -1,22 +1,25 @@
-"""What an operator types to say which events are meant: `state:dead type:order.* "a text"`.
+"""What an operator types to say which events are meant: `state:dead -type:order.* "a text"`.
 
-A part is a filter and its value, or a text to search for. Values and texts with white space are
-quoted; in quotes `\\"` and `\\\\` stand for `"` and `\\`. Several types are alternatives, and so
-are several ids; everything else must all hold. What is not understood is told and ignored: where
-events are changed, a query with problems must not be acted upon.
+A part is a filter and its value, or a text to search for; with `-` before it, it excludes. Values
+and texts with white space are quoted; in quotes `\\"` and `\\\\` stand for `"` and `\\`. Several
+types are alternatives, and so are several ids; everything else must all hold. What is not
+understood is told and ignored: where events are changed, a query with problems must not be acted
+upon.
 """
 
 import difflib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from ingest.phones import normal_phone
+from ingest.query_parts import Part, in_quotes, is_of_a_short_phone, parts, quoted
 from ingest.store.search import related
-from ingest.store.search.filters import EVENT_STATES, EventFilter
+from ingest.store.search.comparisons import COMPARE, is_number
+from ingest.store.search.filters import EVENT_STATES, MARKS, EventFilter
 from ingest.text import is_storable
 from ingest.timestamps import TIME_FORMS, parse_moment
 
@@ -41,8 +44,12 @@ FILTERS = {
     "replay": "has a job that this replay or discard acted on last; its state then is that job's",
     "taken_back": "this replay took it back, when it was paused or cancelled",
     "id": "its id, a delivery's, or its id at the sender",
+    "delivery": "the event of the delivery of this id",
+    "deliveries": "how often it was delivered: 2, >1, >=3",
+    "is": "`duplicate`: delivered more than once; `conflict`: a delivery has another content",
 }
-"""What each filter asks for. Besides, a path into the body: `data.order_id:55`, `.event:…`."""
+"""What each filter asks for. Besides, a path into the body: `data.order_id:55`, `.event:…`,
+`data.total:>1000`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +75,7 @@ def parse(text: str, *, now: datetime) -> Query:
     """Read a query; spans such as `2h` are before `now`. Never raises."""
     draft = _Draft(now=now)
     problems = []
-    for number, part in enumerate(_parts(text)):
+    for number, part in enumerate(parts(text)):
         is_beyond = number == MOST_PARTS
         complaint = _TOO_MANY if is_beyond else _take(draft, part)
         if complaint is not None:
@@ -85,14 +92,22 @@ def spell(selection: EventFilter) -> str:
     filters += [("id", event_id) for event_id in selection.event_ids]
     filters += [("type", event_type) for event_type in selection.types]
     filters += [(name, getattr(selection, column)) for name, column in _ONCE.items()]
-    filters += [("since", _spell_time(selection.since)), ("until", _spell_time(selection.until))]
+    times = {"since": selection.since, "until": selection.until}
+    filters += [(name, None if at is None else _spell_time(at)) for name, at in times.items()]
     filters += [(name, _spell_number(getattr(selection, name))) for name in _NUMBERED]
     filters += selection.about
-    filters += [(_spell_path(path), value) for path, value in selection.fields]
+    filters += [("is", mark) for mark in selection.marks]
     spelled = [
         f"{name}:{_spell_value(name, value)}" for name, value in filters if value is not None
     ]
-    return " ".join([*spelled, *(_quoted(searched, colons=False) for searched in selection.texts)])
+    spelled += [
+        f"deliveries:{_SPELLED_SIGNS.get(sign, sign)}{number}"
+        for sign, number in selection.deliveries
+    ]
+    spelled += [f"{_spell_path(path)}:{_spell_field(value)}" for path, value in selection.fields]
+    spelled += [f"{_spell_path(path)}:{sign}{value}" for path, sign, value in selection.comparisons]
+    spelled += [quoted(searched, as_text=True) for searched in selection.texts]
+    return " ".join([*spelled, *(f"-{spell(alone)}" for alone in selection.excluded)])
 
 
 def describe(selection: EventFilter) -> str:
@@ -104,17 +119,6 @@ def describe(selection: EventFilter) -> str:
     rest = f" and {more} more" if more else ""
     processor = f" for {selection.processor}" if selection.processor else ""
     return ", ".join(names) + rest + processor
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
-    spelled: str
-    position: int
-    key: str | None
-    value: str
-    is_quoted: bool
-    is_open: bool
-    """Its quote is not closed."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,40 +135,21 @@ class _Draft:
         return EventFilter(**self.conditions)
 
 
-def _parts(text: str) -> Iterator[_Part]:
-    position = 0
-    while position <= len(text) and (match := _PART.search(text, position)):
-        end = match.end()
-        key, quoted, plain = match["key"], match["quoted"], match["plain"]
-        if plain and key is not None and key.lower() == "phone":
-            end = _end_of_phone(text, match.start("plain"), end)
-            plain = text[match.start("plain") : end]
-        position = end if match[0] else end + 1
-        if match[0]:
-            yield _Part(
-                spelled=text[match.start() : end],
-                position=match.start(),
-                key=key,
-                value=plain if quoted is None else _ESCAPED.sub(r"\1", quoted),
-                is_quoted=quoted is not None,
-                is_open=quoted is not None and not match["closed"],
-            )
-
-
-def _end_of_phone(text: str, begin: int, end: int) -> int:
-    """Where a phone number ends that is written in groups (`+966 51 111 0001`), the first of which
-    ends at `end`: groups of digits belong to it until it is as long as a number may be."""
-    if len(normal_phone(text[begin:end])) > _SHORT_OF_A_PHONE:
-        return end
-    while (group := _PHONE_GROUP.match(text, end)) is not None:
-        if len(normal_phone(text[begin : group.end()])) > _LONGEST_PHONE:
-            break
-        end = group.end()
-    return end
-
-
-def _take(draft: _Draft, part: _Part) -> str | None:
+def _take(draft: _Draft, part: Part) -> str | None:
     """Add a part to a draft, or say why not."""
+    if not part.is_negated:
+        return _take_alone(draft, part)
+    name = (part.key or "").lower()
+    if name in _NEVER_NEGATED:
+        return f"`{name}:` cannot be negated{_NEVER_NEGATED[name]}."
+    alone = _Draft(now=draft.now)
+    complaint = _take_alone(alone, part)
+    if alone.conditions:
+        draft.add("excluded", alone.selection())
+    return complaint
+
+
+def _take_alone(draft: _Draft, part: Part) -> str | None:
     if part.is_open:
         return "The quote is not closed."
     if not is_storable(part.value) or not is_storable(part.key or ""):
@@ -176,18 +161,32 @@ def _take(draft: _Draft, part: _Part) -> str | None:
     return _take_filter(draft, part, part.key)
 
 
-def _take_filter(draft: _Draft, part: _Part, key: str) -> str | None:
+def _take_filter(draft: _Draft, part: Part, key: str) -> str | None:
     name, path = key.lower(), _path(key)
     if not part.value and not (part.is_quoted and (path or name == "raised")):
         return f"`{key}:` lacks a value."
     if name in _READERS:
         return _READERS[name](draft, name, part.value)
     if path is not None:
-        draft.add("fields", (path, part.value))
-        return None
+        return _take_field(draft, path, part)
     if _LOOKS_LIKE_A_FILTER.fullmatch(name) and not part.value.startswith("//"):
         return _unknown(name)
     draft.add("search", f"{key}:{part.value}")
+    return None
+
+
+def _take_field(draft: _Draft, path: str, part: Part) -> str | None:
+    sign = next(filter(part.value.startswith, COMPARE), None)
+    if sign is None or part.is_quoted:
+        draft.add("fields", (path, part.value))
+        return None
+    value = part.value.removeprefix(sign)
+    if not is_number(value):
+        moment = parse_moment(value, now=draft.now)
+        if moment is None:
+            return _INCOMPARABLE.format(value=value, forms=TIME_FORMS, sign=sign)
+        value = _spell_time(moment)
+    draft.add("comparisons", (path, sign, value))
     return None
 
 
@@ -248,6 +247,27 @@ def _read_id(draft: _Draft, _name: str, value: str) -> str | None:
     return None
 
 
+def _read_delivery(draft: _Draft, name: str, value: str) -> str | None:
+    if not _UUID.fullmatch(value):
+        return f"`{value}` is no id of a delivery, which is a UUID."
+    return _read_id(draft, name, value)
+
+
+def _read_deliveries(draft: _Draft, name: str, value: str) -> str | None:
+    match = _NUMBER_OF_DELIVERIES.fullmatch(value)
+    if match is None:
+        return f"`{value}` is no number of deliveries: give 2, >1 or <=5."
+    draft.add(name, (match["sign"] or "=", int(match["number"])))
+    return None
+
+
+def _read_mark(draft: _Draft, _name: str, value: str) -> str | None:
+    if value not in MARKS:
+        return f"No event is `{value}`: `is:` takes {' or '.join(MARKS)}."
+    draft.add("marks", value)
+    return None
+
+
 def _read_number_or_name(draft: _Draft, name: str, value: str) -> str | None:
     draft.add("about", (name, str(int(value)) if related.is_bigint(value) else value))
     return None
@@ -266,8 +286,13 @@ def _read_message(draft: _Draft, name: str, value: str) -> str | None:
     return None
 
 
-def _spell_time(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+def _spell_time(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _spell_field(value: str) -> str:
+    # Unquoted it would be a comparison.
+    return in_quotes(value) if value.startswith(tuple(COMPARE)) else quoted(value)
 
 
 def _spell_number(number: int | None) -> str | None:
@@ -280,22 +305,23 @@ def _spell_path(path: str) -> str:
 
 def _spell_value(name: str, value: str) -> str:
     # What follows could be read as more of a short number.
-    if name == "phone" and len(value) <= _SHORT_OF_A_PHONE:
-        return _in_quotes(value)
-    return _quoted(value)
+    if name == "phone" and is_of_a_short_phone(value):
+        return in_quotes(value)
+    return quoted(value)
 
 
-def _quoted(value: str, *, colons: bool = True) -> str:
-    if _PLAIN.fullmatch(value) and (colons or ":" not in value):
-        return value
-    return _in_quotes(value)
-
-
-def _in_quotes(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
+_INCOMPARABLE = (
+    "`{value}` is neither a number nor a time: give {forms}. A text that begins with `{sign}` is"
+    " quoted."
+)
+_SPELLED_SIGNS = {"=": ""}
 _TOO_MANY = f"Only the first {MOST_PARTS} parts count."
+# Filters that only select, with what would do instead.
+_NEVER_NEGATED = {
+    "since": ": give `until:`",
+    "until": ": give `since:`",
+    **dict.fromkeys(("id", "delivery", "replay", "taken_back", *related.KINDS), ""),
+}
 # Filters with one value, by the name of what they set.
 _ONCE = {
     "state": "state",
@@ -322,23 +348,10 @@ _READERS: dict[str, Callable[[_Draft, str, str], str | None]] = {
     "replay": _read_number,
     "taken_back": _read_number,
     "id": _read_id,
+    "delivery": _read_delivery,
+    "deliveries": _read_deliveries,
+    "is": _read_mark,
 }
-# A quote begins a text, or a value after a colon; it ends the part. Possessive, so that a text is
-# read once, whatever it is.
-_PART = re.compile(
-    r"""
-    (?: (?P<key> [^\s":]++ ) : )?+
-    (?: " (?P<quoted> (?: [^"\\] | \\. )*+ \\?+ ) (?P<closed> "?+ ) | (?P<plain> [^\s"] \S*+ | ) )
-    """,
-    re.DOTALL | re.VERBOSE,
-)
-# Of a number of no more digits there must be further groups; E.164 ends at fifteen.
-_SHORT_OF_A_PHONE = 6
-_LONGEST_PHONE = 15
-_PHONE_GROUP = re.compile(
-    r"[^\S\n]+[^\w\s\":]*\d[\d()\-.\u200b-\u200f\u202a-\u202e\u2066-\u2069]*(?!\S)"
-)
-_ESCAPED = re.compile(r'\\(["\\])')
 _LOOKS_LIKE_A_FILTER = re.compile(r"[a-z_]{1,40}")
-_PLAIN = re.compile(r'[^\s"]\S*')
+_NUMBER_OF_DELIVERIES = re.compile("(?P<sign>>=|<=|>|<|=)?(?P<number>[0-9]{1,9})")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -13,12 +13,15 @@ from ingest.cli.database import CommandError, database, parse_time
 from ingest.query import parse
 from ingest.sources.registry import configured
 from ingest.sources.titles import Title
+from ingest.store import views
 from ingest.store.reports import event_detail
 from ingest.store.reports.event_detail import AttemptRecord, DeliveryRecord, EventHistory, JobRecord
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
-from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to, resolve
+from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to
+from ingest.store.search.named import resolve
 from ingest.store.search.titles import of_body, titled
+from ingest.store.views import View
 
 _OUTCOME_COLOURS = {"succeeded": "green", "running": "blue"} | dict.fromkeys(
     ("failed", "timed_out", "lost"), "red"
@@ -53,15 +56,22 @@ def list_(
             help="A query as in the console: 'state:dead order:55 data.total:1250 \"a text\"'."
         ),
     ] = None,
+    view: Annotated[str | None, typer.Option(help="The search of a saved view.")] = None,
+    oldest_first: Annotated[bool, typer.Option(help="The oldest events first.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many, at most.")] = 20,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List events, newest first."""
+    """List events, newest first unless another order is asked for."""
     if state is not None and state not in EVENT_STATES:
         raise CommandError(
             f"{state!r} is not a state: use {', '.join(EVENT_STATES)}.", reason="bad_state"
         )
-    base = _parse_query(query or "")
+    if view is not None and query is not None:
+        raise CommandError("Give --query or --view, not both.", reason="bad_query")
+    saved = None if view is None else _saved(view)
+    text, where = (query or "", "--query") if saved is None else (saved.query, f"view {saved.name}")
+    base = _parse_query(text, where)
+    oldest_first = oldest_first or (saved is not None and saved.oldest_first)
     selection = dataclasses.replace(
         base,
         types=(*base.types, *(type_ or ())),
@@ -73,7 +83,7 @@ def list_(
     )
     sources = configured(settings.load().sources)
     with database() as engine, engine.connect() as connection:
-        listed = list(events.events(connection, selection, limit=limit))
+        listed = list(events.events(connection, selection, limit=limit, oldest_first=oldest_first))
         if json or output.is_terminal():
             listed = list(titled(connection, listed, sources))
         looked_back = looked_back_to(connection, selection)
@@ -97,12 +107,17 @@ def list_(
         output.line("No event matches. `ingest send --documented` posts example events.")
 
 
-def _parse_query(text: str) -> EventFilter:
-    """Return the filter of `--query`. Other options override it."""
+def _saved(name: str) -> View:
+    with database() as engine, engine.connect() as connection:
+        return views.named(connection, name)
+
+
+def _parse_query(text: str, where: str) -> EventFilter:
+    """Return the filter of `--query`, or of a view. Other options override it."""
     query = parse(text, now=datetime.now(UTC))
     if query.problems:
         messages = " ".join(problem.message for problem in query.problems)
-        raise CommandError(f"--query: {messages}", reason="bad_query")
+        raise CommandError(f"{where}: {messages}", reason="bad_query")
     return query.selection
 
 

@@ -17,6 +17,7 @@ from ingest.cli import (
     encryption,
     erase,
     events,
+    export,
     processes,
     recover,
     replay,
@@ -27,6 +28,7 @@ from ingest.cli import (
     stats,
     top,
     up,
+    views,
 )
 from ingest.errors import IngestError
 from ingest.store import causes
@@ -54,6 +56,8 @@ app.command("simulate")(simulate.simulate)
 app.command("stats")(stats.stats)
 app.command("top")(top.top)
 app.add_typer(events.app, name="events")
+app.command("export")(export.export)
+app.add_typer(views.app, name="views")
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.add_typer(bulk_actions.app, name="bulk-actions")

@@ -18,7 +18,8 @@ from ingest.store.bulk import replay as replays
 from ingest.store.bulk.replay import REPLAY, Counts, Operation
 from ingest.store.reports import audit_log
 from ingest.store.search import events as listing
-from ingest.store.search.filters import EVENT_STATES, EventFilter, resolve
+from ingest.store.search.filters import EVENT_STATES, EventFilter
+from ingest.store.search.named import resolve
 
 _REPLAYABLE = tuple(state for state in EVENT_STATES if state != "running")
 

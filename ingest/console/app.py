@@ -34,6 +34,7 @@ from ingest.console.services.bulk_runner import BulkRunner
 from ingest.console.services.commands import Commands
 from ingest.console.services.erasure_runner import ErasureRunner
 from ingest.console.services.erasures import Erasures
+from ingest.console.services.exports import Exports
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
 from ingest.console.ui import charts, formats, paths
@@ -83,6 +84,7 @@ def create_app(settings: Settings) -> ASGIApp:
         overviews=OverviewCache(engine, settings.redis, clock=time.time),
         commands=Commands(engine, settings, runner, sources, alerting),
         erasures=Erasures(engine, erasure_runner, sources),
+        exports=Exports(engine, settings),
         live_feed=LiveFeed(engine, sources, clock=time.time),
         sources=sources,
         alerting=alerting,

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from ingest.alerts.configuration import Configuration
 from ingest.console.services.commands import Commands
 from ingest.console.services.erasures import Erasures
+from ingest.console.services.exports import Exports
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
 from ingest.settings import Settings
@@ -30,6 +31,7 @@ class Console:
     overviews: OverviewCache
     commands: Commands
     erasures: Erasures
+    exports: Exports
     live_feed: LiveFeed
     sources: Mapping[str, Source]
     """Every source by its slug."""

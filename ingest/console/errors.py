@@ -8,7 +8,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 
 from ingest import logs
-from ingest.errors import IngestError, NotFound
+from ingest.errors import AlreadyThere, IngestError, InvalidName, NotFound
 from ingest.store import causes
 from ingest.store.causes import Cause
 
@@ -24,6 +24,8 @@ class NotPossible(IngestError):
 
 
 _STATUSES = {
+    AlreadyThere: HTTPStatus.CONFLICT,
+    InvalidName: HTTPStatus.BAD_REQUEST,
     BadRequest: HTTPStatus.BAD_REQUEST,
     NotFound: HTTPStatus.NOT_FOUND,
     NotPossible: HTTPStatus.CONFLICT,

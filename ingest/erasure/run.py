@@ -179,7 +179,7 @@ class Eraser:
     def _places(self, *, search: bool) -> Sequence["_Place"]:
         """Return what is read, in its order: a search learns from the read model first."""
         read_model = tuple(filter(self._is_meant, tables.READ_MODEL))
-        others = () if self.source else ("attempts", *tables.OPERATORS, *tables.REQUESTS)
+        others = () if self.source else ("attempts", *_OTHER_TABLES)
         ledger_places = ("deliveries", "events", *others)
         return (*read_model, *ledger_places) if search else (*ledger_places, *read_model)
 
@@ -197,6 +197,7 @@ class Eraser:
 
 
 _Place = str | TextTable
+_OTHER_TABLES = (*tables.OPERATORS, *tables.REQUESTS, *tables.VIEWS)
 _FIRST_MODEL = "shop"
 """The read model whose tables have no common beginning."""
 
@@ -348,7 +349,7 @@ class _Batch:
         return any(map(spellings.are_in, tables.texts_of(place, row)))
 
     def _spellings_of(self, place: TextTable) -> Spellings:
-        if place in tables.OPERATORS:
+        if place in (*tables.OPERATORS, *tables.VIEWS):
             return self._person.operator_spellings()
         return self._person.spellings()
 

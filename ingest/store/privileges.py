@@ -93,6 +93,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "revisions": "SU",
             "taken_back": "SID",
             "unadmitted": "SIUD",
+            "views": "SIUD",
         },
     }
 )

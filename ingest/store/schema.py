@@ -329,6 +329,18 @@ actions = Table(
     Column("replay", BigInteger, comment="the bulk action that this began"),
 )
 
+# Searches that somebody named, for all users. Kept as text: `since:2h` means another time each day.
+views = Table(
+    "views",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("query", Text, nullable=False, comment="as it was typed"),
+    Column("oldest_first", Boolean, nullable=False, server_default=text("false")),
+    Column("made_by", Text, nullable=False),
+    Column("made_at", Timestamp, nullable=False, server_default=func.now()),
+)
+
 # The processors that workers have registered, and which of them are paused.
 processors = Table(
     "processors",

@@ -140,8 +140,10 @@ def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
     job = api.value("SELECT id FROM jobs WHERE state = 'dead'")
     replayed = call(api, made("POST", f"{PREFIX}/bulk-actions", body={"everything": True})).json()
     ordered = call(api, made("POST", f"{PREFIX}/erasures", body={"contacts": ["7001"]})).json()
+    view = call(api, made("POST", f"{PREFIX}/views", body={"name": "v", "q": ""})).json()
     known = {
         "erasures": ordered["id"],
+        "views": view["id"],
         **{"events": event, "jobs": job, "alerts": api.value("SELECT max(id) FROM alerts")},
         "bulk-actions": replayed["bulk_action"]["id"],
     }
@@ -150,10 +152,11 @@ def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
         case = made(method, path, id=known.get(kind), name="whims")
         status = call(api, case).status_code
         # A replay has ended when it is to be paused, "nothing" is nothing to replay or to erase,
-        # nobody is found, and no channel is configured.
+        # nobody is found, no channel is configured, and nothing is no name.
         refused = {
             "bulk-actions": (400, 409),
             "erasures": (400, 409),
+            "views": (400,),
             "alert-channels": (404, 409),
         }.get(kind, ())
         assert status == 200 or status in refused, (method, path)

@@ -241,6 +241,15 @@ SEARCHES = [
     EventFilter(key_id="0123abcd", search="B/2"),
     EventFilter(state="pending", search="سارة"),
     EventFilter(state="unhandled", fields=(("data.order_id", "4"),)),
+    EventFilter(comparisons=(("data.total", ">", "12.5"),)),
+    EventFilter(comparisons=(("data.order_id", ">=", "2"), ("data.order_id", "<", "4"))),
+    EventFilter(excluded=(EventFilter(search="سارة"),)),
+    EventFilter(excluded=(EventFilter(fields=(("data.order_id", "3"),)),), search="note"),
+    EventFilter(excluded=(EventFilter(comparisons=(("data.total", "<=", "1000"),)),)),
+    EventFilter(state="pending", excluded=(EventFilter(fields=(("data.order_id", "5"),)),)),
+    EventFilter(
+        types=("order.created",), excluded=(EventFilter(fields=(("data.order_id", "3"),)),)
+    ),
 ]
 
 
@@ -291,6 +300,9 @@ def test_a_search_finds_the_same_in_clear_and_encrypted(
     assert None not in keys_in_use(engine)
     lost = [[event.id for event in listed(engine, selection)] for selection in SEARCHES]
     assert lost[0] == []  # a process without the keys does not pretend
+    assert not any(
+        found for found, asked in zip(lost, SEARCHES, strict=True) if asked.excluded
+    )  # nor that what it cannot read is not what was excluded
 
 
 def encrypt_some(engine: Engine, ids: list[UUID], wanted: str) -> None:

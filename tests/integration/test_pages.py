@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -37,6 +38,13 @@ def more_selections(stored: list[UUID]) -> Iterator[EventFilter]:
         yield EventFilter(processor=processor, state="succeeded")
     for source in ("awalchat", "other"):
         yield EventFilter(source=source)
+    yield from (EventFilter(marks=(mark,)) for mark in ("duplicate", "conflict"))
+    yield EventFilter(deliveries=(("=", 1),), state="dead")
+    yield EventFilter(comparisons=(("data.order_id", ">", "41"),))
+    yield EventFilter(excluded=(EventFilter(types=("order.*",)), EventFilter(processor="q")))
+    yield EventFilter(excluded=(EventFilter(state="dead"), EventFilter(search="urgent")))
+    yield EventFilter(excluded=(EventFilter(search="urgent"),), search="order")
+    yield EventFilter(excluded=(EventFilter(state="succeeded"),))
 
 
 def _pages(
@@ -70,6 +78,37 @@ def test_pages_there_and_back_are_the_whole_list(
             back = list(_pages(engine, selection, budget_s=budget_s, back=there[-1].newer))
             met = [event for page in reversed(back) for event in page.events]
             assert met + list(there[-1].events) == expected, selection
+
+
+@pytest.mark.parametrize("budget_s", [0, 60])
+def test_the_oldest_first_are_the_same_events_the_other_way_round(
+    engine: Engine, stored: list[UUID], monkeypatch: pytest.MonkeyPatch, budget_s: float
+) -> None:
+    monkeypatch.setattr(scan, "FIRST_SLICE", 5)
+    for selection in more_selections(stored):
+        expected = listed(engine, selection)[::-1]
+        there: list[Page] = []
+        after = None
+        with engine.connect() as connection:
+            page = partial(
+                events.page, connection, selection, limit=4, oldest_first=True, budget_s=budget_s
+            )
+            assert list(events.events(connection, selection, limit=100, oldest_first=True)) == (
+                expected
+            )
+            while not there or after is not None:
+                found = page(after=after)
+                there += [found]
+                after = found.newer
+            back, before = [found], found.older
+            while before is not None:
+                back += [page(before=before)]
+                before = back[-1].older
+        assert there[0].older is None
+        assert [event for page in there for event in page.events] == expected, selection
+        if len(there) > 1:
+            met = [event for page in reversed(back) for event in page.events]
+            assert met == expected, selection
 
 
 def test_a_page_that_runs_out_of_time_says_how_far_it_has_looked(

@@ -116,6 +116,22 @@ def selections(connection: Connection) -> Iterator[EventFilter]:
         yield EventFilter(about=((kind, value),))
         yield EventFilter(about=((kind, value),), state="dead")
     yield EventFilter(error_type="E")
+    for mark in ("duplicate", "conflict"):
+        yield EventFilter(marks=(mark,))
+        yield EventFilter(marks=(mark,), types=("order.*",), state="dead")
+    yield EventFilter(deliveries=((">", 2),))
+    yield EventFilter(deliveries=(("=", 1),))
+    for alone in (
+        EventFilter(types=("message.*",)),
+        EventFilter(source="awalchat"),
+        EventFilter(state="succeeded"),
+        EventFilter(processor="messages"),
+        EventFilter(error_type="E"),
+        EventFilter(key_id="-"),
+        EventFilter(marks=("duplicate",)),
+    ):
+        yield EventFilter(excluded=(alone,))
+        yield EventFilter(excluded=(alone,), state="dead")
 
 
 def test_no_list_and_no_count_reads_a_whole_table(seeded: Engine) -> None:

@@ -18,7 +18,8 @@ from ingest.store.bulk.replay import Counts
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
 from ingest.store.reports import event_detail, totals
-from ingest.store.search.filters import EventFilter, resolve
+from ingest.store.search.filters import EventFilter
+from ingest.store.search.named import resolve
 from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
 

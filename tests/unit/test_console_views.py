@@ -15,12 +15,15 @@ from ingest.console.pages.events import bulk_scope
 from ingest.console.pages.live import is_checkable, matches
 from ingest.console.services import event_view
 from ingest.console.ui import masking
+from ingest.console.ui.search_help import TOPICS, Piece, marked
+from ingest.query import FILTERS, Problem, parse
 from ingest.store.bulk.replay import Counts, Operation, Work
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.event_detail import DeliveryRecord, EventHistory
 from ingest.store.reports.refused_requests import Refusal
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
+from ingest.store.views import View
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 VIEWER = Identity(name="v", role=Role.VIEWER, via="session")
@@ -219,3 +222,39 @@ def test_the_buttons_and_the_preview_speak_of_what_is_touched() -> None:
         (EventFilter(error_type="E"), Counts(jobs=2), None),
     ):
         assert sample_selection(selection, counts).state == state
+
+
+def test_each_example_of_the_help_is_understood_and_each_filter_has_one() -> None:
+    examples = [example.q for topic in TOPICS for example in topic.examples]
+    assert [q for q in examples if parse(q, now=NOW).problems] == []
+    assert [name for name in FILTERS if not any(f"{name}:" in q for q in examples)] == []
+
+
+def test_problems_are_marked_where_they_are() -> None:
+    text = 'type:x  stat:dead "a text" -since:2h'
+    pieces = marked(text, parse(text, now=NOW).problems)
+    assert "".join(piece.text for piece in pieces) == text
+    assert [piece.text for piece in pieces if piece.is_problem] == ["stat:dead", "-since:2h"]
+    whole = Problem(text=text, position=0, message="hidden")
+    assert marked(text, (*parse(text, now=NOW).problems, whole)) == (
+        Piece(text=text, is_problem=True),
+    )
+
+
+def test_viewers_neither_exclude_nor_compare_what_is_hidden() -> None:
+    given = settings.load(standalone=True, console_mask_viewers=True)
+    for text in ("-data.vip:true", "data.total:>5", "-data.total:>5", "-word", "-type:sms.9665*"):
+        found = masking.parse(given, VIEWER, text, now=NOW)
+        assert found.selection == EventFilter(), text
+        assert found.problems, text
+    assert not masking.parse(
+        given, VIEWER, "-type:order.* -state:dead is:conflict", now=NOW
+    ).problems
+    for name, query, is_shown in (
+        ("Dead", "state:dead", True),
+        ("Sara", "phone:966512345678", False),
+        ("966512345678", "state:dead", False),
+        ("Large", "data.total:>5", False),
+    ):
+        view = View(id=1, name=name, query=query, oldest_first=False, made_by="o", made_at=NOW)
+        assert masking.shows_view(view) is is_shown, name

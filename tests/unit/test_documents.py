@@ -19,7 +19,16 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 
-GROUPS = {"alerts", "bulk-actions", "console", "deliveries", "encryption", "events", "sources"}
+GROUPS = {
+    "alerts",
+    "bulk-actions",
+    "console",
+    "deliveries",
+    "encryption",
+    "events",
+    "sources",
+    "views",
+}
 """Commands that have commands of their own."""
 page = pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 

@@ -1,5 +1,6 @@
 """The search syntax: what it means, what it does not understand, and that it never fails."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from ingest.phones import normal_phone
 from ingest.query import FILTERS, MOST_PARTS, parse, spell
-from ingest.store.search.filters import EVENT_STATES, EventFilter
+from ingest.store.search.comparisons import COMPARE
+from ingest.store.search.filters import EVENT_STATES, MARKS, SIGNS, EventFilter
 from ingest.store.search.related import KINDS
 from tests.support.effort import examples
 
@@ -82,6 +84,40 @@ ID = UUID("01a211ec-b9b9-7d4b-8f43-27f574144b61")
             "https://shop.example/x 12:30 :x",
             EventFilter(search=("https://shop.example/x", "12:30", ":x")),
         ),
+        (
+            '-type:order.* -source:shop -state:dead -"a text" -word -data.x:1',
+            EventFilter(
+                excluded=(
+                    EventFilter(types=("order.*",)),
+                    EventFilter(source="shop"),
+                    EventFilter(state="dead"),
+                    EventFilter(search=("a text",)),
+                    EventFilter(search=("word",)),
+                    EventFilter(fields=(("data.x", "1"),)),
+                )
+            ),
+        ),
+        ('"-word" - 7', EventFilter(search=("-word", "-", "7"))),
+        (
+            "data.total:>1000 .at:<=2026-01-31T15:00:00+03:00 data.at:>2h",
+            EventFilter(
+                comparisons=(
+                    ("data.total", ">", "1000"),
+                    ("at", "<=", "2026-01-31T12:00:00Z"),
+                    ("data.at", ">", "2026-01-31T10:00:00Z"),
+                )
+            ),
+        ),
+        ('data.note:">5"', EventFilter(fields=(("data.note", ">5"),))),
+        (
+            "is:duplicate -is:conflict deliveries:>1 deliveries:7",
+            EventFilter(
+                marks=("duplicate",),
+                deliveries=((">", 1), ("=", 7)),
+                excluded=(EventFilter(marks=("conflict",)),),
+            ),
+        ),
+        (f"delivery:{ID}", EventFilter(ids=(ID,))),
         ("مرحباً data.name:نورة", EventFilter(fields=(("data.name", "نورة"),), search=("مرحباً",))),
     ],
 )
@@ -108,7 +144,15 @@ def test_a_query_means(text: str, selection: EventFilter) -> None:
         ("until:1969-12-31", "`1969-12-31` is no time"),
         ("phone:00", "`00` is no phone number: give its digits, 966500000000."),
         ("state:running", "`state:` is given twice: the first counts."),
+        ("-since:2h", "`since:` cannot be negated: give `until:`."),
+        ("-order:55", "`order:` cannot be negated."),
+        ("-state:ded", "`ded` is no state"),
+        ("data.x:>much", "`much` is neither a number nor a time: give 2026-01-31T12:00:00Z"),
+        ("is:failed", "No event is `failed`: `is:` takes duplicate or conflict."),
+        ("deliveries:many", "`many` is no number of deliveries: give 2, >1 or <=5."),
+        ("delivery:790", "`790` is no id of a delivery, which is a UUID."),
         ('"open', "The quote is not closed."),
+        ('-"open', "The quote is not closed."),
         ('data.x:"open\\', "The quote is not closed."),
         ("a\x00b", "It has a character that no text can hold"),
         ("data.\ud800:x", "It has a character that no text can hold"),
@@ -133,7 +177,21 @@ def test_only_so_many_parts_count() -> None:
 
 
 pieces = st.sampled_from(
-    [*(f"{each}:" for each in FILTERS), *EVENT_STATES, '"', "\\", " ", ":", ".", "data.", "2h", "*"]
+    [
+        *(f"{each}:" for each in FILTERS),
+        *EVENT_STATES,
+        '"',
+        "\\",
+        " ",
+        ":",
+        ".",
+        "data.",
+        "2h",
+        "*",
+        "-",
+        ">",
+        "<=",
+    ]
 )
 
 
@@ -165,8 +223,37 @@ def many(values: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, .
     return st.lists(values, max_size=3, unique=True).map(tuple)
 
 
+paths = names | names.map("data.{}".format)
+fields = st.tuples(paths, st.just("") | words)
+compared = st.from_regex(r"-?[0-9]{1,9}(\.[0-9]{1,9})?", fullmatch=True) | moments.map(
+    lambda moment: moment.isoformat().replace("+00:00", "Z")
+)
+comparisons = st.tuples(paths, st.sampled_from(list(COMPARE)), compared)
+deliveries = st.tuples(st.sampled_from(SIGNS), st.integers(0, 10**9 - 1))
+alone = st.one_of(
+    *(
+        st.builds(EventFilter, **{name: values})
+        for name, values in {
+            "types": words.map(lambda text: (text,)),
+            "source": words,
+            "processor": words,
+            "state": st.sampled_from(EVENT_STATES),
+            "error_type": words,
+            "key_id": words,
+            "fields": fields.map(lambda field: (field,)),
+            "comparisons": comparisons.map(lambda comparison: (comparison,)),
+            "marks": st.sampled_from(list(MARKS)).map(lambda mark: (mark,)),
+            "deliveries": deliveries.map(lambda number: (number,)),
+            "search": words.map(lambda text: (text,)),
+        }.items()
+    )
+)
 selections = st.builds(
     EventFilter,
+    comparisons=many(comparisons),
+    marks=many(st.sampled_from(list(MARKS))),
+    deliveries=many(deliveries),
+    excluded=many(alone),
     ids=many(st.uuids()),
     event_ids=many(words.map(lambda text: f"order.created:{text}")),
     types=many(words),
@@ -179,7 +266,7 @@ selections = st.builds(
     since=st.none() | moments,
     until=st.none() | moments,
     about=many(about),
-    fields=many(st.tuples(names | names.map("data.{}".format), st.just("") | words)),
+    fields=many(fields),
     search=st.none() | many(words).filter(bool),
 )
 
@@ -190,6 +277,9 @@ def test_a_selection_is_read_as_it_was_spelled(selection: EventFilter) -> None:
     found = parse(spell(selection), now=NOW)
     assert found.problems == ()
     assert found.selection == selection
+    assert (
+        EventFilter.from_json(json.loads(json.dumps(selection.as_json(), default=str))) == selection
+    )
 
 
 def test_every_kind_that_events_concern_has_a_filter() -> None:

@@ -71,6 +71,8 @@ class Endpoint:
     needs_body: bool
     """Whether the body is required."""
     errors: tuple[HTTPStatus, ...]
+    streams: tuple[str, ...] = ()
+    """The media types of a response that its function makes itself; empty: the result is JSON."""
 
 
 def get(
@@ -78,6 +80,7 @@ def get(
     *,
     query: type[InputModel] | None = None,
     errors: tuple[HTTPStatus, ...] = (),
+    streams: tuple[str, ...] = (),
 ) -> Callable[[Handler], Endpoint]:
     """Declare a function that reads. The OpenAPI document has its docstring and return type.
 
@@ -85,6 +88,7 @@ def get(
         path: after the API's prefix.
         query: the model of its query parameters; None: it takes none.
         errors: statuses that not every operation returns.
+        streams: media types, if the function returns a response.
     """
 
     def declare(handle: Handler) -> Endpoint:
@@ -93,12 +97,13 @@ def get(
             method="GET",
             path=path,
             summary=_summary(handle),
-            result=get_type_hints(handle)["return"],
+            result=str if streams else get_type_hints(handle)["return"],
             handle=handle,
             query=query,
             body=None,
             needs_body=False,
             errors=errors,
+            streams=streams,
         )
 
     return declare
@@ -188,6 +193,9 @@ def _serve(console: Console, endpoint: Endpoint) -> Callable[[Request], Any]:
             raise
         except Exception as error:
             return error_response(error)
+        if endpoint.streams:
+            response: Response = result
+            return response
         return Response(adapter.dump_json(result), media_type="application/json")
 
     return respond

@@ -12,12 +12,14 @@ from ingest.console.services.commands import REASON_LIMIT
 from ingest.console.services.ranges import Range
 from ingest.console.services.traffic import Split
 from ingest.console.ui.forms import MAX_RATE, MIN_RATE
+from ingest.export import Form
 from ingest.sources import registry
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.reports.behind import Backlog
 from ingest.store.reports.totals import DeliveryCounts, EventCounts, JobCounts
 from ingest.store.search.counts import Count
 from ingest.store.search.events import ListedEvent
+from ingest.store.views import LONGEST_NAME, NAME
 
 _MAX_LIMIT = 200
 _MAX_IDS = 1_000
@@ -34,6 +36,34 @@ class EventsQuery(InputModel):
     limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
     before: UUID | None = Field(None, description="only events older than this one")
     after: UUID | None = Field(None, description="only events newer than this one")
+    sort: Literal["newest", "oldest"] = Field(
+        "newest", description="which come first; of the oldest, `newer` leads to the next page"
+    )
+
+
+_ViewName = Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME)]
+
+
+class ViewNameInput(InputModel):
+    """The name of a saved view."""
+
+    name: _ViewName
+
+
+class ViewInput(ViewNameInput):
+    """A search to keep for all users."""
+
+    q: _Text = Field(description="the search, in the syntax of the console's search field")
+    sort: Literal["newest", "oldest"] = "newest"
+
+
+class ExportQuery(InputModel):
+    """What to export, and how."""
+
+    q: _Text = Field("", description="the search, in the syntax of the console's search field")
+    format: Form = Field(Form.JSON_LINES, description="JSON lines for programs, CSV for people")
+    sort: Literal["newest", "oldest"] = Field("newest", description="which come first")
+    bodies: bool = Field(False, description="with the bodies as they were received")
 
 
 class OverviewQuery(InputModel):

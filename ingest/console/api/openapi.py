@@ -97,7 +97,7 @@ def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
         "summary": endpoint.summary,
         "parameters": [*_path_parameters(endpoint.path), *_query_parameters(endpoint.query)],
         "responses": {
-            "200": _content("Success.", schemas.result(endpoint)),
+            "200": _content("Success.", schemas.result(endpoint), endpoint.streams),
             **{
                 str(int(status)): _content(status.phrase, schemas.error)
                 for status in sorted(errors)
@@ -152,5 +152,6 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**rest, **choices[0]}
 
 
-def _content(description: str, schema: Any) -> dict[str, Any]:
-    return {"description": description, "content": {"application/json": {"schema": schema}}}
+def _content(description: str, schema: Any, types: Sequence[str] = ()) -> dict[str, Any]:
+    content = {media_type: {"schema": schema} for media_type in types or ("application/json",)}
+    return {"description": description, "content": content}

@@ -18,6 +18,7 @@ from ingest.console.api.models import (
     ErasureInput,
     EventPage,
     EventsQuery,
+    ExportQuery,
     NothingInput,
     OverviewQuery,
     PageQuery,
@@ -27,11 +28,13 @@ from ingest.console.api.models import (
     TestedChannel,
     TestEventInput,
     TrafficQuery,
+    ViewInput,
+    ViewNameInput,
 )
 from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
-from ingest.console.services import event_query, event_view, traffic
+from ingest.console.services import event_query, event_view, saved_views, traffic
 from ingest.console.services.commands import TestEvent
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
@@ -39,7 +42,9 @@ from ingest.console.services.overview import Overview
 from ingest.console.services.ranges import Range
 from ingest.console.services.traffic import Traffic
 from ingest.console.ui import masking
+from ingest.console.ui.download import Download
 from ingest.erasure.report import Report as Erasure
+from ingest.export import MEDIA_TYPES, WantedExport
 from ingest.store import alerts
 from ingest.store.alerts import Alert, ChannelState
 from ingest.store.bulk import replay as bulk_actions
@@ -54,6 +59,7 @@ from ingest.store.retention import report as retention
 from ingest.store.retention.report import Report as Retention
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.titles import titled_examples
+from ingest.store.views import View
 
 PREFIX = "/api/v1"
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
@@ -103,7 +109,7 @@ def read_stats(console: Console, _request: ApiRequest) -> StatsNow:
 
 @get("/events", query=EventsQuery)
 def search_events(console: Console, request: ApiRequest) -> EventPage:
-    """Search events, newest first."""
+    """Search events, the newest or the oldest first."""
     result = event_query.find(
         console.engine,
         _parse_search(console, request.by, request.query.q),
@@ -111,6 +117,7 @@ def search_events(console: Console, request: ApiRequest) -> EventPage:
         limit=request.query.limit,
         before=request.query.before,
         after=request.query.after,
+        oldest_first=request.query.sort == "oldest",
     )
     page = result.page
     return EventPage(
@@ -120,6 +127,58 @@ def search_events(console: Console, request: ApiRequest) -> EventPage:
         searched_to=page.reached.isoformat() if page.reached else None,
         count=result.count,
     )
+
+
+@get(
+    "/events/export",
+    query=ExportQuery,
+    errors=(HTTPStatus.CONFLICT,),
+    streams=tuple(MEDIA_TYPES.values()),
+)
+def export_events(console: Console, request: ApiRequest) -> Response:
+    """Export what a search means, as a stream of JSON lines or CSV."""
+    query: ExportQuery = request.query
+    wanted = WantedExport(
+        query=query.q,
+        selection=_parse_search(console, request.by, query.q),
+        form=query.format,
+        oldest_first=query.sort == "oldest",
+        with_bodies=query.bodies,
+    )
+    return Download(console.exports.begin(request.by, wanted))
+
+
+@get("/views")
+def list_views(console: Console, request: ApiRequest) -> Sequence[View]:
+    """List the saved views by name."""
+    return saved_views.visible(console.engine, console.settings, request.by)
+
+
+@post("/views", body=ViewInput, needs_body=True, errors=(HTTPStatus.CONFLICT,))
+def save_view(console: Console, request: ApiRequest) -> View:
+    """Keep a search under a name, for all users."""
+    body: ViewInput = request.body
+    _parse_search(console, request.by, body.q)
+    return saved_views.save(
+        console.engine,
+        request.by,
+        name=body.name,
+        query=body.q,
+        oldest_first=body.sort == "oldest",
+    )
+
+
+@post("/views/{id:number}/rename", body=ViewNameInput, needs_body=True, errors=_CONFLICT)
+def rename_view(console: Console, request: ApiRequest) -> View:
+    """Give a saved view another name."""
+    return saved_views.rename(console.engine, request.by, request.path["id"], request.body.name)
+
+
+@post("/views/{id:number}/delete", body=NothingInput, errors=_NOT_FOUND)
+def delete_view(console: Console, request: ApiRequest) -> Done:
+    """Delete a saved view, for everybody."""
+    saved_views.delete(console.engine, request.by, request.path["id"])
+    return Done()
 
 
 @get("/events/{id:uuid}", errors=_NOT_FOUND)
@@ -427,6 +486,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     read_traffic,
     read_stats,
     search_events,
+    export_events,
+    list_views,
+    save_view,
+    rename_view,
+    delete_view,
     show_event,
     replay_event,
     discard_event,

@@ -17,7 +17,7 @@ from ingest.errors import NotFound
 from ingest.store import past_events
 from ingest.store.search import events
 from ingest.store.search.events import Element, WholeDelivery
-from ingest.store.search.filters import resolve
+from ingest.store.search.named import resolve
 
 _SHOWN_ELEMENTS = 1_000
 

@@ -14,6 +14,7 @@ from ingest.console.pages.site import Site, search_text
 from ingest.console.services.live_feed import Batch
 from ingest.console.ui import masking
 from ingest.console.ui.paths import link
+from ingest.console.ui.search_help import TOPICS, Piece, Topic, marked
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
@@ -35,6 +36,9 @@ class LivePage:
 
     q: str
     problems: tuple[str, ...]
+    marked: tuple[Piece, ...]
+    """The search, with what was not understood in it marked."""
+    topics: tuple[Topic, ...]
     events: tuple[ListedEvent, ...]
     """The newest first."""
     stream_url: str
@@ -65,6 +69,8 @@ def show(site: Site, request: Request) -> Response:
     view = LivePage(
         q=text,
         problems=tuple(problems),
+        marked=marked(text, query.problems),
+        topics=TOPICS,
         events=masking.events(newest, masked=site.masks(request)),
         stream_url=link("/live/stream", q=text),
     )
@@ -106,6 +112,7 @@ def matches(selection: EventFilter, event: ListedEvent) -> bool:
         and selection.source in (None, event.source)
         and selection.state in (None, event.state)
         and all(text.lower() in event.event_id.lower() for text in texts)
+        and not any(matches(alone, event) for alone in selection.excluded if _is_of_row(alone))
     )
 
 
@@ -116,8 +123,14 @@ def is_checkable(selection: EventFilter) -> bool:
         source=selection.source,
         state=selection.state,
         search=selection.search,
+        excluded=tuple(filter(_is_of_row, selection.excluded)),
     )
     return checkable == selection
+
+
+def _is_of_row(alone: EventFilter) -> bool:
+    """Return whether an event's row tells that it is excluded. A text may be in its body."""
+    return alone == EventFilter(types=alone.types, source=alone.source, state=alone.state)
 
 
 def _rows(site: Site, batch: Batch, selection: EventFilter, *, masked: bool) -> list[str]:

@@ -15,6 +15,7 @@ from ingest.console.pages import (
     overview,
     processors,
     retention,
+    saved_views,
     sources,
 )
 from ingest.console.pages.site import Site
@@ -25,6 +26,7 @@ def routes(site: Site) -> list[BaseRoute]:
     modules = (
         overview,
         events,
+        saved_views,
         bulk_action,
         event,
         delivery,

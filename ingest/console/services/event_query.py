@@ -40,6 +40,7 @@ def find(
     limit: int,
     before: UUID | None = None,
     after: UUID | None = None,
+    oldest_first: bool = False,
 ) -> QueryResult:
     """Return what matches and was found in time, with titles by the `sources`. Page and count say
     how far the search got."""
@@ -53,6 +54,7 @@ def find(
             limit=limit,
             before=before,
             after=after,
+            oldest_first=oldest_first,
             budget_s=BUDGET_S / 2,
             types_of=_known_types(processors.types(connection)) if selection.processor else None,
         )

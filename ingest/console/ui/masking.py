@@ -15,6 +15,7 @@ from ingest.query import Problem, Query
 from ingest.settings import Settings
 from ingest.sources.titles import Title
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.exports import EXPORT
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
@@ -23,8 +24,10 @@ from ingest.store.reports.refused_requests import Refusal
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.related import is_bigint
+from ingest.store.views import View
 
 HIDDEN = "(hidden from viewers)"
+_OF_SEARCHES = (REPLAY, DISCARD, EXPORT, "save view", "rename view", "delete view")
 _FORBIDDEN_SEARCH = "Viewers cannot search in bodies or by phone number."
 _MESSAGE_ID = re.compile(r"wamid\.[\w+/=-]+")
 """WhatsApp's message ids contain the number, in base64."""
@@ -49,6 +52,17 @@ def parse(settings: Settings, identity: Identity, text: str, *, now: datetime) -
         return parsed
     problem = Problem(text=text, position=0, message=_FORBIDDEN_SEARCH)
     return replace(parsed, selection=allowed, problems=(*parsed.problems, problem))
+
+
+def shows_view(view: View) -> bool:
+    """Return whether a saved view names nothing that is hidden."""
+    selection = query.parse(view.query, now=view.made_at).selection
+    return _allowed(selection) == selection and len(unhidden((view.name, view.query))) == 2
+
+
+def unhidden(texts: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts in which nothing could be a phone number."""
+    return tuple(text for text in texts if mask_phones(text) == text)
 
 
 def mask_phones(text: str) -> str:
@@ -120,24 +134,28 @@ def bulk_action(record: Operation, *, masked: bool) -> Operation:
     """Return a bulk action. A masked one keeps nothing that an operator searched for."""
     if not masked:
         return record
-    selection = record.selection
-    hidden = replace(
+    return replace(record, selection=_hidden(record.selection), reason=hide(record.reason))
+
+
+def _hidden(selection: EventFilter) -> EventFilter:
+    return replace(
         selection,
         event_ids=tuple(map(mask_phones, selection.event_ids)),
         types=tuple(map(mask_phones, selection.types)),
         about=tuple((kind, HIDDEN) for kind, _ in selection.about),
         fields=tuple((path, HIDDEN) for path, _ in selection.fields),
-        search=HIDDEN if selection.texts else None,
+        comparisons=(),
+        search=HIDDEN if selection.texts or selection.comparisons else None,
+        excluded=tuple(map(_hidden, selection.excluded)),
     )
-    return replace(record, selection=hidden, reason=hide(record.reason))
 
 
 def action(record: Action, *, masked: bool) -> Action:
-    """Return an entry of the audit log. A bulk action's target may be what was searched for."""
+    """Return an entry of the audit log. A target may be what was searched for."""
     if not masked:
         return record
-    is_bulk = record.action in (REPLAY, DISCARD)
-    target = HIDDEN if is_bulk else mask_phones(record.target)
+    is_search = record.action in _OF_SEARCHES
+    target = HIDDEN if is_search else mask_phones(record.target)
     return replace(record, target=target, reason=hide(record.reason))
 
 
@@ -173,7 +191,16 @@ def _allowed(selection: EventFilter) -> EventFilter:
     )
     # With digits in a pattern somebody could guess a number in a type, digit by digit.
     types = tuple(pattern for pattern in selection.types if not _can_guess(pattern))
-    return replace(selection, about=about, types=types, fields=(), search=None)
+    excluded = tuple(alone for alone in selection.excluded if _allowed(alone) == alone)
+    return replace(
+        selection,
+        about=about,
+        types=types,
+        fields=(),
+        comparisons=(),
+        search=None,
+        excluded=excluded,
+    )
 
 
 def _may_be_hidden(contact: str) -> bool:

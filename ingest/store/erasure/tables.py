@@ -106,6 +106,8 @@ OPERATORS = (
 )
 """What operators wrote."""
 REQUESTS = (TextTable(table=schema.refusals, removes=True),)
+VIEWS = (TextTable(table=schema.views, removes=True),)
+"""A search of which a part was erased would mean something else."""
 
 
 _EXISTS = statement("SELECT to_regclass('ingest.' || CAST(:name AS text)) IS NOT NULL")

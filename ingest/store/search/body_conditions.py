@@ -27,20 +27,28 @@ class BodyTest:
     row: str
     """SQL on `event_id`; never null."""
     clear: str
-    """SQL on `body`, or on another column of `deliveries`; never null."""
+    """SQL on `body`, or on another column of `deliveries`; null only where that is."""
     values: dict[str, Any]
     matches: Callable[[bytes], bool] | None = None
     """The same of a body that was decrypted; None: it is not about bodies."""
     opened: str = ""
     """The name of the parameter that holds the ids of encrypted bodies that passed."""
+    excludes: bool = False
+    """An event that meets it is not meant. Nor is one whose body cannot be decrypted: nobody knows
+    what it holds. A body that was erased holds nothing."""
 
     @property
     def body(self) -> str:
-        """Return SQL on the columns of `deliveries`; never null."""
+        """Return SQL on the columns of `deliveries`; null where there is no body."""
         if self.matches is None:
             return self.clear
+        opened = f"deliveries.id = ANY(CAST(:{self.opened} AS uuid[]))"
         return f"""CASE WHEN deliveries.body_key IS NULL THEN {self.clear}
-                ELSE deliveries.id = ANY(CAST(:{self.opened} AS uuid[])) END"""
+                ELSE {"NOT " if self.excludes else ""}{opened} END"""
+
+    def passes(self, body: bytes) -> bool:
+        """Return whether a body that was decrypted is one of those in `opened`."""
+        return self.matches is not None and self.matches(body) != self.excludes
 
     @property
     def condition(self) -> Condition:
@@ -49,7 +57,8 @@ class BodyTest:
         It is a scalar subquery. Of EXISTS the planner makes a join that reads all bodies, once it
         expects more than some thousands of events."""
         body = f"SELECT {self.body} FROM ingest.deliveries WHERE deliveries.id = events.id"
-        return f"({self.row} OR coalesce(({body}), false))", self.values
+        meets = f"({self.row} OR coalesce(({body}), false))"
+        return f"NOT {meets}" if self.excludes else meets, self.values
 
 
 def contains(needle: str, name: str) -> BodyTest:
@@ -91,11 +100,11 @@ def has_field(
         tests.append(
             _matches(f"CAST(:{name}_path_{n} AS text[])", name, is_beginning, bool(number))
         )
-    run = _run_of(number.group(1) if number else value)
-    unlikely, more = _unlikely(run, name)
+    run = run_of(number.group(1) if number else value)
+    absent, more = unlikely(run, name)
     # CASE, because its parts are evaluated in their order, which those of AND need not be.
     parsed = "(SELECT ingest.body_json(body) AS json OFFSET 0)"
-    found = f"""CASE WHEN {unlikely} THEN false
+    found = f"""CASE WHEN {absent} THEN false
             ELSE (SELECT {" OR ".join(tests)} FROM {parsed} AS parsed) END"""
     return BodyTest(
         row="false",
@@ -141,7 +150,7 @@ def escape(literal: str) -> str:
     return literal.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _run_of(value: str) -> Run | None:
+def run_of(value: str) -> Run | None:
     """Return what the bytes of a body hold if it holds `value`; None: nothing can be said. Looking
     for that is five times as fast as parsing. Some senders escape characters that others do not."""
     plain = max(_PLAIN.findall(value), key=len, default="")
@@ -151,7 +160,7 @@ def _run_of(value: str) -> Run | None:
     return Run(run.encode(), may_be_escaped=True) if run else None
 
 
-def _unlikely(run: Run | None, name: str) -> Condition:
+def unlikely(run: Run | None, name: str) -> Condition:
     """Return the condition that the bytes of a body show that it does not hold a value."""
     if run is None:
         return "false", {}

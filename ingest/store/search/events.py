@@ -1,4 +1,4 @@
-"""Lists of events, newest first."""
+"""Lists of events by the time that they were received, newest or oldest first."""
 
 import itertools
 import time
@@ -7,15 +7,16 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.sources.titles import Title
 from ingest.store.encryption.opening import to_show
 from ingest.store.reports.failures import ERROR_TYPE
-from ingest.store.search.filters import EventFilter, named_by, state_of_event
+from ingest.store.search.filters import EventFilter, narrow, state_of_event
 from ingest.store.search.id_range import Span, next_id
+from ingest.store.search.named import named_by
 from ingest.store.search.scan import Slice, walk
 from ingest.store.sql import statement
 
@@ -44,13 +45,14 @@ class ListedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A part of a list, newest first, and where its neighbours begin."""
+    """A part of a list, and where its neighbours begin."""
 
     events: tuple[ListedEvent, ...]
     older: UUID | None
     """What to give as `before` for the next page; None: there is no older event."""
     newer: UUID | None
-    """What to give as `after` for the page before; None: nothing is known to be newer."""
+    """What to give as `after` for the page before; None: nothing is known to be newer. In a list
+    with the oldest first these two change places."""
     reached: datetime | None
     """The time was up: between here and the end there may be more, which the next page goes on to
     look for."""
@@ -59,22 +61,29 @@ class Page:
     are, but for those of this page."""
 
 
-def events(connection: Connection, selection: EventFilter, *, limit: int) -> Iterator[ListedEvent]:
-    """Return the newest `limit` events of a selection, as they are found.
+def events(
+    connection: Connection, selection: EventFilter, *, limit: int, oldest_first: bool = False
+) -> Iterator[ListedEvent]:
+    """Return the newest `limit` events of a selection, or the oldest, as they are found.
 
     What it costs depends on `limit` and on how many events are in the state that is asked for, not
     on how many there are. A search is the exception: what it names exactly comes first; then it
     reads on, from the newest event to the oldest, for whatever contains it.
     """
-    return itertools.islice(_found(connection, selection, limit), limit)
+    return itertools.islice(_found(connection, selection, limit, oldest_first), limit)
 
 
-def _found(connection: Connection, selection: EventFilter, limit: int) -> Iterator[ListedEvent]:
+def _found(
+    connection: Connection, selection: EventFilter, limit: int, oldest_first: bool
+) -> Iterator[ListedEvent]:
     named = _named(connection, selection)
     yield from named
     already = {event.id for event in named}
-    for part in walk(connection, selection, Span(), select=_shown(selection), wanted=limit):
-        yield from (event for event in _events(part) if event.id not in already)
+    span = Span(newer=oldest_first)
+    for part in walk(connection, selection, span, select=_shown(selection), wanted=limit):
+        for event in _events(part, newer=oldest_first):
+            if event.id not in already:
+                yield event
 
 
 def page(
@@ -84,10 +93,11 @@ def page(
     limit: int,
     before: UUID | None = None,
     after: UUID | None = None,
+    oldest_first: bool = False,
     budget_s: float = 0.1,
     types_of: Mapping[str, Sequence[str]] | None = None,
 ) -> Page:
-    """Return `limit` events of a selection: the newest, or those next to the end of another page.
+    """Return `limit` events of a selection: the first, or those next to the end of another page.
 
     Args:
         connection: in whose transaction to read.
@@ -95,6 +105,7 @@ def page(
         limit: how many, at most.
         before: only older ones; from `Page.older`.
         after: only newer ones, of these the oldest; from `Page.newer`.
+        oldest_first: the order of the list; otherwise the newest come first.
         budget_s: seconds after which to look no further. A page that has found less says how far
             it has looked, and its neighbour goes on from there.
         types_of: the types that each processor works on. A list by processor that is given these
@@ -102,7 +113,9 @@ def page(
             types are not found by it.
     """
     began = time.perf_counter()
+    is_first = before is after is None
     span = _span(before, after)
+    span = replace(span, newer=oldest_first) if is_first else span
     hits: list[ListedEvent] = []
     reached: UUID | None = None
     for part in walk(
@@ -115,15 +128,49 @@ def page(
     is_full = len(hits) > limit
     shown = hits[:limit]
     further = shown[-1].id if is_full else reached
-    nearer = None if before is after is None else _back(span, shown)
-    named = _named(connection, selection) if before is after is None else []
+    nearer = None if is_first else _back(span, shown)
+    named = _named(connection, selection) if is_first else []
     return Page(
-        events=tuple(reversed(shown) if span.newer else shown),
+        events=tuple(shown if span.newer == oldest_first else reversed(shown)),
         older=nearer if span.newer else further,
         newer=further if span.newer else nearer,
         reached=None if is_full or reached is None else ids.received_at(reached),
         named=tuple(event for event in named if event not in shown),
     )
+
+
+def batches(
+    engine: Engine, selection: EventFilter, *, sizes: tuple[int, int], oldest_first: bool
+) -> Iterator[Sequence[ListedEvent]]:
+    """Return all events of a selection in batches, some of them empty: of the first size, then of
+    the second. Each is read in a transaction of its own, for a second at most, so that no long one
+    keeps old rows alive. What is received meanwhile is not listed with the newest first."""
+    with engine.connect() as connection:
+        selection = narrow(connection, selection)
+    span: Span | None = Span(newer=oldest_first)
+    size = sizes[0]
+    while span is not None:
+        with engine.connect() as connection:
+            batch, span = _batch(connection, selection, span, size)
+        yield batch
+        size = sizes[1]
+
+
+def _batch(
+    connection: Connection, selection: EventFilter, span: Span, size: int
+) -> tuple[Sequence[ListedEvent], Span | None]:
+    """Return some events of a span, and what is left of it."""
+    began = time.perf_counter()
+    hits: list[ListedEvent] = []
+    for part in walk(connection, selection, span, select=_shown(selection), wanted=size):
+        hits += _events(part, newer=span.newer)
+        if len(hits) >= size:
+            return hits[:size], span.past(hits[size - 1].id)
+        if part.reached is None:
+            break
+        if time.perf_counter() - began >= _BATCH_S:
+            return hits, span.past(part.reached)
+    return hits, None
 
 
 def _span(before: UUID | None, after: UUID | None) -> Span:
@@ -162,6 +209,7 @@ def _events(part: Slice, *, newer: bool = False) -> list[ListedEvent]:
     return sorted(events_of_part, key=lambda event: event.id, reverse=not newer)
 
 
+_BATCH_S = 1.0
 _COLUMNS = tuple(field.name for field in fields(ListedEvent) if field.name != "title")
 
 

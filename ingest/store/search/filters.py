@@ -1,6 +1,6 @@
 """Which events somebody means: one filter for the lists, the counts and the replays."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -8,19 +8,23 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from ingest.errors import NotFound
-from ingest.ids import first_id, last_element_id, received_at
-from ingest.sources.base import join_event_id
+from ingest.ids import first_id, received_at
 from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.schema import STATES
 from ingest.store.search.body_conditions import BodyTest, Condition, contains, escape, has_field
-from ingest.store.search.distinct import SOURCES, TYPES
+from ingest.store.search.comparisons import COMPARE, compares
+from ingest.store.search.distinct import SOURCES
 from ingest.store.search.related import Times, concerns, first_beyond, opened_mentions
 from ingest.store.sql import statement
 
 UNHANDLED = "unhandled"
 DISCARDED = "discarded"
 EVENT_STATES = (*STATES, UNHANDLED, DISCARDED)
+_REPEATS = "SELECT true FROM ingest.duplicates WHERE event = events.id"
+MARKS = {"duplicate": _REPEATS, "conflict": f"{_REPEATS} AND conflict"}
+"""SQL for what an event may be besides its state: delivered again; with another content."""
+SIGNS = (*COMPARE, "=")
+"""How a number of deliveries is compared."""
 
 # The state of an event is that of its jobs, the one that most needs a person first.
 _BY_URGENCY = {
@@ -71,8 +75,18 @@ class EventFilter:
     """What the event concerns (ingest.store.search.related): its kind and its value."""
     fields: tuple[tuple[str, str], ...] = ()
     """A dotted path into the raw body, and the value there; `*` at its end stands for anything."""
+    comparisons: tuple[tuple[str, str, str], ...] = ()
+    """A dotted path into the raw body, a sign (ingest.store.search.comparisons), and the number or
+    the time that the value there is compared with."""
+    marks: tuple[str, ...] = ()
+    """Names in `MARKS`, all of them."""
+    deliveries: tuple[tuple[str, int], ...] = ()
+    """A sign, and how often the event was delivered."""
     search: str | tuple[str, ...] | None = None
     """A text in the event id or in the raw body; or several, all of them there."""
+    excluded: tuple["EventFilter", ...] = ()
+    """Selections of one condition each: an event is in none of them. So an event that lacks a field
+    is not excluded by its value."""
     leave_succeeded: bool = False
     """Of the jobs of named events: leave alone those that have succeeded."""
     among: tuple[UUID, ...] = ()
@@ -112,6 +126,13 @@ class EventFilter:
         """Return whether events are meant that have a job which fails."""
         return self.error_type is not None or self.raised_at is not None
 
+    @property
+    def is_of_repeated(self) -> bool:
+        """Return whether only events are meant that were delivered more than once."""
+        asked = [COMPARE[sign](1, number) for sign, number in self.deliveries if sign != "="]
+        exact = [number == 1 for sign, number in self.deliveries if sign == "="]
+        return bool(self.marks) or not all((*asked, *exact))
+
     def for_replay(self, *, all_jobs: bool) -> "EventFilter":
         """Return what a replay takes: of named events the jobs that have not succeeded, unless a
         state is selected or `all_jobs` are wanted."""
@@ -124,9 +145,9 @@ class EventFilter:
 
         A release that does not know a condition refuses only selections that have it.
         """
-        return {
-            name: value for name, value in asdict(self).items() if value not in (None, (), False)
-        }
+        excluded = [selection.as_json() for selection in self.excluded]
+        values = asdict(replace(self, excluded=())) | {"excluded": excluded}
+        return {name: value for name, value in values.items() if value not in (None, (), [], False)}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "EventFilter":
@@ -136,6 +157,7 @@ class EventFilter:
             TypeError: it has a condition that this version does not know.
         """
         values = {name: _hashable(value) for name, value in document.items()}
+        values["excluded"] = tuple(map(cls.from_json, values.get("excluded", ())))
         for name in ("since", "until"):
             if values.get(name) is not None:
                 values[name] = datetime.fromisoformat(values[name])
@@ -200,33 +222,48 @@ def none_more_urgent(state: str) -> str:
     return f"NOT EXISTS ({others} AND other.replay IS DISTINCT FROM :operation)"
 
 
-def where(selection: EventFilter) -> Where:
-    """Return the part of a selection that speaks of events: all but state and processor."""
-    parts = [*_conditions(selection), *(test.condition for test in body_tests(selection))]
+def where(selection: EventFilter, *, without_bodies: bool = False) -> Where:
+    """Return the part of a selection that speaks of events: all but state and processor, and
+    `without_bodies` also but what `body_tests` tests."""
+    tests = () if without_bodies else body_tests(selection)
+    excluded = (
+        condition
+        for n, alone in enumerate(selection.excluded)
+        for condition in _excluding(selection, alone, f"not_{n}_")
+    )
+    parts = [*_conditions(selection), *excluded, *(test.condition for test in tests)]
     return Where(
         conditions=tuple(condition for condition, _ in parts),
         parameters={name: value for _, values in parts for name, value in values.items()},
     )
 
 
-def _conditions(selection: EventFilter) -> Iterator[Condition]:
+def _conditions(selection: EventFilter, prefix: str = "") -> Iterator[Condition]:
     if selection.names_events:
         yield _named(selection)
     if selection.among:
         yield "events.id = ANY(CAST(:among AS uuid[]))", {"among": list(selection.among)}
     if selection.types:
         patterns = [escape(pattern).replace("*", "%") for pattern in selection.types]
-        yield "events.type LIKE ANY(CAST(:types AS text[]))", {"types": patterns}
+        types = f"{prefix}types"
+        yield f"events.type LIKE ANY(CAST(:{types} AS text[]))", {types: patterns}
     if selection.source is not None:
-        yield "events.source = :source", {"source": selection.source}
+        yield f"events.source = :{prefix}source", {f"{prefix}source": selection.source}
     if selection.since is not None:
         yield "events.id >= CAST(:since AS uuid)", {"since": first_id(selection.since)}
     if selection.until is not None:
         yield "events.id < CAST(:until AS uuid)", {"until": first_id(selection.until)}
     for n, (kind, value) in enumerate(() if selection.among else selection.about):
         yield concerns(kind, value, f"about_{n}", _times(selection))
+    for mark in selection.marks:
+        yield f"coalesce(({MARKS[mark]} LIMIT 1), false)", {}
+    for n, (sign, number) in enumerate(selection.deliveries):
+        assert sign in SIGNS  # put into the statement
+        name = f"{prefix}deliveries_{n}"
+        repeats = "SELECT count(*) FROM ingest.duplicates WHERE event = events.id"
+        yield f"1 + ({repeats}) {sign} :{name}", {name: number}
     if selection.is_of_failures:
-        yield _failing(selection)
+        yield _failing(selection, prefix)
     if selection.replay is not None:
         yield _of_operation(selection)
     if selection.taken_back is not None:
@@ -242,6 +279,21 @@ def _of_operation(selection: EventFilter) -> Condition:
     if selection.processor is not None:
         values |= {"processor": selection.processor}
     return sql, values
+
+
+def _excluding(selection: EventFilter, alone: EventFilter, prefix: str) -> Iterator[Condition]:
+    """Return the condition that an event of `selection` is not one of `alone`, unless that is about
+    what `body_tests` tests."""
+    for condition, values in _conditions(alone, prefix):
+        yield f"NOT ({condition})", values
+    if alone.processor is not None:
+        name = f"{prefix}processor"
+        job = f"SELECT true FROM ingest.jobs WHERE event = events.id AND processor = :{name}"
+        yield f"NOT coalesce(({job} LIMIT 1), false)", {name: alone.processor}
+    if alone.state is not None:
+        assert alone.state in EVENT_STATES  # put into the statement
+        values = {} if selection.processor is None else {"processor": selection.processor}
+        yield f"({state_of_event(selection)}) <> '{alone.state}'", values
 
 
 def narrow(connection: Connection, selection: EventFilter, *, at_most: int = 20_000) -> EventFilter:
@@ -288,16 +340,29 @@ def _times(selection: EventFilter) -> Times:
 
 def body_tests(selection: EventFilter) -> Iterator[BodyTest]:
     """Return the conditions that only deliveries can meet: their bodies, or the key."""
+    excluding = (
+        replace(test, excludes=True)
+        for n, alone in enumerate(selection.excluded)
+        for test in _tests(alone, f"not_{n}_")
+    )
+    for test in (*_tests(selection), *excluding):
+        if test.matches is None or not selection.among:
+            yield test
+
+
+def _tests(selection: EventFilter, prefix: str = "") -> Iterator[BodyTest]:
     if selection.key_id is not None:
-        values = {"key_id": selection.key_id}
-        yield BodyTest(row="false", clear="(deliveries.key_id = :key_id)", values=values)
-    if selection.among:
-        return
+        name = f"{prefix}key_id"
+        values = {name: selection.key_id}
+        yield BodyTest(row="false", clear=f"(deliveries.key_id = :{name})", values=values)
     for n, (path, value) in enumerate(selection.fields):
         beginning = value.removesuffix("*")
-        yield has_field([path], beginning, f"field_{n}", is_beginning=beginning != value)
+        is_beginning = beginning != value
+        yield has_field([path], beginning, f"{prefix}field_{n}", is_beginning=is_beginning)
+    for n, (path, sign, value) in enumerate(selection.comparisons):
+        yield compares(path, sign, value, f"{prefix}comparison_{n}")
     for n, needle in enumerate(selection.texts):
-        yield contains(needle, f"search_{n}")
+        yield contains(needle, f"{prefix}search_{n}")
 
 
 def _named(selection: EventFilter) -> Condition:
@@ -311,7 +376,7 @@ def _named(selection: EventFilter) -> Condition:
     return sql, {"ids": list(selection.ids), "event_ids": list(selection.event_ids)}
 
 
-def _failing(selection: EventFilter) -> Condition:
+def _failing(selection: EventFilter, prefix: str) -> Condition:
     """Return the condition that an event has a failing job, of the selection's processor and state
     if it names them."""
     by_expression = {
@@ -321,97 +386,16 @@ def _failing(selection: EventFilter) -> Condition:
         "failing.state": selection.state,
     }
     conditions_by_sql = {sql: value for sql, value in by_expression.items() if value is not None}
-    conditions = "".join(f" AND {sql} = :failing_{n}" for n, sql in enumerate(conditions_by_sql))
+    name = f"{prefix}failing"
+    conditions = "".join(f" AND {sql} = :{name}_{n}" for n, sql in enumerate(conditions_by_sql))
     sql = f"""coalesce((
         SELECT true FROM ingest.jobs AS failing
         JOIN ingest.attempts AS a ON a.job = failing.id AND a.number = failing.attempt
         WHERE failing.event = events.id AND failing.state IN ('dead', 'retrying')
           AND failing.discarded_at IS NULL{conditions} LIMIT 1
     ), false)"""
-    return sql, {f"failing_{n}": value for n, value in enumerate(conditions_by_sql.values())}
+    return sql, {f"{name}_{n}": value for n, value in enumerate(conditions_by_sql.values())}
 
 
 def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, list) else value
-
-
-def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
-    """Return the events that `name` names exactly: by their id, by a delivery's (the first
-    `_MOST_OF_DELIVERY` of its events), by their id at the sender, or by that of what they are about
-    (`790` for `order.created:790`)."""
-    try:
-        return tuple(_by_id(connection, UUID(name))[:_MOST_OF_DELIVERY])
-    except ValueError:
-        pass
-    known = connection.execute(_NAMES).all()
-    candidates = [name, *(join_event_id(row.name, name) for row in known if row.what == "type")]
-    sources = [row.name for row in known if row.what == "source"]
-    return tuple(
-        connection.execute(_NAMED, {"sources": sources, "candidates": candidates}).scalars()
-    )
-
-
-def _by_id(connection: Connection, identity: UUID) -> list[UUID]:
-    bounds = {"id": identity, "last": last_element_id(identity)}
-    return list(connection.execute(_BY_ID, bounds).scalars())
-
-
-def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
-    """Return the ids of the events that `names` mean: an event's id, its id at the sender, or that
-    of a delivery, whose events they are.
-
-    Raises:
-        NotFound: one of them means nothing.
-    """
-    return tuple(event for name in names for event in _resolve(connection, name))
-
-
-def _resolve(connection: Connection, name: str) -> list[UUID]:
-    try:
-        identity = UUID(name)
-    except ValueError:
-        events = list(connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars())
-    else:
-        events = _by_id(connection, identity)
-    if not events:
-        raise NotFound(f"No event answers to {name}.", reason="not_found")
-    return events
-
-
-_NAMES = statement(
-    f"""
-    WITH RECURSIVE {TYPES}, {SOURCES}
-    SELECT 'type' AS what, type AS name FROM known WHERE type IS NOT NULL
-    UNION ALL
-    SELECT 'source', slug FROM origin WHERE slug IS NOT NULL
-    """
-)
-_NAMED = statement(
-    """
-    SELECT id FROM ingest.events
-    WHERE source = ANY(CAST(:sources AS text[])) AND event_id = ANY(CAST(:candidates AS text[]))
-    ORDER BY id DESC
-    """
-)
-_MOST_OF_DELIVERY = 50
-_BY_ID = statement(
-    """
-    WITH named AS (
-        SELECT CAST(:id AS uuid) AS id
-        UNION ALL
-        SELECT id FROM ingest.deliveries WHERE id > :id AND id <= :last AND part_of = :id
-    )
-    SELECT events.id FROM ingest.events WHERE id = ANY(ARRAY(SELECT id FROM named))
-    UNION
-    SELECT event FROM ingest.duplicates WHERE delivery = ANY(ARRAY(SELECT id FROM named))
-      AND (SELECT true FROM ingest.events WHERE id = duplicates.event LIMIT 1)
-    ORDER BY id
-    """
-)
-_BY_EVENT_ID = statement(
-    f"""
-    WITH RECURSIVE {SOURCES}
-    SELECT events.id FROM origin JOIN ingest.events ON events.source = origin.slug
-    WHERE events.event_id = :event_id
-    """
-)

@@ -51,26 +51,26 @@ def has_field(
     """
     if run is not None and run.is_absent(body):
         return False
-    return any(_is_meant(member, value, is_beginning, number) for member in _members(body, paths))
+    return any(_is_meant(member, value, is_beginning, number) for member in members(body, paths))
 
 
 def has_phone(paths: Sequence[Sequence[str]], value: str, body: bytes) -> bool:
     """Return whether a body has a phone number under one of the paths, however it is written."""
     wanted = normal_phone(value)
-    texts = map(_text, _members(body, paths))
+    texts = map(text_of, members(body, paths))
     return any(text is not None and normal_phone(text) == wanted for text in texts)
 
 
 def _is_meant(member: Any, value: str, is_beginning: bool, number: Decimal | None) -> bool:
     if number is not None and _is_number(member):
         return bool(member == number)
-    text = _text(member)
+    text = text_of(member)
     if text is None:
         return False
     return text.startswith(value) if is_beginning else text == value
 
 
-def _members(body: bytes, paths: Sequence[Sequence[str]]) -> list[Any]:
+def members(body: bytes, paths: Sequence[Sequence[str]]) -> list[Any]:
     """Return what a body has under each of the paths; None where there is nothing."""
     try:
         document = strict_json.loads(body)
@@ -96,7 +96,7 @@ def _is_number(member: Any) -> bool:
     return isinstance(member, int | Decimal) and not isinstance(member, bool)
 
 
-def _text(member: Any) -> str | None:
+def text_of(member: Any) -> str | None:
     """Return a value as jsonb spells it; None: it is null, or a list or an object."""
     if isinstance(member, str):
         return _REFUSED.sub("\ufffd", member)

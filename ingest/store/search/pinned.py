@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from ingest.errors import TooManyEvents
 from ingest.store.encryption.opening import keys_of
-from ingest.store.search.filters import UNHANDLED, EventFilter
+from ingest.store.search.filters import UNHANDLED, EventFilter, body_tests
 from ingest.store.search.id_range import Span
 from ingest.store.search.scan import walk
 
@@ -58,7 +58,8 @@ _NO_EVENT = UUID(int=0)
 
 
 def _asks_bodies(selection: EventFilter) -> bool:
-    return bool(selection.fields or selection.texts or selection.about)
+    about_bodies = (test.matches is not None for test in body_tests(selection))
+    return any(about_bodies) or bool(selection.about)
 
 
 def _walked(selection: EventFilter) -> list[EventFilter]:

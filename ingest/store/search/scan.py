@@ -128,13 +128,19 @@ def _choose(
         return replace(way, parameters={**way.parameters, **opened}) if opened else way
     if selection.is_of_operation:
         return _of_operation(selection, order)
+    if "conflict" in selection.marks:
+        return _Way(ids=_CONFLICTS.format(order=order), rest=selection, parameters={})
     told = selection.state == UNHANDLED
     lacks_one = told and selection.processor is not None
     if selection.state in _STATES and not lacks_one and _is_few(connection, selection.state):
         rest = replace(selection, state=None) if told else selection
         return _Way(ids=_STATES[selection.state].format(order=order), rest=rest, parameters={})
+    if _is_of_unfinished(selection) and _is_few(connection, "pending"):
+        return _Way(ids=_UNFINISHED.format(order=order), rest=selection, parameters={})
     if selection.is_of_failures:
         return _Way(ids=_FAILING.format(order=order), rest=selection, parameters={})
+    if selection.is_of_repeated:
+        return _Way(ids=_REPEATED.format(order=order), rest=selection, parameters={})
     types = selection.types
     if selection.processor is not None and not told:
         types = types or tuple(types_of.get(selection.processor, ()))
@@ -175,6 +181,12 @@ def _some(named: EventFilter, rest: EventFilter, order: str) -> _Way:
     ids = f"""SELECT events.id FROM ingest.events WHERE {condition.sql} AND {_within("events.id")}
         ORDER BY events.id {order} LIMIT :size"""
     return _Way(ids=ids, rest=rest, parameters=condition.parameters)
+
+
+def _is_of_unfinished(selection: EventFilter) -> bool:
+    """Return whether all but what succeeded is meant, which is few."""
+    all_but = EventFilter(state="succeeded") in selection.excluded
+    return all_but and selection.state is None and selection.processor is None
 
 
 def _is_few(connection: Connection, state: str) -> bool:
@@ -238,7 +250,7 @@ _SEALED = "id, body_key, body FROM ingest.deliveries WHERE body_key IS NOT NULL"
 def _of_a_range(rest: EventFilter) -> tuple[list[str], dict[str, Any]]:
     """Return the conditions, those that most events fail as a list of the ids that do not."""
     tests = list(body_tests(rest))
-    condition = where(replace(rest, key_id=None, fields=(), search=None))
+    condition = where(rest, without_bodies=True)
     values = condition.parameters
     if tests:
         values = {name: value for test in tests for name, value in test.values.items()} | values
@@ -254,18 +266,23 @@ def _among(ids: str) -> str:
 
 
 def _bodies(tests: Sequence[BodyTest]) -> str:
-    """Return the condition that an event of a range passes all tests, by its row or by its body.
-    There is no join, because few events pass any test in either table."""
+    """Return the ids of a range that pass all tests, by their row or by their body. There is no
+    join, because few events pass any test in either table; what only excludes, most of them do."""
     of_rows = ", ".join(f"{test.row} AS test_{n}" for n, test in enumerate(tests))
     of_bodies = ", ".join(f"{test.body} AS test_{n}" for n, test in enumerate(tests))
-    passed = [f"test_{n}" for n in range(len(tests))]
+    met = [f"test_{n}" for n in range(len(tests))]
+    any_met = f"WHERE {' OR '.join(met)}" if not all(test.excludes for test in tests) else ""
+    passed = [
+        f"{'NOT ' if test.excludes else ''}coalesce(bool_or({name}), false)"
+        for name, test in zip(met, tests, strict=True)
+    ]
     return f"""
         SELECT id FROM (
             SELECT id, {of_rows} FROM ingest.events WHERE {_within("id")}
             UNION ALL SELECT id, {of_bodies} FROM ingest.deliveries WHERE {_within("id")}
         ) AS tested
-        WHERE {" OR ".join(passed)}
-        GROUP BY id HAVING {" AND ".join(f"bool_or({test})" for test in passed)}
+        {any_met}
+        GROUP BY id HAVING {" AND ".join(passed)}
     """
 
 
@@ -326,6 +343,11 @@ _REPLAYED = f"""SELECT DISTINCT event FROM ingest.jobs
         ORDER BY event {{order}} LIMIT :size"""
 _TAKEN_BACK = f"""SELECT DISTINCT event FROM ingest.taken_back
         WHERE replay = :taken_back AND {_within("event")} ORDER BY event {{order}} LIMIT :size"""
+_UNFINISHED = f"""SELECT DISTINCT event FROM (
+            {" UNION ALL ".join(f"({ids})" for ids in _STATES.values())}
+        ) AS unfinished ORDER BY event {{order}} LIMIT :size"""
+_REPEATED = _events_of("ingest.duplicates", "true")
+_CONFLICTS = _events_of("ingest.duplicates", "conflict")
 # One type each time; naming it in the order keeps the planner from walking through all events.
 _BY_TYPE = f"""SELECT page.id FROM known CROSS JOIN LATERAL (
             SELECT events.id FROM ingest.events

@@ -31,10 +31,10 @@ def passing(
         parameters: its values, and others.
     """
     keys = keys_of(connection)
-    about_bodies = [(test.opened, test.matches) for test in tests if test.matches is not None]
+    about_bodies = [test for test in tests if test.matches is not None]
     if not about_bodies or not keys.ids:
         return {}
-    passed: dict[str, list[UUID]] = {name: [] for name, _ in about_bodies}
+    passed: dict[str, list[UUID]] = {test.opened: [] for test in about_bodies}
     rows = connection.execute(
         statement(bodies),
         parameters,
@@ -45,7 +45,7 @@ def passing(
             body = keys.open(row.body, row.id, row.body_key)
         except (BodyKeyMissing, BodyTampered):
             continue
-        for name, matches in about_bodies:
-            if matches(body):
-                passed[name].append(row.id)
+        for test in about_bodies:
+            if test.passes(body):
+                passed[test.opened].append(row.id)
     return passed

@@ -1,0 +1,56 @@
+"""Which values there are to search by: what the search field completes."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection
+
+from ingest.store.reports.failures import ERROR_TYPE
+from ingest.store.search.distinct import SOURCES, TYPES
+from ingest.store.sql import statement
+
+MOST = 500
+"""Of each kind; more are not shown."""
+_EXAMINED = 1_000
+"""Jobs that are dead or retrying, the newest, whose errors are told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Words:
+    """Values of the filters, each in its order."""
+
+    types: tuple[str, ...]
+    sources: tuple[str, ...]
+    processors: tuple[str, ...]
+    errors: tuple[str, ...]
+
+
+def words(connection: Connection) -> Words:
+    """Return the types and sources of events, the processors, and the errors of jobs that are dead
+    or retrying."""
+    rows = connection.execute(_WORDS, {"most": MOST}).all()
+    return Words(
+        **{kind: tuple(sorted(row.word for row in rows if row.kind == kind)) for kind in _KINDS}
+    )
+
+
+_KINDS = ("types", "sources", "processors", "errors")
+_WORDS = statement(
+    f"""
+    WITH RECURSIVE {TYPES}, {SOURCES}, failing AS MATERIALIZED (
+        (SELECT id, attempt FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
+         ORDER BY event DESC LIMIT {_EXAMINED})
+        UNION ALL
+        (SELECT id, attempt FROM ingest.jobs WHERE due_at IS NOT NULL AND state = 'retrying'
+         ORDER BY queue, due_at LIMIT {_EXAMINED})
+    )
+    (SELECT 'types' AS kind, type AS word FROM known WHERE type IS NOT NULL LIMIT :most)
+    UNION ALL
+    (SELECT 'sources', slug FROM origin WHERE slug IS NOT NULL LIMIT :most)
+    UNION ALL
+    (SELECT 'processors', name FROM ingest.processors ORDER BY name LIMIT :most)
+    UNION ALL
+    (SELECT DISTINCT 'errors', {ERROR_TYPE}
+     FROM failing JOIN ingest.attempts AS a ON a.job = failing.id AND a.number = failing.attempt
+     LIMIT :most)
+    """
+)
