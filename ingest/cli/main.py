@@ -21,6 +21,7 @@ from ingest.cli import (
     replay,
     retention,
     send,
+    show,
     simulate,
     sources,
     stats,
@@ -51,6 +52,7 @@ app.command("send")(send.send)
 app.command("simulate")(simulate.simulate)
 app.command("stats")(stats.stats)
 app.add_typer(events.app, name="events")
+app.command("show")(show.show)
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.command("erase")(erase.erase)

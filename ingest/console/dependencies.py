@@ -8,6 +8,7 @@ from sqlalchemy import Engine
 
 from ingest.alerts.configuration import Configuration
 from ingest.console.services.commands import Commands
+from ingest.console.services.entity_view import Entities
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
@@ -29,6 +30,7 @@ class Console:
     engine: Engine
     overviews: OverviewCache
     commands: Commands
+    entities: Entities
     erasures: Erasures
     live_feed: LiveFeed
     sources: Mapping[str, Source]

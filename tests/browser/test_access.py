@@ -29,7 +29,7 @@ TEXT = "أين طلبي؟"
 ERROR = "the CRM is away"
 LISTS = (
     *("/", "/events", "/failures", "/alerts", "/live", "/processors", "/sources"),
-    *("/retention", "/audit-log"),
+    *("/retention", "/audit-log", "/entities/order/790"),
 )
 
 

@@ -189,6 +189,8 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "an event with a conflict": at("/events/{conflict}"),
     "an event without processors": at("/events/{unhandled}"),
     "an event that waits": at("/events/{waiting}"),
+    "an order": at("/entities/order/{order}"),
+    "an order, oldest first": at("/entities/order/{order}?order=oldest"),
     "a rejected delivery": at("/deliveries/{rejected}"),
     "failures": at("/failures"),
     "live": at("/live"),

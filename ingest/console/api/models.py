@@ -11,6 +11,8 @@ from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
 from ingest.console.services.commands import REASON_LIMIT
 from ingest.console.services.overview import Range
 from ingest.console.ui.forms import MAX_RATE, MIN_RATE
+from ingest.entities.entity import LONGEST
+from ingest.entities.timeline import Order, Place
 from ingest.sources import registry
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.search.counts import Count
@@ -21,6 +23,7 @@ _MAX_IDS = 1_000
 _LARGEST_ID = 2**63 - 1
 
 _Text = Annotated[str, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
+_Slug = Annotated[str | None, Field(max_length=200, pattern=r"^[^\x00]*$")]
 _Reason = Annotated[str | None, Field(max_length=REASON_LIMIT, pattern=r"^[^\x00]*$")]
 
 
@@ -31,6 +34,35 @@ class EventsQuery(InputModel):
     limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
     before: UUID | None = Field(None, description="only events older than this one")
     after: UUID | None = Field(None, description="only events newer than this one")
+
+
+class EntityQuery(InputModel):
+    """Which of an entity's events, and in which order."""
+
+    order: Order = Field(Order.NEWEST, description="which event comes first")
+    source: _Slug = Field(None, description="only the events of this sender")
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
+    before: UUID | None = Field(None, description="only events older than this one")
+    after: UUID | None = Field(None, description="only events newer than this one")
+
+    def place(self) -> Place:
+        """Return what a page of its events is asked for by."""
+        return Place(
+            order=self.order,
+            before=self.before,
+            after=self.after,
+            source=self.source,
+            limit=self.limit,
+        )
+
+
+class EntityInput(InputModel):
+    """Which entity is meant."""
+
+    kind: Literal["conversation", "phone", "order", "message", "contact"]
+    value: Annotated[str, Field(max_length=LONGEST, pattern=r"^[!-~]+( [!-~]+)*$")] = Field(
+        description="what it is called: an id, or a phone number however it is written"
+    )
 
 
 class OverviewQuery(InputModel):

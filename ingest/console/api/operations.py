@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
 
 from starlette.requests import Request
@@ -15,6 +16,8 @@ from ingest.console.api.models import (
     BulkActionInput,
     BulkActionResult,
     Done,
+    EntityInput,
+    EntityQuery,
     ErasureInput,
     EventPage,
     EventsQuery,
@@ -30,7 +33,9 @@ from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
 from ingest.console.services import event_query, event_view
+from ingest.console.services.addresses import EntityLink
 from ingest.console.services.commands import TestEvent
+from ingest.console.services.entity_view import EntityView
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview, Range
@@ -106,8 +111,32 @@ def search_events(console: Console, request: ApiRequest) -> EventPage:
 @get("/events/{id:uuid}", errors=_NOT_FOUND)
 def show_event(console: Console, request: ApiRequest) -> EventView:
     """Return an event with its deliveries, jobs and attempts."""
+    masked = _masks(console, request)
     with console.engine.connect() as connection:
-        return event_view.read(connection, request.path["id"], masked=_masks(console, request))
+        return event_view.read(
+            connection,
+            request.path["id"],
+            masked=masked,
+            entities=partial(console.entities.of_event, masked=masked),
+        )
+
+
+@get("/entities/{kind}/{name}", query=EntityQuery, errors=_NOT_FOUND)
+def show_entity(console: Console, request: ApiRequest) -> EntityView:
+    """Return all that is stored of an order, conversation, contact, message or phone number."""
+    return console.entities.read(
+        request.path["kind"],
+        request.path["name"],
+        request.query.place(),
+        masked=_masks(console, request),
+    )
+
+
+@post("/entities", body=EntityInput, needs_body=True)
+def find_entity(console: Console, request: ApiRequest) -> EntityLink:
+    """Return the address of an entity, which names no person, whatever it is called."""
+    body: EntityInput = request.body
+    return console.entities.find(body.kind, body.value, masked=_masks(console, request))
 
 
 @post("/events/{id:uuid}/replay", body=ReplayInput, errors=_CONFLICT)
@@ -401,6 +430,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     read_stats,
     search_events,
     show_event,
+    show_entity,
+    find_entity,
     replay_event,
     discard_event,
     retry_job,

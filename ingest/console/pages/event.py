@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import FormData
@@ -67,8 +68,14 @@ def routes(site: Site) -> list[BaseRoute]:
 
 def show(site: Site, request: Request) -> Response:
     """Show an event with its deliveries, jobs and attempts."""
+    masked = site.masks(request)
     with site.console.engine.connect() as connection:
-        event = event_view.read(connection, request.path_params["id"], masked=site.masks(request))
+        event = event_view.read(
+            connection,
+            request.path_params["id"],
+            masked=masked,
+            entities=partial(site.console.entities.of_event, masked=masked),
+        )
     may_send = is_operator(request)
     view = EventPage(
         event=event,

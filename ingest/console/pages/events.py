@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute
 from ingest.console.dependencies import PAGE_SIZE
 from ingest.console.pages.site import Site, search_text
 from ingest.console.services import event_query
+from ingest.console.services.addresses import EntityLink
 from ingest.console.ui import masking
 from ingest.console.ui.paths import link, parse_uuid
 from ingest.query import spell
@@ -39,6 +40,8 @@ class EventsPage:
     problems: tuple[str, ...]
     """What the search's parser did not understand, in sentences."""
     state_filters: tuple[StateFilter, ...]
+    offered: tuple[EntityLink, ...]
+    """Pages of the orders, customers, … that the search may mean."""
     events: tuple[ListedEvent, ...]
     count: Count
     """The number of all events that match."""
@@ -79,6 +82,9 @@ def show(site: Site, request: Request) -> Response:
         q=text,
         problems=tuple(problem.message for problem in query.problems),
         state_filters=_state_filters(query.selection),
+        offered=site.console.entities.offered(
+            text, query.selection, (*page.named, *page.events), masked=site.masks(request)
+        ),
         events=masking.events((*page.named, *page.events), masked=site.masks(request)),
         count=result.count,
         bulk_scope=bulk_scope(query.selection),

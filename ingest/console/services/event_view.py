@@ -1,7 +1,7 @@
 """One event with its deliveries, jobs and attempts, as pages and API show it."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from ingest.console.services.addresses import EntityLink
 from ingest.console.ui import masking
 from ingest.console.ui.json_view import pretty
 from ingest.console.ui.masking import HIDDEN
@@ -81,11 +82,19 @@ class EventView:
     """The number of all deliveries; `deliveries` has the first of them."""
     deliveries: tuple[DeliveryView, ...]
     jobs: tuple[JobRecord, ...]
+    entities: tuple[EntityLink, ...]
+    """What its body names: orders, conversations, contacts, messages and phone numbers."""
     masked: bool
     """Whether bodies, error messages and phone numbers are hidden."""
 
 
-def read(connection: Connection, event: UUID, *, masked: bool) -> EventView:
+EntitiesOf = Callable[[EventHistory], tuple[EntityLink, ...]]
+"""Returns what an event names."""
+
+
+def read(
+    connection: Connection, event: UUID, *, masked: bool, entities: EntitiesOf = lambda _: ()
+) -> EventView:
     """Return an event by its id.
 
     Raises:
@@ -94,10 +103,12 @@ def read(connection: Connection, event: UUID, *, masked: bool) -> EventView:
     record = event_detail.of_event(
         connection, event, most=_MAX_DELIVERIES, conflicts=_MAX_CONFLICTS
     )
-    return from_history(record, masked=masked)
+    return from_history(record, masked=masked, entities=entities(record))
 
 
-def from_history(event: EventHistory, *, masked: bool) -> EventView:
+def from_history(
+    event: EventHistory, *, masked: bool, entities: tuple[EntityLink, ...] = ()
+) -> EventView:
     """Return a stored event as it is shown."""
     first = event.deliveries[0]
     return EventView(
@@ -112,6 +123,7 @@ def from_history(event: EventHistory, *, masked: bool) -> EventView:
             _delivery(delivery, first, event.source, masked=masked) for delivery in event.deliveries
         ),
         jobs=tuple(masking.job(job, masked=masked) for job in event.jobs),
+        entities=entities,
         masked=masked,
     )
 
