@@ -19,6 +19,7 @@ from ingest.cli import (
     processes,
     recover,
     replay,
+    resend,
     retention,
     send,
     show,
@@ -55,6 +56,7 @@ app.add_typer(events.app, name="events")
 app.command("show")(show.show)
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
+app.command("resend")(resend.resend)
 app.command("erase")(erase.erase)
 app.add_typer(encryption.app, name="encryption")
 app.command("recover")(recover.recover)

@@ -38,6 +38,7 @@ from ingest.console.services.erasure_runner import ErasureRunner
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
+from ingest.console.services.resending import Resending
 from ingest.console.ui import charts, formats, paths
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
@@ -89,6 +90,7 @@ def create_app(settings: Settings) -> ASGIApp:
         ),
         erasures=Erasures(engine, erasure_runner, sources),
         live_feed=LiveFeed(engine, clock=time.time),
+        resending=Resending(engine, settings, sources),
         sources=sources,
         alerting=alerting,
         clock=time.time,

@@ -12,6 +12,7 @@ from ingest.console.services.entity_view import Entities
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
+from ingest.console.services.resending import Resending
 from ingest.settings import Settings
 from ingest.sources.base import Source
 
@@ -33,6 +34,7 @@ class Console:
     entities: Entities
     erasures: Erasures
     live_feed: LiveFeed
+    resending: Resending
     sources: Mapping[str, Source]
     """Every source by its slug."""
     alerting: Configuration

@@ -46,12 +46,12 @@ def _candidate(kind: str, text: str) -> Entity | None:
 def _named_in(
     connection: Connection, sources: Mapping[str, Source], found: Sequence[ListedEvent]
 ) -> frozenset[Entity]:
-    types = {event.id: (event.source, event.type) for event in found}
-    bodies = events.bodies(connection, list(types), largest=naming.LARGEST_READ) if types else {}
+    by_id = {event.id: event for event in found}
+    bodies = events.bodies(connection, list(by_id), largest=naming.LARGEST_READ) if by_id else {}
     return frozenset(
         one
         for event, body in bodies.items()
-        for one in naming.named_in(sources, *types[event], body)
+        for one in naming.named_in(sources, by_id[event], body)
     )
 
 

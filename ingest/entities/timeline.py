@@ -15,7 +15,9 @@ from ingest.entities import naming
 from ingest.entities.entity import Entity, entity
 from ingest.errors import InvalidEnvelope
 from ingest.ids import received_at
+from ingest.sources import operator
 from ingest.sources.base import Source
+from ingest.sources.operator import reader
 from ingest.store.entities import events as store
 from ingest.store.entities import rows as read_model
 from ingest.store.entities.origins import PROVENANCE
@@ -227,11 +229,11 @@ def _entries(
     entries = []
     for event in sorted(listed, key=lambda one: one.id, reverse=place.order is Order.NEWEST):
         body = bodies.get(event.id)
-        source = sources.get(event.source)
+        source = sources.get(reader(event.source, event.event_id))
         names: tuple[Entity, ...] = ()
         said: tuple[Said, ...] = ()
         if body is not None and source is not None:
-            names = naming.named_in(sources, event.source, event.type, body)
+            names = naming.named_in(sources, event, body)
             said = _said(source, event, body, jobs[event.id], rows)
         entries.append(
             Entry(
@@ -299,7 +301,7 @@ def _events_of_rows(
     if not event_ids:
         return {}
     feeding = [slug for slug, source in sources.items() if source.read_model is not None]
-    return read_model.events_called(connection, feeding, event_ids)
+    return read_model.events_called(connection, [*feeding, operator.SLUG], event_ids)
 
 
 def _row(row: ModelRow, events: Mapping[str, UUID]) -> Row:

@@ -109,6 +109,16 @@ class ReplayInput(ReasonInput):
     all_jobs: _AllJobs = False
 
 
+class ResendInput(ReasonInput):
+    """The edited body of an event."""
+
+    body: str = Field(description="the whole body, as text")
+    number: UUID | None = Field(
+        None, description="of this order: the same again sends nothing more; null: a new one"
+    )
+    dry_run: bool = Field(False, description="tell what it would become, and send nothing")
+
+
 _GIVEN = 20
 """Numbers or ids of one kind, at most."""
 _Phone = Annotated[str, Field(pattern=r"^\+?[1-9]([ .()-]?[0-9]){6,14}$")]

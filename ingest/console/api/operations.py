@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
+from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -26,6 +27,7 @@ from ingest.console.api.models import (
     PageQuery,
     ReasonInput,
     ReplayInput,
+    ResendInput,
     TestedChannel,
     TestEventInput,
 )
@@ -39,6 +41,7 @@ from ingest.console.services.entity_view import EntityView
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview, Range
+from ingest.console.services.resending import Resent
 from ingest.console.ui import masking
 from ingest.erasure.report import Report as Erasure
 from ingest.store import alerts
@@ -58,6 +61,7 @@ from ingest.store.search.filters import EventFilter
 
 PREFIX = "/api/v1"
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
+_STORED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)
 _CONFLICT = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
@@ -143,6 +147,19 @@ def find_entity(console: Console, request: ApiRequest) -> EntityLink:
 def replay_event(console: Console, request: ApiRequest) -> BulkActionResult:
     """Replay the jobs of an event that have not succeeded, or all of them."""
     return _begin_for_event(console, request, REPLAY, all_jobs=request.body.all_jobs)
+
+
+@post("/events/{id:uuid}/resend", body=ResendInput, needs_body=True, errors=_STORED)
+def resend_event(console: Console, request: ApiRequest) -> Resent:
+    """Send an event with an edited body, as an event of the source `operator`."""
+    body: ResendInput = request.body
+    event = request.path["id"]
+    if body.dry_run:
+        preview = console.resending.preview(event, body.body)
+        return Resent(preview=preview, event=None, is_new=False)
+    return console.resending.send(
+        request.by, event, body.body, number=body.number or uuid4(), reason=body.reason
+    )
 
 
 @post("/events/{id:uuid}/discard", body=ReasonInput, errors=_NOT_FOUND)
@@ -433,6 +450,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     show_entity,
     find_entity,
     replay_event,
+    resend_event,
     discard_event,
     retry_job,
     replay_job,

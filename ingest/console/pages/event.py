@@ -17,6 +17,7 @@ from ingest.console.services.event_view import EventView
 from ingest.console.ui import resend_command
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.json_view import pretty
+from ingest.sources import operator
 from ingest.sources.base import encoded_headers
 from ingest.store.bulk.replay import DISCARD, REPLAY
 from ingest.store.reports import event_detail
@@ -53,7 +54,7 @@ class EventPage:
     unsigned_source: str | None
     """The event's source, if the console has no secret to sign its deliveries with."""
     is_unfinished: bool
-    """Whether a job is unfinished, so that the page reloads itself."""
+    """Whether a job is unfinished, or a copy not admitted, so that the page reloads itself."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -82,9 +83,10 @@ def show(site: Site, request: Request) -> Response:
         body=_body(event),
         resend_command=_resend_command(site, event) if may_send else None,
         unsigned_source=event.source
-        if may_send and event.source not in site.console.sources
+        if may_send and event.source not in (*site.console.sources, operator.SLUG)
         else None,
-        is_unfinished=any(job.state in _UNFINISHED for job in event.jobs),
+        is_unfinished=any(job.state in _UNFINISHED for job in event.jobs)
+        or not all(copy.is_stored for copy in event.copies),
     )
     return site.render(request, "event.html", view, section="events")
 

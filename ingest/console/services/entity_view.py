@@ -103,9 +103,7 @@ class Entities:
         body = event.deliveries[0].body
         if body is None:
             return ()
-        return self._links(
-            naming.named_in(self.sources, event.source, event.type, body), masked=masked
-        )
+        return self._links(naming.named_in(self.sources, event, body), masked=masked)
 
     def offered(
         self, typed: str, selection: EventFilter, found: Sequence[ListedEvent], *, masked: bool
