@@ -62,7 +62,7 @@ def entity(kind: str, value: str) -> Entity:
         raise BadEntity(f"{kind} is none of {', '.join(KINDS)}.", reason="bad_kind")
     text = value.strip()
     if not text or len(text) > LONGEST or not text.isprintable():
-        raise BadEntity(f"That is not what a {kind} is called.", reason="bad_id")
+        raise BadEntity(f"{_NOUNS[kind]}: that cannot be the id of one.", reason="bad_id")
     if kind == "phone":
         text = phones.normal_phone(text)
     elif kind in NUMBERED and is_bigint(text):

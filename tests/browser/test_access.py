@@ -284,6 +284,8 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
     for path, form in (
         (f"/events/{guarded.failed}/replay", {}),
         (f"/events/{guarded.failed}/discard", {}),
+        (f"/events/{guarded.failed}/edit", {}),
+        (f"/events/{guarded.failed}/resend", {"body": "{}"}),
         (f"/jobs/{job}/retry", {}),
         ("/events/preview", {"action": "replay-all", "q": "state:dead"}),
         ("/bulk-actions", {"action": "replay", "q": "state:dead"}),
@@ -299,6 +301,7 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
         "/erasures",
         "/processors/whims/pause",
         f"/events/{guarded.failed}/replay",
+        f"/events/{guarded.failed}/resend",
     ):
         status, text = submit(page, f"/api/v1{path}")
         assert (status, json.loads(text)["error"]) == (403, "role_insufficient")

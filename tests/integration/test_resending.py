@@ -1,18 +1,25 @@
 """Editing an event and sending it again: a copy with a name of its own, run as its origin's."""
 
+import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine
+from typer.testing import CliRunner
 
 from ingest import resending
+from ingest.cli import main
+from ingest.console.app import create_app
 from ingest.encryption.keys import NO_KEYS, BodyKeys
-from ingest.errors import SettingsError
+from ingest.errors import IngestError, SettingsError
 from ingest.resending import CannotResend, Sent
+from ingest.settings import Settings
 from ingest.sources import operator, registry
 from ingest.store import copies
 from ingest.store.address import parse
@@ -20,6 +27,8 @@ from ingest.store.engine import Role, create_engine
 from tests.integration.conftest import Worker
 from tests.integration.test_erasure import OMAR, SARA, SOURCES, about_sara, erase, holds
 from tests.integration.test_what_senders_send import BUILT_IN
+from tests.support.asgi import Browser, ask, running
+from tests.support.console import TOKEN, TOKENS, VIEWER_TOKEN
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
 from workers import Event
@@ -224,6 +233,98 @@ def test_copies_are_erased_with_their_origin_and_with_whom_they_name(
     erased = {row["event"] for row in rows(engine, "SELECT event FROM erased_events")}
     assert erased == {of_sara, of_omar.event, twice.event, named.event}
     assert one(engine, "SELECT count(*) FROM copies WHERE reason IS NOT NULL") == 1
+
+
+def test_an_operator_edits_in_the_console_and_a_viewer_does_not(
+    engine: Engine,
+    database_url: str,
+    worker: Worker,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (event,) = deliver(database_url, [order(total=1)])
+    worker.process([event])
+    operators, viewers = (
+        create_app(make_settings()),
+        create_app(make_settings(console_tokens=TOKENS)),
+    )
+    with running(operators), running(viewers):
+        console = Browser(app=operators)
+        shown = console.post(f"/events/{event}/edit", {})
+        number = re.search(r'name="number" value="([0-9a-f-]{36})"', shown.text)
+        assert shown.status == 200
+        assert number is not None
+        form = {"body": order(total=2).decode(), "number": number[1], "reason": "wrong"}
+        checked = console.post(f"/events/{event}/edit", form)
+        assert "a known event" in checked.text
+        assert 'class="diff-added"' in checked.text
+        refused_form = console.post(f"/events/{event}/resend", form | {"body": "{"})
+        assert "does not send this" in refused_form.text
+        for _ in range(2):
+            sent = console.post(f"/events/{event}/resend", form)
+            assert (sent.status, sent.one("location")) == (303, f"/events/{event}#copies")
+        (copy,) = (row["event"] for row in rows(engine, "SELECT event FROM copies"))
+        assert "waits to be admitted" in console.get(f"/events/{event}").text
+        worker.process([copy])
+        assert f'href="/events/{copy}"' in console.get(f"/events/{event}").text
+        assert f'href="/events/{event}"' in console.get(f"/events/{copy}").text
+        headers = [
+            ("host", "127.0.0.1:8001"),
+            ("authorization", f"Bearer {VIEWER_TOKEN}"),
+            ("content-type", "application/json"),
+        ]
+        order_ = b'{"body": "{}"}'
+        path = f"/api/v1/events/{event}/resend"
+        assert ask(viewers, "POST", path, headers, order_).status == 403
+        headers[1] = ("authorization", f"Bearer {TOKEN}")
+        assert ask(viewers, "POST", path, headers, order_).json()["error"] == "event_not_string"
+        as_json = {"body": order(total=3).decode(), "number": str(uuid4())}
+        told = ask(viewers, "POST", path, headers, json.dumps(as_json | {"dry_run": True}).encode())
+        assert (told.json()["event"], told.json()["preview"]["known"]) == (None, str(event))
+        again = [ask(viewers, "POST", path, headers, json.dumps(as_json).encode()) for _ in "ab"]
+        assert [answer.json()["is_new"] for answer in again] == [True, False]
+        assert again[0].json()["event"] == again[1].json()["event"]
+
+
+def test_the_command_shows_an_order_and_sends_an_event_again(
+    engine: Engine,
+    database_url: str,
+    worker: Worker,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INGEST_DATABASE_URL", database_url)
+    monkeypatch.setenv("INGEST_REDIS_URL", "redis://127.0.0.1:1/0")
+    (event,) = deliver(database_url, [order(total=1)])
+    worker.process([event])
+    (tmp_path / "body.json").write_bytes(order(total=2))
+    command = ["resend", "order.created:790", "--body", str(tmp_path / "body.json")]
+
+    def run(*arguments: str) -> str:
+        ended = CliRunner().invoke(main.app, arguments)
+        assert ended.exit_code == 0, (ended.output, ended.exception)
+        return ended.output
+
+    assert "Nothing was sent." in run(*command, "--dry-run")
+    assert "Sent as event" in run(*command, "--reason", "wrong")
+    (copy,) = (row["event"] for row in rows(engine, "SELECT event FROM copies"))
+    worker.process([copy])
+    shown = run("show", "order", "790", "--oldest-first")
+    assert shown.startswith("Order 790: 2 events\n")
+    assert "total 1 (replaced)" in shown
+    stored = json.loads(run("show", "order", "790", "--json"))
+    assert [entry["event"]["id"] for entry in stored["entries"]] == [str(copy), str(event)]
+    for wrong, sentence in (
+        (["show", "ordr", "790"], "ordr is none of conversation, phone, order, message, contact."),
+        (["show", "order", " "], "Order: that cannot be the id of one."),
+        (["resend", str(event), "--body", "nothing"], "Cannot read nothing"),
+    ):
+        ended = CliRunner().invoke(main.app, wrong)
+        assert isinstance(ended.exception, IngestError)
+        assert sentence in str(ended.exception)
 
 
 def test_no_sender_may_be_called_operator() -> None:

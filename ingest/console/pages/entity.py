@@ -12,6 +12,7 @@ from ingest.console.pages.site import Site
 from ingest.console.services.entity_view import EntityView
 from ingest.console.ui.paths import link, parse_uuid
 from ingest.entities.timeline import Order, Place
+from ingest.sources import operator
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,8 @@ def show(site: Site, request: Request) -> Response:
         senders=_senders(path, place, shown.sources),
         before_page=newer if is_newest_first else older,
         after_page=older if is_newest_first else newer,
-        is_ambiguous=len(shown.sources) > 1 and shown.entity.kind != "phone",
+        is_ambiguous=len(shown.sources.keys() - {operator.SLUG}) > 1
+        and shown.entity.kind != "phone",
     )
     return site.render(request, "entity.html", view, section="events")
 
