@@ -139,7 +139,7 @@ def asked(page: Page, shown: Shown) -> None:
 
 def edited(page: Page, shown: Shown) -> None:
     page.goto(f"{shown.origin}/events/{shown.dead}")
-    page.get_by_role("button", name="Edit and send again").click()
+    page.get_by_role("link", name="Edit and send again").click()
     body = page.get_by_label("Body")
     body.fill(body.input_value().replace("fails", "works"))
     page.get_by_role("button", name="Check").click()

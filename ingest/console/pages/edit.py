@@ -35,21 +35,30 @@ class EditPage:
 
 
 def routes(site: Site) -> list[BaseRoute]:
-    """Return the routes of the page and its form. Both are for operators: the first one shows the
-    body, the second one sends."""
+    """Return the routes of the page and its forms. All are for operators (`is_for_operators` in
+    ingest.console.auth.request_info), as the page shows the body."""
     return [
-        site.post("/events/{id:uuid}/edit", edit, name="edit event"),
+        site.get("/events/{id:uuid}/edit", show, name="edit event"),
+        site.post("/events/{id:uuid}/edit", check, name="check edited event"),
         site.post("/events/{id:uuid}/resend", resend, name="resend event"),
     ]
 
 
-def edit(site: Site, request: Request, form: FormData) -> Response:
-    """Show the form: with the event's own body, or with what is to be looked at."""
+def show(site: Site, request: Request) -> Response:
+    """Show the form with the event's own body."""
     event = request.path_params["id"]
-    if "body" not in form:
-        body = site.console.resending.text(event)
-        return _show(site, request, event, form, body=body)
-    return _checked(site, request, event, form)
+    return _show(site, request, event, FormData(), body=site.console.resending.text(event))
+
+
+def check(site: Site, request: Request, form: FormData) -> Response:
+    """Show what an edited body would become, or why it cannot be sent."""
+    event = request.path_params["id"]
+    body = _body(form)
+    try:
+        preview = site.console.resending.preview(event, body)
+    except CannotResend as error:
+        return _show(site, request, event, form, body=body, problem=str(error))
+    return _show(site, request, event, form, body=body, preview=preview)
 
 
 def resend(site: Site, request: Request, form: FormData) -> Response:
@@ -65,15 +74,6 @@ def resend(site: Site, request: Request, form: FormData) -> Response:
     except CannotResend as error:
         return _show(site, request, event, form, body=_body(form), problem=str(error))
     return redirect(f"/events/{event}#copies")
-
-
-def _checked(site: Site, request: Request, event: UUID, form: FormData) -> Response:
-    body = _body(form)
-    try:
-        preview = site.console.resending.preview(event, body)
-    except CannotResend as error:
-        return _show(site, request, event, form, body=body, problem=str(error))
-    return _show(site, request, event, form, body=body, preview=preview)
 
 
 def _show(
