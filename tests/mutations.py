@@ -418,6 +418,24 @@ MUTATIONS = (
         caught_by="integration/test_replay.py"
         "::test_of_a_named_event_what_succeeded_is_left_alone_unless_it_is_asked_for",
     ),
+    Mutation(
+        promise=3,
+        what="an edited copy is taken for the sender's own event",
+        file="ingest/resending.py",
+        old="        source=operator.SLUG,\n",
+        new="        source=examined.origin.source,\n",
+        caught_by="integration/test_resending.py"
+        "::test_a_copy_runs_as_its_origins_and_is_no_event_of_the_sender",
+    ),
+    Mutation(
+        promise=8,
+        what="an erased person stays in the edited copies of their events",
+        file="ingest/erasure/run.py",
+        old="        made = copies.made_of(connection, sorted(named))\n",
+        new="        made = copies.made_of(connection, [])\n",
+        caught_by="integration/test_resending.py"
+        "::test_copies_are_erased_with_their_origin_and_with_whom_they_name",
+    ),
 )
 
 

@@ -23,6 +23,7 @@ from ingest.errors import (
     LeaseLost,
     UnknownSource,
 )
+from ingest.sources import operator
 from ingest.sources.base import Source
 from ingest.store.pipeline.histograms import cell
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
@@ -126,13 +127,14 @@ class BatchRunner:
         Raises:
             UnknownSource, InvalidEnvelope: there is no event.
         """
-        source = self.sources.get(job.source)
+        slug = operator.reader(job.source, job.event_id)
+        source = self.sources.get(slug)
         if source is None:
-            raise UnknownSource(f"No source {job.source} is configured.", reason="unknown_source")
+            raise UnknownSource(f"No source {slug} is configured.", reason="unknown_source")
         envelope = source.parse(body)
         event = Event(
             id=str(job.event),
-            source=job.source,
+            source=slug,
             event_id=job.event_id,
             type=job.type,
             occurred_at=envelope.occurred_at,
@@ -141,6 +143,7 @@ class BatchRunner:
             body=body,
             attempt=job.attempt,
             idempotency_key=f"{job.event}:{processor.name}",
+            is_edited=job.source == operator.SLUG,
         )
         return Call(job=job, event=event)
 

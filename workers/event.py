@@ -15,8 +15,10 @@ class Event:
     id: str
     """Ours: what `ingest events show` takes."""
     source: str
+    """Whose event it is; of an edited one, whose event it was made of."""
     event_id: str
-    """The sender's name for the occurrence; unique within the source."""
+    """The sender's name for the occurrence; unique within the source. An edited event has a name of
+    its own, which no sender gives."""
     type: str
     occurred_at: datetime | None
     """When it happened, if the sender said so readably; aware, UTC."""
@@ -29,3 +31,5 @@ class Event:
     idempotency_key: str
     """The same for every attempt and replay of this processor at this event: pass it to whatever
     the processor calls outside PostgreSQL, where an effect may happen more than once."""
+    is_edited: bool = False
+    """Whether an operator edited the body and sent it; the sender has never sent it so."""

@@ -20,7 +20,7 @@ from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to
 from ingest.store.search.named import resolve
-from ingest.store.search.titles import of_body, titled
+from ingest.store.search.titles import of_history, titled
 from ingest.store.views import View
 
 _OUTCOME_COLOURS = {"succeeded": "green", "running": "blue"} | dict.fromkeys(
@@ -143,7 +143,7 @@ def show(
         ]
     sources = configured(settings.load().sources)
     for history in histories:
-        title = of_body(sources, history.source, history.type, history.deliveries[0].body)
+        title = of_history(sources, history)
         if json:
             output.as_json(_document(history, title))
         else:

@@ -21,8 +21,10 @@ from ingest.cli import (
     processes,
     recover,
     replay,
+    resend,
     retention,
     send,
+    show,
     simulate,
     sources,
     stats,
@@ -58,9 +60,11 @@ app.command("top")(top.top)
 app.add_typer(events.app, name="events")
 app.command("export")(export.export)
 app.add_typer(views.app, name="views")
+app.command("show")(show.show)
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.add_typer(bulk_actions.app, name="bulk-actions")
+app.command("resend")(resend.resend)
 app.command("erase")(erase.erase)
 app.add_typer(encryption.app, name="encryption")
 app.command("recover")(recover.recover)

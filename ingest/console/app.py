@@ -30,13 +30,16 @@ from ingest.console.dependencies import Console
 from ingest.console.pages import error as error_page
 from ingest.console.pages import event, routes
 from ingest.console.pages.site import Site
+from ingest.console.services.addresses import Addresses
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.console.services.commands import Commands
+from ingest.console.services.entity_view import Entities
 from ingest.console.services.erasure_runner import ErasureRunner
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.exports import Exports
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
+from ingest.console.services.resending import Resending
 from ingest.console.ui import charts, formats, paths
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
@@ -83,9 +86,13 @@ def create_app(settings: Settings) -> ASGIApp:
         engine=engine,
         overviews=OverviewCache(engine, settings.redis, clock=time.time),
         commands=Commands(engine, settings, runner, sources, alerting),
+        entities=Entities(
+            engine=engine, sources=sources, addresses=Addresses(engine, random=os.urandom)
+        ),
         erasures=Erasures(engine, erasure_runner, sources),
         exports=Exports(engine, settings),
         live_feed=LiveFeed(engine, sources, clock=time.time),
+        resending=Resending(engine, settings, sources),
         sources=sources,
         alerting=alerting,
         clock=time.time,

@@ -8,10 +8,12 @@ from sqlalchemy import Engine
 
 from ingest.alerts.configuration import Configuration
 from ingest.console.services.commands import Commands
+from ingest.console.services.entity_view import Entities
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.exports import Exports
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
+from ingest.console.services.resending import Resending
 from ingest.settings import Settings
 from ingest.sources.base import Source
 
@@ -30,9 +32,11 @@ class Console:
     engine: Engine
     overviews: OverviewCache
     commands: Commands
+    entities: Entities
     erasures: Erasures
     exports: Exports
     live_feed: LiveFeed
+    resending: Resending
     sources: Mapping[str, Source]
     """Every source by its slug."""
     alerting: Configuration

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from ingest import logs
 from ingest.errors import AlreadyThere, IngestError, InvalidName, NotFound
+from ingest.resending import CannotResend, NotStored
 from ingest.store import causes
 from ingest.store.causes import Cause
 
@@ -23,9 +24,11 @@ class NotPossible(IngestError):
     """Report a request that makes sense and that the present state forbids: 409."""
 
 
-_STATUSES = {
+_STATUSES: dict[type[IngestError], HTTPStatus] = {
     AlreadyThere: HTTPStatus.CONFLICT,
     InvalidName: HTTPStatus.BAD_REQUEST,
+    CannotResend: HTTPStatus.CONFLICT,
+    NotStored: HTTPStatus.SERVICE_UNAVAILABLE,
     BadRequest: HTTPStatus.BAD_REQUEST,
     NotFound: HTTPStatus.NOT_FOUND,
     NotPossible: HTTPStatus.CONFLICT,

@@ -27,6 +27,8 @@ from ingest.erasure.person import Person, Verdict, identifiers
 from ingest.erasure.spellings import Spellings
 from ingest.ids import first_id
 from ingest.sources.base import Source
+from ingest.sources.operator import reader
+from ingest.store import copies
 from ingest.store.erasure import attempts, ledger, records, tables
 from ingest.store.erasure.ledger import StoredDelivery, Unsettled
 from ingest.store.erasure.records import ERASING, Erasure
@@ -255,7 +257,11 @@ class _Batch:
         connection = self._connection
         deliveries = [delivery.id for delivery in self._deliveries]
         ledger.stop_admission(connection, deliveries)
-        events = sorted({*ledger.events_of(connection, deliveries), *self._events})
+        named = {*ledger.events_of(connection, deliveries), *self._events}
+        made = copies.made_of(connection, sorted(named))
+        ledger.stop_admission(connection, made)
+        deliveries += made
+        events = sorted({*named, *made})
         erased = ledger.erase(
             connection, deliveries, events, is_personal=self._person.spellings().are_in
         )
@@ -286,7 +292,7 @@ class _Batch:
         spellings = self._person.spellings()
         only = self._eraser.source
         for delivery in stored:
-            if only is not None and delivery.source != only:
+            if only is not None and reader(delivery.source, delivery.event_id) != only:
                 continue
             size = self._person.size
             if self._is_meant(delivery, spellings):
@@ -296,9 +302,10 @@ class _Batch:
         return None if end is None else str(end)
 
     def _is_meant(self, delivery: StoredDelivery, spellings: Spellings) -> bool:
-        source = self._eraser.sources.get(delivery.source)
+        slug = reader(delivery.source, delivery.event_id)
+        source = self._eraser.sources.get(slug)
         named = bodies.named_in(source, delivery.type, delivery.body)
-        verdict = self._person.weigh(bodies.scope_of(delivery.source, source), named)
+        verdict = self._person.weigh(bodies.scope_of(slug, source), named)
         return verdict is not Verdict.NOTHING or any(
             map(spellings.are_in, (delivery.body, delivery.headers, delivery.event_id))
         )
@@ -311,7 +318,7 @@ class _Batch:
         self._events = [
             row.id
             for row in rows
-            if (only is None or row.source == only)
+            if (only is None or reader(row.source, row.event_id) == only)
             and (spellings.are_in(row.event_id) or spellings.are_in(row.type))
         ]
         return str(rows[-1].id) if rows else None

@@ -7,6 +7,7 @@ from importlib import import_module, metadata
 from pkgutil import iter_modules
 
 from ingest.errors import SettingsError
+from ingest.sources import operator
 from ingest.sources.base import FieldPath, Source, SourceSettings
 
 GROUP = "ingest.sources"
@@ -25,7 +26,7 @@ def use(described: Mapping[str, type[Source]]) -> None:
         SettingsError: one has the name of another source.
     """
     for slug in described:
-        if slug in _coded():
+        if slug in _coded() or slug == operator.SLUG:
             raise _unusable(slug, "another source has this name")
     _described.clear()
     _described.update(described)
@@ -44,7 +45,7 @@ def classes() -> dict[str, type[Source]]:
 def _coded() -> dict[str, type[Source]]:
     classes_by_slug: dict[str, type[Source]] = {}
     for slug, source_class in (*_built_in(), *_installed()):
-        if slug in classes_by_slug:
+        if slug in classes_by_slug or slug == operator.SLUG:
             raise _unusable(slug, "another source has this name")
         classes_by_slug[slug] = source_class
     return classes_by_slug
@@ -94,12 +95,13 @@ def entity_paths(kind: str, slugs: Container[str] | None = None) -> tuple[FieldP
 
 def naming(kind: str) -> tuple[str, ...]:
     """Return the slugs of the sources whose bodies name entities of a kind, of which no read model
-    is made."""
-    return tuple(
+    is made; copies of their events among them."""
+    slugs = tuple(
         slug
         for slug, source in classes().items()
         if source.read_model is None and _entity_paths(source, kind)
     )
+    return (*slugs, operator.SLUG) if slugs else ()
 
 
 def _entity_paths(source: type[Source], kind: str) -> tuple[FieldPath, ...]:

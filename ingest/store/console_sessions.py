@@ -1,4 +1,4 @@
-"""The console's sessions: the key that signs them, and those that ended before they expired.
+"""The console's keys, and the sessions that ended before they expired.
 
 Everything else of a session is in its cookie.
 """
@@ -10,21 +10,26 @@ from sqlalchemy import Connection
 from ingest.store.sql import statement
 
 _MAKE_KEY = statement(
-    "INSERT INTO ingest.console_keys (purpose, key) VALUES ('sessions', :key)"
+    "INSERT INTO ingest.console_keys (purpose, key) VALUES (:purpose, :key)"
     " ON CONFLICT (purpose) DO NOTHING"
 )
 
 
-_KEY = statement("SELECT key FROM ingest.console_keys WHERE purpose = 'sessions'")
+_KEY = statement("SELECT key FROM ingest.console_keys WHERE purpose = :purpose")
 
 
 def signing_key(connection: Connection, *, new: bytes) -> bytes:
-    """Return the key that signs sessions; store `new` if there is none.
+    """Return the key that signs sessions; store `new` if there is none."""
+    return shared_key(connection, "sessions", new=new)
+
+
+def shared_key(connection: Connection, purpose: str, *, new: bytes) -> bytes:
+    """Return the consoles' key for a purpose; store `new` if there is none.
 
     All consoles share the key that was stored first.
     """
-    connection.execute(_MAKE_KEY, {"key": new})
-    key: bytes = connection.execute(_KEY).scalar_one()
+    connection.execute(_MAKE_KEY, {"purpose": purpose, "key": new})
+    key: bytes = connection.execute(_KEY, {"purpose": purpose}).scalar_one()
     return key
 
 

@@ -341,6 +341,18 @@ views = Table(
     Column("made_at", Timestamp, nullable=False, server_default=func.now()),
 )
 
+# Events that operators made of others, with an edited body (ingest.sources.operator).
+copies = Table(
+    "copies",
+    metadata,
+    Column("number", Uuid, primary_key=True, comment="given with the order: again is the same"),
+    Column("event", Uuid, nullable=False, unique=True, comment="the copy"),
+    Column("origin", Uuid, nullable=False, index=True, comment="the event that it was made of"),
+    Column("at", Timestamp, nullable=False, server_default=func.now()),
+    Column("by", Text, nullable=False),
+    Column("reason", Text),
+)
+
 # The processors that workers have registered, and which of them are paused.
 processors = Table(
     "processors",

@@ -103,6 +103,7 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         "/events?q=790",
         "/events?q=order:7",
         f"/events/{event['id']}",
+        "/entities/order/7",
         "/failures",
         "/processors",
         "/sources",

@@ -29,7 +29,7 @@ TEXT = "أين طلبي؟"
 ERROR = "the CRM is away"
 LISTS = (
     *("/", "/events", "/failures", "/alerts", "/live", "/processors", "/sources"),
-    *("/retention", "/audit-log"),
+    *("/retention", "/audit-log", "/entities/order/790"),
 )
 
 
@@ -284,6 +284,8 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
     for path, form in (
         (f"/events/{guarded.failed}/replay", {}),
         (f"/events/{guarded.failed}/discard", {}),
+        (f"/events/{guarded.failed}/edit", {}),
+        (f"/events/{guarded.failed}/resend", {"body": "{}"}),
         (f"/jobs/{job}/retry", {}),
         ("/events/preview", {"action": "replay-all", "q": "state:dead"}),
         ("/bulk-actions", {"action": "replay", "q": "state:dead"}),
@@ -299,19 +301,23 @@ def test_a_viewer_changes_nothing_by_any_key_or_form(guarded: Guarded, visit: Vi
         "/erasures",
         "/processors/whims/pause",
         f"/events/{guarded.failed}/replay",
+        f"/events/{guarded.failed}/resend",
     ):
         status, text = submit(page, f"/api/v1{path}")
         assert (status, json.loads(text)["error"]) == (403, "role_insufficient")
     assert guarded.changes() == before
 
 
-def test_a_viewer_does_not_look_at_erasures(guarded: Guarded, visit: Visit) -> None:
+def test_a_viewer_looks_neither_at_erasures_nor_at_the_form_of_a_body(
+    guarded: Guarded, visit: Visit
+) -> None:
     for name, status in (("vera", 403), ("omar", 200)):
         page = visit(name)
         expect(page.get_by_role("link", name="Erasures")).to_have_count(int(name == "omar"))
-        answer = page.goto("/erasures")
-        assert answer is not None
-        assert answer.status == status
+        for path in ("/erasures", f"/events/{guarded.failed}/edit"):
+            answer = page.goto(path)
+            assert answer is not None
+            assert answer.status == status
 
 
 @pytest.mark.parametrize("site", ["another site", "another origin"])

@@ -137,6 +137,15 @@ def asked(page: Page, shown: Shown) -> None:
     page.get_by_role("dialog").wait_for()
 
 
+def edited(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/events/{shown.dead}")
+    page.get_by_role("link", name="Edit and send again").click()
+    body = page.get_by_label("Body")
+    body.fill(body.input_value().replace("fails", "works"))
+    page.get_by_role("button", name="Check").click()
+    page.get_by_role("heading", name="What it would become").wait_for()
+
+
 def keys(page: Page, shown: Shown) -> None:
     page.goto(f"{shown.origin}/")
     page.keyboard.press("?")
@@ -190,6 +199,9 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "an event with a conflict": at("/events/{conflict}"),
     "an event without processors": at("/events/{unhandled}"),
     "an event that waits": at("/events/{waiting}"),
+    "an order": at("/entities/order/11"),
+    "an order, oldest first": at("/entities/order/11?order=oldest"),
+    "an event, edited": edited,
     "a rejected delivery": at("/deliveries/{rejected}"),
     "failures": at("/failures"),
     "live": at("/live"),

@@ -188,6 +188,41 @@ def test_what_senders_write_is_text(page: Page, stack: Stack) -> None:
         expect(page.locator("main script, main img")).to_have_count(0)
 
 
+def test_an_order_is_found_by_its_number_and_sent_again_with_another_note(
+    page: Page, stack: Stack
+) -> None:
+    """From the search to the order's page, its event, the edited copy, and back."""
+    post(stack, order(790, total=5))
+    page.goto("/events")
+    page.get_by_role("searchbox", name="Search events").fill("790")
+    page.keyboard.press("Enter")
+    page.get_by_role("link", name="Order 790").click()
+    expect(page.get_by_role("heading", name="Order 790")).to_be_visible()
+    expect(page.locator(".model-row").first).to_contain_text("total")
+    page.locator(".entries .event-name").first.click()
+    page.get_by_role("link", name="Edit and send again").click()
+    body = page.get_by_label("Body")
+    original = body.input_value()
+    body.fill("{")
+    page.get_by_role("button", name="Check").click()
+    expect(page.locator("main").get_by_role("alert")).to_contain_text("does not send this")
+    expect(body).to_have_value("{")
+    body.fill(original.replace('"note": ""', f'"note": "{ARABIC}"'))
+    page.get_by_role("textbox", name="Reason kept").fill("the note was missing")
+    page.get_by_role("button", name="Check").click()
+    expect(page.locator(".diff-added")).to_contain_text(ARABIC)
+    screenshot(page, "edited")
+    page.get_by_role("button", name="Send", exact=True).click()
+    page.get_by_role("link", name="The copy").click(timeout=20_000)
+    expect(page.get_by_text("Edited by")).to_be_visible()
+    expect(page.get_by_text("the note was missing")).to_be_visible()
+    page.get_by_role("link", name="the sender's event").click()
+    expect(page.get_by_role("heading", name="Edited and sent again")).to_be_visible()
+    page.get_by_role("link", name="Order 790").click()
+    expect(page.locator(".entries .entry")).to_have_count(2)
+    screenshot(page, "order")
+
+
 def test_it_is_used_by_keyboard(page: Page, stack: Stack) -> None:
     post(stack, *(order(400 + number) for number in range(3)))
     page.goto("/events")
@@ -253,7 +288,7 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
     "path",
     [
         *("/", "/events", "/failures", "/alerts", "/live", "/processors", "/retention"),
-        *("/erasures", "/audit-log"),
+        *("/erasures", "/audit-log", "/entities/conversation/7"),
     ],
 )
 def test_no_page_is_wider_than_the_screen(

@@ -12,6 +12,8 @@ from ingest.console.services.commands import REASON_LIMIT
 from ingest.console.services.ranges import Range
 from ingest.console.services.traffic import Split
 from ingest.console.ui.forms import MAX_RATE, MIN_RATE
+from ingest.entities.entity import LONGEST
+from ingest.entities.timeline import Order, Place
 from ingest.export import Form
 from ingest.sources import registry
 from ingest.store.bulk.replay import Counts, Operation
@@ -26,6 +28,7 @@ _MAX_IDS = 1_000
 _LARGEST_ID = 2**63 - 1
 
 _Text = Annotated[str, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
+_Slug = Annotated[str | None, Field(max_length=200, pattern=r"^[^\x00]*$")]
 _Reason = Annotated[str | None, Field(max_length=REASON_LIMIT, pattern=r"^[^\x00]*$")]
 
 
@@ -64,6 +67,35 @@ class ExportQuery(InputModel):
     format: Form = Field(Form.JSON_LINES, description="JSON lines for programs, CSV for people")
     sort: Literal["newest", "oldest"] = Field("newest", description="which come first")
     bodies: bool = Field(False, description="with the bodies as they were received")
+
+
+class EntityQuery(InputModel):
+    """Which of an entity's events, and in which order."""
+
+    order: Order = Field(Order.NEWEST, description="which event comes first")
+    source: _Slug = Field(None, description="only the events of this sender")
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
+    before: UUID | None = Field(None, description="only events older than this one")
+    after: UUID | None = Field(None, description="only events newer than this one")
+
+    def place(self) -> Place:
+        """Return what a page of its events is asked for by."""
+        return Place(
+            order=self.order,
+            before=self.before,
+            after=self.after,
+            source=self.source,
+            limit=self.limit,
+        )
+
+
+class EntityInput(InputModel):
+    """Which entity is meant."""
+
+    kind: Literal["conversation", "phone", "order", "message", "contact"]
+    value: Annotated[str, Field(max_length=LONGEST, pattern=r"^[!-~]+( [!-~]+)*$")] = Field(
+        description="what it is called: an id, or a phone number however it is written"
+    )
 
 
 class OverviewQuery(InputModel):
@@ -114,6 +146,16 @@ class ReplayInput(ReasonInput):
     """How to replay an event."""
 
     all_jobs: _AllJobs = False
+
+
+class ResendInput(ReasonInput):
+    """The edited body of an event."""
+
+    body: str = Field(description="the whole body, as text")
+    number: UUID | None = Field(
+        None, description="of this order: the same again sends nothing more; null: a new one"
+    )
+    dry_run: bool = Field(False, description="tell what it would become, and send nothing")
 
 
 _GIVEN = 20

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from http import HTTPStatus
+from uuid import uuid4
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -15,6 +17,8 @@ from ingest.console.api.models import (
     BulkActionInput,
     BulkActionResult,
     Done,
+    EntityInput,
+    EntityQuery,
     ErasureInput,
     EventPage,
     EventsQuery,
@@ -24,6 +28,7 @@ from ingest.console.api.models import (
     PageQuery,
     ReasonInput,
     ReplayInput,
+    ResendInput,
     StatsNow,
     TestedChannel,
     TestEventInput,
@@ -35,11 +40,14 @@ from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
 from ingest.console.services import event_query, event_view, saved_views, traffic
+from ingest.console.services.addresses import EntityLink
 from ingest.console.services.commands import TestEvent
+from ingest.console.services.entity_view import EntityView
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview
 from ingest.console.services.ranges import Range
+from ingest.console.services.resending import Resent
 from ingest.console.services.traffic import Traffic
 from ingest.console.ui import masking
 from ingest.console.ui.download import Download
@@ -63,6 +71,7 @@ from ingest.store.views import View
 
 PREFIX = "/api/v1"
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
+_STORED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)
 _CONFLICT = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
@@ -184,19 +193,52 @@ def delete_view(console: Console, request: ApiRequest) -> Done:
 @get("/events/{id:uuid}", errors=_NOT_FOUND)
 def show_event(console: Console, request: ApiRequest) -> EventView:
     """Return an event with its deliveries, jobs and attempts."""
+    masked = _masks(console, request)
     with console.engine.connect() as connection:
         return event_view.read(
             connection,
             request.path["id"],
             sources=console.sources,
-            masked=_masks(console, request),
+            masked=masked,
+            entities=partial(console.entities.of_event, masked=masked),
         )
+
+
+@get("/entities/{kind}/{name}", query=EntityQuery, errors=_NOT_FOUND)
+def show_entity(console: Console, request: ApiRequest) -> EntityView:
+    """Return all that is stored of an order, conversation, contact, message or phone number."""
+    return console.entities.read(
+        request.path["kind"],
+        request.path["name"],
+        request.query.place(),
+        masked=_masks(console, request),
+    )
+
+
+@post("/entities", body=EntityInput, needs_body=True)
+def find_entity(console: Console, request: ApiRequest) -> EntityLink:
+    """Return the address of an entity, which names no person, whatever it is called."""
+    body: EntityInput = request.body
+    return console.entities.find(body.kind, body.value, masked=_masks(console, request))
 
 
 @post("/events/{id:uuid}/replay", body=ReplayInput, errors=_CONFLICT)
 def replay_event(console: Console, request: ApiRequest) -> BulkActionResult:
     """Replay the jobs of an event that have not succeeded, or all of them."""
     return _begin_for_event(console, request, REPLAY, all_jobs=request.body.all_jobs)
+
+
+@post("/events/{id:uuid}/resend", body=ResendInput, needs_body=True, errors=_STORED)
+def resend_event(console: Console, request: ApiRequest) -> Resent:
+    """Send an event with an edited body, as an event of the source `operator`."""
+    body: ResendInput = request.body
+    event = request.path["id"]
+    if body.dry_run:
+        preview = console.resending.preview(event, body.body)
+        return Resent(preview=preview, event=None, is_new=False)
+    return console.resending.send(
+        request.by, event, body.body, number=body.number or uuid4(), reason=body.reason
+    )
 
 
 @post("/events/{id:uuid}/discard", body=ReasonInput, errors=_NOT_FOUND)
@@ -492,7 +534,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     rename_view,
     delete_view,
     show_event,
+    show_entity,
+    find_entity,
     replay_event,
+    resend_event,
     discard_event,
     retry_job,
     replay_job,

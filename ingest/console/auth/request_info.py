@@ -13,8 +13,8 @@ from ingest.console.auth.errors import AuthError
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOGIN, LOGOUT = "/login", "/logout"
 LIVE = "/health/live"
-_FOR_OPERATORS = re.compile(r"(?:/api/v1)?/erasures(?:/|$)")
-"""Paths that viewers may not even read: what erases persons."""
+_FOR_OPERATORS = re.compile(r"(?:/api/v1)?/erasures(?:/|$)|/events/[^/]+/edit$")
+"""Paths that viewers may not even read: what erases persons, and what edits a body."""
 STATIC = "/static/"
 
 # If one is repeated, the console could read one and a proxy the other.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from starlette.datastructures import FormData
@@ -17,6 +18,7 @@ from ingest.console.services.event_view import EventView
 from ingest.console.ui import resend_command
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.json_view import pretty
+from ingest.sources import operator
 from ingest.sources.base import encoded_headers
 from ingest.store.bulk.replay import DISCARD, REPLAY
 from ingest.store.reports import event_detail
@@ -53,7 +55,7 @@ class EventPage:
     unsigned_source: str | None
     """The event's source, if the console has no secret to sign its deliveries with."""
     is_unfinished: bool
-    """Whether a job is unfinished, so that the page reloads itself."""
+    """Whether a job is unfinished, or a copy not admitted, so that the page reloads itself."""
     now: datetime
     """Tells what is due."""
 
@@ -70,12 +72,14 @@ def routes(site: Site) -> list[BaseRoute]:
 
 def show(site: Site, request: Request) -> Response:
     """Show an event with its deliveries, jobs and attempts."""
+    masked = site.masks(request)
     with site.console.engine.connect() as connection:
         event = event_view.read(
             connection,
             request.path_params["id"],
             sources=site.console.sources,
-            masked=site.masks(request),
+            masked=masked,
+            entities=partial(site.console.entities.of_event, masked=masked),
         )
     may_send = is_operator(request)
     view = EventPage(
@@ -83,9 +87,10 @@ def show(site: Site, request: Request) -> Response:
         body=_body(event),
         resend_command=_resend_command(site, event) if may_send else None,
         unsigned_source=event.source
-        if may_send and event.source not in site.console.sources
+        if may_send and event.source not in (*site.console.sources, operator.SLUG)
         else None,
-        is_unfinished=any(job.state in _UNFINISHED for job in event.jobs),
+        is_unfinished=any(job.state in _UNFINISHED for job in event.jobs)
+        or not all(copy.is_stored for copy in event.copies),
         now=site.console.now(),
     )
     return site.render(request, "event.html", view, section="events")

@@ -12,6 +12,7 @@ from ingest.console.dependencies import PAGE_SIZE
 from ingest.console.errors import BadRequest
 from ingest.console.pages.site import Site, search_text, user
 from ingest.console.services import event_query, saved_views
+from ingest.console.services.addresses import EntityLink
 from ingest.console.ui import masking
 from ingest.console.ui.download import Download
 from ingest.console.ui.paths import link, parse_uuid
@@ -55,6 +56,8 @@ class EventsPage:
     other_order: str
     """The link to the same search in the other order."""
     state_filters: tuple[StateFilter, ...]
+    offered: tuple[EntityLink, ...]
+    """Pages of the orders, customers, … that the search may mean."""
     events: tuple[ListedEvent, ...]
     count: Count
     """The number of all events that match."""
@@ -104,6 +107,9 @@ def show(site: Site, request: Request) -> Response:
         can_export_bodies=not site.masks(request),
         other_order=replace(here, oldest_first=not oldest_first).link(),
         state_filters=_state_filters(query.selection, here),
+        offered=site.console.entities.offered(
+            text, query.selection, (*page.named, *page.events), masked=site.masks(request)
+        ),
         events=masking.events((*page.named, *page.events), masked=site.masks(request)),
         count=result.count,
         bulk_scope=bulk_scope(query.selection),

@@ -1,7 +1,7 @@
 """One event with its deliveries, jobs and attempts, as pages and API show it."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -9,15 +9,18 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from ingest.console.services.addresses import EntityLink
 from ingest.console.ui import masking
 from ingest.console.ui.json_view import pretty
 from ingest.console.ui.masking import HIDDEN
 from ingest.sources.base import Source
 from ingest.sources.registry import classes
 from ingest.sources.titles import Title
+from ingest.store import copies
+from ingest.store.copies import Copy
 from ingest.store.reports import event_detail
 from ingest.store.reports.event_detail import DeliveryRecord, EventHistory, JobRecord
-from ingest.store.search.titles import of_body
+from ingest.store.search.titles import of_history
 
 _MAX_DELIVERIES = 50
 _MAX_CONFLICTS = 5
@@ -86,12 +89,27 @@ class EventView:
     """The number of all deliveries; `deliveries` has the first of them."""
     deliveries: tuple[DeliveryView, ...]
     jobs: tuple[JobRecord, ...]
+    origin: Copy | None
+    """The event that this one was made of, by an operator; None: a sender sent it."""
+    copies: tuple[Copy, ...]
+    """What operators made of it, newest first."""
+    entities: tuple[EntityLink, ...]
+    """What its body names: orders, conversations, contacts, messages and phone numbers."""
     masked: bool
     """Whether bodies, error messages and phone numbers are hidden."""
 
 
+EntitiesOf = Callable[[EventHistory], tuple[EntityLink, ...]]
+"""Returns what an event names."""
+
+
 def read(
-    connection: Connection, event: UUID, *, sources: Mapping[str, Source], masked: bool
+    connection: Connection,
+    event: UUID,
+    *,
+    sources: Mapping[str, Source],
+    masked: bool,
+    entities: EntitiesOf = lambda _: (),
 ) -> EventView:
     """Return an event by its id, titled by its source.
 
@@ -101,11 +119,25 @@ def read(
     record = event_detail.of_event(
         connection, event, most=_MAX_DELIVERIES, conflicts=_MAX_CONFLICTS
     )
-    title = of_body(sources, record.source, record.type, record.deliveries[0].body)
-    return from_history(record, title=title, masked=masked)
+    return from_history(
+        record,
+        title=of_history(sources, record),
+        masked=masked,
+        entities=entities(record),
+        origin=copies.origin_of(connection, event),
+        made_of_it=copies.of_event(connection, event),
+    )
 
 
-def from_history(event: EventHistory, *, title: Title | None = None, masked: bool) -> EventView:
+def from_history(
+    event: EventHistory,
+    *,
+    title: Title | None = None,
+    masked: bool,
+    entities: tuple[EntityLink, ...] = (),
+    origin: Copy | None = None,
+    made_of_it: Sequence[Copy] = (),
+) -> EventView:
     """Return a stored event as it is shown."""
     first = event.deliveries[0]
     return EventView(
@@ -121,6 +153,9 @@ def from_history(event: EventHistory, *, title: Title | None = None, masked: boo
             _delivery(delivery, first, event.source, masked=masked) for delivery in event.deliveries
         ),
         jobs=tuple(masking.job(job, masked=masked) for job in event.jobs),
+        origin=None if origin is None else masking.copy(origin, masked=masked),
+        copies=tuple(masking.copy(copy, masked=masked) for copy in made_of_it),
+        entities=entities,
         masked=masked,
     )
 
@@ -160,12 +195,14 @@ def _signature(
 
 
 def _difference(first: DeliveryRecord, other: DeliveryRecord) -> tuple[DiffLine, ...]:
-    """Compare the beginnings of two bodies, and return what differs with its context."""
     if not other.conflict or first.body is None or other.body is None:
         return ()
-    before, after = (
-        pretty(_decode(body)).splitlines()[:_DIFF_LINES] for body in (first.body, other.body)
-    )
+    return difference(first.body, other.body)
+
+
+def difference(first: bytes, other: bytes) -> tuple[DiffLine, ...]:
+    """Compare the beginnings of two bodies, and return what differs with its context."""
+    before, after = (pretty(_decode(body)).splitlines()[:_DIFF_LINES] for body in (first, other))
     lines = list(difflib.unified_diff(before, after, lineterm=""))[2:]  # without the file names
     return tuple(
         DiffLine(kind=_DIFF_KINDS.get(line[:1], "same"), text="…" if line[:2] == "@@" else line[1:])

@@ -15,6 +15,7 @@ from ingest.query import Problem, Query
 from ingest.settings import Settings
 from ingest.sources.titles import Title
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.copies import Copy
 from ingest.store.exports import EXPORT
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
@@ -117,6 +118,11 @@ def _masked_attempt(attempt: AttemptRecord) -> AttemptRecord:
         traceback=hide(attempt.traceback),
         replay_reason=hide(attempt.replay_reason),
     )
+
+
+def copy(record: Copy, *, masked: bool) -> Copy:
+    """Return a copy of an event. A masked one keeps no reason."""
+    return replace(record, reason=hide(record.reason)) if masked else record
 
 
 def failures(grouped: Failures, *, masked: bool) -> Failures:

@@ -41,6 +41,8 @@ _EXAMPLES = {
         "is:duplicate": "delivered more than once",
         "is:conflict": "delivered again with another content",
         "deliveries:>2": "how often it was delivered",
+        "replay:12 state:dead": FILTERS["replay"],
+        "taken_back:12": FILTERS["taken_back"],
         "key:0123abcd": FILTERS["key"],
         "id:order.created:790": FILTERS["id"],
         "delivery:01890a5d-ac96-774b-bcce-b302099a8057": FILTERS["delivery"],

@@ -6,8 +6,20 @@ A test holds that every column that could hold a text is accounted for.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Column, Connection, Table, Text, bindparam, delete, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    Table,
+    Text,
+    Uuid,
+    bindparam,
+    delete,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ingest.store import schema
@@ -102,6 +114,7 @@ READ_MODEL = (
 OPERATORS = (
     TextTable(table=schema.replays),
     TextTable(table=schema.actions),
+    TextTable(table=schema.copies),
     TextTable(table=schema.processors),
 )
 """What operators wrote."""
@@ -131,7 +144,7 @@ def rows_after(
     query = select(*(source.table.c[name] for name in names)).order_by(*source.keys).limit(rows)
     if after is not None:
         bounds = [
-            bindparam(f"after_{column.name}", value, type_=column.type)
+            bindparam(f"after_{column.name}", _as_key(column, value), type_=column.type)
             for column, value in zip(source.keys, after, strict=True)
         ]
         query = query.where(tuple_(*source.keys) > tuple_(*bounds))
@@ -141,7 +154,14 @@ def rows_after(
 
 def key_of(source: TextTable, row: Mapping[str, Any]) -> list[Any]:
     """Return the key of a row, as JSON can hold it."""
-    return [row[column.name] for column in source.keys]
+    return [
+        str(row[column.name]) if isinstance(column.type, Uuid) else row[column.name]
+        for column in source.keys
+    ]
+
+
+def _as_key(column: Column[Any], value: Any) -> Any:
+    return UUID(value) if isinstance(column.type, Uuid) else value
 
 
 def texts_of(source: TextTable, row: Mapping[str, Any]) -> list[str]:

@@ -100,6 +100,14 @@ _INSERT = {
 """The statement, by whether there are elements, and whether bodies are encrypted."""
 
 
+class Also(NamedTuple):
+    """Further rows of the same statement."""
+
+    sql: str
+    """CTEs that insert them, with parameters as `%b`."""
+    values: tuple[Any, ...]
+
+
 async def insert(
     connection: WriterConnection,
     deliveries: Sequence[Delivery],
@@ -107,19 +115,22 @@ async def insert(
     queue: str,
     dispatch_grace_s: float,
     is_repeat: bool = False,
+    also: Also | None = None,
 ) -> None:
     """Store deliveries with their elements, and mark those that are events as unadmitted, in one
     statement.
 
     Storing the same deliveries again changes nothing, so a batch whose commit is in doubt can be
     repeated, with `is_repeat`. They are dispatched to `queue`. After `dispatch_grace_s` seconds the
-    relay presumes the message lost.
+    relay presumes the message lost. `also` is stored with them, or nothing is.
 
     Raises:
         UnfitDatabase: they are stored, but the server has not written them to disk, or not to that
             of its synchronous standby.
     """
     sql, values = _prepared(connection.body_keys, deliveries, queue, dispatch_grace_s)
+    if also is not None:
+        sql, values = f"{sql}, {also.sql}", (*values, *also.values)
     await connection.commit_durably(sql, values, is_repeat=is_repeat)
 
 

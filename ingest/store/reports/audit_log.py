@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
+from ingest.store.pipeline.deliveries import Also
 from ingest.store.sql import statement
 
 
@@ -42,6 +43,15 @@ def record(
         _RECORD,
         {"by": by, "action": action, "target": target, "reason": reason, "replay": replay},
     )
+
+
+def also(*, by: str, action: str, target: str, reason: str | None) -> Also:
+    """Return what records an action in the statement that stores a delivery."""
+    sql = """recorded AS (
+        INSERT INTO ingest.actions (by, action, target, reason)
+        VALUES (%b::text, %b::text, %b::text, %b::text)
+    )"""
+    return Also(sql, (by, action, target, reason))
 
 
 _NEWEST = statement(

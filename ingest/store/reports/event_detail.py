@@ -1,6 +1,7 @@
 """An event with everything that happened to it."""
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -155,7 +156,7 @@ def of_event(
     return EventHistory(
         **row,
         deliveries=tuple(_delivery(connection, delivery) for delivery in deliveries),
-        jobs=_jobs(connection, event),
+        jobs=jobs_of(connection, [event])[event],
     )
 
 
@@ -207,10 +208,10 @@ def job(connection: Connection, identity: int) -> JobName:
 
 _JOBS = statement(
     """
-    SELECT id, processor, queue, state, trigger, attempt, failures, max_attempts,
+    SELECT event, id, processor, queue, state, trigger, attempt, failures, max_attempts,
            next_attempt_at, lease_until, discarded_at, replay,
            coalesce(due_at = 'infinity', false) AS parked
-    FROM ingest.jobs WHERE event = :id ORDER BY id
+    FROM ingest.jobs WHERE event = ANY(CAST(:events AS uuid[])) ORDER BY id
     """
 )
 
@@ -223,11 +224,13 @@ _ATTEMPTS = statement(
     FROM (
         SELECT a.job, a.number, a.trigger, a.worker, a.started_at, a.finished_at, a.outcome,
                a.error_type, a.error_message, a.traceback, a.replay
-        FROM ingest.attempts a JOIN ingest.jobs j ON j.id = a.job WHERE j.event = :id
+        FROM ingest.attempts a JOIN ingest.jobs j ON j.id = a.job
+        WHERE j.event = ANY(CAST(:events AS uuid[]))
         UNION ALL
         SELECT id, attempt, trigger, worker, started_at, finished_at,
                CASE WHEN state = 'succeeded' THEN state END, NULL, NULL, NULL, replay
-        FROM ingest.jobs WHERE event = :id AND state IN ('succeeded', 'running')
+        FROM ingest.jobs
+        WHERE event = ANY(CAST(:events AS uuid[])) AND state IN ('succeeded', 'running')
     ) AS known
     LEFT JOIN ingest.replays r ON r.id = known.replay AND known.trigger = 'replay'
     ORDER BY known.job, known.number
@@ -235,12 +238,16 @@ _ATTEMPTS = statement(
 )
 
 
-def _jobs(connection: Connection, event: UUID) -> tuple[JobRecord, ...]:
+def jobs_of(connection: Connection, events: Sequence[UUID]) -> Mapping[UUID, tuple[JobRecord, ...]]:
+    """Return the jobs of events with all their attempts; of an event without a job, nothing."""
+    parameters = {"events": list(events)}
     attempts: dict[int, list[AttemptRecord]] = defaultdict(list)
-    for row in connection.execute(_ATTEMPTS, {"id": event}).mappings():
+    for row in connection.execute(_ATTEMPTS, parameters).mappings():
         fields: dict[str, Any] = dict(row)
         attempts[fields.pop("job")].append(AttemptRecord(**fields))
-    return tuple(
-        JobRecord(**row, attempts=tuple(attempts[row["id"]]))
-        for row in connection.execute(_JOBS, {"id": event}).mappings()
-    )
+    jobs: dict[UUID, list[JobRecord]] = {event: [] for event in events}
+    for row in connection.execute(_JOBS, parameters).mappings():
+        fields = dict(row)
+        of_event = jobs[fields.pop("event")]
+        of_event.append(JobRecord(**fields, attempts=tuple(attempts[row["id"]])))
+    return {event: tuple(records) for event, records in jobs.items()}

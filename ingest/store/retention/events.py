@@ -139,6 +139,10 @@ _NO_LONGER_UNHANDLED = statement(
     "DELETE FROM ingest.unhandled WHERE event = ANY(CAST(:events AS uuid[]))"
 )
 
+_NO_LONGER_COPIES = statement(
+    "DELETE FROM ingest.copies WHERE event = ANY(CAST(:events AS uuid[]))"
+)
+
 
 def _remove(connection: Connection, age: Age, since: Position, *, limit: int) -> Step:
     if since.removed_to == since.remembered_to:
@@ -152,6 +156,7 @@ def _remove(connection: Connection, age: Age, since: Position, *, limit: int) ->
     if removed is None:
         raise Unfinished("A job of a removed event is not finished.", reason="unfinished")
     connection.execute(_NO_LONGER_UNHANDLED, {"events": events})
+    connection.execute(_NO_LONGER_COPIES, {"events": events})
     return Step(events=len(events), jobs=removed.jobs, attempts=removed.attempts)
 
 

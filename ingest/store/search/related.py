@@ -52,6 +52,8 @@ class Times:
 
     since: datetime | None = None
     until: datetime | None = None
+    has_read_model: bool = True
+    """Whether there are tables of the read model to follow."""
 
     @property
     def span(self) -> Span:
@@ -71,14 +73,15 @@ def concerns(kind: str, value: str, name: str, times: Times) -> Condition:
     if kind == "phone":
         given = f"ingest.normal_phone({given})"
     written = f"CAST(:{name}_written AS text)"
-    known = {table: sql.format(given=given, written=written) for table, sql in _KNOWN[kind].items()}
-    tables = ", ".join(f"known_{table} AS MATERIALIZED ({sql})" for table, sql in known.items())
-    names = " UNION ".join(_NAMES[table] for table in known)
+    followed = _KNOWN[kind] if times.has_read_model else {}
+    known = {table: sql.format(given=given, written=written) for table, sql in followed.items()}
+    tables = "".join(f"known_{table} AS MATERIALIZED ({sql}), " for table, sql in known.items())
+    names = "".join(f" UNION {_NAMES[table]}" for table in known)
     mentioned, values = _mentioned(entity_paths(kind), kind, value, name)
     newest, of_newest = _among_newest(kind, value, f"{name}_newest", times)
     sql = f"""events.id = ANY(ARRAY(
-        WITH RECURSIVE {SOURCES}, {tables}, named (event_id) AS MATERIALIZED (
-            SELECT unnest(CAST(:{name}_names AS text[])) UNION {names}
+        WITH RECURSIVE {SOURCES}, {tables} named (event_id) AS MATERIALIZED (
+            SELECT unnest(CAST(:{name}_names AS text[])){names}
         )
         SELECT found.id FROM origin CROSS JOIN named CROSS JOIN LATERAL (
             SELECT id FROM ingest.events

@@ -9,9 +9,11 @@ from sqlalchemy import Connection
 
 from ingest.sources.base import Source
 from ingest.sources.beginnings import title_of
+from ingest.sources.operator import reader
 from ingest.sources.titles import Title, shown, title
 from ingest.store import arrays
 from ingest.store.encryption.opening import to_show
+from ingest.store.reports.event_detail import EventHistory
 from ingest.store.reports.failures import Failures
 from ingest.store.search.events import ListedEvent
 from ingest.store.sql import statement
@@ -56,10 +58,12 @@ def read(connection: Connection, events: Collection[UUID], sources: Sources) -> 
     return {event: made_title for event, made_title in made if made_title is not None}
 
 
-def of_body(sources: Sources, source: str, event_type: str, body: bytes | None) -> Title:
-    """Return the title of an event whose body has been read; None: it is gone."""
-    made = None if body is None else title_of(sources, source, event_type, body)
-    return made or type_alone(event_type)
+def of_history(sources: Sources, event: EventHistory) -> Title:
+    """Return the title of an event that has been read with its first body, if that is there."""
+    body = event.deliveries[0].body
+    slug = reader(event.source, event.event_id)
+    made = None if body is None else title_of(sources, slug, event.type, body)
+    return made or type_alone(event.type)
 
 
 def type_alone(event_type: str) -> Title:
@@ -72,17 +76,18 @@ def _title(connection: Connection, row: Any, sources: Sources) -> tuple[UUID, Ti
     if body is None:
         return row.id, None
     is_whole = row.size <= WHOLE_BYTES
-    return row.id, title_of(sources, row.source, row.type, body, is_whole=is_whole)
+    slug = reader(row.source, row.event_id)
+    return row.id, title_of(sources, slug, row.type, body, is_whole=is_whole)
 
 
 _BODIES = statement(
     """
-    SELECT e.id, e.source, e.type, d.body_key, octet_length(d.body) AS size,
+    SELECT e.id, e.source, e.event_id, e.type, d.body_key, octet_length(d.body) AS size,
            CASE WHEN octet_length(d.body) <= :whole THEN d.body
                 WHEN d.body_key IS NULL THEN substring(d.body FROM 1 FOR :beginning) END AS body
     FROM unnest(CAST(:ids AS uuid[])) AS wanted (id)
     CROSS JOIN LATERAL (
-        SELECT id, source, type FROM ingest.events WHERE id = wanted.id LIMIT 1
+        SELECT id, source, event_id, type FROM ingest.events WHERE id = wanted.id LIMIT 1
     ) AS e
     CROSS JOIN LATERAL (
         SELECT body, body_key FROM ingest.deliveries WHERE id = wanted.id LIMIT 1

@@ -1,0 +1,1 @@
+"""What events concern: one order, one customer, one conversation, with all that is stored of it."""

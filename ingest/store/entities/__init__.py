@@ -1,0 +1,1 @@
+"""Statements about one entity: its events, its rows in the read model, and its erasure."""
