@@ -14,6 +14,7 @@ from ingest.alerts.channels import check as channels
 from ingest.alerts.channels.base import ChannelFailed
 from ingest.alerts.configuration import Configuration, SecretMissing
 from ingest.cli import output
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.store import alerts
 from ingest.store.alerts import Alert
@@ -49,9 +50,9 @@ def acknowledge(
     reason: Annotated[str | None, typer.Option(help="Kept in the audit log.")] = None,
 ) -> None:
     """Say that you look after an alert: it is not told again unless it grows."""
-    by = getpass.getuser()
+    by = author()
     with database() as engine, engine.begin() as connection:
-        alert = alerts.acknowledge(connection, number, by=by)
+        alert = alerts.acknowledge(connection, number, by=by.name)
         target = " ".join(filter(None, (alert.rule, alert.subject)))
         audit_log.record(connection, by=by, action="acknowledge", target=target, reason=reason)
     output.line(f"Acknowledged by {alert.acknowledged_by}: {alert.sentence}")

@@ -294,6 +294,8 @@ actions = Table(
     Column("target", Text, nullable=False),
     Column("reason", Text),
     Column("replay", BigInteger, comment="the bulk action that this began"),
+    Column("via", Text, comment="how they came in: password, oidc, token, loopback, command line"),
+    Column("subject", Text, comment="who it is for ever, where an OIDC provider tells the name"),
 )
 
 # The processors that workers have registered, and which of them are paused.

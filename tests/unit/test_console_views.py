@@ -23,8 +23,8 @@ from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-VIEWER = Identity(name="v", role=Role.VIEWER, via="session")
-OPERATOR = Identity(name="o", role=Role.OPERATOR, via="session")
+VIEWER = Identity(name="v", role=Role.VIEWER, via="password")
+OPERATOR = Identity(name="o", role=Role.OPERATOR, via="password")
 EVENT = ListedEvent(
     id=UUID(int=1),
     source="awalchat",
