@@ -104,7 +104,15 @@ def test_every_command_and_option_a_page_shows_is_there(page: Path) -> None:
         words = line.split()
         if words[0] == "test":
             continue
-        groups = ("events", "deliveries", "console", "sources", "alerts", "encryption")
+        groups = (
+            "events",
+            "deliveries",
+            "console",
+            "sources",
+            "alerts",
+            "encryption",
+            "processors",
+        )
         is_group = words[0] in groups
         subcommand = [word for word in words[1:2] if is_group and not word.startswith("-")]
         command = [words[0], *subcommand]
