@@ -279,8 +279,8 @@ def test_an_answer_that_another_browser_asked_for_counts_for_nothing(
 ) -> None:
     here = guarded(issuer)
     way_back = person.log_in(begun(here.browser()), "amal-1")
-    victim = here.browser()
-    for browser in (victim, here.browser(cookies=dict(victim.cookies))):
+    begun(begun_too := here.browser())
+    for browser in (here.browser(), begun_too):
         answer = browser.get(way_back)
         assert answer.status == 400
         assert "was not begun in this browser" in error_on(answer)
