@@ -20,6 +20,9 @@ _QUIET = {
     "celery.worker.strategy": logging.WARNING,  # logs a line for each task received
     "celery.app.trace": logging.CRITICAL,  # logs task results; our task does, without messages
     "alembic": logging.WARNING,
+    "authlib": logging.WARNING,  # with the next two: what is asked of an OIDC provider
+    "httpcore2": logging.WARNING,
+    "httpx2": logging.WARNING,
     "opentelemetry": logging.CRITICAL,  # ingest.tracing.sending tells of what is dropped
 }
 

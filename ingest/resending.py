@@ -28,6 +28,7 @@ from ingest.store.entities.rows import events_called
 from ingest.store.pipeline import processors
 from ingest.store.pipeline.deliveries import Delivery
 from ingest.store.reports import event_detail
+from ingest.store.reports.audit_log import Author
 
 
 class CannotResend(IngestError):
@@ -182,7 +183,7 @@ def send(
     examined: Examined,
     *,
     number: UUID,
-    by: str,
+    by: Author,
     reason: str | None,
     now: float,
     random: Callable[[int], bytes],
@@ -241,7 +242,9 @@ def _sent_before(engine: Engine, number: UUID, event: UUID) -> Sent | None:
     return Sent(event=copy, is_new=False)
 
 
-def _delivery(examined: Examined, by: str, now: float, random: Callable[[int], bytes]) -> Delivery:
+def _delivery(
+    examined: Examined, by: Author, now: float, random: Callable[[int], bytes]
+) -> Delivery:
     identity = examined.identity
     milliseconds = int(now * 1000)
     own = delivery_id(milliseconds, random(RANDOM_BYTES))
@@ -249,7 +252,7 @@ def _delivery(examined: Examined, by: str, now: float, random: Callable[[int], b
         id=own,
         source=operator.SLUG,
         received_at=datetime.fromtimestamp(milliseconds / 1000, UTC),
-        key_id=by,
+        key_id=by.name,
         headers=json.dumps([list(pair) for pair in examined.origin.headers]),
         body=examined.body,
         name=identity._replace(

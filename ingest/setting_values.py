@@ -103,3 +103,20 @@ def is_web_address(text: str) -> bool:
         and parts.hostname
         and port != 0
     )
+
+
+def is_origin(text: str) -> bool:
+    """Return whether a text is the address of a web server, without a path."""
+    return is_web_address(text) and urlsplit(text).path in ("", "/") and _is_bare(text)
+
+
+def is_safe_address(text: str) -> bool:
+    """Return whether nobody on the way can read or change what is asked of an address."""
+    if not is_web_address(text) or not _is_bare(text):
+        return False
+    parts = urlsplit(text)
+    return parts.scheme == "https" or parts.hostname in ("localhost", "127.0.0.1", "::1")
+
+
+def _is_bare(text: str) -> bool:
+    return not {"?", "#", "@"} & set(text)

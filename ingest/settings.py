@@ -133,6 +133,49 @@ class Settings(BaseSettings):
     console_mask_viewers: bool = Field(
         False, description="viewers see no phone numbers and no bodies"
     )
+    console_url: str | None = Field(
+        None,
+        description="the console's address as browsers know it, for what an OIDC provider is sent;"
+        " unset: the host that a browser asks for",
+    )
+    oidc_issuer: str | None = Field(
+        None,
+        description="the provider that people log in to the console with by OpenID Connect, an"
+        " extra; `https://…`, as its own documents spell it",
+    )
+    oidc_title: str | None = Field(
+        None, max_length=40, description="what the log-in page calls it; unset: its host name"
+    )
+    oidc_client_id: str | None = Field(None, description="what the provider knows the console by")
+    oidc_client_secret: SecretStr | None = Field(
+        None, description="the secret that the provider gave the console"
+    )
+    oidc_scopes: str = Field(
+        "openid profile email",
+        description="what the provider is asked for, with spaces between; `openid` among it",
+    )
+    oidc_role_claim: str = Field(
+        "groups",
+        min_length=1,
+        description="the claim that gives the role; `realm_access.roles` looks into an object",
+    )
+    oidc_operators: _Names = Field(
+        (), description="values of that claim that make an operator, separated by commas"
+    )
+    oidc_viewers: _Names = Field(
+        (), description="values that make a viewer, likewise; nobody else gets in"
+    )
+    oidc_name_claim: str = Field(
+        "name", min_length=1, description="the claim that gives the name that is shown"
+    )
+    oidc_session_s: float = Field(
+        3_600,
+        gt=0,
+        le=43_200,
+        allow_inf_nan=False,
+        description="a session that the provider vouched for ends after this long, and the role is"
+        " asked for again",
+    )
     trusted_proxies: _Names = Field(
         (),
         description="addresses and networks of the proxies before the console, separated by commas;"
@@ -282,7 +325,11 @@ class Settings(BaseSettings):
             raise ValueError(f"must be one of {', '.join(registry.classes())}")
         return value
 
-    @field_validator("console_allowed_hosts", "processors", "trusted_proxies", mode="before")
+    @field_validator(
+        *("console_allowed_hosts", "processors", "trusted_proxies"),
+        *("oidc_operators", "oidc_viewers"),
+        mode="before",
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         if isinstance(value, str):
@@ -375,6 +422,24 @@ class Settings(BaseSettings):
         # A path is added to it.
         if not setting_values.is_web_address(value) or "?" in value or "#" in value:
             raise ValueError("must be an address of the form http://HOST:PORT or https://HOST")
+        return value
+
+    @field_validator("console_url")
+    @classmethod
+    def _origin(cls, value: str | None) -> str | None:
+        if value is not None and not setting_values.is_origin(value):
+            raise ValueError(
+                "must be http://HOST:PORT or https://HOST: the console's pages lie at the root"
+            )
+        return value and value.rstrip("/")
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _issuer(cls, value: str | None) -> str | None:
+        if value is not None and not setting_values.is_safe_address(value):
+            raise ValueError(
+                "must be https://HOST/PATH without a query; http:// on this machine alone"
+            )
         return value
 
     @property

@@ -1,6 +1,5 @@
 """`ingest alerts`: what is wrong, who is told, and what the configuration means."""
 
-import getpass
 import os
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,15 +8,14 @@ from typing import Annotated
 import typer
 
 from ingest import settings
-from ingest.alerts import configuration, explain, testing
+from ingest.alerts import configuration, explain
 from ingest.alerts.channels import check as channels
-from ingest.alerts.channels.base import ChannelFailed
-from ingest.alerts.configuration import Configuration, SecretMissing
+from ingest.alerts.configuration import Configuration
 from ingest.cli import output
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.store import alerts
 from ingest.store.alerts import Alert
-from ingest.store.reports import audit_log
 
 app = typer.Typer(help="List and acknowledge alerts; check and test who is told.")
 
@@ -47,14 +45,17 @@ def list_alerts(
 def acknowledge(
     number: Annotated[int, typer.Argument(metavar="ID", help="The number that `list` shows.")],
     reason: Annotated[str | None, typer.Option(help="Kept in the audit log.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Say that you look after an alert: it is not told again unless it grows."""
-    by = getpass.getuser()
-    with database() as engine, engine.begin() as connection:
-        alert = alerts.acknowledge(connection, number, by=by)
-        target = " ".join(filter(None, (alert.rule, alert.subject)))
-        audit_log.record(connection, by=by, action="acknowledge", target=target, reason=reason)
-    output.line(f"Acknowledged by {alert.acknowledged_by}: {alert.sentence}")
+    from ingest.cli.commands import commands
+
+    with commands() as changes:
+        alert = changes.acknowledge(author(), number, reason)
+    if json:
+        output.as_json(alert)
+    else:
+        output.line(f"Acknowledged by {alert.acknowledged_by}: {alert.sentence}")
 
 
 @app.command("test")
@@ -62,22 +63,34 @@ def send_test(
     channel: Annotated[
         str | None, typer.Argument(help="The channel; none: all that are configured.")
     ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Send a test message and say what came back. The exit status is 1 if one was not taken."""
     configured = _configured(None)
     names = list(configured.channels) if channel is None else [channel]
     if not names:
         raise CommandError("There is no channel: set INGEST_ALERTS.", reason="no_channel")
-    has_failed = False
-    for name in names:
-        try:
-            answer = testing.send_test(configured, name, by=getpass.getuser(), environ=os.environ)
-        except (ChannelFailed, SecretMissing) as error:
-            has_failed = True
-            answer = f"FAILED: {error}"
-        output.line(f"{name}: {output.printable(answer)}")
-    if has_failed:
+    results = [_tested(configured, name) for name in names]
+    for name, is_taken, answer in results:
+        if json:
+            output.as_json({"channel": name, "is_taken": is_taken, "answer": answer})
+        else:
+            failed = "" if is_taken else "FAILED: "
+            output.line(f"{name}: {failed}{output.printable(answer)}")
+    if not all(is_taken for _, is_taken, _ in results):
         raise typer.Exit(1)
+
+
+def _tested(configured: Configuration, name: str) -> tuple[str, bool, str]:
+    """Return a channel, whether it took a message, and what came back."""
+    from ingest.cli.commands import commands
+    from ingest.console.errors import NotPossible
+
+    try:
+        with commands(configured) as changes:
+            return name, True, changes.test_channel(author(), name)
+    except NotPossible as error:
+        return name, False, str(error).removeprefix(f"{name}: ")
 
 
 @app.command("check")

@@ -1,6 +1,5 @@
 """`ingest bulk-actions`: replays and discards, whoever began them, by their numbers."""
 
-import getpass
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from sqlalchemy import Engine
 
 from ingest.cli import output
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.query import spell
 from ingest.store.bulk import replay as bulk_actions
@@ -118,7 +118,7 @@ def _change(number: int, status: str, reason: str | None, json: bool) -> None:
 
 def _make(engine: Engine, number: int, status: str, reason: str | None) -> None:
     """Change the status, and take everything back that has not begun."""
-    by = getpass.getuser()
+    by = author()
     if not bulk_actions.change(engine, number, status, by=by, reason=reason, within_s=_NO_LIMIT_S):
         raise CommandError(f"Bulk action {number} has already ended.", reason="has_ended")
 

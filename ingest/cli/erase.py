@@ -1,6 +1,5 @@
 """`ingest erase`."""
 
-import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from sqlalchemy import Engine
 
 from ingest import settings
 from ingest.cli import output
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.erasure import orders, report, request, run, sentences
 from ingest.erasure.person import Person
@@ -121,7 +121,7 @@ def _search(
 def _begin(
     engine: Engine, named: Names, search: _Search, source: str | None, reason: str | None
 ) -> Erasure:
-    by = getpass.getuser()
+    by = author()
     with engine.begin() as connection:
         erasure = orders.begin(
             connection,
@@ -129,7 +129,7 @@ def _begin(
             search.person,
             source=source,
             reason=reason,
-            by=by,
+            by=by.name,
             random=os.urandom,
         )
         target = f"erasure {erasure.id}"

@@ -6,19 +6,24 @@ import sys
 import psycopg
 import typer
 from sqlalchemy.exc import SQLAlchemyError
+from typer.exceptions import TyperException
 
 from ingest import __version__, environment, settings
 from ingest.cli import (
     alerts,
+    audit_log,
     bulk_actions,
     console,
     deliveries,
+    discard,
     doctor,
     encryption,
     erase,
     events,
     export,
+    failures,
     processes,
+    processors,
     recover,
     replay,
     resend,
@@ -30,6 +35,7 @@ from ingest.cli import (
     stats,
     top,
     up,
+    usage,
     views,
 )
 from ingest.errors import IngestError
@@ -65,6 +71,10 @@ app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.add_typer(bulk_actions.app, name="bulk-actions")
 app.command("resend")(resend.resend)
+app.command("discard")(discard.discard)
+app.add_typer(processors.app, name="processors")
+app.command("failures")(failures.failures)
+app.command("audit-log")(audit_log.audit_log)
 app.command("erase")(erase.erase)
 app.add_typer(encryption.app, name="encryption")
 app.command("recover")(recover.recover)
@@ -88,9 +98,15 @@ def version(
 
 
 def main() -> None:
-    """Run a command. Print an error as one sentence on stderr and exit with code 1."""
+    """Run a command. Print an error as one sentence on stderr and exit with code 1; with code 2 if
+    the command was called in a way that it does not take."""
     try:
-        app()
+        ended = app(standalone_mode=False)
+        sys.exit(ended if isinstance(ended, int) else 0)
+    except TyperException as error:
+        _refuse(error)
+    except typer.Abort:
+        sys.exit("ingest: Given up.")
     except IngestError as error:
         sys.exit(f"ingest: {error}")
     except (SQLAlchemyError, psycopg.Error) as error:
@@ -100,3 +116,13 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(1)
+
+
+def _refuse(error: TyperException) -> None:
+    """Say what is wrong with the call. Called alone, a group of commands says what they are."""
+    text = error.format_message()
+    if text.startswith("Usage:"):
+        typer.echo(text, err=True)
+    else:
+        typer.echo(f"ingest: {usage.sentence(error)}", err=True)
+    sys.exit(error.exit_code)

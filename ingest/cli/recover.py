@@ -1,7 +1,6 @@
 """`ingest recover`: ask a sender again for the deliveries that it gave up."""
 
 import asyncio
-import getpass
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +11,7 @@ from sqlalchemy import Engine
 
 from ingest import settings
 from ingest.cli import output
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database, parse_time, source_of
 from ingest.recovery.base import MissedDelivery, Recovery, RecoveryFailed
 from ingest.recovery.run import Outcome
@@ -105,7 +105,7 @@ def _record(source: Source, outcome: Outcome, since: datetime, now: datetime) ->
         if outcome.asked or (first is not None and is_whole):
             audit_log.record(
                 connection,
-                by=getpass.getuser(),
+                by=author(),
                 action=possible_losses.RECOVERED
                 if is_whole
                 else f"{possible_losses.RECOVERED} in part",

@@ -1,6 +1,5 @@
 """`ingest replay`."""
 
-import getpass
 from dataclasses import replace
 from typing import Annotated
 from uuid import UUID
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, Engine
 
 from ingest import settings
 from ingest.cli import bulk_actions, output, suggestions
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database, parse_time
 from ingest.errors import NotFound
 from ingest.query import describe
@@ -142,12 +142,12 @@ def _run(
     wait: bool,
 ) -> Operation:
     """Replay a selection, and return what has become of it. Ctrl-C cancels it, until this ends."""
-    by = getpass.getuser()
+    by = author()
     with engine.begin() as connection:
         number = replays.begin(
             connection,
             selection,
-            requested_by=by,
+            requested_by=by.name,
             reason=reason,
             rate=rate,
             total=planned.total,

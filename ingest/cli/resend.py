@@ -1,6 +1,5 @@
 """`ingest resend`: send an event with an edited body."""
 
-import getpass
 import os
 import sys
 import time
@@ -12,6 +11,7 @@ import typer
 
 from ingest import resending, settings
 from ingest.cli import output
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.resending import Examined, Sent
 from ingest.sources.registry import configured
@@ -56,7 +56,7 @@ def resend(
                 loaded.database,
                 examined,
                 number=number or uuid4(),
-                by=getpass.getuser(),
+                by=author(),
                 reason=reason,
                 now=time.time(),
                 random=os.urandom,

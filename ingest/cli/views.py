@@ -1,12 +1,12 @@
 """`ingest views`: searches that somebody named, for all users."""
 
-import getpass
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from ingest.cli import output
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.query import parse
 from ingest.store import views
@@ -44,7 +44,7 @@ def save(
     if problems:
         raise CommandError(" ".join(found.message for found in problems), reason="bad_query")
     with database() as engine, engine.begin() as connection:
-        by = getpass.getuser()
+        by = author()
         view = views.save(connection, by=by, name=name, query=query, oldest_first=oldest_first)
     output.line(f"Saved. `ingest events list --view {view.name!r}` lists it.")
 
@@ -54,7 +54,7 @@ def rename(name: _Name, new: Annotated[str, typer.Argument(help="Its new name.")
     """Give a view another name."""
     with database() as engine, engine.begin() as connection:
         number = views.named(connection, name).id
-        view = views.rename(connection, number, new, by=getpass.getuser())
+        view = views.rename(connection, number, new, by=author())
     output.line(f"Renamed to {view.name}.")
 
 
@@ -62,7 +62,7 @@ def rename(name: _Name, new: Annotated[str, typer.Argument(help="Its new name.")
 def delete(name: _Name) -> None:
     """Delete a view, for everybody."""
     with database() as engine, engine.begin() as connection:
-        views.delete(connection, views.named(connection, name).id, by=getpass.getuser())
+        views.delete(connection, views.named(connection, name).id, by=author())
     output.line("Deleted.")
 
 

@@ -18,6 +18,7 @@ from ingest.store.engine import WriterConnection
 from ingest.store.pipeline import deliveries
 from ingest.store.pipeline.deliveries import Also, Delivery
 from ingest.store.reports import audit_log
+from ingest.store.reports.audit_log import Author
 from ingest.store.sql import statement
 
 MOST = 50
@@ -52,7 +53,7 @@ async def insert(
     *,
     number: UUID,
     origin: UUID,
-    by: str,
+    by: Author,
     reason: str | None,
 ) -> None:
     """Store a copy, its link and the entry in the audit log; the relay dispatches it at once.
@@ -64,7 +65,7 @@ async def insert(
     """
     await gate.begin_writing(connection)
     recorded = audit_log.also(by=by, action=ACTION, target=f"{origin}", reason=reason)
-    link = (number, delivery.id, origin, by, reason)
+    link = (number, delivery.id, origin, by.name, reason)
     also = Also(f"{_INSERT}, {recorded.sql}", (*link, *recorded.values))
     await deliveries.insert(
         connection, [delivery], queue=queues.REPLAY, dispatch_grace_s=0.0, also=also

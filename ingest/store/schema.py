@@ -327,6 +327,8 @@ actions = Table(
     Column("target", Text, nullable=False),
     Column("reason", Text),
     Column("replay", BigInteger, comment="the bulk action that this began"),
+    Column("via", Text, comment="how they came in: password, oidc, token, loopback, command line"),
+    Column("subject", Text, comment="who it is for ever, where an OIDC provider tells the name"),
 )
 
 # Searches that somebody named, for all users. Kept as text: `since:2h` means another time each day.

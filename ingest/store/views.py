@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row
 
 from ingest.errors import AlreadyThere, InvalidName, NotFound
 from ingest.store.reports import audit_log
+from ingest.store.reports.audit_log import Author
 from ingest.store.sql import statement
 
 LONGEST_NAME = 100
@@ -51,7 +52,7 @@ def named(connection: Connection, name: str) -> View:
     return View(**row)
 
 
-def save(connection: Connection, *, by: str, name: str, query: str, oldest_first: bool) -> View:
+def save(connection: Connection, *, by: Author, name: str, query: str, oldest_first: bool) -> View:
     """Keep a search under a name. The caller has parsed it.
 
     Raises:
@@ -59,7 +60,7 @@ def save(connection: Connection, *, by: str, name: str, query: str, oldest_first
         AlreadyThere: the name is taken.
     """
     name = _checked(name)
-    values = {"name": name, "query": query, "oldest_first": oldest_first, "made_by": by}
+    values = {"name": name, "query": query, "oldest_first": oldest_first, "made_by": by.name}
     row = connection.execute(_SAVE, values).mappings().one_or_none()
     if row is None:
         raise AlreadyThere(f"There is a view {name!r} already.", reason="name_taken")
@@ -67,7 +68,7 @@ def save(connection: Connection, *, by: str, name: str, query: str, oldest_first
     return View(**row)
 
 
-def rename(connection: Connection, number: int, name: str, *, by: str) -> View:
+def rename(connection: Connection, number: int, name: str, *, by: Author) -> View:
     """Give a view another name.
 
     Raises:
@@ -83,7 +84,7 @@ def rename(connection: Connection, number: int, name: str, *, by: str) -> View:
     return View(**row)
 
 
-def delete(connection: Connection, number: int, *, by: str) -> None:
+def delete(connection: Connection, number: int, *, by: Author) -> None:
     """Remove a view.
 
     Raises:

@@ -34,7 +34,7 @@ from tests.support.erasing import begin, everything, store
 from tests.support.rows import execute, one, rows
 from workers.registry import Declaration
 
-NOURA = Identity(name="noura", role=Role.OPERATOR, via="session")
+NOURA = Identity(name="noura", role=Role.OPERATOR, via="password")
 OF_SARA = Wanted(phones=["+966 51 234 5678"], reason="asked on the first of May")
 
 

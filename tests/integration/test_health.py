@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine
 from ingest import heartbeat
 from ingest.alerts import configuration, judges
 from ingest.alerts.facts import Facts
+from ingest.cli.author import author
 from ingest.console.services import overview, ranges
 from ingest.console.services.health import UNKNOWN_REDIS
 from ingest.errors import MigrationRefused, SettingsError, StorageUnavailable
@@ -538,7 +539,7 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
         )
         assert counted.jobs == 2
         with owner.begin() as connection:
-            audit_log.record(connection, by="me", action="pause", target="p", reason=None)
+            audit_log.record(connection, by=author(), action="pause", target="p", reason=None)
     finally:
         owner.dispose()
 

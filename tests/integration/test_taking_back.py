@@ -8,6 +8,8 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
 from ingest.query import parse, spell
 from ingest.store.bulk import changes, replay
 from ingest.store.bulk.changes import CANCELLED, PAUSED, RUNNING
@@ -23,6 +25,7 @@ from tests.support.states import listed
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3)
 NOTIFY = NewJobs(type="order.created", processor="notify", queue="slow", max_attempts=3)
 DEAD = EventFilter(state="dead")
+SARA = Identity(name="sara", role=Role.OPERATOR, via="password")
 _ROWS = "SELECT to_jsonb(jobs) AS job FROM jobs ORDER BY id"
 _HISTORY = "SELECT * FROM attempts ORDER BY job, number"
 
@@ -81,7 +84,7 @@ def begin(
             connection,
             selection,
             action=action,
-            requested_by="sara",
+            requested_by=SARA,
             reason=None,
             rate=rate,
             total=total,
@@ -102,7 +105,7 @@ def started(engine: Engine, selection: EventFilter, **options: Any) -> int:
 
 
 def change(engine: Engine, number: int, status: str) -> bool:
-    return replay.change(engine, number, status, by="sara", reason="why not")
+    return replay.change(engine, number, status, by=SARA, reason="why not")
 
 
 def read(engine: Engine, number: int) -> Operation:
@@ -438,7 +441,7 @@ def test_an_iteration_that_stops_takes_back_what_has_not_begun(
     engine: Engine, database_url: str, stops: str
 ) -> None:
     ids = dead_ones(engine, database_url, 3)
-    steps = replay.run(engine, DEAD, requested_by="sara", reason=None, rate=None)
+    steps = replay.run(engine, DEAD, requested_by=SARA, reason=None, rate=None)
     next(steps)
     if stops == "after":
         succeed(engine, ids[:1])

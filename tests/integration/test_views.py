@@ -3,6 +3,8 @@
 import pytest
 from sqlalchemy import Engine
 
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role
 from ingest.errors import AlreadyThere, InvalidName, NotFound
 from ingest.store import views
 from ingest.store.reports import audit_log
@@ -10,29 +12,32 @@ from ingest.store.search.words import words
 from tests.support.rows import execute
 from tests.support.states import store
 
+SARA = Identity(name="sara", role=Role.OPERATOR, via="password")
+OMAR = Identity(name="omar", role=Role.OPERATOR, via="password")
+
 
 def test_a_view_is_saved_renamed_and_deleted_and_the_audit_log_says_by_whom(
     engine: Engine,
 ) -> None:
     with engine.begin() as connection:
-        late = views.save(connection, by="sara", name=" Late ", query="since:2h", oldest_first=True)
-        views.save(connection, by="omar", name="dead", query="state:dead", oldest_first=False)
+        late = views.save(connection, by=SARA, name=" Late ", query="since:2h", oldest_first=True)
+        views.save(connection, by=OMAR, name="dead", query="state:dead", oldest_first=False)
         assert [view.name for view in views.every(connection)] == ["dead", "Late"]
         assert views.named(connection, "Late") == late
         assert (late.query, late.oldest_first, late.made_by) == ("since:2h", True, "sara")
         with pytest.raises(AlreadyThere, match="'dead'"):
-            views.save(connection, by="x", name="dead", query="", oldest_first=False)
+            views.save(connection, by=SARA, name="dead", query="", oldest_first=False)
         with pytest.raises(AlreadyThere):
-            views.rename(connection, late.id, "dead", by="x")
+            views.rename(connection, late.id, "dead", by=SARA)
         for name in ("", "  ", "a\nb", "x" * 101):
             with pytest.raises(InvalidName):
-                views.rename(connection, late.id, name, by="x")
-        assert views.rename(connection, late.id, "متأخر", by="omar").query == "since:2h"
-        views.delete(connection, late.id, by="sara")
+                views.rename(connection, late.id, name, by=SARA)
+        assert views.rename(connection, late.id, "متأخر", by=OMAR).query == "since:2h"
+        views.delete(connection, late.id, by=SARA)
         with pytest.raises(NotFound):
-            views.delete(connection, late.id, by="x")
+            views.delete(connection, late.id, by=SARA)
         with pytest.raises(NotFound):
-            views.rename(connection, late.id, "new", by="x")
+            views.rename(connection, late.id, "new", by=SARA)
         with pytest.raises(NotFound, match="no view 'Late'"):
             views.named(connection, "Late")
         told = [

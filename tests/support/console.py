@@ -123,7 +123,8 @@ def console(
     async def change(request: Request) -> Response:
         body = await request.body()
         form = dict(await request.form())
-        changes.append({"by": request.user.name, "body": body, "form": form})
+        by = request.user
+        changes.append({"by": by.name, "who": by.identity, "body": body, "form": form})
         return JSONResponse({"changed": True})
 
     async def stream(_request: Request) -> Response:

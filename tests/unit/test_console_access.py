@@ -260,8 +260,8 @@ def test_a_session_knows_its_user_and_role() -> None:
     here = guarded()
     alice = here.logged_in().get("/events").json()["identity"]
     victor = here.logged_in("victor", OTHER_PASSWORD).get("/events").json()["identity"]
-    assert alice == ["alice", "operator", "session"]
-    assert victor == ["victor", "viewer", "session"]
+    assert alice == ["alice", "operator", "password"]
+    assert victor == ["victor", "viewer", "password"]
 
 
 def test_the_session_cookie_is_for_this_site_and_no_script() -> None:
@@ -498,7 +498,7 @@ def test_a_session_cookie_is_no_token_and_a_token_no_session() -> None:
 def test_the_credentials_of_a_proxy_leave_the_session_alone() -> None:
     browser = guarded().logged_in()
     answer = browser.get("/events", authorization="Basic YTpi")
-    assert answer.json()["identity"] == ["alice", "operator", "session"]
+    assert answer.json()["identity"] == ["alice", "operator", "password"]
     assert browser.post("/replay", {}, authorization="Basic YTpi").status == 200
 
 

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from ingest.console.auth import login, passwords
 from ingest.console.auth.credentials import parse_users
 from ingest.console.auth.errors import AuthError
+from ingest.console.auth.login_page import NO_USERS
 from ingest.console.auth.passwords import Passwords
 from ingest.console.auth.request_info import local
 from ingest.console.auth.throttle import Throttle
@@ -88,7 +89,7 @@ def test_the_right_password_leads_back() -> None:
     browser = guarded().browser()
     answer = browser.log_in("alice", PASSWORD, next="/events?state=dead")
     assert (answer.status, answer.one("location")) == (303, "/events?state=dead")
-    assert browser.get("/events").json()["identity"] == ["alice", "operator", "session"]
+    assert browser.get("/events").json()["identity"] == ["alice", "operator", "password"]
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
@@ -373,5 +374,5 @@ def test_without_credentials_there_is_nothing_to_log_in_to() -> None:
 
 def test_with_tokens_alone_the_page_says_that_nobody_has_a_password() -> None:
     browser = console(console_tokens=TOKENS).browser()
-    assert error_on(browser.get("/login").text) == login.NO_USERS
+    assert error_on(browser.get("/login").text) == NO_USERS
     assert browser.log_in("deploy", TOKEN).status == 403

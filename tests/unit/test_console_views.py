@@ -26,8 +26,8 @@ from ingest.store.search.filters import EventFilter
 from ingest.store.views import View
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-VIEWER = Identity(name="v", role=Role.VIEWER, via="session")
-OPERATOR = Identity(name="o", role=Role.OPERATOR, via="session")
+VIEWER = Identity(name="v", role=Role.VIEWER, via="password")
+OPERATOR = Identity(name="o", role=Role.OPERATOR, via="password")
 EVENT = ListedEvent(
     id=UUID(int=1),
     source="awalchat",

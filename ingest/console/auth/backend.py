@@ -56,5 +56,4 @@ class CredentialsBackend(AuthenticationBackend):
     async def _of_session(self, conn: HTTPConnection) -> Identity | None:
         if self._sessions is None or not conn.session:
             return None
-        user = await self._sessions.find(conn.session)
-        return Identity(name=user.name, role=user.role, via="session") if user else None
+        return await self._sessions.find(conn.session)

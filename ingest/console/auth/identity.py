@@ -7,6 +7,8 @@ from starlette.authentication import AuthCredentials, BaseUser
 
 from ingest.console.auth.roles import Role
 
+Way = Literal["loopback", "password", "oidc", "token", "command line"]
+
 _SCOPES = {Role.VIEWER: (Role.VIEWER,), Role.OPERATOR: (Role.VIEWER, Role.OPERATOR)}
 
 
@@ -16,8 +18,10 @@ class Identity(BaseUser):
 
     name: str
     role: Role
-    via: Literal["loopback", "session", "token"]
-    """How it was identified: by the local machine, a login, or a bearer token."""
+    via: Way
+    """How it came in: from this machine, by a login, with a bearer token, by a command."""
+    subject: str | None = None
+    """Who it is for ever, where the name may change: an OIDC provider's `sub`, and the provider."""
 
     @property
     def is_authenticated(self) -> bool:
@@ -31,8 +35,8 @@ class Identity(BaseUser):
 
     @property
     def identity(self) -> str:
-        """Return the name, which is unique."""
-        return self.name
+        """Return what is unique: the name, unless it may change."""
+        return self.subject or self.name
 
     @property
     def credentials(self) -> AuthCredentials:

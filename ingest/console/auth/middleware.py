@@ -23,8 +23,10 @@ from ingest.console.auth.csrf import CrossOriginProtection
 from ingest.console.auth.errors import AuthError, Forbidden, Unauthenticated
 from ingest.console.auth.headers import SecurityHeaders
 from ingest.console.auth.login import Login
+from ingest.console.auth.login_page import LoginPage
+from ingest.console.auth.oidc import configuration as oidc
 from ingest.console.auth.passwords import Passwords
-from ingest.console.auth.request_info import LOGIN, LOGOUT
+from ingest.console.auth.request_info import FOR_STRANGERS, LOGIN, LOGOUT
 from ingest.console.auth.responses import error_response
 from ingest.console.auth.roles import Role
 from ingest.console.auth.sessions import Sessions, SessionStore, SignedSessions
@@ -59,22 +61,26 @@ def create(
     """
     users = dict(parse_users(_plain(settings.console_users)))
     tokens = list(parse_tokens(_plain(settings.console_tokens)))
-    if not users and not tokens and not hosts.is_loopback(settings.console_host):
+    provider = oidc.read(settings)
+    is_open = not users and not tokens and provider is None
+    if is_open and not hosts.is_loopback(settings.console_host):
         raise SettingsError(
             f"The console refuses to listen on {settings.console_host} without credentials: set "
-            "INGEST_CONSOLE_USERS (`ingest console create-user` makes it) or INGEST_CONSOLE_TOKENS "
-            "(`ingest console create-token`).",
+            "INGEST_CONSOLE_USERS (`ingest console create-user` makes it), INGEST_CONSOLE_TOKENS "
+            "(`ingest console create-token`) or INGEST_OIDC_ISSUER.",
             reason="no_credentials",
         )
-    sessions = Sessions(users, store, clock=clock, random=random) if users else None
-    return Auth(settings, users, tokens, sessions, clock=clock, random=random)
+    sessions = None
+    if users or provider is not None:
+        sessions = Sessions(users, store, oidc=provider, clock=clock, random=random)
+    return Auth(settings, users, tokens, sessions, provider, clock=clock, random=random)
 
 
 class Auth:
     """The console's access control.
 
-    Without users and tokens only this machine reaches the console, and everybody on it is an
-    operator.
+    Without users, tokens and a provider only this machine reaches the console, and everybody on it
+    is an operator.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class Auth:
         users: dict[str, User],
         tokens: list[Token],
         sessions: Sessions | None,
+        provider: oidc.Configuration | None,
         *,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
@@ -91,6 +98,7 @@ class Auth:
         self._users = users
         self._tokens = tokens
         self._sessions = sessions
+        self._provider = provider
         self._clock = clock
         self._random = random
 
@@ -114,7 +122,7 @@ class Auth:
     @property
     def is_open(self) -> bool:
         """Return whether there are no credentials."""
-        return not self._users and not self._tokens
+        return not self._users and not self._tokens and self._provider is None
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """Return the application with the access control around it.
@@ -133,7 +141,12 @@ class Auth:
     def routes(self, templates: Jinja2Templates) -> list[Route]:
         """Return the routes for logging in and out."""
         passwords = Passwords(self._users, random=self._random) if self._users else None
-        login = Login(passwords, self._sessions, templates, clock=self._clock)
+        page = LoginPage(
+            templates,
+            has_passwords=passwords is not None,
+            provider=self._provider.title if self._provider else None,
+        )
+        login = Login(passwords, self._sessions, page, clock=self._clock)
         return [
             Route(LOGIN, login.show, methods=["GET"], name="login"),
             Route(
@@ -144,7 +157,17 @@ class Auth:
                 max_body_size=forms.MAX_BYTES,
             ),
             Route(LOGOUT, login.log_out, methods=["POST"], name="logout"),
+            *self._provider_routes(page),
         ]
+
+    def _provider_routes(self, page: LoginPage) -> list[Route]:
+        if self._provider is None or self._sessions is None:
+            return []
+        from ingest.console.auth.oidc.login import ProviderLogin  # an extra
+
+        return ProviderLogin(
+            self._provider, self._sessions, page, clock=self._clock, random=self._random
+        ).routes()
 
     def _identified(self, app: ASGIApp) -> ASGIApp:
         """Return the application with `request.user`."""
@@ -230,7 +253,7 @@ def _check_role(connection: HTTPConnection) -> None:
     """Raise an AuthError for an unknown sender, for a viewer's change, and for a viewer where only
     operators look."""
     path = connection.scope["path"]
-    if path == LOGIN:
+    if path in FOR_STRANGERS:
         return
     if not has_required_scope(connection, [Role.VIEWER]):
         raise Unauthenticated(

@@ -12,6 +12,11 @@ from ingest.console.auth.errors import AuthError
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOGIN, LOGOUT = "/login", "/logout"
+LEFT = f"{LOGIN}?left"
+"""Where somebody is led who has left, and may still be logged in at the provider."""
+OIDC_LOGIN, OIDC_CALLBACK, OIDC_LOGOUT = "/login/oidc", "/login/oidc/callback", "/logout/oidc"
+FOR_STRANGERS = frozenset({LOGIN, OIDC_LOGIN, OIDC_CALLBACK, OIDC_LOGOUT})
+"""Paths that nobody need be known for."""
 LIVE = "/health/live"
 _FOR_OPERATORS = re.compile(r"(?:/api/v1)?/erasures(?:/|$)|/events/[^/]+/edit$")
 """Paths that viewers may not even read: what erases persons, and what edits a body."""

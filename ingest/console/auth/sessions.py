@@ -3,6 +3,9 @@
 The signing key is random. It is stored in the database, so that all consoles share it and it
 survives a restart. A session contains a keyed fragment of the password's hash, so that a changed
 password ends it. Somebody who has only the database, or only the hashes, cannot forge a session.
+
+A session that a provider vouched for holds what it said: nobody is asked again before it ends. So
+it is shorter, and ends when the settings that give roles change.
 """
 
 import hashlib
@@ -20,7 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ingest.console.auth.credentials import User
 from ingest.console.auth.errors import AuthError
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.oidc.configuration import Configuration
+from ingest.console.auth.oidc.members import Member
 from ingest.console.auth.request_info import has_twice
+from ingest.console.auth.roles import Role
 from ingest.store import console_sessions as store
 
 LIFETIME_S = 12 * 3_600
@@ -74,12 +81,17 @@ class Sessions:
         users: Mapping[str, User],
         session_store: SessionStore,
         *,
+        oidc: Configuration | None = None,
         clock: Callable[[], float],
         random: Callable[[int], bytes],
     ) -> None:
-        """`clock` returns Unix time in seconds, `random` that many random bytes."""
+        """`oidc` is None if no provider vouches for anybody.
+
+        `clock` returns Unix time in seconds, `random` that many random bytes.
+        """
         self._users = users
         self._store = session_store
+        self._oidc = oidc
         self._clock = clock
         self._random = random
         self._key: bytes | None = None
@@ -92,26 +104,29 @@ class Sessions:
 
     async def begin(self, user: User) -> dict[str, Any]:
         """Return a new session of a user."""
-        return {
-            "name": user.name,
-            "password": _fragment(await self.key(), user),
-            "began": int(self._clock()),
-            "id": self._random(_SESSION_ID_BYTES).hex(),
+        return self._new() | {"name": user.name, "password": _fragment(await self.key(), user)}
+
+    def begin_for(self, member: Member, oidc: Configuration) -> dict[str, Any]:
+        """Return a new session of somebody whom the provider vouches for."""
+        return self._new() | {
+            "subject": f"{member.subject} at {oidc.issuer}",
+            "name": member.name,
+            "role": member.role,
+            "oidc": oidc.fingerprint,
         }
 
-    async def find(self, session: Mapping[str, Any]) -> User | None:
-        """Return a session's user, with the present role; None: the session has ended.
+    async def find(self, session: Mapping[str, Any]) -> Identity | None:
+        """Return whose session it is; None: it has ended.
 
         Raises:
             SQLAlchemyError: the database does not answer whether it has ended.
         """
-        user = self._users.get(session.get("name", ""))
-        if user is None or self._clock() - session["began"] >= LIFETIME_S:
-            return None
-        if not hmac.compare_digest(session["password"], _fragment(await self.key(), user)):
+        is_of_provider = "subject" in session
+        identity = self._of_provider(session) if is_of_provider else await self._of_user(session)
+        if identity is None:
             return None
         has_ended = await run_in_threadpool(self._store.has_ended, session["id"])
-        return None if has_ended else user
+        return None if has_ended else identity
 
     async def end(self, session: Mapping[str, Any]) -> None:
         """End a session, at once and in every console.
@@ -119,8 +134,39 @@ class Sessions:
         Raises:
             SQLAlchemyError: the database did not store it, so that the session continues.
         """
+        if "id" not in session:  # it only waits for a provider
+            return
         expires_at = datetime.fromtimestamp(session["began"], UTC) + timedelta(seconds=LIFETIME_S)
         await run_in_threadpool(self._store.end, session["id"], expires_at)
+
+    def _new(self) -> dict[str, Any]:
+        return {"began": int(self._clock()), "id": self._random(_SESSION_ID_BYTES).hex()}
+
+    async def _of_user(self, session: Mapping[str, Any]) -> Identity | None:
+        """Return the user with the present role."""
+        user = self._users.get(session.get("name", ""))
+        if user is None or self._is_over(session, LIFETIME_S):
+            return None
+        if not hmac.compare_digest(session["password"], _fragment(await self.key(), user)):
+            return None
+        return Identity(name=user.name, role=user.role, via="password")
+
+    def _of_provider(self, session: Mapping[str, Any]) -> Identity | None:
+        """Return the member with the role of the login."""
+        oidc = self._oidc
+        if oidc is None or session["oidc"] != oidc.fingerprint:
+            return None
+        if self._is_over(session, oidc.session_s):
+            return None
+        return Identity(
+            name=session["name"],
+            role=Role(session["role"]),
+            via="oidc",
+            subject=session["subject"],
+        )
+
+    def _is_over(self, session: Mapping[str, Any], lifetime_s: float) -> bool:
+        return bool(self._clock() - session["began"] >= lifetime_s)
 
 
 class SignedSessions:

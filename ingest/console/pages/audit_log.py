@@ -1,5 +1,6 @@
 """The page of the audit log: what operators did, and why."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.requests import Request
@@ -14,6 +15,15 @@ from ingest.store.bulk import replay
 from ingest.store.bulk.replay import Operation
 from ingest.store.reports import audit_log
 from ingest.store.reports.audit_log import Action
+
+_WAYS = {
+    "password": "by password",
+    "oidc": "by OIDC",
+    "token": "by token",
+    "loopback": "on the console's machine",
+    "command line": "by command",
+}
+"""How the page says which way an author came in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +40,7 @@ class AuditLogPage:
 
     entries: tuple[AuditEntry, ...]
     """The newest first."""
+    ways: Mapping[str, str]
     older: str | None
     newer: str | None
     """Links to older entries and to the newest; None: there are none."""
@@ -57,6 +68,7 @@ def show(site: Site, request: Request) -> Response:
             )
             for action in shown
         ),
+        ways=_WAYS,
         older=link("/audit-log", before=shown[-1].id) if len(newest) > PAGE_SIZE else None,
         newer="/audit-log" if before is not None else None,
     )

@@ -136,7 +136,7 @@ class Commands:
             )
             audit_log.record(
                 connection,
-                by=by.name,
+                by=by,
                 action=action,
                 target=describe(selection),
                 reason=clean(reason),
@@ -160,7 +160,7 @@ class Commands:
             self._engine,
             number,
             status,
-            by=by.name,
+            by=by,
             reason=clean(reason),
             in_background=True,
         )
@@ -182,7 +182,7 @@ class Commands:
         with self._engine.begin() as connection:
             processors.pause(connection, processor, by=by.name, reason=clean(reason))
             audit_log.record(
-                connection, by=by.name, action="pause", target=processor, reason=clean(reason)
+                connection, by=by, action="pause", target=processor, reason=clean(reason)
             )
 
     def resume(self, by: Identity, processor: str, reason: str | None) -> None:
@@ -194,7 +194,7 @@ class Commands:
         with self._engine.begin() as connection:
             processors.resume(connection, processor)
             audit_log.record(
-                connection, by=by.name, action="resume", target=processor, reason=clean(reason)
+                connection, by=by, action="resume", target=processor, reason=clean(reason)
             )
 
     def retry_now(self, by: Identity, number: int, reason: str | None) -> None:
@@ -211,7 +211,7 @@ class Commands:
             if jobs.run_now(connection, [number]):
                 audit_log.record(
                     connection,
-                    by=by.name,
+                    by=by,
                     action="retry",
                     target=f"{job.event} for {job.processor}",
                     reason=clean(reason),
@@ -247,7 +247,7 @@ class Commands:
             alert = alerts.acknowledge(connection, number, by=by.name)
             audit_log.record(
                 connection,
-                by=by.name,
+                by=by,
                 action="acknowledge",
                 target=" ".join(filter(None, (alert.rule, alert.subject))),
                 reason=clean(reason),
@@ -268,9 +268,7 @@ class Commands:
             answer = NotPossible(f"{name}: {error}", reason=error.reason)
         with self._engine.begin() as connection:
             result = "failed" if isinstance(answer, NotPossible) else "sent"
-            audit_log.record(
-                connection, by=by.name, action="test alert", target=f"{name}, {result}"
-            )
+            audit_log.record(connection, by=by, action="test alert", target=f"{name}, {result}")
         if isinstance(answer, NotPossible):
             raise answer
         return answer
@@ -305,7 +303,7 @@ class Commands:
         with self._engine.begin() as connection:
             audit_log.record(
                 connection,
-                by=by.name,
+                by=by,
                 action="test event",
                 target=f"{column_type(event_type)}, {sent.status}",
             )

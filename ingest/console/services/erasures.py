@@ -188,4 +188,4 @@ def _note(
     reason: str | None = None,
 ) -> None:
     target = f"erasure {erasure.id}"
-    audit_log.record(connection, by=by.name, action=action, target=target, reason=reason)
+    audit_log.record(connection, by=by, action=action, target=target, reason=reason)

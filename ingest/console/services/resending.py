@@ -103,7 +103,7 @@ class Resending:
             self._settings.database,
             examined,
             number=number,
-            by=by.name,
+            by=by,
             reason=clean(reason),
             now=time.time(),
             random=os.urandom,

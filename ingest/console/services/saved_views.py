@@ -21,16 +21,16 @@ def visible(engine: Engine, settings: Settings, by: Identity) -> tuple[View, ...
 def save(engine: Engine, by: Identity, *, name: str, query: str, oldest_first: bool) -> View:
     """Keep a search, whose text was understood, under a name. Raises as `views.save`."""
     with engine.begin() as connection:
-        return views.save(connection, by=by.name, name=name, query=query, oldest_first=oldest_first)
+        return views.save(connection, by=by, name=name, query=query, oldest_first=oldest_first)
 
 
 def rename(engine: Engine, by: Identity, number: int, name: str) -> View:
     """Give a view another name. Raises as `views.rename`."""
     with engine.begin() as connection:
-        return views.rename(connection, number, name, by=by.name)
+        return views.rename(connection, number, name, by=by)
 
 
 def delete(engine: Engine, by: Identity, number: int) -> None:
     """Remove a view. Raises as `views.delete`."""
     with engine.begin() as connection:
-        views.delete(connection, number, by=by.name)
+        views.delete(connection, number, by=by)

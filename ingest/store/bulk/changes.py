@@ -22,6 +22,7 @@ from ingest.store.bulk.selected import REPLAY
 from ingest.store.pipeline import jobs
 from ingest.store.pipeline.jobs import TakenBack
 from ingest.store.reports import audit_log
+from ingest.store.reports.audit_log import Author
 from ingest.store.retention import turns
 from ingest.store.sql import statement
 
@@ -39,7 +40,7 @@ def change(
     operation: int,
     status: str,
     *,
-    by: str,
+    by: Author,
     reason: str | None,
     in_background: bool = False,
     within_s: float = _AT_ONCE_S,

@@ -2,11 +2,28 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
 from sqlalchemy import Connection
 
 from ingest.store.pipeline.deliveries import Also
 from ingest.store.sql import statement
+
+
+class Author(Protocol):
+    """Whoever acts: a person, or a program with a token."""
+
+    @property
+    def name(self) -> str:
+        """The name that is shown."""
+
+    @property
+    def via(self) -> str:
+        """How they came in."""
+
+    @property
+    def subject(self) -> str | None:
+        """Who it is for ever, if the name may change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,18 +38,24 @@ class Action:
     reason: str | None
     replay: int | None
     """The bulk action that this began."""
+    via: str | None
+    """How the author came in: `password`, `oidc`, `token`, `loopback` (from the console's own
+    machine) or `command line`; None: the action is of before this was recorded."""
+    subject: str | None
+    """Who the author is for ever, where the name may change: the provider's `sub`, and the
+    provider."""
 
 
 _RECORD = statement(
-    "INSERT INTO ingest.actions (by, action, target, reason, replay)"
-    " VALUES (:by, :action, :target, :reason, :replay)"
+    "INSERT INTO ingest.actions (by, action, target, reason, replay, via, subject)"
+    " VALUES (:by, :action, :target, :reason, :replay, :via, :subject)"
 )
 
 
 def record(
     connection: Connection,
     *,
-    by: str,
+    by: Author,
     action: str,
     target: str,
     reason: str | None = None,
@@ -41,22 +64,30 @@ def record(
     """Record an action, in the transaction that performs it."""
     connection.execute(
         _RECORD,
-        {"by": by, "action": action, "target": target, "reason": reason, "replay": replay},
+        {
+            "by": by.name,
+            "action": action,
+            "target": target,
+            "reason": reason,
+            "replay": replay,
+            "via": by.via,
+            "subject": by.subject,
+        },
     )
 
 
-def also(*, by: str, action: str, target: str, reason: str | None) -> Also:
+def also(*, by: Author, action: str, target: str, reason: str | None) -> Also:
     """Return what records an action in the statement that stores a delivery."""
     sql = """recorded AS (
-        INSERT INTO ingest.actions (by, action, target, reason)
-        VALUES (%b::text, %b::text, %b::text, %b::text)
+        INSERT INTO ingest.actions (by, action, target, reason, via, subject)
+        VALUES (%b::text, %b::text, %b::text, %b::text, %b::text, %b::text)
     )"""
-    return Also(sql, (by, action, target, reason))
+    return Also(sql, (by.name, action, target, reason, by.via, by.subject))
 
 
 _NEWEST = statement(
     """
-    SELECT id, at, by, action, target, reason, replay FROM ingest.actions
+    SELECT id, at, by, action, target, reason, replay, via, subject FROM ingest.actions
     WHERE CAST(:before AS bigint) IS NULL OR id < :before
     ORDER BY id DESC LIMIT :limit
     """
