@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from ingest import resending
 from ingest.cli import main
 from ingest.console.app import create_app
+from ingest.console.auth import roles
 from ingest.console.auth.identity import Identity
-from ingest.console.auth.roles import Role
 from ingest.encryption.keys import NO_KEYS, BodyKeys
 from ingest.errors import IngestError, SettingsError
 from ingest.resending import CannotResend, Sent
@@ -38,7 +38,7 @@ from workers.registry import Declaration, processor
 
 MakeWorker = Callable[..., Worker]
 LIMIT = 1024 * 1024
-NOURA = Identity(name="noura", role=Role.OPERATOR, via="password")
+NOURA = Identity(name="noura", role=roles.Role.OPERATOR, via="password")
 TIME = "2024-01-20T10:30:00Z"
 
 

@@ -84,7 +84,7 @@ def begin(
             connection,
             selection,
             action=action,
-            requested_by=SARA,
+            requested_by="sara",
             reason=None,
             rate=rate,
             total=total,
@@ -441,7 +441,7 @@ def test_an_iteration_that_stops_takes_back_what_has_not_begun(
     engine: Engine, database_url: str, stops: str
 ) -> None:
     ids = dead_ones(engine, database_url, 3)
-    steps = replay.run(engine, DEAD, requested_by=SARA, reason=None, rate=None)
+    steps = replay.run(engine, DEAD, requested_by="sara", reason=None, rate=None)
     next(steps)
     if stops == "after":
         succeed(engine, ids[:1])
