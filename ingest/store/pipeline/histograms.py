@@ -19,7 +19,9 @@ _LAST = BUCKETS * PARTS
 CELLS = _LAST + 1
 _MANTISSAS = tuple(0.5 * _RATIO**part for part in range(1, PARTS))
 _WIDTHS = tuple(_RATIO ** (part + 1) - _RATIO**part for part in range(PARTS))
-"""The share of each part in its bucket; they add up to 1."""
+"""The share of each part in its bucket; they add up to 1, but for rounding."""
+_ALMOST = 1 - 1e-9
+"""Allows for that rounding: the last part of a bucket is reached with the last of its counts."""
 
 
 class Place(NamedTuple):
@@ -73,7 +75,7 @@ class Histogram:
         It is at most 9.1 % from the true one, if that lies between 1 ms and four hours, and nothing
         was spread.
         """
-        rank, passed, last = share * self.total, 0.0, None
+        rank, passed, last = share * self.total * _ALMOST, 0.0, None
         for number, count in enumerate(self.counts):
             if count:
                 passed, last = passed + count, number
