@@ -34,6 +34,14 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        promise=3,
+        what="a viewer reads what somebody wrote in a title",
+        file="ingest/sources/titles.py",
+        old='text=part.masked if part.kind == "private" else hide(part.text)',
+        new="text=hide(part.text)",
+        caught_by="unit/test_titles.py",
+    ),
+    Mutation(
         promise=1,
         what="an encrypted body is not bound to its row",
         file="ingest/encryption/keys.py",
