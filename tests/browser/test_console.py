@@ -149,6 +149,7 @@ def test_events_arrive_live_and_wait_while_it_is_paused(page: Page, stack: Stack
 def test_a_row_says_what_happened_and_leads_to_its_event(page: Page, stack: Stack) -> None:
     """A customer's words in Arabic stand behind ours, and are cut at their own end."""
     post(stack, message(71, f"{ARABIC} " * 30), order(712, total=12.5, currency="SAR"))
+    page.set_viewport_size({"width": 900, "height": 700})
     page.goto("/events")
     words = page.locator(".event-name b").filter(has_text=f"{ARABIC} {ARABIC}")
     expect(words).to_contain_text("Message from …678: ")
