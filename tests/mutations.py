@@ -54,6 +54,14 @@ MUTATIONS = (
         "test_a_resumed_replay_goes_on_without_repeating_what_has_run",
     ),
     Mutation(
+        promise=3,
+        what="a viewer reads what somebody wrote in a title",
+        file="ingest/sources/titles.py",
+        old='text=part.masked if part.kind == "private" else hide(part.text)',
+        new="text=hide(part.text)",
+        caught_by="unit/test_titles.py",
+    ),
+    Mutation(
         promise=1,
         what="an encrypted body is not bound to its row",
         file="ingest/encryption/keys.py",

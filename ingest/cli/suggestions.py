@@ -26,8 +26,8 @@ def check_processor(connection: Connection, name: str | None) -> None:
 
 
 def check_types(connection: Connection, patterns: Iterable[str]) -> None:
-    """Raise CommandError for a type, or a pattern with stars, that nothing has: no event, no
-    processor, and no sender's sample."""
+    """Raise CommandError for a type that nothing has: no event, no processor, no sender's sample. A
+    pattern with stars may match nothing; it is refused if it resembles one that matches."""
     wanted = tuple(patterns)
     if not wanted:
         return
@@ -40,6 +40,8 @@ def check_types(connection: Connection, patterns: Iterable[str]) -> None:
         if not any(fnmatchcase(name, literal) for name in names):
             families = {f"{name.partition('.')[0]}.*" for name in names if "." in name}
             candidates = sorted(families) if "*" in pattern else names
+            if "*" in pattern and close_to(pattern, candidates) is None:
+                continue
             told = missing("type", pattern, candidates, others=stored or names)
             raise CommandError(told, reason="unknown_type")
 

@@ -7,8 +7,14 @@ from ingest import strict_json
 from ingest.sources.base import Source
 from ingest.sources.titles import Title
 
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?+|[{}\[\],]', re.DOTALL)
-_CLOSING = {b"{": b"}", b"[": b"]"}
+_STRING = rb'"(?:[^"\\]++|\\.)*+"'
+_STRINGS = re.compile(_STRING, re.DOTALL)
+_WELL_FORMED = re.compile(rb'(?:[^"]++|' + _STRING + rb")*+", re.DOTALL)
+"""Ends before a string that does not."""
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
+_CLOSING = bytes.maketrans(b"{[", b"}]")
+_MOST_CUTS = 50
+"""Each goes back by one string that holds a comma or a bracket."""
 
 
 def title_of(
@@ -34,23 +40,34 @@ def title_of(
 
 
 def completed(beginning: bytes) -> bytes:
-    """Return a body that ends with the last whole member of the beginning of a longer one."""
+    """Return a body that ends with the last whole member of the beginning of a longer one.
+
+    A body that has none, or that is no JSON and no form, becomes one that cannot be parsed.
+    """
     if beginning.lstrip()[:1] not in (b"{", b"["):  # a form
         return beginning.rpartition(b"&")[0]
-    closing: list[bytes] = []
-    end = 0
-    for match in _TOKEN.finditer(beginning):
-        token = match[0]
-        if token in _CLOSING:
-            closing.append(_CLOSING[token])
-            end = match.end()
-        elif token == b",":
-            end = match.start()
-        elif token in (b"}", b"]"):
-            if not closing:
-                break
-            closing.pop()
-            end = match.end()
-        if len(closing) > strict_json.MAX_DEPTH:
-            break
-    return beginning[:end] + b"".join(reversed(closing))
+    end = _end_of_strings(beginning, len(beginning))
+    for _ in range(_MOST_CUTS):
+        cut = max(beginning.rfind(b",", 0, end), _behind_opening(beginning, end))
+        end = _end_of_strings(beginning, cut)
+        if end == cut:
+            return beginning[:cut] + _closing(beginning[:cut])
+    return b""
+
+
+def _behind_opening(body: bytes, end: int) -> int:
+    return max(body.rfind(b"{", 0, end), body.rfind(b"[", 0, end)) + 1
+
+
+def _end_of_strings(body: bytes, end: int) -> int:
+    """Return where the first string begins that is not over before `end`; none: `end`."""
+    match = _WELL_FORMED.match(body, 0, end)
+    return 0 if match is None else match.end()
+
+
+def _closing(body: bytes) -> bytes:
+    """Return the brackets that close those which are open."""
+    opened = _STRINGS.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(strict_json.MAX_DEPTH):  # each round removes the innermost level
+        opened = opened.replace(b"{}", b"").replace(b"[]", b"")
+    return opened.translate(_CLOSING)[::-1]

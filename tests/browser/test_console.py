@@ -176,6 +176,24 @@ def test_events_arrive_live_and_wait_while_it_is_paused(page: Page, stack: Stack
     expect(page.locator("tbody tr").filter(has_text="wamid.3")).to_be_visible(timeout=10_000)
 
 
+def test_a_row_says_what_happened_and_leads_to_its_event(page: Page, stack: Stack) -> None:
+    """A customer's words in Arabic stand behind ours, and are cut at their own end."""
+    post(stack, message(71, f"{ARABIC} " * 30), order(712, total=12.5, currency="SAR"))
+    page.set_viewport_size({"width": 900, "height": 700})
+    page.goto("/events")
+    words = page.locator(".event-name b").filter(has_text=f"{ARABIC} {ARABIC}")
+    expect(words).to_contain_text("Message from …678: ")
+    box, text = words.bounding_box(), words.locator("bdi")
+    cell = page.locator("td.grow").first.bounding_box()
+    assert box is not None
+    assert cell is not None
+    assert box["x"] + box["width"] <= cell["x"] + cell["width"]
+    assert text.evaluate("it => getComputedStyle(it).direction") == "rtl"
+    assert text.evaluate("it => it.scrollWidth > it.clientWidth")
+    page.get_by_role("link", name="Order 712 created, 12.5 SAR").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Order 712 created, 12.5 SAR")
+
+
 def test_what_senders_write_is_text(page: Page, stack: Stack) -> None:
     post(stack, message(66, SCRIPT), order(667, customer=SCRIPT))
     for name in ("message.received:wamid.66", "order.created:667"):
@@ -283,7 +301,7 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
     context.close()
 
 
-@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize("width", [360, 1024, 1280])
 @pytest.mark.parametrize(
     "path",
     [

@@ -129,7 +129,8 @@ def test_a_name_that_there_is_not_is_told_with_what_there_is(
     run: Run, stored: list[str], command: list[str], sentence: str
 ) -> None:
     assert run(*command) == f"ingest: {sentence}"
-    assert "job" in run("replay", "--processor", "invoices", "--type", "order.*", "--dry-run")
+    assert "1 job" in run("replay", "--processor", "invoices", "--type", "order.*", "--dry-run")
+    assert "0 jobs" in run("replay", "--type", "*966512345678*", "--dry-run")
 
 
 def test_a_type_that_resembles_a_documented_one_is_sent_with_a_hint(

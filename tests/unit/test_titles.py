@@ -310,7 +310,9 @@ def test_the_beginning_of_a_long_body_has_a_title() -> None:
     assert str(made) == "Order 789 created"
     assert completed(b"MessageSid=SM1&Body=long%4") == b"MessageSid=SM1"
     assert completed(b'{"a":[1,{"b":2},{"c"') == b'{"a":[1,{"b":2},{}]}'
-    assert completed(b'{"a":1}}}') == b'{"a":1}'
+    assert completed(b'{"a":1,"b":"x, {y') == b'{"a":1}'
+    assert completed(b'{"a":1,"b,":{"c,":"x,') == b'{"a":1,"b,":{}}'
+    assert completed(b'{"' + b"," * 9_000) == b"{}"
 
 
 @given(st.binary(max_size=60), st.integers(0, 60))

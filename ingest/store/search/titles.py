@@ -18,10 +18,10 @@ from ingest.store.reports.failures import Failures
 from ingest.store.search.events import ListedEvent
 from ingest.store.sql import statement
 
-WHOLE_BYTES = 32 * 1024
+WHOLE_BYTES = 16 * 1024
 """Bodies up to this size are read whole, also encrypted ones. Of larger ones the beginning is; an
 encrypted one, which can only be decrypted whole, is not read."""
-BEGINNING_BYTES = 8 * 1024
+BEGINNING_BYTES = 4 * 1024
 """What a title is made of stands there: the first fields tell what a body is about."""
 
 Sources = Mapping[str, Source]
