@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from ingest.store.bulk.changes import CANCELLED, PAUSED, RUNNING
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
+from ingest.store.retention import progress, records
 from ingest.store.search.filters import EventFilter
 from tests.integration.test_totals import check_totals
 from tests.support.deliver import deliver, order
@@ -419,7 +421,7 @@ def test_what_a_console_of_the_release_before_requeued_is_left_to_run(
     assert one(engine, "SELECT count(*) FROM jobs WHERE state = 'pending'") == 1
 
 
-def test_its_counts_stay_when_what_it_took_back_is_forgotten_with_it(
+def test_a_change_is_in_the_audit_log_and_what_was_taken_back_is_forgotten_with_it(
     engine: Engine, database_url: str
 ) -> None:
     dead_ones(engine, database_url, 2)
@@ -434,6 +436,11 @@ def test_its_counts_stay_when_what_it_took_back_is_forgotten_with_it(
         "reason": "why not",
         "replay": number,
     }
+    later = datetime.now(UTC) + timedelta(days=1)
+    with engine.begin() as connection:
+        records.remove(connection, progress.AUDIT, before=later, limit=10)
+    assert one(engine, "SELECT count(*) FROM replays") == 0
+    assert one(engine, "SELECT count(*) FROM taken_back") == 0
 
 
 @pytest.mark.parametrize("stops", ["before", "after"])

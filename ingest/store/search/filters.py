@@ -14,6 +14,7 @@ from ingest.store.schema import STATES
 from ingest.store.search.body_conditions import BodyTest, Condition, contains, escape, has_field
 from ingest.store.search.comparisons import COMPARE, compares
 from ingest.store.search.distinct import SOURCES
+from ingest.store.search.of_operation import replayed, taken_back
 from ingest.store.search.related import Times, concerns, first_beyond, opened_mentions
 from ingest.store.sql import statement
 
@@ -186,22 +187,15 @@ def state_of_event(selection: EventFilter) -> str:
     of the jobs of an operation, and the parameter `replay`. An event that is listed for one job's
     state has that state."""
     if selection.replay is not None and selection.state is not None:
-        return f"SELECT CAST('{_known(selection.state)}' AS text) AS state"
+        assert selection.state in EVENT_STATES  # put into the statement
+        return f"SELECT CAST('{selection.state}' AS text) AS state"
     of_processor = "" if selection.processor is None else " AND processor = :processor"
-    return STATE_OF_EVENT + of_processor + ("" if selection.replay is None else _OF_REPLAY)
-
-
-_OF_REPLAY = " AND replay = :replay"
-
-
-def _known(state: str) -> str:
-    assert state in EVENT_STATES  # put into the statement
-    return state
+    of_operation = "" if selection.replay is None else " AND replay = :replay"
+    return STATE_OF_EVENT + of_processor + of_operation
 
 
 def job_of_operation(selection: EventFilter) -> str:
-    """Return the condition on a job that a selection by operation means. It needs the parameter
-    `replay`, and `processor` if the selection names one."""
+    """Return the condition on the jobs of an operation that a selection means, with parameters."""
     conditions = ["replay = :replay"]
     if selection.state is not None:
         conditions.append(_BY_URGENCY.get(selection.state, "false"))
@@ -265,20 +259,9 @@ def _conditions(selection: EventFilter, prefix: str = "") -> Iterator[Condition]
     if selection.is_of_failures:
         yield _failing(selection, prefix)
     if selection.replay is not None:
-        yield _of_operation(selection)
+        yield replayed(selection.replay, job_of_operation(selection), selection.processor)
     if selection.taken_back is not None:
-        sql = """coalesce((SELECT true FROM ingest.taken_back
-                           WHERE replay = :taken_back AND event = events.id LIMIT 1), false)"""
-        yield sql, {"taken_back": selection.taken_back}
-
-
-def _of_operation(selection: EventFilter) -> Condition:
-    sql = f"""coalesce((SELECT true FROM ingest.jobs
-                       WHERE event = events.id AND {job_of_operation(selection)} LIMIT 1), false)"""
-    values: dict[str, Any] = {"replay": selection.replay}
-    if selection.processor is not None:
-        values |= {"processor": selection.processor}
-    return sql, values
+        yield taken_back(selection.taken_back)
 
 
 def _excluding(selection: EventFilter, alone: EventFilter, prefix: str) -> Iterator[Condition]:
