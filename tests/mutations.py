@@ -389,6 +389,15 @@ MUTATIONS = (
         caught_by="integration/test_replay.py"
         "::test_of_a_named_event_what_succeeded_is_left_alone_unless_it_is_asked_for",
     ),
+    Mutation(
+        promise=8,
+        what="a search that excludes takes bodies that nobody can read",
+        file="ingest/store/search/body_conditions.py",
+        old='"NOT " if self.excludes else ""',
+        new='""',
+        caught_by="integration/test_encryption.py"
+        "::test_a_search_finds_the_same_in_clear_and_encrypted",
+    ),
 )
 
 
