@@ -86,7 +86,8 @@ class Export:
         return self
 
     def __next__(self) -> bytes:
-        """Return the next piece, which may take a second."""
+        """Return the next piece, which may take some seconds; it is empty if nothing was found in
+        them, so that who reads it can leave."""
         piece = next(self._pieces, None)
         if piece is None:
             self._is_whole = True
@@ -120,6 +121,8 @@ class Export:
             yield "\N{BYTE ORDER MARK}".encode() + _csv([columns])
         for batch in self._batches():
             shown = self._mask(batch)
+            if not shown:
+                yield b""
             step = _BODIES_AT_ONCE if wanted.with_bodies else BATCH
             for begin in range(0, len(shown), step):
                 part = shown[begin : begin + step]

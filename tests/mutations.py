@@ -444,6 +444,15 @@ MUTATIONS = (
         caught_by="integration/test_resending.py"
         "::test_copies_are_erased_with_their_origin_and_with_whom_they_name",
     ),
+    Mutation(
+        promise=8,
+        what="a search that excludes takes bodies that nobody can read",
+        file="ingest/store/search/body_conditions.py",
+        old='"NOT " if self.excludes else ""',
+        new='""',
+        caught_by="integration/test_encryption.py"
+        "::test_a_search_finds_the_same_in_clear_and_encrypted",
+    ),
 )
 
 

@@ -17,6 +17,7 @@ from ingest.export import Export, Form, WantedExport
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.reports import audit_log
+from ingest.store.search import events, scan
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 from tests.support.deliver import body, deliver
@@ -107,6 +108,19 @@ def test_the_audit_log_says_who_exported_what_and_how_far_it_got(
     assert action.reason == "JSON lines: cut after 3 rows"
 
 
+def test_who_reads_what_is_rarely_found_can_leave(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = store(engine, database_url)
+    monkeypatch.setattr(scan, "FIRST_SLICE", 5)
+    monkeypatch.setattr(events, "_BATCH_S", 0)
+    wanted = replace(WANTED, selection=EventFilter(fields=(("data.order_id", "1"),)))
+    with closing(Export(engine, wanted, by="sara", sleep=lambda _s: None)) as pieces:
+        read = list(pieces)
+    assert read.count(b"") > 5
+    assert [row["id"] for row in lines(b"".join(read))] == [str(stored[1])]
+
+
 BODIES = [
     body("order.created", {"order_id": 1, "note": "سارة"}),
     b'{"event":"order.created",\n "data":{"order_id":2, "total": 1250.00}}\n',
@@ -158,8 +172,8 @@ def test_no_cell_is_a_formula_and_what_is_masked_stays_hidden(
     assert sorted(kinds) == sorted(f"'{kind}" for kind in FORMULAS)
     assert {row["type"] for row in lines(exported(engine, WANTED))} == set(FORMULAS)
 
-    def mask(events: Sequence[ListedEvent]) -> Sequence[ListedEvent]:
-        return [replace(event, type="hidden") for event in events]
+    def mask(batch: Sequence[ListedEvent]) -> Sequence[ListedEvent]:
+        return [replace(event, type="hidden") for event in batch]
 
     with closing(Export(engine, WANTED, by="v", mask=mask, sleep=lambda _s: None)) as pieces:
         assert {row["type"] for row in lines(b"".join(pieces))} == {"hidden"}

@@ -39,4 +39,5 @@ class Download(StreamingResponse):
 
 async def _pieces(export: Export) -> AsyncIterator[bytes]:
     while (piece := await run_in_threadpool(next, export, None)) is not None:
-        yield piece
+        if piece:
+            yield piece
