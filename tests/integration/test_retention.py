@@ -77,6 +77,21 @@ def test_finished_events_go_with_their_jobs_and_attempts(ready: Engine) -> None:
     } == {"events": 7, "jobs": 7, "attempts": 7, "duplicates": 0}
 
 
+def test_the_link_of_an_edited_copy_goes_with_the_copy(ready: Engine) -> None:
+    origin, copy = old(ready, "a:1", "a:2")
+    (young,) = old(ready, "young", age=29)
+    execute(
+        ready,
+        "INSERT INTO copies (number, event, origin, by)"
+        " SELECT gen_random_uuid(), event, :origin, 'noura'"
+        " FROM unnest(CAST(:copies AS uuid[])) AS made (event)",
+        origin=origin,
+        copies=[copy, young],
+    )
+    remove(ready, MONTH, NOW)
+    assert [row["event"] for row in rows(ready, "SELECT event FROM copies")] == [young]
+
+
 def test_what_is_not_finished_stays(ready: Engine) -> None:
     old(ready, "pending", state=None)
     old(ready, "dead letter", state="dead")
