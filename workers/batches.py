@@ -5,7 +5,6 @@ committed, and the jobs that are not to blame are returned to be run again, apar
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -25,7 +24,7 @@ from ingest.errors import (
 )
 from ingest.sources import operator
 from ingest.sources.base import Source
-from ingest.store.pipeline.histograms import cell
+from ingest.store.pipeline.histograms import Counted, counted
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
 from ingest.store.pipeline.metrics import LAG, SUCCEEDED, Note
 from workers import outcome
@@ -248,44 +247,30 @@ class _BatchTransaction:
         succeeded = [call for call in self._calls if call.job.id not in failed]
         if not succeeded:
             return
+        took, lags = self._durations(succeeded)
         try:
             with self._runner.traces.commit([call.job for call in succeeded]):
-                self._effects.commit([call.held for call in succeeded], self._notes(succeeded))
+                notes = _notes(self._processor.name, took, lags)
+                self._effects.commit([call.held for call in succeeded], notes)
         except LeaseLost:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection
             raise _Broken(succeeded, error) from error
-        self._count(succeeded)
+        self._runner.tally.succeeded(self._processor.name, took, lags)
 
-    def _count(self, succeeded: Sequence[Call]) -> None:
-        """Count what was committed, for Prometheus."""
+    def _durations(self, succeeded: Sequence[Call]) -> tuple[Counted, Counted]:
+        """Return how long the calls took, and how long after the delivery they ended, replays
+        apart. The call of a list counts as long for each of its events."""
         now = self._runner.clock()
-        self._runner.tally.succeeded(
-            self._processor.name,
-            [self._took_s[call.job.id] for call in succeeded],
+        took = counted([self._took_s[call.job.id] for call in succeeded])
+        lags = counted(
             [
                 now - call.job.received_at.timestamp()
                 for call in succeeded
                 if call.job.replay is None
-            ],
+            ]
         )
-
-    def _notes(self, succeeded: Sequence[Call]) -> list[Note]:
-        """Return how long the calls took, and how long after the delivery they ended, replays
-        apart. The call of a list counts as long for each of its events."""
-        now = self._runner.clock()
-        noted = Counter(
-            (SUCCEEDED, self._processor.name, cell(self._took_s[call.job.id])) for call in succeeded
-        )
-        noted.update(
-            (LAG, "", cell(now - call.job.received_at.timestamp()))
-            for call in succeeded
-            if call.job.replay is None
-        )
-        return [
-            Note(what=what, label=label, cell=number, count=count)
-            for (what, label, number), count in noted.items()
-        ]
+        return took, lags
 
     def _fail(self, call: Call, error: BaseException) -> None:
         self._result.failures.append(
@@ -298,6 +283,15 @@ class _BatchTransaction:
 
     def _failed(self) -> set[int]:
         return {failure.id for failure in self._result.failures}
+
+
+def _notes(processor: str, took: Counted, lags: Counted) -> list[Note]:
+    kinds = ((SUCCEEDED, processor, took), (LAG, "", lags))
+    return [
+        Note(what=what, label=label, cell=cell, count=count)
+        for what, label, durations in kinds
+        for cell, count in durations.cells.items()
+    ]
 
 
 def _log_context(processor: Processor, events: Sequence[Event]) -> AbstractContextManager[object]:

@@ -16,14 +16,14 @@ import mmap
 import os
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from ingest import logs
 from ingest.monitoring import catalogue
 from ingest.monitoring.catalogue import Metric
 from ingest.monitoring.samples import DURATION_BOUNDS_S, Distribution, Sample
-from ingest.store.pipeline.histograms import BUCKETS, bucket
+from ingest.store.pipeline import histograms
+from ingest.store.pipeline.histograms import BUCKETS, Counted
 from ingest.store.pipeline.jobs import Failure, Outcome
 
 _Row = ctypes.Array[ctypes.c_double]
@@ -76,18 +76,19 @@ class Tally:
         with self._lock:
             self._row[self._layout.totals[metric]] += count
 
-    def succeeded(self, processor: str, took_s: Sequence[float], lags_s: Sequence[float]) -> None:
+    def succeeded(self, processor: str, took: Counted, lags: Counted) -> None:
         """Count attempts that succeeded.
 
         Args:
             processor: a registered one.
-            took_s: of each, the seconds of the processor's call.
-            lags_s: of each that is no replay, the seconds since the delivery's receipt.
+            took: of each, the time of the processor's call.
+            lags: of each that is no replay, the time since the delivery's receipt.
         """
         with self._lock:
-            self._row[self._layout.outcomes[processor, Outcome.SUCCEEDED]] += len(took_s)
-            self._observe(catalogue.ATTEMPT_DURATION, processor, took_s)
-            self._observe(catalogue.LAG, processor, lags_s)
+            succeeded = sum(took.cells.values())
+            self._row[self._layout.outcomes[processor, Outcome.SUCCEEDED]] += succeeded
+            self._observe(catalogue.ATTEMPT_DURATION, processor, took)
+            self._observe(catalogue.LAG, processor, lags)
 
     def failed(self, processor: str, failure: Failure) -> None:
         """Count an attempt that did not succeed, and its job if that is dead now."""
@@ -96,11 +97,11 @@ class Tally:
             if failure.retry_in_s is None:
                 self._row[self._layout.dead[processor]] += 1
 
-    def _observe(self, metric: Metric, processor: str, seconds: Sequence[float]) -> None:
-        place = self._layout.distributions[metric, processor]
-        for number, count in Counter(map(bucket, seconds)).items():
-            self._row[place + number] += count
-        self._row[place + _TOTAL] += max(0.0, sum(seconds))  # clocks of two machines may differ
+    def _observe(self, metric: Metric, processor: str, durations: Counted) -> None:
+        first = self._layout.distributions[metric, processor]
+        for cell, count in durations.cells.items():
+            self._row[first + histograms.place(cell).bucket] += count
+        self._row[first + _TOTAL] += max(0.0, durations.total_s)  # two machines' clocks may differ
 
 
 def unshared(processors: Sequence[str]) -> Tally:

@@ -18,6 +18,7 @@ from ingest.monitoring.endpoint import registry
 from ingest.receiver.commits import Commits
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.store.pipeline.deliveries import Delivery
+from ingest.store.pipeline.histograms import counted
 from workers.counts import WorkerCounts
 
 _REPEATS = 5
@@ -57,10 +58,10 @@ def main() -> None:
     counts = WorkerCounts(names, processes=12)
     tally = counts.take()
     for name in names:
-        tally.succeeded(name, [0.004], [0.5])
+        tally.succeeded(name, counted([0.004]), counted([0.5]))
     for size in (1, 100):
-        seconds = [0.004] * size
-        taken = microseconds(partial(tally.succeeded, "processor-1", seconds, seconds))
+        durations = counted([0.004] * size)
+        taken = microseconds(partial(tally.succeeded, "processor-1", durations, durations))
         tell(f"a job, in a batch of {size}", taken / size)
     receiver = registry("receiver", [metrics.read, commits.read])
     tell(

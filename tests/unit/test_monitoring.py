@@ -18,6 +18,7 @@ from ingest.monitoring.catalogue import BY_PROCESS, Kind
 from ingest.monitoring.endpoint import Address, Endpoint
 from ingest.monitoring.samples import Durations, Sample, Sizes
 from ingest.receiver.metrics import ReceiverMetrics
+from ingest.store.pipeline.histograms import counted
 from ingest.store.pipeline.jobs import Failure, Outcome
 from tests.support.ports import free_port
 from tests.support.signing import SECRET
@@ -83,8 +84,8 @@ def test_a_row_belongs_to_one_living_process_and_a_killed_one_leaves_it() -> Non
 def test_a_tally_tells_processors_and_outcomes_apart() -> None:
     counts = WorkerCounts(["a", "b"], processes=1)
     tally = counts.take()
-    tally.succeeded("a", [0.003], [1.5])
-    tally.succeeded("b", [0.003], [])
+    tally.succeeded("a", counted([0.003]), counted([1.5]))
+    tally.succeeded("b", counted([0.003]), counted([]))
     tally.failed("b", Failure(id=1, attempt=1, outcome=Outcome.TIMED_OUT, retry_in_s=2.0))
     tally.failed("b", Failure(id=1, attempt=2, outcome=Outcome.FAILED, retry_in_s=None))
     told = {(each.metric.name, each.labels): each.value for each in counts.read()}

@@ -7,7 +7,8 @@ buckets. Rows that a release before this one stored do not know their part.
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -50,6 +51,20 @@ def cell(seconds: float) -> int:
 def place(cell: int) -> Place:
     """Return where durations of a cell are stored."""
     return Place((cell + PARTS - 1) // PARTS, (cell - 1) % PARTS + 1 if cell else 0)
+
+
+class Counted(NamedTuple):
+    """Durations, counted once for all who keep them."""
+
+    cells: Mapping[int, int]
+    """How many are in each cell."""
+    total_s: float
+    """Their sum, in seconds."""
+
+
+def counted(seconds: Collection[float]) -> Counted:
+    """Count durations."""
+    return Counted(Counter(map(cell, seconds)), sum(seconds))
 
 
 def by_bucket(counts: Iterable[int]) -> list[int]:
