@@ -301,8 +301,10 @@ def test_the_command_line_replays_waits_and_takes_back_on_ctrl_c(
     (stack.folder / "broken").touch()
     stack.post_all([order(number, "fails") for number in range(6)])
     stack.wait_until_idle()
-    slow = ("replay", "--state", "dead", "--rate", "0.01", "--wait")
-    command = stack.start(*slow)
+    # Where a script runs the tests in the background, they inherit that SIGINT is ignored.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    command = stack.start("replay", "--state", "dead", "--rate", "0.01", "--wait")
+    signal.signal(signal.SIGINT, inherited)
     waiting = "SELECT count(*) FROM jobs WHERE state = 'pending' AND replay IS NOT NULL"
     until(lambda: stack.value(waiting) >= 5, what="it waits")
     command.send_signal(signal.SIGINT)
