@@ -9,6 +9,8 @@ from ingest.errors import AlreadyThere, InvalidName, NotFound
 from ingest.store import views
 from ingest.store.reports import audit_log
 from ingest.store.search.words import words
+from tests.integration.test_erasure import AWALCHAT, SARA
+from tests.support.erasing import begin, everything, finish
 from tests.support.rows import execute
 from tests.support.states import store
 
@@ -50,6 +52,18 @@ def test_a_view_is_saved_renamed_and_deleted_and_the_audit_log_says_by_whom(
         ("omar", "save view", "dead: state:dead"),
         ("sara", "save view", "Late: since:2h"),
     ]
+
+
+def test_a_view_that_names_a_person_goes_when_the_person_is_erased(engine: Engine) -> None:
+    sources = {AWALCHAT.slug: AWALCHAT}
+    with engine.begin() as connection:
+        for name, query in (("hers", f"phone:{SARA}"), ("dead", "state:dead")):
+            views.save(connection, by="omar", name=name, query=query, oldest_first=False)
+    number, _ = begin(engine, phones=[SARA], sources=sources)
+    finish(engine, number, sources)
+    with engine.connect() as connection:
+        assert [view.name for view in views.every(connection)] == ["dead"]
+    assert SARA not in everything(engine)
 
 
 def test_the_search_field_is_told_what_there_is(engine: Engine, database_url: str) -> None:
