@@ -14,7 +14,7 @@ from tests.support.erasing import begin, everything, finish
 from tests.support.rows import execute
 from tests.support.states import store
 
-SARA = Identity(name="sara", role=Role.OPERATOR, via="password")
+NOURA = Identity(name="noura", role=Role.OPERATOR, via="password")
 OMAR = Identity(name="omar", role=Role.OPERATOR, via="password")
 
 
@@ -22,24 +22,24 @@ def test_a_view_is_saved_renamed_and_deleted_and_the_audit_log_says_by_whom(
     engine: Engine,
 ) -> None:
     with engine.begin() as connection:
-        late = views.save(connection, by=SARA, name=" Late ", query="since:2h", oldest_first=True)
+        late = views.save(connection, by=NOURA, name=" Late ", query="since:2h", oldest_first=True)
         views.save(connection, by=OMAR, name="dead", query="state:dead", oldest_first=False)
         assert [view.name for view in views.every(connection)] == ["dead", "Late"]
         assert views.named(connection, "Late") == late
-        assert (late.query, late.oldest_first, late.made_by) == ("since:2h", True, "sara")
+        assert (late.query, late.oldest_first, late.made_by) == ("since:2h", True, "noura")
         with pytest.raises(AlreadyThere, match="'dead'"):
-            views.save(connection, by=SARA, name="dead", query="", oldest_first=False)
+            views.save(connection, by=NOURA, name="dead", query="", oldest_first=False)
         with pytest.raises(AlreadyThere):
-            views.rename(connection, late.id, "dead", by=SARA)
+            views.rename(connection, late.id, "dead", by=NOURA)
         for name in ("", "  ", "a\nb", "x" * 101):
             with pytest.raises(InvalidName):
-                views.rename(connection, late.id, name, by=SARA)
+                views.rename(connection, late.id, name, by=NOURA)
         assert views.rename(connection, late.id, "متأخر", by=OMAR).query == "since:2h"
-        views.delete(connection, late.id, by=SARA)
+        views.delete(connection, late.id, by=NOURA)
         with pytest.raises(NotFound):
-            views.delete(connection, late.id, by=SARA)
+            views.delete(connection, late.id, by=NOURA)
         with pytest.raises(NotFound):
-            views.rename(connection, late.id, "new", by=SARA)
+            views.rename(connection, late.id, "new", by=NOURA)
         with pytest.raises(NotFound, match="no view 'Late'"):
             views.named(connection, "Late")
         told = [
@@ -47,10 +47,10 @@ def test_a_view_is_saved_renamed_and_deleted_and_the_audit_log_says_by_whom(
             for action in audit_log.newest(connection, limit=9)
         ]
     assert told == [
-        ("sara", "delete view", "متأخر: since:2h"),
+        ("noura", "delete view", "متأخر: since:2h"),
         ("omar", "rename view", "Late to متأخر"),
         ("omar", "save view", "dead: state:dead"),
-        ("sara", "save view", "Late: since:2h"),
+        ("noura", "save view", "Late: since:2h"),
     ]
 
 
@@ -58,7 +58,7 @@ def test_a_view_that_names_a_person_goes_when_the_person_is_erased(engine: Engin
     sources = {AWALCHAT.slug: AWALCHAT}
     with engine.begin() as connection:
         for name, query in (("hers", f"phone:{SARA}"), ("dead", "state:dead")):
-            views.save(connection, by="omar", name=name, query=query, oldest_first=False)
+            views.save(connection, by=OMAR, name=name, query=query, oldest_first=False)
     number, _ = begin(engine, phones=[SARA], sources=sources)
     finish(engine, number, sources)
     with engine.connect() as connection:
