@@ -212,7 +212,7 @@ def test_an_order_is_found_by_its_number_and_sent_again_with_another_note(
     """From the search to the order's page, its event, the edited copy, and back."""
     post(stack, order(790, total=5))
     page.goto("/events")
-    page.get_by_role("searchbox", name="Search events").fill("790")
+    page.get_by_role("combobox", name="Search events").fill("790")
     page.keyboard.press("Enter")
     page.get_by_role("link", name="Order 790").click()
     expect(page.get_by_role("heading", name="Order 790")).to_be_visible()

@@ -135,6 +135,14 @@ def made(method: str, path: str, body: dict[str, Any] | None = None, **found: An
     return operation.Case(path_parameters=given, body=body or {}, media_type="application/json")
 
 
+EDITED = '{"event": "order.created", "data": {"order_id": 1, "note": "edited"}}'
+# What some operations cannot do without.
+BODIES = {
+    f"{PREFIX}/entities": {"kind": "order", "value": "1"},
+    f"{PREFIX}/events/{{id}}/resend": {"body": EDITED},
+}
+
+
 def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
     event = api.value("SELECT id::text FROM events WHERE event_id = 'order.created:1'")
     job = api.value("SELECT id FROM jobs WHERE state = 'dead'")
@@ -149,7 +157,8 @@ def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
     }
     for method, path in OPERATIONS:
         kind = path.split("/")[3]
-        case = made(method, path, id=known.get(kind), name="whims")
+        name = "1" if kind == "entities" else "whims"
+        case = made(method, path, BODIES.get(path), id=known.get(kind), kind="order", name=name)
         status = call(api, case).status_code
         # A replay has ended when it is to be paused, "nothing" is nothing to replay or to erase,
         # nobody is found, no channel is configured, and nothing is no name.

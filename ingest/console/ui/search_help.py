@@ -56,7 +56,7 @@ _EXAMPLES = {
         "conversation:123": FILTERS["conversation"],
         "contact:55": FILTERS["contact"],
         "message:ABC": FILTERS["message"],
-        "phone:966512345678": FILTERS["phone"],
+        "phone:966500000000": FILTERS["phone"],
     },
     "What the body holds": {
         '"where is my order"': "a text, in the body or the event id",
