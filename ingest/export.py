@@ -5,6 +5,7 @@ CSV is for spreadsheets: it begins with a byte order mark, and no cell is a form
 for programs: an object a line, a body as the JSON that it is, or as text where it is none.
 """
 
+import codecs
 import csv
 import enum
 import io
@@ -18,6 +19,7 @@ from sqlalchemy import Engine
 
 from ingest import strict_json
 from ingest.store import exports
+from ingest.store.reports.audit_log import Author
 from ingest.store.search.events import ListedEvent, batches
 from ingest.store.search.exported_bodies import ExportedBody, bodies
 from ingest.store.search.filters import EventFilter
@@ -64,7 +66,7 @@ class Export:
         engine: Engine,
         wanted: WantedExport,
         *,
-        by: str,
+        by: Author,
         mask: Mask = tuple,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
@@ -196,7 +198,8 @@ def _as_json(body: bytes | None) -> bytes:
     except strict_json.InvalidJson:
         return json.dumps(body.decode("utf-8", errors="replace")).encode()
     # No text in JSON holds these unescaped.
-    return body.replace(b"\r", b" ").replace(b"\n", b" ")
+    line = body.removeprefix(codecs.BOM_UTF8)
+    return line.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
 def _plain(value: object) -> object:

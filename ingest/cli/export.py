@@ -1,7 +1,6 @@
 """`ingest export`: what a search means, as CSV or JSON lines."""
 
 import contextlib
-import getpass
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.export import Export, Form, WantedExport
 from ingest.query import parse
@@ -49,7 +49,7 @@ def export(
             with_bodies=bodies,
         )
         with _opened(output) as file:
-            pieces = Export(engine, wanted, by=getpass.getuser())
+            pieces = Export(engine, wanted, by=author())
             with contextlib.closing(pieces):
                 for piece in pieces:
                     file.write(piece)

@@ -180,7 +180,7 @@ def by_type(
     if not text:
         return None
     for kind in _NAMED_KINDS:
-        name = _first(fields, event_type, entities.get(kind, ()), _MAKERS.get(kind, shown))
+        name = _first(fields, event_type, entities.get(kind, ()), _MAKERS.get(kind, _identifier))
         if name is not None:
             return _about(text, kind, name)
     return title(Part(text, "shown"))
@@ -210,6 +210,14 @@ def _first(
     return None
 
 
+def _identifier(value: object) -> Part | None:
+    """Return what an entity is called. A sender may use any text as an id: one that may be a name
+    or an address is not seen by viewers."""
+    part = shown(value)
+    return part if part is None or _IDENTIFIER.fullmatch(part.text) else private(value)
+
+
+_IDENTIFIER = re.compile(r"[#\w-]*[0-9][\w-]*")
 _MAKERS: Mapping[str, Callable[[object], Part | None]] = {"contact": private, "phone": phone}
 
 

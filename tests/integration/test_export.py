@@ -12,6 +12,8 @@ import pytest
 from sqlalchemy import Engine
 
 from ingest import export
+from ingest.console.auth.identity import Identity
+from ingest.console.auth.roles import Role as UserRole
 from ingest.encryption.keys import BodyKeys
 from ingest.export import Export, Form, WantedExport
 from ingest.store.address import parse
@@ -24,6 +26,7 @@ from tests.support.deliver import body, deliver
 from tests.support.rows import execute
 from tests.support.states import listed, store
 
+NOURA = Identity(name="noura", role=UserRole.OPERATOR, via="password")
 WANTED = WantedExport(
     query="",
     selection=EventFilter(),
@@ -42,7 +45,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def exported(engine: Engine, wanted: WantedExport) -> bytes:
-    with closing(Export(engine, wanted, by="sara", sleep=lambda _s: None)) as pieces:
+    with closing(Export(engine, wanted, by=NOURA, sleep=lambda _s: None)) as pieces:
         return b"".join(pieces)
 
 
@@ -91,20 +94,21 @@ def test_the_audit_log_says_who_exported_what_and_how_far_it_got(
 ) -> None:
     store(engine, database_url)
     wanted = replace(WANTED, query="-type:x", form=Form.CSV, with_bodies=True)
-    pieces = Export(engine, wanted, by="sara", sleep=lambda _s: None)
+    pieces = Export(engine, wanted, by=NOURA, sleep=lambda _s: None)
     assert last(engine).reason == "CSV with bodies: begun"
     list(pieces)
     pieces.close()
     pieces.close()
     action = last(engine)
-    assert (action.by, action.action, action.target) == ("sara", "export", "-type:x")
+    assert (action.by, action.action, action.target) == ("noura", "export", "-type:x")
+    assert action.via == "password"
     assert action.reason == "CSV with bodies: 60 rows"
-    cut = Export(engine, WANTED, by="omar", sleep=lambda _s: None)
+    cut = Export(engine, WANTED, by=NOURA, sleep=lambda _s: None)
     next(cut)
     next(cut)
     cut.close()
     action = last(engine)
-    assert (action.by, action.target) == ("omar", "all events")
+    assert (action.by, action.target) == ("noura", "all events")
     assert action.reason == "JSON lines: cut after 3 rows"
 
 
@@ -115,7 +119,7 @@ def test_who_reads_what_is_rarely_found_can_leave(
     monkeypatch.setattr(scan, "FIRST_SLICE", 5)
     monkeypatch.setattr(events, "_BATCH_S", 0)
     wanted = replace(WANTED, selection=EventFilter(fields=(("data.order_id", "1"),)))
-    with closing(Export(engine, wanted, by="sara", sleep=lambda _s: None)) as pieces:
+    with closing(Export(engine, wanted, by=NOURA, sleep=lambda _s: None)) as pieces:
         read = list(pieces)
     assert read.count(b"") > 5
     assert [row["id"] for row in lines(b"".join(read))] == [str(stored[1])]
@@ -175,7 +179,7 @@ def test_no_cell_is_a_formula_and_what_is_masked_stays_hidden(
     def mask(batch: Sequence[ListedEvent]) -> Sequence[ListedEvent]:
         return [replace(event, type="hidden") for event in batch]
 
-    with closing(Export(engine, WANTED, by="v", mask=mask, sleep=lambda _s: None)) as pieces:
+    with closing(Export(engine, WANTED, by=NOURA, mask=mask, sleep=lambda _s: None)) as pieces:
         assert {row["type"] for row in lines(b"".join(pieces))} == {"hidden"}
 
 

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.exc import OperationalError
 
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
@@ -283,6 +285,35 @@ def test_events_without_a_job_are_admitted_again_after_a_pause(
     assert (read(engine, number).status, work(engine, number)) == ("finished", {"succeeded": 2})
 
 
+def test_of_two_jobs_of_an_event_the_one_that_had_not_begun_is_made_again(
+    engine: Engine, database_url: str
+) -> None:
+    made = deliver(database_url, [order(1)])
+    admit(engine, made, [])
+    number = started(engine, EventFilter(types=("order.*",)))
+    first, _ = admit(engine, made, [ORDERS, NOTIFY])
+    succeed(engine, [first])
+    change(engine, number, PAUSED)
+    assert rows(engine, "SELECT id FROM jobs") == [{"id": first}]
+    change(engine, number, RUNNING)
+    advance(engine, number)
+    succeed(engine, admit(engine, made, [ORDERS, NOTIFY]))
+    assert (read(engine, number).status, work(engine, number)) == ("finished", {"succeeded": 2})
+    check_totals(engine)
+
+
+def test_what_a_console_of_the_release_before_resumes_is_not_taken_back(
+    engine: Engine, database_url: str
+) -> None:
+    dead_ones(engine, database_url, 2)
+    number = started(engine, DEAD)
+    execute(engine, "UPDATE replays SET taking_back = true, status = 'running'")
+    assert replay.take_back(engine, number) == 0
+    with engine.connect() as connection:
+        assert replay.taking_back(connection) == []
+    assert work(engine, number) == {"pending": 2}
+
+
 def test_at_a_rate_what_is_not_due_yet_is_taken_back_and_paced_anew(
     engine: Engine, database_url: str
 ) -> None:
@@ -441,6 +472,24 @@ def test_a_change_is_in_the_audit_log_and_what_was_taken_back_is_forgotten_with_
         records.remove(connection, progress.AUDIT, before=later, limit=10)
     assert one(engine, "SELECT count(*) FROM replays") == 0
     assert one(engine, "SELECT count(*) FROM taken_back") == 0
+
+
+def test_a_replay_that_the_database_breaks_off_has_failed_and_can_be_resumed(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_ones(engine, database_url, 3)
+    steps = replay.run(engine, DEAD, requested_by="sara", reason=None, rate=None)
+    next(steps)
+    with monkeypatch.context() as broken:
+        away = OperationalError("SELECT", None, Exception("away"))
+        broken.setattr(replay, "advance", Mock(side_effect=away))
+        with pytest.raises(OperationalError):
+            next(steps)
+    number = one(engine, "SELECT id FROM replays")
+    stopped = read(engine, number)
+    assert (stopped.status, stopped.problem) == ("failed", "PostgreSQL: OperationalError.")
+    assert work(engine, number)["pending"] == 3
+    assert change(engine, number, RUNNING)
 
 
 @pytest.mark.parametrize("stops", ["before", "after"])

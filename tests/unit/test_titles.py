@@ -15,13 +15,14 @@ from pydantic import TypeAdapter
 from ingest.console.ui import masking
 from ingest.console.ui.formats import title_html
 from ingest.sources import registry
-from ingest.sources.base import Envelope, Source
+from ingest.sources.base import Envelope, FieldPath, Source
 from ingest.sources.beginnings import completed, title_of
 from ingest.sources.described import shipped
 from ingest.sources.titles import (
     LIMIT,
     Title,
     amount,
+    by_type,
     cents,
     person,
     phone,
@@ -338,3 +339,12 @@ def test_the_api_spells_a_title_as_a_string() -> None:
 def test_a_template_that_cannot_be_used_is_refused(line: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
         described("stripe", titles={"*": [line]})
+
+
+@pytest.mark.parametrize(("name", "seen"), [("C-1042", True), ("sara.ali@example.com", False)])
+def test_an_id_that_may_be_an_address_is_hidden_from_viewers(name: str, seen: bool) -> None:
+    entities = {"conversation": [FieldPath(path="conversation")]}
+    made = by_type("conversation.opened", {"conversation": name}, entities)
+    assert made is not None
+    assert str(made) == f"Conversation {name} opened"
+    assert (name in str(made.masked(str))) is seen

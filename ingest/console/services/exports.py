@@ -41,7 +41,7 @@ class Exports:
             )
         try:
             mask = partial(masking.events, masked=masked)
-            export = Export(self._engine, wanted, by=by.name, mask=mask)
+            export = Export(self._engine, wanted, by=by, mask=mask)
         except BaseException:
             self._free.release()
             raise

@@ -128,7 +128,8 @@ def take_back(engine: Engine, operation: int) -> int:
     with engine.begin() as connection:
         turns.hold_alone(connection)
         row = connection.execute(_HOLD, {"id": operation}).one_or_none()
-        if row is None or not row.taking_back:
+        # A console of a release before resumes without ending what takes back.
+        if row is None or not row.taking_back or row.status == RUNNING:
             return 0
         requeued = jobs.take_back(connection, operation, limit=BATCH)
         made: list[TakenBack] = []

@@ -126,7 +126,9 @@ def fail(connection: Connection, operation: int, problem: str) -> None:
 _RUNNING = statement(
     "SELECT id FROM ingest.replays WHERE status = 'running' AND background ORDER BY id"
 )
-_TAKING_BACK = statement("SELECT id FROM ingest.replays WHERE taking_back ORDER BY id")
+_TAKING_BACK = statement(
+    "SELECT id FROM ingest.replays WHERE taking_back AND status <> 'running' ORDER BY id"
+)
 
 
 def running_in_background(connection: Connection) -> list[int]:

@@ -6,6 +6,7 @@ status of an operation in `operations`, what has become of its jobs in `work`, p
 cancelling in `changes`, rejected deliveries in `reopening`; their functions are offered here too.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import queues
 from ingest.store.bulk.changes import (
@@ -125,15 +127,21 @@ def drive(engine: Engine, operation: int) -> Iterator[Counts]:
 
     Yield the counts so far, batch by batch. An iteration that stops before the end cancels it, and
     takes back what has not begun.
+
+    Raises:
+        SQLAlchemyError: PostgreSQL is away, or a statement took too long. The operation has failed,
+            and can be resumed.
     """
-    has_ended = False
     try:
         while not (progress := advance(engine, operation)).has_ended:
             yield progress.counts
-        has_ended = True
-    finally:
-        if not has_ended:
-            cancel(engine, operation)
+    except (GeneratorExit, KeyboardInterrupt):
+        cancel(engine, operation)
+        raise
+    except SQLAlchemyError as error:
+        with contextlib.suppress(SQLAlchemyError), engine.begin() as connection:
+            fail(connection, operation, f"PostgreSQL: {type(error).__name__}.")
+        raise
 
 
 def cancel(engine: Engine, operation: int) -> None:
@@ -299,13 +307,13 @@ class _Batch:
         page = statement(
             f"""
             SELECT events.id FROM ingest.events
-            WHERE {condition.sql} AND {lacks_job(self._selection)} AND {HAS_BODY}
+            WHERE {condition.sql} AND {self._lacks_job()} AND {HAS_BODY}
               AND events.id > :after AND events.id <= CAST(:last AS uuid)
             ORDER BY events.id LIMIT {self._size}
             """
         )
         bounds = {"after": self._row.after_event, "last": self._row.last_event}
-        parameters = condition.parameters | job_parameters(self._selection) | bounds
+        parameters = condition.parameters | job_parameters(self._selection, self._row.id) | bounds
         ids = list(self._connection.execute(page, parameters).scalars())
         if not ids:
             return None
@@ -326,6 +334,19 @@ class _Batch:
             after_event=ids[-1],
             ahead_s=self._ahead_s(len(ids)),
         )
+
+    def _lacks_job(self) -> str:
+        """Return the condition on events that lack a job. One of which a job was taken back, while
+        another had begun, is no longer unhandled."""
+        if not self._row.taken_back or self._selection.processor is not None:
+            return lacks_job(self._selection)
+        return """events.id IN (
+            SELECT event FROM ingest.unhandled
+            UNION ALL
+            SELECT event FROM ingest.taken_back
+            WHERE taken_back.replay = :operation
+              AND NOT EXISTS (SELECT FROM ingest.jobs WHERE id = taken_back.job)
+        )"""
 
     def _delays_s(self, count: int) -> list[float]:
         """Return when each item of the batch is due, seconds from now."""

@@ -168,10 +168,12 @@ def _of_operation(selection: EventFilter, order: str) -> _Way:
         f"({_REPLAYED.format(state=state, job=job_of_operation(selection), order=order)})"
         for state in states
     )
+    # A state that is excluded is one of the operation's jobs, too.
+    rest = selection if selection.excluded else replace(selection, replay=None, state=None)
     return _Way(
         ids=f"SELECT DISTINCT event FROM ({of_state}) AS replayed"
         f" ORDER BY event {order} LIMIT :size",
-        rest=replace(selection, replay=None, state=None),
+        rest=rest,
         parameters={"replay": selection.replay},
     )
 
