@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack
@@ -23,6 +23,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail("There is no chromium: apt-get install chromium.")
         pytest.skip("There is no chromium: apt-get install chromium.")
+    expect.set_options(timeout=60_000)  # of a condition, in ms; a busy machine takes some seconds
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield running
