@@ -1,5 +1,6 @@
 """Exports: each event that a search means, once, in both forms; and what the audit log says."""
 
+import codecs
 import csv
 import io
 import json
@@ -123,6 +124,19 @@ def test_who_reads_what_is_rarely_found_can_leave(
         read = list(pieces)
     assert read.count(b"") > 5
     assert [row["id"] for row in lines(b"".join(read))] == [str(stored[1])]
+
+
+def test_a_body_with_a_byte_order_mark_is_a_line_like_any_other(
+    engine: Engine, database_url: str
+) -> None:
+    deliver(database_url, [codecs.BOM_UTF8 + b'{"event":"a.b","data":{"n":1}}'])
+    execute(
+        engine,
+        "INSERT INTO events SELECT delivery, source, event_id, type, fingerprint, received_at"
+        " FROM unadmitted",
+    )
+    (row,) = lines(exported(engine, replace(WANTED, with_bodies=True)))
+    assert row["body"] == {"event": "a.b", "data": {"n": 1}}
 
 
 BODIES = [

@@ -20,7 +20,7 @@ from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
 from ingest.store.retention import progress, records
-from ingest.store.search.filters import EventFilter
+from ingest.store.search.filters import EventFilter, where
 from tests.integration.test_totals import check_totals
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
@@ -185,6 +185,24 @@ def test_an_event_is_listed_for_each_state_that_its_jobs_are_in(
     again = started(engine, EventFilter(replay=number, state="dead"))
     assert work(engine, again) == {"pending": 1}
     assert work(engine, number) == {"succeeded": 1, "moved_on": 1}
+
+
+def test_a_state_that_is_excluded_is_that_of_the_operations_jobs(
+    engine: Engine, database_url: str
+) -> None:
+    """In the list as in what a replay of that list takes."""
+    made = deliver(database_url, [order(1)])
+    fail(engine, admit(engine, made, [ORDERS, NOTIFY]))
+    number = started(engine, EventFilter(state="dead", processor="orders"))
+    succeed(engine, [one(engine, "SELECT id FROM jobs WHERE processor = 'orders'")])
+    for search, ids in (
+        (f"replay:{number} -state:succeeded", set()),
+        (f"replay:{number} -state:dead", {"1"}),
+    ):
+        assert found(engine, search) == ids
+        condition = where(parse(search, now=datetime.now(UTC)).selection)
+        query = f"SELECT count(*) FROM ingest.events WHERE {condition.sql}"
+        assert one(engine, query, **condition.parameters) == len(ids)
 
 
 def test_what_has_not_begun_is_what_it_was_after_a_cancel(
