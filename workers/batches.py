@@ -101,6 +101,18 @@ class BatchRunner:
                 _BatchTransaction(self, processor, calls, effects, result).run()
         return result
 
+    def try_calls(self, processor: Processor, calls: Sequence[Call], effects: Effects) -> Result:
+        """Call `processor` for each of `calls`, and finish and commit nothing: for tests of
+        processors. When the transaction breaks, the calls that may have broken it have failed."""
+        result = Result()
+        transaction = _BatchTransaction(self, processor, calls, effects, result)
+        try:
+            transaction.call_all()
+        except _Broken as broken:
+            for call in broken.suspects:
+                transaction.fail(call, broken.error)
+        return result
+
     def _open(
         self, processor: Processor, claimed: Sequence[ClaimedJob], result: Result
     ) -> list[Call]:
@@ -177,7 +189,7 @@ class _BatchTransaction:
     def run(self) -> None:
         """Run, finish and commit, or sort out whose fault it is that this does not work."""
         try:
-            self._call_all()
+            self.call_all()
             self._finish()
         except LeaseLost as error:
             log.warning("lease_lost", processor=self._processor.name, jobs=sorted(error.job_ids))
@@ -186,13 +198,14 @@ class _BatchTransaction:
             self._effects.discard_connection()
             if len(broken.suspects) == 1 or isinstance(broken.error, Interrupted):
                 for call in broken.suspects:
-                    self._fail(call, broken.error)
+                    self.fail(call, broken.error)
             self._redo_all_but(frozenset())
         finally:
             self._runner.time_limit.rest()
             self._runner.recorder.mark_idle()
 
-    def _call_all(self) -> None:
+    def call_all(self) -> None:
+        """Call the function, in savepoints. Raises `_Broken` when the transaction is gone."""
         if self._processor.batch:
             self._call(self._calls)
         else:
@@ -212,7 +225,7 @@ class _BatchTransaction:
             raise _Broken(calls, failure)
         if len(calls) == 1 or isinstance(failure, Interrupted):
             for call in calls:
-                self._fail(call, failure)
+                self.fail(call, failure)
             return
         middle = len(calls) // 2
         self._call(self._afresh(calls[:middle]))
@@ -223,7 +236,8 @@ class _BatchTransaction:
         return [self._runner.call(self._processor, call.job, call.event.body) for call in calls]
 
     def _call_function(self, calls: Sequence[Call]) -> None:
-        events = [call.event for call in calls]
+        model = self._processor.model
+        events = [model.read(call.event) if model else call.event for call in calls]
         if len(calls) == 1:
             self._runner.recorder.mark_running(calls[0].held)
         else:
@@ -272,7 +286,8 @@ class _BatchTransaction:
         )
         return took, lags
 
-    def _fail(self, call: Call, error: BaseException) -> None:
+    def fail(self, call: Call, error: BaseException) -> None:
+        """Note what follows from the exception that ended a call."""
         self._result.failures.append(
             outcome.of_error(call.job, self._processor, error, random=self._runner.random)
         )

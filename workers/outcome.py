@@ -6,7 +6,8 @@ from ingest.errors import BodyKeyMissing
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from ingest.text import storable
 from workers import retry
-from workers.registry import Discard, Processor, Snooze
+from workers.control import Discard, Snooze
+from workers.registry import Processor
 from workers.retry import Random, RetryPolicy
 from workers.timeouts.signals import Interrupted, TimedOut
 

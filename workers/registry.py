@@ -16,6 +16,7 @@ from ingest.settings import Settings
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import NewJobs
 from workers.retry import RetryPolicy
+from workers.typed_data import BadModel, Model, model_of
 
 MOST_ATTEMPTS = 1_000
 MOST_THREADS = 100
@@ -25,19 +26,6 @@ BUILT_IN = "workers.processors"
 ENTRY_POINTS = "ingest.processors"
 
 Function = TypeVar("Function", bound=Callable[..., object])
-
-
-class Discard(Exception):
-    """Raised by a processor: no retry can help. The job is dead at once and waits for a replay."""
-
-
-class Snooze(Exception):
-    """Raised by a processor: not now. The job is tried again later, and no attempt is spent."""
-
-    def __init__(self, seconds: float) -> None:
-        """Try again in `seconds`."""
-        super().__init__(f"again in {seconds:g} s")
-        self.seconds = seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +60,8 @@ class Processor:
     timeout_s: float
     rules: RetryPolicy
     """When to try again."""
+    model: Model | None = None
+    """What the data of its events must be; None: any object."""
 
 
 declared: list[Declaration] = []
@@ -265,7 +255,7 @@ def _duplicate(first: Processor, second: Processor) -> SettingsError:
     )
 
 
-def _declared_at(registered: Processor) -> str:
+def _declared_at(registered: Processor | Declaration) -> str:
     """Return the file and line of a processor's function, or its name where it has none."""
     code = getattr(inspect.unwrap(registered.function), "__code__", None)
     return f"{code.co_filename}, line {code.co_firstlineno}" if code else repr(registered.function)
@@ -285,7 +275,18 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
             base_s=declaration.retry_base_s or settings.retry_base_s,
             cap_s=declaration.retry_max_delay_s or settings.retry_max_delay_s,
         ),
+        model=_model(declaration),
     )
+
+
+def _model(declaration: Declaration) -> Model | None:
+    try:
+        return model_of(declaration.function, batch=declaration.batch)
+    except BadModel as error:
+        raise SettingsError(
+            f"The processor {declaration.name} ({_declared_at(declaration)}): {error}",
+            reason="bad_model",
+        ) from error
 
 
 def _check_signature(function: Callable[..., object]) -> None:

@@ -34,6 +34,7 @@ from ingest.cli import (
     sources,
     stats,
     top,
+    types,
     up,
     usage,
     views,
@@ -67,6 +68,7 @@ app.add_typer(events.app, name="events")
 app.command("export")(export.export)
 app.add_typer(views.app, name="views")
 app.command("show")(show.show)
+app.command("types")(types.types)
 app.add_typer(deliveries.app, name="deliveries")
 app.command("replay")(replay.replay)
 app.add_typer(bulk_actions.app, name="bulk-actions")

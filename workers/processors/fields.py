@@ -14,7 +14,7 @@ from typing import Any
 
 from ingest.text import is_storable, storable
 from ingest.timestamps import parse_timestamp
-from workers.registry import Discard
+from workers.control import Discard
 
 _BIGINT = range(-(2**63), 2**63)
 _KEY_LIMIT = 500

@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError
 from ingest.store import arrays
 from ingest.store.sql import statement
 from workers.event import Event
-from workers.registry import Discard
+from workers.control import Discard
 
 _KINDS_OF_EVENTS = 256
 """So many sets of columns that events offer are remembered."""

@@ -12,7 +12,8 @@ from workers.event import Event
 from workers.processors import whatsapp
 from workers.processors.merge import LONG_AGO, discard_unstorable
 from workers.processors.whatsapp import Update, mapping
-from workers.registry import Discard, processor
+from workers.control import Discard
+from workers.registry import processor
 
 ERRORS = "errors"
 FIELDS = (

@@ -19,7 +19,8 @@ from workers.processors import fields, unreadable, whatsapp, whatsapp_identities
 from workers.processors.fields import Data, Fields
 from workers.processors.merge import Entities, Group, Upsert, last_event_place
 from workers.processors.whatsapp import MESSAGE_TYPES, STATUS_TYPES, Update, mapping
-from workers.registry import Discard, processor
+from workers.control import Discard
+from workers.registry import processor
 
 ID_UPDATE = "user_id_update"
 _NEW_IDENTITY = ("user_changed_number", "user_changed_user_id")

@@ -10,7 +10,8 @@ from workers.event import Event
 from workers.processors import fields, unreadable, whatsapp
 from workers.processors.merge import Entities, Group, Upsert, last_event_place
 from workers.processors.whatsapp import Update
-from workers.registry import Discard, processor
+from workers.control import Discard
+from workers.registry import processor
 
 _EVERY: fields.Fields = {
     "name": ("message_template_name", fields.text),

@@ -1,0 +1,110 @@
+"""The model of an event's data that a processor's annotation names: `Event[OrderCreated]`.
+
+Pydantic reads the data, so a model is a dataclass, a `TypedDict` or a class of pydantic's own.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+
+from workers.control import Discard
+from workers.event import Event
+
+_MOST_PROBLEMS = 3
+"""How many fields the error of a mismatch names."""
+
+
+class BadModel(Exception):
+    """An annotation names no type that data can be read as."""
+
+
+class DataMismatch(Discard):
+    """An event's data is not what the processor's annotation says. No retry can help: the job is
+    dead, and waits for a replay after the model has been mended."""
+
+
+class Model:
+    """Reads the data of events as one type."""
+
+    def __init__(self, data_type: Any) -> None:
+        """Read data as a `data_type`.
+
+        Raises:
+            BadModel: pydantic cannot.
+        """
+        try:
+            self._adapter: TypeAdapter[Any] = TypeAdapter(data_type)
+        except PydanticUserError as error:
+            name = getattr(data_type, "__qualname__", data_type)
+            raise BadModel(
+                f"data cannot be read as {name}; name a dataclass, a TypedDict or a pydantic model"
+            ) from error
+
+    def read(self, event: Event) -> Event[Any]:
+        """Return `event` with its data as the type.
+
+        Raises:
+            DataMismatch: the data is another; the message names the fields.
+        """
+        try:
+            return replace(event, data=self._adapter.validate_python(event.data))
+        except ValidationError as error:
+            raise DataMismatch(_sentence(error)) from None
+
+
+def model_of(function: Callable[..., object], *, batch: bool) -> Model | None:
+    """Return the model that the first parameter of a processor is annotated with; None: none is.
+
+    Args:
+        function: the processor's function.
+        batch: whether it takes a list of events: `list[Event[OrderCreated]]`.
+
+    Raises:
+        BadModel: the annotation cannot be resolved, or names no model.
+    """
+    annotation = _first_annotation(function)
+    if batch and get_args(annotation):
+        annotation = get_args(annotation)[0]
+    if get_origin(annotation) is not Event:
+        return None
+    (data_type,) = get_args(annotation)
+    is_plain = data_type is Any or (get_origin(data_type) or data_type) is dict
+    return None if is_plain or isinstance(data_type, TypeVar) else Model(data_type)
+
+
+def _first_annotation(function: Callable[..., object]) -> Any:
+    """Return what the first parameter is annotated with. Only this one is resolved: what the others
+    name may be imported for type checkers alone."""
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    if first is None or first.annotation is inspect.Parameter.empty:
+        return None
+    plain = inspect.unwrap(function)
+    try:
+        hints = get_type_hints(
+            SimpleNamespace(__annotations__={"event": first.annotation}),
+            globalns=getattr(plain, "__globals__", {}),
+        )
+    except Exception as error:  # whatever evaluating a user's annotation does
+        if "Event[" not in str(first.annotation):
+            return None
+        raise BadModel(
+            f"its annotation {first.annotation} cannot be resolved ({error}); import what it names"
+            " outside `if TYPE_CHECKING`, and define it at the top of a module"
+        ) from error
+    return hints["event"]
+
+
+def _sentence(error: ValidationError) -> str:
+    """Return which fields are wrong and how; without their values, which may be personal."""
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    named = [
+        f"{'.'.join(str(part) for part in problem['loc']) or 'data'}: {problem['msg']}"
+        for problem in problems[:_MOST_PROBLEMS]
+    ]
+    more = len(problems) - len(named)
+    return "; ".join(named) + (f"; and {more} more" if more else "")
