@@ -1,5 +1,5 @@
 """`python -m workers worker|relay|processors`: what `ingest worker` and `ingest relay` become, and
-what `ingest doctor` asks.
+what `ingest doctor` and `ingest up --reload` ask.
 
 `ingest` never imports this package, so its command line replaces itself with this one.
 """
@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from datetime import UTC, datetime
+from typing import Any
 
 from ingest import broker, environment, logs, settings
 from ingest.errors import IngestError
@@ -31,7 +32,7 @@ def main() -> int:
     try:
         loaded = settings.load(concurrency=getattr(arguments, "concurrency", None))
         if arguments.process == "processors":
-            print(json.dumps([processor.name for processor in registry.load(loaded)]))
+            print(json.dumps(_declared(registry.load(loaded))))
             return 0
         logs.configure(loaded.log_level, loaded.log_format)
         environment.report(os.environ, logs.logger(__name__))
@@ -51,6 +52,11 @@ def main() -> int:
         print(f"ingest: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _declared(processors: registry.Registry) -> list[dict[str, Any]]:
+    """Return what `ingest.declared` reads."""
+    return [{"name": processor.name, "types": processor.types} for processor in processors]
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ import socket
 import sys
 import time
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import SecretStr
@@ -21,6 +22,7 @@ from ingest.cli.database import migration_failed
 from ingest.cli.listening import listen
 from ingest.cli.up_screen import Counter, Screen
 from ingest.local import postgres, valkey
+from ingest.local.errors import EmbeddedError
 from ingest.local.folder import DataFolder
 from ingest.local.process import Program
 from ingest.local.supervisor import Supervisor
@@ -29,6 +31,10 @@ from ingest.sources import registry
 from ingest.sources.base import Source
 from ingest.store.address import Database, parse
 from ingest.store.engine import Role, create_engine
+from ingest.store.reports import unhandled
+
+if TYPE_CHECKING:
+    from ingest.local.reload import Reloader
 
 _DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Ignores the proxies of the environment: the processes here are not behind one."""
@@ -47,6 +53,10 @@ def up(
     ] = 1,
     workers: Annotated[int, typer.Option(min=1, help="Number of workers.")] = 1,
     relays: Annotated[int, typer.Option(min=1, help="Number of relays.")] = 1,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Restart the workers when a Python file here is saved."),
+    ] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C, for trying and testing.
 
@@ -71,9 +81,12 @@ def up(
         screen.step("bringing the schema up to date")
         _migrate(run.migration_database, configured)
         screen.step("starting the receiver, the worker, the relay and the console")
+        work = [
+            run.process("worker", number, reload=reload) for number in range(1, workers + 1)
+        ]
         supervisor.start(
             [run.process("relay", number) for number in range(1, relays + 1)]
-            + [run.process("worker", number) for number in range(1, workers + 1)],
+            + ([] if reload else work),
             [run.receiver(number, listener) for number in range(1, receivers + 1)]
             + [run.console(console_listener)],
         )
@@ -81,12 +94,52 @@ def up(
         _greet(run, screen, time.monotonic() - began)
         counter = Counter(create_engine(run.database, role=Role.OPERATOR))
         counter.start()
-        supervisor.watch(lambda: screen.show(counter.newest, now=time.monotonic()))
+        reloader = _reloader(run, supervisor, screen, work) if reload else None
+
+        def each_second() -> None:
+            if reloader is not None:
+                reloader.look()
+            screen.show(counter.newest, now=time.monotonic())
+
+        supervisor.watch(each_second)
         screen.say("stopping")
     finally:
         folder.withdraw()
         supervisor.stop()
     screen.say("stopped")
+
+
+def _reloader(
+    run: "_Run", supervisor: Supervisor, screen: Screen, workers: Sequence[Program]
+) -> "Reloader":
+    """Return what starts the workers, and starts them anew when a file was saved."""
+    try:
+        from ingest.local.reload import Changes, Reloader, begin_trial
+    except ModuleNotFoundError:
+        raise EmbeddedError(
+            "--reload needs watchfiles: pip install 'webhook-ingest[local]'.", reason="no_watchfiles"
+        ) from None
+    changes = Changes(Path.cwd())
+    changes.start()
+    engine = create_engine(run.database, role=Role.OPERATOR)
+
+    def unhandled_types() -> dict[str, int]:
+        try:
+            with engine.connect() as connection:
+                return unhandled.by_type(connection)
+        except SQLAlchemyError:  # the status line says why
+            return {}
+
+    environment = dict(workers[0].env or os.environ)
+    return Reloader(
+        take=changes.take,
+        begin_trial=lambda: begin_trial(environment),
+        restart=lambda: supervisor.replace(workers),
+        unhandled=unhandled_types,
+        say=screen.say,
+        folder=Path.cwd(),
+        replay_command=f"{_command(run)} replay",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,8 +194,11 @@ class _Run:
                 sources[slug]["secrets"] = self.secrets[slug]
         return sources
 
-    def process(self, kind: str, number: int) -> Program:
-        """Return a worker or a relay. It is ready once its loop has touched its file."""
+    def process(self, kind: str, number: int, *, reload: bool = False) -> Program:
+        """Return a worker or a relay. It is ready once its loop has touched its file.
+
+        With `reload` it keeps no compiled modules: two saves within a second would share one.
+        """
         name = f"{kind}-{number}"
         alive = self.folder.path / f"{name}.alive"
         alive.unlink(missing_ok=True)
@@ -151,7 +207,8 @@ class _Run:
             command=[sys.executable, "-m", "workers", kind],
             log=self.folder.logs / f"{name}.log",
             ready=lambda _pid: alive.exists(),
-            env=self._environment(HEARTBEAT_FILE=str(alive), **self._metrics_port(kind, number)),
+            env=self._environment(HEARTBEAT_FILE=str(alive), **self._metrics_port(kind, number))
+            | ({"PYTHONDONTWRITEBYTECODE": "1"} if reload else {}),
         )
 
     def receiver(self, number: int, listener: socket.socket) -> Program:

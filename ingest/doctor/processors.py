@@ -1,11 +1,10 @@
 """Whether the processors can be imported. A process of its own tries it, as `ingest worker` does:
 this package never imports theirs, and what a user's module does must not reach this command."""
 
-import json
 import subprocess
-import sys
 from collections.abc import Iterator
 
+from ingest import declared
 from ingest.doctor.findings import Finding, error, note, warning
 from ingest.doctor.setup import Setup
 
@@ -21,26 +20,23 @@ NONE = warning(
 PROCESSORS = note("processors")
 
 _TIMEOUT_S = 20.0
-_COMMAND = [sys.executable, "-m", "workers", "processors"]
 
 
 def check(_setup: Setup) -> Iterator[Finding]:
     """Import them and count them."""
     try:
         answer = subprocess.run(
-            _COMMAND, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+            declared.COMMAND, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
         yield SLOW_IMPORT.found(f"The processors are not imported within {_TIMEOUT_S:.0f} s.")
         return
-    # What a module prints comes before.
-    last = (answer.stderr if answer.returncode else answer.stdout).splitlines()[-1:]
-    if answer.returncode or not last:
-        sentence = last[0].removeprefix("ingest: ") if last else "The processors end the process."
-        yield NOT_IMPORTED.found(sentence)
+    try:
+        processors = declared.read(answer.returncode, answer.stdout, answer.stderr)
+    except declared.NotImported as problem:
+        yield NOT_IMPORTED.found(str(problem))
         return
-    names = json.loads(last[0])
-    if names:
-        yield PROCESSORS.found(f"{len(names)} processors can be imported.")
+    if processors:
+        yield PROCESSORS.found(f"{len(processors)} processors can be imported.")
     else:
         yield NONE.found("There is no processor.")

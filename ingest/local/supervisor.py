@@ -27,6 +27,8 @@ class _Child:
         self.started_at = 0.0
         self.failures = 0
         self.restart_at: float | None = None
+        self.is_replaced = False
+        """Whether it was told to end, so that a new one takes its place."""
 
 
 class Supervisor:
@@ -82,6 +84,21 @@ class Supervisor:
                     self._check(child)
             each_second()
 
+    def replace(self, programs: Sequence[Program]) -> None:
+        """Start children of these programs, each when that which ran under its name has ended. Those
+        of new names are the first to be stopped."""
+        for program in programs:
+            child = self._named(program.name)
+            if child is None:
+                child = _Child(program)
+                self._stages.append([child])
+                self._spawn(child)
+            elif child.process is not None and child.process.poll() is None:
+                child.is_replaced = True
+                child.process.send_signal(child.program.stop_signal)
+            else:
+                self._spawn(child)
+
     def stop(self) -> None:
         """Stop all children, the last started stage first. A second signal kills them at once."""
         while self._stages:
@@ -91,6 +108,10 @@ class Supervisor:
                     child.process.send_signal(child.program.stop_signal)
             for child in stage:
                 self._await_end(child)
+
+    def _named(self, name: str) -> _Child | None:
+        children = (child for stage in self._stages for child in stage)
+        return next((child for child in children if child.program.name == name), None)
 
     def _spawn(self, child: _Child) -> None:
         child.process = process.spawn(child.program, inherit=(self._lock_fd,))
@@ -110,6 +131,10 @@ class Supervisor:
         assert child.process is not None
         code = child.process.poll()
         if code is None:
+            return
+        if child.is_replaced:
+            child.is_replaced, child.failures = False, 0
+            self._spawn(child)
             return
         if now - child.started_at >= _STEADY_S:
             child.failures = 0

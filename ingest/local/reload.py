@@ -1,0 +1,149 @@
+"""`ingest up --reload`: the workers run the code that was saved last.
+
+Saved code is imported by a process of its own first. What cannot be imported stops nothing: the
+workers go on with the code before, and the next save is tried again.
+"""
+
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
+
+from watchfiles import PythonFilter, watch
+
+from ingest import declared
+from ingest.declared import DeclaredProcessor, NotImported
+
+_MOST_NAMED = 3
+"""Files that a message names."""
+
+
+class Trial(Protocol):
+    """A process that imports the processors."""
+
+    def poll(self) -> int | None:
+        """Return its exit code; None: it runs."""
+
+    def communicate(self) -> tuple[str, str]:
+        """Return what it wrote to its standard output and error."""
+
+
+class Changes(threading.Thread):
+    """Watches the Python files of a folder; those in hidden folders, environments and caches do not
+    count."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(name="reload", daemon=True)
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._paths: set[str] = set()
+
+    def run(self) -> None:
+        """Watch until the process ends."""
+        for changes in watch(self._folder, watch_filter=PythonFilter()):
+            with self._lock:
+                self._paths |= {path for _, path in changes}
+
+    def take(self) -> set[str]:
+        """Return which files have changed since the last call."""
+        with self._lock:
+            paths, self._paths = self._paths, set()
+        return paths
+
+
+class Reloader:
+    """Decides, each second, whether the workers are to be started anew."""
+
+    def __init__(
+        self,
+        *,
+        take: Callable[[], set[str]],
+        begin_trial: Callable[[], Trial],
+        restart: Callable[[], None],
+        unhandled: Callable[[], Mapping[str, int]],
+        say: Callable[[str], None],
+        folder: Path,
+        replay_command: str,
+    ) -> None:
+        """Put it together.
+
+        Args:
+            take: which files have changed since it was called last.
+            begin_trial: starts a process that imports the processors.
+            restart: starts the workers, instead of those that run.
+            unhandled: how many events there are that no processor handled, by type.
+            say: shows a message.
+            folder: where the files are.
+            replay_command: what a user types to replay: `ingest replay`.
+        """
+        self._take = take
+        self._begin_trial = begin_trial
+        self._restart = restart
+        self._unhandled = unhandled
+        self._say = say
+        self._folder = folder
+        self._replay_command = replay_command
+        self._trial: Trial | None = begin_trial()
+        self._changed: set[str] = set()
+        self._known: frozenset[str] = frozenset()
+        self._told = ""
+
+    def look(self) -> None:
+        """Try what was saved; when it can be imported, restart the workers."""
+        self._changed |= self._take()
+        if self._trial is None:
+            if self._changed:
+                self._told, self._changed = _named(self._changed, self._folder), set()
+                self._trial = self._begin_trial()
+            return
+        code = self._trial.poll()
+        if code is None:
+            return
+        trial, self._trial = self._trial, None
+        try:
+            processors = declared.read(code, *trial.communicate())
+        except NotImported as problem:
+            self._say(f"{problem} The workers wait for the next save.")
+            return
+        self._restart()
+        count = f"{len(processors)} {'processor' if len(processors) == 1 else 'processors'}"
+        self._say(f"{self._told + ': ' if self._told else ''}the workers start with {count}")
+        self._offer(processors)
+
+    def _offer(self, processors: Sequence[DeclaredProcessor]) -> None:
+        """Say which events that no processor handled have one now."""
+        patterns = frozenset(pattern for processor in processors for pattern in processor.types)
+        new, self._known = patterns - self._known, patterns
+        if not new:
+            return
+        for event_type, count in sorted(self._unhandled().items()):
+            if any(fnmatchcase(event_type, pattern) for pattern in new):
+                events = "event has" if count == 1 else "events have"
+                self._say(
+                    f"{count:,} unhandled {event_type} {events} a processor now:"
+                    f" {self._replay_command} --state unhandled --type {event_type}"
+                )
+
+
+def begin_trial(environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """Start a process that imports the processors as a worker with this environment would."""
+    return subprocess.Popen(
+        declared.COMMAND,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def _named(paths: set[str], folder: Path) -> str:
+    names = sorted(
+        str(Path(path).relative_to(folder)) if Path(path).is_relative_to(folder) else path
+        for path in paths
+    )
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,46 @@
+"""`ingest up --reload`, as somebody who writes a processor lives it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.acceptance.up import Up
+from tests.support.waiting import until
+
+MODULE = """
+from workers import processor
+
+@processor("parcel.*")
+def ship(event, db):
+    if {fails}:
+        raise ValueError("version {version}")
+"""
+
+
+def states(up: Up) -> list[str]:
+    lines = up.command("events", "list", "--json").splitlines()
+    return sorted(json.loads(line)["state"] for line in lines)
+
+
+def test_saved_code_runs_and_a_broken_save_stops_nothing(
+    make_up: Callable[..., Up], tmp_path: Path
+) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    module = folder / "parcels.py"
+    module.write_text("from workers import processr\n")
+    up = make_up("--reload", folder=folder, INGEST_PROCESSORS="parcels").wait_until_ready()
+    until(lambda: "parcels.py, line 1: ImportError" in up.said, timeout_s=120)
+    up.command("send", "parcel.sent")
+    until(lambda: up.stats()["deliveries"]["accepted"] == 1, timeout_s=120)
+
+    module.write_text(MODULE.format(fails=True, version=1))
+    until(lambda: "parcels.py: the workers start with" in up.said, timeout_s=120)
+    up.command("send", "parcel.lost")
+    until(lambda: "retrying" in states(up), timeout_s=120)
+
+    module.write_text("def broken(:\n")
+    until(lambda: "parcels.py, line 1: SyntaxError" in up.said, timeout_s=120)
+    module.write_text(MODULE.format(fails=False, version=2))
+    until(lambda: up.said.count("parcels.py: the workers start with") == 2, timeout_s=120)
+    until(lambda: states(up) == ["succeeded", "succeeded"], timeout_s=120)
