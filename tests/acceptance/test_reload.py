@@ -10,7 +10,7 @@ from tests.support.waiting import until
 MODULE = """
 from workers import processor
 
-@processor("parcel.*")
+@processor({types})
 def ship(event, db):
     if {fails}:
         raise ValueError("version {version}")
@@ -29,18 +29,28 @@ def test_saved_code_runs_and_a_broken_save_stops_nothing(
     folder.mkdir()
     module = folder / "parcels.py"
     module.write_text("from workers import processr\n")
-    up = make_up("--reload", folder=folder, INGEST_PROCESSORS="parcels").wait_until_ready()
+    up = make_up(
+        "--reload",
+        folder=folder,
+        INGEST_PROCESSORS="parcels",
+        INGEST_MAX_ATTEMPTS="1000",
+        INGEST_RETRY_BASE_S="0.1",
+        INGEST_RETRY_MAX_DELAY_S="1",
+    ).wait_until_ready()
     until(lambda: "parcels.py, line 1: ImportError" in up.said, timeout_s=120)
     up.command("send", "parcel.sent")
     until(lambda: up.stats()["deliveries"]["accepted"] == 1, timeout_s=120)
 
-    module.write_text(MODULE.format(fails=True, version=1))
+    module.write_text(MODULE.format(types="'parcel.*'", fails=True, version=1))
     until(lambda: "parcels.py: the workers start with" in up.said, timeout_s=120)
     up.command("send", "parcel.lost")
-    until(lambda: "retrying" in states(up), timeout_s=120)
+    up.command("send", "refund.made")
+    until(lambda: {"retrying", "unhandled"} <= set(states(up)), timeout_s=120)
 
     module.write_text("def broken(:\n")
     until(lambda: "parcels.py, line 1: SyntaxError" in up.said, timeout_s=120)
-    module.write_text(MODULE.format(fails=False, version=2))
+    module.write_text(MODULE.format(types="'parcel.*', 'refund.*'", fails=False, version=2))
     until(lambda: up.said.count("parcels.py: the workers start with") == 2, timeout_s=120)
-    until(lambda: states(up) == ["succeeded", "succeeded"], timeout_s=120)
+    offer = "1 unhandled refund.made event has a processor now: ingest replay"
+    until(lambda: offer in up.said, timeout_s=120)
+    until(lambda: states(up) == ["succeeded", "succeeded", "unhandled"], timeout_s=120)
