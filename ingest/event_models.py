@@ -100,9 +100,9 @@ class _Writer:
     def write_type(self, kind: Observed) -> None:
         """Write the class of an event type, after those of its objects."""
         events = f"{kind.events:,} {'event' if kind.events == 1 else 'events'}"
-        said = _UNSAFE.sub("?", f"{kind.type} of {kind.source}, as in {events}")
+        named = _UNSAFE.sub("?", f"{kind.type} of {kind.source}")
         name = self._free(_title(kind.type) or "Data", _title(kind.source))
-        self._write_class(name, kind.shape, f"{said}.")
+        self._write_class(name, kind.shape, f"{named}, as in {events}.")
 
     def text(self) -> str:
         """Return the module."""
@@ -137,12 +137,16 @@ class _Writer:
             yield f"{name}: {spelled}" + (" = None" if is_optional else "")
 
     def _type(self, shape: Shape, name: str) -> str:
-        """Return the type of a place as Python writes it; `name` is for the class of its objects."""
+        """Return the type of a place as Python writes it; `name` is for its objects' class."""
         kinds = sorted(shape.scalars - {"None"})
         if "Decimal" in kinds and "int" in kinds:
             kinds.remove("int")
         if shape.items is not None:
-            kinds.append(f"list[{self._type(shape.items, name)}]" if shape.items.seen else self._any("list[Any]"))
+            kinds.append(
+                f"list[{self._type(shape.items, name)}]"
+                if shape.items.seen
+                else self._any("list[Any]")
+            )
         if shape.objects:
             kinds.append(self._object(shape, name))
         if "None" in shape.scalars:

@@ -41,8 +41,10 @@ class Model:
             self._adapter: TypeAdapter[Any] = TypeAdapter(data_type)
         except PydanticUserError as error:
             name = getattr(data_type, "__qualname__", data_type)
+            why = str(error).strip().splitlines()[0].removesuffix(".")
             raise BadModel(
-                f"data cannot be read as {name}; name a dataclass, a TypedDict or a pydantic model"
+                f"data cannot be read as {name}, which is to be a dataclass, a TypedDict or a"
+                f" pydantic model ({why})"
             ) from error
 
     def read(self, event: Event) -> Event[Any]:

@@ -48,7 +48,7 @@ def types(
         Path | None, typer.Option(help="The file to write; none: standard output.")
     ] = None,
 ) -> None:
-    """Write a dataclass for the data of each event type, for processors of `Event[OrderCreated]`."""
+    """Write a dataclass for the data of each event type, for `Event[OrderCreated]`."""
     sources = configured(settings.load().sources)
     if source is not None and source not in sources:
         raise CommandError(
@@ -83,9 +83,7 @@ def _received(
             yield from _data(engine, sources, listed)
 
 
-def _newest(
-    engine: Engine, selection: EventFilter, limit: int
-) -> Iterator[Sequence[ListedEvent]]:
+def _newest(engine: Engine, selection: EventFilter, limit: int) -> Iterator[Sequence[ListedEvent]]:
     left = limit
     for batch in batches(engine, selection, sizes=(_BATCH, _BATCH), oldest_first=False):
         yield batch[:left]

@@ -81,9 +81,7 @@ def up(
         screen.step("bringing the schema up to date")
         _migrate(run.migration_database, configured)
         screen.step("starting the receiver, the worker, the relay and the console")
-        work = [
-            run.process("worker", number, reload=reload) for number in range(1, workers + 1)
-        ]
+        work = [run.process("worker", number, reload=reload) for number in range(1, workers + 1)]
         supervisor.start(
             [run.process("relay", number) for number in range(1, relays + 1)]
             + ([] if reload else work),
@@ -117,7 +115,8 @@ def _reloader(
         from ingest.local.reload import Changes, Reloader, begin_trial
     except ModuleNotFoundError:
         raise EmbeddedError(
-            "--reload needs watchfiles: pip install 'webhook-ingest[local]'.", reason="no_watchfiles"
+            "--reload needs watchfiles: pip install 'webhook-ingest[local]'.",
+            reason="no_watchfiles",
         ) from None
     changes = Changes(Path.cwd())
     changes.start()

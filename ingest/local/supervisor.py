@@ -85,8 +85,8 @@ class Supervisor:
             each_second()
 
     def replace(self, programs: Sequence[Program]) -> None:
-        """Start children of these programs, each when that which ran under its name has ended. Those
-        of new names are the first to be stopped."""
+        """Start children of these programs, each when the one of its name has ended. Those of new
+        names are the first to be stopped."""
         for program in programs:
             child = self._named(program.name)
             if child is None:

@@ -73,13 +73,14 @@ class Service:
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST
+            def do_GET(self) -> None:
+                self.do_POST()
 
             def log_message(self, *_arguments: object) -> None: ...
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        Thread(target=self._server.serve_forever, daemon=True).start()
+        Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()
@@ -146,7 +147,7 @@ def test_media_is_kept_once_whatever_fails(
 ) -> None:
     monkeypatch.setenv("WHATSAPP_TOKEN", "the token")
     media, content = load("media"), b"a picture"
-    media.GRAPH, media.HOSTS, media.FOLDER = service.url, ("127.0.0.1",), tmp_path / "media"
+    vars(media).update(GRAPH=service.url, HOSTS=("127.0.0.1",), FOLDER=tmp_path / "media")
     address = json.dumps({"url": f"{service.url}/file"}).encode()
     service.usual = lambda path: (200, {}, content if path == "/file" else address)
     service.answers = [(500, {}, b""), (200, {}, address), (404, {}, b"")]
@@ -170,7 +171,7 @@ def test_the_token_goes_to_meta_alone_and_another_file_is_refused(
 ) -> None:
     monkeypatch.setenv("WHATSAPP_TOKEN", "the token")
     media = load("media")
-    media.GRAPH, media.HOSTS, media.FOLDER = service.url, ("127.0.0.1",), tmp_path / "media"
+    vars(media).update(GRAPH=service.url, HOSTS=("127.0.0.1",), FOLDER=tmp_path / "media")
     service.answers = [(200, {}, b'{"url": "http://localhost/file"}')]
     attempt = pipeline.run(media.keep_media, picture(pipeline, b"a picture"))
     assert "the token stays here" in str(attempt.error)

@@ -60,9 +60,7 @@ def test_what_cannot_be_written_is_a_sentence(arguments: list[str], sentence: st
     assert sentence in str(ended.exception)
 
 
-def test_events_without_bodies_are_left_out(
-    engine: Engine, database_url: str
-) -> None:
+def test_events_without_bodies_are_left_out(engine: Engine, database_url: str) -> None:
     store(engine, database_url)
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE ingest.deliveries SET body = NULL")

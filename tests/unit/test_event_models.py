@@ -90,8 +90,15 @@ def test_no_name_of_a_senders_reaches_the_module_as_code(name: str) -> None:
     st.dictionaries(
         st.text(max_size=8),
         st.recursive(
-            st.none() | st.booleans() | st.integers() | st.decimals(allow_nan=False) | st.text(),
-            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+            st.none()
+            | st.booleans()
+            | st.integers()
+            | st.decimals(allow_nan=False, allow_infinity=False)
+            | st.text(),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+            ),
             max_leaves=8,
         ),
         max_size=5,

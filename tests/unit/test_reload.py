@@ -55,7 +55,9 @@ class World:
 
 
 def imported(*types: str) -> Trial:
-    return Trial(0, "printed by a module\n" + json.dumps([{"name": t, "types": [t]} for t in types]))
+    return Trial(
+        0, "printed by a module\n" + json.dumps([{"name": t, "types": [t]} for t in types])
+    )
 
 
 BROKEN = Trial(1, "", "noise\ningest: The processors in shop cannot be imported: shop.py, line 3\n")
@@ -90,10 +92,8 @@ def test_what_cannot_be_imported_is_told_and_the_next_save_heals_it() -> None:
     world = World(BROKEN, imported("a"))
     world.reloader.look()
     assert world.restarts == 0
-    assert world.said == [
-        "The processors in shop cannot be imported: shop.py, line 3"
-        " The workers wait for the next save."
-    ]
+    sentence = "The processors in shop cannot be imported: shop.py, line 3"
+    assert world.said == [f"{sentence} The workers wait for the next save."]
     world.save("shop.py")
     world.reloader.look()
     world.reloader.look()
@@ -130,11 +130,10 @@ def test_unhandled_events_are_offered_once_they_have_a_processor() -> None:
     world.save("shop.py")
     world.reloader.look()
     world.reloader.look()
+    command = "ingest replay --state unhandled --type"
     assert world.said[-2:] == [
-        "1 unhandled refund.failed event has a processor now:"
-        " ingest replay --state unhandled --type refund.failed",
-        "3 unhandled refund.made events have a processor now:"
-        " ingest replay --state unhandled --type refund.made",
+        f"1 unhandled refund.failed event has a processor now: {command} refund.failed",
+        f"3 unhandled refund.made events have a processor now: {command} refund.made",
     ]
 
 

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypedDict
+from typing import Any
 
 import pydantic
 import pytest
+from typing_extensions import TypedDict
 
 from ingest import settings
 from ingest.errors import SettingsError
@@ -61,8 +62,9 @@ def read(function: Callable[..., object], *, batch: bool = False, **data: Any) -
 def test_data_becomes_the_dataclass_of_the_annotation() -> None:
     def take(event: Event[Order], db: Any) -> None: ...
 
-    given = {"order_id": 7, "total": Decimal("12.50"), "at": "2026-01-02T03:04:05Z", "more": 1}
-    assert read(take, **given, customer={"name": "نورة"}) == Order(
+    given: dict[str, Any] = {"order_id": 7, "total": Decimal("12.50"), "more": 1}
+    stamp = "2026-01-02T03:04:05Z"
+    assert read(take, **given, at=stamp, customer={"name": "نورة"}) == Order(
         order_id=7,
         total=Decimal("12.50"),
         at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),

@@ -23,8 +23,8 @@ from sqlalchemy.exc import DBAPIError
 
 from ingest.store import arrays
 from ingest.store.sql import statement
-from workers.event import Event
 from workers.control import Discard
+from workers.event import Event
 
 _KINDS_OF_EVENTS = 256
 """So many sets of columns that events offer are remembered."""

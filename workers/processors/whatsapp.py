@@ -13,9 +13,9 @@ from typing import Any
 from ingest import strict_json
 from ingest.text import is_storable, storable
 from ingest.timestamps import parse_timestamp
+from workers.control import Discard
 from workers.event import Event
 from workers.processors import feeds, fields
-from workers.control import Discard
 
 # Named one by one: a pattern would slow down the admission of every event of every source, and
 # would match other sources' types.

@@ -8,11 +8,11 @@ from sqlalchemy import Connection
 
 from ingest.store import arrays
 from ingest.store.sql import statement
+from workers.control import Discard
 from workers.event import Event
 from workers.processors import whatsapp
 from workers.processors.merge import LONG_AGO, discard_unstorable
 from workers.processors.whatsapp import Update, mapping
-from workers.control import Discard
 from workers.registry import processor
 
 ERRORS = "errors"

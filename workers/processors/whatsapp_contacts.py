@@ -14,12 +14,12 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ingest.store import schema
+from workers.control import Discard
 from workers.event import Event
 from workers.processors import fields, unreadable, whatsapp, whatsapp_identities
 from workers.processors.fields import Data, Fields
 from workers.processors.merge import Entities, Group, Upsert, last_event_place
 from workers.processors.whatsapp import MESSAGE_TYPES, STATUS_TYPES, Update, mapping
-from workers.control import Discard
 from workers.registry import processor
 
 ID_UPDATE = "user_id_update"

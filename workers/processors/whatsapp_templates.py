@@ -6,11 +6,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ingest.store import schema
+from workers.control import Discard
 from workers.event import Event
 from workers.processors import fields, unreadable, whatsapp
 from workers.processors.merge import Entities, Group, Upsert, last_event_place
 from workers.processors.whatsapp import Update
-from workers.control import Discard
 from workers.registry import processor
 
 _EVERY: fields.Fields = {

@@ -12,9 +12,9 @@ class Attempt:
     number: int
     """1 for the first attempt at the event."""
     outcome: Outcome
-    """`succeeded`, `failed`, `discarded`, `snoozed` or `timed_out`: compares equal to these texts."""
+    """Compares equal to its text: `succeeded`, `failed`, `discarded`, `snoozed`, `timed_out`."""
     state: str
-    """What the job is afterwards: `succeeded`, `retrying` (its next attempt is due later), or `dead`."""
+    """What the job is afterwards: `succeeded`, `retrying` or `dead`."""
     retry_in_s: float | None = None
     """Seconds until the next attempt. After a failure the pipeline waits a random time: this is the
     longest. None: there is no next attempt."""

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from ingest.sources.base import Envelope, Headers, NoSample, Source
+from ingest.sources.base import CannotSign, Envelope, Headers, NoSample, Source
 from workers.event import Event
 
 _SECRET = "c2VjcmV0IG9mIHRoZSBzYW1wbGVzIG9mIGEgdGVzdA=="  # noqa: S105 - signs samples only
@@ -92,15 +92,17 @@ class EventMaker:
 
 
 def _headers(source: Source, body: bytes, at: datetime) -> Headers:
-    """Return the headers of a sample's request that are stored with it."""
-    signed = source.with_secret(_SECRET).sign(body, now=int(at.timestamp()))
+    """Return the headers of a sample's request that are stored with it; none of a sender whose
+    signature needs more than a secret, such as its own address."""
+    try:
+        signed = source.with_secret(_SECRET).sign(body, now=int(at.timestamp()))
+    except CannotSign:
+        return ()
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in signed.items()]
     return [pair for pair in pairs if pair[0] in source.kept_headers]
 
 
-def _with_fields(
-    source: Source, body: bytes, headers: Headers, fields: Mapping[str, Any]
-) -> bytes:
+def _with_fields(source: Source, body: bytes, headers: Headers, fields: Mapping[str, Any]) -> bytes:
     """Return the body with these fields in its event's data."""
     parsed = source.parse(body)
     parsed.data.update(fields)  # it is one of the fields of the whole, or the whole

@@ -272,9 +272,7 @@ class _NoRecord:
         """Note nothing."""
 
 
-def _job(
-    number: int, event: Event[Any], processor: Processor, failures: int | None
-) -> ClaimedJob:
+def _job(number: int, event: Event[Any], processor: Processor, failures: int | None) -> ClaimedJob:
     return ClaimedJob(
         id=number,
         processor=processor.name,

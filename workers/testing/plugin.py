@@ -45,9 +45,7 @@ def pipeline_engine(request: pytest.FixtureRequest, pipeline_tables: str) -> "It
 
 
 @pytest.fixture
-def pipeline(
-    request: pytest.FixtureRequest, pipeline_engine: "Engine"
-) -> "Iterator[Pipeline]":
+def pipeline(request: pytest.FixtureRequest, pipeline_engine: "Engine") -> "Iterator[Pipeline]":
     """Yield what makes events and runs processors, in a transaction that is rolled back."""
     from ingest import settings
     from workers.testing.faults import Fault
