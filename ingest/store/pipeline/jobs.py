@@ -90,7 +90,7 @@ class JobRef:
     trigger: str
 
 
-# A tuple is made in a quarter of the time of a frozen dataclass, and each job needs some.
+# A tuple is made in a fifth of the time of a frozen dataclass, and each job needs some.
 class ClaimedJob(NamedTuple):
     """A job that this worker holds until its lease ends, with its event."""
 
