@@ -343,6 +343,12 @@ class Settings(BaseSettings):
             return cls.model_fields[str(info.field_name)].default
         return value
 
+    @field_validator("alerts", "heartbeat_file", mode="before")
+    @classmethod
+    def _named(cls, value: object) -> object:
+        """Take an empty name for none: as a path it would be the folder of the process."""
+        return value or None
+
     @field_validator("worker_processes", mode="before")
     @classmethod
     def _shares(cls, value: object) -> object:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
@@ -57,8 +57,7 @@ class Result:
     again: list[ClaimedJob] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(NamedTuple):
     """A claimed job with its event opened."""
 
     job: ClaimedJob
@@ -143,8 +142,9 @@ class BatchRunner:
         if source is None:
             raise UnknownSource(f"No source {slug} is configured.", reason="unknown_source")
         envelope = source.parse(body)
+        own_id = str(job.event)
         event = Event(
-            id=str(job.event),
+            id=own_id,
             source=slug,
             event_id=job.event_id,
             type=job.type,
@@ -153,7 +153,7 @@ class BatchRunner:
             data=envelope.data,
             body=body,
             attempt=job.attempt,
-            idempotency_key=f"{job.event}:{processor.name}",
+            idempotency_key=f"{own_id}:{processor.name}",
             is_edited=job.source == operator.SLUG,
         )
         return Call(job=job, event=event)

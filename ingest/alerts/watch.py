@@ -15,7 +15,6 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
 from ingest.alerts import configuration as files
-from ingest.alerts.channels import http
 from ingest.alerts.configuration import Configuration
 from ingest.alerts.delivery import Delivery
 from ingest.alerts.evaluation import Evaluation
@@ -119,6 +118,8 @@ class Watch:
                 self._ask_heartbeat()
 
     def _ask_heartbeat(self) -> None:
+        from ingest.alerts.channels import http  # with its client 0.1 s of CPU, seldom needed
+
         assert self._configuration.heartbeat is not None
         try:
             http.get(self._configuration.heartbeat.url_reference.read(self._environ))

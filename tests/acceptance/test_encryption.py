@@ -7,9 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
+from ingest.encryption.keys import key_id, parse
+from tests.acceptance.harness import Stack
 from tests.acceptance.test_erasure import _execute, _post, _settle
 from tests.acceptance.up import Up
-from tests.support.deliver import body
+from tests.support.deliver import body, order
+from tests.support.rows import execute
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="`up` reads /proc")
@@ -36,6 +39,31 @@ def test_no_file_holds_the_text_of_a_body(
     up.command("encryption", "run", "--decrypt", "--json")
     _execute(up, "CHECKPOINT")
     assert holding(up)  # the control: the search finds it
+
+
+def test_what_a_worker_without_the_key_cannot_read_waits_for_one_that_has_it(
+    make_stack: Callable[..., Stack],
+) -> None:
+    stack = make_stack(max_attempts="1")
+    stack.receiver(body_keys=KEY)
+    assert [answer.status for answer in stack.post_all([order(n) for n in range(3)])] == [200] * 3
+    keyless = stack.worker()
+    given_back = "SELECT count(*) FROM attempts WHERE outcome = 'released'"
+    until(lambda: stack.value(given_back) == 3, what="each job was given back", timeout_s=300)
+    (job,) = stack.query("SELECT DISTINCT state, failures FROM jobs")
+    assert job == {"state": "retrying", "failures": 0}
+    event = str(stack.value("SELECT min(id::text) FROM events"))
+    told = f"encrypted with the key {key_id(parse(KEY)[0])}, which this process has not been given"
+    assert told in json.dumps(stack.show(event))
+    assert "Jobs of such bodies wait for a process that has them" in stack.logs()
+    keyless.terminate()
+    assert keyless.wait(60) == 0, stack.logs()[-3000:]
+    stack.worker(body_keys=KEY)
+    execute(stack.engine, "UPDATE jobs SET next_attempt_at = now()")  # the minute is over
+    stack.relay()
+    stack.wait_until_idle()
+    assert stack.value("SELECT count(*) FROM jobs WHERE state = 'succeeded'") == 3
+    assert stack.value("SELECT count(*) FROM orders") == 3
 
 
 def holding(up: Up) -> list[str]:

@@ -61,6 +61,15 @@ def test_only_who_signs_or_verifies_is_given_the_webhook_secrets() -> None:
     assert given == ["receiver", "console"]  # the console signs test events
 
 
+def test_the_keys_of_bodies_are_given_to_those_who_read_or_write_them() -> None:
+    added = yaml.safe_load((ROOT / "deploy/docker/encryption.yml").read_text())
+    assert set(added["services"]) == {"receiver", "worker", "console", "migrate"} < set(services)
+    for service in added["services"].values():
+        assert service["environment"] == {"INGEST_BODY_KEYS_FILE": "/run/secrets/body_keys"}
+        assert service["secrets"] == list(added["secrets"])
+    assert added["secrets"]["body_keys"]["file"] == "./secrets/body_keys"
+
+
 def test_the_console_listens_for_others_with_credentials_only() -> None:
     console = services["console"]
     assert "INGEST_CONSOLE_USERS_FILE" in console["environment"]

@@ -1,5 +1,6 @@
 """deploy/kubernetes says what the compose file says (schemas: tests/container)."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,19 @@ def test_every_environment_variable_is_a_setting_and_secrets_come_from_files() -
             if value.startswith("/run/secrets/"):
                 files.add(value.removeprefix("/run/secrets/"))
         assert files == items, name
+
+
+def test_the_keys_of_bodies_are_given_to_those_who_read_or_write_them() -> None:
+    component = yaml.safe_load((FOLDER / "encryption" / "kustomization.yaml").read_text())
+    (patch,) = component["patches"]
+    chosen = [name for name in SERVED if re.fullmatch(patch["target"]["name"], f"webhooks-{name}")]
+    assert chosen == ["receiver", "worker", "console"]
+    variable, item = yaml.safe_load(patch["patch"])
+    assert variable["value"]["name"].removeprefix("INGEST_").removesuffix("_FILE") in variables()
+    assert variable["value"]["value"] == f"/run/secrets/{item['value']['path']}"
+    for name in chosen:
+        at = int(item["path"].split("/")[5])
+        assert (pod(name)["volumes"][at]["name"], len(pod(name)["containers"])) == ("secrets", 1)
 
 
 def test_workers_are_scaled_by_a_metric_that_exists() -> None:

@@ -54,6 +54,12 @@ def test_a_broken_note_of_a_running_up_is_passed_over(content: str) -> None:
     assert settings.load().port == 8000
 
 
+def test_an_empty_name_of_a_file_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INGEST_ALERTS", "")
+    monkeypatch.setenv("INGEST_HEARTBEAT_FILE", "")
+    assert (settings.load().alerts, settings.load().heartbeat_file) == (None, None)
+
+
 def test_secrets_are_split_at_commas_newest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", "new_0123456789abcd, old_0123456789abcd")
     found = [secret.get_secret_value() for secret in settings.load().sources["awalchat"].secrets]

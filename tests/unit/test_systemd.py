@@ -47,6 +47,16 @@ def test_systemd_reads_each_unit_without_a_complaint(units: Path, name: str) -> 
     assert (done.returncode, complaints) == (0, []), done.stderr
 
 
+@pytest.mark.parametrize("unit", ["ingest-receiver@", "ingest-worker@", "ingest-console"])
+def test_systemd_reads_a_unit_with_the_keys_of_bodies(units: Path, unit: str) -> None:
+    folder = units / f"{unit}.service.d"
+    folder.mkdir()
+    shutil.copy(UNITS / "encryption.conf", folder)
+    done = analyze(units, "verify", "--man=no", str(units / f"{unit}.service".replace("@.", "@1.")))
+    complaints = [line for line in done.stderr.splitlines() if "ingest" in line or "keys" in line]
+    assert (done.returncode, complaints) == (0, []), done.stderr
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_each_unit_is_confined(units: Path, name: str) -> None:
     threshold = f"--threshold={MOST_EXPOSED * 10:.0f}"
@@ -71,7 +81,7 @@ def test_none_is_killed_before_its_drain_time_is_over() -> None:
 
 def test_every_environment_variable_is_a_setting_and_secrets_are_credentials() -> None:
     known = {f"INGEST_{name}" for name in variables()} | {"INGEST_AWALCHAT_SECRETS"}
-    for path in [*UNITS.glob("*.service"), *UNITS.glob("*.d/*.conf")]:
+    for path in [*UNITS.glob("*.service"), *UNITS.rglob("*.conf")]:
         lines = path.read_text().splitlines()
         given = [line.split("=", 2)[1:] for line in lines if line.startswith("Environment=INGEST_")]
         for variable, value in given:

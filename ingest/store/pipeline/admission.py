@@ -1,11 +1,11 @@
 """Admission: turn deliveries into events, duplicates and jobs, each once."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from ingest.store import arrays, past_events
 from ingest.store.loose_scan import waiting_queues
@@ -42,6 +42,7 @@ class Admitted:
 # table rows are looked up one by one (LATERAL … LIMIT 1), membership is a hashed subplan (an IN
 # that cannot become a join), and the FULL JOIN can only be hashed. Events that were just inserted
 # are not looked up again. A body is returned once, however many processors have a job for it.
+# OFFSET 0 makes `is_fresh` a column of `sorted`: it is asked for once, and no rows are copied.
 #
 # A duplicate of an event that retention has removed is found in `past_events`. That table is looked
 # into before anything is inserted, so every snapshot that a removal allows shows the event there or
@@ -55,7 +56,9 @@ class Admitted:
 # differs from the removed event is new, and stays.
 _ADMIT_SQL = f"""
     WITH waiting AS MATERIALIZED (
-        SELECT *, {erased_name("source", "event_id")} AS erased_id FROM ingest.unadmitted
+        SELECT delivery, source, event_id, type, fingerprint, received_at, processor, replay,
+               {erased_name("source", "event_id")} AS erased_id
+        FROM ingest.unadmitted
         WHERE delivery = ANY(CAST(:ids AS uuid[]))
         ORDER BY delivery
         FOR UPDATE SKIP LOCKED
@@ -67,7 +70,8 @@ _ADMIT_SQL = f"""
                ), event_id) END AS event_id
         FROM waiting
     ), batch AS MATERIALIZED (
-        SELECT taken.*, first_value(delivery) OVER occurrence AS first,
+        SELECT delivery, source, event_id, type, taken.fingerprint, received_at, processor, replay,
+               first_value(delivery) OVER occurrence AS first,
                first_value(type) OVER occurrence AS first_type,
                first_value(taken.fingerprint) OVER occurrence AS first_fingerprint,
                past.event AS past_event, past.fingerprint AS past_fingerprint
@@ -87,8 +91,9 @@ _ADMIT_SQL = f"""
         ORDER BY source, event_id
         ON CONFLICT (source, event_id) DO NOTHING
         RETURNING id
-    ), sorted AS MATERIALIZED (
+    ), sorted AS NOT MATERIALIZED (
         SELECT *, first IN (SELECT id FROM fresh) AS is_fresh FROM batch
+        OFFSET 0
     ), settled AS MATERIALIZED (
         SELECT b.delivery, b.source, b.event_id, b.received_at, b.processor, b.replay,
                CASE WHEN is_fresh THEN b.first ELSE coalesce(known.id, b.past_event) END AS event,
@@ -122,11 +127,13 @@ _ADMIT_SQL = f"""
     ), summary AS (
         SELECT (SELECT count(*) FROM repeated) AS duplicates,
                (SELECT count(*) FROM repeated WHERE conflict) AS conflicts,
-               (SELECT count(*) FROM waiting) - (SELECT count(*) FROM settled) AS unsettled,
-               (SELECT array_agg(delivery) FROM settled WHERE gone) AS gone
+               (SELECT count(*) FROM waiting) - count(*) AS unsettled,
+               array_agg(delivery) FILTER (WHERE gone) AS gone
+        FROM settled
     )
-    SELECT summary.*, created.*, s.source, s.event_id, s.type, s.received_at, d.body,
-           d.body_key
+    SELECT created.id, created.processor, created.attempt, created.failures, created.trigger,
+           created.event, s.source, s.event_id, s.type, s.received_at, d.body, created.replay,
+           d.body_key, created.state, created.queue, summary.*
     FROM summary
     LEFT JOIN (
         SELECT *, CASE WHEN state = 'running' AND row_number() OVER (PARTITION BY event, state) = 1
@@ -187,17 +194,11 @@ def admit(
     ).all()
     if rows[0].gone:
         erase_content(connection, rows[0].gone)
-    made = [row for row in rows if row.id is not None]
-    bodies = {row.event: (row.body, row.body_key) for row in made if row.body is not None}
     return Admitted(
-        claimed=tuple(
-            _claimed(row, *bodies.get(row.event, _NO_BODY))
-            for row in made
-            if row.state == "running"
-        ),
+        claimed=tuple(_claimed([row for row in rows if row.state == "running"])),
         jobs=tuple(
             JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
-            for row in made
+            for row in rows
             if row.state == "pending"
         ),
         duplicates=rows[0].duplicates,
@@ -206,25 +207,18 @@ def admit(
     )
 
 
-_NO_BODY = (None, None)
-
-
-def _claimed(row: Any, body: bytes | None, body_key: str | None) -> ClaimedJob:
-    return ClaimedJob(
-        id=row.id,
-        processor=row.processor,
-        attempt=row.attempt,
-        failures=row.failures,
-        trigger=row.trigger,
-        event=row.event,
-        source=row.source,
-        event_id=row.event_id,
-        type=row.type,
-        received_at=row.received_at,
-        body=body,
-        replay=row.replay,
-        body_key=body_key,
-    )
+def _claimed(rows: Iterable[Row[Any]]) -> list[ClaimedJob]:
+    """Return jobs by the first columns of their rows; those of one event share its body."""
+    claimed = [ClaimedJob(*row[: len(ClaimedJob._fields)]) for row in rows]
+    if all(job.body is not None for job in claimed):  # each event has one job, as a rule
+        return claimed
+    bodies = {job.event: job for job in claimed if job.body is not None}
+    return [
+        job._replace(body=first.body, body_key=first.body_key)
+        if (first := bodies.get(job.event))
+        else job
+        for job in claimed
+    ]
 
 
 _WAITING_QUEUES = waiting_queues("ingest.unadmitted", "true", due="hint_at")

@@ -90,8 +90,8 @@ class JobRef:
     trigger: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedJob:
+# A tuple is made in a fifth of the time of a frozen dataclass, and each job needs some.
+class ClaimedJob(NamedTuple):
     """A job that this worker holds until its lease ends, with its event."""
 
     id: int
@@ -112,8 +112,7 @@ class ClaimedJob:
     """The id of the key that the body is encrypted with; None: it is in clear."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(NamedTuple):
     """A claim on a job; the attempt number is its fencing token."""
 
     id: int
@@ -289,7 +288,7 @@ _CLAIM = statement(
         RETURNING id, event, processor, attempt, failures, trigger, replay
     )
     SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
-           e.type, e.received_at, d.body, d.body_key, c.replay
+           e.type, e.received_at, d.body, c.replay, d.body_key
     FROM claimed c
     CROSS JOIN LATERAL (
         SELECT source, event_id, type, received_at FROM ingest.events
@@ -327,7 +326,7 @@ def claim(
             "max_attempts": max_attempts,
         },
     )
-    return [ClaimedJob(**row) for row in rows.mappings()]
+    return [ClaimedJob(*row) for row in rows]
 
 
 # Shared by `renew`, `finish` and `fail`. The index of ids finds the rows, and a hashed subplan

@@ -50,13 +50,15 @@ class Gauges:
     """Live processes by kind."""
 
 
-# The primary key holds the receipt. Entries of admitted deliveries at its beginning are passed
-# quickly once their transactions are over.
+# Counted from the newest on: the oldest are among rows that were admitted just now, whose pages a
+# scan would write anew. The primary key holds the receipt. Entries of admitted deliveries at its
+# beginning are passed quickly once their transactions are over.
 _UNADMITTED = statement(
     """
     SELECT now() AS now,
            (SELECT count(*) FROM (
-               SELECT FROM ingest.unadmitted WHERE replay IS NULL ORDER BY delivery LIMIT :limit
+               SELECT FROM ingest.unadmitted
+               WHERE replay IS NULL ORDER BY delivery DESC LIMIT :limit
            ) AS waiting) AS unadmitted,
            (SELECT received_at FROM ingest.unadmitted WHERE replay IS NULL
             ORDER BY delivery LIMIT 1) AS unadmitted_since
