@@ -81,7 +81,7 @@ class ServiceHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Zoom:
+class Part:
     """A part of the past, and where it leads."""
 
     since: datetime
@@ -95,7 +95,7 @@ class OverviewPage:
     """The view model of `overview.html`."""
 
     overview: Overview
-    zoom: Zoom | None
+    part: Part | None
     """The part of the past that the traffic is of; None: it is of the range."""
     period: str
     """The parameters of the page's address that say of which time it is."""
@@ -128,15 +128,15 @@ def show(site: Site, request: Request) -> Response:
     """Show what arrived, what became of it, and the health of every part."""
     console = site.console
     overview = console.overviews.read(time_range(request, default=Range.HOUR))
-    by, zoomed = _split(request), _zoomed(request, now=overview.now)
-    overview, traffic = _traffic(console.engine, overview, by, zoomed)
+    by, part = _split(request), _part_of(request, now=overview.now)
+    overview, traffic = _traffic(console.engine, overview, by, part)
     dead = [processor for processor in overview.processors if processor.dead]
     unreadable = overview.unreadable
     view = OverviewPage(
         overview=overview,
-        zoom=_zoom(zoomed) if zoomed else None,
-        period=link("", since=iso(zoomed.since), until=iso(zoomed.until))[1:]
-        if zoomed
+        part=_shown(part) if part else None,
+        period=link("", since=iso(part.since), until=iso(part.until))[1:]
+        if part
         else f"range={overview.range}",
         headline=_headline(overview.backlog),
         totals=_totals(overview),
@@ -202,28 +202,28 @@ def _split(request: Request) -> Split | None:
 
 
 def _traffic(
-    engine: Engine, overview: Overview, by: Split | None, zoomed: Window | None
+    engine: Engine, overview: Overview, by: Split | None, part: Window | None
 ) -> tuple[Overview, Traffic | None]:
     """Return an overview of the part of the past, if there is one, and its traffic, if that is
     split."""
-    if by is None and zoomed is None:
+    if by is None and part is None:
         return overview, None
     with engine.connect() as connection:
-        if zoomed is not None:
-            overview = overviews.within(connection, overview, zoomed)
-        window = zoomed or ranges.window(overview.range, overview.now)
+        if part is not None:
+            overview = overviews.within(connection, overview, part)
+        window = part or ranges.window(overview.range, overview.now)
         return overview, None if by is None else traffics.within(connection, by, window)
 
 
-def _zoomed(request: Request, *, now: datetime) -> Window | None:
+def _part_of(request: Request, *, now: datetime) -> Window | None:
     """Return the part of the past that the address names; None: it names none that can be shown."""
     since = parse_moment(request.query_params.get("since", ""), now=now)
     until = parse_moment(request.query_params.get("until", ""), now=now)
     return None if since is None or until is None else ranges.part(since, until, now=now)
 
 
-def _zoom(window: Window) -> Zoom:
-    return Zoom(
+def _shown(window: Window) -> Part:
+    return Part(
         since=window.since,
         until=window.until,
         events_href=events_link(since=window.since, until=window.until),

@@ -30,7 +30,7 @@ _BUCKET_LENGTHS = {
 
 
 _MOST_SPANS = 60
-_ZOOMED_SPANS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 15, 30, 60, 120, 360))
+_PART_SPANS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 15, 30, 60, 120, 360))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ def part(since: datetime, until: datetime, *, now: datetime) -> Window | None:
     if not timedelta(0) < length <= LENGTHS[Range.WEEK]:
         return None
     kept_by = metrics.kept_by(since, now=now)
-    span = next(span for span in _ZOOMED_SPANS if span >= kept_by and length / span <= _MOST_SPANS)
+    span = next(span for span in _PART_SPANS if span >= kept_by and length / span <= _MOST_SPANS)
     return Window(
         since=_round_up(since + timedelta(microseconds=1) - span, span),
         until=_round_up(min(until, now), span),
