@@ -26,6 +26,7 @@ $ ingest alerts check alerts.toml   # says in words what it means; wrong input g
 $ ingest alerts test team           # sends a message, and says what comes back
 $ ingest alerts list --all
 $ ingest alerts ack 12              # you look after it: no reminders
+$ ingest alerts unack 12            # you do not any more
 ```
 
 Relay and console read the file at their start, and do not start with one that is wrong. No secret

@@ -58,6 +58,23 @@ def acknowledge(
         output.line(f"Acknowledged by {alert.acknowledged_by}: {alert.sentence}")
 
 
+@app.command("unack")
+def unacknowledge(
+    number: Annotated[int, typer.Argument(metavar="ID", help="The number that `list` shows.")],
+    reason: Annotated[str | None, typer.Option(help="Kept in the audit log.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Say that nobody looks after an alert any more: it is told again as before."""
+    from ingest.cli.commands import commands
+
+    with commands() as changes:
+        alert = changes.unacknowledge(author(), number, reason)
+    if json:
+        output.as_json(alert)
+    else:
+        output.line(f"Not acknowledged any more: {alert.sentence}")
+
+
 @app.command("test")
 def send_test(
     channel: Annotated[

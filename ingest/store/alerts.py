@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from ingest.errors import NotFound
 from ingest.store.sql import statement
@@ -237,6 +237,12 @@ _ACKNOWLEDGE = statement(
     WHERE id = :id AND fired_at IS NOT NULL RETURNING {_COLUMNS}
     """
 )
+_UNACKNOWLEDGE = statement(
+    f"""
+    UPDATE ingest.alerts SET acknowledged_at = NULL, acknowledged_by = NULL
+    WHERE id = :id AND fired_at IS NOT NULL RETURNING {_COLUMNS}
+    """
+)
 
 
 def acknowledge(connection: Connection, number: int, *, by: str) -> Alert:
@@ -245,9 +251,19 @@ def acknowledge(connection: Connection, number: int, *, by: str) -> Alert:
     Raises:
         NotFound: there is no alert of that number, or it has not fired.
     """
-    row = connection.execute(_ACKNOWLEDGE, {"id": number, "by": by}).mappings().first()
+    return _changed(connection, _ACKNOWLEDGE, {"id": number, "by": by})
+
+
+def unacknowledge(connection: Connection, number: int) -> Alert:
+    """Record that nobody looks after an alert any more: it is told again as before. Raises as
+    `acknowledge`."""
+    return _changed(connection, _UNACKNOWLEDGE, {"id": number})
+
+
+def _changed(connection: Connection, change: TextClause, parameters: Mapping[str, Any]) -> Alert:
+    row = connection.execute(change, parameters).mappings().first()
     if row is None:
-        raise NotFound(f"There is no alert {number}.", reason="no_alert")
+        raise NotFound(f"There is no alert {parameters['id']}.", reason="no_alert")
     return Alert(**row)
 
 

@@ -248,14 +248,18 @@ def test_who_logs_out_is_out_in_every_console_whoever_kept_the_cookie(
     assert request(guarded.tls_port, "GET", events, headers=behind_tls).status == 401
 
 
-def test_a_page_that_outlives_its_session_leads_to_the_login_and_back(
+def test_a_page_that_outlives_its_session_says_so_and_leads_to_the_login_and_back(
     guarded: Guarded, visit: Visit
 ) -> None:
     page = visit("omar")
     page.goto("/?range=day")
     page.context.clear_cookies()
-    page.evaluate("htmx.ajax('GET', '/?range=day', '#overview')")
-    page.wait_for_url(f"{guarded.origin}/login?next=/%3Frange%3Dday")
+    page.keyboard.press("h")
+    page.keyboard.press("h")  # who goes on is refreshed at once
+    expect(page.locator("[data-refresh-state]")).to_contain_text("your session has ended.")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+    page.locator("footer").get_by_role("link", name="Log in").click()
+    page.wait_for_url(f"{guarded.origin}/login?next=%2F%3Frange%3Dday")
     log_in(page, "omar")
     page.wait_for_url(f"{guarded.origin}/?range=day")
 

@@ -152,6 +152,19 @@ def keys(page: Page, shown: Shown) -> None:
     page.get_by_role("dialog").wait_for()
 
 
+def told(page: Page, shown: Shown) -> None:
+    """What was done is told, and the console has stopped answering."""
+    page.goto(f"{shown.origin}/events?q=state:dead")
+    page.get_by_text("Saved views").click()
+    page.get_by_label("Name of this search").fill(TEXT)
+    page.get_by_role("button", name="Save this search").click()
+    page.get_by_role("region", name="What was done").wait_for()
+    page.route("**/events**", lambda route: route.abort())
+    page.keyboard.press("h")
+    page.keyboard.press("h")
+    page.get_by_text("the console does not answer").wait_for()
+
+
 def selected(page: Page, shown: Shown) -> None:
     page.goto(f"{shown.origin}/events")
     page.get_by_role("checkbox").nth(1).check()
@@ -191,6 +204,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "overview by processor": at("/?by=processor"),
     "events": at("/events"),
     "events, some selected": selected,
+    "events, a view saved, and the console away": told,
     "events, a search with problems": at("/events?q=state:lost+colour:red"),
     "events, none": at("/events?q=type:nothing"),
     "a dead event": at("/events/{dead}"),

@@ -525,6 +525,10 @@ def test_who_acknowledged_an_alert_stays_recorded(pipeline: Pipeline) -> None:
     pipeline.evaluate(20_000)
     assert pipeline.firing()["no_worker"].acknowledged_by == "amal"
     assert len(pipeline.titles()) == 1
+    with pipeline.engine.begin() as connection:
+        assert alerts.unacknowledge(connection, number).acknowledged_by is None
+    pipeline.evaluate(40_000)
+    assert len(pipeline.titles()) == 2  # a reminder
 
 
 def test_a_source_is_quiet_only_where_it_was_busy_a_week_before(pipeline: Pipeline) -> None:

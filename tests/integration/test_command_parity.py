@@ -147,6 +147,9 @@ def test_an_alert_is_acknowledged_and_a_channel_tested(
     (alert,) = run("alerts", "ack", number, "--reason", "starting one", "--json")
     assert alert["acknowledged_by"] == ME
     assert run("alerts", "ack", "999", fails=True).startswith("ingest: ")
+    assert "Not acknowledged any more: No worker is alive." in run("alerts", "unack", number)
+    assert one(engine, "SELECT acknowledged_at FROM alerts") is None
+    assert run("alerts", "unack", "999", fails=True).startswith("ingest: ")
     with running() as server:
         monkeypatch.setenv("SLACK_URL", server.url)
         told = tmp_path / "alerts.toml"
@@ -158,6 +161,7 @@ def test_an_alert_is_acknowledged_and_a_channel_tested(
     assert "FAILED" in run("alerts", "test", fails=True)
     assert recorded(engine) == [
         (ME, "command line", "acknowledge", "no_worker", "starting one"),
+        (ME, "command line", "unacknowledge", "no_worker", None),
         (ME, "command line", "test alert", "team, sent", None),
         (ME, "command line", "test alert", "team, failed", None),
     ]

@@ -12,10 +12,6 @@ from ingest.store.pipeline import metrics
 from ingest.store.reports import heartbeats
 
 _RETRY_AFTER_S = 60.0
-_MINUTES_KEPT = timedelta(hours=2)
-"""Counts are kept by the minute for so long, for the chart of an hour."""
-_QUARTERS_KEPT = timedelta(hours=26)
-"""Counts are kept by the quarter of an hour for so long, for the chart of a day."""
 _DEAD_PROCESSES_KEPT = timedelta(minutes=10)
 
 log = logs.logger(__name__)
@@ -101,6 +97,9 @@ class MinuteTasks:
         """
         with self._engine.begin() as connection:
             metrics.compact(
-                connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
+                connection,
+                now=now,
+                keep_minutes=metrics.MINUTES_KEPT,
+                keep_quarters=metrics.QUARTERS_KEPT,
             )
             heartbeats.prune(connection, older_than=_DEAD_PROCESSES_KEPT)

@@ -383,6 +383,12 @@ def acknowledge_alert(console: Console, request: ApiRequest) -> Alert:
     return console.commands.acknowledge(request.by, request.path["id"], request.body.reason)
 
 
+@post("/alerts/{id:number}/unacknowledge", body=ReasonInput, errors=_NOT_FOUND)
+def unacknowledge_alert(console: Console, request: ApiRequest) -> Alert:
+    """Take the acknowledgement of an alert back: it is told again as before."""
+    return console.commands.unacknowledge(request.by, request.path["id"], request.body.reason)
+
+
 @get("/alert-channels")
 def list_alert_channels(console: Console, _request: ApiRequest) -> Sequence[ChannelState]:
     """List the channels that have had messages lately, and what became of those."""
@@ -556,6 +562,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     resume_processor,
     list_alerts,
     acknowledge_alert,
+    unacknowledge_alert,
     list_alert_channels,
     test_alert_channel,
     read_retention,

@@ -21,6 +21,8 @@ LIVE = "/health/live"
 _FOR_OPERATORS = re.compile(r"(?:/api/v1)?/erasures(?:/|$)|/events/[^/]+/edit$")
 """Paths that viewers may not even read: what erases persons, and what edits a body."""
 STATIC = "/static/"
+REFRESH = "x-refresh"
+"""The header of a page's requests for itself."""
 
 # If one is repeated, the console could read one and a proxy the other.
 _SINGLE = frozenset(
@@ -64,6 +66,11 @@ def is_probe(scope: Scope) -> bool:
 def is_static(scope: Scope) -> bool:
     """Return whether a request reads a static file."""
     return scope["path"].startswith(STATIC) and not is_change(scope)
+
+
+def is_refresh(connection: HTTPConnection) -> bool:
+    """Return whether a page asks for itself again (refresh.js)."""
+    return REFRESH in connection.headers
 
 
 def is_api(path: str) -> bool:

@@ -1,6 +1,5 @@
 """Responses to refused requests: JSON for programs, a sentence or the login page for people."""
 
-import re
 from urllib.parse import quote
 
 from starlette.datastructures import Headers
@@ -8,9 +7,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import Scope
 
 from ingest.console.auth.errors import AuthError, Unauthenticated
-from ingest.console.auth.request_info import LOGIN, is_api, is_change, local, target
-
-_PAGE = re.compile(r"https?://[^/?#]+(?P<target>/[^#]*)")
+from ingest.console.auth.request_info import LOGIN, REFRESH, is_api, is_change, local, target
 
 
 def error_response(error: AuthError, scope: Scope) -> Response:
@@ -23,17 +20,14 @@ def error_response(error: AuthError, scope: Scope) -> Response:
 
 
 def _ask_for_login(error: Unauthenticated, scope: Scope) -> Response:
-    headers = Headers(scope=scope)
     challenge = {"WWW-Authenticate": "Bearer"}
     if is_api(scope["path"]):
         body = {"error": "unauthenticated", "message": str(error)}
         return JSONResponse(body, error.status, challenge)
     if error.has_bearer:
         return PlainTextResponse(f"{error}\n", error.status, challenge)
-    if "hx-request" in headers:
-        page = _PAGE.match(headers.get("hx-current-url", ""))
-        back = page["target"] if page else "/"
-        return Response(status_code=error.status, headers={"HX-Redirect": _login(back)})
+    if REFRESH in Headers(scope=scope):  # the page says so itself, and leads to the login
+        return Response(status_code=error.status)
     return RedirectResponse(_login("/" if is_change(scope) else target(scope)), 303)
 
 

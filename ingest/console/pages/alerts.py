@@ -53,8 +53,6 @@ class AlertsPage:
     """Their condition holds, and has not held long enough."""
     recovered: tuple[AlertRow, ...]
     channels: tuple[ChannelRow, ...]
-    tested: str | None
-    """The channel whose test was just sent, as its name and what came back."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -62,32 +60,40 @@ def routes(site: Site) -> list[BaseRoute]:
     return [
         site.get("/alerts", show, name="alerts"),
         site.post("/alerts/{id}/acknowledge", acknowledge, name="acknowledge alert"),
+        site.post("/alerts/{id}/unacknowledge", unacknowledge, name="unacknowledge alert"),
         site.post("/alert-channels/{name}/test", send_test, name="test alert channel"),
     ]
 
 
-def show(site: Site, request: Request) -> Response:
-    """Show the alerts and the channels."""
-    return _page(site, request)
-
-
 def acknowledge(site: Site, request: Request, form: FormData) -> Response:
     """Acknowledge an alert."""
-    number = parse_number(request.path_params["id"])
-    if number is None:
-        raise BadRequest("An alert has a number.", reason="bad_id")
+    number = _number(request)
     site.console.commands.acknowledge(user(request), number, text_field(form, "reason"))
     return redirect("/alerts")
 
 
+def unacknowledge(site: Site, request: Request, form: FormData) -> Response:
+    """Take an acknowledgement back."""
+    number = _number(request)
+    site.console.commands.unacknowledge(user(request), number, text_field(form, "reason"))
+    return redirect("/alerts")
+
+
 def send_test(site: Site, request: Request, _form: FormData) -> Response:
-    """Send a test message, and say what came back."""
-    name = request.path_params["name"]
-    answer = site.console.commands.test_channel(user(request), name)
-    return _page(site, request, tested=f"{name}: {answer}.")
+    """Send a test message."""
+    site.console.commands.test_channel(user(request), request.path_params["name"])
+    return redirect("/alerts")
 
 
-def _page(site: Site, request: Request, *, tested: str | None = None) -> Response:
+def _number(request: Request) -> int:
+    number = parse_number(request.path_params["id"])
+    if number is None:
+        raise BadRequest("An alert has a number.", reason="bad_id")
+    return number
+
+
+def show(site: Site, request: Request) -> Response:
+    """Show the alerts and the channels."""
     with site.console.engine.connect() as connection:
         active = alerts.active(connection)
         newest = alerts.newest(connection, recovered=True, limit=RECENT)
@@ -97,7 +103,6 @@ def _page(site: Site, request: Request, *, tested: str | None = None) -> Respons
         held=tuple(_row(alert) for alert in active if alert.fired_at is None),
         recovered=tuple(_row(alert) for alert in newest if alert.recovered_at is not None),
         channels=tuple(_channels(site.console.alerting, states)),
-        tested=tested,
     )
     return site.render(request, "alerts.html", view, section="alerts")
 

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute
 
 from ingest.console.dependencies import LONGEST_QUERY
 from ingest.console.errors import BadRequest, NotPossible
+from ingest.console.pages.freshness import REFRESH_S
 from ingest.console.pages.site import Site, redirect, user
 from ingest.console.ui import masking
 from ingest.console.ui.forms import event_ids, rate_field, text_field
@@ -27,6 +28,8 @@ from ingest.store.search.titles import titled
 
 _SAMPLE_SIZE = 5
 _SHOWN_IDS = 5
+_LARGE = 20_000
+"""Jobs of a bulk action from which its page is refreshed less often."""
 _NOTHING = EventFilter(ids=(UUID(int=0),))
 _NOTICES = {"has_ended": "It had already finished: nothing of it was left to begin."}
 _STATUSES = {"pause": "paused", "resume": "running", "cancel": "cancelled"}
@@ -114,7 +117,9 @@ def show(site: Site, request: Request) -> Response:
         remaining_s=left / speed if speed else None,
         notice=_NOTICES.get(request.query_params.get("notice", "")),
     )
-    return site.render(request, "bulk_action.html", view, section="audit-log")
+    return site.render(
+        request, "bulk_action.html", view, section="audit-log", refresh_s=_refresh_s(bulk_action)
+    )
 
 
 def preview(site: Site, request: Request, form: FormData) -> Response:
@@ -240,6 +245,13 @@ def _selection(
         return (EventFilter(ids=tuple(ids)), None) if ids else (_NOTHING, "Nothing is selected.")
     query = site.parse_search(request, text)
     return query.selection, query.problems[0].message if query.problems else None
+
+
+def _refresh_s(bulk_action: Operation) -> float:
+    """Return how often its page is refreshed: a large one is slower to count."""
+    if not bulk_action.is_moving:
+        return REFRESH_S
+    return 1.0 if bulk_action.work.total < _LARGE else 3.0
 
 
 def _speed(bulk_action: Operation, *, now: datetime) -> float | None:

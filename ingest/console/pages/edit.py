@@ -94,7 +94,7 @@ def _show(
         preview=preview,
         problem=problem,
     )
-    return site.render(request, "edit.html", view, section="events")
+    return site.render(request, "edit.html", view, section="events", refresh_s=None)
 
 
 def _body(form: FormData) -> str:

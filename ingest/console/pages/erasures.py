@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute
 
 from ingest.console.dependencies import PAGE_SIZE
 from ingest.console.errors import BadRequest
+from ingest.console.pages.freshness import REFRESH_S
 from ingest.console.pages.site import Site, redirect, user
 from ingest.console.services.erasures import Wanted
 from ingest.console.ui.forms import text_field
@@ -88,7 +89,9 @@ def order(site: Site, request: Request, form: FormData) -> Response:
 
 def show(site: Site, request: Request) -> Response:
     """Show an erasure and its progress."""
-    return site.render(request, "erasure.html", _view(site, request), section="erasures")
+    view = _view(site, request)
+    often = 1.0 if view.is_running else REFRESH_S
+    return site.render(request, "erasure.html", view, section="erasures", refresh_s=often)
 
 
 def change(site: Site, request: Request, form: FormData) -> Response:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
+from ingest.console.pages.freshness import REFRESH_S
 from ingest.console.pages.site import Site, is_operator, redirect, user
 from ingest.console.services import event_view
 from ingest.console.services.commands import public_url
@@ -54,8 +55,6 @@ class EventPage:
     """A shell command that sends the body again; None: the user may not, or it cannot be signed."""
     unsigned_source: str | None
     """The event's source, if the console has no secret to sign its deliveries with."""
-    is_unfinished: bool
-    """Whether a job is unfinished, or a copy not admitted, so that the page reloads itself."""
     now: datetime
     """Tells what is due."""
 
@@ -82,6 +81,9 @@ def show(site: Site, request: Request) -> Response:
             entities=partial(site.console.entities.of_event, masked=masked),
         )
     may_send = is_operator(request)
+    is_unfinished = any(job.state in _UNFINISHED for job in event.jobs) or not all(
+        copy.is_stored for copy in event.copies
+    )
     view = EventPage(
         event=event,
         body=_body(event),
@@ -89,11 +91,11 @@ def show(site: Site, request: Request) -> Response:
         unsigned_source=event.source
         if may_send and event.source not in (*site.console.sources, operator.SLUG)
         else None,
-        is_unfinished=any(job.state in _UNFINISHED for job in event.jobs)
-        or not all(copy.is_stored for copy in event.copies),
         now=site.console.now(),
     )
-    return site.render(request, "event.html", view, section="events")
+    return site.render(
+        request, "event.html", view, section="events", refresh_s=2.0 if is_unfinished else REFRESH_S
+    )
 
 
 def replay_event(site: Site, request: Request, form: FormData) -> Response:

@@ -74,7 +74,7 @@ def show(site: Site, request: Request) -> Response:
         events=masking.events(newest, masked=site.masks(request)),
         stream_url=link("/live/stream", q=text),
     )
-    return site.render(request, "live.html", view, section="live")
+    return site.render(request, "live.html", view, section="live", refresh_s=None)
 
 
 def stream(site: Site, request: Request) -> Response:

@@ -1,7 +1,9 @@
 """The overview: traffic, backlog and health."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from sqlalchemy import Engine
 from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,16 +13,20 @@ from ingest import backlog_words
 from ingest.console.pages import overview_charts
 from ingest.console.pages.overview_charts import Charts
 from ingest.console.pages.site import Site, redirect, time_range, user
+from ingest.console.services import overview as overviews
+from ingest.console.services import ranges
+from ingest.console.services import traffic as traffics
 from ingest.console.services.commands import public_url
 from ingest.console.services.overview import Overview
-from ingest.console.services.ranges import Range
-from ingest.console.services.traffic import Split
-from ingest.console.services.traffic import read as read_traffic
-from ingest.console.ui.formats import size
+from ingest.console.services.ranges import Range, Window
+from ingest.console.services.traffic import Split, Traffic
+from ingest.console.ui.formats import iso, size
 from ingest.console.ui.forms import text_field
+from ingest.console.ui.paths import events_link, link
 from ingest.store.pipeline.metrics import describe_unreadable
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.behind import Backlog
+from ingest.timestamps import parse_moment
 
 _OUTCOME = "outcome"
 
@@ -75,10 +81,24 @@ class ServiceHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of the past, and where it leads."""
+
+    since: datetime
+    until: datetime
+    events_href: str
+    """What was received then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OverviewPage:
     """The view model of `overview.html`."""
 
     overview: Overview
+    part: Part | None
+    """The part of the past that the traffic is of; None: it is of the range."""
+    period: str
+    """The parameters of the page's address that say of which time it is."""
     headline: Headline
     totals: Totals
     present: Present
@@ -107,17 +127,17 @@ def routes(site: Site) -> list[BaseRoute]:
 def show(site: Site, request: Request) -> Response:
     """Show what arrived, what became of it, and the health of every part."""
     console = site.console
-    period = time_range(request, default=Range.HOUR)
-    overview = console.overviews.read(period)
-    by = _split(request)
-    traffic = None
-    if by is not None:
-        with console.engine.connect() as connection:
-            traffic = read_traffic(connection, by, period, now=overview.now)
+    overview = console.overviews.read(time_range(request, default=Range.HOUR))
+    by, part = _split(request), _part_of(request, now=overview.now)
+    overview, traffic = _traffic(console.engine, overview, by, part)
     dead = [processor for processor in overview.processors if processor.dead]
     unreadable = overview.unreadable
     view = OverviewPage(
         overview=overview,
+        part=_shown(part) if part else None,
+        period=link("", since=iso(part.since), until=iso(part.until))[1:]
+        if part
+        else f"range={overview.range}",
         headline=_headline(overview.backlog),
         totals=_totals(overview),
         present=_present(overview),
@@ -132,7 +152,7 @@ def show(site: Site, request: Request) -> Response:
         receiver_url=public_url(console.settings, console.settings.default_source),
         can_send_test_event=bool(console.default_source.secrets),
     )
-    return site.render(request, "overview.html", view, section="overview")
+    return site.render(request, "overview.html", view, section="overview", as_of=overview.now)
 
 
 def send_test_event(site: Site, request: Request, form: FormData) -> Response:
@@ -179,6 +199,35 @@ def _split(request: Request) -> Split | None:
         return Split(request.query_params.get("by", _OUTCOME))
     except ValueError:
         return None
+
+
+def _traffic(
+    engine: Engine, overview: Overview, by: Split | None, part: Window | None
+) -> tuple[Overview, Traffic | None]:
+    """Return an overview of the part of the past, if there is one, and its traffic, if that is
+    split."""
+    if by is None and part is None:
+        return overview, None
+    with engine.connect() as connection:
+        if part is not None:
+            overview = overviews.within(connection, overview, part)
+        window = part or ranges.window(overview.range, overview.now)
+        return overview, None if by is None else traffics.within(connection, by, window)
+
+
+def _part_of(request: Request, *, now: datetime) -> Window | None:
+    """Return the part of the past that the address names; None: it names none that can be shown."""
+    since = parse_moment(request.query_params.get("since", ""), now=now)
+    until = parse_moment(request.query_params.get("until", ""), now=now)
+    return None if since is None or until is None else ranges.part(since, until, now=now)
+
+
+def _shown(window: Window) -> Part:
+    return Part(
+        since=window.since,
+        until=window.until,
+        events_href=events_link(since=window.since, until=window.until),
+    )
 
 
 def _services(overview: Overview) -> tuple[ServiceHealth, ...]:

@@ -11,6 +11,8 @@ from ingest.console.pages.site import Site
 from ingest.store.retention import report
 from ingest.store.retention.report import EXAMINED, Bodies, Held
 
+_REFRESH_S = 30.0
+"""A pass is made every five minutes."""
 _MANY = 1_000_000_000
 _ENOUGH = 1_000
 """From so many rows on, what a row takes is told: fewer do not fill their pages."""
@@ -61,7 +63,7 @@ def show(site: Site, request: Request) -> Response:
         today=now.date(),
         is_all_kept=settings.ages.are_all_unset and state.bodies.age_days is None,
     )
-    return site.render(request, "retention.html", view, section="retention")
+    return site.render(request, "retention.html", view, section="retention", refresh_s=_REFRESH_S)
 
 
 def _kind(held: Held) -> Kind:

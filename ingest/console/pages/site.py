@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -15,10 +16,12 @@ from starlette.templating import Jinja2Templates
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.console.dependencies import LONGEST_QUERY, Console
+from ingest.console.pages import done, freshness
 from ingest.console.services import alerts
 from ingest.console.services.ranges import Range
 from ingest.console.ui import forms, masking
 from ingest.query import Query
+from ingest.store.reports import audit_log
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -47,12 +50,30 @@ class Site:
 
         async def endpoint(request: Request) -> Response:
             form = await forms.read(request)
-            return await run_in_threadpool(handler, self, request, form)
+            return await run_in_threadpool(self._act, handler, request, form)
 
         return Route(path, endpoint, methods=["POST"], name=name, max_body_size=forms.MAX_BYTES)
 
+    def _act(self, handler: "FormHandler", request: Request, form: FormData) -> Response:
+        """Run a form's handler. The page that it redirects to tells what was done."""
+        engine = self.console.engine
+        with engine.connect() as connection:
+            last = audit_log.last(connection)
+        response = handler(self, request, form)
+        if response.status_code == HTTPStatus.SEE_OTHER:
+            is_secure = self.console.settings.console_tls_proxy
+            done.remember(engine, response, user(request), after=last, is_secure=is_secure)
+        return response
+
     def render(
-        self, request: Request, template: str, view: "DataclassInstance", *, section: str
+        self,
+        request: Request,
+        template: str,
+        view: "DataclassInstance",
+        *,
+        section: str,
+        refresh_s: float | None = freshness.REFRESH_S,
+        as_of: datetime | None = None,
     ) -> Response:
         """Return a page.
 
@@ -61,17 +82,27 @@ class Site:
             template: the template's file name.
             view: the page's view model, a dataclass.
             section: which entry of the navigation is current.
+            refresh_s: how often it asks for itself again; None: it does not. The answer to a form
+                never does.
+            as_of: when what it shows was read; None: now.
         """
         status = alerts.read(self.console.overviews)
+        refreshes = refresh_s is not None and request.method != "POST"
+        moment = as_of or self.console.now()
         context = {
             "section": section,
             "identity": user(request),
             "version": self.console.version,
             "notices": status.notices,
             "dead_letters": status.dead_letters,
+            "done": done.read(self.console.engine, request, user(request)),
+            "refresh_s": refresh_s if refreshes else None,
+            "as_of": moment,
             **{field.name: getattr(view, field.name) for field in fields(view)},
         }
-        return self.templates.TemplateResponse(request, template, context)
+        page = self.templates.TemplateResponse(request, template, context)
+        done.forget(request, page)
+        return freshness.unless_known(request, page, moment) if refreshes else page
 
     def masks(self, request: Request) -> bool:
         """Return whether bodies and phone numbers are hidden from the user."""

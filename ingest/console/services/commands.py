@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from random import Random
 
 import aiohttp
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ingest.alerts import testing
 from ingest.alerts.channels.base import ChannelFailed
@@ -245,13 +245,18 @@ class Commands:
         """
         with self._engine.begin() as connection:
             alert = alerts.acknowledge(connection, number, by=by.name)
-            audit_log.record(
-                connection,
-                by=by,
-                action="acknowledge",
-                target=" ".join(filter(None, (alert.rule, alert.subject))),
-                reason=clean(reason),
-            )
+            _record_of_alert(connection, by, "acknowledge", alert, reason)
+        return alert
+
+    def unacknowledge(self, by: Identity, number: int, reason: str | None) -> Alert:
+        """Record that nobody looks after an alert any more: it is told again as before.
+
+        Raises:
+            NotFound: there is no such alert.
+        """
+        with self._engine.begin() as connection:
+            alert = alerts.unacknowledge(connection, number)
+            _record_of_alert(connection, by, "unacknowledge", alert, reason)
         return alert
 
     def test_channel(self, by: Identity, name: str) -> str:
@@ -329,6 +334,13 @@ class Commands:
             answered_in_s=time.perf_counter() - began,
             request_id=response.headers.get("x-request-id", ""),
         )
+
+
+def _record_of_alert(
+    connection: Connection, by: Identity, action: str, alert: Alert, reason: str | None
+) -> None:
+    target = " ".join(filter(None, (alert.rule, alert.subject)))
+    audit_log.record(connection, by=by, action=action, target=target, reason=clean(reason))
 
 
 def public_url(settings: Settings, slug: str) -> str:

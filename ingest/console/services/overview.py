@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, Engine, TextClause
@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import queues
 from ingest.console.services import health, ranges
 from ingest.console.services.health import UNKNOWN_REDIS, DatabaseHealth, RedisHealth
-from ingest.console.services.ranges import Range
+from ingest.console.services.ranges import Range, Window
 from ingest.redis_address import RedisAddress
 from ingest.store import alerts
 from ingest.store.alerts import Alert
@@ -174,31 +174,21 @@ class OverviewCache:
 def read(connection: Connection, period: Range, redis: RedisHealth, *, now: datetime) -> Overview:
     """Return the overview of a range that ends at `now`."""
     window = ranges.window(period, now)
-    since, until, span = window.since, window.until, window.span
-    points = metrics.over_time(connection, since=since, until=until, span=span)
-    unadmitted = _count_by_bucket(connection, _UNADMITTED, since, span)
-    rejected = _count_by_bucket(connection, _REJECTED, since, span)
+    buckets, refused = _traffic(connection, window)
     oldest = backlog.oldest(connection)
     return Overview(
         now=now,
         range=period,
-        span_s=span.total_seconds(),
-        buckets=tuple(
-            _bucket(
-                point,
-                rejected=rejected.get(point.begins, 0),
-                unadmitted=unadmitted.get(point.begins, 0),
-            )
-            for point in points
-        ),
+        span_s=window.span.total_seconds(),
+        buckets=buckets,
         stats=totals.read(connection),
         backlog=behind.read(connection),
-        refused=sum(point.count(REFUSED) for point in points),
+        refused=refused,
         measured_s=ranges.measured_s(connection, window, now=now),
         oldest_unadmitted=oldest.unadmitted,
         oldest_job=oldest.job,
         parked=tuple(jobs.parked(connection)),
-        unreadable=metrics.unreadable(connection, since=since),
+        unreadable=metrics.unreadable(connection, since=window.since),
         possible_losses=tuple(possible_losses.read(connection, now=now)),
         processors=tuple(processors.all_of_them(connection)),
         processes=tuple(heartbeats.all_of_them(connection)),
@@ -206,6 +196,37 @@ def read(connection: Connection, period: Range, redis: RedisHealth, *, now: date
         database=health.of_database(connection),
         redis=redis,
     )
+
+
+def within(connection: Connection, overview: Overview, window: Window) -> Overview:
+    """Return an overview with the traffic of a part of the past. What is so now stays."""
+    buckets, refused = _traffic(connection, window)
+    return replace(
+        overview,
+        range=ranges.covering(window.since, now=overview.now),
+        span_s=window.span.total_seconds(),
+        buckets=buckets,
+        refused=refused,
+        measured_s=(window.until - window.since).total_seconds(),
+        unreadable={},
+    )
+
+
+def _traffic(connection: Connection, window: Window) -> tuple[tuple[TimeBucket, ...], int]:
+    """Return what happened in each span of a window, and how many requests were refused in it."""
+    since, until, span = window.since, window.until, window.span
+    points = metrics.over_time(connection, since=since, until=until, span=span)
+    unadmitted = _count_by_bucket(connection, _UNADMITTED, since, span)
+    rejected = _count_by_bucket(connection, _REJECTED, since, span)
+    buckets = tuple(
+        _bucket(
+            point,
+            rejected=rejected.get(point.begins, 0),
+            unadmitted=unadmitted.get(point.begins, 0),
+        )
+        for point in points
+    )
+    return buckets, sum(point.count(REFUSED) for point in points)
 
 
 def _bucket(point: Point, *, rejected: int, unadmitted: int) -> TimeBucket:

@@ -29,9 +29,14 @@ _BUCKET_LENGTHS = {
 }
 
 
+_MOST_SPANS = 60
+_PART_SPANS = tuple(timedelta(minutes=minutes) for minutes in (1, 2, 5, 15, 30, 60, 120, 360))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """A range that ends now: whole spans, of which the last is under way."""
+    """A time that is divided into whole spans. Of a range, which ends now, the last is under
+    way."""
 
     since: datetime
     until: datetime
@@ -49,6 +54,29 @@ def window(period: Range, now: datetime) -> Window:
     span = _BUCKET_LENGTHS[period]
     until = _round_up(now, span)
     return Window(since=until - LENGTHS[period], until=until, span=span)
+
+
+def part(since: datetime, until: datetime, *, now: datetime) -> Window | None:
+    """Return the window of a part of the past; None: it is none, or longer than a week.
+
+    It begins and ends with whole spans: the shortest of which there are few enough, and that the
+    counts are still kept by.
+    """
+    length = min(until, now) - since
+    if not timedelta(0) < length <= LENGTHS[Range.WEEK]:
+        return None
+    kept_by = metrics.kept_by(since, now=now)
+    span = next(span for span in _PART_SPANS if span >= kept_by and length / span <= _MOST_SPANS)
+    return Window(
+        since=_round_up(since + timedelta(microseconds=1) - span, span),
+        until=_round_up(min(until, now), span),
+        span=span,
+    )
+
+
+def covering(since: datetime, *, now: datetime) -> Range:
+    """Return the shortest range that reaches back to a time, or else the longest."""
+    return next((period for period in Range if now - since <= LENGTHS[period]), Range.WEEK)
 
 
 def measured_s(connection: Connection, window: Window, *, now: datetime) -> float:

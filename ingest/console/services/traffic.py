@@ -8,7 +8,7 @@ from enum import StrEnum
 from sqlalchemy import Connection
 
 from ingest.console.services import ranges
-from ingest.console.services.ranges import Range
+from ingest.console.services.ranges import Range, Window
 from ingest.store.pipeline import metrics, processors
 from ingest.store.pipeline.metrics import FAILED, KEY, SUCCEEDED
 
@@ -46,11 +46,15 @@ class Traffic:
 
 
 def read(connection: Connection, by: Split, period: Range, *, now: datetime) -> Traffic:
-    """Return the traffic of a range that ends at `now`.
+    """Return the traffic of a range that ends at `now`."""
+    return within(connection, by, ranges.window(period, now))
+
+
+def within(connection: Connection, by: Split, window: Window) -> Traffic:
+    """Return the traffic of a window.
 
     A queue has the attempts of the processors that use it now, their replays too.
     """
-    window = ranges.window(period, now)
     whats = [KEY] if by is Split.SOURCE else [SUCCEEDED, FAILED]
     labels = metrics.labels_over_time(
         connection, whats, since=window.since, until=window.until, span=window.span

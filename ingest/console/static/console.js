@@ -116,12 +116,21 @@ function askFirst(event) {
   (field.hidden ? find("[value=yes]", dialog) : reason).focus();
 }
 
-function replay(action) {
-  const form = make("form", { method: "post", action, hidden: true });
-  form.dataset.confirm = "Replay this event? Jobs that have not succeeded run again from the raw body.";
-  form.dataset.askReason = "";
-  document.body.append(form);
-  form.requestSubmit();
+// A form is sent once, however often it is clicked; a page that comes back may send it again.
+let sent = new WeakSet(), isSending = false;
+function sendOnce(event) {
+  const { target: form, submitter } = event;
+  if (event.defaultPrevented || form.method !== "post") return;
+  if (sent.has(form)) return event.preventDefault();
+  sent.add(form);
+  isSending = true;
+  submitter?.setAttribute("aria-busy", "true");
+}
+
+function mayBeSent() {
+  sent = new WeakSet();
+  isSending = false;
+  for (const button of all("[aria-busy]")) button.removeAttribute("aria-busy");
 }
 
 // ---- lists
@@ -134,42 +143,6 @@ function countSelected(form) {
   actions.classList.toggle("has-selection", chosen > 0);
   whole.checked = chosen > 0 && chosen === boxes.length;
   whole.indeterminate = chosen > 0 && chosen < boxes.length;
-}
-
-function move(step) {
-  const links = all("[data-row] .row-link"), at = links.indexOf(document.activeElement);
-  const next = links[at < 0 ? 0 : Math.min(Math.max(at + step, 0), links.length - 1)];
-  next?.focus({ preventScroll: true });
-  next?.closest("[data-row]").scrollIntoView({ block: "nearest" });
-}
-
-// Of the bars of a series, Tab reaches the last one, and arrows the others.
-function stepBar(bar, step) {
-  const bars = all(`[data-bar="${bar.dataset.bar}"]`, bar.closest(".chart"));
-  bars[bars.indexOf(bar) + step]?.focus();
-}
-
-function press(event) {
-  const typing = event.target.closest("input:not([type=checkbox], [type=radio]), textarea, select");
-  if (event.key === "Escape") return typing?.blur();
-  if (typing || event.ctrlKey || event.metaKey || event.altKey || find("dialog[open]")) return;
-  const row = document.activeElement?.closest("[data-row]"), bar = document.activeElement?.closest("[data-bar]");
-  const act = {
-    "/": () => find("[data-search]")?.select(),
-    "?": () => find("#help").showModal(),
-    j: () => move(1),
-    k: () => move(-1),
-    ...(bar && { ArrowLeft: () => stepBar(bar, -1), ArrowRight: () => stepBar(bar, 1) }),
-    x: () => row && find("input[name=id]", row)?.click(),
-    r() {
-      if (document.body.dataset.role !== "operator") return;
-      if (row?.dataset.replay) replay(row.dataset.replay);
-      else find("[data-replay-form] button")?.click();
-    },
-  }[event.key];
-  if (!act) return;
-  event.preventDefault();
-  act();
 }
 
 // ---- the live tail
@@ -206,31 +179,10 @@ function tail(list) {
   };
 }
 
-// ---- htmx
-
-// A page that refreshes itself waits while nobody looks, and while somebody picks something in it.
-function isBusy(element) {
-  const picked = getSelection();
-  return document.hidden || find("dialog[open]") || element.contains(document.activeElement)
-    || (!picked.isCollapsed && element.contains(picked.anchorNode));
-}
-
-let open = []; // what is unfolded stays so when its part of the page is renewed
-addEventListener("htmx:beforeRequest", (event) => {
-  if ("poll" in event.target.dataset && isBusy(event.target)) event.preventDefault();
-});
-addEventListener("htmx:beforeSwap", ({ target }) => { open = all("details[id]", target).map(({ id, open }) => ({ id, open })); });
-addEventListener("htmx:load", ({ target }) => {
-  localise(target);
-  for (const each of open) Object.assign(document.getElementById(each.id) ?? {}, each);
-});
-addEventListener("htmx:responseError", ({ detail }) => toast(`The console answered ${detail.xhr.status}: what is shown may be old.`));
-addEventListener("htmx:sendError", () => toast("The console does not answer: what is shown is old."));
-
 // ---- all of it
 
 addEventListener("submit", askFirst, true);
-addEventListener("keydown", press);
+addEventListener("submit", sendOnce);
 addEventListener("pointermove", showTip);
 addEventListener("change", ({ target }) => {
   const form = target.closest("[data-bulk]");
@@ -250,4 +202,7 @@ addEventListener("DOMContentLoaded", () => {
   setInterval(() => document.hidden || localise(document), 5000);
 });
 // Not only when it loads: a page that the browser kept comes back with its boxes as they were left.
-addEventListener("pageshow", () => all("[data-bulk]").forEach(countSelected));
+addEventListener("pageshow", () => {
+  all("[data-bulk]").forEach(countSelected);
+  mayBeSent();
+});

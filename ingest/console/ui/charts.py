@@ -235,13 +235,14 @@ class _Chart:
             note = Markup('<text class="none" x="50%" y="{}">{}</text>').format(y, self.empty)
             content = note + self._times()
         return Markup(
-            '<div class="chart"><ul class="legend">{0}</ul><div class="plot">'
+            '<div class="chart" data-span="{8}"><ul class="legend">{0}</ul><div class="plot">'
             '<svg class="axis" width="{1}" height="{2}" aria-hidden="true">{3}</svg>'
             '<svg class="area" width="100%" height="{2}" role="{7}" aria-label="{4}">{5}{6}</svg>'
             "</div></div>"
         ).format(
             *(legend, _AXIS, _HEIGHT, self._axis(), self._summary(label), self._grid(), content),
             "group" if has_links else "img",  # an image has no parts
+            _short(self.span.total_seconds()),
         )
 
     def _name(self, series: Series) -> Markup | str:

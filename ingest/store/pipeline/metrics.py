@@ -29,6 +29,11 @@ POSSIBLE_LOSS = "possible_loss"
 KEY = "key"
 UNREADABLE = "unreadable"
 
+MINUTES_KEPT = timedelta(hours=2)
+"""Counts are kept by the minute for so long, for the chart of an hour."""
+QUARTERS_KEPT = timedelta(hours=26)
+"""Counts are kept by the quarter of an hour for so long, for the chart of a day."""
+
 _FIELDS_LISTED = 6
 
 
@@ -163,6 +168,14 @@ def labels_over_time(
     for row in connection.execute(_LABELS_OVER_TIME, bounds):
         counts.setdefault(row.label, {})[row.begins] = row.times
     return counts
+
+
+def kept_by(moment: datetime, *, now: datetime) -> timedelta:
+    """Return the span that what was counted at a time is kept by (see `compact`)."""
+    for age, span in ((MINUTES_KEPT, timedelta(minutes=1)), (QUARTERS_KEPT, timedelta(minutes=15))):
+        if moment >= now - age:
+            return span
+    return timedelta(hours=1)
 
 
 _FIRST = statement("SELECT min(minute) FROM ingest.activity WHERE minute >= :since")

@@ -85,9 +85,41 @@ def also(*, by: Author, action: str, target: str, reason: str | None) -> Also:
     return Also(sql, (by.name, action, target, reason, by.via, by.subject))
 
 
-_NEWEST = statement(
+_COLUMNS = "id, at, by, action, target, reason, replay, via, subject"
+_LAST = statement("SELECT coalesce(max(id), 0) FROM ingest.actions")
+_LAST_OF = statement(
     """
-    SELECT id, at, by, action, target, reason, replay, via, subject FROM ingest.actions
+    SELECT max(id) FROM ingest.actions
+    WHERE id > :after AND by = :by AND via = :via
+      AND subject IS NOT DISTINCT FROM CAST(:subject AS text)
+    """
+)
+_ONE = statement(f"SELECT {_COLUMNS} FROM ingest.actions WHERE id = :id")
+
+
+def last(connection: Connection) -> int:
+    """Return the number of the newest action; 0: there is none."""
+    number: int = connection.execute(_LAST).scalar_one()
+    return number
+
+
+def last_of(connection: Connection, by: Author, *, after: int) -> int | None:
+    """Return the number of somebody's newest action whose number is over `after`; None: there is
+    none."""
+    whose = {"by": by.name, "via": by.via, "subject": by.subject}
+    number: int | None = connection.execute(_LAST_OF, {"after": after, **whose}).scalar()
+    return number
+
+
+def one(connection: Connection, number: int) -> Action | None:
+    """Return an action; None: there is none of that number."""
+    row = connection.execute(_ONE, {"id": number}).mappings().first()
+    return None if row is None else Action(**row)
+
+
+_NEWEST = statement(
+    f"""
+    SELECT {_COLUMNS} FROM ingest.actions
     WHERE CAST(:before AS bigint) IS NULL OR id < :before
     ORDER BY id DESC LIMIT :limit
     """
