@@ -9,7 +9,7 @@ from ingest import logs
 from ingest.settings import Settings
 from ingest.store import causes, partitions
 from ingest.store.pipeline import metrics
-from ingest.store.reports import heartbeats
+from ingest.store.reports import heartbeats, refusal_counts
 
 _RETRY_AFTER_S = 60.0
 _MINUTES_KEPT = timedelta(hours=2)
@@ -101,6 +101,9 @@ class MinuteTasks:
         """
         with self._engine.begin() as connection:
             metrics.compact(
+                connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
+            )
+            refusal_counts.compact(
                 connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
             )
             heartbeats.prune(connection, older_than=_DEAD_PROCESSES_KEPT)
