@@ -7,7 +7,7 @@ wherever, and however long the database is away.
 import threading
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -17,12 +17,32 @@ _MOST_ROWS = 2_000
 """Held at most, but for one row a reason and source; some 500 bytes each."""
 
 
+@dataclass(slots=True)
+class _Row:
+    """What is held beside the key; it grows in place, since the event loop counts a flood."""
+
+    status: int
+    sentence: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+    request: UUID
+
+    def add(self, other: "_Row") -> None:
+        self.count += other.count
+        self.first_at = min(self.first_at, other.first_at)
+        if other.last_at >= self.last_at:
+            self.last_at = other.last_at
+            self.status, self.sentence = other.status, other.sentence
+            self.request = other.request
+
+
 class RefusalCounts:
     """Refused requests, counted by minute, reason, source and address."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._rows: dict[Key, RefusedRequests] = {}
+        self._rows: dict[Key, _Row] = {}
         self._addresses: Counter[tuple[datetime, str]] = Counter()
         """How many addresses have rows, by minute and reason."""
         self._shared: dict[tuple[str, str], datetime] = {}
@@ -40,62 +60,58 @@ class RefusalCounts:
         request: UUID,
     ) -> None:
         """Count one request."""
-        one = RefusedRequests(
-            minute=at.replace(second=0, microsecond=0),
-            reason=reason,
-            source=source,
-            client=client,
-            status=status,
-            sentence=sentence,
-            count=1,
-            first_at=at,
-            last_at=at,
-            request=request,
-        )
+        key = Key(at.replace(second=0, microsecond=0), reason, source, client)
         with self._lock:
-            self._add(one)
+            self._add(key, _Row(status, sentence, 1, at, at, request))
 
     def take(self) -> list[RefusedRequests]:
         """Return all rows, and begin anew."""
         with self._lock:
-            rows = list(self._rows.values())
-            self._rows.clear()
+            rows = self._rows
+            self._rows = {}
             self._addresses.clear()
             self._shared.clear()
-        return rows
+        return [
+            RefusedRequests(
+                **key._asdict(),
+                status=row.status,
+                sentence=row.sentence,
+                count=row.count,
+                first_at=row.first_at,
+                last_at=row.last_at,
+                request=row.request,
+            )
+            for key, row in rows.items()
+        ]
 
     def hold_again(self, rows: Iterable[RefusedRequests]) -> None:
         """Hold rows again that could not be reported."""
         with self._lock:
             for row in rows:
-                self._add(row)
+                held = _Row(
+                    row.status, row.sentence, row.count, row.first_at, row.last_at, row.request
+                )
+                self._add(row.key, held)
 
-    def _add(self, row: RefusedRequests) -> None:
-        if row.key not in self._rows:
-            row = self._placed(row)
-        known = self._rows.get(row.key)
-        self._rows[row.key] = row if known is None else _sum(known, row)
-        if row.client and known is None:
-            self._addresses[row.minute, row.reason] += 1
-        elif not row.client:
-            self._shared[row.reason, row.source] = row.minute
+    def _add(self, key: Key, row: _Row) -> None:
+        if key not in self._rows:
+            key = self._placed(key)
+        known = self._rows.get(key)
+        if known is not None:
+            known.add(row)
+            return
+        self._rows[key] = row
+        if key.client:
+            self._addresses[key.minute, key.reason] += 1
+        else:
+            self._shared[key.reason, key.source] = key.minute
 
-    def _placed(self, row: RefusedRequests) -> RefusedRequests:
-        """Return a row without its address where its minute has no room for a further one. Where
+    def _placed(self, key: Key) -> Key:
+        """Return a key without its address where its minute has no room for a further one. Where
         there is no room at all, it also counts for the last minute that has such a row."""
         if len(self._rows) >= _MOST_ROWS:
-            minute = self._shared.get((row.reason, row.source), row.minute)
-            return replace(row, client="", minute=minute)
-        if self._addresses[row.minute, row.reason] >= ADDRESSES:
-            return replace(row, client="")
-        return row
-
-
-def _sum(one: RefusedRequests, other: RefusedRequests) -> RefusedRequests:
-    last = other if other.last_at >= one.last_at else one
-    return replace(
-        last,
-        minute=one.minute,
-        count=one.count + other.count,
-        first_at=min(one.first_at, other.first_at),
-    )
+            minute = self._shared.get((key.reason, key.source), key.minute)
+            return key._replace(client="", minute=minute)
+        if self._addresses[key.minute, key.reason] >= ADDRESSES:
+            return key._replace(client="")
+        return key

@@ -19,8 +19,8 @@ from ingest.store.sql import statement
 
 ADDRESSES = 20
 """So many addresses of a reason have rows of their own in a minute, for each receiver at most."""
-KEPT = 50_000
-"""Rows that are kept: 15 MB."""
+KEPT = 20_000
+"""Rows that are kept: 8 MB with their index."""
 _LONGEST_SPAN = timedelta(hours=1)
 """Of one row."""
 
