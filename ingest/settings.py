@@ -178,8 +178,9 @@ class Settings(BaseSettings):
     )
     trusted_proxies: _Names = Field(
         (),
-        description="addresses and networks of the proxies before the console, separated by commas;"
-        " their X-Forwarded-For is believed",
+        description="addresses and networks of the proxies before the console and the receivers,"
+        " separated by commas; their X-Forwarded-For is believed (by receivers: for the addresses"
+        " of refused requests)",
     )
 
     max_body_bytes: _Positive = Field(1 * MIB, description="larger bodies are answered 413")
@@ -262,7 +263,7 @@ class Settings(BaseSettings):
         " more than `event_retention_days`; unset: for ever",
     )
     refusal_retention_days: _Days | None = Field(
-        None, description="the relay removes samples of refused requests that are older"
+        None, description="the relay removes samples and counts of refused requests that are older"
     )
     activity_retention_days: _Days | None = Field(
         None,

@@ -147,9 +147,9 @@ SIGNATURES_REFUSED = Rule(
     " body hash or a time outside the window, and at least 10 had; for each of these reasons.",
     fired="{refused} in the last {window} for {subject}, of {requests}.",
     recovered="Hardly any request is refused for {subject} any more.",
-    advice="A secret was changed on one side, or a clock is off: the failures page shows the last"
-    " request step by step.",
-    href="/failures#refused",
+    advice="A secret was changed on one side, or a clock is off: the page of refused requests says"
+    " the likely cause.",
+    href="/refusals",
 )
 SOURCE_QUIET = Rule(
     slug="source_quiet",
@@ -316,7 +316,7 @@ POSSIBLE_LOSSES = Rule(
     fired="{sentence}",
     recovered="Nothing of {subject} is known to be missing any more.",
     advice="Recover it from the sender, or look there for what is missing.",
-    href="/failures#refused",
+    href="/refusals",
     grows=True,
 )
 REDIS_AWAY = Rule(

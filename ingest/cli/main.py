@@ -25,6 +25,7 @@ from ingest.cli import (
     processes,
     processors,
     recover,
+    refusals,
     replay,
     resend,
     retention,
@@ -81,6 +82,7 @@ app.command("erase")(erase.erase)
 app.add_typer(encryption.app, name="encryption")
 app.command("recover")(recover.recover)
 app.command("retention")(retention.retention)
+app.add_typer(refusals.app, name="refusals")
 app.add_typer(sources.app, name="sources")
 app.add_typer(alerts.app, name="alerts")
 

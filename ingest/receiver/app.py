@@ -76,7 +76,7 @@ def create_receiver(settings: Settings) -> Receiver:
     commits = Commits(sources, clock=time.time)
     writer = _writer(settings, hints, commits, traces)
     metrics = ReceiverMetrics(sources, clock=time.time)
-    refused = RefusedRequests(metrics)
+    refused = RefusedRequests(metrics, trusted_proxies=settings.trusted_proxies)
     intake = Intake(
         sources,
         writer,
@@ -252,7 +252,7 @@ async def refuse(
     refusals. It is noted as they are: a sender may have been given a wrong address."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    code = status.name.lower()
+    code, sentence = status.name.lower(), f"{status.phrase}."
     arrived = intake.begin("", request.client, request.headers.raw, request.url.path)
     refused.note(
         code,
@@ -262,9 +262,10 @@ async def refuse(
         client=request.client,
         headers=request.headers.raw,
         request_id=arrived.id,
+        sentence=sentence,
         path=f"{request.method} {request.url.path}",
     )
-    answer = responses.Response(status, responses.error_body(code, f"{status.phrase}.", arrived.id))
+    answer = responses.Response(status, responses.error_body(code, sentence, arrived.id))
     return _starlette(answer, str(arrived.id), error.headers or {})
 
 

@@ -107,6 +107,7 @@ class Intake:
             client=request.client,
             headers=request.headers,
             request_id=request.id,
+            sentence=str(error),
             diagnose=explain,
         )
         return responses.refusal(error, request.id, retry_after_s=self._retry_after_s)

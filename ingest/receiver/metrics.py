@@ -12,16 +12,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from types import MappingProxyType
+from uuid import UUID
 
 from sqlalchemy import Connection
 
 from ingest.monitoring import catalogue
 from ingest.monitoring.samples import Durations, Sample
+from ingest.receiver.refusal_counts import RefusalCounts
 from ingest.sources.base import Headers, Source
 from ingest.sources.diagnosis import Step
 from ingest.store.pipeline import metrics
 from ingest.store.pipeline.metrics import ANSWER, KEY, POSSIBLE_LOSS, REFUSED, Note
-from ingest.store.reports import key_use, refused_requests
+from ingest.store.reports import key_use, refusal_counts, refused_requests
 from ingest.store.reports.refused_requests import Refusal
 from ingest.text import storable
 
@@ -29,6 +31,8 @@ _SAMPLED_HEADERS = (b"user-agent", b"content-type", b"content-length", b"x-awal-
 _HEADERS_THERE = "headers there"
 """What the names of all headers are kept as. No value is: it may be a secret."""
 _VALUE_LIMIT = 200
+_SENTENCE_LIMIT = 300
+_NO_ID = UUID(int=0)
 _NAMES_LIMIT = 500
 _MAX_REASONS = 100
 """Reasons are ours, and few."""
@@ -92,6 +96,7 @@ class ReceiverMetrics:
         self._keys: Counter[tuple[str, str]] = Counter()
         self._refused: Counter[tuple[str, int, str]] = Counter()
         self._reasons: set[str] = set()
+        self._refusals = RefusalCounts()
         self._losses: Counter[str] = Counter()
         self._samples: dict[str, _Refused] = {}
         self._reported: Counter[_Row] = Counter()
@@ -123,17 +128,29 @@ class ReceiverMetrics:
         source: str,
         client: str,
         headers: Headers,
+        sentence: str = "",
+        request_id: UUID = _NO_ID,
         path: str = "",
         diagnose: Callable[[], tuple[Step, ...]] = tuple,
     ) -> None:
-        """Count a request that was refused. The last one of each reason is kept as a sample, with
-        its `path` if that was what was wrong, and what `diagnose` says of it when it is
-        reported."""
+        """Count a request that was refused, and answered `sentence` under `request_id`. The last
+        one of each reason is kept as a sample, with its `path` if that was what was wrong, and
+        what `diagnose` says of it when it is reported."""
         if reason not in self._reasons:
             if len(self._reasons) >= _MAX_REASONS:
                 return
             self._reasons.add(reason)
-        self._refused[source if source in self._sources else "", int(status), reason] += 1
+        known = source if source in self._sources else ""
+        self._refused[known, int(status), reason] += 1
+        self._refusals.count(
+            reason=reason,
+            source=known,
+            client=client,
+            status=int(status),
+            sentence=storable(sentence, limit=_SENTENCE_LIMIT),
+            at=at,
+            request=request_id,
+        )
         self._samples[reason] = _Refused(
             reason=reason,
             at=at,
@@ -152,6 +169,7 @@ class ReceiverMetrics:
         """Write what was counted since the last report."""
         counts = self._rows()
         samples, self._samples = self._samples, {}
+        refused = self._refusals.take()
         try:
             refusals = [samples[reason].as_stored() for reason in sorted(samples)]
             metrics.record(
@@ -162,7 +180,9 @@ class ReceiverMetrics:
                 ],
             )
             refused_requests.keep(connection, refusals)
+            refusal_counts.add(connection, refused)
         except BaseException:
+            self._refusals.hold_again(refused)
             self._samples = samples | self._samples
             raise
         self._reported = counts

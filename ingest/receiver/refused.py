@@ -5,12 +5,12 @@ is stored nowhere.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-from ingest import logs
+from ingest import logs, proxies
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.sources.base import Headers, Source, WebhookRequest
 from ingest.sources.diagnosis import Step, diagnose
@@ -25,8 +25,11 @@ log = logs.logger(__name__)
 class RefusedRequests:
     """The refused requests of one receiver."""
 
-    def __init__(self, metrics: ReceiverMetrics) -> None:
+    def __init__(self, metrics: ReceiverMetrics, *, trusted_proxies: Sequence[str] = ()) -> None:
+        """Note them in `metrics`. What trusted proxies say of the client is believed: the addresses
+        here only tell where refused requests come from."""
         self._metrics = metrics
+        self._proxies = proxies.Trusted(trusted_proxies)
         self._sampler = logs.Sampler(interval_s=_LOG_INTERVAL_S, clock=time.monotonic)
 
     def note(
@@ -39,18 +42,22 @@ class RefusedRequests:
         client: tuple[str, int] | None,
         headers: Headers,
         request_id: UUID,
+        sentence: str,
         path: str = "",
         diagnose: Callable[[], tuple[Step, ...]] = tuple,
     ) -> None:
-        """Note one, at `now` (Unix seconds). Give `path` where it is what was wrong; it can hold
-        anything, so it is never logged. `diagnose` is called for those that are sampled."""
+        """Note one, at `now` (Unix seconds), that was answered `sentence`. Give `path` where it is
+        what was wrong; it can hold anything, so it is never logged. `diagnose` is called for those
+        that are sampled."""
         self._metrics.count_refusal(
             reason,
             status=status,
             at=datetime.fromtimestamp(now, UTC),
             source=source,
-            client=client[0] if client else "",
+            client=self._proxies.client(client[0], headers) if client else "",
             headers=headers,
+            sentence=sentence,
+            request_id=request_id,
             path=path,
             diagnose=diagnose,
         )

@@ -447,6 +447,24 @@ refusals = Table(
     Column("detail", JSONB, nullable=False, comment="headers that tell what went wrong; no body"),
 )
 
+# How many requests were refused (ingest.store.reports.refusal_counts): a row a minute, reason,
+# source and address. Their number is bounded, too.
+refusal_counts = Table(
+    "refusal_counts",
+    metadata,
+    Column("minute", Timestamp, primary_key=True, comment="or quarter or hour, once it is old"),
+    Column("reason", Text, primary_key=True),
+    Column("source", Text, primary_key=True, comment="empty: none of that name is configured"),
+    Column("client", Text, primary_key=True, comment="their address; empty: further addresses"),
+    Column("status", SmallInteger, nullable=False),
+    Column("sentence", Text, nullable=False, comment="what the last sender was told"),
+    Column("count", BigInteger, nullable=False),
+    Column("first_at", Timestamp, nullable=False),
+    Column("last_at", Timestamp, nullable=False),
+    Column("request", Uuid, nullable=False, comment="the id in the last answer"),
+    postgresql_with={"fillfactor": 50},
+)
+
 # The keys that sign the console's sessions. Knowing only a key, or only the users, is not enough to
 # forge a session (ingest.console.auth.sessions).
 console_keys = Table(

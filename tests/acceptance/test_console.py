@@ -227,7 +227,7 @@ def told(stack: Stack) -> dict[str, Any]:
         "answers": sum(each["answer_p50_s"] is not None for each in buckets),
         "events": [each["id"] for each in events(stack)],
         "groups": [each["message"] for each in stack.ask("/api/v1/failures").json["groups"]],
-        "refusals": [each["reason"] for each in stack.ask("/api/v1/refusals").json],
+        "refusals": [each["reason"] for each in stack.ask("/api/v1/refusals").json["refusals"]],
         "actions": [each["target"] for each in stack.ask("/api/v1/audit-log").json],
         "paused": [each["name"] for each in processors(stack) if each["paused_at"]],
     }

@@ -107,6 +107,8 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         f"/events/{event['id']}",
         "/entities/order/7",
         "/failures",
+        "/refusals",
+        "/refusals?kind=rejected",
         "/processors",
         "/sources",
         "/alerts",

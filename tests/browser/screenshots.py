@@ -371,6 +371,21 @@ _SPREAD = f"""
     UPDATE attempts a SET started_at = a.started_at + by, finished_at = a.finished_at + by
         FROM jobs j JOIN moved m ON m.id = j.event WHERE j.id = a.job;
     UPDATE refusals SET at = at - random() * interval '5 h';
+    DELETE FROM refusal_counts;
+    INSERT INTO refusal_counts
+        SELECT date_trunc('minute', at), reason, source, client, status, sentence,
+               1 + floor(random() * most), at, at, gen_random_uuid()
+        FROM (VALUES
+            ('signature_mismatch', 'awalchat', '203.0.113.7', 401,
+             'The signature does not match.', 9, 3),
+            ('signature_mismatch', 'awalchat', '198.51.100.4', 401,
+             'The signature does not match.', 2, 2),
+            ('signature_missing', 'awalchat', '198.51.100.23', 401,
+             'The signature header is missing.', 2, 19),
+            ('unknown_source', '', '192.0.2.80', 404, 'No such source.', 3, 22)
+        ) AS kind (reason, source, client, status, sentence, most, hours)
+        CROSS JOIN generate_series(now() - hours * interval '1 h', now() - interval '2 min',
+                                   interval '13 min') AS at;
     UPDATE processes SET started_at = started_at - interval '75 h', host = 'shop-1';
     DELETE FROM activity WHERE what <> 'refused';
     INSERT INTO activity (minute, what, label, bucket, slot, count)
@@ -432,6 +447,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "event-conflict": conflict,
     "delivery": lambda page, shown: page.goto(f"{shown.origin}/deliveries/{shown.rejected}"),
     "failures": at("/failures"),
+    "refused": at("/refusals"),
     "live": at("/live"),
     "bulk-action": at("/bulk-actions/3"),
     "alerts": at("/alerts"),

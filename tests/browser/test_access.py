@@ -28,7 +28,7 @@ PHONE = "966512345678"
 TEXT = "أين طلبي؟"
 ERROR = "the CRM is away"
 LISTS = (
-    *("/", "/events", "/failures", "/alerts", "/live", "/processors", "/sources"),
+    *("/", "/events", "/failures", "/refusals", "/alerts", "/live", "/processors", "/sources"),
     *("/retention", "/audit-log", "/entities/order/790"),
 )
 
@@ -379,6 +379,9 @@ def test_a_viewer_is_told_no_more_by_the_api(guarded: Guarded) -> None:
         "/failures",
         "/rejected",
         "/refusals",
+        "/refusals/summary",
+        "/refusals/samples",
+        "/deliveries",
         "/overview",
         "/audit-log",
         "/retention",

@@ -218,6 +218,8 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "an event, edited": edited,
     "a rejected delivery": at("/deliveries/{rejected}"),
     "failures": at("/failures"),
+    "refused requests": at("/refusals"),
+    "rejected deliveries": at("/refusals?kind=rejected"),
     "live": at("/live"),
     "processors": at("/processors"),
     "sources": at("/sources"),
@@ -236,6 +238,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "login": login,
     "overview, empty": without_events("/"),
     "failures, none": without_events("/failures"),
+    "refused requests, none": without_events("/refusals"),
     "processors, none": without_events("/processors"),
     "audit log, empty": without_events("/audit-log"),
 }

@@ -303,8 +303,8 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/events", "/failures", "/alerts", "/live", "/processors", "/retention"),
-        *("/erasures", "/audit-log", "/entities/conversation/7"),
+        *("/", "/events", "/failures", "/refusals", "/alerts", "/live", "/processors"),
+        *("/retention", "/erasures", "/audit-log", "/entities/conversation/7"),
     ],
 )
 def test_no_page_is_wider_than_the_screen(

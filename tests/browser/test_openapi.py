@@ -21,6 +21,7 @@ from tests.acceptance.harness import Stack
 from tests.conftest import Servers, cloned
 from tests.support.redis_client import connect
 from tests.support.rows import execute
+from tests.support.waiting import until
 
 TOKENS = {"operator": "token_of_the_deploy_script", "viewer": "token_of_the_dashboard"}
 EXAMPLES = 25
@@ -97,13 +98,13 @@ def call(api: Stack, case: Case[Any], role: str | None = "operator") -> Response
 
 
 def is_misspelt(case: Case[Any], response: Response) -> bool:
-    """Whether it was refused for a search that is a text, as documented, and makes no sense."""
+    """Whether it was refused for a text that is one, as documented, and makes no sense."""
     asked = case.query if case.method == "GET" else case.body
     return (
         response.status_code == 400
-        and response.json()["error"] in ("bad_query", "nothing_selected")
+        and response.json()["error"] in ("bad_query", "nothing_selected", "bad_time", "bad_place")
         and isinstance(asked, dict)
-        and bool(asked.get("q"))
+        and any(asked.get(name) for name in ("q", "since", "until", "before"))
     )
 
 
@@ -154,6 +155,10 @@ def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
         "views": view["id"],
         **{"events": event, "jobs": job, "alerts": api.value("SELECT max(id) FROM alerts")},
         "bulk-actions": replayed["bulk_action"]["id"],
+        "refusals": until(
+            lambda: api.value("SELECT max(request::text) FROM refusal_counts"),
+            what="the receiver has reported",
+        ),
     }
     for method, path in OPERATIONS:
         kind = path.split("/")[3]

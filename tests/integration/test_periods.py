@@ -3,6 +3,7 @@ is of the time that was measured."""
 
 import re
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine
@@ -11,8 +12,8 @@ from ingest.console.services import traffic
 from ingest.console.services.ranges import Range
 from ingest.console.services.traffic import Split
 from ingest.store.pipeline import processors
-from ingest.store.reports import refused_requests
-from ingest.store.reports.refused_requests import Refusal
+from ingest.store.reports import refusal_counts
+from ingest.store.reports.refusal_counts import RefusedRequests
 from tests.integration.test_behind import REGISTERED
 from tests.integration.test_overview_page import Read, overview
 from tests.support.rows import execute
@@ -48,13 +49,28 @@ def worked(engine: Engine) -> None:
         note(engine, "key", "awalchat 0123abcd", count, ago=ago)
         note(engine, "key", "awalchat 4567cdef", 1, ago=ago)
     note(engine, "refused", "too_large", 9, ago=minutes(300))
+    counts = (("bad_signature", 3, 10), ("bad_signature", 25, 300), ("too_large", 9, 300))
     with engine.begin() as connection:
-        refused_requests.keep(connection, [refusal("bad_signature", 10), refusal("too_large", 300)])
+        refusal_counts.add(
+            connection,
+            [refusals(*each) for each in (*counts, ("bad_signature", 100, 4 * 1_440))],
+        )
 
 
-def refusal(reason: str, ago: float) -> Refusal:
+def refusals(reason: str, count: int, ago: float) -> RefusedRequests:
     at = datetime.now(UTC) - minutes(ago)
-    return Refusal(reason=reason, at=at, source="awalchat", client="192.0.2.1", detail={})
+    return RefusedRequests(
+        minute=at.replace(second=0, microsecond=0),
+        reason=reason,
+        source="awalchat",
+        client="192.0.2.1",
+        status=401,
+        sentence="",
+        count=count,
+        first_at=at,
+        last_at=at,
+        request=UUID(int=0),
+    )
 
 
 @pytest.mark.usefixtures("worked")
@@ -74,16 +90,16 @@ def test_a_processors_rate_is_of_the_time_that_was_measured(overview: Read) -> N
 
 @pytest.mark.usefixtures("worked")
 def test_refusals_are_those_of_the_period(overview: Read) -> None:
-    hour = overview(page="/failures")
-    assert "bad_signature 3 " in hour
+    hour = overview(page="/refusals")
+    assert "3 \N{MULTIPLICATION SIGN} bad_signature 401" in hour
     assert "too_large" not in hour
-    day = overview("day", page="/failures")
-    assert "bad_signature 28 " in day
-    assert "too_large 9 " in day
-    assert "bad_signature 128 " in overview("week", page="/failures")
-    assert "Refused 3 not stored" in overview()
-    assert "Refused 37 not stored" in overview("day")
-    assert "Refused 137 not stored" in overview("week")
+    day = overview("day", page="/refusals")
+    assert "28 \N{MULTIPLICATION SIGN} bad_signature 401" in day
+    assert "9 \N{MULTIPLICATION SIGN} too_large 401" in day
+    assert "128 \N{MULTIPLICATION SIGN} bad_signature 401" in overview("week", page="/refusals")
+    assert "Refused 3 not answered 200" in overview()
+    assert "Refused 37 not answered 200" in overview("day")
+    assert "Refused 137 not answered 200" in overview("week")
 
 
 @pytest.mark.usefixtures("worked")

@@ -19,7 +19,16 @@ from ingest.store.address import parse
 from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import metrics, processors
-from ingest.store.reports import audit_log, event_detail, failures, refused_requests
+from ingest.store.reports import (
+    audit_log,
+    event_detail,
+    failures,
+    refusal_counts,
+    refused_requests,
+    rejected,
+)
+from ingest.store.reports.refusal_counts import RefusalFilter
+from ingest.store.reports.rejected import RejectedFilter
 from ingest.store.retention import events as events_of_retention
 from ingest.store.retention import obstacles, progress, records
 from ingest.store.retention.events import Age
@@ -158,6 +167,15 @@ def reads(event: UUID) -> Iterator[Callable[[Connection], object]]:
     yield partial(failures.groups, now=now)
     yield failures.rejected
     yield refused_requests.newest
+    everything = RefusalFilter(since=now - timedelta(days=7), until=now)
+    yield partial(refusal_counts.newest, wanted=everything, limit=50)
+    yield partial(refusal_counts.of_moment, request=event, at=now, limit=20)
+    for narrowed in (
+        RejectedFilter(),
+        RejectedFilter(source="none", since=now - timedelta(days=7)),
+    ):
+        yield partial(rejected.newest, wanted=narrowed, limit=50)
+        yield partial(rejected.by_reason, wanted=narrowed)
     yield processors.all_of_them
     yield partial(metrics.by_label, what="succeeded", since=now - timedelta(hours=1))
     yield partial(audit_log.newest, limit=50)

@@ -236,7 +236,7 @@ def report(engine: Engine, metrics: ReceiverMetrics) -> None:
         metrics.report(connection)
 
 
-@pytest.mark.parametrize("lacking", ["activity", "refusals"])
+@pytest.mark.parametrize("lacking", ["activity", "refusals", "refusal_counts"])
 def test_counts_that_could_not_be_reported_are_reported_with_the_next(
     lacking: str, engine: Engine, make_presence: MakePresence
 ) -> None:
@@ -303,6 +303,17 @@ def test_of_each_reason_the_last_ten_samples_are_kept(engine: Engine) -> None:
     ]
     assert len(found) == 13
     assert [each.at for each in found] == sorted((each.at for each in found), reverse=True)
+
+
+def test_a_sender_that_floods_leaves_the_samples_of_others(engine: Engine) -> None:
+    metrics = ReceiverMetrics()
+    refuse(metrics, at=NOW - timedelta(days=1), client="192.0.2.1")
+    report(engine, metrics)
+    for number in range(20):
+        refuse(metrics, at=NOW + timedelta(seconds=number), client="10.0.0.1")
+        report(engine, metrics)
+    clients = [each.client for each in kept(engine)]
+    assert clients == ["10.0.0.1"] * 9 + ["192.0.2.1"]
 
 
 @on_servers_of_its_own

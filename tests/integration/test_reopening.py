@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from tests.integration.conftest import Worker
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.signing import SECRET
+from tests.support.waiting import until
 from workers import processors, registry
 
 BUILT_IN = [
@@ -66,6 +68,21 @@ def test_all_that_was_rejected_is_opened_again(
     assert [row["id"] for row in events] == [ids[0], ids[2]]
     assert events[0]["event_id"] == "order.created:1"
     assert str(one(engine, "SELECT total FROM orders")) == "449.97000000000003"
+
+
+def test_a_replay_of_what_was_rejected_waits_for_its_jobs(
+    engine: Engine, database_url: str, make_worker: Callable[..., Worker], declared: list[Any]
+) -> None:
+    ids = rejected(engine, database_url, [MARKED, STILL_NONE])
+    declared.extend(BUILT_IN)
+    worker = make_worker()
+    with ThreadPoolExecutor(1) as pool:
+        replayed = pool.submit(ingest, database_url, "deliveries", "replay", "--wait")
+        until(lambda: one(engine, "SELECT count(*) FROM unadmitted"), what="one is opened")
+        assert not replayed.done()
+        worker.process(ids)
+        outcome = {"unadmitted": 0, "unfinished": 0, "succeeded": 1, "dead": 0}
+        assert replayed.result(60) == {"rejected": 2, "opened": 1, "outcome": outcome}
 
 
 def test_one_that_was_rejected_is_opened_again_by_its_id(engine: Engine, database_url: str) -> None:

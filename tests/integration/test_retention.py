@@ -213,6 +213,12 @@ def test_each_kind_has_an_age_of_its_own(ready: Engine) -> None:
             slot=age,
             **at,
         )
+        execute(
+            ready,
+            "INSERT INTO refusal_counts VALUES (:at, 'bad_signature', '', '::1', 401, '', 1, :at,"
+            " :at, gen_random_uuid())",
+            **at,
+        )
         execute(ready, "INSERT INTO activity VALUES (:at, 'answer', '', 0, 0, 1)", **at)
         execute(
             ready, "INSERT INTO actions (at, by, action, target) VALUES (:at, 'a', 'b', 'c')", **at
@@ -227,7 +233,7 @@ def test_each_kind_has_an_age_of_its_own(ready: Engine) -> None:
             )
     month = days(30)
     assert remove(ready, Ages(), NOW) == Counter()
-    assert remove(ready, Ages(refusals=month), NOW) == Counter(refusals=1)
+    assert remove(ready, Ages(refusals=month), NOW) == Counter(refusals=2)
     assert remove(ready, Ages(activity=month), NOW) == Counter(activity=2)  # `a` too
     assert remove(ready, Ages(audit=month), NOW) == Counter(audit=3)
     assert kept(ready) == {"a"}

@@ -26,6 +26,7 @@ GROUPS = {
     "deliveries",
     "encryption",
     "events",
+    "refusals",
     "sources",
     "views",
 }

@@ -15,6 +15,7 @@ NAME_NOBODY = {
     "ended_sessions",  # random ids
     "activity",  # labels are processors, sources and reasons
     "backlog_samples",  # counts
+    "refusal_counts",  # reasons, sources, addresses of servers, and sentences of ours
     "totals",
     "unhandled",
     "taken_back",  # numbers and ids

@@ -9,7 +9,7 @@ from ingest import logs
 from ingest.settings import Settings
 from ingest.store import causes, partitions
 from ingest.store.pipeline import metrics
-from ingest.store.reports import heartbeats
+from ingest.store.reports import heartbeats, refusal_counts
 
 _RETRY_AFTER_S = 60.0
 _DEAD_PROCESSES_KEPT = timedelta(minutes=10)
@@ -101,5 +101,8 @@ class MinuteTasks:
                 now=now,
                 keep_minutes=metrics.MINUTES_KEPT,
                 keep_quarters=metrics.QUARTERS_KEPT,
+            )
+            refusal_counts.compact(
+                connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
             )
             heartbeats.prune(connection, older_than=_DEAD_PROCESSES_KEPT)

@@ -10,6 +10,7 @@ from ingest.console.api.endpoints import InputModel
 from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
 from ingest.console.services.commands import REASON_LIMIT
 from ingest.console.services.ranges import Range
+from ingest.console.services.refusals import Asked
 from ingest.console.services.traffic import Split
 from ingest.console.ui.forms import MAX_RATE, MIN_RATE
 from ingest.entities.entity import LONGEST
@@ -115,6 +116,65 @@ class PageQuery(InputModel):
 
     limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
     before: int | None = Field(None, ge=1, le=_LARGEST_ID)
+
+
+_MOMENT = {"examples": ["2026-01-31T12:00:00Z", "2h"]}
+_Moment = Annotated[
+    str | None, Field(max_length=50, pattern=r"^[^\x00]+$", json_schema_extra=_MOMENT)
+]
+
+
+class RefusalPeriodQuery(InputModel):
+    """Which refused requests or rejected deliveries."""
+
+    range: Range = Field(Range.DAY, description="how far to look back from `until`")
+    since: _Moment = Field(None, description="not before this time, whatever the range")
+    until: _Moment = Field(None, description="before this time; left out: until now")
+    source: _Slug = Field(None, description="of this source; `-`: no source is configured")
+    reason: _Slug = Field(None, description="the slug in the answer, `error`")
+    q: _Slug = Field(None, description="a part of reason, source, address or sentence")
+
+    def asked(self, address: str | None = None) -> Asked:
+        """Return what is asked for, of this address."""
+        return Asked(
+            range=self.range,
+            since=self.since,
+            until=self.until,
+            source=self.source,
+            reason=self.reason,
+            address=address,
+            text=self.q,
+        )
+
+
+class RefusalSummaryQuery(RefusalPeriodQuery):
+    """Which refused requests."""
+
+    address: _Slug = Field(
+        None, description="from this address; `-`: from further ones, which are not told apart"
+    )
+
+
+class RefusalsQuery(RefusalSummaryQuery):
+    """Which refused requests, and which page of them."""
+
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
+    before: str | None = Field(
+        None,
+        max_length=2_000,
+        pattern=r"^[A-Za-z0-9_-]+$",
+        description="the next page: `older` of the page before it",
+    )
+
+
+class DeliveriesQuery(RefusalPeriodQuery):
+    """Which deliveries, and which page of them."""
+
+    state: Literal["rejected"] = Field(
+        "rejected", description="those that hold no event; `/events` lists those that do"
+    )
+    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
+    before: UUID | None = Field(None, description="the next page: `older` of the page before it")
 
 
 class AlertsQuery(InputModel):

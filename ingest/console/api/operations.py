@@ -16,6 +16,7 @@ from ingest.console.api.models import (
     AlertsQuery,
     BulkActionInput,
     BulkActionResult,
+    DeliveriesQuery,
     Done,
     EntityInput,
     EntityQuery,
@@ -27,6 +28,8 @@ from ingest.console.api.models import (
     OverviewQuery,
     PageQuery,
     ReasonInput,
+    RefusalsQuery,
+    RefusalSummaryQuery,
     ReplayInput,
     ResendInput,
     StatsNow,
@@ -39,7 +42,7 @@ from ingest.console.api.models import (
 from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
-from ingest.console.services import event_query, event_view, saved_views, traffic
+from ingest.console.services import event_query, event_view, refusals, saved_views, traffic
 from ingest.console.services.addresses import EntityLink
 from ingest.console.services.commands import TestEvent
 from ingest.console.services.entity_view import EntityView
@@ -53,6 +56,13 @@ from ingest.console.ui import masking
 from ingest.console.ui.download import Download
 from ingest.erasure.report import Report as Erasure
 from ingest.export import MEDIA_TYPES, WantedExport
+from ingest.refusals import report as refusal_report
+from ingest.refusals.report import (
+    RefusalOfRequest,
+    RefusalPage,
+    RefusalSummary,
+    RejectedListing,
+)
 from ingest.store import alerts
 from ingest.store.alerts import Alert, ChannelState
 from ingest.store.bulk import replay as bulk_actions
@@ -338,12 +348,61 @@ def list_rejected(console: Console, _request: ApiRequest) -> Sequence[Rejected]:
         return failures.rejected(connection)
 
 
-@get("/refusals")
-def list_refusals(console: Console, request: ApiRequest) -> Sequence[Refusal]:
-    """List the last refused requests, a few for each reason."""
+@get("/refusals", query=RefusalsQuery)
+def list_refusals(console: Console, request: ApiRequest) -> RefusalPage:
+    """List refused requests, the newest first: a row for those of a minute that are alike."""
+    query: RefusalsQuery = request.query
+    wanted = refusals.wanted(query.asked(query.address), console.now())
+    with console.engine.connect() as connection:
+        return refusal_report.page(connection, wanted, limit=query.limit, before=query.before)
+
+
+@get("/refusals/summary", query=RefusalSummaryQuery)
+def summarize_refusals(console: Console, request: ApiRequest) -> RefusalSummary:
+    """Say why requests were refused, by reason and by address, with the likely causes."""
+    query: RefusalSummaryQuery = request.query
+    now = console.now()
+    wanted = refusals.wanted(query.asked(query.address), now)
+    with console.engine.connect() as connection:
+        return refusal_report.summary(
+            connection, wanted, console.sources, now=now, show=_show_samples(console, request)
+        )
+
+
+@get("/refusals/samples")
+def list_refused_samples(console: Console, request: ApiRequest) -> Sequence[Refusal]:
+    """List the last refused requests, a few for each reason, with what was looked at."""
     with console.engine.connect() as connection:
         samples = refused_requests.newest(connection)
     return masking.refusals(samples, masked=_masks(console, request))
+
+
+@get("/refusals/{id:uuid}", errors=_NOT_FOUND)
+def show_refusal(console: Console, request: ApiRequest) -> RefusalOfRequest:
+    """Say why a request was refused, by the id that its sender got: `request_id` in the answer."""
+    with console.engine.connect() as connection:
+        return refusal_report.of_request(
+            connection,
+            request.path["id"],
+            console.sources,
+            now=console.now(),
+            show=_show_samples(console, request),
+        )
+
+
+@get("/deliveries", query=DeliveriesQuery)
+def list_deliveries(console: Console, request: ApiRequest) -> RejectedListing:
+    """List deliveries that were signed and hold no event, the newest first."""
+    query: DeliveriesQuery = request.query
+    now = console.now()
+    with console.engine.connect() as connection:
+        return refusal_report.rejected_page(
+            connection,
+            refusal_report.of_rejected(refusals.wanted(query.asked(), now)),
+            limit=query.limit,
+            before=query.before,
+            now=now,
+        )
 
 
 @get("/processors")
@@ -481,6 +540,10 @@ def _masks(console: Console, request: ApiRequest) -> bool:
     return masking.applies(console.settings, request.by)
 
 
+def _show_samples(console: Console, request: ApiRequest) -> refusal_report.Show:
+    return partial(masking.refusals, masked=_masks(console, request))
+
+
 def _begin_for_event(
     console: Console, request: ApiRequest, action: str, *, all_jobs: bool = False
 ) -> BulkActionResult:
@@ -557,6 +620,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     list_failures,
     list_rejected,
     list_refusals,
+    summarize_refusals,
+    list_refused_samples,
+    show_refusal,
+    list_deliveries,
     list_processors,
     pause_processor,
     resume_processor,

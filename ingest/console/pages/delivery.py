@@ -13,13 +13,17 @@ from starlette.routing import BaseRoute
 from ingest.console.pages.event import SHOWN_BYTES
 from ingest.console.pages.site import Site, redirect
 from ingest.console.ui.masking import HIDDEN, mask_phones
-from ingest.errors import NotFound
+from ingest.errors import InvalidEnvelope, NotFound
+from ingest.sources.base import encoded_headers
+from ingest.sources.identities import name_body
 from ingest.store import past_events
 from ingest.store.search import events
 from ingest.store.search.events import Element, WholeDelivery
 from ingest.store.search.named import resolve
 
 _SHOWN_ELEMENTS = 1_000
+_READ_BYTES = 256 * 1024
+"""A larger body is not read again for the page: it takes some 10 ms of a thread."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +37,8 @@ class DeliveryPage:
     """The first of the events that it holds; empty: it is no event."""
     has_more: bool
     """Whether it holds further ones."""
+    reading: str | None
+    """What its source makes of it now, as a sentence; None: it is not rejected, or not readable."""
     body: str
     is_cut: bool
     """Whether `body` is only the beginning."""
@@ -64,11 +70,25 @@ def show(site: Site, request: Request) -> Response:
         past_event=past_event,
         elements=[_masked(element) for element in shown] if masks else shown,
         has_more=len(elements) > len(shown),
+        reading=_reading(site, delivery),
         body=HIDDEN if masks else beginning,
         is_cut=len(raw) > SHOWN_BYTES,
     )
-    section = "events" if elements or past_event else "failures"
+    section = "events" if elements or past_event else "refusals"
     return site.render(request, "delivery.html", view, section=section)
+
+
+def _reading(site: Site, delivery: WholeDelivery) -> str | None:
+    """Say what a rejected delivery would be if it came now: its source may read more than then."""
+    source = site.console.sources.get(delivery.source)
+    if not delivery.rejected or source is None or delivery.body is None:
+        return None
+    if len(delivery.body) > _READ_BYTES:
+        return None
+    named = name_body(source, delivery.body, encoded_headers(delivery.headers))
+    if isinstance(named, InvalidEnvelope):
+        return f"still rejected: {named}"
+    return "an event: replay it"
 
 
 def _masked(element: Element) -> Element:

@@ -40,7 +40,7 @@ class Totals:
     duplicates: int
     rejected: int
     refused: int
-    """Requests that were not stored."""
+    """Requests that were not answered 200."""
     succeeded: int
     """Jobs."""
     failed: int

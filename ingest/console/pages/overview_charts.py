@@ -10,7 +10,8 @@ from markupsafe import Markup
 from ingest.console.services.overview import Overview, TimeBucket
 from ingest.console.services.traffic import Group, Split, Traffic
 from ingest.console.ui.charts import Series, bars, lines
-from ingest.console.ui.paths import events_link
+from ingest.console.ui.formats import iso
+from ingest.console.ui.paths import events_link, link
 
 _GROUPS = 5
 """So many groups have a colour of their own; the others share one."""
@@ -81,7 +82,13 @@ def _deliveries(overview: Overview) -> list[Series]:
             link=_to_events(),
         ),
         _series(overview, "duplicates", lambda bucket: bucket.duplicates),
-        _series(overview, "rejected", lambda bucket: bucket.rejected),
+        _series(
+            overview,
+            "rejected",
+            lambda bucket: bucket.rejected,
+            link=_to_rejected,
+            leads_to="deliveries",
+        ),
     ]
 
 
@@ -126,6 +133,11 @@ def _to_events(**conditions: Any) -> Link:
     return lambda since, until: events_link(since=since, until=until, **conditions)
 
 
+def _to_rejected(since: datetime, until: datetime) -> str:
+    """Return what leads to the deliveries that were rejected from a time until another."""
+    return link("/refusals", kind="rejected", since=iso(since), until=iso(until))
+
+
 def _series(
     overview: Overview,
     name: str,
@@ -133,6 +145,7 @@ def _series(
     *,
     tone: str | None = None,
     link: Link | None = None,
+    leads_to: str = "events",
 ) -> Series:
     values = [value(bucket) for bucket in overview.buckets]
-    return Series(name=name, tone=tone or name, values=values, link=link)
+    return Series(name=name, tone=tone or name, values=values, link=link, leads_to=leads_to)

@@ -34,6 +34,8 @@ class Series:
     values: Sequence[float | None]
     link: Callable[[datetime, datetime], str] | None = None
     """Returns the address of what a bar counts, from a time until another; None: there is none."""
+    leads_to: str = "events"
+    """What the link shows."""
 
 
 def bars(
@@ -190,7 +192,7 @@ class _Chart:
             iso(begins),
             f"{series.name}, {time}: {self.format(series.values[index])}",
             bar,
-            f"{time}\n{self._values(index)}\nshow events of {series.name} received then",
+            f"{time}\n{self._values(index)}\nshow {series.leads_to} of {series.name} received then",
         )
 
     def _last_bar(self, series: Series) -> int:

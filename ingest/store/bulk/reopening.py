@@ -1,6 +1,7 @@
 """Rejected deliveries, parsed again after their source has learned to read them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -117,18 +118,57 @@ _NEXT_REJECTED = statement(
 )
 
 
-def reopen_all(engine: Engine, sources: Mapping[str, Source]) -> Iterator[tuple[int, int]]:
+def reopen_all(engine: Engine, sources: Mapping[str, Source]) -> Iterator[tuple[int, list[UUID]]]:
     """Parse every rejected delivery again, oldest first, a batch a transaction.
 
-    Yield how many were parsed so far, and how many of them are events now.
+    Yield for each batch how many were parsed, and which of them are events now.
     """
-    parsed = opened = 0
     last = UUID(int=0)
     while True:
         with engine.begin() as connection:
-            ids = list(connection.execute(_NEXT_REJECTED, {"after": last}).scalars())
-            if not ids:
+            rejected = list(connection.execute(_NEXT_REJECTED, {"after": last}).scalars())
+            if not rejected:
                 return
-            opened += len(reopen(connection, sources, ids))
-        parsed, last = parsed + len(ids), ids[-1]
-        yield parsed, opened
+            opened = reopen(connection, sources, rejected)
+        last = rejected[-1]
+        yield len(rejected), opened
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reopened:
+    """What has become of deliveries that were opened."""
+
+    unadmitted: int
+    """Deliveries and elements."""
+    unfinished: int
+    """Jobs that wait, run or are retried. Those of duplicates are their event's."""
+    succeeded: int
+    dead: int
+
+    @property
+    def is_moving(self) -> bool:
+        """Return whether anything is still to come."""
+        return bool(self.unadmitted or self.unfinished)
+
+
+# The ids of elements follow that of their delivery, and no other id is between them.
+_BECAME = statement(
+    """
+    WITH opened AS MATERIALIZED (
+        SELECT * FROM unnest(CAST(:firsts AS uuid[]), CAST(:lasts AS uuid[])) AS o (first, last)
+    )
+    SELECT (SELECT count(*) FROM opened JOIN ingest.unadmitted u
+            ON u.delivery >= first AND u.delivery <= last) AS unadmitted,
+           count(*) FILTER (WHERE state NOT IN ('succeeded', 'dead')) AS unfinished,
+           count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+           count(*) FILTER (WHERE state = 'dead') AS dead
+    FROM opened JOIN ingest.jobs j ON j.event >= first AND j.event <= last
+    """
+)
+
+
+def became(connection: Connection, opened: Sequence[UUID]) -> Reopened:
+    """Return what has become of deliveries that were opened, some hundreds of them."""
+    lasts = [ids.last_element_id(delivery) for delivery in opened]
+    row = connection.execute(_BECAME, {"firsts": list(opened), "lasts": lasts}).mappings().one()
+    return Reopened(**row)

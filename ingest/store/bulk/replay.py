@@ -37,7 +37,7 @@ from ingest.store.bulk.operations import (
     running_in_background,
     taking_back,
 )
-from ingest.store.bulk.reopening import reopen, reopen_all
+from ingest.store.bulk.reopening import Reopened, became, reopen, reopen_all
 from ingest.store.bulk.selected import (
     DISCARD,
     HAS_BODY,
@@ -63,8 +63,10 @@ __all__ = [
     "Counts",
     "Operation",
     "Progress",
+    "Reopened",
     "Work",
     "advance",
+    "became",
     "begin",
     "by_processor",
     "cancel",

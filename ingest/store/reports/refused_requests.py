@@ -38,7 +38,10 @@ _KEEP = statement(
     SELECT :reason, coalesce(
                (SELECT min(free) FROM generate_series(0, :kept - 1) AS free
                 WHERE free NOT IN (SELECT slot FROM ingest.refusals WHERE reason = :reason)),
-               (SELECT slot FROM ingest.refusals WHERE reason = :reason ORDER BY at LIMIT 1)
+               (SELECT slot FROM (
+                    SELECT slot, at, count(*) OVER (PARTITION BY source, client) AS alike
+                    FROM ingest.refusals WHERE reason = :reason
+                ) AS taken ORDER BY alike DESC, at LIMIT 1)
            ), :at, :source, :client, CAST(:detail AS jsonb)
     ON CONFLICT (reason, slot) DO UPDATE
     SET at = excluded.at, source = excluded.source, client = excluded.client,
@@ -48,7 +51,8 @@ _KEEP = statement(
 
 
 def keep(connection: Connection, refusals: Iterable[Refusal]) -> None:
-    """Store samples; each replaces the oldest of its reason once all places are taken."""
+    """Store samples. Once all places of its reason are taken, each replaces the oldest of the
+    sender that has most of them: one that floods us leaves those of others."""
     for refusal in refusals:
         connection.execute(
             _KEEP,

@@ -61,11 +61,18 @@ def _deletes(sql: str) -> Remove:
     return remove
 
 
-_remove_refusals = _deletes(
+_remove_samples = _deletes(
     """
     DELETE FROM ingest.refusals WHERE (reason, slot) IN (
         SELECT reason, slot FROM ingest.refusals WHERE at < :before ORDER BY reason LIMIT :limit
     )
+    """
+)
+_remove_refusal_counts = _deletes(
+    """
+    DELETE FROM ingest.refusal_counts WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM ingest.refusal_counts WHERE minute < :before ORDER BY minute LIMIT :limit
+    ))
     """
 )
 _remove_activity = _deletes(
@@ -96,6 +103,11 @@ _remove_replays = _deletes(
     DELETE FROM ingest.replays WHERE id = ANY(ARRAY(SELECT id FROM ended))
     """
 )
+
+
+def _remove_refusals(connection: Connection, before: datetime, limit: int) -> int:
+    removed = _remove_samples(connection, before, limit)
+    return removed + _remove_refusal_counts(connection, before, limit)
 
 
 def _remove_audit(connection: Connection, before: datetime, limit: int) -> int:

@@ -67,7 +67,7 @@ _TABLES = {
     progress.ATTEMPTS: ("attempts",),
     progress.DUPLICATES: ("duplicates",),
     progress.PAST_EVENTS: ("past_events",),
-    progress.REFUSALS: ("refusals",),
+    progress.REFUSALS: ("refusals", "refusal_counts"),
     progress.ACTIVITY: ("activity",),
     progress.AUDIT: ("actions", "replays"),
 }
@@ -110,7 +110,13 @@ _DUE = {
     progress.PAST_EVENTS: _due(
         "SELECT FROM ingest.past_events WHERE day < CAST(:before AS date) LIMIT :limit"
     ),
-    progress.REFUSALS: _due("SELECT FROM ingest.refusals WHERE at < :before LIMIT :limit"),
+    progress.REFUSALS: _due(
+        """
+        (SELECT FROM ingest.refusals WHERE at < :before LIMIT :limit)
+        UNION ALL
+        (SELECT FROM ingest.refusal_counts WHERE minute < :before LIMIT :limit)
+        """
+    ),
     progress.ACTIVITY: _due("SELECT FROM ingest.activity WHERE minute < :before LIMIT :limit"),
     progress.AUDIT: _due(
         """

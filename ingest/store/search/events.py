@@ -242,23 +242,6 @@ def _shown(selection: EventFilter) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RejectedDelivery:
-    """A signed request that was no event."""
-
-    id: UUID
-    source: str
-    received_at: datetime
-    rejected: str
-    size: int
-
-
-def rejected(connection: Connection, *, limit: int) -> Iterator[RejectedDelivery]:
-    """Return the newest `limit` rejected deliveries."""
-    rows = connection.execute(_REJECTED, {"limit": limit})
-    return (RejectedDelivery(**row) for row in rows.mappings())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WholeDelivery:
     """A stored delivery with what was sent."""
 
@@ -345,13 +328,5 @@ _ELEMENTS = statement(
     ) AS e ON true
     WHERE d.id > :id AND d.id <= :last AND d.part_of = :id
     ORDER BY d.id LIMIT :most
-    """
-)
-
-_REJECTED = statement(
-    """
-    SELECT id, source, received_at, rejected, coalesce(octet_length(body), 0) AS size
-    FROM ingest.deliveries WHERE rejected IS NOT NULL
-    ORDER BY id DESC LIMIT :limit
     """
 )

@@ -1,0 +1,1 @@
+"""Why requests are refused and deliveries rejected: what the console, the API and commands say."""

@@ -1,0 +1,140 @@
+"""Deliveries that were signed and hold no event: listed, and by reason."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest.ids import first_id
+from ingest.store.sql import statement
+
+EXAMINED = 5_000
+"""So many rejected deliveries, the newest, are looked at for a page or a count."""
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_NONE, _ALL = UUID(int=0), UUID(int=2**128 - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedDelivery:
+    """A signed request, or an element of one, that is no event."""
+
+    id: UUID
+    source: str
+    received_at: datetime
+    rejected: str
+    """Why: the reason's slug."""
+    size: int
+    """Bytes of its body."""
+    part_of: UUID | None
+    """The delivery that it is an element of, which was answered 200; None: it is a whole one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedFilter:
+    """Which rejected deliveries are meant. None: whatever it is."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+    source: str | None = None
+    reason: str | None = None
+    text: str | None = None
+    """A part of the reason or of the source, in any case."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedPage:
+    """A part of the list, the newest first."""
+
+    deliveries: tuple[RejectedDelivery, ...]
+    older: UUID | None
+    """What to give as `before` for the next page; None: there are no older ones."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RejectedTotal:
+    """The rejected deliveries of a source for one reason."""
+
+    reason: str
+    source: str
+    deliveries: int
+    first_seen: datetime
+    last_seen: datetime
+    example: UUID
+
+
+# The filter is applied to what was read: the small index of rejected deliveries is in their order,
+# and knows no source.
+_EXAMINED = """
+    SELECT id, source, received_at, rejected, part_of, octet_length(body) AS size
+    FROM ingest.deliveries
+    WHERE rejected IS NOT NULL AND id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)
+    ORDER BY id DESC LIMIT :examined
+"""
+_MATCHES = """
+    (CAST(:source AS text) IS NULL OR source = :source)
+    AND (CAST(:reason AS text) IS NULL OR rejected = :reason)
+    AND (CAST(:text AS text) IS NULL
+         OR strpos(lower(concat_ws(E'\\n', rejected, source)), lower(CAST(:text AS text))) > 0)
+"""
+_PAGE = statement(
+    f"""
+    WITH examined AS MATERIALIZED ({_EXAMINED})
+    SELECT id, source, received_at, rejected, part_of, coalesce(size, 0) AS size,
+           (SELECT count(*) FROM examined) AS examined,
+           (SELECT id FROM examined ORDER BY id LIMIT 1) AS reached
+    FROM (SELECT true) AS once LEFT JOIN (
+        SELECT * FROM examined WHERE {_MATCHES} ORDER BY id DESC LIMIT :limit
+    ) AS matching ON true
+    ORDER BY id DESC
+    """
+)
+
+
+def newest(
+    connection: Connection, wanted: RejectedFilter, *, limit: int, before: UUID | None = None
+) -> RejectedPage:
+    """Return a page. It may hold fewer than `limit`, or none, and yet have a next one: no more than
+    `EXAMINED` are looked at."""
+    parameters = _parameters(wanted, before) | {"limit": limit + 1}
+    rows = list(connection.execute(_PAGE, parameters).mappings())
+    deliveries = [
+        RejectedDelivery(**{name: row[name] for name in RejectedDelivery.__slots__})
+        for row in rows
+        if row["id"] is not None
+    ]
+    shown = tuple(deliveries[:limit])
+    if len(deliveries) > limit:
+        return RejectedPage(deliveries=shown, older=shown[-1].id)
+    is_whole = rows[0]["examined"] < EXAMINED
+    return RejectedPage(deliveries=shown, older=None if is_whole else rows[0]["reached"])
+
+
+_BY_REASON = statement(
+    f"""
+    WITH examined AS MATERIALIZED ({_EXAMINED})
+    SELECT rejected AS reason, source, count(*) AS deliveries, min(received_at) AS first_seen,
+           max(received_at) AS last_seen, (array_agg(id ORDER BY id DESC))[1] AS example
+    FROM examined WHERE {_MATCHES}
+    GROUP BY rejected, source ORDER BY count(*) DESC, rejected, source
+    """
+)
+
+
+def by_reason(connection: Connection, wanted: RejectedFilter) -> Sequence[RejectedTotal]:
+    """Group the newest `EXAMINED` that are meant by reason and source, the most first."""
+    rows = connection.execute(_BY_REASON, _parameters(wanted, None)).mappings()
+    return [RejectedTotal(**row) for row in rows]
+
+
+def _parameters(wanted: RejectedFilter, before: UUID | None) -> dict[str, object]:
+    last = _ALL if wanted.until is None else first_id(max(wanted.until, _EPOCH))
+    return {
+        "first": _NONE if wanted.since is None else first_id(max(wanted.since, _EPOCH)),
+        "last": last if before is None else min(before, last),
+        "examined": EXAMINED,
+        "source": wanted.source,
+        "reason": wanted.reason,
+        "text": wanted.text,
+    }
