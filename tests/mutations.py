@@ -35,6 +35,15 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         promise=8,
+        what="a change that is sent again under its Idempotency-Key is made again",
+        file="ingest/store/keyed_requests.py",
+        old="    WHERE known.began_at < now() - CAST(:kept AS interval)\n",
+        new="    WHERE known.began_at < now() - CAST(:kept AS interval) OR true\n",
+        caught_by="integration/test_keyed_requests.py::"
+        "test_the_same_request_again_gets_the_same_answer",
+    ),
+    Mutation(
+        promise=8,
         what="a cancelled replay takes back a job that a worker has begun",
         file="ingest/store/pipeline/jobs.py",
         old="        WHERE replay = :replay AND state = 'pending'\n"

@@ -1,7 +1,5 @@
 """The page of one delivery that is rejected, that holds several events, or whose event is gone."""
 
-import contextlib
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,14 +10,9 @@ from starlette.routing import BaseRoute
 
 from ingest.console.pages.event import SHOWN_BYTES
 from ingest.console.pages.site import Site, redirect
-from ingest.console.ui.masking import HIDDEN, mask_phones
-from ingest.errors import NotFound
-from ingest.store import past_events
-from ingest.store.search import events
+from ingest.console.services import delivery_view
+from ingest.console.ui.masking import HIDDEN
 from ingest.store.search.events import Element, WholeDelivery
-from ingest.store.search.named import resolve
-
-_SHOWN_ELEMENTS = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,32 +41,20 @@ def show(site: Site, request: Request) -> Response:
     to the event of any other."""
     masks = site.masks(request)
     with site.console.engine.connect() as connection:
-        delivery = events.delivery(connection, request.path_params["id"])
-        elements = events.elements(connection, delivery.id, most=_SHOWN_ELEMENTS + 1)
-        if not elements:
-            with contextlib.suppress(NotFound):
-                return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
-        past_event = past_events.of_duplicate(connection, delivery.id)
-    shown = elements[:_SHOWN_ELEMENTS]
-    raw = delivery.body
+        stored = delivery_view.read(connection, request.path_params["id"], masked=masks)
+    if stored.event:
+        return redirect(f"/events/{stored.event}")
+    raw = stored.delivery.body
     if raw is None:
-        raw = f"({delivery.unreadable or 'erased'})".encode()
+        raw = f"({stored.delivery.unreadable or 'erased'})".encode()
     beginning = raw[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
-        delivery=delivery,
-        past_event=past_event,
-        elements=[_masked(element) for element in shown] if masks else shown,
-        has_more=len(elements) > len(shown),
+        delivery=stored.delivery,
+        past_event=stored.past_event,
+        elements=stored.elements,
+        has_more=stored.has_more,
         body=HIDDEN if masks else beginning,
         is_cut=len(raw) > SHOWN_BYTES,
     )
-    section = "events" if elements or past_event else "failures"
+    section = "events" if stored.elements or stored.past_event else "failures"
     return site.render(request, "delivery.html", view, section=section)
-
-
-def _masked(element: Element) -> Element:
-    return dataclasses.replace(
-        element,
-        event_id=element.event_id and mask_phones(element.event_id),
-        type=element.type and mask_phones(element.type),
-    )
