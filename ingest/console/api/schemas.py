@@ -2,9 +2,11 @@
 means and an example."""
 
 import inspect
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
+from enum import Enum
 from typing import Any
 from uuid import UUID
 
@@ -14,9 +16,11 @@ from pydantic_core import core_schema
 
 from ingest.console.api import docstrings
 from ingest.console.api.names import NAMES
-from ingest.console.api.words import WORDS
+from ingest.console.api.words import WHOLE, WORDS
 
 REF = "#/components/schemas/"
+_OF_ENUMS = {cls.__name__: name for cls, name in NAMES.items() if issubclass(cls, Enum)}
+"""What the API calls enumerations: pydantic sets their titles late."""
 _TYPES: Mapping[str, type | tuple[type, ...]] = {
     "string": str,
     "integer": int,
@@ -44,6 +48,8 @@ def make(types: Iterable[tuple[Any, Any, Any]]) -> tuple[dict[Any, Any], dict[st
         inputs, ref_template=REF + "{model}", schema_generator=Describing
     )
     definitions = shared.get("$defs", {})
+    for schema in definitions.values():
+        schema["title"] = _OF_ENUMS.get(schema["title"], schema["title"])
     names = {REF + key: REF + schema["title"] for key, schema in definitions.items()}
     shared_names = [name for name, times in Counter(names.values()).items() if times > 1]
     if shared_names:
@@ -76,10 +82,6 @@ class Describing(GenerateJsonSchema):
         """Return the schema of a model."""
         return _described(super().model_schema(schema), schema["cls"])
 
-    def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
-        """Return the schema of an enumeration."""
-        return {**super().enum_schema(schema), "title": _name(schema["cls"])}
-
     def field_title_should_be_set(self, schema: Any) -> bool:
         """Return False: a title that repeats the name says nothing."""
         return False
@@ -94,6 +96,8 @@ def _described(schema: JsonSchemaValue, cls: type) -> JsonSchemaValue:
     text = schema.get("description") or inspect.getdoc(cls)  # a list of one kind inherits it
     if text:
         schema["description"] = docstrings.plain(text)
+    if cls in WHOLE:
+        schema["examples"] = [json.loads(json.dumps(WHOLE[cls]))]
     said = docstrings.of_fields(cls)
     for name, member in schema.get("properties", {}).items():
         _describe(member, name, said.get(name))

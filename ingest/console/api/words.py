@@ -8,9 +8,11 @@ It is over 400 lines because it is one table.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
+
+from ingest.store.search.filters import EventFilter
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ TRACEBACK = (
     'Traceback (most recent call last):\n  File "/app/orders.py", line 12, in total\n'
     "KeyError: 'total'"
 )
+
+WHOLE: Mapping[type, Any] = MappingProxyType(
+    {EventFilter: asdict(EventFilter(types=("order.*",), state="dead"))}
+)
+"""Examples of classes that are not told by those of their properties: few conditions are set."""
 
 
 def _table(**words: tuple[Any, ...]) -> Mapping[str, Word]:

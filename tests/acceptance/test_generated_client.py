@@ -1,4 +1,8 @@
-"""A client that is generated from the API's document does an operator's work, under good names."""
+"""A client that is generated from the API's document does an operator's work, under good names.
+
+The generator has an environment of its own, because it needs other versions than we do:
+`python3 -m venv tests/client/.venv`, and there `pip install -r tests/client/requirements.lock`.
+"""
 
 import importlib
 import json
@@ -6,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -19,8 +22,10 @@ from tests.conftest import Servers, cloned
 from tests.support.deliver import order
 from tests.support.redis_client import connect
 from tests.support.rows import execute
+from tests.support.servers.setups import installed
 from tests.support.waiting import until
 
+CLIENT = Path(__file__).parents[1] / "client"
 TOKEN = "token_of_the_deploy_script"
 CONFIG = "post_hooks: []\n"  # nobody reads the generated code: it need not be formatted
 
@@ -63,7 +68,8 @@ def generated(shop: Stack) -> Iterator[Any]:
     document, config = shop.folder / "openapi.json", shop.folder / "client.yaml"
     document.write_bytes(answer.body)
     config.write_text(CONFIG)
-    command = [sys.executable, "-m", "openapi_python_client", "generate"]
+    generator = installed(CLIENT / ".venv/bin/openapi-python-client", "openapi-python-client")
+    command = [str(generator), "generate"]
     command += ["--path", str(document), "--config", str(config), "--fail-on-warning"]
     command += ["--output-path", str(shop.folder / "ingest-client")]
     made = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -76,22 +82,21 @@ def generated(shop: Stack) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def api(shop: Stack, generated: Any) -> Any:
-    """The operations by tag and name, as methods of one client."""
-    client = generated.AuthenticatedClient(
-        base_url=f"http://127.0.0.1:{shop.console_port}", token=TOKEN
-    )
-    return SimpleNamespace(client=client)
+def api(shop: Stack, generated: Any) -> Iterator[Any]:
+    """The client, with an operator's token."""
+    address = f"http://127.0.0.1:{shop.console_port}"
+    with generated.AuthenticatedClient(base_url=address, token=TOKEN) as client:
+        yield client
 
 
 def call(api: Any, tag: str, name: str, *arguments: Any, **more: Any) -> Any:
     """What an operation returns."""
     module = importlib.import_module(f"ingest_client.api.{tag}.{name}")
-    return module.sync(*arguments, client=api.client, **more)
+    return module.sync(*arguments, client=api, **more)
 
 
-def model(name: str, **fields: Any) -> Any:
-    return getattr(importlib.import_module("ingest_client.models"), name)(**fields)
+def model(name: str, *values: Any, **fields: Any) -> Any:
+    return getattr(importlib.import_module("ingest_client.models"), name)(*values, **fields)
 
 
 def test_a_generated_client_does_an_operators_work(shop: Stack, api: Any) -> None:
@@ -139,13 +144,15 @@ def test_a_generated_client_does_an_operators_work(shop: Stack, api: Any) -> Non
 
     for change, is_paused in (("pause_processor", True), ("resume_processor", False)):
         call(api, "processors", change, "whims", body=model("ReasonInput", reason="a deploy"))
-        processors = call(api, "processors", "list_processors", range_="day").items
+        day = model("ListProcessorsRange", "day")
+        processors = call(api, "processors", "list_processors", range_=day).items
         paused = {each.name for each in processors if each.paused_at}
         assert paused == ({"whims"} if is_paused else set())
     log = call(api, "audit_log", "list_audit_log").items
     assert [each.action for each in log] == ["resume", "pause", "replay"]
 
-    exported = call(api, "events", "export_events", q="type:order.*", format_="csv")
+    csv = model("ExportEventsForm", "csv")
+    exported = call(api, "events", "export_events", q="type:order.*", format_=csv)
     assert exported.count("order.created:") == 2
     refused = call(api, "events", "list_events", q="stat:dead")
     assert refused.error == "bad_query"
