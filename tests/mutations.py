@@ -482,7 +482,7 @@ def _run(mutation: Mutation) -> Sequence[str]:
     with tempfile.TemporaryDirectory(prefix="ingest-mutation-") as folder:
         copy = Path(folder) / "copy"
         ignored = shutil.ignore_patterns(
-            *(".git", ".venv", "__pycache__", ".ingest", ".*_cache", "node_modules")
+            *(".git", ".venv*", "__pycache__", ".ingest", ".*_cache", "node_modules")
         )
         shutil.copytree(ROOT, copy, ignore=ignored)
         broken = copy / mutation.file

@@ -1,7 +1,7 @@
 """A client that is generated from the API's document does an operator's work, under good names.
 
 The generator has an environment of its own, because it needs other versions than we do:
-`python3 -m venv tests/client/.venv`, and there `pip install -r tests/client/requirements.lock`.
+`python3 -m venv .venv-client`, and there `pip install -r tests/client/requirements.lock`.
 """
 
 import importlib
@@ -25,7 +25,7 @@ from tests.support.rows import execute
 from tests.support.servers.setups import installed
 from tests.support.waiting import until
 
-CLIENT = Path(__file__).parents[1] / "client"
+ROOT = Path(__file__).parents[2]
 TOKEN = "token_of_the_deploy_script"
 CONFIG = "post_hooks: []\n"  # nobody reads the generated code: it need not be formatted
 
@@ -68,7 +68,7 @@ def generated(shop: Stack) -> Iterator[Any]:
     document, config = shop.folder / "openapi.json", shop.folder / "client.yaml"
     document.write_bytes(answer.body)
     config.write_text(CONFIG)
-    generator = installed(CLIENT / ".venv/bin/openapi-python-client", "openapi-python-client")
+    generator = installed(ROOT / ".venv-client/bin/openapi-python-client", "openapi-python-client")
     command = [str(generator), "generate"]
     command += ["--path", str(document), "--config", str(config), "--fail-on-warning"]
     command += ["--output-path", str(shop.folder / "ingest-client")]
