@@ -178,3 +178,14 @@ def test_the_search_of_a_failure_group_finds_its_events(
     found = get(app, f"/events?q={quote(group['query'])}")
     assert len(found["items"]) == group["jobs"] == 2
     assert len(rows(engine, "SELECT 1 FROM events")) == 2
+
+
+def test_the_pages_of_the_api_are_shown(app: ASGIApp) -> None:
+    page = ask(app, "GET", "/docs?q=replay", HOST)
+    assert page.status == 200
+    assert 'href="/docs/replay_event"' in page.text
+    assert 'href="/docs/list_events"' not in page.text
+    shown = ask(app, "GET", "/docs/replay_event", HOST)
+    assert "curl -sS http://127.0.0.1:8001/api/v1/events/" in shown.text
+    assert "Authorization" not in shown.text
+    assert ask(app, "GET", "/docs/no_such", HOST).status == 404

@@ -2,6 +2,7 @@
 calls it. Both are made from the OpenAPI document."""
 
 from dataclasses import dataclass
+from functools import cache
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,7 +11,7 @@ from starlette.routing import BaseRoute
 from ingest.console.api import operations
 from ingest.console.pages.site import Site, search_text, user
 from ingest.console.ui import api_reference
-from ingest.console.ui.api_reference import Operation, Section
+from ingest.console.ui.api_reference import Operation, Reference, Section
 from ingest.errors import NotFound
 
 
@@ -44,20 +45,19 @@ def routes(site: Site) -> list[BaseRoute]:
 
 def show_all(site: Site, request: Request) -> Response:
     """Show the operations, or those whose names hold what was searched for."""
-    document = operations.document(site.console.version)
+    reference = _reference(site.console.version)
     text = search_text(request)
     view = ApiPage(
         q=text,
-        sections=api_reference.sections(document, text),
-        introduction=tuple(document["info"]["description"].split("\n\n")),
+        sections=reference.matching(text),
+        introduction=reference.introduction,
     )
     return site.render(request, "api_docs.html", view, section="api")
 
 
 def show(site: Site, request: Request) -> Response:
     """Show one operation."""
-    document = operations.document(site.console.version)
-    operation = api_reference.operation(document, request.path_params["operation"])
+    operation = _reference(site.console.version).operation(request.path_params["operation"])
     if operation is None:
         raise NotFound("There is no such operation.", reason="not_found")
     command = api_reference.command(
@@ -67,3 +67,9 @@ def show(site: Site, request: Request) -> Response:
     )
     view = OperationPage(operation=operation, command=command)
     return site.render(request, "api_operation.html", view, section="api")
+
+
+@cache
+def _reference(version: str) -> Reference:
+    """Return what the document says, which never changes."""
+    return api_reference.read(operations.document(version))

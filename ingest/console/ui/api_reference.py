@@ -1,11 +1,14 @@
 """The OpenAPI document as pages show it."""
 
 import json
+import re
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlencode
+
+from markupsafe import Markup, escape
 
 _REF = "#/components/schemas/"
 Document = Mapping[str, Any]
@@ -49,6 +52,7 @@ class Operation:
     """An operation of the API."""
 
     id: str
+    tag: str
     method: str
     path: str
     summary: str
@@ -76,30 +80,55 @@ class Section:
     operations: tuple[Operation, ...]
 
 
-def sections(document: Document, text: str) -> tuple[Section, ...]:
-    """Return the operations by tag: all, or those that hold each word of a text."""
-    words = text.lower().split()
-    by_tag: dict[str, list[Operation]] = {tag["name"]: [] for tag in document["tags"]}
-    for raw, operation in _operations(document):
-        tag = raw["tags"][0]
-        known = f"{tag} {operation.id} {operation.method} {operation.path} {operation.summary}"
-        if all(word in known.lower() for word in words):
-            by_tag[tag].append(operation)
-    return tuple(
-        Section(
-            name=tag["name"],
-            description=tag["description"],
-            operations=tuple(by_tag[tag["name"]]),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """What the document says, ready to be shown."""
+
+    introduction: tuple[str, ...]
+    """What holds for all operations, in paragraphs."""
+    sections: tuple[Section, ...]
+
+    def operation(self, name: str) -> Operation | None:
+        """Return the operation of a name; None: there is none."""
+        known = (one for section in self.sections for one in section.operations)
+        return next((one for one in known if one.id == name), None)
+
+    def matching(self, text: str) -> tuple[Section, ...]:
+        """Return the sections with those operations that hold each word of a text."""
+        words = text.lower().split()
+        sections = (
+            replace(
+                section,
+                operations=tuple(one for one in section.operations if _holds(one, words)),
+            )
+            for section in self.sections
         )
-        for tag in document["tags"]
-        if by_tag[tag["name"]]
+        return tuple(section for section in sections if section.operations)
+
+
+def read(document: Document) -> Reference:
+    """Return what an OpenAPI document says."""
+    operations = [
+        _operation(document, path, method, raw)
+        for path, by_method in document["paths"].items()
+        for method, raw in by_method.items()
+    ]
+    return Reference(
+        introduction=tuple(document["info"]["description"].split("\n\n")),
+        sections=tuple(
+            Section(
+                name=tag["name"],
+                description=tag["description"],
+                operations=tuple(one for one in operations if one.tag == tag["name"]),
+            )
+            for tag in document["tags"]
+        ),
     )
 
 
-def operation(document: Document, name: str) -> Operation | None:
-    """Return the operation of a name; None: there is none."""
-    found = (one for _, one in _operations(document) if one.id == name)
-    return next(found, None)
+def coded(text: str) -> Markup:
+    """Return a text as HTML, with what stands in backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r'<code class="mono">\1</code>', str(escape(text))))  # noqa: S704 - escaped before
 
 
 def command(operation: Operation, *, base: str, has_token: bool) -> str:
@@ -120,10 +149,10 @@ def command(operation: Operation, *, base: str, has_token: bool) -> str:
     return " \\\n  ".join(lines)
 
 
-def _operations(document: Document) -> Iterator[tuple[Mapping[str, Any], Operation]]:
-    for path, by_method in document["paths"].items():
-        for method, raw in by_method.items():
-            yield raw, _operation(document, path, method, raw)
+def _holds(operation: Operation, words: list[str]) -> bool:
+    known = (operation.tag, operation.id, operation.method, operation.path, operation.summary)
+    text = " ".join(known).lower()
+    return all(word in text for word in words)
 
 
 def _operation(document: Document, path: str, method: str, raw: Mapping[str, Any]) -> Operation:
@@ -133,6 +162,7 @@ def _operation(document: Document, path: str, method: str, raw: Mapping[str, Any
     named = [first["schema"], *([body["schema"]] if body else [])]
     return Operation(
         id=raw["operationId"],
+        tag=raw["tags"][0],
         method=method.upper(),
         path=path,
         summary=raw["summary"],
@@ -246,3 +276,6 @@ def _kind(schema: Mapping[str, Any]) -> tuple[str, str | None]:
         kind, name = _kind(schema["additionalProperties"])
         return f"map to {kind}", name
     return schema.get("format") or schema.get("type") or "any", None
+
+
+FILTERS: Mapping[str, Callable[..., Any]] = {"coded": coded}
