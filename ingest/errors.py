@@ -109,3 +109,11 @@ class AlreadyThere(IngestError):
 
 class InvalidName(IngestError):
     """What somebody would name something is no name."""
+
+
+class KeyMisused(IngestError):
+    """An Idempotency-Key was used for another request: 422."""
+
+
+class KeyInUse(IngestError):
+    """The request of an Idempotency-Key runs, or nobody knows how it ended: 409."""

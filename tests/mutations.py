@@ -35,6 +35,15 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         promise=8,
+        what="a change that is sent again under its Idempotency-Key is made again",
+        file="ingest/store/keyed_requests.py",
+        old="    WHERE known.began_at < now() - CAST(:kept AS interval)\n",
+        new="    WHERE known.began_at < now() - CAST(:kept AS interval) OR true\n",
+        caught_by="integration/test_keyed_requests.py::"
+        "test_the_same_request_again_gets_the_same_answer",
+    ),
+    Mutation(
+        promise=8,
         what="a cancelled replay takes back a job that a worker has begun",
         file="ingest/store/pipeline/jobs.py",
         old="        WHERE replay = :replay AND state = 'pending'\n"
@@ -482,7 +491,7 @@ def _run(mutation: Mutation) -> Sequence[str]:
     with tempfile.TemporaryDirectory(prefix="ingest-mutation-") as folder:
         copy = Path(folder) / "copy"
         ignored = shutil.ignore_patterns(
-            *(".git", ".venv", "__pycache__", ".ingest", ".*_cache", "node_modules")
+            *(".git", ".venv*", "__pycache__", ".ingest", ".*_cache", "node_modules")
         )
         shutil.copytree(ROOT, copy, ignore=ignored)
         broken = copy / mutation.file

@@ -37,10 +37,11 @@ from ingest.console.services.entity_view import Entities
 from ingest.console.services.erasure_runner import ErasureRunner
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.exports import Exports
+from ingest.console.services.keyed_requests import KeyedRequests
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
 from ingest.console.services.resending import Resending
-from ingest.console.ui import charts, formats, paths
+from ingest.console.ui import api_reference, charts, formats, paths
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
 from ingest.monitoring import endpoint as monitoring
@@ -91,6 +92,7 @@ def create_app(settings: Settings) -> ASGIApp:
         ),
         erasures=Erasures(engine, erasure_runner, sources),
         exports=Exports(engine, settings),
+        keyed_requests=KeyedRequests(engine, random=os.urandom),
         live_feed=LiveFeed(engine, sources, clock=time.time),
         resending=Resending(engine, settings, sources),
         sources=sources,
@@ -174,7 +176,7 @@ def _templates() -> Jinja2Templates:
     templates = Jinja2Templates(directory=_HERE / "templates")
     templates.env.trim_blocks = True
     templates.env.lstrip_blocks = True
-    for module in (formats, charts, event):
+    for module in (formats, charts, event, api_reference):
         templates.env.filters.update(module.FILTERS)
     templates.env.globals["events_link"] = paths.events_link
     templates.env.globals["search_for"] = paths.search_for

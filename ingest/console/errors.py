@@ -8,7 +8,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 
 from ingest import logs
-from ingest.errors import AlreadyThere, IngestError, InvalidName, NotFound
+from ingest.errors import AlreadyThere, IngestError, InvalidName, KeyInUse, KeyMisused, NotFound
 from ingest.resending import CannotResend, NotStored
 from ingest.store import causes
 from ingest.store.causes import Cause
@@ -30,6 +30,8 @@ _STATUSES: dict[type[IngestError], HTTPStatus] = {
     CannotResend: HTTPStatus.CONFLICT,
     NotStored: HTTPStatus.SERVICE_UNAVAILABLE,
     BadRequest: HTTPStatus.BAD_REQUEST,
+    KeyInUse: HTTPStatus.CONFLICT,
+    KeyMisused: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotFound: HTTPStatus.NOT_FOUND,
     NotPossible: HTTPStatus.CONFLICT,
 }

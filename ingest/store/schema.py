@@ -355,6 +355,30 @@ copies = Table(
     Column("reason", Text),
 )
 
+# The requests that were sent to the API with an Idempotency-Key (ingest.store.keyed_requests).
+keyed_requests = Table(
+    "keyed_requests",
+    metadata,
+    Column(
+        "key",
+        LargeBinary,
+        primary_key=True,
+        comment="a digest of the author and the Idempotency-Key",
+    ),
+    Column(
+        "request",
+        LargeBinary,
+        nullable=False,
+        comment="a digest, keyed with the Idempotency-Key",
+    ),
+    Column("began_at", Timestamp, nullable=False, server_default=func.now(), index=True),
+    Column(
+        "answer",
+        LargeBinary,
+        comment="encrypted with the Idempotency-Key; null: it runs, or its end is not known",
+    ),
+)
+
 # The processors that workers have registered, and which of them are paused.
 processors = Table(
     "processors",

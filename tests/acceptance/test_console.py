@@ -44,7 +44,7 @@ def order(number: int, note: str = "") -> bytes:
 def events(stack: Stack, q: str = "") -> list[dict[str, Any]]:
     answer = stack.ask(f"/api/v1/events?q={q}")
     assert answer.status == 200, answer.body
-    found: list[dict[str, Any]] = answer.json["events"]
+    found: list[dict[str, Any]] = answer.json["items"]
     return found
 
 
@@ -65,7 +65,7 @@ def test_from_a_dead_letter_to_its_success(make_console: Callable[..., Stack]) -
     (stack.folder / "broken").touch()
     stack.post_all([order(number, "fails") for number in range(5)] + [order(99)])
     stack.wait_until_idle()
-    groups = stack.ask("/api/v1/failures").json["groups"]
+    groups = stack.ask("/api/v1/failures").json["items"]
     assert [(each["processor"], each["error_type"], each["jobs"]) for each in groups] == [
         ("whims", "ConnectionError", 5)
     ]
@@ -84,7 +84,7 @@ def test_from_a_dead_letter_to_its_success(make_console: Callable[..., Stack]) -
     attempts = next(job for job in event["jobs"] if job["processor"] == "whims")["attempts"]
     assert [each["outcome"] for each in attempts] == ["failed", "failed", "failed", "succeeded"]
     assert attempts[-1]["replay_reason"] == "the CRM is back"
-    done = stack.ask("/api/v1/audit-log").json
+    done = stack.ask("/api/v1/audit-log").json["items"]
     assert [(each["by"], each["action"], each["reason"]) for each in done] == [
         ("local", "replay", "the CRM is back")
     ]
@@ -149,7 +149,7 @@ def test_what_is_discarded_is_asked_about_no_more(make_console: Callable[..., St
     assert stack.tell(f"/events/{gone}/discard", {"reason": "a test"}).json["counts"]["jobs"] == 1
     assert [each["id"] for each in events(stack, "state:dead")] == others
     assert [each["id"] for each in events(stack, "state:discarded")] == [gone]
-    assert stack.ask("/api/v1/failures").json["groups"][0]["jobs"] == 2
+    assert stack.ask("/api/v1/failures").json["items"][0]["jobs"] == 2
     begun = stack.tell("/bulk-actions", {"everything": True, "dry_run": True}).json
     assert begun["counts"]["jobs"] == 2
     whims = stack.ask(f"/api/v1/events/{gone}").json["jobs"][1]
@@ -179,7 +179,7 @@ def test_a_paused_processor_waits_and_nothing_fails(make_console: Callable[..., 
 
 
 def processors(stack: Stack) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = stack.ask("/api/v1/processors").json
+    found: list[dict[str, Any]] = stack.ask("/api/v1/processors").json["items"]
     return found
 
 
@@ -226,9 +226,9 @@ def told(stack: Stack) -> dict[str, Any]:
         **sums,
         "answers": sum(each["answer_p50_s"] is not None for each in buckets),
         "events": [each["id"] for each in events(stack)],
-        "groups": [each["message"] for each in stack.ask("/api/v1/failures").json["groups"]],
-        "refusals": [each["reason"] for each in stack.ask("/api/v1/refusals").json["refusals"]],
-        "actions": [each["target"] for each in stack.ask("/api/v1/audit-log").json],
+        "groups": [each["message"] for each in stack.ask("/api/v1/failures").json["items"]],
+        "refusals": [each["reason"] for each in stack.ask("/api/v1/refusals").json["items"]],
+        "actions": [each["target"] for each in stack.ask("/api/v1/audit-log").json["items"]],
         "paused": [each["name"] for each in processors(stack) if each["paused_at"]],
     }
 
@@ -325,7 +325,7 @@ def test_the_command_line_replays_waits_and_takes_back_on_ctrl_c(
         ["2", "replay", "finished", "6 of 6"],
         ["1", "replay", "cancelled", listed[1].split("\t")[3]],
     ]
-    assert [each["replay"] for each in stack.ask("/api/v1/audit-log").json] == [2, 1]
+    assert [each["replay"] for each in stack.ask("/api/v1/audit-log").json["items"]] == [2, 1]
 
 
 def test_who_is_alive_is_shown(make_console: Callable[..., Stack]) -> None:

@@ -73,7 +73,7 @@ def test_persons_are_erased_by_forms_and_by_the_api(make_stack: Callable[..., St
     assert stack.tell("/erasures/2/erase", **headers).json["status"] == "erasing"
     ended(stack, 2, "finished")
     assert not holds(stack.engine, OMAR)
-    listed = see(stack, "/api/v1/erasures").json
+    listed = see(stack, "/api/v1/erasures").json["items"]
     assert [(row["id"], row["status"], row["requested_by"]) for row in listed] == [
         (2, "finished", "op"),
         (1, "finished", "op"),

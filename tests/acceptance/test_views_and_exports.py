@@ -31,7 +31,7 @@ def lines(text: str) -> list[dict[str, Any]]:
 
 
 def last_action(stack: Stack) -> dict[str, Any]:
-    found: dict[str, Any] = stack.ask("/api/v1/audit-log?limit=1", **AS_OPERATOR).json[0]
+    found: dict[str, Any] = stack.ask("/api/v1/audit-log?limit=1", **AS_OPERATOR).json["items"][0]
     return found
 
 
@@ -52,14 +52,15 @@ def test_a_view_is_one_thing_and_an_export_is_what_it_lists(
     assert stack.tell("/views", {"name": "Two", "q": ""}, **AS_OPERATOR).status == 409
     assert stack.tell("/views", {"name": "Bad", "q": "stat:x"}, **AS_OPERATOR).status == 400
     assert stack.tell("/views", {"name": "Mine", "q": ""}, **AS_VIEWER).status == 403
-    assert stack.ask("/api/v1/views", **AS_VIEWER).json == []  # its search names a number
+    assert stack.ask("/api/v1/views", **AS_VIEWER).json["items"] == []  # its search names a number
     assert "Saved." in stack.command("views", "save", "All but", "--query", "-type:order.*")
-    assert [view["name"] for view in stack.ask("/api/v1/views", **AS_VIEWER).json] == ["All but"]
+    shown = stack.ask("/api/v1/views", **AS_VIEWER).json["items"]
+    assert [view["name"] for view in shown] == ["All but"]
     told = stack.command("events", "list", "--view", "Two", "--json")
     names = [f"sms.966512345678:{number}" for number in (7, MANY)]
     assert [event["event_id"] for event in lines(told)] == names
 
-    listed = stack.ask(f"/api/v1/events?q={quote(q)}&sort=oldest", **AS_OPERATOR).json["events"]
+    listed = stack.ask(f"/api/v1/events?q={quote(q)}&sort=oldest", **AS_OPERATOR).json["items"]
     path = f"/api/v1/events/export?q={quote(q)}&sort=oldest"
     answer = stack.ask(path, **AS_OPERATOR)
     assert answer.status == 200

@@ -52,7 +52,10 @@ def empty(
 def shown(stack: Stack, empty: Stack) -> Shown:
     """All that a page can show."""
     (stack.folder / "broken").touch()
-    until(lambda: len(stack.ask("/api/v1/processors").json) > 2, what="the worker has registered")
+    until(
+        lambda: len(stack.ask("/api/v1/processors").json["items"]) > 2,
+        what="the worker has registered",
+    )
     stack.tell("/processors/waits/pause", {"reason": "a deploy"})
     said = {"message_id": "wamid.1", "conversation_id": 7, "from": "966512345678", "body": TEXT}
     bodies = [
@@ -226,6 +229,8 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "alerts": at("/alerts"),
     "audit log": at("/audit-log"),
     "retention": at("/retention"),
+    "the API": at("/docs"),
+    "an operation of the API": at("/docs/begin_bulk_action"),
     "erasures": at("/erasures"),
     "an erasure, to be confirmed": at("/erasures/1"),
     "an erasure, finished": at("/erasures/2"),

@@ -342,7 +342,7 @@ def test_page_api_and_command_say_the_same(
         ("?address=203.0.113.7", ("--address", "203.0.113.7")),
         ("?q=nothing", ("--text", "nothing")),
     ):
-        listed = json.loads(console.get(f"/api/v1/refusals{path}").text)["refusals"]
+        listed = json.loads(console.get(f"/api/v1/refusals{path}").text)["items"]
         assert [each["request"] for each in listed] == [
             each["request"] for each in run("refusals", "list", "--json", *command)
         ]

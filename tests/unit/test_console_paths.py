@@ -46,7 +46,7 @@ def test_a_page_before_such_a_number_is_a_bad_request_or_the_first(
     app: ASGIApp, digits: int
 ) -> None:
     for path in ("/api/v1/bulk-actions", "/api/v1/audit-log"):
-        answer = ask(app, "GET", f"{path}?before={'9' * digits}", [HOST])
+        answer = ask(app, "GET", f"{path}?cursor=older.{'9' * digits}", [HOST])
         assert (answer.status, answer.json()["error"]) == (400, "bad_query")
 
 

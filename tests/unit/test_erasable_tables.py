@@ -11,6 +11,7 @@ NAME_NOBODY = {
     "parked",  # processors and queues
     "processes",  # hosts, queues, processors
     "console_keys",
+    "keyed_requests",  # digests, and answers that only the sender of the request can decrypt
     "body_keys",  # ids of keys
     "ended_sessions",  # random ids
     "activity",  # labels are processors, sources and reasons

@@ -19,7 +19,7 @@ from tests.support.signing import SECRET
 from tests.support.sources import awalchat
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-NOTHING = Part(0, 0.0)
+NOTHING = Part(deliveries=0, share=0.0)
 OTHER_SECRET = Step(part="secret", is_good=False, sentence="None fits.", advice="Compare them.")
 CHANGED = Step(
     part="body", is_good=False, sentence="The body was changed.", advice="Mend the proxy."

@@ -7,7 +7,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
 from ingest.settings import Settings
-from ingest.store import causes, partitions
+from ingest.store import causes, keyed_requests, partitions
 from ingest.store.pipeline import metrics
 from ingest.store.reports import heartbeats, refusal_counts
 
@@ -73,7 +73,7 @@ class DailyMaintenance:
 
 
 class MinuteTasks:
-    """Merges past counts and removes dead processes, once a minute."""
+    """Merges past counts, removes dead processes and forgets old requests, once a minute."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -90,7 +90,8 @@ class MinuteTasks:
             self.run(datetime.now(UTC))
 
     def run(self, now: datetime) -> None:
-        """Merge the counts of past minutes, and remove processes that are gone.
+        """Merge the counts of past minutes, and remove what is gone: processes, and the requests
+        whose keys are no longer kept.
 
         Raises:
             SQLAlchemyError: PostgreSQL is away.
@@ -103,6 +104,10 @@ class MinuteTasks:
                 keep_quarters=metrics.QUARTERS_KEPT,
             )
             refusal_counts.compact(
-                connection, now=now, keep_minutes=_MINUTES_KEPT, keep_quarters=_QUARTERS_KEPT
+                connection,
+                now=now,
+                keep_minutes=metrics.MINUTES_KEPT,
+                keep_quarters=metrics.QUARTERS_KEPT,
             )
             heartbeats.prune(connection, older_than=_DEAD_PROCESSES_KEPT)
+            keyed_requests.forget(connection)

@@ -1,8 +1,11 @@
 """How the JSON API's operations are declared, how requests are read, and how they are answered."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -16,7 +19,10 @@ from ingest.console import errors
 from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
+from ingest.console.services.keyed_requests import KeyedRequest, is_key
 from ingest.console.ui import forms
+
+IDEMPOTENCY_KEY, REPLAYED = "Idempotency-Key", "Idempotency-Replayed"
 
 
 class InputModel(BaseModel):
@@ -71,8 +77,16 @@ class Endpoint:
     needs_body: bool
     """Whether the body is required."""
     errors: tuple[HTTPStatus, ...]
-    streams: tuple[str, ...] = ()
-    """The media types of a response that its function makes itself; empty: the result is JSON."""
+    description: str
+    """What the docstring says after its first line."""
+    streams: Mapping[str, str] = field(default_factory=dict)
+    """The media types of a response that its function makes itself, with an example of each;
+    empty: the result is JSON."""
+
+    @property
+    def changes(self) -> bool:
+        """Return whether it may change something."""
+        return self.method != "GET"
 
 
 def get(
@@ -80,7 +94,7 @@ def get(
     *,
     query: type[InputModel] | None = None,
     errors: tuple[HTTPStatus, ...] = (),
-    streams: tuple[str, ...] = (),
+    streams: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Handler], Endpoint]:
     """Declare a function that reads. The OpenAPI document has its docstring and return type.
 
@@ -88,7 +102,7 @@ def get(
         path: after the API's prefix.
         query: the model of its query parameters; None: it takes none.
         errors: statuses that not every operation returns.
-        streams: media types, if the function returns a response.
+        streams: media types with an example of each, if the function returns a response.
     """
 
     def declare(handle: Handler) -> Endpoint:
@@ -97,6 +111,7 @@ def get(
             method="GET",
             path=path,
             summary=_summary(handle),
+            description=_description(handle),
             result=str if streams else get_type_hints(handle)["return"],
             handle=handle,
             query=query,
@@ -131,6 +146,7 @@ def post(
             method="POST",
             path=path,
             summary=_summary(handle),
+            description=_description(handle),
             result=get_type_hints(handle)["return"],
             handle=handle,
             query=None,
@@ -143,8 +159,15 @@ def post(
 
 
 def _summary(handle: Handler) -> str:
-    """Return a function's docstring without its full stop."""
-    return (handle.__doc__ or "").removesuffix(".")
+    """Return the first paragraph of a function's docstring, without its full stop."""
+    first = inspect.cleandoc(handle.__doc__ or "").partition("\n\n")[0]
+    return " ".join(first.split()).removesuffix(".")
+
+
+def _description(handle: Handler) -> str:
+    """Return what follows that."""
+    rest = inspect.cleandoc(handle.__doc__ or "").partition("\n\n")[2]
+    return " ".join(rest.split())
 
 
 def routes(console: Console, endpoints: Sequence[Endpoint], *, prefix: str) -> list[BaseRoute]:
@@ -185,20 +208,45 @@ def _by_method(by_method: Mapping[str, Callable[[Request], Any]]) -> Callable[[R
 def _serve(console: Console, endpoint: Endpoint) -> Callable[[Request], Any]:
     adapter: TypeAdapter[Any] = TypeAdapter(endpoint.result)
 
+    def act(valid: ApiRequest) -> bytes:
+        return adapter.dump_json(endpoint.handle(console, valid))
+
+    def answer(request: Request, valid: ApiRequest) -> Response:
+        if endpoint.streams:
+            response: Response = endpoint.handle(console, valid)
+            return response
+        keyed = _keyed(request, valid) if endpoint.changes else None
+        if keyed is None:
+            return Response(act(valid), media_type="application/json")
+        answered = console.keyed_requests.answer(keyed, partial(act, valid))
+        headers = {REPLAYED: "true"} if answered.is_replayed else {}
+        return Response(answered.content, media_type="application/json", headers=headers)
+
     async def respond(request: Request) -> Response:
         try:
             valid = await _read(request, endpoint)
-            result = await run_in_threadpool(endpoint.handle, console, valid)
+            return await run_in_threadpool(answer, request, valid)
         except HTTPException:
             raise
         except Exception as error:
             return error_response(error)
-        if endpoint.streams:
-            response: Response = result
-            return response
-        return Response(adapter.dump_json(result), media_type="application/json")
 
     return respond
+
+
+def _keyed(request: Request, valid: ApiRequest) -> KeyedRequest | None:
+    """Return a request that has an Idempotency-Key; None: it has none. Raises BadRequest."""
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not is_key(key):
+        raise BadRequest(
+            "An Idempotency-Key has 8 to 200 visible characters: take a random UUID.",
+            reason="bad_idempotency_key",
+        )
+    body = valid.body.model_dump_json() if valid.body is not None else ""
+    content = f"{request.method} {request.url.path}\n{body}"
+    return KeyedRequest(by=valid.by, key=key, content=content.encode())
 
 
 async def _read(request: Request, endpoint: Endpoint) -> ApiRequest:

@@ -1,11 +1,11 @@
-"""The parameters, bodies and results of the API's operations."""
+"""The parameters and bodies of the API's operations."""
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from ingest.console.api import lists
 from ingest.console.api.endpoints import InputModel
 from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
 from ingest.console.services.commands import REASON_LIMIT
@@ -17,18 +17,15 @@ from ingest.entities.entity import LONGEST
 from ingest.entities.timeline import Order, Place
 from ingest.export import Form
 from ingest.sources import registry
-from ingest.store.bulk.replay import Counts, Operation
-from ingest.store.reports.behind import Backlog
-from ingest.store.reports.totals import DeliveryCounts, EventCounts, JobCounts
-from ingest.store.search.counts import Count
-from ingest.store.search.events import ListedEvent
 from ingest.store.views import LONGEST_NAME, NAME
 
 _MAX_LIMIT = 200
 _MAX_IDS = 1_000
-_LARGEST_ID = 2**63 - 1
 
 _Text = Annotated[str, Field(max_length=LONGEST_QUERY, pattern=r"^[^\x00]*$")]
+_Limit = Annotated[int, Field(ge=1, le=_MAX_LIMIT)]
+_EventCursor = Annotated[str | None, Field(pattern=lists.BY_ID)]
+_Sort = Literal["newest", "oldest"]
 _Slug = Annotated[str | None, Field(max_length=200, pattern=r"^[^\x00]*$")]
 _Reason = Annotated[str | None, Field(max_length=REASON_LIMIT, pattern=r"^[^\x00]*$")]
 
@@ -37,12 +34,9 @@ class EventsQuery(InputModel):
     """Which events, and which page of them."""
 
     q: _Text = Field("", description="the search, in the syntax of the console's search field")
-    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
-    before: UUID | None = Field(None, description="only events older than this one")
-    after: UUID | None = Field(None, description="only events newer than this one")
-    sort: Literal["newest", "oldest"] = Field(
-        "newest", description="which come first; of the oldest, `newer` leads to the next page"
-    )
+    limit: _Limit = PAGE_SIZE
+    cursor: _EventCursor = None
+    sort: _Sort = "newest"
 
 
 _ViewName = Annotated[str, Field(max_length=LONGEST_NAME, pattern=NAME)]
@@ -58,7 +52,7 @@ class ViewInput(ViewNameInput):
     """A search to keep for all users."""
 
     q: _Text = Field(description="the search, in the syntax of the console's search field")
-    sort: Literal["newest", "oldest"] = "newest"
+    sort: _Sort = "newest"
 
 
 class ExportQuery(InputModel):
@@ -66,7 +60,7 @@ class ExportQuery(InputModel):
 
     q: _Text = Field("", description="the search, in the syntax of the console's search field")
     format: Form = Field(Form.JSON_LINES, description="JSON lines for programs, CSV for people")
-    sort: Literal["newest", "oldest"] = Field("newest", description="which come first")
+    sort: _Sort = "newest"
     bodies: bool = Field(False, description="with the bodies as they were received")
 
 
@@ -75,16 +69,16 @@ class EntityQuery(InputModel):
 
     order: Order = Field(Order.NEWEST, description="which event comes first")
     source: _Slug = Field(None, description="only the events of this sender")
-    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
-    before: UUID | None = Field(None, description="only events older than this one")
-    after: UUID | None = Field(None, description="only events newer than this one")
+    limit: _Limit = PAGE_SIZE
+    cursor: _EventCursor = None
 
     def place(self) -> Place:
         """Return what a page of its events is asked for by."""
+        bounds = lists.bounds(self.cursor)
         return Place(
             order=self.order,
-            before=self.before,
-            after=self.after,
+            before=bounds.before,
+            after=bounds.after,
             source=self.source,
             limit=self.limit,
         )
@@ -96,6 +90,27 @@ class EntityInput(InputModel):
     kind: Literal["conversation", "phone", "order", "message", "contact"]
     value: Annotated[str, Field(max_length=LONGEST, pattern=r"^[!-~]+( [!-~]+)*$")] = Field(
         description="what it is called: an id, or a phone number however it is written"
+    )
+
+
+class SenderIdQuery(InputModel):
+    """Which event, by what its sender calls it."""
+
+    source: str = Field(max_length=200, pattern=r"^[^\x00]*$", description="the sender's slug")
+    event_id: str = Field(
+        max_length=1_000, pattern=r"^[^\x00]*$", description="the event's id at the sender"
+    )
+
+
+class DeliveriesQuery(InputModel):
+    """Which page of an event's deliveries."""
+
+    limit: _Limit = PAGE_SIZE
+    cursor: str | None = Field(
+        None,
+        pattern=lists.BY_DELIVERY,
+        description="`next_cursor` of another page; left out: the first page",
+        examples=["newer.0199c8f0-2a10-7d44-8e02-5f6a7b8c9d0e"],
     )
 
 
@@ -114,8 +129,13 @@ class TrafficQuery(OverviewQuery):
 class PageQuery(InputModel):
     """Which page of a list."""
 
-    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
-    before: int | None = Field(None, ge=1, le=_LARGEST_ID)
+    limit: _Limit = PAGE_SIZE
+    cursor: str | None = Field(
+        None,
+        pattern=lists.BY_NUMBER,
+        description="`next_cursor` of another page; left out: the first page",
+        examples=["older.12"],
+    )
 
 
 _MOMENT = {"examples": ["2026-01-31T12:00:00Z", "2h"]}
@@ -158,37 +178,35 @@ class RefusalSummaryQuery(RefusalPeriodQuery):
 class RefusalsQuery(RefusalSummaryQuery):
     """Which refused requests, and which page of them."""
 
-    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
-    before: str | None = Field(
+    limit: _Limit = PAGE_SIZE
+    cursor: str | None = Field(
         None,
         max_length=2_000,
         pattern=r"^[A-Za-z0-9_-]+$",
-        description="the next page: `older` of the page before it",
+        description="`next_cursor` of another page; left out: the first page",
     )
 
 
-class DeliveriesQuery(RefusalPeriodQuery):
-    """Which deliveries, and which page of them."""
+class RejectedQuery(RefusalPeriodQuery):
+    """Which rejected deliveries, and which page of them."""
 
     state: Literal["rejected"] = Field(
         "rejected", description="those that hold no event; `/events` lists those that do"
     )
-    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
-    before: UUID | None = Field(None, description="the next page: `older` of the page before it")
+    limit: _Limit = PAGE_SIZE
+    cursor: str | None = Field(
+        None,
+        pattern=lists.BY_ID,
+        description="`next_cursor` of another page; left out: the first page",
+        examples=["older.0199c8f0-1f5a-7c3e-9b1d-0a5b6c7d8e9f"],
+    )
 
 
 class AlertsQuery(InputModel):
     """Which alerts."""
 
     recovered: bool = Field(False, description="recovered ones too, of the last 30 days")
-    limit: int = Field(PAGE_SIZE, ge=1, le=_MAX_LIMIT)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TestedChannel:
-    """What came back from a test of a channel."""
-
-    answer: str
+    limit: _Limit = PAGE_SIZE
 
 
 class ReasonInput(InputModel):
@@ -224,16 +242,12 @@ _Phone = Annotated[str, Field(pattern=r"^\+?[1-9]([ .()-]?[0-9]){6,14}$")]
 _PersonsId = Annotated[str, Field(max_length=200, pattern=r"^[!-~]+( [!-~]+)*$")]
 
 
-def _is_given(kind: str) -> dict[str, Any]:
-    return {"required": [kind], "properties": {kind: {"minItems": 1}}}
-
-
 class ErasureInput(InputModel):
-    """Who is to be erased: all that is given is one person."""
+    """Who is to be erased: all that is given is one person, by at least one name."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [_is_given(kind) for kind in ("phones", "contacts", "conversations")]
+            "examples": [{"phones": ["+442079460958"], "reason": "letter 71"}],
         }
     )
 
@@ -259,21 +273,14 @@ class NothingInput(InputModel):
     """Nothing."""
 
 
-_HAS_IDS: dict[str, Any] = {"required": ["ids"], "properties": {"ids": {"minItems": 1}}}
-_HAS_QUERY: dict[str, Any] = {"required": ["q"], "properties": {"q": {"pattern": r"\S"}}}
-_IS_EVERYTHING: dict[str, Any] = {
-    "required": ["everything"],
-    "properties": {"everything": {"const": True}},
-}
-
-
 class BulkActionInput(InputModel):
-    """What to replay or discard: events by their ids, or all that match a search."""
+    """What to replay or discard: events by their `ids`, or all that match a search, `q`."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [_HAS_IDS, _HAS_QUERY, _IS_EVERYTHING],
-            "not": {"allOf": [_HAS_IDS, _HAS_QUERY]},
+            "examples": [
+                {"action": "replay", "q": "state:dead type:order.*", "reason": "the CRM is back"}
+            ],
         }
     )
 
@@ -299,7 +306,7 @@ def _list_types(schema: dict[str, Any]) -> None:
 
 def _list_sources(schema: dict[str, Any]) -> None:
     """Add the slugs of all senders to a schema."""
-    schema["enum"] = [*registry.classes(), None]
+    schema["examples"] = [*registry.classes(), None]
 
 
 class TestEventInput(InputModel):
@@ -318,44 +325,3 @@ class TestEventInput(InputModel):
         description="the sender; null: the default source",
         json_schema_extra=_list_sources,
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventPage:
-    """A page of events, newest first."""
-
-    events: tuple[ListedEvent, ...]
-    older: UUID | None
-    """The value of `before` for the next page; None: this is the last one."""
-    newer: UUID | None
-    """The value of `after` for the previous page; None: this is the first one."""
-    searched_to: str | None
-    """How far back the search got before its time was up; `older` continues from there."""
-    count: Count
-    """The number of all events that match."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatsNow:
-    """All counts since the beginning, and what is behind now."""
-
-    deliveries: DeliveryCounts
-    events: EventCounts
-    jobs: JobCounts
-    backlog: Backlog
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BulkActionResult:
-    """A bulk action, or what it would change."""
-
-    counts: Counts
-    bulk_action: Operation | None
-    """None: it was a dry run."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Done:
-    """Success without a result."""
-
-    done: bool = True

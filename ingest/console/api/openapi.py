@@ -1,16 +1,19 @@
 """The OpenAPI document, made from the same declarations as the routes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel
 
-from ingest.console.api.endpoints import Endpoint, ErrorBody
+from ingest.console.api import schemas
+from ingest.console.api.endpoints import IDEMPOTENCY_KEY, REPLAYED, Endpoint, ErrorBody
+from ingest.console.api.examples import example
+from ingest.console.api.tags import PARAMETERS, TAGS, tag_of
+from ingest.console.services.keyed_requests import KEY
 from ingest.console.ui.paths import LARGEST_NUMBER, NUMBER
 
-_REF = "#/components/schemas/{model}"
 _PARAMETER = re.compile(r"\{(\w+)(?::(\w+))?\}")
 _PATH_TYPES: dict[str, dict[str, Any]] = {
     "uuid": {"type": "string", "format": "uuid"},
@@ -24,6 +27,45 @@ _ALWAYS = (
     HTTPStatus.FORBIDDEN,
     HTTPStatus.SERVICE_UNAVAILABLE,
 )
+_OF_CHANGES = (
+    HTTPStatus.CONFLICT,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+)
+_ERRORS: Mapping[HTTPStatus, tuple[str, str]] = {
+    HTTPStatus.BAD_REQUEST: ("bad_query", "The search is not understood: stat:dead."),
+    HTTPStatus.UNAUTHORIZED: ("unauthenticated", "Log in, or send a bearer token."),
+    HTTPStatus.FORBIDDEN: ("role_insufficient", "Viewers are read-only."),
+    HTTPStatus.NOT_FOUND: ("not_found", "There is nothing of this id."),
+    HTTPStatus.CONFLICT: ("idempotency_key_in_use", "The request of this key has no answer yet."),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: ("request_entity_too_large", "The body is too large."),
+    HTTPStatus.UNPROCESSABLE_ENTITY: (
+        "idempotency_key_reused",
+        "This Idempotency-Key was used for another request.",
+    ),
+    HTTPStatus.SERVICE_UNAVAILABLE: ("busy", "Another transaction holds a lock that this needs."),
+}
+"""What an error of each status looks like."""
+_KEY = {
+    "name": IDEMPOTENCY_KEY,
+    "in": "header",
+    "required": False,
+    "description": "A new random UUID for each change. The same request with the same key is done"
+    " once: for 24 hours it gets the answer that it got first.",
+    "schema": {"type": "string", "pattern": KEY},
+    "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+}
+_REPLAYED = {
+    REPLAYED: {
+        "description": "`true`: the change was made before, by a request with the same key.",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+_DESCRIPTION = """Search, inspect, replay and discard webhook events.
+
+Every list has `items`, `next_cursor` and `as_of`; give `next_cursor` back as `cursor` for the \
+next page. Every error has `error`, a slug for programs, and `message`, a sentence for people. \
+Every change may carry an `Idempotency-Key`, and is made once however often it is sent."""
 
 
 def document(endpoints: Sequence[Endpoint], *, prefix: str, version: str) -> dict[str, Any]:
@@ -34,24 +76,35 @@ def document(endpoints: Sequence[Endpoint], *, prefix: str, version: str) -> dic
         prefix: what every path begins with.
         version: the version of ingest.
     """
-    schemas = _Schemas(endpoints)
+    known = _Schemas(endpoints)
     paths: dict[str, dict[str, Any]] = {}
     for endpoint in endpoints:
         path = prefix + _PARAMETER.sub(r"{\1}", endpoint.path)
-        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, schemas)
+        paths.setdefault(path, {})[endpoint.method.lower()] = _operation(endpoint, known)
+    used = {tag_of(endpoint.path) for endpoint in endpoints}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "ingest",
             "version": version,
-            "description": "Search, inspect, replay and discard webhook events.",
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
         "security": [{}, {"token": []}],
+        "tags": [
+            {"name": name, "description": text} for name, text in TAGS.items() if name in used
+        ],
         "paths": paths,
         "components": {
-            "schemas": schemas.definitions,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": known.definitions,
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "Made by `ingest console create-token`.",
+                }
+            },
         },
     }
 
@@ -60,19 +113,16 @@ class _Schemas:
     """The schemas of all bodies and results."""
 
     def __init__(self, endpoints: Sequence[Endpoint]) -> None:
-        types: list[tuple[Any, Any, TypeAdapter[Any]]] = [
-            ((endpoint.name, "result"), "serialization", TypeAdapter(endpoint.result))
-            for endpoint in endpoints
+        types: list[tuple[Any, Any, Any]] = [
+            ((endpoint.name, "result"), "serialization", endpoint.result) for endpoint in endpoints
         ]
         types += [
-            ((endpoint.name, "body"), "validation", TypeAdapter(endpoint.body))
+            ((endpoint.name, "body"), "validation", endpoint.body)
             for endpoint in endpoints
             if endpoint.body is not None
         ]
-        types.append((("error", ""), "serialization", TypeAdapter(ErrorBody)))
-        schemas, shared = TypeAdapter.json_schemas(types, ref_template=_REF)
-        self.definitions = shared.get("$defs", {})
-        self._schemas = {key: schema for (key, _mode), schema in schemas.items()}
+        types.append((("error", ""), "serialization", ErrorBody))
+        self._schemas, self.definitions = schemas.make(types)
 
     def result(self, endpoint: Endpoint) -> Any:
         return self._schemas[endpoint.name, "result"]
@@ -84,74 +134,83 @@ class _Schemas:
     def error(self) -> Any:
         return self._schemas["error", ""]
 
+    def content(self, schema: Any) -> dict[str, Any]:
+        """Return JSON of a schema, with an example of it."""
+        return {
+            "application/json": {"schema": schema, "example": example(schema, self.definitions)}
+        }
 
-def _operation(endpoint: Endpoint, schemas: _Schemas) -> dict[str, Any]:
-    changes = endpoint.method != "GET"
-    errors = {*_ALWAYS, *endpoint.errors}
-    if _PARAMETER.search(endpoint.path):
-        errors.add(HTTPStatus.NOT_FOUND)  # an invalid id matches no route
-    if changes:
-        errors.add(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+def _operation(endpoint: Endpoint, known: _Schemas) -> dict[str, Any]:
+    parameters = [*_path_parameters(endpoint.path), *_query_parameters(endpoint.query)]
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
+        "tags": [tag_of(endpoint.path)],
         "summary": endpoint.summary,
-        "parameters": [*_path_parameters(endpoint.path), *_query_parameters(endpoint.query)],
+        "description": endpoint.description or f"{endpoint.summary}.",
+        "parameters": [*parameters, _KEY] if endpoint.changes else parameters,
         "responses": {
-            "200": _content("Success.", schemas.result(endpoint), endpoint.streams),
-            **{
-                str(int(status)): _content(status.phrase, schemas.error)
-                for status in sorted(errors)
-            },
+            "200": _success(endpoint, known),
+            **{str(int(status)): _error(status, known) for status in sorted(_errors(endpoint))},
         },
     }
     if endpoint.body is not None:
         operation["requestBody"] = {
             "required": endpoint.needs_body,
-            "content": {"application/json": {"schema": schemas.body(endpoint)}},
+            "content": known.content(known.body(endpoint)),
         }
     return operation
 
 
+def _errors(endpoint: Endpoint) -> set[HTTPStatus]:
+    errors = {*_ALWAYS, *endpoint.errors, *(_OF_CHANGES if endpoint.changes else ())}
+    # An invalid id matches no route.
+    return errors | {HTTPStatus.NOT_FOUND} if _PARAMETER.search(endpoint.path) else errors
+
+
+def _success(endpoint: Endpoint, known: _Schemas) -> dict[str, Any]:
+    result = known.result(endpoint)
+    if endpoint.streams:
+        content = {
+            media_type: {"schema": result, "example": text}
+            for media_type, text in endpoint.streams.items()
+        }
+        return {"description": "Success.", "content": content}
+    success = {"description": "Success.", "content": known.content(result)}
+    return {**success, "headers": _REPLAYED} if endpoint.changes else success
+
+
+def _error(status: HTTPStatus, known: _Schemas) -> dict[str, Any]:
+    content = known.content(known.error)
+    if status in _ERRORS:
+        code, sentence = _ERRORS[status]
+        content["application/json"]["example"] = {"error": code, "message": sentence}
+    return {"description": f"{status.phrase}.", "content": content}
+
+
 def _path_parameters(path: str) -> list[dict[str, Any]]:
-    return [
-        {"name": name, "in": "path", "required": True, "schema": _PATH_TYPES[kind]}
-        for name, kind in _PARAMETER.findall(path)
-    ]
+    parameters = []
+    for match in _PARAMETER.finditer(path):
+        name, kind = match[1], match[2] or ""
+        word = PARAMETERS.get(path[: match.start()] + name)
+        described = {} if word is None else {"description": word[0], "example": word[1]}
+        schema = _PATH_TYPES[kind]
+        parameters.append(
+            {"name": name, "in": "path", "required": True, **described, "schema": schema}
+        )
+    return parameters
 
 
 def _query_parameters(model: type[BaseModel] | None) -> list[dict[str, Any]]:
     if model is None:
         return []
-    schema = model.model_json_schema()
-    definitions = schema.get("$defs", {})
     return [
         {
             "name": name,
             "in": "query",
-            "required": False,
-            "schema": _without_null(_resolve(member, definitions)),
+            "required": model.model_fields[name].is_required(),
+            **({"description": schema["description"]} if "description" in schema else {}),
+            "schema": {key: value for key, value in schema.items() if key != "description"},
         }
-        for name, member in schema["properties"].items()
+        for name, schema in schemas.parameters(model).items()
     ]
-
-
-def _resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema with its reference replaced: query parameters have no shared definitions."""
-    if "$ref" in schema:
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        return {**definitions[schema["$ref"].rpartition("/")[2]], **rest}
-    return schema
-
-
-def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return a schema without null: a parameter is null by being left out."""
-    choices = [choice for choice in schema.get("anyOf", []) if choice.get("type") != "null"]
-    if len(choices) != 1:
-        return schema
-    rest = {key: value for key, value in schema.items() if key not in ("anyOf", "default")}
-    return {**rest, **choices[0]}
-
-
-def _content(description: str, schema: Any, types: Sequence[str] = ()) -> dict[str, Any]:
-    content = {media_type: {"schema": schema} for media_type in types or ("application/json",)}
-    return {"description": description, "content": content}

@@ -1,27 +1,28 @@
 """The JSON API under /api/v1: its operations, each with its schema."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
-from uuid import uuid4
+from types import MappingProxyType
+from typing import Any
+from uuid import UUID, uuid4
 
+from sqlalchemy import Connection
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from ingest.console.api import endpoints, openapi
+from ingest.console.api import endpoints, lists, openapi
 from ingest.console.api.endpoints import ApiRequest, Endpoint, get, post
+from ingest.console.api.lists import Listing
 from ingest.console.api.models import (
     AlertsQuery,
     BulkActionInput,
-    BulkActionResult,
     DeliveriesQuery,
-    Done,
     EntityInput,
     EntityQuery,
     ErasureInput,
-    EventPage,
     EventsQuery,
     ExportQuery,
     NothingInput,
@@ -30,51 +31,70 @@ from ingest.console.api.models import (
     ReasonInput,
     RefusalsQuery,
     RefusalSummaryQuery,
+    RejectedQuery,
     ReplayInput,
     ResendInput,
-    StatsNow,
-    TestedChannel,
+    SenderIdQuery,
     TestEventInput,
     TrafficQuery,
     ViewInput,
     ViewNameInput,
 )
+from ingest.console.api.results import (
+    BulkActionResult,
+    Done,
+    EntityDetails,
+    EventList,
+    FailureList,
+    FailureView,
+    StatsNow,
+    TestedChannel,
+)
 from ingest.console.auth.identity import Identity
 from ingest.console.dependencies import Console
 from ingest.console.errors import BadRequest
-from ingest.console.services import event_query, event_view, refusals, saved_views, traffic
+from ingest.console.services import (
+    delivery_view,
+    event_query,
+    event_view,
+    processor_view,
+    refusals,
+    saved_views,
+    search_words,
+    source_view,
+    traffic,
+)
 from ingest.console.services.addresses import EntityLink
 from ingest.console.services.commands import TestEvent
-from ingest.console.services.entity_view import EntityView
+from ingest.console.services.delivery_view import DeliveryDetails
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.overview import Overview
+from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
 from ingest.console.services.resending import Resent
+from ingest.console.services.search_words import SearchWords
+from ingest.console.services.source_view import SourceView
 from ingest.console.services.traffic import Traffic
 from ingest.console.ui import masking
 from ingest.console.ui.download import Download
 from ingest.erasure.report import Report as Erasure
-from ingest.export import MEDIA_TYPES, WantedExport
+from ingest.export import MEDIA_TYPES, Form, WantedExport
 from ingest.refusals import report as refusal_report
-from ingest.refusals.report import (
-    RefusalOfRequest,
-    RefusalPage,
-    RefusalSummary,
-    RejectedListing,
-)
+from ingest.refusals.report import ListedRejected, RefusalOfRequest, RefusalSummary
 from ingest.store import alerts
 from ingest.store.alerts import Alert, ChannelState
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
-from ingest.store.pipeline import processors
-from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports import audit_log, event_detail, failures, refused_requests
 from ingest.store.reports.audit_log import Action
-from ingest.store.reports.failures import Failures, Rejected
+from ingest.store.reports.event_detail import DeliveryOfEvent
+from ingest.store.reports.failures import Rejected
+from ingest.store.reports.refusal_counts import RefusedRequests
 from ingest.store.reports.refused_requests import Refusal
 from ingest.store.retention import report as retention
 from ingest.store.retention.report import Report as Retention
+from ingest.store.search import named
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.titles import titled_examples
 from ingest.store.views import View
@@ -83,14 +103,29 @@ PREFIX = "/api/v1"
 _NOT_FOUND = (HTTPStatus.NOT_FOUND,)
 _STORED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE)
 _CONFLICT = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
+EXPORTED = MappingProxyType(
+    {
+        MEDIA_TYPES[Form.JSON_LINES]: (
+            '{"id":"0199c8f0-1f5a-7c3e-9b1d-0a5b6c7d8e9f","source":"shop",'
+            '"event_id":"order.created:789","type":"order.created","state":"dead",'
+            '"received_at":"2026-11-29T09:52:00Z","deliveries":1,"conflicts":false,'
+            '"error":"KeyError: \'total\'"}\n'
+        ),
+        MEDIA_TYPES[Form.CSV]: (
+            "id,source,event_id,type,state,received_at,deliveries,conflicts,error\r\n"
+            "0199c8f0-1f5a-7c3e-9b1d-0a5b6c7d8e9f,shop,order.created:789,order.created,dead,"
+            "2026-11-29T09:52:00Z,1,false,KeyError: 'total'\r\n"
+        ),
+    }
+)
+"""What an export looks like, by its media type."""
 
 
 def routes(console: Console) -> list[BaseRoute]:
     """Return the API's routes, and the route of its OpenAPI document."""
-    document = openapi.document(ENDPOINTS, prefix=PREFIX, version=console.version)
 
     async def serve_document(_request: Request) -> Response:
-        return JSONResponse(document)
+        return JSONResponse(await run_in_threadpool(document, console.version))
 
     return [
         Route(f"{PREFIX}/openapi.json", serve_document, methods=["GET"], name="openapi"),
@@ -98,8 +133,14 @@ def routes(console: Console) -> list[BaseRoute]:
     ]
 
 
+@cache
+def document(version: str) -> dict[str, Any]:
+    """Return the OpenAPI document, which is made when somebody first asks for it."""
+    return openapi.document(ENDPOINTS, prefix=PREFIX, version=version)
+
+
 @get("/overview", query=OverviewQuery)
-def read_overview(console: Console, request: ApiRequest) -> Overview:
+def get_overview(console: Console, request: ApiRequest) -> Overview:
     """Return the traffic of the last hour, day or week, and the present state."""
     overview = console.overviews.read(request.query.range)
     shown = masking.processors(overview.processors, masked=_masks(console, request))
@@ -107,14 +148,14 @@ def read_overview(console: Console, request: ApiRequest) -> Overview:
 
 
 @get("/traffic", query=TrafficQuery)
-def read_traffic(console: Console, request: ApiRequest) -> Traffic:
+def get_traffic(console: Console, request: ApiRequest) -> Traffic:
     """Return what was done or delivered in the last hour, day or week, by what it is split by."""
     with console.engine.connect() as connection:
         return traffic.read(connection, request.query.by, request.query.range, now=console.now())
 
 
 @get("/stats")
-def read_stats(console: Console, _request: ApiRequest) -> StatsNow:
+def get_stats(console: Console, _request: ApiRequest) -> StatsNow:
     """Return counts since the beginning, and what is behind now."""
     overview = console.overviews.read(Range.HOUR)
     stats = overview.stats
@@ -127,32 +168,28 @@ def read_stats(console: Console, _request: ApiRequest) -> StatsNow:
 
 
 @get("/events", query=EventsQuery)
-def search_events(console: Console, request: ApiRequest) -> EventPage:
-    """Search events, the newest or the oldest first."""
+def list_events(console: Console, request: ApiRequest) -> EventList:
+    """List or search events, the newest or the oldest first."""
+    query: EventsQuery = request.query
+    bounds, oldest_first = lists.bounds(query.cursor), query.sort == "oldest"
     result = event_query.find(
         console.engine,
-        _parse_search(console, request.by, request.query.q),
+        _parse_search(console, request.by, query.q),
         sources=console.sources,
-        limit=request.query.limit,
-        before=request.query.before,
-        after=request.query.after,
-        oldest_first=request.query.sort == "oldest",
+        limit=query.limit,
+        before=bounds.before,
+        after=bounds.after,
+        oldest_first=oldest_first,
     )
-    page = result.page
-    return EventPage(
-        events=masking.events((*page.named, *page.events), masked=_masks(console, request)),
-        older=page.older,
-        newer=page.newer,
-        searched_to=page.reached.isoformat() if page.reached else None,
-        count=result.count,
-    )
+    masked = _masks(console, request)
+    return EventList.page(result, oldest_first=oldest_first, as_of=console.now(), masked=masked)
 
 
 @get(
     "/events/export",
     query=ExportQuery,
     errors=(HTTPStatus.CONFLICT,),
-    streams=tuple(MEDIA_TYPES.values()),
+    streams=EXPORTED,
 )
 def export_events(console: Console, request: ApiRequest) -> Response:
     """Export what a search means, as a stream of JSON lines or CSV."""
@@ -168,9 +205,17 @@ def export_events(console: Console, request: ApiRequest) -> Response:
 
 
 @get("/views")
-def list_views(console: Console, request: ApiRequest) -> Sequence[View]:
+def list_views(console: Console, request: ApiRequest) -> Listing[View]:
     """List the saved views by name."""
-    return saved_views.visible(console.engine, console.settings, request.by)
+    views = saved_views.visible(console.engine, console.settings, request.by)
+    return Listing[View].of(views, as_of=console.now())
+
+
+@get("/search-words")
+def get_search_words(console: Console, request: ApiRequest) -> SearchWords:
+    """Return what can be searched by: the filters, and the values that there are."""
+    with console.engine.connect() as connection:
+        return search_words.read(connection, masked=_masks(console, request))
 
 
 @post("/views", body=ViewInput, needs_body=True, errors=(HTTPStatus.CONFLICT,))
@@ -201,28 +246,63 @@ def delete_view(console: Console, request: ApiRequest) -> Done:
 
 
 @get("/events/{id:uuid}", errors=_NOT_FOUND)
-def show_event(console: Console, request: ApiRequest) -> EventView:
-    """Return an event with its deliveries, jobs and attempts."""
-    masked = _masks(console, request)
+def get_event(console: Console, request: ApiRequest) -> EventView:
+    """Return an event with its first deliveries, its jobs and their attempts."""
     with console.engine.connect() as connection:
-        return event_view.read(
+        return _event(console, request, connection, request.path["id"])
+
+
+@get("/events/by-sender-id", query=SenderIdQuery, errors=_NOT_FOUND)
+def get_event_by_sender_id(console: Console, request: ApiRequest) -> EventView:
+    """Return the event that a source sent under an id of its own, as `get_event` does."""
+    query: SenderIdQuery = request.query
+    with console.engine.connect() as connection:
+        event = named.at_sender(connection, query.source, query.event_id)
+        return _event(console, request, connection, event)
+
+
+@get("/events/{id:uuid}/deliveries", query=DeliveriesQuery, errors=_NOT_FOUND)
+def list_event_deliveries(console: Console, request: ApiRequest) -> Listing[DeliveryOfEvent]:
+    """List the deliveries of an event: the one that it was made of, then the duplicates.
+
+    `get_delivery` has what was sent.
+    """
+    query: DeliveriesQuery = request.query
+    with console.engine.connect() as connection:
+        deliveries = event_detail.deliveries(
             connection,
             request.path["id"],
-            sources=console.sources,
-            masked=masked,
-            entities=partial(console.entities.of_event, masked=masked),
+            most=query.limit + 1,
+            after=lists.bounds(query.cursor).after,
+        )
+    shown = deliveries[: query.limit]
+    has_more = len(deliveries) > len(shown)
+    return Listing[DeliveryOfEvent].of(
+        shown,
+        next_cursor=lists.newer(shown[-1].id) if has_more else None,
+        as_of=console.now(),
+    )
+
+
+@get("/deliveries/{id:uuid}", errors=_NOT_FOUND)
+def get_delivery(console: Console, request: ApiRequest) -> DeliveryDetails:
+    """Return a delivery as it was sent, and which event it is of."""
+    with console.engine.connect() as connection:
+        return delivery_view.details(
+            connection, request.path["id"], masked=_masks(console, request)
         )
 
 
 @get("/entities/{kind}/{name}", query=EntityQuery, errors=_NOT_FOUND)
-def show_entity(console: Console, request: ApiRequest) -> EntityView:
+def get_entity(console: Console, request: ApiRequest) -> EntityDetails:
     """Return all that is stored of an order, conversation, contact, message or phone number."""
-    return console.entities.read(
+    view = console.entities.read(
         request.path["kind"],
         request.path["name"],
         request.query.place(),
         masked=_masks(console, request),
     )
+    return EntityDetails.of(view, as_of=console.now())
 
 
 @post("/entities", body=EntityInput, needs_body=True)
@@ -277,13 +357,17 @@ def discard_job(console: Console, request: ApiRequest) -> Operation:
 
 
 @get("/bulk-actions", query=PageQuery)
-def list_bulk_actions(console: Console, request: ApiRequest) -> Sequence[Operation]:
+def list_bulk_actions(console: Console, request: ApiRequest) -> Listing[Operation]:
     """List bulk actions, newest first."""
-    limit, before = request.query.limit, request.query.before
+    limit, before = request.query.limit, lists.number(request.query.cursor)
     with console.engine.connect() as connection:
-        records = bulk_actions.operations(connection, limit=limit, before=before)
+        records = bulk_actions.operations(connection, limit=limit + 1, before=before)
     masked = _masks(console, request)
-    return [masking.bulk_action(record, masked=masked) for record in records]
+    return Listing[Operation].of(
+        (masking.bulk_action(record, masked=masked) for record in records[:limit]),
+        next_cursor=lists.after_numbered(records, limit=limit),
+        as_of=console.now(),
+    )
 
 
 @post("/bulk-actions", body=BulkActionInput, needs_body=True)
@@ -306,7 +390,7 @@ def begin_bulk_action(console: Console, request: ApiRequest) -> BulkActionResult
 
 
 @get("/bulk-actions/{id:number}", errors=_NOT_FOUND)
-def show_bulk_action(console: Console, request: ApiRequest) -> Operation:
+def get_bulk_action(console: Console, request: ApiRequest) -> Operation:
     """Return a bulk action, and what has become of its jobs."""
     with console.engine.connect() as connection:
         record = bulk_actions.operation(connection, request.path["id"])
@@ -332,34 +416,46 @@ def cancel_bulk_action(console: Console, request: ApiRequest) -> Operation:
 
 
 @get("/failures")
-def list_failures(console: Console, request: ApiRequest) -> Failures:
-    """List failing jobs, grouped by error."""
+def list_failures(console: Console, request: ApiRequest) -> FailureList:
+    """List failing jobs, grouped by error, the largest group first.
+
+    The `query` of a group finds its events, exports them and replays them.
+    """
+    now = console.now()
     with console.engine.connect() as connection:
-        groups = titled_examples(
-            connection, failures.groups(connection, now=console.now()), console.sources
-        )
-    return masking.failures(groups, masked=_masks(console, request))
+        groups = failures.groups(connection, now=now)
+        groups = titled_examples(connection, groups, console.sources)
+    groups = masking.failures(groups, masked=_masks(console, request))
+    return FailureList(
+        items=tuple(map(FailureView.of, groups.groups)),
+        next_cursor=None,
+        as_of=now,
+        examined=groups.examined,
+        is_whole=groups.is_whole,
+    )
 
 
 @get("/rejected")
-def list_rejected(console: Console, _request: ApiRequest) -> Sequence[Rejected]:
+def list_rejection_reasons(console: Console, _request: ApiRequest) -> Listing[Rejected]:
     """List authentic deliveries that hold no event, grouped by reason."""
     with console.engine.connect() as connection:
-        return failures.rejected(connection)
+        groups = failures.rejected(connection)
+    return Listing[Rejected].of(groups, as_of=console.now())
 
 
 @get("/refusals", query=RefusalsQuery)
-def list_refusals(console: Console, request: ApiRequest) -> RefusalPage:
+def list_refusals(console: Console, request: ApiRequest) -> Listing[RefusedRequests]:
     """List refused requests, the newest first: a row for those of a minute that are alike."""
     query: RefusalsQuery = request.query
     wanted = refusals.wanted(query.asked(query.address), console.now())
     with console.engine.connect() as connection:
-        return refusal_report.page(connection, wanted, limit=query.limit, before=query.before)
+        page = refusal_report.page(connection, wanted, limit=query.limit, before=query.cursor)
+    return Listing[RefusedRequests].of(page.refusals, next_cursor=page.older, as_of=console.now())
 
 
 @get("/refusals/summary", query=RefusalSummaryQuery)
-def summarize_refusals(console: Console, request: ApiRequest) -> RefusalSummary:
-    """Say why requests were refused, by reason and by address, with the likely causes."""
+def get_refusal_summary(console: Console, request: ApiRequest) -> RefusalSummary:
+    """Return why requests were refused, by reason and by address, with the likely causes."""
     query: RefusalSummaryQuery = request.query
     now = console.now()
     wanted = refusals.wanted(query.asked(query.address), now)
@@ -370,16 +466,17 @@ def summarize_refusals(console: Console, request: ApiRequest) -> RefusalSummary:
 
 
 @get("/refusals/samples")
-def list_refused_samples(console: Console, request: ApiRequest) -> Sequence[Refusal]:
+def list_refused_samples(console: Console, request: ApiRequest) -> Listing[Refusal]:
     """List the last refused requests, a few for each reason, with what was looked at."""
     with console.engine.connect() as connection:
         samples = refused_requests.newest(connection)
-    return masking.refusals(samples, masked=_masks(console, request))
+    shown = masking.refusals(samples, masked=_masks(console, request))
+    return Listing[Refusal].of(shown, as_of=console.now())
 
 
 @get("/refusals/{id:uuid}", errors=_NOT_FOUND)
-def show_refusal(console: Console, request: ApiRequest) -> RefusalOfRequest:
-    """Say why a request was refused, by the id that its sender got: `request_id` in the answer."""
+def get_refusal(console: Console, request: ApiRequest) -> RefusalOfRequest:
+    """Return why a request was refused, by the id in its answer: `request_id`."""
     with console.engine.connect() as connection:
         return refusal_report.of_request(
             connection,
@@ -390,27 +487,43 @@ def show_refusal(console: Console, request: ApiRequest) -> RefusalOfRequest:
         )
 
 
-@get("/deliveries", query=DeliveriesQuery)
-def list_deliveries(console: Console, request: ApiRequest) -> RejectedListing:
-    """List deliveries that were signed and hold no event, the newest first."""
-    query: DeliveriesQuery = request.query
+@get("/deliveries", query=RejectedQuery)
+def list_rejected_deliveries(console: Console, request: ApiRequest) -> Listing[ListedRejected]:
+    """List deliveries that were signed and hold no event, the newest first.
+
+    A page may be short, or empty, and have a next one: 5,000 deliveries are looked at for each.
+    """
+    query: RejectedQuery = request.query
     now = console.now()
     with console.engine.connect() as connection:
-        return refusal_report.rejected_page(
+        page = refusal_report.rejected_page(
             connection,
             refusal_report.of_rejected(refusals.wanted(query.asked(), now)),
             limit=query.limit,
-            before=query.before,
+            before=lists.bounds(query.cursor).before,
             now=now,
         )
+    return Listing[ListedRejected].of(
+        page.deliveries, next_cursor=lists.older(page.older), as_of=now
+    )
 
 
-@get("/processors")
-def list_processors(console: Console, request: ApiRequest) -> Sequence[ProcessorRecord]:
-    """List processors with the number of their unfinished jobs."""
+@get("/processors", query=OverviewQuery)
+def list_processors(console: Console, request: ApiRequest) -> Listing[ProcessorView]:
+    """List processors by name: their unfinished jobs, and their rates and times in a period."""
+    now, masked = console.now(), _masks(console, request)
     with console.engine.connect() as connection:
-        records = processors.all_of_them(connection)
-    return masking.processors(records, masked=_masks(console, request))
+        shown = processor_view.read(connection, request.query.range, now=now, masked=masked)
+    return Listing[ProcessorView].of(shown.views, as_of=now)
+
+
+@get("/sources")
+def list_sources(console: Console, _request: ApiRequest) -> Listing[SourceView]:
+    """List the sources that have a key, or had one lately, and how much each key is used."""
+    now = console.now()
+    with console.engine.connect() as connection:
+        views = source_view.read(connection, console.sources, now=now)
+    return Listing[SourceView].of(views, as_of=now)
 
 
 @post("/processors/{name:path}/pause", body=ReasonInput, errors=_NOT_FOUND)
@@ -428,12 +541,13 @@ def resume_processor(console: Console, request: ApiRequest) -> Done:
 
 
 @get("/alerts", query=AlertsQuery)
-def list_alerts(console: Console, request: ApiRequest) -> Sequence[Alert]:
+def list_alerts(console: Console, request: ApiRequest) -> Listing[Alert]:
     """List the alerts that have fired: those that fire, then recovered ones."""
     with console.engine.connect() as connection:
-        return alerts.newest(
+        newest = alerts.newest(
             connection, recovered=request.query.recovered, limit=request.query.limit
         )
+    return Listing[Alert].of(newest, as_of=console.now())
 
 
 @post("/alerts/{id:number}/acknowledge", body=ReasonInput, errors=_NOT_FOUND)
@@ -449,10 +563,11 @@ def unacknowledge_alert(console: Console, request: ApiRequest) -> Alert:
 
 
 @get("/alert-channels")
-def list_alert_channels(console: Console, _request: ApiRequest) -> Sequence[ChannelState]:
+def list_alert_channels(console: Console, _request: ApiRequest) -> Listing[ChannelState]:
     """List the channels that have had messages lately, and what became of those."""
     with console.engine.connect() as connection:
-        return list(alerts.channel_states(connection).values())
+        states = alerts.channel_states(connection)
+    return Listing[ChannelState].of(states.values(), as_of=console.now())
 
 
 @post("/alert-channels/{name:path}/test", body=ReasonInput, errors=_CONFLICT)
@@ -463,7 +578,7 @@ def test_alert_channel(console: Console, request: ApiRequest) -> TestedChannel:
 
 
 @get("/retention")
-def read_retention(console: Console, _request: ApiRequest) -> Retention:
+def get_retention(console: Console, _request: ApiRequest) -> Retention:
     """Return what goes at which age, what has gone, and what would go now."""
     settings = console.settings
     with console.engine.connect() as connection:
@@ -476,9 +591,15 @@ def read_retention(console: Console, _request: ApiRequest) -> Retention:
 
 
 @get("/erasures", query=PageQuery)
-def list_erasures(console: Console, request: ApiRequest) -> Sequence[Erasure]:
+def list_erasures(console: Console, request: ApiRequest) -> Listing[Erasure]:
     """List the requests to erase a person, newest first."""
-    return console.erasures.newest(limit=request.query.limit, before=request.query.before)
+    limit, before = request.query.limit, lists.number(request.query.cursor)
+    records = console.erasures.newest(limit=limit + 1, before=before)
+    return Listing[Erasure].of(
+        records[:limit],
+        next_cursor=lists.after_numbered(records, limit=limit),
+        as_of=console.now(),
+    )
 
 
 @post("/erasures", body=ErasureInput, needs_body=True)
@@ -496,7 +617,7 @@ def order_erasure(console: Console, request: ApiRequest) -> Erasure:
 
 
 @get("/erasures/{id:number}", errors=_NOT_FOUND)
-def show_erasure(console: Console, request: ApiRequest) -> Erasure:
+def get_erasure(console: Console, request: ApiRequest) -> Erasure:
     """Return a request to erase a person: what was found or erased, and its progress."""
     return console.erasures.read(request.path["id"])
 
@@ -520,13 +641,17 @@ def continue_erasure(console: Console, request: ApiRequest) -> Erasure:
 
 
 @get("/audit-log", query=PageQuery)
-def list_audit_log(console: Console, request: ApiRequest) -> Sequence[Action]:
+def list_audit_log(console: Console, request: ApiRequest) -> Listing[Action]:
     """List what operators did, newest first."""
-    limit, before = request.query.limit, request.query.before
+    limit, before = request.query.limit, lists.number(request.query.cursor)
     with console.engine.connect() as connection:
-        records = audit_log.newest(connection, limit=limit, before=before)
+        records = audit_log.newest(connection, limit=limit + 1, before=before)
     masked = _masks(console, request)
-    return [masking.action(record, masked=masked) for record in records]
+    return Listing[Action].of(
+        (masking.action(record, masked=masked) for record in records[:limit]),
+        next_cursor=lists.after_numbered(records, limit=limit),
+        as_of=console.now(),
+    )
 
 
 @post("/test-event", body=TestEventInput, errors=(HTTPStatus.CONFLICT,))
@@ -542,6 +667,18 @@ def _masks(console: Console, request: ApiRequest) -> bool:
 
 def _show_samples(console: Console, request: ApiRequest) -> refusal_report.Show:
     return partial(masking.refusals, masked=_masks(console, request))
+
+
+def _event(console: Console, request: ApiRequest, connection: Connection, event: UUID) -> EventView:
+    """Return an event as whoever asks may see it. Raises NotFound."""
+    masked = _masks(console, request)
+    return event_view.read(
+        connection,
+        event,
+        sources=console.sources,
+        masked=masked,
+        entities=partial(console.entities.of_event, masked=masked),
+    )
 
 
 def _begin_for_event(
@@ -593,17 +730,21 @@ def _change(console: Console, request: ApiRequest, status: str) -> Operation:
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
-    read_overview,
-    read_traffic,
-    read_stats,
-    search_events,
+    get_overview,
+    get_traffic,
+    get_stats,
+    list_events,
     export_events,
     list_views,
+    get_search_words,
     save_view,
     rename_view,
     delete_view,
-    show_event,
-    show_entity,
+    get_event,
+    get_event_by_sender_id,
+    list_event_deliveries,
+    get_delivery,
+    get_entity,
     find_entity,
     replay_event,
     resend_event,
@@ -613,18 +754,19 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     discard_job,
     list_bulk_actions,
     begin_bulk_action,
-    show_bulk_action,
+    get_bulk_action,
     pause_bulk_action,
     resume_bulk_action,
     cancel_bulk_action,
     list_failures,
-    list_rejected,
+    list_rejection_reasons,
     list_refusals,
-    summarize_refusals,
+    get_refusal_summary,
     list_refused_samples,
-    show_refusal,
-    list_deliveries,
+    get_refusal,
+    list_rejected_deliveries,
     list_processors,
+    list_sources,
     pause_processor,
     resume_processor,
     list_alerts,
@@ -632,10 +774,10 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     unacknowledge_alert,
     list_alert_channels,
     test_alert_channel,
-    read_retention,
+    get_retention,
     list_erasures,
     order_erasure,
-    show_erasure,
+    get_erasure,
     erase_person,
     cancel_erasure,
     continue_erasure,

@@ -26,7 +26,10 @@ REFRESH = "x-refresh"
 
 # If one is repeated, the console could read one and a proxy the other.
 _SINGLE = frozenset(
-    {b"authorization", b"content-type", b"cookie", b"host", b"origin", b"sec-fetch-site"}
+    {
+        *(b"authorization", b"content-type", b"cookie", b"host", b"idempotency-key", b"origin"),
+        b"sec-fetch-site",
+    }
 )
 # Neither "//" nor a backslash, since a browser reads a host name after them. No control characters,
 # since a browser drops them first.

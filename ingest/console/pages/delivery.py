@@ -1,7 +1,5 @@
 """The page of one delivery that is rejected, that holds several events, or whose event is gone."""
 
-import contextlib
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -12,16 +10,13 @@ from starlette.routing import BaseRoute
 
 from ingest.console.pages.event import SHOWN_BYTES
 from ingest.console.pages.site import Site, redirect
-from ingest.console.ui.masking import HIDDEN, mask_phones
-from ingest.errors import InvalidEnvelope, NotFound
+from ingest.console.services import delivery_view
+from ingest.console.ui.masking import HIDDEN
+from ingest.errors import InvalidEnvelope
 from ingest.sources.base import encoded_headers
 from ingest.sources.identities import name_body
-from ingest.store import past_events
-from ingest.store.search import events
 from ingest.store.search.events import Element, WholeDelivery
-from ingest.store.search.named import resolve
 
-_SHOWN_ELEMENTS = 1_000
 _READ_BYTES = 256 * 1024
 """A larger body is not read again for the page: it takes some 10 ms of a thread."""
 
@@ -54,27 +49,23 @@ def show(site: Site, request: Request) -> Response:
     to the event of any other."""
     masks = site.masks(request)
     with site.console.engine.connect() as connection:
-        delivery = events.delivery(connection, request.path_params["id"])
-        elements = events.elements(connection, delivery.id, most=_SHOWN_ELEMENTS + 1)
-        if not elements:
-            with contextlib.suppress(NotFound):
-                return redirect(f"/events/{resolve(connection, [str(delivery.id)])[0]}")
-        past_event = past_events.of_duplicate(connection, delivery.id)
-    shown = elements[:_SHOWN_ELEMENTS]
-    raw = delivery.body
+        stored = delivery_view.read(connection, request.path_params["id"], masked=masks)
+    if stored.event:
+        return redirect(f"/events/{stored.event}")
+    raw = stored.delivery.body
     if raw is None:
-        raw = f"({delivery.unreadable or 'erased'})".encode()
+        raw = f"({stored.delivery.unreadable or 'erased'})".encode()
     beginning = raw[:SHOWN_BYTES].decode("utf-8", "replace")
     view = DeliveryPage(
-        delivery=delivery,
-        past_event=past_event,
-        elements=[_masked(element) for element in shown] if masks else shown,
-        has_more=len(elements) > len(shown),
-        reading=_reading(site, delivery),
+        delivery=stored.delivery,
+        past_event=stored.past_event,
+        elements=stored.elements,
+        has_more=stored.has_more,
+        reading=_reading(site, stored.delivery),
         body=HIDDEN if masks else beginning,
         is_cut=len(raw) > SHOWN_BYTES,
     )
-    section = "events" if elements or past_event else "refusals"
+    section = "events" if stored.elements or stored.past_event else "refusals"
     return site.render(request, "delivery.html", view, section=section)
 
 
@@ -89,11 +80,3 @@ def _reading(site: Site, delivery: WholeDelivery) -> str | None:
     if isinstance(named, InvalidEnvelope):
         return f"still rejected: {named}"
     return "an event: replay it"
-
-
-def _masked(element: Element) -> Element:
-    return dataclasses.replace(
-        element,
-        event_id=element.event_id and mask_phones(element.event_id),
-        type=element.type and mask_phones(element.type),
-    )

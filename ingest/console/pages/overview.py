@@ -212,7 +212,9 @@ def _traffic(
         if part is not None:
             overview = overviews.within(connection, overview, part)
         window = part or ranges.window(overview.range, overview.now)
-        return overview, None if by is None else traffics.within(connection, by, window)
+        return overview, None if by is None else traffics.within(
+            connection, by, window, now=overview.now
+        )
 
 
 def _part_of(request: Request, *, now: datetime) -> Window | None:

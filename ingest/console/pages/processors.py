@@ -9,30 +9,10 @@ from starlette.routing import BaseRoute
 
 from ingest.console.errors import BadRequest
 from ingest.console.pages.site import Site, redirect, time_range, user
-from ingest.console.services import ranges
+from ingest.console.services import processor_view
+from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
-from ingest.console.ui import masking
 from ingest.console.ui.forms import text_field
-from ingest.store.pipeline import jobs, metrics, processors
-from ingest.store.pipeline.histograms import Histogram
-from ingest.store.pipeline.jobs import ParkedJobs
-from ingest.store.pipeline.metrics import FAILED, SUCCEEDED
-from ingest.store.pipeline.processors import ProcessorRecord
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProcessorRow:
-    """A processor and what it did in the range."""
-
-    processor: ProcessorRecord
-    rate: float
-    """Jobs that succeeded, per second of the time that was measured."""
-    p50_s: float | None
-    p95_s: float | None
-    """From receipt to success; None: nothing succeeded."""
-    failures: int
-    """Failed attempts."""
-    parked: tuple[ParkedJobs, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +23,7 @@ class ProcessorsPage:
     """What rates, percentiles and failures cover."""
     measured_s: float
     """How many seconds of it were measured."""
-    rows: tuple[ProcessorRow, ...]
+    rows: tuple[ProcessorView, ...]
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -56,28 +36,12 @@ def routes(site: Site) -> list[BaseRoute]:
 
 def show(site: Site, request: Request) -> Response:
     """Show the processors and their performance."""
-    period, now = time_range(request, default=Range.HOUR), site.console.now()
-    window = ranges.window(period, now)
+    period = time_range(request, default=Range.HOUR)
     with site.console.engine.connect() as connection:
-        records = processors.all_of_them(connection)
-        parked = jobs.parked(connection)
-        succeeded = metrics.by_label(connection, SUCCEEDED, since=window.since)
-        failed = metrics.by_label(connection, FAILED, since=window.since)
-        measured_s = ranges.measured_s(connection, window, now=now)
-    rows = []
-    for record in masking.processors(records, masked=site.masks(request)):
-        durations = succeeded.get(record.name, Histogram())
-        rows.append(
-            ProcessorRow(
-                processor=record,
-                rate=durations.total / measured_s if measured_s else 0.0,
-                p50_s=durations.percentile(0.5),
-                p95_s=durations.percentile(0.95),
-                failures=failed.get(record.name, Histogram()).total,
-                parked=tuple(group for group in parked if group.processor == record.name),
-            )
+        shown = processor_view.read(
+            connection, period, now=site.console.now(), masked=site.masks(request)
         )
-    view = ProcessorsPage(range=period, measured_s=measured_s, rows=tuple(rows))
+    view = ProcessorsPage(range=shown.range, measured_s=shown.measured_s, rows=shown.views)
     return site.render(request, "processors.html", view, section="processors")
 
 

@@ -4,6 +4,7 @@ from starlette.routing import BaseRoute
 
 from ingest.console.pages import (
     alerts,
+    api_docs,
     audit_log,
     bulk_action,
     delivery,
@@ -44,5 +45,6 @@ def routes(site: Site) -> list[BaseRoute]:
         retention,
         erasures,
         audit_log,
+        api_docs,
     )
     return [route for module in modules for route in module.routes(site)]

@@ -10,12 +10,8 @@ from starlette.routing import BaseRoute
 from ingest.console.dependencies import LONGEST_QUERY
 from ingest.console.errors import BadRequest
 from ingest.console.pages.site import Site, redirect, user
-from ingest.console.services import saved_views
-from ingest.console.ui import masking
+from ingest.console.services import saved_views, search_words
 from ingest.console.ui.forms import text_field
-from ingest.query import FILTERS
-from ingest.store.search.filters import EVENT_STATES, MARKS
-from ingest.store.search.words import words
 from ingest.store.views import View
 
 
@@ -60,18 +56,8 @@ def delete(site: Site, request: Request, _form: FormData) -> Response:
 def complete(site: Site, request: Request) -> Response:
     """Return the filters with their meanings, and the values that there are for some of them."""
     with site.console.engine.connect() as connection:
-        known = words(connection)
-    values = {
-        "type": known.types,
-        "source": known.sources,
-        "processor": known.processors,
-        "error": known.errors,
-        "state": EVENT_STATES,
-        "is": tuple(MARKS),
-    }
-    if site.masks(request):
-        values = {name: masking.unhidden(texts) for name, texts in values.items()}
-    return JSONResponse({"filters": FILTERS, "values": values})
+        known = search_words.read(connection, masked=site.masks(request))
+    return JSONResponse({"filters": known.filters, "values": known.values})
 
 
 def _open(view: View) -> Response:

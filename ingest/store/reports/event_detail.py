@@ -160,6 +160,58 @@ def of_event(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryOfEvent:
+    """A delivery of an event, without what was sent."""
+
+    id: UUID
+    received_at: datetime
+    is_first: bool
+    """Whether the event was made of it; the others are duplicates."""
+    conflict: bool
+    """Whether its content differs from the first's."""
+    kept: bool
+    """Whether its body is still stored."""
+    part_of: UUID | None
+    """The delivery of several events that it came in; None: it came alone."""
+    key_id: str | None
+    """Which of the source's secrets signed it; None: retention dropped the delivery."""
+
+
+_ALL_DELIVERIES = statement(
+    """
+    SELECT known.id, known.received_at, known.is_first, known.conflict,
+           d.body IS NOT NULL AS kept, d.part_of, d.key_id
+    FROM (
+        SELECT id, received_at, true AS is_first, false AS conflict FROM ingest.events
+        WHERE id = :id AND CAST(:after AS uuid) IS NULL
+        UNION ALL
+        (SELECT delivery, received_at, false, conflict FROM ingest.duplicates
+         WHERE event = :id AND delivery > coalesce(:after, CAST(:none AS uuid))
+         ORDER BY delivery LIMIT :most)
+    ) AS known
+    LEFT JOIN ingest.deliveries d ON d.id = known.id
+    ORDER BY NOT known.is_first, known.id LIMIT :most
+    """
+)
+
+
+def deliveries(
+    connection: Connection, event: UUID, *, most: int, after: UUID | None = None
+) -> list[DeliveryOfEvent]:
+    """Return the deliveries of an event: the one that it was made of, then the duplicates by their
+    ids; or those after one of them.
+
+    Raises:
+        NotFound: no event has that id.
+    """
+    check(connection, event)
+    after = UUID(int=0) if after == event else after  # a duplicate may have a smaller id than it
+    parameters = {"id": event, "after": after, "none": UUID(int=0), "most": most}
+    rows = connection.execute(_ALL_DELIVERIES, parameters).mappings()
+    return [DeliveryOfEvent(**row) for row in rows]
+
+
 def _delivery(connection: Connection, row: RowMapping) -> DeliveryRecord:
     fields = dict(row)
     key, stored = fields.pop("body_key"), fields.pop("body")

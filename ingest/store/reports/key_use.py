@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from sqlalchemy import Connection, RowMapping
 
@@ -15,7 +14,8 @@ from ingest.store.pipeline.metrics import KEY
 from ingest.store.sql import statement
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
     """What a key signed in a span of time."""
 
     deliveries: int
@@ -93,7 +93,7 @@ def _use(
     source, _, key_id = key.partition(" ")
     counts = {span: int(row[span]) if row else 0 for span in _SPANS}
     parts = {
-        span: Part(count, count / totals[source, span] if count else 0.0)
+        span: Part(deliveries=count, share=count / totals[source, span] if count else 0.0)
         for span, count in counts.items()
     }
     return KeyUse(

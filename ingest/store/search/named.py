@@ -55,6 +55,22 @@ def _resolve(connection: Connection, name: str) -> list[UUID]:
     return events
 
 
+def at_sender(connection: Connection, source: str, event_id: str) -> UUID:
+    """Return the event that a source sent under an id of its own.
+
+    Raises:
+        NotFound: there is none.
+    """
+    names = {"source": source, "event_id": event_id}
+    event: UUID | None = connection.execute(_AT_SENDER, names).scalar()
+    if event is None:
+        raise NotFound(f"{source} sent no event {event_id}.", reason="not_found")
+    return event
+
+
+_AT_SENDER = statement(
+    "SELECT id FROM ingest.events WHERE source = :source AND event_id = :event_id"
+)
 _NAMES = statement(
     f"""
     WITH RECURSIVE {TYPES}, {SOURCES}

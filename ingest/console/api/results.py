@@ -1,0 +1,160 @@
+"""The results of the API's operations, where they are not what a service returns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel
+
+from ingest.console.api import lists
+from ingest.console.api.lists import Listing
+from ingest.console.services.addresses import EntityLink
+from ingest.console.services.entity_view import EntityView, EntryView
+from ingest.console.services.event_query import QueryResult
+from ingest.console.ui import masking
+from ingest.console.ui.paths import search_for
+from ingest.entities.timeline import Erasure as EntityErasure
+from ingest.entities.timeline import Row, StatusChange
+from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.reports.behind import Backlog
+from ingest.store.reports.failures import FailureGroup
+from ingest.store.reports.totals import DeliveryCounts, EventCounts, JobCounts
+from ingest.store.search.counts import Count
+from ingest.store.search.events import ListedEvent
+
+
+class EventList(Listing[ListedEvent]):
+    """A page of events."""
+
+    previous_cursor: str | None
+    """The value of `cursor` for the page before; None: nothing is known to be there."""
+    searched_to: datetime | None
+    """How far the search got before its time was up; `next_cursor` goes on from there. None: it
+    came to its end, or the page is full."""
+    count: Count
+    """The number of all events that match."""
+
+    @classmethod
+    def page(
+        cls, result: QueryResult, *, oldest_first: bool, as_of: datetime, masked: bool
+    ) -> "EventList":
+        """Return the page that a search found."""
+        page = result.page
+        cursors = lists.older(page.older), lists.newer(page.newer)
+        return cls(
+            items=masking.events((*page.named, *page.events), masked=masked),
+            next_cursor=cursors[oldest_first],
+            previous_cursor=cursors[not oldest_first],
+            searched_to=page.reached,
+            count=result.count,
+            as_of=as_of,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailureView(FailureGroup):
+    """Jobs that are dead or retrying and whose last attempts failed in the same way."""
+
+    query: str
+    """The search that means the events of the group: `q` of lists, exports and bulk actions."""
+
+    @classmethod
+    def of(cls, group: FailureGroup) -> "FailureView":
+        """Return a group with its search."""
+        query = search_for(
+            processor=group.processor,
+            error_type=group.error_type,
+            raised_at=group.raised_at or "",
+        )
+        known = {field.name: getattr(group, field.name) for field in fields(FailureGroup)}
+        return cls(query=query, **known)
+
+
+class FailureList(Listing[FailureView]):
+    """Groups of failing jobs, the largest first."""
+
+    examined: int
+    """How many failing jobs, the newest, were grouped."""
+    is_whole: bool
+    """Whether all failing jobs were examined; otherwise the newest were."""
+
+
+class EntityEvents(Listing[EntryView]):
+    """A page of the events that concern something."""
+
+    previous_cursor: str | None
+    """The value of `cursor` for the page before; None: this is the first one."""
+
+
+class EntityDetails(BaseModel):
+    """All that is stored of an order, conversation, contact, message or phone number."""
+
+    entity: EntityLink
+    order: Literal["newest", "oldest"]
+    source: str | None
+    """The sender whose events alone are shown; None: those of all."""
+    total: int
+    """Events that concern it."""
+    sources: Mapping[str, int]
+    """The number of events by sender."""
+    events: EntityEvents
+    """A page of its events."""
+    rows: tuple[Row, ...]
+    """What the read model has of it."""
+    changes: tuple[StatusChange, ...]
+    """Of its status, newest first."""
+    linked: tuple[EntityLink, ...]
+    """What its rows lead to."""
+    erasures: tuple[EntityErasure, ...]
+    """Those that erased something of it."""
+    looked_back_to: datetime | None
+    """How far back events of senders without a read model were looked for; None: to the first."""
+    masked: bool
+
+    @classmethod
+    def of(cls, view: EntityView, *, as_of: datetime) -> "EntityDetails":
+        """Return what is known of an entity, with its events as a list."""
+        cursors = lists.older(view.older), lists.newer(view.newer)
+        is_oldest = view.order == "oldest"
+        events = EntityEvents(
+            items=view.entries,
+            next_cursor=cursors[is_oldest],
+            previous_cursor=cursors[not is_oldest],
+            as_of=as_of,
+        )
+        known = {name: getattr(view, name) for name in cls.model_fields if name != "events"}
+        return cls(events=events, **known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatsNow:
+    """All counts since the beginning, and what is behind now."""
+
+    deliveries: DeliveryCounts
+    events: EventCounts
+    jobs: JobCounts
+    backlog: Backlog
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkActionResult:
+    """A bulk action, or what it would change."""
+
+    counts: Counts
+    bulk_action: Operation | None
+    """None: it was a dry run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """Success without a result."""
+
+    done: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TestedChannel:
+    """What came back from a test of a channel."""
+
+    answer: str
