@@ -172,9 +172,7 @@ def test_what_is_dragged_over_in_a_chart_is_the_time_of_the_page(page: Page, sta
     screenshot(page, "overview-zoomed")
     page.locator('[data-bar][tabindex="0"]').first.focus()
     page.keyboard.press("z")
-    page.wait_for_function(
-        "document.querySelector('.chart').querySelectorAll('.slot').length === 1"
-    )
+    expect(page.locator(".chart").first.locator(".slot")).to_have_count(1)
     page.get_by_role("link", name="Events of this time").click()
     expect(page.locator("#event-rows > tr").first).to_contain_text("order.created")
     page.go_back()

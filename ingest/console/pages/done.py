@@ -27,22 +27,14 @@ _LIFETIME_S = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Back:
-    """The form that takes an action back."""
-
-    label: str
-    path: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """An action, as it is told to whoever did it."""
 
     sentence: str
     record: str
     """The address of its record."""
-    back: Back | None
-    """None: it cannot be taken back, or its page has the button."""
+    back: str | None
+    """The address of the form that takes it back; None: nothing does, or its page has one."""
 
 
 def remember(
@@ -118,12 +110,10 @@ def _of_how_many(bulk_action: Operation) -> str:
     return "jobs" if bulk_action.total is None else plural(bulk_action.total, "job")
 
 
-def _back(action: Action) -> Back | None:
-    """Return the form that takes an action back."""
-    if action.action not in _OPPOSITES:
-        return None
-    verb = _OPPOSITES[action.action]
-    return Back(label=verb.capitalize(), path=f"/processors/{quote(action.target)}/{verb}")
+def _back(action: Action) -> str | None:
+    """Return the address of the form that takes an action back."""
+    verb = _OPPOSITES.get(action.action)
+    return f"/processors/{quote(action.target)}/{verb}" if verb else None
 
 
 _OPPOSITES: Mapping[str, str] = {"pause": "resume", "resume": "pause"}
