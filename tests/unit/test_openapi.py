@@ -31,7 +31,7 @@ EACH = pytest.mark.parametrize("endpoint", operations.ENDPOINTS, ids=lambda each
 READS = re.compile(r"list_\w+|get_\w+|export_\w+")
 CHANGES = re.compile(
     r"(acknowledge|begin|cancel|continue|delete|discard|erase|find|order|pause|rename|replay|resend"
-    r"|resume|retry|save|send|test)_\w+"
+    r"|resume|retry|save|send|test|unacknowledge)_\w+"
 )
 
 
@@ -209,8 +209,10 @@ COUNTERPARTS = {
     "POST /events/{id:uuid}/resend": "resend_event",
     "GET /entities/{kind}/{name}": "get_entity",
     "GET /failures": "list_failures",
+    "GET /refusals": "list_refusals",
     "GET /alerts": "list_alerts",
     "POST /alerts/{id}/acknowledge": "acknowledge_alert",
+    "POST /alerts/{id}/unacknowledge": "unacknowledge_alert",
     "POST /alert-channels/{name}/test": "test_alert_channel",
     "GET /live": "list_events",
     "GET /live/stream": "list_events",

@@ -48,6 +48,10 @@ PARAMETERS: Mapping[str, tuple[str, Any]] = MappingProxyType(
         "/events/id": _EVENT,
         "/jobs/id": ("The job's number.", 41),
         "/processors/name": ("The processor's name.", "orders"),
+        "/refusals/id": (
+            "What the answer has as `request_id`.",
+            "0199c8f0-2a10-7d44-8e02-5f6a7b8c9d0e",
+        ),
         "/views/id": ("The view's number.", 1),
     }
 )
