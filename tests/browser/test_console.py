@@ -305,6 +305,7 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
     [
         *("/", "/events", "/failures", "/refusals", "/alerts", "/live", "/processors"),
         *("/retention", "/erasures", "/audit-log", "/entities/conversation/7"),
+        "/docs/begin_bulk_action",
     ],
 )
 def test_no_page_is_wider_than_the_screen(

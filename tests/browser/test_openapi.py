@@ -139,7 +139,7 @@ def is_misspelt(case: Case[Any], response: Response) -> bool:
         response.status_code == 400
         and response.json()["error"] in ("bad_query", "nothing_selected", "bad_time", "bad_place")
         and isinstance(asked, dict)
-        and any(asked.get(name) for name in ("q", "since", "until", "before"))
+        and any(asked.get(name) for name in ("q", "since", "until", "cursor"))
     )
 
 

@@ -27,7 +27,7 @@ from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import writer
 from ingest.settings import Settings
 from ingest.store import engine as connections
-from ingest.store import migrations, privileges, startup_check
+from ingest.store import keyed_requests, migrations, privileges, startup_check
 from ingest.store.address import parse
 from ingest.store.bulk import replay as replays
 from ingest.store.causes import Cause
@@ -540,6 +540,11 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
         assert counted.jobs == 2
         with owner.begin() as connection:
             audit_log.record(connection, by=author(), action="pause", target="p", reason=None)
+            for key in (b"answered", b"refused"):
+                assert keyed_requests.claim(connection, key, b"request") is None
+            keyed_requests.keep_answer(connection, b"answered", b"request", b"sealed")
+            keyed_requests.give_back(connection, b"refused", b"request")
+        assert one(engine, "SELECT count(*) FROM keyed_requests") == 1
     finally:
         owner.dispose()
 
