@@ -167,7 +167,7 @@ def test_the_list_has_each_row_once_and_what_the_filter_means(engine: Engine) ->
         assert keys(source="other") == keys(text="%") == set()
         later = {"since": START + 2 * MINUTE, "until": START + 3 * MINUTE}
         assert {key.minute for key in keys(**later)} == {START + 2 * MINUTE}
-        with pytest.raises(BadPlace, match="no place in this list"):
+        with pytest.raises(BadPlace, match="no such place in the list"):
             report.page(connection, ALL, limit=1, before="bm8")
 
 
