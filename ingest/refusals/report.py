@@ -306,5 +306,7 @@ def parse_place(text: str) -> Key:
         if moment.tzinfo is None or "\0" in spelled:
             raise ValueError
     except (ValueError, binascii.Error):
-        raise BadPlace("There is no such place in the list: begin with its first page.", reason="bad_place") from None
+        raise BadPlace(
+            "There is no such place in the list: begin with its first page.", reason="bad_place"
+        ) from None
     return Key(moment, reason, source, client)
