@@ -18,12 +18,12 @@ COPY ingest /opt/app/ingest
 COPY workers /opt/app/workers
 COPY migrations /opt/app/migrations
 # The root file system is read-only at run time, so Python compiles now: our code, and what of the packages it imports.
-# Traces, Sentry and OIDC are extras, and tests need pytest: this image is without.
+# Traces, Sentry and OIDC are extras; tests and `up --reload` need others. This image is without.
 RUN python -m compileall -q /opt/app && cd /opt/app && /opt/venv/bin/python -c "\
 import importlib, pkgutil, ingest, workers; \
 [importlib.import_module(module.name) for package in (ingest, workers) \
  for module in pkgutil.walk_packages(package.__path__, package.__name__ + '.') \
- if not {'__main__', 'oidc', 'sentry', 'testing', 'tracing'} & set(module.name.split('.'))]"
+ if not {'__main__', 'oidc', 'reload', 'sentry', 'testing', 'tracing'} & set(module.name.split('.'))]"
 
 FROM ${PYTHON_IMAGE}
 ENV PATH=/opt/venv/bin:$PATH PYTHONPATH=/opt/app PYTHONUNBUFFERED=1

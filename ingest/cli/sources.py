@@ -148,8 +148,7 @@ def _uses(sources: Mapping[str, Source], now: datetime) -> list[KeyUse]:
 
 def _as_row(use: KeyUse) -> dict[str, Any]:
     """Return the use of a key for JSON."""
-    spans = {name: getattr(use, name)._asdict() for name in ("hour", "day", "month")}
-    return dataclasses.asdict(use) | spans
+    return dataclasses.asdict(use)
 
 
 def _print_uses(uses: list[KeyUse], now: datetime) -> None:

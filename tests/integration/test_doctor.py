@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from ingest import __version__
+from ingest import __version__, declared
 from ingest.cli import doctor, main
 from ingest.doctor import alerts, configuration, disk, examination, processors
 from ingest.doctor.examination import STEPS, Step
@@ -423,7 +423,7 @@ def test_settings_that_cannot_be_used_are_said(examine: Examine) -> None:
 def test_the_exit_status_tells_errors_from_warnings(
     database_url: str, environment: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processors, "_COMMAND", [sys.executable, "-c", "print('[]')"])
+    monkeypatch.setattr(declared, "COMMAND", [sys.executable, "-c", "print('[]')"])
     environment(redis_prefx="typo")
     begin(database_url)
     ended = CliRunner().invoke(main.app, ["doctor", "--json"])
