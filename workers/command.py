@@ -1,6 +1,5 @@
 """The command `ingest worker`: parts the queues and runs a Celery worker for each share."""
 
-import gc
 import logging
 import os
 import signal
@@ -112,8 +111,5 @@ def _work(
         shutdown.tell(worker.pool.info["processes"])
 
     worker_shutting_down.connect(tell_children)
-    # What is imported stays. The collector would go through it again and again, 50 ms each time,
-    # and so copy the memory that the children share.
-    gc.freeze()
     worker.start()
     return int(worker.exitcode or 0)
