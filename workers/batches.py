@@ -236,20 +236,25 @@ class _BatchTransaction:
         return [self._runner.call(self._processor, call.job, call.event.body) for call in calls]
 
     def _call_function(self, calls: Sequence[Call]) -> None:
-        model = self._processor.model
-        events = [model.read(call.event) if model else call.event for call in calls]
+        events = [call.event for call in calls]
         if len(calls) == 1:
             self._runner.recorder.mark_running(calls[0].held)
         else:
             self._runner.recorder.mark_idle()
-        argument = events if self._processor.batch else events[0]
         limit = self._runner.time_limit(self._processor.timeout_s)
         traced = self._runner.traces.call(self._processor, [call.job for call in calls])
         began = self._runner.clock()
         with _log_context(self._processor, events), traced, limit:
-            self._processor.function(argument, self._effects.db)
+            self._processor.function(self._argument(events), self._effects.db)
         took_s = self._runner.clock() - began
         self._took_s.update((call.job.id, took_s) for call in calls)
+
+    def _argument(self, events: Sequence[Event]) -> object:
+        """Return what the function is given. A model may have code of its author's, so its data is
+        read within the call's limit."""
+        model = self._processor.model
+        read = [model.read(event) for event in events] if model else events
+        return read if self._processor.batch else read[0]
 
     def _finish(self) -> None:
         """Commit. Where there is but one job, the record goes on naming it: a process that dies in

@@ -12,7 +12,7 @@ from ingest.heartbeat import identity
 from ingest.monitoring import catalogue
 from ingest.sentry import start as sentry
 from ingest.settings import Settings
-from workers import process_state
+from workers import forks, process_state
 from workers.counts import WorkerCounts
 from workers.recovery import rescue
 from workers.registry import Registry
@@ -21,6 +21,8 @@ from workers.shutdown import Shutdown
 from workers.timeouts.signals import Alarm
 from workers.tracing import base as tracing
 from workers.wiring import HARD_LIMIT_GRACE_S, Worker, build_worker
+
+_LOOK_S = 0.25
 
 log = logs.logger(__name__)
 
@@ -42,6 +44,7 @@ class Child:
         self._consumed = consumed
         self._counts = counts
         self._worker: Worker | None = None
+        self._parent = os.getpid()  # the pool forks this process later
 
     def start(self, **_signal: object) -> None:
         """Build and start the worker's parts. Called by Celery's signal, where Celery would log an
@@ -103,6 +106,20 @@ class Child:
         # In a thread: Celery kills a child that is not up within 4 seconds, and PostgreSQL may
         # be away.
         threading.Thread(target=self._rescue, args=(worker,), daemon=True).start()
+        threading.Thread(target=self._end_with_parent, args=(worker,), daemon=True).start()
+
+    def _end_with_parent(self, worker: Worker) -> None:
+        """End this process when its parent was killed, once it holds no job: nobody gives it
+        further ones. Its pipe does not tell, while its siblings hold the other end too."""
+        forks.wait_for_end(self._parent)
+        pause = threading.Event()  # never set
+        while worker.leases.is_holding:
+            pause.wait(_LOOK_S)
+        log.warning("parent_lost")
+        try:
+            self.stop()
+        finally:
+            os._exit(1)
 
     def _rescue(self, worker: Worker) -> None:
         """Record what the dead processes of this machine were running."""

@@ -17,14 +17,19 @@ def end_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
     else:
+        # No kernel tells of its end there (macOS).
         threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
     if os.getppid() != parent:
         os._exit(1)
 
 
-def _end_after(parent: int) -> None:
-    """End this process once its parent has, where no kernel tells of that (macOS)."""
-    pause = threading.Event()  # never set
+def wait_for_end(parent: int) -> None:
+    """Return once the process that forked this one, its `parent`, has ended."""
+    pause = threading.Event()  # never set; time.sleep fails under libfaketime
     while os.getppid() == parent:
         pause.wait(_LOOK_S)
+
+
+def _end_after(parent: int) -> None:
+    wait_for_end(parent)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -99,7 +99,11 @@ def up(
                 reloader.look()
             screen.show(counter.newest, now=time.monotonic())
 
-        supervisor.watch(each_second)
+        try:
+            supervisor.watch(each_second)
+        finally:
+            if reloader is not None:
+                reloader.close()
         screen.say("stopping")
     finally:
         folder.withdraw()
@@ -112,7 +116,7 @@ def _reloader(
 ) -> "Reloader":
     """Return what starts the workers, and starts them anew when a file was saved."""
     try:
-        from ingest.local.reload import Changes, Reloader, begin_trial
+        from ingest.local.reload import Changes, ImportTrial, Reloader
     except ModuleNotFoundError:
         raise EmbeddedError(
             "--reload needs watchfiles: pip install 'webhook-ingest[local]'.",
@@ -132,7 +136,7 @@ def _reloader(
     environment = dict(workers[0].env or os.environ)
     return Reloader(
         take=changes.take,
-        begin_trial=lambda: begin_trial(environment),
+        begin_trial=lambda: ImportTrial(environment),
         restart=lambda: supervisor.replace(workers),
         unhandled=unhandled_types,
         say=screen.say,

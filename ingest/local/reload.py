@@ -5,6 +5,7 @@ workers go on with the code before, and the next save is tried again.
 """
 
 import subprocess
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -26,8 +27,11 @@ class Trial(Protocol):
     def poll(self) -> int | None:
         """Return its exit code; None: it runs."""
 
-    def communicate(self) -> tuple[str, str]:
-        """Return what it wrote to its standard output and error."""
+    def written(self) -> tuple[str, str]:
+        """Return what it wrote to its standard output and error, once it has ended."""
+
+    def end(self) -> None:
+        """End it, whatever it does."""
 
 
 class Changes(threading.Thread):
@@ -42,7 +46,15 @@ class Changes(threading.Thread):
 
     def run(self) -> None:
         """Watch until the process ends."""
-        for changes in watch(self._folder, watch_filter=PythonFilter()):
+        try:
+            self._watch()
+        except OSError:  # the kernel watches no further folders for this user
+            self._watch(by_polling=True)
+
+    def _watch(self, *, by_polling: bool = False) -> None:
+        # None: watchfiles decides. It polls where the kernel tells of no changes.
+        polls = by_polling or None
+        for changes in watch(self._folder, watch_filter=PythonFilter(), force_polling=polls):
             with self._lock:
                 self._paths |= {path for _, path in changes}
 
@@ -86,24 +98,21 @@ class Reloader:
         self._folder = folder
         self._replay_command = replay_command
         self._trial: Trial | None = begin_trial()
-        self._changed: set[str] = set()
         self._known: frozenset[str] = frozenset()
         self._told = ""
 
     def look(self) -> None:
-        """Try what was saved; when it can be imported, restart the workers."""
-        self._changed |= self._take()
-        if self._trial is None:
-            if self._changed:
-                self._told, self._changed = _named(self._changed, self._folder), set()
-                self._trial = self._begin_trial()
-            return
-        code = self._trial.poll()
-        if code is None:
+        """Try what was saved; when it can be imported, restart the workers. A save during a trial
+        begins another: an import that never ends is healed so, too."""
+        if saved := self._take():
+            self.close()
+            self._told = _named(saved, self._folder)
+            self._trial = self._begin_trial()
+        if self._trial is None or (code := self._trial.poll()) is None:
             return
         trial, self._trial = self._trial, None
         try:
-            processors = declared.read(code, *trial.communicate())
+            processors = declared.read(code, *trial.written())
         except NotImported as problem:
             self._say(f"{problem} The workers wait for the next save.")
             return
@@ -111,6 +120,12 @@ class Reloader:
         count = f"{len(processors)} {'processor' if len(processors) == 1 else 'processors'}"
         self._say(f"{self._told + ': ' if self._told else ''}the workers start with {count}")
         self._offer(processors)
+
+    def close(self) -> None:
+        """End the trial that runs."""
+        if self._trial is not None:
+            self._trial.end()
+            self._trial = None
 
     def _offer(self, processors: Sequence[DeclaredProcessor]) -> None:
         """Say which events that no processor handled have one now."""
@@ -127,17 +142,41 @@ class Reloader:
                 )
 
 
-def begin_trial(environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """Start a process that imports the processors as a worker with this environment would."""
-    return subprocess.Popen(
-        declared.COMMAND,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class ImportTrial:
+    """A process that imports the processors as a worker with an environment would."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        """Start it. It writes to files: a module may print more than a pipe holds."""
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has ended
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
+        self._process = subprocess.Popen(
+            declared.COMMAND,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._output,
+            stderr=self._errors,
+            start_new_session=True,
+        )
+
+    def poll(self) -> int | None:
+        """Return its exit code; None: it runs."""
+        return self._process.poll()
+
+    def written(self) -> tuple[str, str]:
+        """Return what it wrote to its standard output and error, once it has ended."""
+        texts = []
+        for file in (self._output, self._errors):
+            with file:
+                file.seek(0)
+                texts.append(file.read().decode("utf-8", "replace"))
+        return texts[0], texts[1]
+
+    def end(self) -> None:
+        """Kill it."""
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+        self._errors.close()
 
 
 def _named(paths: set[str], folder: Path) -> str:

@@ -104,13 +104,25 @@ import pytest
 from sqlalchemy import text
 
 import shop
-from workers import processor
+from pydantic import BaseModel, model_validator
+from workers import Event, processor
 from workers.testing import NotDeclared
 
 
 @processor("a.*", timeout_s=0.2)
 def sleep(event, db):
     time.sleep(60)
+
+
+class Endless(BaseModel):
+    @model_validator(mode="before")
+    def wait(cls, data):
+        time.sleep(60)
+
+
+@processor("a.*", timeout_s=0.2)
+def read(event: Event[Endless], db):
+    pass
 
 
 @processor("a.*")
@@ -140,7 +152,8 @@ def pipeline_tables():
 
 
 def test_time(pipeline):
-    assert pipeline.run(sleep, pipeline.event("a.b")).outcome == "timed_out"
+    for function in (sleep, read):
+        assert pipeline.run(function, pipeline.event("a.b")).outcome == "timed_out"
 
 
 def test_commit(pipeline):

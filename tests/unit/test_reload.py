@@ -1,12 +1,14 @@
 """`up --reload`: what is saved is tried, then run."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from ingest.declared import NotImported, read
-from ingest.local.reload import Reloader
+from ingest.local.reload import ImportTrial, Reloader
+from tests.support.waiting import until
 
 FOLDER = Path("/project")
 
@@ -16,12 +18,16 @@ class Trial:
 
     def __init__(self, code: int | None = None, output: str = "", errors: str = "") -> None:
         self.code, self.output, self.errors = code, output, errors
+        self.endings = 0
 
     def poll(self) -> int | None:
         return self.code
 
-    def communicate(self) -> tuple[str, str]:
+    def written(self) -> tuple[str, str]:
         return self.output, self.errors
+
+    def end(self) -> None:
+        self.endings += 1
 
 
 class World:
@@ -82,8 +88,6 @@ def test_a_save_is_tried_and_its_files_are_named() -> None:
     world.reloader.look()
     world.save("shop.py", "app/crm.py")
     world.reloader.look()
-    assert world.restarts == 1
-    world.reloader.look()
     assert world.restarts == 2
     assert world.said[-1] == "app/crm.py, shop.py: the workers start with 2 processors"
 
@@ -100,17 +104,32 @@ def test_what_cannot_be_imported_is_told_and_the_next_save_heals_it() -> None:
     assert world.restarts == 1
 
 
-def test_a_save_during_a_trial_is_tried_after_it() -> None:
-    running = Trial()
-    world = World(running, imported("a"))
+def test_a_save_during_a_trial_takes_its_place_even_if_that_would_never_end() -> None:
+    endless = Trial()
+    world = World(endless, imported("a"))
+    world.reloader.look()
+    assert endless.endings == 0
     world.save("shop.py")
     world.reloader.look()
-    assert world.restarts == 0
-    running.code, running.output = 0, "[]"
-    world.reloader.look()
-    world.reloader.look()
-    world.reloader.look()
-    assert world.restarts == 2
+    assert endless.endings == 1
+    assert (world.restarts, world.said) == (1, ["shop.py: the workers start with 1 processor"])
+
+
+def test_the_trial_that_runs_is_ended_with_everything() -> None:
+    endless = Trial()
+    World(endless).reloader.close()
+    assert endless.endings == 1
+
+
+def test_a_module_may_print_more_than_a_pipe_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loud.py").write_text("print('x' * 1_000_000)")
+    monkeypatch.chdir(tmp_path)
+    trial = ImportTrial(os.environ | {"INGEST_PROCESSORS": "loud"})
+    until(lambda: trial.poll() is not None)
+    assert trial.poll() == 0
+    assert read(0, *trial.written())
 
 
 def test_many_files_are_counted() -> None:
