@@ -204,6 +204,14 @@ class Settings(BaseSettings):
     backlog_max_bytes: _Positive = Field(64 * MIB, description="bytes that may wait, likewise")
 
     processors: _Names = Field((), description="modules with processors, separated by commas")
+    release: str | None = Field(
+        None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="which release of your application a worker runs, a version or a commit"
+        " (`$GITHUB_SHA`): failures are told by it",
+    )
     read_model: bool = Field(True, description="run the built-in read model's processors")
     concurrency: _Positive = Field(2, description="processes of one worker")
     worker_processes: Annotated[dict[tuple[str, ...], int], NoDecode] = Field(
@@ -272,6 +280,11 @@ class Settings(BaseSettings):
     )
     audit_retention_days: _Days | None = Field(
         None, description="the relay removes operators' actions and ended bulk actions, likewise"
+    )
+    failure_retention_days: _Days | None = Field(
+        None,
+        description="the relay removes groups of failures that were not seen for so long and of"
+        " which no job is dead, with their notes; unset: never",
     )
     heartbeat_file: Path | None = Field(
         None, description="touched every few seconds by a worker or relay that is well"
@@ -494,6 +507,7 @@ class Settings(BaseSettings):
             refusals=_span(self.refusal_retention_days),
             activity=_span(self.activity_retention_days),
             audit=_span(self.audit_retention_days),
+            failures=_span(self.failure_retention_days),
         )
 
     def metrics_port(self, process: str) -> int | None:

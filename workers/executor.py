@@ -47,10 +47,12 @@ class Executor:
         shutdown: Shutdown,
         traces: Traces,
         reports: Reports,
+        release: str | None = None,
         threads: Threads | None = None,
     ) -> None:
-        """`worker` names this process in the attempts; `clock` is monotonic, in seconds. Once
-        `shutdown` has begun, nothing more is claimed."""
+        """`worker` names this process in the attempts, and `release` the application whose
+        processors it runs; `clock` is monotonic, in seconds. Once `shutdown` has begun, nothing
+        more is claimed."""
         self._engine = engine
         self._slices = slices
         self._worker = worker
@@ -61,6 +63,7 @@ class Executor:
         self._shutdown = shutdown
         self._traces = traces
         self._reports = reports
+        self._release = release
         self._threads = threads
         self._pace = BatchSizer()
 
@@ -182,7 +185,7 @@ class Executor:
         if not failures:
             return
         with self._engine.begin() as connection:
-            recorded = jobs.fail(connection, failures)
+            recorded = jobs.fail(connection, failures, release=self._release)
         self._traces.failed(failures)
         self._reports.dead(
             self._engine, [failure for failure in failures if failure.id in recorded]

@@ -5,7 +5,7 @@ import traceback
 from ingest.errors import BodyKeyMissing
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from ingest.text import storable
-from workers import retry
+from workers import places, retry
 from workers.control import Discard, Snooze
 from workers.registry import Processor
 from workers.retry import Random, RetryPolicy
@@ -25,14 +25,13 @@ def of_error(
     """Return what follows from the exception that ended an attempt."""
     if isinstance(error, Snooze):
         wait_s = min(max(0.0, _asked_for(error)), LONGEST_SNOOZE_S)
-        return _failure(job, error, Outcome.SNOOZED, retry_in_s=wait_s)
+        return _failure(job, processor, error, Outcome.SNOOZED, retry_in_s=wait_s)
     if isinstance(error, Discard):
-        return _failure(job, error, Outcome.DISCARDED, retry_in_s=None)
+        return _failure(job, processor, error, Outcome.DISCARDED, retry_in_s=None)
     if isinstance(error, Interrupted):
         ended = InterruptedError("its worker was told to end; this attempt does not count")
-        return _failure(
-            job, ended.with_traceback(error.__traceback__), Outcome.RELEASED, retry_in_s=0.0
-        )
+        ended = ended.with_traceback(error.__traceback__)
+        return _failure(job, processor, ended, Outcome.RELEASED, retry_in_s=0.0)
     if isinstance(error, TimedOut):
         error = TimeoutError(f"took longer than {processor.timeout_s:g} s").with_traceback(
             error.__traceback__
@@ -41,7 +40,7 @@ def of_error(
     else:
         outcome = Outcome.FAILED
     retry_in_s = _retry_in_s(job.failures + 1, processor.max_attempts, processor.rules, random)
-    return _failure(job, error, outcome, retry_in_s=retry_in_s)
+    return _failure(job, processor, error, outcome, retry_in_s=retry_in_s)
 
 
 def of_missing_body(job: ClaimedJob) -> Failure:
@@ -104,7 +103,12 @@ def _retry_in_s(
 
 
 def _failure(
-    job: ClaimedJob, error: BaseException, outcome: Outcome, *, retry_in_s: float | None
+    job: ClaimedJob,
+    processor: Processor,
+    error: BaseException,
+    outcome: Outcome,
+    *,
+    retry_in_s: float | None,
 ) -> Failure:
     return Failure(
         id=job.id,
@@ -114,6 +118,7 @@ def _failure(
         error_type=storable(type(error).__qualname__, limit=200),
         error_message=storable(_message(error), limit=MESSAGE_LIMIT),
         traceback=None if isinstance(error, Snooze) else _trim(error),
+        place=places.of_error(error, processor.function),
     )
 
 

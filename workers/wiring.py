@@ -143,6 +143,7 @@ def build_worker(
         ),
         traces=traces,
         reports=reports,
+        release=settings.release,
     )
     return Worker(
         task=TaskHandler(

@@ -113,7 +113,7 @@ def event(job: DeadJob, failure: Failure) -> dict[str, Any]:
     return {
         "level": "warning" if failure.outcome is Outcome.DISCARDED else "error",
         "logger": "ingest.dead_letters",
-        "fingerprint": [job.processor, error_type, _place(frames[-1]) if frames else ""],
+        "fingerprint": [job.processor, error_type, failure.place or ""],
         "exception": {"values": [exception]},
         "tags": {
             "processor": job.processor,
@@ -136,11 +136,6 @@ def _frames(traceback: str) -> Iterator[dict[str, Any]]:
         frame = _FRAME.fullmatch(line)
         if frame:
             yield {"filename": frame[1], "lineno": int(frame[2]), "function": frame[3]}
-
-
-def _place(frame: dict[str, Any]) -> str:
-    """Return a frame as the groups of the console spell it."""
-    return f'"{frame["filename"]}", line {frame["lineno"]}, in {frame["function"]}'
 
 
 def _cut_down(made: "Event", _hint: Any) -> "Event":

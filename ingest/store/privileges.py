@@ -45,6 +45,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "attempts": "SI",
             "past_events": "S",
             "processors": "SIU",
+            "ungrouped": "I",
         },
         "relay": _PRESENCE
         | _COUNTED
@@ -57,6 +58,10 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "copies": "SD",
             "duplicates": "SD",
             "events": "SD",
+            "failure_counts": "SIUD",
+            "failure_groups": "SIUD",
+            "failure_notes": "SD",
+            "failure_releases": "SIUD",
             "jobs": "SUD",
             "keyed_requests": "SD",
             "parked": "SIUD",
@@ -69,6 +74,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "revisions": "SU",
             "taken_back": "SD",
             "unadmitted": "SU",
+            "ungrouped": "SID",
         },
         "console": _PRESENCE
         | _COUNTED
@@ -88,6 +94,10 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "erasure_keys": "SI",
             "erasures": "SIU",
             "events": "SIU",
+            "failure_counts": "S",
+            "failure_groups": "SU",
+            "failure_notes": "SIU",
+            "failure_releases": "S",
             "jobs": "SIUD",
             "keyed_requests": "SIUD",
             "parked": "S",

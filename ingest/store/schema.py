@@ -227,8 +227,91 @@ attempts = Table(
     Column("error_message", Text),
     Column("traceback", Text),
     Column("replay", BigInteger),
+    Column("place", Text, comment="module and function that the error was raised in"),
+    Column("release", Text, comment="of the worker's application (INGEST_RELEASE)"),
     _one_of("trigger", TRIGGERS),
     _one_of("outcome", OUTCOMES),
+)
+
+# Failed attempts that are not counted in their group of failures yet. A row is inserted with its
+# attempt. The relay takes rows by the thousand, so that workers never wait for the row of a group.
+ungrouped = Table(
+    "ungrouped",
+    metadata,
+    Column("job", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="of the attempt"),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
+)
+
+FAILURE_STATES = ("open", "acknowledged", "resolved", "muted")
+
+# What fails in one way: a processor, the class of the error, and the place that it was raised in.
+failure_groups = Table(
+    "failure_groups",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("processor", Text, nullable=False),
+    Column("error_type", Text, nullable=False),
+    Column("place", Text, nullable=False, comment="empty: there is no traceback"),
+    Column("state", Text, nullable=False, server_default="open"),
+    Column("first_seen", Timestamp, nullable=False),
+    Column("last_seen", Timestamp, nullable=False),
+    Column("attempts", BigInteger, nullable=False, comment="that have failed so, ever"),
+    Column("job", BigInteger, nullable=False, comment="of the newest of these attempts"),
+    Column("number", Integer, nullable=False, comment="of that attempt"),
+    Column("assigned_to", Text),
+    Column("changed_at", Timestamp, comment="the state was changed"),
+    Column("changed_by", Text, comment="null: by itself"),
+    Column("muted_until", Timestamp),
+    Column("muted_to", BigInteger, comment="the number of attempts at which it is open again"),
+    Column("resolved_at", Timestamp, comment="the last time"),
+    Column("resolved_in", Text, comment="the release that mends it; null: it is mended"),
+    Column(
+        "resolves_itself",
+        Boolean,
+        nullable=False,
+        server_default=text("false"),
+        comment="it is resolved once none of its jobs fails or is to be repeated",
+    ),
+    Column("reopened_at", Timestamp, comment="it came back by itself, and nobody has reacted"),
+    UniqueConstraint("processor", "error_type", "place"),
+    _one_of("state", FAILURE_STATES),
+    Index("failure_groups_by_state", "state", "last_seen"),
+    postgresql_with={"fillfactor": 70},
+)
+
+# How many attempts failed in each five minutes of the last days.
+failure_counts = Table(
+    "failure_counts",
+    metadata,
+    Column("failure", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", Timestamp, primary_key=True),
+    Column("attempts", BigInteger, nullable=False),
+    Index("failure_counts_at", "at"),
+    postgresql_with={"fillfactor": 70},
+)
+
+# The releases of the workers that had a failure.
+failure_releases = Table(
+    "failure_releases",
+    metadata,
+    Column("failure", BigInteger, primary_key=True, autoincrement=False),
+    Column("release", Text, primary_key=True),
+    Column("first_seen", Timestamp, nullable=False),
+    Column("last_seen", Timestamp, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    postgresql_with={"fillfactor": 70},
+)
+
+# What operators wrote about a failure.
+failure_notes = Table(
+    "failure_notes",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("failure", BigInteger, nullable=False, index=True),
+    Column("at", Timestamp, nullable=False, server_default=func.now()),
+    Column("by", Text, nullable=False),
+    Column("text", Text, nullable=False),
 )
 
 # An operator's replay, or discard, of a selection: who, when, why and the progress.

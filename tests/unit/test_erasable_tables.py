@@ -16,6 +16,9 @@ NAME_NOBODY = {
     "ended_sessions",  # random ids
     "activity",  # labels are processors, sources and reasons
     "backlog_samples",  # counts
+    "failure_counts",
+    "failure_releases",  # names of releases
+    "ungrouped",  # numbers
     "refusal_counts",  # reasons, sources, addresses of servers, and sentences of ours
     "totals",
     "unhandled",

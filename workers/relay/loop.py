@@ -20,6 +20,7 @@ from ingest.settings import Settings
 from ingest.store import causes
 from ingest.store.engine import Role, create_engine
 from workers import liveness
+from workers.relay.grouping import Grouping
 from workers.relay.maintenance import DailyMaintenance, MinuteTasks
 from workers.relay.measurement import Measurement
 from workers.relay.retention import Retention
@@ -58,6 +59,7 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
     presence = Heartbeat(settings.database, process)
     presence.start()
     retention.start()
+    Grouping(create_engine(settings.database, role=Role.RELAY, pool_size=1), stop=stop).start()
     watch = alerts.Watch(settings, configuration, by=process.id)
     watch.start()
     problem: str | None = None

@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
+from ingest.store.reports.failures import ERROR_TYPE, PLACE, RAISED_AT
 from ingest.store.search.filters import DISCARDED, UNHANDLED, EventFilter, none_more_urgent, where
 from ingest.store.sql import statement
 
@@ -105,6 +105,7 @@ def by_processor(
 
 
 _LAST = "SELECT {what} FROM ingest.attempts a WHERE a.job = jobs.id AND a.number = jobs.attempt"
+_IS_PLACE = f"({PLACE} = :raised_at OR {RAISED_AT} = :raised_at)"
 
 
 def job_conditions(selection: EventFilter, action: str) -> str:
@@ -139,7 +140,7 @@ def job_conditions(selection: EventFilter, action: str) -> str:
     if selection.error_type is not None:
         conditions.append(f"({_LAST.format(what=ERROR_TYPE)}) = :error_type")
     if selection.raised_at is not None:
-        conditions.append(f"coalesce(({_LAST.format(what=RAISED_AT)}), '') = :raised_at")
+        conditions.append(f"({_LAST.format(what=_IS_PLACE)}) IS TRUE")
     if action == DISCARD:
         conditions.append(_DISCARDABLE)
     return " AND ".join([*conditions, _chosen(selection)])

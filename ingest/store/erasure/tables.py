@@ -116,6 +116,8 @@ OPERATORS = (
     TextTable(table=schema.actions),
     TextTable(table=schema.copies),
     TextTable(table=schema.processors),
+    TextTable(table=schema.failure_groups),
+    TextTable(table=schema.failure_notes),
 )
 """What operators wrote."""
 REQUESTS = (TextTable(table=schema.refusals, removes=True),)

@@ -133,6 +133,8 @@ class Failure:
     error_type: str | None = None
     error_message: str | None = None
     traceback: str | None = None
+    place: str | None = None
+    """The module and the function that the error was raised in; None: there is no traceback."""
 
     @property
     def counts(self) -> bool:
@@ -413,12 +415,15 @@ _FAIL = statement(
         RETURNING id
     ), kept AS (
         INSERT INTO ingest.attempts (job, number, trigger, worker, started_at, finished_at, outcome,
-                              error_type, error_message, traceback, replay)
+                              error_type, error_message, traceback, place, release, replay)
         SELECT id, attempt, trigger, worker, started_at, clock_timestamp(),
                (CAST(:outcomes AS text[]))[place], (CAST(:error_types AS text[]))[place],
                (CAST(:error_messages AS text[]))[place], (CAST(:tracebacks AS text[]))[place],
-               replay
+               (CAST(:places AS text[]))[place], CAST(:release AS text), replay
         FROM held
+    ), ungrouped AS (
+        INSERT INTO ingest.ungrouped (job, number)
+        SELECT id, attempt FROM held WHERE (CAST(:counts AS boolean[]))[place]
     ), noted AS (
         INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
         SELECT date_trunc('minute', now()), 'failed', processor, 0, pg_backend_pid() % 16, count(*)
@@ -432,10 +437,13 @@ _FAIL = statement(
 )
 
 
-def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
+def fail(
+    connection: Connection, failures: Sequence[Failure], *, release: str | None = None
+) -> set[int]:
     """Move jobs `running → retrying` or `dead`, and keep the attempt.
 
-    Return the ids of the jobs that were still held.
+    Return the ids of the jobs that were still held. `release` is that of the application whose
+    processors failed; None: it is not known.
     """
     if not failures:
         return set()
@@ -450,6 +458,8 @@ def fail(connection: Connection, failures: Sequence[Failure]) -> set[int]:
         "error_types": arrays.literal(failure.error_type for failure in failures),
         "error_messages": arrays.literal(failure.error_message for failure in failures),
         "tracebacks": arrays.literal(failure.traceback for failure in failures),
+        "places": arrays.literal(failure.place for failure in failures),
+        "release": release,
     }
     return set(connection.execute(_FAIL, parameters).scalars())
 

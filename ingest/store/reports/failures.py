@@ -1,4 +1,4 @@
-"""Failed jobs, grouped by processor, kind of error and where it was raised."""
+"""Jobs that fail now, grouped by processor, kind of error and where it was raised."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,8 +23,10 @@ class FailureGroup:
 
     processor: str
     error_type: str
+    place: str
+    """The module and the function that the error was raised in; empty: there is no traceback."""
     raised_at: str | None
-    """The last frame of the traceback, as Python spells it; None: there is none."""
+    """The last frame of the example's traceback, as Python spells it; None: there is none."""
     jobs: int
     dead: int
     first_seen: datetime
@@ -63,6 +65,10 @@ class Rejected:
 RAISED_AT = "nullif(split_part(split_part(a.traceback, '  File ', -1), E'\\n', 1), '')"
 """The last frame of an attempt `a`: `"/app/orders.py", line 12, in total`."""
 ERROR_TYPE = "coalesce(a.error_type, a.outcome)"
+PLACE = f"coalesce(a.place, regexp_replace({RAISED_AT}, ', line [0-9]+', ''), '')"
+"""Where an attempt `a` failed, without line number. Older code kept nothing but the traceback."""
+FAILED = "a.outcome NOT IN ('snoozed', 'released')"
+"""The condition that an attempt `a` which did not succeed spends one."""
 
 _GROUPS = statement(
     f"""
@@ -77,7 +83,7 @@ _GROUPS = statement(
     ), failing AS (
         SELECT * FROM dead UNION ALL SELECT * FROM retrying
     )
-    SELECT f.processor, {ERROR_TYPE} AS error_type, {RAISED_AT} AS raised_at,
+    SELECT f.processor, {ERROR_TYPE} AS error_type, {PLACE} AS place,
            width_bucket(extract(epoch FROM a.finished_at),
                         extract(epoch FROM CAST(:since AS timestamptz)),
                         extract(epoch FROM CAST(:now AS timestamptz)), :spans) AS span,
@@ -85,10 +91,11 @@ _GROUPS = statement(
            min(a.finished_at) AS first_seen, max(a.finished_at) AS last_seen,
            (array_agg(f.event ORDER BY f.event DESC))[1] AS example,
            (array_agg(a.error_message ORDER BY f.event DESC))[1] AS message,
+           (array_agg({RAISED_AT} ORDER BY f.event DESC))[1] AS raised_at,
            (SELECT count(*) FROM dead) = :limit OR (SELECT count(*) FROM retrying) = :limit
                AS is_cut
     FROM failing f JOIN ingest.attempts a ON a.job = f.id AND a.number = f.attempt
-    WHERE a.outcome NOT IN ('snoozed', 'released')
+    WHERE {FAILED}
     GROUP BY 1, 2, 3, 4
     """
 )
@@ -140,15 +147,13 @@ def rejected(
 
 
 def _by_group(rows: Iterable[Any]) -> list[FailureGroup]:
-    parts: dict[tuple[str, str, str | None], list[Any]] = {}
+    parts: dict[tuple[str, str, str], list[Any]] = {}
     for row in rows:
-        parts.setdefault((row.processor, row.error_type, row.raised_at), []).append(row)
+        parts.setdefault((row.processor, row.error_type, row.place), []).append(row)
     return [_group(*key, group) for key, group in parts.items()]
 
 
-def _group(
-    processor: str, error_type: str, raised_at: str | None, parts: list[Any]
-) -> FailureGroup:
+def _group(processor: str, error_type: str, place: str, parts: list[Any]) -> FailureGroup:
     newest = max(parts, key=lambda part: part.example)
     trend = [0] * TREND_SPANS
     for part in parts:
@@ -157,7 +162,8 @@ def _group(
     return FailureGroup(
         processor=processor,
         error_type=error_type,
-        raised_at=raised_at,
+        place=place,
+        raised_at=newest.raised_at,
         jobs=sum(part.jobs for part in parts),
         dead=sum(part.dead for part in parts),
         first_seen=min(part.first_seen for part in parts),

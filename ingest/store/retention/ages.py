@@ -16,6 +16,8 @@ class Ages:
     activity: timedelta | None = None
     audit: timedelta | None = None
     """Actions, and bulk actions from their end on."""
+    failures: timedelta | None = None
+    """Groups of failures with their notes, from the last failed attempt on."""
 
     @property
     def are_all_unset(self) -> bool:

@@ -59,6 +59,7 @@ def run(
         progress.REFUSALS: ages.refusals,
         progress.ACTIVITY: ages.activity,
         progress.AUDIT: ages.audit,
+        progress.FAILURES: ages.failures,
     }
     for kind, span in others.items():
         if span is not None:

@@ -12,8 +12,9 @@ EVENTS, DUPLICATES = "events", "duplicates"
 PAST_EVENTS = "past_events"
 REFUSALS, ACTIVITY, AUDIT = "refusals", "activity", "audit"
 JOBS, ATTEMPTS = "jobs", "attempts"
-KINDS = (EVENTS, JOBS, ATTEMPTS, DUPLICATES, PAST_EVENTS, REFUSALS, ACTIVITY, AUDIT)
-"""Everything that is removed; a kind is a table, but for the audit log, which is two."""
+FAILURES = "failures"
+KINDS = (EVENTS, JOBS, ATTEMPTS, DUPLICATES, PAST_EVENTS, REFUSALS, ACTIVITY, AUDIT, FAILURES)
+"""Everything that is removed; a kind is a table, but for the audit log and failures."""
 START = UUID(int=0)
 
 

@@ -1,4 +1,5 @@
-"""Removing what is no event: duplicates of removed events, refusals, counts, and the audit log."""
+"""Removing what is no event: duplicates of removed events, refusals, counts, the audit log, and
+groups of failures."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -47,6 +48,14 @@ def remove_duplicates(connection: Connection, *, before: datetime, limit: int) -
     )
     return None if row.last is None else int(row.removed)
 
+
+# What was muted is not to be told of because it was forgotten.
+FORGOTTEN_FAILURE = """
+    last_seen < :before AND state <> 'muted' AND NOT EXISTS (
+        SELECT FROM ingest.jobs
+        WHERE jobs.state = 'dead' AND discarded_at IS NULL AND jobs.processor = g.processor
+    )
+"""
 
 Remove = Callable[[Connection, datetime, int], int]
 """Removes rows older than a moment, at most so many; returns how many."""
@@ -104,6 +113,21 @@ _remove_replays = _deletes(
     """
 )
 
+_remove_failures = _deletes(
+    f"""
+    WITH gone AS MATERIALIZED (
+        SELECT id FROM ingest.failure_groups g WHERE {FORGOTTEN_FAILURE} ORDER BY id LIMIT :limit
+    ), notes AS (
+        DELETE FROM ingest.failure_notes WHERE failure = ANY(ARRAY(SELECT id FROM gone))
+    ), counts AS (
+        DELETE FROM ingest.failure_counts WHERE failure = ANY(ARRAY(SELECT id FROM gone))
+    ), releases AS (
+        DELETE FROM ingest.failure_releases WHERE failure = ANY(ARRAY(SELECT id FROM gone))
+    )
+    DELETE FROM ingest.failure_groups WHERE id = ANY(ARRAY(SELECT id FROM gone))
+    """
+)
+
 
 def _remove_refusals(connection: Connection, before: datetime, limit: int) -> int:
     removed = _remove_samples(connection, before, limit)
@@ -119,6 +143,7 @@ REMOVERS = {
     progress.REFUSALS: _remove_refusals,
     progress.ACTIVITY: _remove_activity,
     progress.AUDIT: _remove_audit,
+    progress.FAILURES: _remove_failures,
 }
 
 

@@ -10,6 +10,7 @@ from ingest.store import partitions
 from ingest.store.retention import obstacles, progress
 from ingest.store.retention.ages import Ages
 from ingest.store.retention.events import FINISHED
+from ingest.store.retention.records import FORGOTTEN_FAILURE
 from ingest.store.sql import statement
 
 EXAMINED = 100_000
@@ -70,6 +71,7 @@ _TABLES = {
     progress.REFUSALS: ("refusals", "refusal_counts"),
     progress.ACTIVITY: ("activity",),
     progress.AUDIT: ("actions", "replays"),
+    progress.FAILURES: ("failure_groups", "failure_notes", "failure_counts", "failure_releases"),
 }
 # reltuples is -1 before the first analyze. Deliveries are partitions, and have no age here.
 _SIZES = statement(
@@ -126,6 +128,9 @@ _DUE = {
          AND finished_at < :before LIMIT :limit)
         """
     ),
+    progress.FAILURES: _due(
+        f"SELECT FROM ingest.failure_groups g WHERE {FORGOTTEN_FAILURE} LIMIT :limit"
+    ),
 }
 
 
@@ -147,6 +152,7 @@ def read(connection: Connection, ages: Ages, *, body_age_days: int | None, now: 
         progress.REFUSALS: ages.refusals,
         progress.ACTIVITY: ages.activity,
         progress.AUDIT: ages.audit,
+        progress.FAILURES: ages.failures,
     }
     done = progress.read(connection)
     never = progress.Progress(kind="", removed=0, ended_at=None)

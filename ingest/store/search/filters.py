@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.ids import first_id, received_at
-from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
+from ingest.store.reports.failures import ERROR_TYPE, PLACE, RAISED_AT
 from ingest.store.schema import STATES
 from ingest.store.search.body_conditions import BodyTest, Condition, contains, escape, has_field
 from ingest.store.search.comparisons import COMPARE, compares
@@ -362,22 +362,28 @@ def _named(selection: EventFilter) -> Condition:
 def _failing(selection: EventFilter, prefix: str) -> Condition:
     """Return the condition that an event has a failing job, of the selection's processor and state
     if it names them."""
-    by_expression = {
-        ERROR_TYPE: selection.error_type,
-        f"coalesce({RAISED_AT}, '')": selection.raised_at,
-        "failing.processor": selection.processor,
-        "failing.state": selection.state,
-    }
-    conditions_by_sql = {sql: value for sql, value in by_expression.items() if value is not None}
     name = f"{prefix}failing"
-    conditions = "".join(f" AND {sql} = :{name}_{n}" for n, sql in enumerate(conditions_by_sql))
+    values = {
+        f"{name}_type": selection.error_type,
+        f"{name}_place": selection.raised_at,
+        f"{name}_processor": selection.processor,
+        f"{name}_state": selection.state,
+    }
+    conditions_by_name = {
+        f"{name}_type": f"{ERROR_TYPE} = :{name}_type",
+        f"{name}_place": f"({PLACE} = :{name}_place OR {RAISED_AT} = :{name}_place)",
+        f"{name}_processor": f"failing.processor = :{name}_processor",
+        f"{name}_state": f"failing.state = :{name}_state",
+    }
+    asked = {name: value for name, value in values.items() if value is not None}
+    conditions = "".join(f" AND {conditions_by_name[name]}" for name in asked)
     sql = f"""coalesce((
         SELECT true FROM ingest.jobs AS failing
         JOIN ingest.attempts AS a ON a.job = failing.id AND a.number = failing.attempt
         WHERE failing.event = events.id AND failing.state IN ('dead', 'retrying')
           AND failing.discarded_at IS NULL{conditions} LIMIT 1
     ), false)"""
-    return sql, {f"{name}_{n}": value for n, value in enumerate(conditions_by_sql.values())}
+    return sql, asked
 
 
 def _hashable(value: Any) -> Any:
