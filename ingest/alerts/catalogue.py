@@ -91,6 +91,19 @@ DEAD_LETTERS_MANY = Rule(
     advice="Correct the cause that the failures page shows, then replay or discard them.",
     href="/failures",
 )
+FAILURE_BACK = Rule(
+    slug="failure_back",
+    title="failures that are back",
+    urgent=False,
+    for_s=0,
+    recover_for_s=0,
+    condition="A failure that was resolved has happened again, or a muted one as often as it was"
+    " muted for, and nobody has acknowledged, resolved or muted it since.",
+    fired="{subject} is back: {why}, and has failed again.",
+    recovered="Somebody looks after {subject}, or it is resolved or muted.",
+    advice="Look at its page: releases, events and notes; then acknowledge, resolve or mute it.",
+    href="/failures",
+)
 BACKLOG_OLD = Rule(
     slug="backlog_old",
     title="old backlog",
@@ -350,7 +363,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         for rule in (
             *(NO_RECEIVER, NO_WORKER, NO_RELAY, PRIVILEGES_MISSING),
             *(BACKLOG_OLD, JOBS_OLD, PROCESSOR_FAILS, DEAD_LETTERS, DEAD_LETTERS_MANY),
-            *(JOBS_PARKED, PROCESSOR_PAUSED, POSSIBLE_LOSSES, SIGNATURES_REFUSED, SOURCE_QUIET),
+            *(FAILURE_BACK, JOBS_PARKED, PROCESSOR_PAUSED, POSSIBLE_LOSSES, SIGNATURES_REFUSED),
+            SOURCE_QUIET,
             *(OLD_KEY_USED, PARTITIONS_SHORT, DISK_LOW, DATABASE_LARGE, REDIS_AWAY, CHANNEL_FAILS),
         )
     }

@@ -15,6 +15,8 @@ from ingest.alerts.configuration import Configuration
 from ingest.redis_address import RedisAddress
 from ingest.settings import Settings
 from ingest.store import alerts, partitions
+from ingest.store.failures import records
+from ingest.store.failures.records import FailureRecord
 from ingest.store.reports import alert_facts, gauges, heartbeats, possible_losses
 from ingest.store.reports.alert_facts import PastHour
 from ingest.store.reports.gauges import Gauges
@@ -58,6 +60,8 @@ class Facts:
     configured_keys: Mapping[str, Sequence[str]]
     """The ids of each source's keys, newest first; empty where the process has no secrets."""
     losses: Sequence[PossibleLoss]
+    returned_failures: Sequence[FailureRecord]
+    """Those that came back by themselves, and that nobody has reacted to."""
     disks: Mapping[str, Disk]
     """By path."""
     database_bytes: int | None
@@ -108,6 +112,7 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
         keys=alert_facts.key_uses(connection, now=now, window=window("old_key_used")),
         configured_keys=around.configured_keys(),
         losses=possible_losses.read(connection, now=now),
+        returned_failures=records.returned(connection),
         disks=_disks(folders.on_disks(around.settings, connection)),
         database_bytes=(
             alert_facts.database_bytes(connection) if policies["database_large"].enabled else None

@@ -132,6 +132,16 @@ def _dead_letters_many(facts: Facts, policy: Policy) -> Iterator[Finding]:
         yield _found(catalogue.DEAD_LETTERS_MANY, dead, jobs=_number(dead, "dead letter"))
 
 
+def _failure_back(facts: Facts, _policy: Policy) -> Iterator[Finding]:
+    for failure in facts.returned_failures:
+        yield _found(
+            catalogue.FAILURE_BACK,
+            failure.id,
+            f"failure {failure.id} ({failure.error_type} of {failure.processor})",
+            why="it was muted until now" if failure.resolved_at is None else "it was resolved",
+        )
+
+
 def _jobs_parked(facts: Facts, _policy: Policy) -> Iterator[Finding]:
     for (processor, queue, reason), parked in facts.state.parked.items():
         if reason != "paused":
@@ -256,6 +266,7 @@ _JUDGES: Mapping[str, _Judge] = MappingProxyType(
         "processor_fails": _processor_fails,
         "dead_letters": _dead_letters,
         "dead_letters_many": _dead_letters_many,
+        "failure_back": _failure_back,
         "jobs_parked": _jobs_parked,
         "processor_paused": _processor_paused,
         "possible_losses": _possible_losses,

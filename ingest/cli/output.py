@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ingest.sources.titles import Title
+
 STATE_COLOURS = {
     "succeeded": "green",
     "pending": "cyan",
@@ -145,6 +147,8 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, Title):
+        return str(value)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, datetime):

@@ -37,6 +37,7 @@ from ingest.console.services.entity_view import Entities
 from ingest.console.services.erasure_runner import ErasureRunner
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.exports import Exports
+from ingest.console.services.failure_changes import FailureChanges
 from ingest.console.services.keyed_requests import KeyedRequests
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
@@ -92,6 +93,7 @@ def create_app(settings: Settings) -> ASGIApp:
         ),
         erasures=Erasures(engine, erasure_runner, sources),
         exports=Exports(engine, settings),
+        failure_changes=FailureChanges(engine),
         keyed_requests=KeyedRequests(engine, random=os.urandom),
         live_feed=LiveFeed(engine, sources, clock=time.time),
         resending=Resending(engine, settings, sources),

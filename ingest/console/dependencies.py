@@ -11,6 +11,7 @@ from ingest.console.services.commands import Commands
 from ingest.console.services.entity_view import Entities
 from ingest.console.services.erasures import Erasures
 from ingest.console.services.exports import Exports
+from ingest.console.services.failure_changes import FailureChanges
 from ingest.console.services.keyed_requests import KeyedRequests
 from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
@@ -36,6 +37,7 @@ class Console:
     entities: Entities
     erasures: Erasures
     exports: Exports
+    failure_changes: FailureChanges
     keyed_requests: KeyedRequests
     live_feed: LiveFeed
     resending: Resending

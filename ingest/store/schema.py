@@ -264,7 +264,7 @@ failure_groups = Table(
     Column("changed_by", Text, comment="null: by itself"),
     Column("muted_until", Timestamp),
     Column("muted_to", BigInteger, comment="the number of attempts at which it is open again"),
-    Column("resolved_at", Timestamp, comment="the last time"),
+    Column("resolved_at", Timestamp, comment="the last time, if it was not muted since"),
     Column("resolved_in", Text, comment="the release that mends it; null: it is mended"),
     Column(
         "resolves_itself",

@@ -73,7 +73,8 @@ COMMENT ON COLUMN failure_groups.changed_at IS 'the state was changed';
 COMMENT ON COLUMN failure_groups.changed_by IS 'null: by itself';
 COMMENT ON COLUMN failure_groups.muted_to
     IS 'the number of attempts at which it is open again';
-COMMENT ON COLUMN failure_groups.resolved_at IS 'the last time';
+COMMENT ON COLUMN failure_groups.resolved_at
+    IS 'the last time, if it was not muted since';
 COMMENT ON COLUMN failure_groups.resolved_in IS 'the release that mends it; null: it is mended';
 COMMENT ON COLUMN failure_groups.resolves_itself
     IS 'it is resolved once none of its jobs fails or is to be repeated';

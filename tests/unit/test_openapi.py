@@ -30,8 +30,8 @@ BY_NAME: dict[str, dict[str, Any]] = {
 EACH = pytest.mark.parametrize("endpoint", operations.ENDPOINTS, ids=lambda each: each.name)
 READS = re.compile(r"list_\w+|get_\w+|export_\w+")
 CHANGES = re.compile(
-    r"(acknowledge|begin|cancel|continue|delete|discard|erase|find|order|pause|rename|replay|resend"
-    r"|resume|retry|save|send|test|unacknowledge)_\w+"
+    r"(acknowledge|assign|begin|cancel|continue|delete|discard|erase|find|mute|note|order|pause"
+    r"|rename|reopen|replay|resend|resolve|resume|retry|save|send|test|unacknowledge)_\w+"
 )
 
 
@@ -209,6 +209,13 @@ COUNTERPARTS = {
     "POST /events/{id:uuid}/resend": "resend_event",
     "GET /entities/{kind}/{name}": "get_entity",
     "GET /failures": "list_failures",
+    "GET /failures/{id:number}": "get_failure",
+    "POST /failures/{id:number}/acknowledge": "acknowledge_failure",
+    "POST /failures/{id:number}/resolve": "resolve_failure",
+    "POST /failures/{id:number}/mute": "mute_failure",
+    "POST /failures/{id:number}/reopen": "reopen_failure",
+    "POST /failures/{id:number}/assign": "assign_failure",
+    "POST /failures/{id:number}/note": "note_failure",
     "GET /refusals": "list_refusals",
     "GET /alerts": "list_alerts",
     "POST /alerts/{id}/acknowledge": "acknowledge_alert",

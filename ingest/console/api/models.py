@@ -3,12 +3,15 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import ConfigDict, Field
+from pydantic import AwareDatetime, ConfigDict, Field
 
 from ingest.console.api import lists
 from ingest.console.api.endpoints import InputModel
 from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
 from ingest.console.services.commands import REASON_LIMIT
+from ingest.console.services.failure_changes import LONGEST_NAME as LONGEST_ASSIGNEE
+from ingest.console.services.failure_changes import LONGEST_NOTE, MOST_TIMES
+from ingest.console.services.failures import Wanted
 from ingest.console.services.ranges import Range
 from ingest.console.services.refusals import Asked
 from ingest.console.services.traffic import Split
@@ -17,6 +20,7 @@ from ingest.entities.entity import LONGEST
 from ingest.entities.timeline import Order, Place
 from ingest.export import Form
 from ingest.sources import registry
+from ingest.store.failures.records import Sort, State
 from ingest.store.views import LONGEST_NAME, NAME
 
 _MAX_LIMIT = 200
@@ -202,6 +206,29 @@ class RejectedQuery(RefusalPeriodQuery):
     )
 
 
+class FailureQuery(InputModel):
+    """How far the counts of a failure look back."""
+
+    range: Range = Range.DAY
+
+
+class FailuresQuery(FailureQuery):
+    """Which failures, in which order."""
+
+    state: State | Literal["all"] = Field(State.OPEN, description="those in this state, or all")
+    assigned_to: _Slug = Field(None, description="only those that are assigned to this name")
+    sort: Sort = Field(Sort.JOBS, description="what the list begins with the most or newest of")
+
+    def wanted(self) -> Wanted:
+        """Return what is asked for."""
+        return Wanted(
+            states=tuple(State) if self.state == "all" else (State(self.state),),
+            assigned_to=self.assigned_to,
+            sort=self.sort,
+            range=self.range,
+        )
+
+
 class AlertsQuery(InputModel):
     """Which alerts."""
 
@@ -213,6 +240,44 @@ class ReasonInput(InputModel):
     """The reason, which the audit log keeps."""
 
     reason: _Reason = None
+
+
+class ResolveInput(ReasonInput):
+    """How a failure is mended; `in_release` and `when_succeeded` exclude each other."""
+
+    in_release: str | None = Field(
+        None,
+        max_length=200,
+        pattern=r"^[!-~]+$",
+        description="the release that mends it, or `next`: attempts of the releases that had it"
+        " are no return",
+    )
+    when_succeeded: bool = Field(
+        False, description="resolve it once none of its jobs fails or is to be repeated"
+    )
+
+
+class MuteInput(ReasonInput):
+    """For how long a failure is muted: for ever if neither `until` nor `times` is set."""
+
+    until: AwareDatetime | None = Field(None, description="open it again at this time")
+    times: int | None = Field(
+        None, ge=1, le=MOST_TIMES, description="open it once it has happened so often again"
+    )
+
+
+class AssignInput(ReasonInput):
+    """Who is to look after a failure."""
+
+    to: str | None = Field(
+        None, max_length=LONGEST_ASSIGNEE, description="a name; null: nobody is", examples=["amal"]
+    )
+
+
+class NoteInput(InputModel):
+    """What to keep about a failure."""
+
+    text: Annotated[str, Field(min_length=1, max_length=LONGEST_NOTE)]
 
 
 _AllJobs = Annotated[

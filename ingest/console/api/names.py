@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ingest.console.api.endpoints import ErrorBody
-from ingest.console.api.results import FailureView
 from ingest.console.services import ranges, traffic
 from ingest.console.services.entity_view import EntryView
 from ingest.console.services.event_view import EventView, Signature
+from ingest.console.services.failures import ListedFailure
 from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.resending import Preview
 from ingest.console.services.source_view import SourceView
@@ -17,6 +17,8 @@ from ingest.sources.diagnosis import Step
 from ingest.store.alerts import ChannelState
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.bulk.work import Work
+from ingest.store.failures.records import Note, ReleaseOfFailure, Sort
+from ingest.store.failures.records import State as FailureState
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
@@ -50,7 +52,11 @@ NAMES: Mapping[type, str] = MappingProxyType(
         ProcessRecord: "Process",
         ProcessorRecord: "ProcessorSummary",
         ProcessorView: "Processor",
-        FailureView: "FailureGroup",
+        ListedFailure: "FailureGroup",
+        FailureState: "FailureState",
+        Note: "FailureNote",
+        ReleaseOfFailure: "FailureRelease",
+        Sort: "FailureSort",
         Rejected: "RejectedDeliveries",
         Signature: "DeliverySignature",
         SourceView: "Source",

@@ -18,6 +18,7 @@ from ingest.console.api.endpoints import ApiRequest, Endpoint, get, post
 from ingest.console.api.lists import Listing
 from ingest.console.api.models import (
     AlertsQuery,
+    AssignInput,
     BulkActionInput,
     DeliveriesQuery,
     EntityInput,
@@ -25,6 +26,10 @@ from ingest.console.api.models import (
     ErasureInput,
     EventsQuery,
     ExportQuery,
+    FailureQuery,
+    FailuresQuery,
+    MuteInput,
+    NoteInput,
     NothingInput,
     OverviewQuery,
     PageQuery,
@@ -34,6 +39,7 @@ from ingest.console.api.models import (
     RejectedQuery,
     ReplayInput,
     ResendInput,
+    ResolveInput,
     SenderIdQuery,
     TestEventInput,
     TrafficQuery,
@@ -46,7 +52,6 @@ from ingest.console.api.results import (
     EntityDetails,
     EventList,
     FailureList,
-    FailureView,
     StatsNow,
     TestedChannel,
 )
@@ -57,6 +62,7 @@ from ingest.console.services import (
     delivery_view,
     event_query,
     event_view,
+    failures,
     processor_view,
     refusals,
     saved_views,
@@ -69,6 +75,7 @@ from ingest.console.services.commands import TestEvent
 from ingest.console.services.delivery_view import DeliveryDetails
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
+from ingest.console.services.failures import FailureDetails, ListedFailure
 from ingest.console.services.overview import Overview
 from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
@@ -86,7 +93,9 @@ from ingest.store import alerts
 from ingest.store.alerts import Alert, ChannelState
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
-from ingest.store.reports import audit_log, event_detail, failures, refused_requests
+from ingest.store.failures.records import Note
+from ingest.store.reports import audit_log, event_detail, refused_requests
+from ingest.store.reports import failures as failure_reports
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import DeliveryOfEvent
 from ingest.store.reports.failures import Rejected
@@ -96,7 +105,6 @@ from ingest.store.retention import report as retention
 from ingest.store.retention.report import Report as Retention
 from ingest.store.search import named
 from ingest.store.search.filters import EventFilter
-from ingest.store.search.titles import titled_examples
 from ingest.store.views import View
 
 PREFIX = "/api/v1"
@@ -415,31 +423,108 @@ def cancel_bulk_action(console: Console, request: ApiRequest) -> Operation:
     return _change(console, request, "cancelled")
 
 
-@get("/failures")
+@get("/failures", query=FailuresQuery)
 def list_failures(console: Console, request: ApiRequest) -> FailureList:
-    """List failing jobs, grouped by error, the largest group first.
+    """List groups of failures, the open ones unless another state is asked for.
 
-    The `query` of a group finds its events, exports them and replays them.
+    A group is what fails in one way. Its `query` finds, exports and replays the events that fail so
+    now.
     """
-    now = console.now()
+    query: FailuresQuery = request.query
+    now, masked = console.now(), _masks(console, request)
     with console.engine.connect() as connection:
-        groups = failures.groups(connection, now=now)
-        groups = titled_examples(connection, groups, console.sources)
-    groups = masking.failures(groups, masked=_masks(console, request))
+        shown = failures.listed(
+            connection, query.wanted(), sources=console.sources, now=now, masked=masked
+        )
     return FailureList(
-        items=tuple(map(FailureView.of, groups.groups)),
+        items=shown.groups,
         next_cursor=None,
         as_of=now,
-        examined=groups.examined,
-        is_whole=groups.is_whole,
+        counts=shown.counts,
+        examined=shown.examined,
+        is_whole=shown.is_whole,
     )
+
+
+@get("/failures/{id:number}", query=FailureQuery, errors=_NOT_FOUND)
+def get_failure(console: Console, request: ApiRequest) -> FailureDetails:
+    """Return a group of failures with its newest error, releases, notes, events and history."""
+    with console.engine.connect() as connection:
+        return failures.details(
+            connection,
+            request.path["id"],
+            request.query.range,
+            sources=console.sources,
+            now=console.now(),
+            masked=_masks(console, request),
+        )
+
+
+@post("/failures/{id:number}/acknowledge", body=ReasonInput, errors=_NOT_FOUND)
+def acknowledge_failure(console: Console, request: ApiRequest) -> ListedFailure:
+    """Say that somebody looks after a failure."""
+    console.failure_changes.acknowledge(request.by, request.path["id"], request.body.reason)
+    return _failure(console, request)
+
+
+@post("/failures/{id:number}/resolve", body=ResolveInput, errors=_NOT_FOUND)
+def resolve_failure(console: Console, request: ApiRequest) -> ListedFailure:
+    """Say that a failure is mended: if it returns, it is opened, and an alert tells.
+
+    With `when_succeeded` it stays open until none of its jobs fails or is to be repeated.
+    """
+    body: ResolveInput = request.body
+    console.failure_changes.resolve(
+        request.by,
+        request.path["id"],
+        body.reason,
+        in_release=body.in_release,
+        when_succeeded=body.when_succeeded,
+    )
+    return _failure(console, request)
+
+
+@post("/failures/{id:number}/mute", body=MuteInput, errors=_NOT_FOUND)
+def mute_failure(console: Console, request: ApiRequest) -> ListedFailure:
+    """Take a failure from the list: until a time, until it happened so often, or for ever."""
+    body: MuteInput = request.body
+    console.failure_changes.mute(
+        request.by,
+        request.path["id"],
+        body.reason,
+        now=console.now(),
+        until=body.until,
+        times=body.times,
+    )
+    return _failure(console, request)
+
+
+@post("/failures/{id:number}/reopen", body=ReasonInput, errors=_NOT_FOUND)
+def reopen_failure(console: Console, request: ApiRequest) -> ListedFailure:
+    """Say that a failure is not mended, muted or looked after."""
+    console.failure_changes.reopen(request.by, request.path["id"], request.body.reason)
+    return _failure(console, request)
+
+
+@post("/failures/{id:number}/assign", body=AssignInput, errors=_NOT_FOUND)
+def assign_failure(console: Console, request: ApiRequest) -> ListedFailure:
+    """Give a failure to somebody, or to nobody."""
+    body: AssignInput = request.body
+    console.failure_changes.assign(request.by, request.path["id"], body.to, body.reason)
+    return _failure(console, request)
+
+
+@post("/failures/{id:number}/note", body=NoteInput, needs_body=True, errors=_NOT_FOUND)
+def note_failure(console: Console, request: ApiRequest) -> Note:
+    """Keep a note about a failure."""
+    return console.failure_changes.note(request.by, request.path["id"], request.body.text)
 
 
 @get("/rejected")
 def list_rejection_reasons(console: Console, _request: ApiRequest) -> Listing[Rejected]:
     """List authentic deliveries that hold no event, grouped by reason."""
     with console.engine.connect() as connection:
-        groups = failures.rejected(connection)
+        groups = failure_reports.rejected(connection)
     return Listing[Rejected].of(groups, as_of=console.now())
 
 
@@ -681,6 +766,18 @@ def _event(console: Console, request: ApiRequest, connection: Connection, event:
     )
 
 
+def _failure(console: Console, request: ApiRequest) -> ListedFailure:
+    """Return the group of failures that a request names. Raises NotFound."""
+    with console.engine.connect() as connection:
+        return failures.one(
+            connection,
+            request.path["id"],
+            sources=console.sources,
+            now=console.now(),
+            masked=_masks(console, request),
+        )
+
+
 def _begin_for_event(
     console: Console, request: ApiRequest, action: str, *, all_jobs: bool = False
 ) -> BulkActionResult:
@@ -759,6 +856,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     resume_bulk_action,
     cancel_bulk_action,
     list_failures,
+    get_failure,
+    acknowledge_failure,
+    resolve_failure,
+    mute_failure,
+    reopen_failure,
+    assign_failure,
+    note_failure,
     list_rejection_reasons,
     list_refusals,
     get_refusal_summary,

@@ -1,7 +1,7 @@
 """The results of the API's operations, where they are not what a service returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -12,13 +12,13 @@ from ingest.console.api.lists import Listing
 from ingest.console.services.addresses import EntityLink
 from ingest.console.services.entity_view import EntityView, EntryView
 from ingest.console.services.event_query import QueryResult
+from ingest.console.services.failures import ListedFailure
 from ingest.console.ui import masking
-from ingest.console.ui.paths import search_for
 from ingest.entities.timeline import Erasure as EntityErasure
 from ingest.entities.timeline import Row, StatusChange
 from ingest.store.bulk.replay import Counts, Operation
+from ingest.store.failures.records import State
 from ingest.store.reports.behind import Backlog
-from ingest.store.reports.failures import FailureGroup
 from ingest.store.reports.totals import DeliveryCounts, EventCounts, JobCounts
 from ingest.store.search.counts import Count
 from ingest.store.search.events import ListedEvent
@@ -52,30 +52,13 @@ class EventList(Listing[ListedEvent]):
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailureView(FailureGroup):
-    """Jobs that are dead or retrying and whose last attempts failed in the same way."""
+class FailureList(Listing[ListedFailure]):
+    """Groups of failures."""
 
-    query: str
-    """The search that means the events of the group: `q` of lists, exports and bulk actions."""
-
-    @classmethod
-    def of(cls, group: FailureGroup) -> "FailureView":
-        """Return a group with its search."""
-        query = search_for(
-            processor=group.processor,
-            error_type=group.error_type,
-            raised_at=group.raised_at or "",
-        )
-        known = {field.name: getattr(group, field.name) for field in fields(FailureGroup)}
-        return cls(query=query, **known)
-
-
-class FailureList(Listing[FailureView]):
-    """Groups of failing jobs, the largest first."""
-
+    counts: Mapping[State, int]
+    """How many groups are in each state."""
     examined: int
-    """How many failing jobs, the newest, were grouped."""
+    """How many failing jobs, the newest, were counted."""
     is_whole: bool
     """Whether all failing jobs were examined; otherwise the newest were."""
 

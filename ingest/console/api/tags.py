@@ -11,7 +11,7 @@ TAGS: Mapping[str, str] = MappingProxyType(
         "deliveries": "Requests as they were received.",
         "jobs": "One event for one processor.",
         "bulk-actions": "Replays and discards of many events, and how far they have got.",
-        "failures": "What fails, grouped by error.",
+        "failures": "What fails in one way, as a record: open, acknowledged, resolved or muted.",
         "rejected": "Deliveries without an event.",
         "refusals": "Requests that were not stored.",
         "processors": "The functions that work on events.",
@@ -46,6 +46,7 @@ PARAMETERS: Mapping[str, tuple[str, Any]] = MappingProxyType(
         "/entities/{kind}/name": ("What it is called in addresses; `find_entity` says it.", "790"),
         "/erasures/id": ("The erasure's number.", 2),
         "/events/id": _EVENT,
+        "/failures/id": ("The failure's number.", 12),
         "/jobs/id": ("The job's number.", 41),
         "/processors/name": ("The processor's name.", "orders"),
         "/refusals/id": (

@@ -112,10 +112,17 @@ def _of_how_many(bulk_action: Operation) -> str:
 
 def _back(action: Action) -> str | None:
     """Return the address of the form that takes an action back."""
+    if action.action in _REOPENED:
+        return f"/{action.target.replace('failure ', 'failures/')}/reopen"
     verb = _OPPOSITES.get(action.action)
     return f"/processors/{quote(action.target)}/{verb}" if verb else None
 
 
+_REOPENED = (
+    *("acknowledge failure", "resolve failure", "mute failure"),
+    "resolve failure when all has succeeded",
+)
+"""What is taken back by opening the failure again."""
 _OPPOSITES: Mapping[str, str] = {"pause": "resume", "resume": "pause"}
 _BEGUN = "{} has begun: {}."
 _OF_BULK_ACTIONS: Mapping[str, str] = {
@@ -132,6 +139,14 @@ _SENTENCES: Mapping[str, str] = {
     "acknowledge": "The alert {} is acknowledged: it is not told again unless it grows.",
     "unacknowledge": "The alert {} is not acknowledged any more: it is told again as before.",
     "test alert": "The channel was tested: {}.",
+    "acknowledge failure": "The {} is acknowledged: somebody looks after it.",
+    "resolve failure": "The {} is resolved: if it returns, it is open again, and an alert tells.",
+    "resolve failure when all has succeeded": "The {} is resolved once everything of it has"
+    " succeeded.",
+    "mute failure": "The {} is muted.",
+    "reopen failure": "The {} is open again.",
+    "assign failure": "Assigned: {}.",
+    "note on failure": "The note on {} is kept.",
     "resend": "An edited copy of event {} was sent.",
     "test event": "A test event was sent: {}.",
     "save view": "The view is saved: {}.",

@@ -17,10 +17,10 @@ from ingest.sources.titles import Title
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.copies import Copy
 from ingest.store.exports import EXPORT
+from ingest.store.failures.records import Note
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
-from ingest.store.reports.failures import Failures
 from ingest.store.reports.refused_requests import Refusal
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
@@ -125,15 +125,9 @@ def copy(record: Copy, *, masked: bool) -> Copy:
     return replace(record, reason=hide(record.reason)) if masked else record
 
 
-def failures(grouped: Failures, *, masked: bool) -> Failures:
-    """Return groups of failures. Masked ones keep no message."""
-    if not masked:
-        return grouped
-    groups = tuple(
-        replace(group, message=hide(group.message), title=title(group.title, masked=True))
-        for group in grouped.groups
-    )
-    return replace(grouped, groups=groups)
+def note(written: Note, *, masked: bool) -> Note:
+    """Return a note about a failure. A masked one keeps no text."""
+    return replace(written, text=HIDDEN) if masked else written
 
 
 def bulk_action(record: Operation, *, masked: bool) -> Operation:

@@ -15,18 +15,17 @@ from ingest.store.sql import statement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """Who changes which group, when and why."""
+    """Who changes which group, and why."""
 
     failure: int
     by: Author
-    reason: str | None
-    at: datetime
+    reason: str | None = None
 
 
 def acknowledge(connection: Connection, change: Change) -> FailureRecord:
     """Record that somebody looks after a failure. Raises NotFound."""
     return _changed(
-        connection, change, "acknowledge failure", lambda group: _in(group, State.ACKNOWLEDGED)
+        connection, change, "acknowledge failure", lambda group, _: _in(group, State.ACKNOWLEDGED)
     )
 
 
@@ -37,7 +36,7 @@ def resolve(
 
     Args:
         connection: in whose transaction to record.
-        change: who does so, when and why.
+        change: who does so, and why.
         in_release: the release that mends it. Until that one runs everywhere, attempts of the
             releases that had the failure are no return.
 
@@ -45,10 +44,10 @@ def resolve(
         NotFound: there is no such group.
     """
 
-    def resolved(group: FailureRecord) -> FailureRecord:
+    def resolved(group: FailureRecord, now: datetime) -> FailureRecord:
         return replace(
             _in(group, State.RESOLVED),
-            resolved_at=change.at,
+            resolved_at=now,
             resolved_in=in_release,
             resolves_itself=False,
             reopened_at=None,
@@ -63,7 +62,7 @@ def resolve_when_succeeded(connection: Connection, change: Change) -> FailureRec
         connection,
         change,
         "resolve failure when all has succeeded",
-        lambda group: replace(
+        lambda group, _: replace(
             group if group.state is not State.RESOLVED else _in(group, State.OPEN),
             resolves_itself=True,
         ),
@@ -80,11 +79,12 @@ def mute(
     """Take a failure from the list until a time, until it has happened so many times more, or for
     ever. Raises NotFound."""
 
-    def muted(group: FailureRecord) -> FailureRecord:
+    def muted(group: FailureRecord, _: datetime) -> FailureRecord:
         return replace(
             _in(group, State.MUTED),
             muted_until=until,
             muted_to=None if times is None else group.attempts + times,
+            resolved_at=None,
             reopened_at=None,
         )
 
@@ -94,7 +94,7 @@ def mute(
 def reopen(connection: Connection, change: Change) -> FailureRecord:
     """Record that a failure is not mended, muted or looked after. Raises NotFound."""
 
-    def opened(group: FailureRecord) -> FailureRecord:
+    def opened(group: FailureRecord, _: datetime) -> FailureRecord:
         return replace(_in(group, State.OPEN), resolves_itself=False, reopened_at=None)
 
     return _changed(connection, change, "reopen failure", opened)
@@ -106,7 +106,7 @@ def assign(connection: Connection, change: Change, *, to: str | None) -> Failure
         connection,
         change,
         "assign failure",
-        lambda group: replace(group, assigned_to=to),
+        lambda group, _: replace(group, assigned_to=to),
         detail=f" to {to or 'nobody'}",
     )
 
@@ -121,30 +121,38 @@ _NOTE = statement(
 
 def note(connection: Connection, change: Change, *, text: str) -> Note:
     """Keep what somebody writes about a failure. Raises NotFound."""
-    _changed(connection, change, "note on failure", lambda group: group)
+    _changed(connection, change, "note on failure", lambda group, _: group)
     parameters = {"failure": change.failure, "by": change.by.name, "text": text}
     return Note(**connection.execute(_NOTE, parameters).mappings().one())
 
 
-_LOCKED = statement(f"SELECT {COLUMNS} FROM ingest.failure_groups WHERE id = :id FOR UPDATE")
+Alter = Callable[[FailureRecord, datetime], FailureRecord]
+"""Returns what a group becomes, by the server's time."""
+
+# The time is that after waiting for the lock, so that it is not before what is counted already.
+_LOCK = statement("SELECT true FROM ingest.failure_groups WHERE id = :id FOR UPDATE")
+_LOCKED = statement(
+    f"SELECT {COLUMNS}, clock_timestamp() AS now FROM ingest.failure_groups WHERE id = :id"
+)
 
 
 def _changed(
     connection: Connection,
     change: Change,
     action: str,
-    alter: Callable[[FailureRecord], FailureRecord],
+    alter: Alter,
     *,
     detail: str = "",
 ) -> FailureRecord:
     """Store what `alter` makes of a group, and who did so; return it. Raises NotFound."""
-    row = connection.execute(_LOCKED, {"id": change.failure}).mappings().first()
-    if row is None:
+    if connection.execute(_LOCK, {"id": change.failure}).first() is None:
         raise records.missing(change.failure)
+    row = dict(connection.execute(_LOCKED, {"id": change.failure}).mappings().one())
+    now = row.pop("now")
     before = records.record(row)
-    after = alter(before)
+    after = alter(before, now)
     if after.state is not before.state:
-        after = replace(after, changed_at=change.at, changed_by=change.by.name)
+        after = replace(after, changed_at=now, changed_by=change.by.name)
     folding.save(connection, after)
     audit_log.record(
         connection,

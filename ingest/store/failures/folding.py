@@ -136,7 +136,7 @@ def _add(connection: Connection, key: Key, parts: list[Any], now: datetime) -> N
     group = records.record(row.mappings().one())
     had_it = [] if group.resolved_in is None else _had_it(connection, group)
     for part in parts:
-        values = {**part._mapping, "failure": group.id}
+        values = {**part._asdict(), "failure": group.id}
         connection.execute(_COUNT, values)
         if part.release:
             connection.execute(_NOTE_RELEASE, values)

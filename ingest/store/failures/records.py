@@ -1,15 +1,17 @@
 """The groups of failures as they are stored: how one is read, and how they are listed."""
 
 import enum
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
 from ingest.store import arrays
+from ingest.store.reports.failures import RAISED_AT
 from ingest.store.sql import statement
 
 LISTED = 200
@@ -31,6 +33,17 @@ class State(enum.StrEnum):
     """It is mended. If it fails again, it is open again, and an alert tells."""
     MUTED = "muted"
     """Nobody wants to see it: for ever, until a time, or until it has happened so often."""
+
+
+class Sort(enum.StrEnum):
+    """What a list of groups begins with."""
+
+    JOBS = "jobs"
+    """The one of which the most jobs fail now."""
+    LAST_SEEN = "last_seen"
+    FIRST_SEEN = "first_seen"
+    ATTEMPTS = "attempts"
+    """The one that most attempts have failed with, ever."""
 
 
 class Key(NamedTuple):
@@ -66,7 +79,7 @@ class FailureRecord:
     muted_to: int | None = None
     """The number of attempts at which a muted one is open again."""
     resolved_at: datetime | None = None
-    """When it was resolved last."""
+    """When it was resolved last, if it was not muted since."""
     resolved_in: str | None = None
     """The release that mends it; None: it is mended everywhere."""
     resolves_itself: bool = False
@@ -233,19 +246,81 @@ def notes(connection: Connection, failure: int, *, limit: int = LISTED) -> list[
     return [Note(**row) for row in rows]
 
 
-_TREND = statement(
+_TRENDS = statement(
     """
-    SELECT date_bin(:span, at, :since) AS begins, CAST(sum(attempts) AS bigint) AS attempts
-    FROM ingest.failure_counts WHERE failure = :failure AND at >= :since GROUP BY 1
+    SELECT failure, date_bin(:span, at, :since) AS begins, CAST(sum(attempts) AS bigint) AS attempts
+    FROM ingest.failure_counts
+    WHERE failure = ANY(CAST(:failures AS bigint[])) AND at >= :since AND at < :until
+    GROUP BY 1, 2
     """
 )
 
 
-def trend(
-    connection: Connection, failure: int, *, since: datetime, now: datetime, spans: int
-) -> Sequence[int]:
-    """Return how many attempts failed so in each of `spans` equal spans up to `now`."""
-    span = (now - since) / spans
-    parameters = {"failure": failure, "since": since, "span": span}
-    counted = {row.begins: row.attempts for row in connection.execute(_TREND, parameters)}
-    return tuple(int(counted.get(since + number * span, 0)) for number in range(spans))
+def trends(
+    connection: Connection,
+    failures: Collection[int],
+    *,
+    since: datetime,
+    span: timedelta,
+    spans: int,
+) -> dict[int, tuple[int, ...]]:
+    """Return how many attempts failed in the way of each of `failures`, in each of `spans` spans of
+    time from `since` on. Spans shorter than `SPAN` are counted in the first of those that share
+    one."""
+    parameters = {
+        "failures": arrays.literal(failures),
+        "since": since,
+        "until": since + spans * span,
+        "span": span,
+    }
+    counted: dict[int, list[int]] = {failure: [0] * spans for failure in failures}
+    for row in connection.execute(_TRENDS, parameters):
+        counted[row.failure][(row.begins - since) // span] = row.attempts
+    return {failure: tuple(values) for failure, values in counted.items()}
+
+
+class NewestAttempt(NamedTuple):
+    """The newest attempt of a group, as far as it is still kept."""
+
+    event: UUID
+    message: str | None
+    traceback: str | None
+    raised_at: str | None
+
+
+_NEWEST_ATTEMPTS = statement(
+    f"""
+    SELECT asked.failure, j.event, a.error_message, a.traceback, {RAISED_AT} AS raised_at
+    FROM unnest(CAST(:failures AS bigint[]), CAST(:jobs AS bigint[]), CAST(:numbers AS integer[]))
+         AS asked (failure, job, number)
+    JOIN ingest.attempts a ON a.job = asked.job AND a.number = asked.number
+    JOIN ingest.jobs j ON j.id = asked.job
+    """
+)
+
+
+def newest_attempts(
+    connection: Connection, groups: Collection[FailureRecord]
+) -> dict[int, NewestAttempt]:
+    """Return the newest attempts of groups, by the groups' numbers. Those that retention has
+    removed are left out."""
+    parameters = {
+        "failures": arrays.literal(group.id for group in groups),
+        "jobs": arrays.literal(group.job for group in groups),
+        "numbers": arrays.literal(group.number for group in groups),
+    }
+    rows = connection.execute(_NEWEST_ATTEMPTS, parameters)
+    return {failure: NewestAttempt(*attempt) for failure, *attempt in rows}
+
+
+_NAMES = statement(
+    """
+    SELECT DISTINCT assigned_to FROM ingest.failure_groups
+    WHERE assigned_to IS NOT NULL ORDER BY assigned_to LIMIT 100
+    """
+)
+
+
+def names(connection: Connection) -> list[str]:
+    """Return the names that failures are assigned to."""
+    return list(connection.execute(_NAMES).scalars())

@@ -130,3 +130,22 @@ def newest(connection: Connection, *, limit: int, before: int | None = None) -> 
     """Return the newest actions, those before the number `before`."""
     rows = connection.execute(_NEWEST, {"limit": limit, "before": before}).mappings()
     return [Action(**row) for row in rows]
+
+
+# The newest actions are looked at, for the log has no index of targets.
+_ABOUT = statement(
+    f"""
+    SELECT {_COLUMNS} FROM (
+        SELECT {_COLUMNS} FROM ingest.actions ORDER BY id DESC LIMIT :examined
+    ) AS newest
+    WHERE target = :target OR starts_with(target, :target || ' ')
+    ORDER BY id DESC LIMIT :limit
+    """
+)
+ACTIONS_EXAMINED = 20_000
+
+
+def about(connection: Connection, target: str, *, limit: int) -> list[Action]:
+    """Return the newest actions on a target, of the newest `ACTIONS_EXAMINED` of all."""
+    parameters = {"target": target, "examined": ACTIONS_EXAMINED, "limit": limit}
+    return [Action(**row) for row in connection.execute(_ABOUT, parameters).mappings()]

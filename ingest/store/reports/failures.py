@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.ids import first_id
-from ingest.sources.titles import Title
 from ingest.store.sql import statement
 
 EXAMINED = 5_000
@@ -37,8 +36,6 @@ class FailureGroup:
     """The newest event of the group."""
     message: str | None
     """The error message of the example."""
-    title: Title | None = None
-    """What the example says, in a few words. None: nobody asked, or it is gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +118,41 @@ def groups(
         examined=examined,
         is_whole=not rows or not rows[0].is_cut,
     )
+
+
+# Of events that fail more than once in one way, one is enough.
+_EVENTS = statement(
+    f"""
+    WITH dead AS MATERIALIZED (
+        SELECT id, event, attempt, processor FROM ingest.jobs
+        WHERE state = 'dead' AND discarded_at IS NULL
+        ORDER BY event DESC LIMIT :examined
+    ), retrying AS MATERIALIZED (
+        SELECT id, event, attempt, processor FROM ingest.jobs
+        WHERE due_at IS NOT NULL AND state = 'retrying'
+        LIMIT :examined
+    )
+    SELECT DISTINCT f.event
+    FROM (SELECT * FROM dead UNION ALL SELECT * FROM retrying) AS f
+    JOIN ingest.attempts a ON a.job = f.id AND a.number = f.attempt
+    WHERE f.processor = :processor AND {ERROR_TYPE} = :error_type AND {PLACE} = :place AND {FAILED}
+    ORDER BY f.event DESC LIMIT :limit
+    """
+)
+
+
+def events(
+    connection: Connection, processor: str, error_type: str, place: str, *, limit: int
+) -> list[UUID]:
+    """Return the newest events that fail in one way, of the newest `EXAMINED` failing jobs."""
+    parameters = {
+        "processor": processor,
+        "error_type": error_type,
+        "place": place,
+        "examined": EXAMINED,
+        "limit": limit,
+    }
+    return list(connection.execute(_EVENTS, parameters).scalars())
 
 
 _REJECTED = statement(

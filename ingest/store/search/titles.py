@@ -14,7 +14,6 @@ from ingest.sources.titles import Title, shown, title
 from ingest.store import arrays
 from ingest.store.encryption.opening import to_show
 from ingest.store.reports.event_detail import EventHistory
-from ingest.store.reports.failures import Failures
 from ingest.store.search.events import ListedEvent
 from ingest.store.sql import statement
 
@@ -36,13 +35,6 @@ def titled(
     return tuple(
         replace(event, title=titles.get(event.id) or type_alone(event.type)) for event in events
     )
-
-
-def titled_examples(connection: Connection, grouped: Failures, sources: Sources) -> Failures:
-    """Return groups of failures, each with the title of its example."""
-    titles = read(connection, [group.example for group in grouped.groups], sources)
-    groups = (replace(group, title=titles.get(group.example)) for group in grouped.groups)
-    return replace(grouped, groups=tuple(groups))
 
 
 def read(connection: Connection, events: Collection[UUID], sources: Sources) -> dict[UUID, Title]:
