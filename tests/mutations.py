@@ -34,6 +34,42 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        promise=5,
+        what="a resolved failure that returns stays resolved",
+        file="ingest/store/failures/lifecycle.py",
+        old="    if group.state is State.RESOLVED and _has_returned(group, seen, had_it):\n",
+        new="    if group.state is State.MUTED and _has_returned(group, seen, had_it):\n",
+        caught_by="integration/test_failure_groups.py::"
+        "test_a_resolved_failure_that_returns_is_open_again",
+    ),
+    Mutation(
+        promise=5,
+        what="an attempt that ran when a failure was resolved opens it again",
+        file="ingest/store/failures/lifecycle.py",
+        old="        began > group.resolved_at\n",
+        new="        seen.last_at > group.resolved_at and began\n",
+        caught_by="integration/test_failure_groups.py::"
+        "test_an_attempt_that_began_before_it_was_resolved_is_no_return",
+    ),
+    Mutation(
+        promise=5,
+        what="a failure resolves itself while its replay waits",
+        file="ingest/store/failures/settling.py",
+        old="            SELECT * FROM dead UNION ALL SELECT * FROM waiting WHERE attempt > 0\n",
+        new="            SELECT * FROM dead\n",
+        caught_by="integration/test_failure_groups.py::"
+        "test_a_failure_resolves_itself_once_everything_of_it_has_succeeded",
+    ),
+    Mutation(
+        promise=5,
+        what="a failed attempt is in no group",
+        file="ingest/store/pipeline/jobs.py",
+        old="        SELECT id, attempt FROM held WHERE (CAST(:counts AS boolean[]))[place]\n",
+        new="        SELECT id, attempt FROM held WHERE false\n",
+        caught_by="integration/test_failure_groups.py::"
+        "test_the_first_failures_of_two_workers_at_once_make_one_group",
+    ),
+    Mutation(
         promise=8,
         what="a change that is sent again under its Idempotency-Key is made again",
         file="ingest/store/keyed_requests.py",

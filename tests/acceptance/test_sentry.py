@@ -73,6 +73,6 @@ def test_a_dead_letter_is_told_once_without_a_byte_of_its_event(make_stack: Make
     assert made["contexts"] == {"job": {"job_id": dead[0]["id"], "attempt": 3, "left_out": 0}}
     with stack.engine.begin() as connection:
         (group,) = failures.groups(connection, now=datetime.now(UTC)).groups
-    assert made["fingerprint"] == [group.processor, group.error_type, group.raised_at]
+    assert made["fingerprint"] == [group.processor, group.error_type, group.place]
     for forbidden in (PHONE, "order_id", "cannot call", "INSERT", "phone", "raise ValueError"):
         assert forbidden.encode() not in arrived, forbidden

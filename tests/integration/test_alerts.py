@@ -293,6 +293,15 @@ CASES: dict[str, tuple[Act, Act, str]] = {
         sql("UPDATE jobs SET discarded_at = now()"),
         "To be replayed or discarded: 101 dead letters.",
     ),
+    "failure_back": (
+        sql(
+            "INSERT INTO failure_groups (processor, error_type, place, first_seen, last_seen,"
+            " attempts, job, number, resolved_at, reopened_at) VALUES ('crm', 'KeyError', 'a:b',"
+            " now(), now(), 2, 1, 1, now(), now())"
+        ),
+        sql("UPDATE failure_groups SET state = 'acknowledged'"),
+        "failure 1 (KeyError of crm) is back: it was resolved, and has failed again.",
+    ),
     "jobs_parked": (
         both(lambda pipeline: pipeline.job("parked"), sql(f"DELETE FROM unadmitted; {_PARKED}")),
         sql("DELETE FROM jobs; DELETE FROM parked"),

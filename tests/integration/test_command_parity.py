@@ -104,7 +104,7 @@ def test_failures_are_shown_and_discarded(run: Run, engine: Engine, database_url
     (group,) = failing["groups"]
     assert (group["jobs"], group["processor"], group["error_type"]) == (3, "p", "KeyError")
     assert failing["rejected"] == []
-    assert "3\t3\tp\tKeyError: no price\t-\t" in run("failures")
+    assert "new\t3\t3\tp\tKeyError: no price\t-\t" in run("failures")
     event = str(one(engine, "SELECT event FROM jobs ORDER BY id LIMIT 1"))
     assert run("discard", "--query", "state:dead", "--dry-run") == "Would discard 3 jobs.\n"
     assert run("discard", event, "--reason", "a test order") == "Discarded 1 job.\n"

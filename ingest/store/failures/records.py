@@ -1,7 +1,7 @@
 """The groups of failures as they are stored: how one is read, and how they are listed."""
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -119,7 +119,7 @@ COLUMNS = """id, processor, error_type, place, state, first_seen, last_seen, att
     resolves_itself, reopened_at"""
 
 
-def record(row: Mapping[str, Any]) -> FailureRecord:
+def record(row: Any) -> FailureRecord:
     """Return the group that a row of `COLUMNS` is."""
     return FailureRecord(**{**row, "state": State(row["state"])})
 
@@ -191,7 +191,7 @@ def newest(
     return _by_key(connection.execute(_NEWEST, parameters).mappings())
 
 
-def _by_key(rows: Iterable[Mapping[str, Any]]) -> dict[Key, FailureRecord]:
+def _by_key(rows: Iterable[Any]) -> dict[Key, FailureRecord]:
     read = map(record, rows)
     return {group.key: group for group in read}
 
