@@ -107,6 +107,7 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         f"/events/{event['id']}",
         "/entities/order/7",
         "/failures",
+        "/failures?state=all",
         "/refusals",
         "/refusals?kind=rejected",
         "/processors",

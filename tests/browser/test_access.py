@@ -28,8 +28,8 @@ PHONE = "966512345678"
 TEXT = "أين طلبي؟"
 ERROR = "the CRM is away"
 LISTS = (
-    *("/", "/events", "/failures", "/refusals", "/alerts", "/live", "/processors", "/sources"),
-    *("/retention", "/audit-log", "/entities/order/790", "/docs", "/docs/replay_event"),
+    *("/", "/events", "/failures", "/failures/1", "/refusals", "/alerts", "/live", "/processors"),
+    *("/sources", "/retention", "/audit-log", "/entities/order/790", "/docs", "/docs/replay_event"),
 )
 
 
@@ -126,6 +126,7 @@ def start(stack: Stack) -> Guarded:
     ended = "SELECT finished_at IS NOT NULL FROM replays WHERE id = :id"
     until(lambda: stack.value(ended, id=replayed))
     stack.wait_until_idle()
+    until(lambda: stack.value("SELECT count(*) FROM failure_groups") > 0, what="it is recorded")
     event = "SELECT id::text FROM events WHERE type = "
     return Guarded(
         stack=stack,
@@ -377,6 +378,7 @@ def test_a_viewer_is_told_no_more_by_the_api(guarded: Guarded) -> None:
         f"/events/{guarded.failed}",
         f"/events/{guarded.message}",
         "/failures",
+        "/failures/1",
         "/rejected",
         "/refusals",
         "/refusals/summary",

@@ -85,6 +85,8 @@ def shown(stack: Stack, empty: Stack) -> Shown:
         order_erasure(stack, number, contact)
     stack.tell("/erasures/2/erase")
     until(lambda: stack.ask("/api/v1/erasures/2").json["status"] == "finished")
+    until(lambda: stack.ask("/failures/1").status == 200, what="the failure is recorded")
+    stack.tell("/failures/1/note", {"text": TEXT})
     half_way = "UPDATE replays SET status = 'paused', finished_at = NULL, total = 9 WHERE id = 2"
     execute(stack.engine, half_way)
 
@@ -221,6 +223,8 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "an event, edited": edited,
     "a rejected delivery": at("/deliveries/{rejected}"),
     "failures": at("/failures"),
+    "failures, all": at("/failures?state=all&sort=attempts"),
+    "a failure": at("/failures/1"),
     "refused requests": at("/refusals"),
     "rejected deliveries": at("/refusals?kind=rejected"),
     "live": at("/live"),

@@ -50,13 +50,16 @@ def test_at_night_orders_are_missing(page: Page, stack: Stack, broken: None) -> 
     """From the overview to the dead letter, its cause, and its replay."""
     post(stack, *(order(100 + number, "fails") for number in range(3)), order(110))
     (stack.folder / "broken").unlink()
+    until(lambda: stack.value("SELECT count(*) FROM failure_groups") == 1, what="it is recorded")
     page.goto("/")
     expect(page.get_by_role("heading", name="Dead letters by processor")).to_be_visible()
     page.get_by_role("link", name=re.compile("^Failures")).first.click()
     row = page.get_by_role("row").filter(has_text="the CRM is away")
     expect(row).to_contain_text("whims")
-    expect(row).to_contain_text("in whims")
+    expect(row).to_contain_text("shop_processors:whims")
     row.get_by_role("link").first.click()
+    expect(page.get_by_role("heading", name="ConnectionError")).to_be_visible()
+    page.get_by_role("region", name="Events that fail so now").get_by_role("link").first.click()
     expect(page.get_by_text("ConnectionError").first).to_be_visible()
     expect(page.locator(".timeline .attempt").filter(has_text="failed")).to_have_count(3)
     page.get_by_text("Traceback").first.click()
@@ -303,7 +306,8 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/", "/events", "/failures", "/refusals", "/alerts", "/live", "/processors"),
+        *("/", "/events", "/failures", "/failures/1", "/refusals", "/alerts", "/live"),
+        "/processors",
         *("/retention", "/erasures", "/audit-log", "/entities/conversation/7"),
         "/docs/begin_bulk_action",
     ],

@@ -26,6 +26,7 @@ GROUPS = {
     "deliveries",
     "encryption",
     "events",
+    "failures",
     "refusals",
     "sources",
     "views",
