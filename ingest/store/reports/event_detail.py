@@ -262,7 +262,7 @@ _JOBS = statement(
     """
     SELECT event, id, processor, queue, state, trigger, attempt, failures, max_attempts,
            next_attempt_at, lease_until, discarded_at, replay,
-           coalesce(due_at = 'infinity', false) AS parked
+           coalesce(hinted_until = 'infinity', false) AS parked
     FROM ingest.jobs WHERE event = ANY(CAST(:events AS uuid[])) ORDER BY id
     """
 )
