@@ -118,12 +118,11 @@ class OrderMachine(RuleBasedStateMachine):
                 ],
             )
 
-    @initialize(keys=st.lists(st.sampled_from(KEYS), min_size=2, max_size=5))
-    def begin(self, keys: list[str]) -> None:
+    @initialize(keys=st.lists(st.sampled_from(KEYS), min_size=2, max_size=5), choice=choices)
+    def begin(self, keys: list[str], choice: int) -> None:
         for number, key in enumerate(keys):
             self.receive(100 + 10 * number, key)
-        self.admit(2**16 - 1)
-        self._place_all()
+        self.admit(choice)
 
     @rule(at=st.integers(0, 200), key=st.sampled_from(KEYS))
     def receive(self, at: int, key: str) -> None:
@@ -208,6 +207,23 @@ class OrderMachine(RuleBasedStateMachine):
             job = self.jobs[held.id]
             job.state, job.attempt = "running", job.attempt + 1
             self.held[job.id] = Lease(id=job.id, attempt=job.attempt)
+
+    @rule(choice=choices)
+    def work(self, choice: int) -> None:
+        """What one task does, until it has claimed."""
+        self._place_all()
+        self.claim(choice)
+
+    @precondition(lambda self: any(job.state in ENDED for job in self.jobs.values()))
+    @rule(is_placed=st.booleans())
+    def replay_what_has_ended_and_think_better_of_it(self, is_placed: bool) -> None:
+        self.replay(sum(1 << n % 16 for n, id_ in enumerate(sorted(self.jobs)) if self._ended(id_)))
+        if is_placed:
+            self._place_all()
+        self.take_back(self.replays)
+
+    def _ended(self, id_: int) -> bool:
+        return self.jobs[id_].state in ENDED
 
     def _is_claimable(self, job: Job) -> bool:
         line = self._line(job.line)
