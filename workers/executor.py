@@ -194,7 +194,7 @@ class Executor:
             )
         self._traces.claimed(self._engine, claimed)
         if processor.order and len(claimed) < len(refs):
-            self._placer.set_aside(refs)
+            self._placer.put_behind(refs)
         return claimed
 
     def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> list[JobRef]:

@@ -49,10 +49,10 @@ class Placer:
         known = {ref.id for ref in refs}
         return [*refs, *(ref for ref in placed if ref.id not in known)]
 
-    def set_aside(self, refs: Sequence[JobRef]) -> None:
-        """Set aside those of `refs` that turned out to be behind another."""
+    def put_behind(self, refs: Sequence[JobRef]) -> None:
+        """Put those of `refs` that turned out to be behind another."""
         with self._engine.begin() as connection:
-            jobs.set_aside(connection, [ref.id for ref in refs])
+            jobs.put_behind(connection, [ref.id for ref in refs])
 
     def unplaced(self) -> set[str]:
         """Return the processors that have jobs to be placed."""

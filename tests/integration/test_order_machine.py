@@ -202,7 +202,7 @@ class OrderMachine(RuleBasedStateMachine):
             claimed = jobs.claim_ordered(db, ids, worker="w", lease_s=60, max_attempts=3)
         assert [job.id for job in claimed] == expected
         with self.engine.begin() as db:
-            jobs.set_aside(db, ids)
+            jobs.put_behind(db, ids)
         for held in claimed:
             job = self.jobs[held.id]
             job.state, job.attempt = "running", job.attempt + 1

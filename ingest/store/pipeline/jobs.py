@@ -436,7 +436,7 @@ def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] 
 
 # A row that another transaction has locked is not waited for: who locks jobs of a key in another
 # order would deadlock. What is left out here, the relay finds (`mend_order`).
-_SET_ASIDE = statement(
+_PUT_BEHIND = statement(
     """
     WITH mine AS MATERIALIZED (
         SELECT o.job, (
@@ -462,11 +462,11 @@ _SET_ASIDE = statement(
 )
 
 
-def set_aside(connection: Connection, job_ids: Sequence[int]) -> None:
+def put_behind(connection: Connection, job_ids: Sequence[int]) -> None:
     """Make those of `job_ids` that are behind another of their key due at infinity.
 
     Who ends the one ahead waits until the transaction ends, and then wakes them."""
-    connection.execute(_SET_ASIDE, {"ids": arrays.literal(job_ids)})
+    connection.execute(_PUT_BEHIND, {"ids": arrays.literal(job_ids)})
 
 
 # By the clock: the transaction may have begun long ago, with the processor's work. A head that is
@@ -527,7 +527,7 @@ def place(connection: Connection, processor: str, types: Iterable[str]) -> list[
     placed = ordering.place(connection, processor, types)
     if not placed:
         return []
-    set_aside(connection, placed)
+    put_behind(connection, placed)
     return due(connection, placed)
 
 

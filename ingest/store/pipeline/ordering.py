@@ -146,8 +146,8 @@ _PLACE = statement(
 def place(connection: Connection, processor: str, types: Iterable[str]) -> list[int]:
     """Place jobs whose key is read, and before which nothing is open; return them, oldest first.
 
-    Whoever places jobs of `processor` too waits until the transaction ends. The caller sets aside
-    those that are behind another (`jobs.set_aside`).
+    Whoever places jobs of `processor` too waits until the transaction ends. The caller puts behind
+    those that are behind another (`jobs.put_behind`).
 
     Args:
         connection: in whose transaction to place.
@@ -282,36 +282,28 @@ def dissolve(connection: Connection, keys: Iterable[UUID], *, limit: int) -> lis
     return list(connection.execute(_DISSOLVE, parameters).scalars())
 
 
-_AHEAD = statement(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadBefore:
+    """The job that another of its key waits for."""
+
+    event: UUID
+    is_dead: bool
+    """Whether it is a dead letter: an operator is waited for."""
+
+
+_BEFORE = statement(
     f"""
-    SELECT o.job, j.id AS head, j.event, j.state, o.placed
+    SELECT o.job, first.event, first.state
     FROM ingest.ordered_jobs o
-    LEFT JOIN LATERAL (
+    CROSS JOIN LATERAL (
         SELECT id, event, state FROM ingest.jobs WHERE id = {HEAD.format(key="o.key")} LIMIT 1
-    ) AS j ON true
-    WHERE o.job = ANY(CAST(:ids AS bigint[]))
+    ) AS first
+    WHERE o.job = ANY(CAST(:ids AS bigint[])) AND o.placed AND first.id <> o.job
     """
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waits:
-    """Why a waiting job of a processor with an order is not run."""
-
-    head: UUID | None
-    """The event of the first job of its key; None: what was received before it is not placed."""
-    is_dead: bool
-    """Whether that job is a dead letter."""
-
-
-def what_waits(connection: Connection, job_ids: Sequence[int]) -> Mapping[int, Waits]:
-    """Return for those of `job_ids` that are behind others, or not placed yet, what they wait
-    for."""
-    rows = connection.execute(_AHEAD, {"ids": arrays.literal(job_ids)})
-    return {
-        row.job: Waits(
-            head=row.event if row.placed else None, is_dead=row.placed and row.state == "dead"
-        )
-        for row in rows
-        if not row.placed or row.head != row.job
-    }
+def heads_before(connection: Connection, job_ids: Sequence[int]) -> Mapping[int, HeadBefore]:
+    """Return for those of `job_ids` that are behind another of their key the first of it."""
+    rows = connection.execute(_BEFORE, {"ids": arrays.literal(job_ids)})
+    return {row.job: HeadBefore(event=row.event, is_dead=row.state == "dead") for row in rows}
