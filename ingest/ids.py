@@ -1,4 +1,5 @@
-"""Delivery ids: UUIDs of version 7 (RFC 9562), whose first 48 bits are the time of receipt.
+"""Delivery ids: UUIDs of version 7 (RFC 9562), whose first 48 bits are the time of receipt, and the
+next 12 free ones the part of a millisecond. So the ids of a receiver follow its receipts.
 
 The receiver makes them. So a batch whose commit is in doubt can be sent again without a second row,
 and the id of a request is the id of its delivery. A day of deliveries is a range of ids.
@@ -12,11 +13,12 @@ MAX_ELEMENTS = 10_000
 """The most events of one delivery. Meta, which sends the largest batches, sends up to 1,000."""
 
 
-def delivery_id(milliseconds: int, random: bytes) -> UUID:
+def delivery_id(milliseconds: float, random: bytes) -> UUID:
     """Return the id for a request received `milliseconds` after 1970; `random` is 10 bytes."""
-    tail = int.from_bytes(random, "big") & ((1 << 74) - 1)
-    high, low = tail >> 62, tail & ((1 << 62) - 1)
-    return UUID(int=(milliseconds << 80) | (0x7 << 76) | (high << 64) | (0b10 << 62) | low)
+    whole = int(milliseconds)
+    part = int((milliseconds - whole) * 4096)
+    low = int.from_bytes(random, "big") & ((1 << 62) - 1)
+    return UUID(int=(whole << 80) | (0x7 << 76) | (part << 64) | (0b10 << 62) | low)
 
 
 def element_id(delivery: UUID, position: int) -> UUID:

@@ -25,7 +25,7 @@ from ingest.errors import (
 from ingest.sources import operator
 from ingest.sources.base import Source
 from ingest.store.pipeline.histograms import Counted, counted
-from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease
+from ingest.store.pipeline.jobs import ClaimedJob, Failure, JobRef, Lease
 from ingest.store.pipeline.metrics import LAG, SUCCEEDED, Note
 from workers import outcome
 from workers.counts import Tally
@@ -55,6 +55,8 @@ class Result:
 
     failures: list[Failure] = field(default_factory=list)
     again: list[ClaimedJob] = field(default_factory=list)
+    woken: list[JobRef] = field(default_factory=list)
+    """Jobs that were behind those that have succeeded, and may be claimed now."""
 
 
 class Call(NamedTuple):
@@ -84,6 +86,8 @@ class BatchRunner:
     traces: Traces = field(default_factory=Traces)
     body_keys: BodyKeys = NO_KEYS
     """What stored bodies are encrypted with."""
+    redispatch_after_s: float = 10.0
+    """For how long the relay leaves to us the jobs that were behind one of ours."""
     clock: Callable[[], float] = time.time
     """Unix time in seconds: how long calls take, and how far behind the deliveries we are."""
 
@@ -270,7 +274,11 @@ class _BatchTransaction:
         try:
             with self._runner.traces.commit([call.job for call in succeeded]):
                 notes = _notes(self._processor.name, took, lags)
-                self._effects.commit([call.held for call in succeeded], notes)
+                self._result.woken += self._effects.commit(
+                    [call.held for call in succeeded],
+                    notes,
+                    hint_s=self._runner.redispatch_after_s if self._processor.order else None,
+                )
         except LeaseLost:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection

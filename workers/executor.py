@@ -9,7 +9,7 @@ Three transactions, each with one reason to exist:
 """
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 
@@ -18,10 +18,18 @@ from sqlalchemy import Engine
 from ingest import logs
 from ingest.sentry.start import Reports
 from ingest.store.pipeline import jobs
-from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease, Outcome
+from ingest.store.pipeline.jobs import (
+    Claimant,
+    ClaimedJob,
+    Failure,
+    JobRef,
+    Lease,
+    Outcome,
+)
 from workers.batch_size import BatchSizer
 from workers.batches import BatchRunner, Result
 from workers.counts import Tally
+from workers.placer import Placer
 from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.shutdown import Shutdown
@@ -66,25 +74,36 @@ class Executor:
         self._release = release
         self._threads = threads
         self._pace = BatchSizer()
+        self._placer = Placer(engine, slices, worker=worker, lease_s=lease_s)
 
     def run(
-        self, processor: Processor, job_ids: Sequence[int], *, until: float, apart: bool = False
-    ) -> list[int]:
-        """Run those of `job_ids` that wait and are due, until the clock says `until`.
+        self, processor: Processor, refs: Sequence[JobRef], *, until: float, apart: bool = False
+    ) -> list[JobRef]:
+        """Run those of `refs` that wait and are due, until the clock says `until`.
 
-        Returns the ids that there was no time to claim. `apart` runs each in a slice of its own.
+        Return those that there was no time to claim. `apart` runs each in a slice of its own. With
+        an order, those that are the first of their key are run, and then what was behind them.
         """
+        waiting, left = deque(refs), list[JobRef]()
+        if processor.order:
+            waiting, left = _parted(self._placer.in_order(processor, refs), apart=apart)
         if self._threads is not None and processor.threads > 1 and not apart:
-            return self._run_on(self._threads, processor, job_ids, until)
-        waiting = deque(job_ids)
+            return self._run_on(self._threads, processor, waiting, until) + left
         while waiting and self._goes_on(until):
             size = 1 if apart else self._pace.batch_size(processor)
-            slice_ids = [waiting.popleft() for _ in range(min(size, len(waiting)))]
-            claimed = self._claim(processor, slice_ids)
+            claimed = self._claim(processor, _next(waiting, size))
             if claimed:
                 with self._keeper.holding(_held(claimed)):
-                    self._work(processor, claimed)
-        return list(waiting)
+                    more, later = _parted(self._work(processor, claimed), apart=apart)
+                    waiting += more
+                    left += later
+        return [*waiting, *left]
+
+    def unplaced(self, processors: Iterable[Processor]) -> list[Processor]:
+        """Return those of `processors` with an order that have jobs to be placed."""
+        ordered = [processor for processor in processors if processor.order]
+        names = self._placer.unplaced() if ordered else set()
+        return [processor for processor in ordered if processor.name in names]
 
     def _goes_on(self, until: float) -> bool:
         return self._clock() < until and not self._shutdown.has_begun
@@ -118,30 +137,39 @@ class Executor:
         return self._keeper.holding(_held(claimed))
 
     def _run_on(
-        self, threads: Threads, processor: Processor, job_ids: Sequence[int], until: float
-    ) -> list[int]:
+        self,
+        threads: Threads,
+        processor: Processor,
+        waiting: deque[JobRef],
+        until: float,
+    ) -> list[JobRef]:
         """Keep up to `processor.threads` jobs running. They are claimed when half of the threads
         are free, several in one statement; one that takes its time holds up no other."""
-        waiting = deque(job_ids)
         running: dict[Future[Result], ClaimedJob] = {}
+        left: list[JobRef] = []
         try:
             while (goes_on := waiting and self._goes_on(until)) or running:
                 free = processor.threads - len(running)
                 if goes_on and free >= processor.threads / 2:
-                    ids = [waiting.popleft() for _ in range(min(free, len(waiting)))]
-                    for job in self._claim(processor, ids):
+                    for job in self._claim(processor, _next(waiting, free)):
                         running[threads.start(processor, job)] = job
-                self._settle(processor, running)
+                if running:
+                    more, later = _parted(self._settle(processor, running), apart=False)
+                    waiting += more
+                    left += later
         finally:
             while running:  # after an error too: how the others ended is not to be lost
                 try:
                     self._settle(processor, running)
                 except Exception as error:
                     log.warning("another_failed", processor=processor.name, exc_info=error)
-        return list(waiting)
+        return [*waiting, *left]
 
-    def _settle(self, processor: Processor, running: dict[Future[Result], ClaimedJob]) -> None:
-        """Wait for the next of `running` and record how they ended that have.
+    def _settle(
+        self, processor: Processor, running: dict[Future[Result], ClaimedJob]
+    ) -> list[JobRef]:
+        """Wait for the next of `running` and record how they ended that have; return what was
+        behind them.
 
         Raises:
             Exception: the first that a thread raised, once the others' ends are recorded.
@@ -149,35 +177,39 @@ class Executor:
         ended, _ = wait(running, return_when=FIRST_COMPLETED)
         jobs_ended = [running.pop(future) for future in ended]
         errors = [error for future in ended if (error := future.exception()) is not None]
-        failures = [
-            failure
-            for future in ended
-            if future.exception() is None
-            for failure in future.result().failures
-        ]
-        self._record(processor, jobs_ended, failures)
+        results = [future.result() for future in ended if future.exception() is None]
+        self._record(
+            processor, jobs_ended, [failure for result in results for failure in result.failures]
+        )
         if errors:
             raise errors[0]
+        return [ref for result in results for ref in result.woken]
 
-    def _claim(self, processor: Processor, job_ids: Sequence[int]) -> list[ClaimedJob]:
+    def _claim(self, processor: Processor, refs: Sequence[JobRef]) -> list[ClaimedJob]:
+        claim = jobs.claim_ordered if processor.order else jobs.claim
         with self._engine.begin() as connection:
-            claimed = jobs.claim(
+            claimed = claim(
                 connection,
-                job_ids,
+                [ref.id for ref in refs],
                 worker=self._worker,
                 lease_s=self._lease_s,
                 max_attempts=processor.max_attempts,
             )
         self._traces.claimed(self._engine, claimed)
+        if processor.order and len(claimed) < len(refs):
+            self._placer.put_behind(refs)
         return claimed
 
-    def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> None:
+    def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> list[JobRef]:
+        """Run claimed jobs, and record how they ended; return what was behind them."""
         started = self._clock()
-        result = self._slices.run(processor, claimed)
-        self._record(processor, claimed, result.failures)
-        for job in result.again:
-            self._record(processor, claimed, self._slices.run(processor, [job]).failures)
+        results = [self._slices.run(processor, claimed)]
+        self._record(processor, claimed, results[0].failures)
+        for job in results[0].again:
+            results.append(self._slices.run(processor, [job]))
+            self._record(processor, claimed, results[-1].failures)
         self._pace.observe(processor, len(claimed), self._clock() - started)
+        return [ref for result in results for ref in result.woken]
 
     def _record(
         self, processor: Processor, claimed: Sequence[ClaimedJob], failures: Sequence[Failure]
@@ -185,7 +217,12 @@ class Executor:
         if not failures:
             return
         with self._engine.begin() as connection:
-            recorded = jobs.fail(connection, failures, release=self._release)
+            recorded = jobs.fail(
+                connection,
+                failures,
+                release=self._release,
+                may_be_ordered=processor.order is not None,
+            )
         self._traces.failed(failures)
         self._reports.dead(
             self._engine, [failure for failure in failures if failure.id in recorded]
@@ -208,6 +245,19 @@ class Executor:
 
 def _what_happened(failure: Failure) -> str:
     return "attempt_released" if failure.outcome is Outcome.RELEASED else "attempt_failed"
+
+
+def _parted(refs: Iterable[JobRef], *, apart: bool) -> tuple[deque[JobRef], list[JobRef]]:
+    """Return the jobs that may run here, and those that come back from a lost process, unless all
+    run apart here: those are handed back."""
+    parts: tuple[deque[JobRef], list[JobRef]] = (deque(), [])
+    for ref in refs:
+        parts[ref.trigger == "rescue" and not apart].append(ref)
+    return parts
+
+
+def _next(waiting: deque[JobRef], size: int) -> list[JobRef]:
+    return [waiting.popleft() for _ in range(min(size, len(waiting)))]
 
 
 def _held(claimed: Sequence[ClaimedJob]) -> list[Lease]:

@@ -15,6 +15,7 @@ from ingest.errors import SettingsError
 from ingest.settings import Settings
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import NewJobs
+from workers.order import WAIT, Order, OrderedBy, order_of
 from workers.retry import RetryPolicy
 from workers.typed_data import BadModel, Model, model_of
 
@@ -42,6 +43,7 @@ class Declaration:
     timeout_s: float | None
     retry_base_s: float | None
     retry_max_delay_s: float | None
+    order: Order | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Processor:
     """When to try again."""
     model: Model | None = None
     """What the data of its events must be; None: any object."""
+    order: Order | None = None
+    """What its jobs are kept in order by; None: they run in any order."""
 
 
 declared: list[Declaration] = []
@@ -78,6 +82,8 @@ def processor(
     timeout_s: float | None = None,
     retry_base_s: float | None = None,
     retry_max_delay_s: float | None = None,
+    ordered_by: OrderedBy | None = None,
+    on_dead: str = WAIT,
 ) -> Callable[[Function], Function]:
     """Declare a function as a processor of events of `types`.
 
@@ -102,6 +108,11 @@ def processor(
         retry_base_s: longest wait before the second attempt, seconds; doubles with each further
             one.
         retry_max_delay_s: longest wait before any attempt, seconds.
+        ordered_by: run the jobs of one key one after another, in the order in which their events
+            were received: a field of the data (`order_id`, `order.id`), several, or a function of
+            the event that returns the key. An event without the field, or with None, has no order.
+        on_dead: with an order, what becomes of the jobs behind a dead letter: they `wait` until it
+            is replayed or discarded, or `skip` it.
 
     Raises:
         TypeError, ValueError: the declaration makes no sense.
@@ -128,6 +139,7 @@ def processor(
     }.items():
         if value is not None and value <= 0:
             raise ValueError(f"{what} must be above 0")
+    order = order_of(ordered_by, on_dead)
     if max_attempts is not None and max_attempts > MOST_ATTEMPTS:
         raise ValueError(f"max_attempts must be at most {MOST_ATTEMPTS}")
 
@@ -145,6 +157,7 @@ def processor(
                 timeout_s=timeout_s,
                 retry_base_s=retry_base_s,
                 retry_max_delay_s=retry_max_delay_s,
+                order=order,
             )
         )
         return function
@@ -195,6 +208,7 @@ class Registry:
                 queue=registered.queue,
                 max_attempts=registered.max_attempts,
                 claimed=claimed(registered),
+                is_ordered=registered.order is not None,
             )
             for registered in self
             for event_type in registered.types
@@ -276,6 +290,7 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
             cap_s=declaration.retry_max_delay_s or settings.retry_max_delay_s,
         ),
         model=_model(declaration),
+        order=declaration.order,
     )
 
 

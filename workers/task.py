@@ -70,7 +70,10 @@ class TaskHandler:
                     here += jobs.due(connection, job_ids)
             self._dispatch(elsewhere)
             self._executor.run_claimed(self._by_processor(claimed))
-        left = self._run(here, until=started + self._budget_s)
+        until = started + self._budget_s
+        left = self._run(here, until=until)
+        if deliveries:
+            left += self._place_others(here, until=until)
         self._dispatch(left)
         log.debug(
             "processed",
@@ -125,7 +128,7 @@ class TaskHandler:
         """Return how many of a message's jobs of `processor` to claim as they are made: the first
         batch."""
         is_elsewhere = processor.queue not in _LANES
-        if is_elsewhere or processor.threads > 1 or self._shutdown.has_begun:
+        if is_elsewhere or processor.threads > 1 or processor.order or self._shutdown.has_begun:
             return 0
         return self._executor.batch_size(processor)
 
@@ -147,9 +150,17 @@ class TaskHandler:
                 # Another worker may have it, or the next deploy; the relay asks again.
                 log.warning("processor_unknown", processor=name, jobs=len(group))
                 continue
-            ids = [ref.id for ref in group]
-            not_run = set(self._executor.run(processor, ids, until=until, apart=apart))
-            left += [ref for ref in group if ref.id in not_run]
+            left += self._executor.run(processor, group, until=until, apart=apart)
+        return left
+
+    def _place_others(self, refs: Sequence[JobRef], *, until: float) -> list[JobRef]:
+        """Run jobs that had to wait for what was admitted here, of processors with an order that
+        have none of `refs`; return those that there was no time for."""
+        had = {ref.processor for ref in refs}
+        left: list[JobRef] = []
+        for processor in self._executor.unplaced(self._registry):
+            if processor.name not in had:
+                left += self._executor.run(processor, [], until=until)
         return left
 
     def _dispatch(self, refs: Sequence[JobRef]) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.store.engine import FOR_OURS
 from ingest.store.pipeline import jobs
-from ingest.store.pipeline.jobs import Lease
+from ingest.store.pipeline.jobs import JobRef, Lease
 from ingest.store.pipeline.metrics import Note
 from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
 
@@ -137,8 +137,17 @@ class Effects:
             return False
         return self.is_intact() and not self.db.in_nested_transaction()
 
-    def commit(self, succeeded: Sequence[Lease], notes: Iterable[Note] = ()) -> None:
+    def commit(
+        self,
+        succeeded: Sequence[Lease],
+        notes: Iterable[Note] = (),
+        *,
+        hint_s: float | None = None,
+    ) -> list[JobRef]:
         """Finish the jobs and commit, together; `notes` say how long it took.
+
+        With `hint_s`, jobs of a processor with an order: return those that were behind them, which
+        the relay leaves to the caller for so many seconds.
 
         Raises:
             LeaseLost: some were taken over meanwhile; nothing is committed.
@@ -148,7 +157,11 @@ class Effects:
         # After the commit a pooler gives the server connection to somebody else.
         self._send(_COMMIT_LIMITS if self._driver.is_direct else f"{_RELEASE}; {_COMMIT_LIMITS}")
         jobs.finish(self.db, succeeded, notes)
+        woken: list[JobRef] = []
+        if hint_s is not None:
+            woken = jobs.wake_behind(self.db, [lease.id for lease in succeeded], hint_s=hint_s)
         self.db.commit()
+        return woken
 
     def discard_connection(self) -> None:
         """Close the connection, in whatever state it is: what is not committed is rolled back."""

@@ -121,6 +121,7 @@ def build_worker(
         tally=tally,
         traces=traces,
         body_keys=settings.keys_of_bodies,
+        redispatch_after_s=settings.redispatch_after_s,
     )
     recorder = CrashRecorder(folder, process.id)
     executor = Executor(
@@ -219,6 +220,8 @@ def _register(processors: Registry, connection: Connection) -> None:
                 threads=processor.threads,
                 max_attempts=processor.max_attempts,
                 timeout_s=processor.timeout_s,
+                ordered_by=processor.order.ordered_by if processor.order else None,
+                on_dead=processor.order.on_dead if processor.order else None,
             )
             for processor in processors
         ],

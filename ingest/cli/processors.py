@@ -31,8 +31,8 @@ def registered(
         for record in records:
             output.as_json(record)
         return
-    columns = ["processor", "queue", "waiting", "retrying", "running", "dead", "state"]
-    output.table(None, columns, map(_row, records), whole=columns[1:-1])
+    columns = ["processor", "queue", "waiting", "retrying", "running", "dead", "state", "order"]
+    output.table(None, columns, map(_row, records), whole=columns[1:-2])
     if not records and output.is_terminal():
         output.line("No worker has registered a processor.")
 
@@ -80,7 +80,17 @@ def _all() -> list[ProcessorRecord]:
 
 def _row(record: ProcessorRecord) -> tuple[object, ...]:
     counts = (record.pending, record.retrying, record.running, record.dead)
-    return (record.name, record.queue, *counts, _state(record))
+    return (record.name, record.queue, *counts, _state(record), _order(record))
+
+
+def _order(record: ProcessorRecord) -> str:
+    """Return what the jobs are kept in order by, and what waits for that."""
+    if record.ordered_by is None:
+        return ""
+    waits = f": {record.behind} behind others" if record.behind else ""
+    keys = "1 key" if record.blocked_keys == 1 else f"{record.blocked_keys} keys"
+    dead = f", {keys} behind a dead letter" if record.blocked_keys else ""
+    return f"by {record.ordered_by}{waits}{dead}"
 
 
 def _state(record: ProcessorRecord) -> str:

@@ -74,7 +74,7 @@ class Intake:
     ) -> Request:
         """Return a request that has just come, with an id."""
         now = self._clock()
-        request_id = delivery_id(int(now * 1000), self._random(RANDOM_BYTES))
+        request_id = delivery_id(now * 1000, self._random(RANDOM_BYTES))
         return Request(request_id, now, source, client, headers, target, method)
 
     def count_answer(self, request: Request, key_id: str) -> None:

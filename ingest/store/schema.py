@@ -165,7 +165,9 @@ jobs = Table(
     Column("attempt", Integer, nullable=False, comment="number of the last attempt; fencing token"),
     Column("failures", SmallInteger, nullable=False, comment="attempts that count, since a replay"),
     Column("max_attempts", SmallInteger, nullable=False),
-    Column("next_attempt_at", Timestamp, comment="waiting: not before"),
+    Column(
+        "next_attempt_at", Timestamp, comment="waiting: not before; infinity: behind one of its key"
+    ),
     Column("hinted_until", Timestamp, comment="waiting: Redis is presumed to know until then"),
     Column("lease_until", Timestamp, comment="running: the claim ends"),
     Column(
@@ -196,6 +198,8 @@ jobs = Table(
     Index("jobs_dead", "event", postgresql_where=text("state = 'dead' AND discarded_at IS NULL")),
     Index("jobs_discarded", "event", postgresql_where=text("discarded_at IS NOT NULL")),
     Index("jobs_parked", "processor", "queue", postgresql_where=text("due_at = 'infinity'")),
+    Index("jobs_held", "processor", "queue", postgresql_where=text("hinted_until = 'infinity'")),
+    Index("jobs_behind", "processor", postgresql_where=text("next_attempt_at = 'infinity'")),
     Index(
         "jobs_replayed",
         "replay",
@@ -312,6 +316,30 @@ failure_notes = Table(
     Column("at", Timestamp, nullable=False, server_default=func.now()),
     Column("by", Text, nullable=False),
     Column("text", Text, nullable=False),
+)
+
+# The jobs of processors with an order that have not ended: what is behind what. Event ids follow
+# the receipt, so a job's place among those of its key is its event.
+ordered_jobs = Table(
+    "ordered_jobs",
+    metadata,
+    Column("job", BigInteger, primary_key=True, autoincrement=False),
+    Column("processor", Text, nullable=False),
+    Column("event", Uuid, nullable=False, comment="its place"),
+    Column("key", Uuid, comment="digest of the processor and the key; null: not read yet"),
+    Column("placed", Boolean, nullable=False, comment="all that was received before is placed"),
+    Index("ordered_jobs_line", "key", "event", postgresql_where=text("placed")),
+    Index("ordered_jobs_unplaced", "processor", "event", postgresql_where=text("NOT placed")),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 1000},
+)
+
+# The keys that a job of theirs is running of. The primary key lets none run two.
+keys_in_work = Table(
+    "keys_in_work",
+    metadata,
+    Column("key", Uuid, primary_key=True),
+    Column("job", BigInteger, nullable=False),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 1000},
 )
 
 # An operator's replay, or discard, of a selection: who, when, why and the progress.
@@ -484,6 +512,8 @@ processors = Table(
         server_default=text("false"),
         comment="the relay has put jobs of it aside",
     ),
+    Column("ordered_by", Text, comment="what its jobs are kept in order by; null: no order"),
+    Column("on_dead", Text, comment="with an order: wait or skip, what is behind a dead letter"),
 )
 
 # The running processes. Each reports itself; one that was killed stops reporting.

@@ -30,6 +30,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "price": parts.price,
     "plans": parts.plans,
     "parked": parts.parked,
+    "order": parts.order,
     "gaps": parts.gaps,
     "scaling": parts.scaling,
     "stored": parts.stored,

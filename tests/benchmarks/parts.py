@@ -7,6 +7,7 @@ from typing import TypeVar
 from tests.benchmarks import console
 from tests.benchmarks import gaps as holes
 from tests.benchmarks import lag as lags
+from tests.benchmarks import order as orders
 from tests.benchmarks import parked as parking
 from tests.benchmarks import plans as planned
 from tests.benchmarks import price as prices
@@ -43,6 +44,8 @@ class Size:
     stored: int
     parked: int
     """Jobs that no worker can take."""
+    ordered: int
+    """Jobs of a processor with an order; a tenth as many keys."""
     dead: int
     """Rows that vacuum may not remove, while statements are measured."""
     rounds: int = 2
@@ -56,6 +59,7 @@ FULL = Size(
     confirm_s=120,
     stored=10_000_000,
     parked=120_000,
+    ordered=1_000_000,
     dead=150_000,
 )
 SHORT = Size(
@@ -66,6 +70,7 @@ SHORT = Size(
     confirm_s=2,
     stored=20_000,
     parked=2_000,
+    ordered=20_000,
     dead=10_000,
     rounds=1,
 )
@@ -208,6 +213,13 @@ def parked(size: Size) -> Iterator[stores.Timed]:
         yield from parking.sweeps(world, size.parked)
     with World() as world:
         yield from parking.meanwhile(world, size.parked, rate=_PARKED_RATE)
+
+
+def order(size: Size) -> Iterator[stores.Timed]:
+    """What order per key costs."""
+    with World() as world:
+        Ours().prepare(world)
+        yield from orders.costs(world, size.ordered, rounds=100 if size.ordered > 100_000 else 5)
 
 
 def gaps(_size: Size) -> Iterator[holes.Gap]:

@@ -64,6 +64,7 @@ def markdown(found: Found, machine: str) -> str:
         "price": _prices,
         "plans": _plans,
         "parked": _timed,
+        "order": _timed,
         "gaps": _gaps,
         "scaling": _scaling,
         "stored": _stored,

@@ -9,6 +9,8 @@ OF_THE_LEDGER = {"deliveries", "unadmitted", "events", "duplicates", "jobs", "at
 }
 NAME_NOBODY = {
     "parked",  # processors and queues
+    "ordered_jobs",  # numbers, and digests of keys, until the job has ended
+    "keys_in_work",  # likewise
     "processes",  # hosts, queues, processors
     "console_keys",
     "keyed_requests",  # digests, and answers that only the sender of the request can decrypt

@@ -28,5 +28,14 @@ def test_ids_lie_between_the_bounds_of_their_moment(moment: datetime, random: by
     assert identity < ids.first_id(moment + timedelta(milliseconds=2))
 
 
+def test_the_ids_of_one_millisecond_follow_the_receipts() -> None:
+    """A sender that waits for each answer may get it within the millisecond."""
+    moments = [5.0, 5.0005, 5.25, 5.9995, 6.0]
+    made = [ids.delivery_id(moment, b"\xff" * 10) for moment in moments[::-1]][::-1]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+    assert {ids.received_at(identity) for identity in made[:4]} == {ids.received_at(made[0])}
+
+
 def test_different_randomness_gives_different_ids() -> None:
     assert ids.delivery_id(5, b"\x00" * 10) != ids.delivery_id(5, b"\x00" * 9 + b"\x01")

@@ -22,6 +22,7 @@ from ingest.settings import Settings
 from ingest.store import causes
 from ingest.store.pipeline import admission, jobs, processors
 from workers.recovery import rescue
+from workers.relay.mending import OrderMending
 from workers.relay.parking import Parking
 from workers.retry import RetryPolicy
 
@@ -64,6 +65,7 @@ class Relay:
         self._rules = RetryPolicy(base_s=settings.retry_base_s, cap_s=settings.retry_max_delay_s)
         self._reports = reports or Reports()
         self._parking = parking or Parking(engine, clock=time.monotonic)
+        self._mending = OrderMending(engine)
 
     def sweep(self) -> Swept:
         """Look for work once.
@@ -82,6 +84,7 @@ class Relay:
         try:
             self.park_paused()
             self._parking.sweep()
+            self._mending.sweep()
         except SQLAlchemyError as error:  # parking can wait, dispatching cannot
             cause = causes.explain(error, self._settings.database)
             log.warning("parking_waits", reason=cause.reason, cause=cause.sentence)

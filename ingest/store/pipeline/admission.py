@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row
 
 from ingest.store import arrays, past_events
 from ingest.store.loose_scan import waiting_queues
-from ingest.store.pipeline import jobs
+from ingest.store.pipeline import jobs, ordering
 from ingest.store.pipeline.deliveries import erase_content
 from ingest.store.pipeline.erased_names import erased_name
 from ingest.store.pipeline.jobs import Claimant, ClaimedJob, JobRef, NewJobs
@@ -121,7 +121,7 @@ _ADMIT_SQL = f"""
         ON CONFLICT (delivery) DO NOTHING
         RETURNING conflict
     ), created AS ({{create}}
-    ), removed AS (
+    ){{ordered}}, removed AS (
         DELETE FROM ingest.unadmitted
         WHERE delivery = ANY(ARRAY(SELECT delivery FROM settled))
     ), summary AS (
@@ -147,11 +147,18 @@ _ADMIT_SQL = f"""
     """
 
 
-_ADMIT = statement(_ADMIT_SQL.format(create=jobs.CREATE))
-
-
-# Exact types are joined by hash, patterns row by row: this one runs only where there are patterns.
-_ADMIT_BY_PATTERN = statement(_ADMIT_SQL.format(create=jobs.CREATE_BY_PATTERN))
+# Exact types are joined by hash, patterns row by row: that one runs only where there are patterns.
+# Jobs that are to be kept in order are noted only where there may be any.
+_ADMIT = {
+    (has_patterns, has_order): statement(
+        _ADMIT_SQL.format(
+            create=jobs.CREATE_BY_PATTERN if has_patterns else jobs.CREATE,
+            ordered=ordering.NOTE_NEW if has_order else "",
+        )
+    )
+    for has_patterns in (False, True)
+    for has_order in (False, True)
+}
 
 
 def admit(
@@ -172,8 +179,9 @@ def admit(
     event that was erased or removed, its body and headers are erased in the same transaction.
     """
     has_patterns = any("*" in processor.type for processor in processors)
+    ordered = sorted({processor.processor for processor in processors if processor.is_ordered})
     rows = connection.execute(
-        _ADMIT_BY_PATTERN if has_patterns else _ADMIT,
+        _ADMIT[has_patterns, bool(ordered)],
         {
             "ids": arrays.literal(deliveries),
             "types": arrays.literal(
@@ -186,6 +194,7 @@ def admit(
             "claimed": arrays.literal(
                 processor.claimed if claimant else 0 for processor in processors
             ),
+            **({"ordered": arrays.literal(ordered)} if ordered else {}),
             "worker": claimant.worker if claimant else None,
             "lease_s": claimant.lease_s if claimant else 0.0,
             "replay_queue": replay_queue,

@@ -15,6 +15,9 @@ happen to a job, and a test holds that no other file can change one.
     pending, retrying ──discard──▶ dead       an operator gives it up; a dead job is marked so
     any but succeeded ──revoke──▶ dead        its event is erased; likewise marked
 
+The jobs of a processor with an order run one after another for each key. Those that are behind
+another are due at infinity; ending the one ahead wakes them (ingest.store.pipeline.ordering).
+
 Jobs that no worker may or can take now are parked: they wait, and the relay does not look at them.
 Unparked, they continue as they were. A job is parked because its processor is paused, because no
 live worker has the processor ("unknown"), or because no worker that has it consumes the job's queue
@@ -29,15 +32,15 @@ import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row, TextClause
 
 from ingest.errors import LeaseLost
 from ingest.store import arrays
 from ingest.store.loose_scan import waiting_queues
-from ingest.store.pipeline import metrics
+from ingest.store.pipeline import metrics, ordering
 from ingest.store.pipeline.metrics import NOTE, Note
 from ingest.store.sql import statement
 
@@ -69,7 +72,10 @@ class NewJobs:
     queue: str
     max_attempts: int
     claimed: int = 0
-    """How many jobs of a batch the admitting worker claims as they are made."""
+    """How many jobs of a batch the admitting worker claims as they are made; none of a processor
+    with an order."""
+    is_ordered: bool = False
+    """Whether the processor has an order per key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,22 +277,14 @@ _NOT_PAUSED = (
 
 # The event is looked up by a range of one id, in the order of ids. Otherwise a planner that expects
 # one row may read the whole index of types and ids instead of the primary key.
-_CLAIM = statement(
-    f"""
-    WITH claimed AS (
+_CLAIM_SQL = """
+    WITH {heads}claimed AS (
         UPDATE ingest.jobs
         SET state = 'running', attempt = attempt + 1, max_attempts = :max_attempts,
             worker = :worker, started_at = now(),
             lease_until = now() + make_interval(secs => :lease_s),
             next_attempt_at = NULL, hinted_until = NULL
-        WHERE id = ANY(ARRAY(
-            SELECT id FROM ingest.jobs
-            WHERE id = ANY(CAST(:ids AS bigint[]))
-              AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
-              AND {_NOT_PAUSED}
-            ORDER BY id
-            FOR UPDATE SKIP LOCKED
-        ))
+        WHERE id = ANY(ARRAY({chosen}))
         RETURNING id, event, processor, attempt, failures, trigger, replay
     )
     SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
@@ -302,6 +300,37 @@ _CLAIM = statement(
     ) AS d ON true
     ORDER BY c.id
     """
+_CLAIMABLE = f"""
+            SELECT id FROM ingest.jobs
+            WHERE id = ANY({{ids}})
+              AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
+              AND {_NOT_PAUSED}
+            ORDER BY id
+            FOR UPDATE SKIP LOCKED
+        """
+_CLAIM = statement(
+    _CLAIM_SQL.format(heads="", chosen=_CLAIMABLE.format(ids="CAST(:ids AS bigint[])"))
+)
+# One snapshot says which jobs are heads of keys that are not in work. A second claim of such a key
+# at the same moment waits for the first at the primary key, and then leaves it alone. Keys are
+# inserted in one order, so that two claims of several do not deadlock.
+_CLAIM_ORDERED = statement(
+    _CLAIM_SQL.format(
+        heads=f"""heads AS MATERIALIZED (
+        SELECT o.job, o.key FROM ingest.ordered_jobs o
+        WHERE o.job = ANY(CAST(:ids AS bigint[])) AND o.placed
+          AND o.job = {ordering.HEAD.format(key="o.key")}
+          AND (SELECT true FROM ingest.keys_in_work WHERE key = o.key LIMIT 1) IS NULL
+    ), free AS MATERIALIZED (
+        {_CLAIMABLE.format(ids="ARRAY(SELECT job FROM heads)")}
+    ), begun AS (
+        INSERT INTO ingest.keys_in_work (key, job)
+        SELECT key, job FROM heads WHERE job = ANY(ARRAY(SELECT id FROM free)) ORDER BY key
+        ON CONFLICT (key) DO NOTHING
+        RETURNING job
+    ), """,
+        chosen="SELECT job FROM begun",
+    )
 )
 
 
@@ -319,8 +348,32 @@ def claim(
     this alone, before the work, so that a job that kills its process has spent an attempt.
     `max_attempts` is what their processor allows today.
     """
+    return _claim(_CLAIM, connection, job_ids, worker, lease_s, max_attempts)
+
+
+def claim_ordered(
+    connection: Connection,
+    job_ids: Sequence[int],
+    *,
+    worker: str,
+    lease_s: float,
+    max_attempts: int,
+) -> list[ClaimedJob]:
+    """Claim, as `claim` does, those jobs of a processor with an order that are the first of their
+    key, if no other job of it runs."""
+    return _claim(_CLAIM_ORDERED, connection, job_ids, worker, lease_s, max_attempts)
+
+
+def _claim(
+    claiming: TextClause,
+    connection: Connection,
+    job_ids: Sequence[int],
+    worker: str,
+    lease_s: float,
+    max_attempts: int,
+) -> list[ClaimedJob]:
     rows = connection.execute(
-        _CLAIM,
+        claiming,
         {
             "ids": arrays.literal(job_ids),
             "worker": worker,
@@ -383,6 +436,136 @@ def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] 
         raise LeaseLost(lost)
 
 
+# A row that another transaction has locked is not waited for: who locks jobs of a key in another
+# order would deadlock. What is left out here, the relay finds (`mend_order`).
+_PUT_BEHIND = statement(
+    """
+    WITH mine AS MATERIALIZED (
+        SELECT o.job, (
+            SELECT other.job FROM ingest.ordered_jobs AS other
+            WHERE other.key = o.key AND other.placed AND other.event < o.event
+            ORDER BY other.event DESC LIMIT 1
+        ) AS ahead
+        FROM ingest.ordered_jobs o WHERE o.job = ANY(CAST(:ids AS bigint[])) AND o.placed
+    ), kept AS MATERIALIZED (
+        SELECT job FROM ingest.ordered_jobs
+        WHERE job = ANY(ARRAY(SELECT ahead FROM mine WHERE ahead IS NOT NULL))
+        ORDER BY job FOR KEY SHARE SKIP LOCKED
+    )
+    UPDATE ingest.jobs SET next_attempt_at = 'infinity', hinted_until = NULL
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(ARRAY(SELECT job FROM mine WHERE ahead IN (SELECT job FROM kept)))
+          AND state IN ('pending', 'retrying') AND next_attempt_at < 'infinity'
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ))
+    """
+)
+
+
+def put_behind(connection: Connection, job_ids: Sequence[int]) -> None:
+    """Make those of `job_ids` that are behind another of their key due at infinity.
+
+    Who ends the one ahead waits until the transaction ends, and then wakes them."""
+    connection.execute(_PUT_BEHIND, {"ids": arrays.literal(job_ids)})
+
+
+# By the clock: the transaction may have begun long ago, with the processor's work. A head that is
+# due already waited for its key, which another job had in work.
+_WAKE = statement(
+    f"""
+    WITH heads AS MATERIALIZED (
+        SELECT {ordering.HEAD.format(key="k.key")} AS job
+        FROM unnest(CAST(:keys AS uuid[])) AS k (key)
+    )
+    UPDATE ingest.jobs
+    SET next_attempt_at = least(next_attempt_at, clock_timestamp()),
+        hinted_until = clock_timestamp() + make_interval(secs => :hint_s)
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(ARRAY(SELECT job FROM heads))
+          AND state IN ('pending', 'retrying')
+          AND (next_attempt_at = 'infinity' OR next_attempt_at <= clock_timestamp())
+          AND hinted_until IS DISTINCT FROM 'infinity'
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id, processor, queue, trigger
+    """
+)
+
+
+def wake(
+    connection: Connection, keys: Sequence[UUID], *, hint_s: float | None = None
+) -> list[JobRef]:
+    """Make the heads of keys due that were behind another job; return them.
+
+    Args:
+        connection: in whose transaction to wake.
+        keys: digests of keys, of which a job has ended or runs no more.
+        hint_s: for so many seconds the relay leaves them to the caller; None: it dispatches them.
+    """
+    if not keys:
+        return []
+    rows = connection.execute(_WAKE, {"keys": arrays.literal(keys), "hint_s": hint_s})
+    return [JobRef(**row) for row in rows.mappings()]
+
+
+def wake_behind(
+    connection: Connection, job_ids: Sequence[int], *, hint_s: float | None = None
+) -> list[JobRef]:
+    """Wake what is behind those of `job_ids` that have ended; return the jobs that are woken.
+
+    To be called in the transaction that ended them, after it. Jobs without an order are none's
+    head, and cost a look into an empty index.
+    """
+    return wake(connection, ordering.forget(connection, job_ids), hint_s=hint_s)
+
+
+def place(connection: Connection, processor: str, types: Iterable[str]) -> list[JobRef]:
+    """Place the jobs of a processor with an order (`ordering.place`); return those that are due,
+    the first of their key."""
+    placed = ordering.place(connection, processor, types)
+    if not placed:
+        return []
+    put_behind(connection, placed)
+    return due(connection, placed)
+
+
+_ARE_BEHIND = statement(
+    "SELECT id FROM ingest.jobs"
+    " WHERE id = ANY(CAST(:ids AS bigint[])) AND next_attempt_at = 'infinity'"
+)
+_NO_LONGER_BEHIND = statement(
+    "UPDATE ingest.jobs SET next_attempt_at = now()"
+    " WHERE id = ANY(CAST(:ids AS bigint[])) AND next_attempt_at = 'infinity'"
+)
+
+
+def mend_order(connection: Connection, *, after: UUID, limit: int) -> UUID | None:
+    """Wake what nobody has woken, of up to `limit` keys; return the last of them.
+
+    None: there are no more keys. That is so after two jobs of a key ended at the same moment, where
+    code of a release before ended them, or where the processor has no order any more.
+    """
+    heads = ordering.heads(connection, after=after, limit=limit)
+    unplaced = ordering.oldest_unplaced(connection, limit=limit)
+    if not heads and not unplaced:
+        return None
+    dissolved = [head.key for head in heads if not head.is_ordered]
+    if dissolved:
+        freed = ordering.dissolve(connection, dissolved, limit=limit)
+        connection.execute(_NO_LONGER_BEHIND, {"ids": arrays.literal(freed)})
+    ordering.let_go_of_idle(connection)
+    kept = [head for head in heads if head.is_ordered]
+    wake_behind(connection, [*(head.job for head in kept), *unplaced])
+    ids = arrays.literal(head.job for head in kept)
+    behind = set(connection.execute(_ARE_BEHIND, {"ids": ids}).scalars())
+    wake(connection, [head.key for head in kept if head.job in behind])
+    return heads[-1].key if len(heads) == limit else None
+
+
 # The values to record are looked up by the job's place in the arrays, again without a join.
 _PLACE = "array_position(CAST(:ids AS bigint[]), {id})"
 
@@ -438,12 +621,17 @@ _FAIL = statement(
 
 
 def fail(
-    connection: Connection, failures: Sequence[Failure], *, release: str | None = None
+    connection: Connection,
+    failures: Sequence[Failure],
+    *,
+    release: str | None = None,
+    may_be_ordered: bool = True,
 ) -> set[int]:
     """Move jobs `running → retrying` or `dead`, and keep the attempt.
 
     Return the ids of the jobs that were still held. `release` is that of the application whose
-    processors failed; None: it is not known.
+    processors failed; None: it is not known. `may_be_ordered` is False for those of a processor
+    without an order.
     """
     if not failures:
         return set()
@@ -461,7 +649,10 @@ def fail(
         "places": arrays.literal(failure.place for failure in failures),
         "release": release,
     }
-    return set(connection.execute(_FAIL, parameters).scalars())
+    moved = set(connection.execute(_FAIL, parameters).scalars())
+    if may_be_ordered:
+        wake_behind(connection, sorted(moved))
+    return moved
 
 
 # Shared by `held_by` and `expired`.
@@ -595,7 +786,7 @@ _UNPARK = statement(
         UPDATE ingest.jobs SET hinted_until = NULL
         WHERE id = ANY(ARRAY(
             SELECT id FROM ingest.jobs
-            WHERE queue = :queue AND due_at = 'infinity'
+            WHERE queue = :queue AND hinted_until = 'infinity'
               AND processor = ANY(CAST(:processors AS text[]))
               AND processor <> ALL(ARRAY(
                   SELECT parked.processor FROM ingest.parked WHERE parked.queue = :queue
@@ -669,7 +860,7 @@ _UNPARK_LANE = statement(
         UPDATE ingest.jobs SET hinted_until = NULL, queue = :to
         WHERE id = ANY(ARRAY(
             SELECT id FROM ingest.jobs
-            WHERE processor = :processor AND queue = :from AND due_at = 'infinity'
+            WHERE processor = :processor AND queue = :from AND hinted_until = 'infinity'
             LIMIT :limit
             FOR UPDATE SKIP LOCKED
         ))
@@ -684,7 +875,7 @@ _FORGET_LANE = statement(
     """
     DELETE FROM ingest.parked WHERE processor = :processor AND queue = :queue
       AND NOT EXISTS (SELECT FROM ingest.jobs WHERE jobs.processor = :processor
-                      AND jobs.queue = :queue AND due_at = 'infinity')
+                      AND jobs.queue = :queue AND hinted_until = 'infinity')
     """
 )
 
@@ -743,7 +934,7 @@ _PARKED = statement(
     """
     WITH counted AS (
         SELECT processor, queue, count(*) AS jobs FROM ingest.jobs
-        WHERE due_at = 'infinity' GROUP BY processor, queue
+        WHERE hinted_until = 'infinity' GROUP BY processor, queue
     )
     SELECT counted.processor, counted.queue, counted.jobs,
            CASE WHEN paused_at IS NULL THEN coalesce(reason, 'paused') ELSE 'paused' END AS reason,
@@ -867,7 +1058,8 @@ _TAKE_BACK = statement(
         SET state = was ->> 'state', trigger = was ->> 'trigger', queue = was ->> 'queue',
             failures = CAST(was ->> 'failures' AS smallint),
             replay = CAST(was ->> 'replay' AS bigint),
-            next_attempt_at = CAST(was ->> 'next_attempt_at' AS timestamptz),
+            next_attempt_at = CASE WHEN was ->> 'next_attempt_at' = 'infinity' THEN now()
+                                   ELSE CAST(was ->> 'next_attempt_at' AS timestamptz) END,
             finished_at = CAST(was ->> 'finished_at' AS timestamptz),
             discarded_at = CAST(was ->> 'discarded_at' AS timestamptz),
             hinted_until = NULL, requeued_from = NULL
@@ -886,7 +1078,13 @@ def take_back(connection: Connection, replay: int, *, limit: int) -> list[TakenB
     `limit`; jobs that are being claimed are left out.
     """
     rows = connection.execute(_TAKE_BACK, {"replay": replay, "limit": limit})
-    return [TakenBack(row.job, row.event) for row in rows]
+    return _released(connection, rows)
+
+
+def _released(connection: Connection, rows: Iterable[Row[Any]]) -> list[TakenBack]:
+    taken_back = [TakenBack(row.job, row.event) for row in rows]
+    wake_behind(connection, [row.job for row in taken_back])
+    return taken_back
 
 
 _UNMAKE = statement(
@@ -925,8 +1123,7 @@ def unmake(connection: Connection, replay: int, *, made_after: int, limit: int) 
         limit: how many, at most.
     """
     parameters = {"replay": replay, "made_after": made_after, "limit": limit}
-    rows = connection.execute(_UNMAKE, parameters)
-    return [TakenBack(row.job, row.event) for row in rows]
+    return _released(connection, connection.execute(_UNMAKE, parameters))
 
 
 # A discard is recorded as an attempt with a number, which gives it its place in the history.
@@ -950,7 +1147,7 @@ _DISCARD = statement(
                               error_message, replay)
         SELECT id, attempt, trigger, now(), now(), 'discarded', :why, :replay FROM moved
     )
-    SELECT count(*) FROM moved
+    SELECT id FROM moved
     """
 )
 
@@ -966,7 +1163,9 @@ def discard(connection: Connection, job_ids: Sequence[int], *, replay: int | Non
         why: a sentence, kept with the attempt that records it.
     """
     parameters = {"ids": arrays.literal(job_ids), "replay": replay, "why": why}
-    return int(connection.execute(_DISCARD, parameters).scalar_one())
+    discarded = list(connection.execute(_DISCARD, parameters).scalars())
+    wake_behind(connection, discarded)
+    return len(discarded)
 
 
 # A running attempt ends here, under its own number: its worker does not hold the job any more.
@@ -993,7 +1192,7 @@ _REVOKE = statement(
                CASE WHEN state = 'running' THEN started_at ELSE now() END, now(), 'discarded', :why
         FROM moved
     )
-    SELECT count(*) FROM moved
+    SELECT id FROM moved
     """
 )
 
@@ -1005,7 +1204,9 @@ def revoke(connection: Connection, events: Sequence[UUID], *, why: str) -> int:
     sentence, kept with the attempt that records it.
     """
     parameters = {"events": arrays.literal(events), "why": why}
-    return int(connection.execute(_REVOKE, parameters).scalar_one())
+    revoked = list(connection.execute(_REVOKE, parameters).scalars())
+    wake_behind(connection, revoked)
+    return len(revoked)
 
 
 _FORGET_ERRORS = """

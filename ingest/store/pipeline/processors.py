@@ -26,6 +26,10 @@ class Registered:
     threads: int
     max_attempts: int
     timeout_s: float
+    ordered_by: str | None = None
+    """What its jobs are kept in order by, for people; None: no order."""
+    on_dead: str | None = None
+    """With an order: `wait` or `skip`, what is behind a dead letter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,18 +52,27 @@ class ProcessorRecord:
     running: int
     dead: int
     """Dead letters that nobody has discarded."""
+    ordered_by: str | None = None
+    """What its jobs are kept in order by; None: no order."""
+    on_dead: str | None = None
+    """With an order, what becomes of the jobs behind a dead letter: they `wait`, or `skip` it."""
+    behind: int = 0
+    """Of those that wait: jobs behind another of their key."""
+    blocked_keys: int = 0
+    """Keys whose jobs wait behind a dead letter."""
 
 
 _REGISTER = statement(
     """
     INSERT INTO ingest.processors (name, types, queue, batch, threads, max_attempts, timeout_s,
-                            registered_at)
+                            registered_at, ordered_by, on_dead)
     VALUES (:name, CAST(:types AS jsonb), :queue, :batch, :threads, :max_attempts, :timeout_s,
-            now())
+            now(), :ordered_by, :on_dead)
     ON CONFLICT (name) DO UPDATE
     SET types = excluded.types, queue = excluded.queue, batch = excluded.batch,
         threads = excluded.threads, max_attempts = excluded.max_attempts,
-        timeout_s = excluded.timeout_s, registered_at = excluded.registered_at
+        timeout_s = excluded.timeout_s, registered_at = excluded.registered_at,
+        ordered_by = excluded.ordered_by, on_dead = excluded.on_dead
     """
 )
 
@@ -77,6 +90,8 @@ def register(connection: Connection, registered: Sequence[Registered]) -> None:
                 "threads": processor.threads,
                 "max_attempts": processor.max_attempts,
                 "timeout_s": processor.timeout_s,
+                "ordered_by": processor.ordered_by,
+                "on_dead": processor.on_dead,
             },
         )
 
@@ -94,15 +109,28 @@ _ALL = statement(
     ), lost AS (
         SELECT processor, count(*) AS dead FROM ingest.jobs
         WHERE state = 'dead' AND discarded_at IS NULL GROUP BY processor
+    ), following AS (
+        SELECT processor, count(*) AS behind FROM ingest.jobs
+        WHERE next_attempt_at = 'infinity' GROUP BY processor
+    ), blocked AS (
+        SELECT o.processor, count(DISTINCT o.key) AS keys
+        FROM ingest.jobs j JOIN ingest.ordered_jobs o ON o.job = j.id AND o.placed
+        WHERE j.state = 'dead' AND j.discarded_at IS NULL
+          AND EXISTS (SELECT FROM ingest.processors WHERE ordered_by IS NOT NULL)
+        GROUP BY o.processor
     )
     SELECT p.name, p.types, p.queue, p.batch, p.threads, p.max_attempts, p.timeout_s,
            p.registered_at, p.paused_at, p.paused_by, p.pause_reason,
            coalesce(waiting.pending, 0) AS pending, coalesce(waiting.retrying, 0) AS retrying,
-           coalesce(held.running, 0) AS running, coalesce(lost.dead, 0) AS dead
+           coalesce(held.running, 0) AS running, coalesce(lost.dead, 0) AS dead,
+           p.ordered_by, p.on_dead, coalesce(following.behind, 0) AS behind,
+           coalesce(blocked.keys, 0) AS blocked_keys
     FROM ingest.processors p
     LEFT JOIN waiting ON waiting.processor = p.name
     LEFT JOIN held ON held.processor = p.name
     LEFT JOIN lost ON lost.processor = p.name
+    LEFT JOIN following ON following.processor = p.name
+    LEFT JOIN blocked ON blocked.processor = p.name
     ORDER BY p.name
     """
 )
@@ -206,7 +234,7 @@ _MARK_UNPARKED = statement(
     """
     UPDATE ingest.processors SET parked = false
     WHERE name = ANY(CAST(:names AS text[])) AND NOT EXISTS (
-        SELECT FROM ingest.jobs WHERE due_at = 'infinity' AND jobs.processor = processors.name
+        SELECT FROM ingest.jobs WHERE hinted_until = 'infinity' AND jobs.processor = processors.name
           AND NOT EXISTS (SELECT FROM ingest.parked
                           WHERE parked.processor = jobs.processor AND parked.queue = jobs.queue)
     )

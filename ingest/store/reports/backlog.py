@@ -46,7 +46,7 @@ _OLDEST = statement(
                  AND {_NOT_PAUSED} AND {_NOT_PARKED}
                  ORDER BY queue, due_at LIMIT :limit)
                UNION ALL
-               (SELECT event FROM ingest.jobs WHERE due_at = 'infinity' AND replay IS NULL
+               (SELECT event FROM ingest.jobs WHERE hinted_until = 'infinity' AND replay IS NULL
                  AND processor = ANY({_RESUMED}) AND {_NOT_PARKED}
                  ORDER BY processor, queue LIMIT :limit)
                UNION ALL

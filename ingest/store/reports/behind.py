@@ -127,7 +127,7 @@ _DUE = statement(
 _PARKED = statement(
     """
     SELECT count(*) FROM (
-        SELECT FROM ingest.jobs WHERE due_at = 'infinity' LIMIT :limit
+        SELECT FROM ingest.jobs WHERE hinted_until = 'infinity' LIMIT :limit
     ) AS parked
     """
 )

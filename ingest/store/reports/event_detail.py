@@ -12,6 +12,7 @@ from sqlalchemy import Connection, RowMapping
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.encryption.opening import to_show
+from ingest.store.pipeline import ordering
 from ingest.store.retention import progress
 from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
@@ -85,6 +86,11 @@ class JobRecord:
     """The replay that requeued it last."""
     parked: bool
     """Whether it is put aside: its processor is paused, or no worker takes it."""
+    waits_for: UUID | None
+    """Of a processor with an order: the event of the first unfinished job of its key, if that is
+    another."""
+    is_behind_dead: bool
+    """Whether that job is a dead letter: it waits for a replay or discard of that."""
     attempts: tuple[AttemptRecord, ...]
 
 
@@ -261,8 +267,9 @@ def job(connection: Connection, identity: int) -> JobName:
 _JOBS = statement(
     """
     SELECT event, id, processor, queue, state, trigger, attempt, failures, max_attempts,
-           next_attempt_at, lease_until, discarded_at, replay,
-           coalesce(due_at = 'infinity', false) AS parked
+           nullif(next_attempt_at, 'infinity') AS next_attempt_at, lease_until, discarded_at,
+           replay,
+           coalesce(hinted_until = 'infinity', false) AS parked
     FROM ingest.jobs WHERE event = ANY(CAST(:events AS uuid[])) ORDER BY id
     """
 )
@@ -298,8 +305,19 @@ def jobs_of(connection: Connection, events: Sequence[UUID]) -> Mapping[UUID, tup
         fields: dict[str, Any] = dict(row)
         attempts[fields.pop("job")].append(AttemptRecord(**fields))
     jobs: dict[UUID, list[JobRecord]] = {event: [] for event in events}
-    for row in connection.execute(_JOBS, parameters).mappings():
+    found = connection.execute(_JOBS, parameters).mappings().all()
+    waiting = [row["id"] for row in found if row["state"] in ("pending", "retrying")]
+    heads = ordering.heads_before(connection, waiting) if waiting else {}
+    for row in found:
         fields = dict(row)
         of_event = jobs[fields.pop("event")]
-        of_event.append(JobRecord(**fields, attempts=tuple(attempts[row["id"]])))
+        head = heads.get(row["id"])
+        of_event.append(
+            JobRecord(
+                **fields,
+                waits_for=head.event if head else None,
+                is_behind_dead=head is not None and head.is_dead,
+                attempts=tuple(attempts[row["id"]]),
+            )
+        )
     return {event: tuple(records) for event, records in jobs.items()}

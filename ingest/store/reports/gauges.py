@@ -115,7 +115,7 @@ _PARKED = statement(
     CROSS JOIN LATERAL (
         SELECT count(*) AS jobs FROM (
             SELECT FROM ingest.jobs
-            WHERE processor = lane.processor AND queue = lane.queue AND due_at = 'infinity'
+            WHERE processor = lane.processor AND queue = lane.queue AND hinted_until = 'infinity'
             LIMIT :limit
         ) AS parked
     ) AS counted

@@ -1,0 +1,309 @@
+"""Order per key: which job is behind which. What that does to jobs is in `pipeline.jobs`.
+
+A job of a processor with an order has a row in `ordered_jobs` until it has ended. It comes to its
+place in two steps:
+
+1. A worker reads its key from the event. Until then nobody knows which jobs it is to go before.
+2. It is placed, once everything that was received before it is admitted and read. One transaction a
+   processor places at a time, so what one leaves out, because another still admits, the other
+   places.
+
+The first placed job of a key is its head. Only a head is claimed (`jobs.claim_ordered`), in one
+statement with a row in `keys_in_work`, whose primary key lets no key run two. The others are
+behind: due at infinity, so nobody looks at them. Who ends the head wakes the next.
+
+Two transactions that end jobs of one key at the same moment may both leave the waking to the other.
+And code of a release before wakes nobody. The relay looks through the heads for that (`heads`).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Connection
+
+from ingest.store import arrays
+from ingest.store.search.body_conditions import escape
+from ingest.store.sql import statement
+
+PLACED_AT_ONCE = 5_000
+"""Jobs that one transaction places."""
+
+# A part of the admit statement. A job that a replay has made is noted when its key is read, so that
+# it holds up none that is received now.
+NOTE_NEW = """, noted AS (
+        INSERT INTO ingest.ordered_jobs (job, processor, event, placed)
+        SELECT id, processor, event, false FROM created
+        WHERE processor = ANY(CAST(:ordered AS text[])) AND replay IS NULL
+    )"""
+
+# Written as a subquery of one row, so that whatever the planner expects it reads one index entry.
+HEAD = """(
+    SELECT first.job FROM ingest.ordered_jobs AS first
+    WHERE first.key = {key} AND first.placed ORDER BY first.event LIMIT 1
+)"""
+
+
+class UnreadJob(NamedTuple):
+    """A waiting job whose key nobody has read, with its event."""
+
+    id: int
+    attempt: int
+    event: UUID
+    source: str
+    event_id: str
+    type: str
+    received_at: datetime
+    body: bytes | None
+    body_key: str | None
+
+
+_UNREAD = statement(
+    """
+    SELECT j.id, j.attempt, j.event, e.source, e.event_id, e.type, e.received_at, d.body,
+           d.body_key
+    FROM ingest.jobs j
+    CROSS JOIN LATERAL (
+        SELECT source, event_id, type, received_at FROM ingest.events
+        WHERE id BETWEEN j.event AND j.event ORDER BY id LIMIT 1
+    ) AS e
+    LEFT JOIN LATERAL (
+        SELECT body, body_key FROM ingest.deliveries WHERE id = j.event LIMIT 1
+    ) AS d ON true
+    WHERE j.id = ANY(CAST(:ids AS bigint[])) AND j.state IN ('pending', 'retrying')
+      AND (SELECT o.key FROM ingest.ordered_jobs o WHERE o.job = j.id LIMIT 1) IS NULL
+    ORDER BY j.id
+    """
+)
+
+
+def unread(connection: Connection, job_ids: Sequence[int]) -> list[UnreadJob]:
+    """Return those of `job_ids` that wait and whose key is still to be read."""
+    rows = connection.execute(_UNREAD, {"ids": arrays.literal(job_ids)})
+    return [UnreadJob(*row) for row in rows]
+
+
+_KEEP_KEYS = statement(
+    """
+    INSERT INTO ingest.ordered_jobs AS o (job, processor, event, key, placed)
+    SELECT job, :processor, event, key, false
+    FROM unnest(CAST(:jobs AS bigint[]), CAST(:events AS uuid[]), CAST(:keys AS uuid[]))
+         AS r (job, event, key)
+    ORDER BY job
+    ON CONFLICT (job) DO UPDATE SET key = excluded.key WHERE o.key IS NULL
+    """
+)
+
+
+def keep_keys(
+    connection: Connection, processor: str, read: Sequence[tuple[UnreadJob, UUID]]
+) -> None:
+    """Note the digests of the keys of jobs; a key that another worker has noted stays."""
+    connection.execute(
+        _KEEP_KEYS,
+        {
+            "processor": processor,
+            "jobs": arrays.literal(job.id for job, _ in read),
+            "events": arrays.literal(job.event for job, _ in read),
+            "keys": arrays.literal(key for _, key in read),
+        },
+    )
+
+
+# Two numbers: no other lock of the pipeline has this first one.
+_TAKE_TURN = statement("SELECT pg_advisory_xact_lock(1953460322, hashtext(:processor))")
+# What was received before the bound is admitted and read, all of it. A replay's events do not
+# count: it may take hours by its rate.
+_PLACE = statement(
+    f"""
+    WITH open AS MATERIALIZED (
+        (SELECT delivery AS event FROM ingest.unadmitted
+         WHERE replay IS NULL AND type LIKE ANY(CAST(:types AS text[]))
+         ORDER BY delivery LIMIT 1)
+        UNION ALL
+        (SELECT event FROM ingest.ordered_jobs
+         WHERE processor = :processor AND NOT placed AND key IS NULL
+         ORDER BY event LIMIT 1)
+    ), bound AS MATERIALIZED (
+        SELECT coalesce((SELECT event FROM open ORDER BY event LIMIT 1),
+                        'ffffffff-ffff-ffff-ffff-ffffffffffff') AS event
+    )
+    UPDATE ingest.ordered_jobs SET placed = true
+    WHERE job = ANY(ARRAY(
+        SELECT job FROM ingest.ordered_jobs
+        WHERE processor = :processor AND NOT placed AND key IS NOT NULL
+          AND event < (SELECT event FROM bound)
+        ORDER BY event LIMIT {PLACED_AT_ONCE}
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING job
+    """
+)
+
+
+def place(connection: Connection, processor: str, types: Iterable[str]) -> list[int]:
+    """Place jobs whose key is read, and before which nothing is open; return them, oldest first.
+
+    Whoever places jobs of `processor` too waits until the transaction ends. The caller puts behind
+    those that are behind another (`jobs.put_behind`).
+
+    Args:
+        connection: in whose transaction to place.
+        processor: whose jobs.
+        types: the types of event that it takes; `*` stands for any characters.
+    """
+    connection.execute(_TAKE_TURN, {"processor": processor})
+    patterns = arrays.literal(escape(of_type).replace("*", "%") for of_type in types)
+    placed = connection.execute(_PLACE, {"processor": processor, "types": patterns}).scalars()
+    return sorted(placed)
+
+
+_UNPLACED = statement("SELECT DISTINCT processor FROM ingest.ordered_jobs WHERE NOT placed")
+
+
+def unplaced(connection: Connection) -> set[str]:
+    """Return the processors that have jobs to be placed."""
+    return set(connection.execute(_UNPLACED).scalars())
+
+
+# A job is looked up row by row: whatever the planner expects, it reads the index of ids.
+_FORGET = statement(
+    """
+    WITH known AS MATERIALIZED (
+        SELECT o.job, o.key, o.processor, o.key IS NULL OR o.processor = ANY(ARRAY(
+                   SELECT name FROM ingest.processors
+                   WHERE ordered_by IS NULL OR on_dead = 'skip'
+               )) AS skips, j.state, j.discarded_at
+        FROM ingest.ordered_jobs o
+        LEFT JOIN LATERAL (
+            SELECT state, discarded_at FROM ingest.jobs WHERE id = o.job LIMIT 1
+        ) AS j ON true
+        WHERE o.job = ANY(CAST(:ids AS bigint[]))
+    ), ended AS (
+        DELETE FROM ingest.ordered_jobs WHERE job = ANY(ARRAY(
+            SELECT job FROM known
+            WHERE state IS NULL OR state = 'succeeded' OR discarded_at IS NOT NULL
+               OR (state = 'dead' AND skips)
+        ))
+        RETURNING key
+    ), idle AS (
+        DELETE FROM ingest.keys_in_work
+        WHERE key = ANY(ARRAY(SELECT key FROM known WHERE state IS DISTINCT FROM 'running'))
+          AND job = ANY(CAST(:ids AS bigint[]))
+        RETURNING key
+    )
+    SELECT key FROM ended WHERE key IS NOT NULL UNION SELECT key FROM idle
+    """
+)
+
+
+def forget(connection: Connection, job_ids: Sequence[int]) -> list[UUID]:
+    """Forget the places of those of `job_ids` that have ended, and that their keys are in work of
+    those that run no more; return the keys that may have another head now."""
+    return list(connection.execute(_FORGET, {"ids": arrays.literal(job_ids)}).scalars())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The first placed job of a key."""
+
+    key: UUID
+    job: int
+    is_ordered: bool
+    """Whether its processor, as last registered, still has an order."""
+
+
+# One key each step, by the index.
+_HEADS = statement(
+    """
+    WITH RECURSIVE line AS (
+        (SELECT key, job, processor FROM ingest.ordered_jobs
+         WHERE placed AND key > :after ORDER BY key, event LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM line CROSS JOIN LATERAL (
+            SELECT key, job, processor FROM ingest.ordered_jobs
+            WHERE placed AND key > line.key ORDER BY key, event LIMIT 1
+        ) AS following
+    )
+    SELECT key, job, processor <> ALL(ARRAY(
+               SELECT name FROM ingest.processors WHERE ordered_by IS NULL
+           )) AS is_ordered
+    FROM (SELECT * FROM line LIMIT :limit) AS line
+    """
+)
+
+
+def heads(connection: Connection, *, after: UUID, limit: int) -> list[Head]:
+    """Return the heads of up to `limit` keys after one, in the order of their digests."""
+    rows = connection.execute(_HEADS, {"after": after, "limit": limit}).mappings()
+    return [Head(**row) for row in rows]
+
+
+_OLDEST_UNPLACED = statement(
+    "SELECT job FROM ingest.ordered_jobs WHERE NOT placed ORDER BY processor, event LIMIT :limit"
+)
+
+
+def oldest_unplaced(connection: Connection, *, limit: int) -> list[int]:
+    """Return jobs that are to be placed, the oldest of a processor first."""
+    return list(connection.execute(_OLDEST_UNPLACED, {"limit": limit}).scalars())
+
+
+_LET_GO = statement(
+    """
+    DELETE FROM ingest.keys_in_work WHERE (
+        SELECT state FROM ingest.jobs WHERE id = keys_in_work.job LIMIT 1
+    ) IS DISTINCT FROM 'running'
+    """
+)
+
+
+def let_go_of_idle(connection: Connection) -> int:
+    """Forget that keys are in work whose job does not run; return how many that were."""
+    return connection.execute(_LET_GO).rowcount
+
+
+_DISSOLVE = statement(
+    """
+    DELETE FROM ingest.ordered_jobs WHERE job = ANY(ARRAY(
+        SELECT job FROM ingest.ordered_jobs WHERE key = ANY(CAST(:keys AS uuid[])) AND placed
+        LIMIT :limit
+    ))
+    RETURNING job
+    """
+)
+
+
+def dissolve(connection: Connection, keys: Iterable[UUID], *, limit: int) -> list[int]:
+    """Forget the places of up to `limit` jobs of some keys; return them."""
+    parameters = {"keys": arrays.literal(keys), "limit": limit}
+    return list(connection.execute(_DISSOLVE, parameters).scalars())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadBefore:
+    """The job that another of its key waits for."""
+
+    event: UUID
+    is_dead: bool
+    """Whether it is a dead letter: an operator is waited for."""
+
+
+_BEFORE = statement(
+    f"""
+    SELECT o.job, first.event, first.state
+    FROM ingest.ordered_jobs o
+    CROSS JOIN LATERAL (
+        SELECT id, event, state FROM ingest.jobs WHERE id = {HEAD.format(key="o.key")} LIMIT 1
+    ) AS first
+    WHERE o.job = ANY(CAST(:ids AS bigint[])) AND o.placed AND first.id <> o.job
+    """
+)
+
+
+def heads_before(connection: Connection, job_ids: Sequence[int]) -> Mapping[int, HeadBefore]:
+    """Return for those of `job_ids` that are behind another of their key the first of it."""
+    rows = connection.execute(_BEFORE, {"ids": arrays.literal(job_ids)})
+    return {row.job: HeadBefore(event=row.event, is_dead=row.state == "dead") for row in rows}

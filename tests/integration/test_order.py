@@ -1,0 +1,475 @@
+"""Order per key, through real workers: jobs of one key run one after another, as received."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+
+from ingest.store.bulk import replay
+from ingest.store.pipeline import jobs, processors
+from ingest.store.pipeline.jobs import Lease
+from ingest.store.pipeline.processors import Registered
+from ingest.store.search.filters import EventFilter
+from tests.integration.conftest import NoLeases, Worker
+from tests.support.deliver import body, deliver
+from tests.support.rows import execute, one, rows
+from workers import Discard, Event, Snooze, processor
+from workers.relay.mending import OrderMending
+
+MakeWorker = Callable[..., Worker]
+NAME = "shipping"
+
+
+@pytest.fixture(autouse=True)
+def _tables(engine: Engine) -> None:
+    execute(engine, "CREATE TABLE ran (place serial, key text, step int, attempt int)")
+
+
+def steps(key: object, *numbers: int, **data: Any) -> list[bytes]:
+    """The bodies of the steps of an order."""
+    return [
+        body("order.status_changed", {"order_id": key, "step": n} | data, event_id=f"{key}-{n}")
+        for n in numbers
+    ]
+
+
+def note(event: Event, db: Connection) -> None:
+    """Keep that an event's step was taken."""
+    db.execute(
+        text("INSERT INTO ran (key, step, attempt) VALUES (:key, :step, :attempt)"),
+        {
+            "key": str(event.data.get("order_id")),
+            "step": event.data["step"],
+            "attempt": event.attempt,
+        },
+    )
+
+
+def ran(engine: Engine, key: object) -> list[int]:
+    """The steps of an order, in the order in which they were committed."""
+    return [
+        row["step"]
+        for row in rows(
+            engine, "SELECT step FROM ran WHERE key = :key ORDER BY place", key=str(key)
+        )
+    ]
+
+
+def states(engine: Engine) -> dict[str, int]:
+    """How many jobs are in each state; those behind another apart."""
+    return {
+        row["state"]: row["jobs"]
+        for row in rows(
+            engine,
+            "SELECT CASE WHEN next_attempt_at = 'infinity' THEN 'behind' ELSE state END AS state,"
+            " count(*) AS jobs FROM jobs GROUP BY 1",
+        )
+    }
+
+
+def register(engine: Engine, worker: Worker) -> None:
+    """As the worker process does when it starts."""
+    with engine.begin() as db:
+        processors.register(
+            db,
+            [
+                Registered(
+                    name=each.name,
+                    types=each.types,
+                    queue=each.queue,
+                    batch=each.batch,
+                    threads=each.threads,
+                    max_attempts=each.max_attempts,
+                    timeout_s=each.timeout_s,
+                    ordered_by=each.order.ordered_by if each.order else None,
+                    on_dead=each.order.on_dead if each.order else None,
+                )
+                for each in worker.registry
+            ],
+        )
+
+
+def drain(engine: Engine, worker: Worker) -> None:
+    """Run what the relay would dispatch until nothing is due."""
+    for _ in range(200):
+        due = "SELECT id FROM jobs WHERE next_attempt_at <= now() + interval '1 min'"
+        execute(engine, f"UPDATE jobs SET next_attempt_at = now() WHERE id IN ({due})")
+        ids = [row["id"] for row in rows(engine, due)]
+        if not ids:
+            return
+        worker.process(jobs=ids)
+    raise AssertionError("never drained")
+
+
+def leftovers(engine: Engine) -> int:
+    """Rows of order that remain."""
+    return int(
+        one(engine, "SELECT (SELECT count(*) FROM ordered_jobs) + count(*) FROM keys_in_work")
+    )
+
+
+def test_the_jobs_of_a_key_run_in_the_order_received_whatever_is_admitted_first(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    bodies = [step for n in range(6) for key in (1, 2, 3) for step in steps(key, n)]
+    arrived = deliver(database_url, bodies)
+    worker = make_worker()
+    parts = [arrived[start : start + 4] for start in range(0, len(arrived), 4)]
+    random.Random(5).shuffle(parts)
+    for part in parts:
+        worker.process(part)
+    drain(engine, worker)
+    for key in (1, 2, 3):
+        assert ran(engine, key) == list(range(6))
+    assert states(engine) == {"succeeded": 18}
+    assert leftovers(engine) == 0
+
+
+def test_nothing_runs_before_what_was_received_earlier_is_admitted(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    first, second, third = deliver(database_url, [*steps(1, 0), *steps(1, 1), *steps(2, 0)])
+    worker = make_worker()
+    worker.process([second, third])
+    assert ran(engine, 1) == ran(engine, 2) == []
+    worker.process([first])  # who admits the last one runs what waited for it
+    assert ran(engine, 1) == [0, 1]
+    assert ran(engine, 2) == [0]
+
+
+def test_a_duplicate_that_was_waited_for_lets_the_others_run(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    worker.process(deliver(database_url, steps(1, 0)))
+    again, following = deliver(database_url, [*steps(1, 0), *steps(1, 1)])
+    worker.process([following])
+    assert ran(engine, 1) == [0]
+    worker.process([again])
+    assert ran(engine, 1) == [0, 1]
+
+
+def test_another_type_is_not_waited_for(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    other = body("contact.created", {"contact_id": 1})
+    _, mine = deliver(database_url, [other, *steps(1, 0)])
+    make_worker().process([mine])
+    assert ran(engine, 1) == [0]
+
+
+def test_a_retry_keeps_its_place_and_other_keys_go_on(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id", max_attempts=5)
+    def work(event: Event, db: Connection) -> None:
+        if event.data["order_id"] == 1 and event.data["step"] == 0 and event.attempt < 3:
+            raise ConnectionError
+        note(event, db)
+
+    worker = make_worker()
+    worker.process(deliver(database_url, [*steps(1, 0, 1, 2), *steps(2, 0, 1, 2)]))
+    assert ran(engine, 1) == []
+    assert ran(engine, 2) == [0, 1, 2]
+    assert states(engine) == {"retrying": 1, "behind": 2, "succeeded": 3}
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 1, 2]
+    assert leftovers(engine) == 0
+
+
+def test_a_snooze_keeps_its_place(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        if event.data["step"] == 0 and event.attempt == 1:
+            raise Snooze(3_600)
+        note(event, db)
+
+    worker = make_worker()
+    worker.process(deliver(database_url, steps(1, 0, 1)))
+    drain(engine, worker)
+    assert ran(engine, 1) == []
+    execute(engine, "UPDATE jobs SET next_attempt_at = now() WHERE state = 'retrying'")
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 1]
+
+
+def _with_one_dead(
+    engine: Engine, database_url: str, make_worker: MakeWorker, on_dead: str
+) -> tuple[Worker, list[UUID], dict[str, bool]]:
+    """Steps 0 to 3 of order 1, of which step 1 dies until it is mended; order 2 is well."""
+    fate = {"is_mended": False}
+
+    @processor("order.*", name=NAME, ordered_by="order_id", on_dead=on_dead)
+    def work(event: Event, db: Connection) -> None:
+        if event.data["order_id"] == 1 and event.data["step"] == 1 and not fate["is_mended"]:
+            raise Discard("no")
+        note(event, db)
+
+    worker = make_worker()
+    register(engine, worker)
+    arrived = deliver(database_url, [*steps(1, 0, 1, 2, 3), *steps(2, 0, 1)])
+    worker.process(arrived)
+    drain(engine, worker)
+    assert ran(engine, 2) == [0, 1]
+    return worker, arrived, fate
+
+
+def _record(engine: Engine) -> processors.ProcessorRecord:
+    with engine.begin() as db:
+        (record,) = processors.all_of_them(db)
+    return record
+
+
+def test_jobs_wait_behind_a_dead_letter_until_it_is_replayed(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    worker, arrived, fate = _with_one_dead(engine, database_url, make_worker, "wait")
+    assert ran(engine, 1) == [0]
+    assert states(engine) == {"succeeded": 3, "dead": 1, "behind": 2}
+    record = _record(engine)
+    assert (record.ordered_by, record.on_dead) == ("order_id", "wait")
+    assert (record.pending, record.behind, record.blocked_keys) == (2, 2, 1)
+    fate["is_mended"] = True
+    _replay(engine, arrived[1])
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 1, 2, 3]
+    assert leftovers(engine) == 0
+
+
+def test_jobs_wait_behind_a_dead_letter_until_it_is_discarded(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    worker, _, _ = _with_one_dead(engine, database_url, make_worker, "wait")
+    with engine.begin() as db:
+        (dead,) = db.execute(text("SELECT id FROM ingest.jobs WHERE state = 'dead'")).scalars()
+        assert jobs.discard(db, [dead], replay=None, why="no") == 1
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 2, 3]
+    assert leftovers(engine) == 0
+
+
+def test_jobs_skip_a_dead_letter_and_a_replay_of_it_goes_before_what_has_not_begun(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    worker, arrived, fate = _with_one_dead(engine, database_url, make_worker, "skip")
+    assert ran(engine, 1) == [0, 2, 3]
+    assert leftovers(engine) == 0
+    fate["is_mended"] = True
+    with engine.begin() as db:
+        processors.pause(db, NAME, by="sara", reason=None)
+    worker.process(deliver(database_url, steps(1, 4, 5)))
+    _replay(engine, arrived[1])
+    with engine.begin() as db:
+        processors.resume(db, NAME)
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 2, 3, 1, 4, 5]
+    assert leftovers(engine) == 0
+
+
+def _replay(engine: Engine, event: UUID) -> None:
+    selection = EventFilter(ids=(event,))
+    for _ in replay.run(engine, selection, requested_by="sara", reason=None, rate=None):
+        pass
+
+
+def test_a_head_whose_lease_ends_stays_the_head(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker(leases=NoLeases())
+    worker.process(deliver(database_url, steps(9, 0)))
+    first, second = deliver(database_url, steps(1, 0, 1))
+    worker.shutdown.begin()
+    worker.process([first, second])
+    ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs WHERE state = 'pending'")]
+    with engine.begin() as db:
+        claimed = jobs.claim_ordered(db, ids, worker="gone", lease_s=60, max_attempts=3)
+    assert [job.event for job in claimed] == [first]
+    with engine.begin() as db:
+        assert jobs.claim_ordered(db, ids, worker="b", lease_s=60, max_attempts=3) == []
+    held = [Lease(id=job.id, attempt=job.attempt) for job in claimed]
+    failures = [
+        jobs.Failure(
+            id=lease.id,
+            attempt=lease.attempt,
+            outcome=jobs.Outcome.LOST,
+            retry_in_s=0.0,
+            rescued=True,
+        )
+        for lease in held
+    ]
+    with engine.begin() as db:
+        jobs.fail(db, failures)
+    alive = make_worker()
+    drain(engine, alive)
+    assert ran(engine, 1) == [0, 1]
+    assert leftovers(engine) == 0
+
+
+def test_one_key_with_many_jobs_holds_nobody_else(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    arrived = deliver(database_url, [*steps(1, *range(60)), *steps(2, 0), *steps(3, 0)])
+    worker = make_worker()
+    worker.process(arrived)
+    drain(engine, worker)
+    place = {
+        key: one(engine, "SELECT max(place) FROM ran WHERE key = :key", key=str(key))
+        for key in (1, 2, 3)
+    }
+    assert max(place[2], place[3]) < 10 < place[1]
+    assert ran(engine, 1) == list(range(60))
+
+
+def test_a_list_holds_one_event_of_a_key(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    calls: list[list[int]] = []
+
+    @processor("order.*", name=NAME, ordered_by="order_id", batch=True)
+    def work(events: Sequence[Event], db: Connection) -> None:
+        calls.append([event.data["order_id"] for event in events])
+        for event in events:
+            note(event, db)
+
+    worker = make_worker()
+    worker.process(
+        deliver(database_url, [s for n in range(3) for k in (1, 2) for s in steps(k, n)])
+    )
+    drain(engine, worker)
+    assert all(len(set(keys)) == len(keys) for keys in calls)
+    assert ran(engine, 1) == ran(engine, 2) == [0, 1, 2]
+
+
+def test_threads_keep_the_order(engine: Engine, database_url: str, make_worker: MakeWorker) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id", threads=4)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    worker.process(
+        deliver(database_url, [s for n in range(8) for k in range(5) for s in steps(k, n)])
+    )
+    drain(engine, worker)
+    for key in range(5):
+        assert ran(engine, key) == list(range(8))
+    assert leftovers(engine) == 0
+
+
+def test_events_without_the_field_have_no_order_and_hold_nobody(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by=("shop.id", "order_id"))
+    def work(event: Event, db: Connection) -> None:
+        if event.data["step"] == 0:
+            raise Discard("no")
+        note(event, db)
+
+    worker = make_worker()
+    register(engine, worker)
+    worker.process(deliver(database_url, steps(1, 0, 1, 2)))
+    worker.process(deliver(database_url, steps(2, 0, 1, shop={"id": 7})))
+    drain(engine, worker)
+    assert sorted(ran(engine, 1)) == [1, 2]
+    assert ran(engine, 2) == []
+
+
+def test_a_function_of_the_event_names_the_key_and_one_that_raises_is_a_dead_letter_at_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    is_mended = False
+
+    def key(event: Event) -> object:
+        if event.data["step"] == 1 and not is_mended:
+            raise KeyError("shop")
+        return event.data["order_id"]
+
+    @processor("order.*", name=NAME, ordered_by=key)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    register(engine, worker)
+    arrived = deliver(database_url, steps(1, 0, 1, 2))
+    worker.process(arrived)
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 2]
+    (attempt,) = rows(engine, "SELECT outcome, error_type FROM attempts")
+    assert attempt == {"outcome": "discarded", "error_type": "KeyError"}
+    is_mended = True
+    _replay(engine, arrived[1])
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 2, 1]
+    assert leftovers(engine) == 0
+
+
+def test_a_processor_that_has_no_order_any_more_lets_all_run(
+    engine: Engine, database_url: str, make_worker: MakeWorker, declared: list[Any]
+) -> None:
+    _with_one_dead(engine, database_url, make_worker, "wait")
+    declared.clear()
+
+    @processor("order.*", name=NAME)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    register(engine, worker)
+    OrderMending(engine).sweep()
+    drain(engine, worker)
+    assert sorted(ran(engine, 1)) == [0, 2, 3]
+    assert leftovers(engine) == 0
+
+
+def test_the_relay_wakes_what_code_of_a_release_before_left_behind(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    register(engine, worker)
+    arrived = deliver(database_url, steps(1, 0, 1))
+    worker.shutdown.begin()
+    worker.process(arrived)
+    ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs ORDER BY id")]
+    other = make_worker(name="test:2")
+    with engine.begin() as db:
+        jobs.place(db, NAME, ("order.*",))
+        (claimed,) = jobs.claim(db, ids, worker="old", lease_s=60, max_attempts=3)
+        jobs.finish(db, [Lease(id=claimed.id, attempt=claimed.attempt)])
+    drain(engine, other)
+    assert ran(engine, 1) == []
+    OrderMending(engine).sweep()
+    drain(engine, other)
+    assert ran(engine, 1) == [1]
+    assert leftovers(engine) == 0
