@@ -56,10 +56,10 @@ def of_missing_body(job: ClaimedJob) -> Failure:
     )
 
 
-def of_unreadable_key(job: ClaimedJob, error: BaseException) -> Failure:
+def of_unreadable_key(job: ClaimedJob, processor: Processor, error: BaseException) -> Failure:
     """Return what follows when the key that orders the job cannot be told: nobody knows what it is
     to go before, and a retry would tell the same."""
-    return _failure(job, error, Outcome.DISCARDED, retry_in_s=None)
+    return _failure(job, processor, error, Outcome.DISCARDED, retry_in_s=None)
 
 
 def of_missing_key(job: ClaimedJob, error: BodyKeyMissing) -> Failure:

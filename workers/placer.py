@@ -26,12 +26,24 @@ _READ_AT_ONCE = 100
 class Placer:
     """Reads keys in this process, and places what can be placed."""
 
-    def __init__(self, engine: Engine, runner: BatchRunner, *, worker: str, lease_s: float) -> None:
-        """Open events as `runner` does, and limit a key's function as it limits a processor."""
+    def __init__(
+        self,
+        engine: Engine,
+        runner: BatchRunner,
+        *,
+        worker: str,
+        lease_s: float,
+        release: str | None = None,
+    ) -> None:
+        """Open events as `runner` does, and limit a key's function as it limits a processor.
+
+        `worker` and `release` name this process and the application in failed attempts.
+        """
         self._engine = engine
         self._runner = runner
         self._worker = worker
         self._lease_s = lease_s
+        self._release = release
 
     def in_order(self, processor: Processor, refs: Sequence[JobRef]) -> list[JobRef]:
         """Return the jobs of a processor that may be claimed: of `refs`, and of those that could
@@ -119,8 +131,8 @@ class Placer:
                 lease_s=self._lease_s,
                 max_attempts=processor.max_attempts,
             )
-            failures = [outcome.of_unreadable_key(held, error) for held in claimed]
-            jobs.fail(connection, failures)
+            failures = [outcome.of_unreadable_key(held, processor, error) for held in claimed]
+            jobs.fail(connection, failures, release=self._release)
         log.warning(
             "key_unreadable",
             id=str(job.event),
