@@ -5,16 +5,18 @@ import importlib.metadata
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from ingest import queues
+from ingest.destinations import files
 from ingest.errors import SettingsError
 from ingest.settings import Settings
+from ingest.sources import registry as sources
 from ingest.sources.base import column_type
-from ingest.store.pipeline.jobs import NewJobs
+from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
 from workers.retry import RetryPolicy
 from workers.typed_data import BadModel, Model, model_of
 
@@ -42,6 +44,8 @@ class Declaration:
     timeout_s: float | None
     retry_base_s: float | None
     retry_max_delay_s: float | None
+    sources: tuple[str, ...] = ()
+    is_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +66,11 @@ class Processor:
     """When to try again."""
     model: Model | None = None
     """What the data of its events must be; None: any object."""
+    sources: tuple[str, ...] = ()
+    """Only events of these; none: of all."""
+    is_outside: bool = False
+    """Whether it has no effects in PostgreSQL: it is called before the transaction in which its
+    jobs succeed, and gets the engine instead of a connection."""
 
 
 declared: list[Declaration] = []
@@ -191,6 +200,7 @@ class Registry:
         return [
             NewJobs(
                 type=event_type,
+                source=source,
                 processor=registered.name,
                 queue=registered.queue,
                 max_attempts=registered.max_attempts,
@@ -198,6 +208,7 @@ class Registry:
             )
             for registered in self
             for event_type in registered.types
+            for source in registered.sources or (ANY_SOURCE,)
         ]
 
 
@@ -219,7 +230,16 @@ def load(settings: Settings) -> Registry:
         for declaration in declared
         if settings.read_model or not declaration.function.__module__.startswith(BUILT_IN)
     ]
-    return Registry(declarations, settings)
+    return Registry([*declarations, *_destinations(settings)], settings)
+
+
+def _destinations(settings: Settings) -> Sequence[Declaration]:
+    described = files.read(settings.source_files, sources.classes())
+    if not described:
+        return ()
+    from workers import destinations  # an HTTP client, 0.2 s of CPU: others go without
+
+    return destinations.declarations(described)
 
 
 def _import(module: str) -> None:
@@ -276,6 +296,8 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
             cap_s=declaration.retry_max_delay_s or settings.retry_max_delay_s,
         ),
         model=_model(declaration),
+        sources=declaration.sources,
+        is_outside=declaration.is_outside,
     )
 
 

@@ -186,6 +186,7 @@ def admit(
             "claimed": arrays.literal(
                 processor.claimed if claimant else 0 for processor in processors
             ),
+            "sources": arrays.literal(processor.source for processor in processors),
             "worker": claimant.worker if claimant else None,
             "lease_s": claimant.lease_s if claimant else 0.0,
             "replay_queue": replay_queue,
