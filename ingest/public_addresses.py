@@ -5,8 +5,17 @@ from ipaddress import IPv4Address, IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 """Stands for an IPv4 address, in its last 32 bits (RFC 6052)."""
-_METADATA = frozenset({IPv4Address("168.63.129.16")})
-"""Addresses that look like any other and lead to the machine's own cloud: Azure's."""
+_SPECIAL = (
+    # Of IANA's registries of special addresses, which each release of Python knows otherwise.
+    ipaddress.ip_network("192.0.0.0/24"),
+    ipaddress.ip_network("64:ff9b:1::/48"),
+    ipaddress.ip_network("100::/64"),
+    ipaddress.ip_network("2001::/23"),
+    ipaddress.ip_network("3fff::/20"),
+    ipaddress.ip_network("5f00::/16"),
+    # Looks like any other, and leads to the machine's own cloud: Azure's.
+    ipaddress.ip_network("168.63.129.16/32"),
+)
 
 
 def is_address(text: str) -> bool:
@@ -37,7 +46,8 @@ def _is_public(address: IPv4Address | IPv6Address) -> bool:
         or address.is_unspecified
         or (isinstance(address, IPv6Address) and address.is_site_local)
     )
-    return address.is_global and not is_special and address not in _METADATA
+    is_listed = any(address in network for network in _SPECIAL)
+    return address.is_global and not is_special and not is_listed
 
 
 def _meant(address: IPv4Address | IPv6Address) -> list[IPv4Address]:

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -30,7 +29,6 @@ _SECRET_HEADERS = frozenset(
 _Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 _Text = Annotated[str, Field(max_length=2000)]
 _Seconds = Annotated[float, Field(gt=0, le=10**8, allow_inf_nan=False)]
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Destination(BaseModel):
@@ -51,9 +49,9 @@ class Destination(BaseModel):
     """`raw`: the stored body, as the sender sent it."""
     secrets_env: _Variable | None = None
     secrets_file: Path | None = None
-    headers: Mapping[str, _Text] = Field(_NOTHING)
-    headers_env: Mapping[str, _Variable] = Field(_NOTHING)
-    headers_file: Mapping[str, Path] = Field(_NOTHING)
+    headers: Mapping[str, _Text] = Field({})
+    headers_env: Mapping[str, _Variable] = Field({})
+    headers_file: Mapping[str, Path] = Field({})
     allow_http: bool = False
     allow_private: bool = False
     """Whether it may be in a private network, or on this machine."""
