@@ -106,7 +106,8 @@ class Settings(BaseSettings):
 
     source_files: Annotated[tuple[Path, ...], NoDecode] = Field(
         (),
-        description="TOML files that describe further senders and destinations, separated by commas",
+        description="TOML files that describe further senders and destinations, separated by"
+        " commas",
     )
 
     receiver_url: str | None = Field(

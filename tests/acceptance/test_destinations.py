@@ -209,18 +209,13 @@ def test_answers_that_say_what_follows_are_obeyed(
     assert moved["attempts"][0]["error_message"] == "HTTP 302: redirects are not followed"
 
 
-def test_no_transaction_is_open_while_an_answer_is_awaited_and_many_are_at_once(
+def test_no_transaction_is_open_while_an_answer_is_awaited(
     forwarding: Callable[..., Stack], taker: Taker
 ) -> None:
     taker.free.clear()
-    stack = forwarding(taker.url, "concurrency = 8\ntimeout_s = 60")
-    until(lambda: stack.value("SELECT count(*) FROM processors"), what="it is registered")
-    stack.command("processors", "pause", "crm")
+    stack = forwarding(taker.url, "timeout_s = 300")
     stack.post_all(order(number) for number in range(8))
-    until(lambda: stack.value("SELECT count(*) FROM jobs") == 8, what="all are admitted")
-    stack.command("processors", "resume", "crm")  # dispatched together, to one worker or two
-    until(lambda: len(taker.taken) >= 4, what="requests wait for their answers")
-    assert stack.value("SELECT count(*) FROM jobs WHERE state = 'running'") >= 4
+    until(lambda: taker.taken, what="a request waits for its answer")
     until(  # that of a claim, say, may be open for a moment
         lambda: (
             not stack.query(
@@ -230,6 +225,7 @@ def test_no_transaction_is_open_while_an_answer_is_awaited_and_many_are_at_once(
         ),
         what="no transaction is open",
     )
+    assert stack.value("SELECT count(*) FROM jobs WHERE state = 'running'") >= 1
     assert stack.value("SELECT count(*) FROM jobs WHERE state = 'succeeded'") == 0
     taker.free.set()
     stack.wait_until_idle()

@@ -1,6 +1,7 @@
 """A processor without effects in PostgreSQL: no transaction is open while it is called, and its
 success is fenced all the same."""
 
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -84,6 +85,19 @@ def test_each_fails_discards_and_snoozes_alone(
         3: "retrying",
         4: "succeeded",
     }
+
+
+def test_as_many_calls_as_it_has_threads_are_made_at_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    together = threading.Barrier(4, timeout=20)
+
+    def work(_event: Event, _database: Engine) -> None:
+        together.wait()  # nobody passes until four are here
+
+    outside(work, threads=4)
+    make_worker().process(deliver(database_url, [order(n) for n in range(4)]))
+    assert set(job_states(engine).values()) == {"succeeded"}
 
 
 def test_a_call_whose_job_was_taken_over_meanwhile_does_not_make_it_succeed(

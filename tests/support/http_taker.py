@@ -31,7 +31,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.taken.append((headers, body))
-        self.server.free.wait(60)
+        self.server.free.wait(600)
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
