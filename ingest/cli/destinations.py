@@ -1,6 +1,7 @@
 """`ingest destinations`: the HTTP endpoints that events are forwarded to, and trying one."""
 
 import asyncio
+import dataclasses
 import os
 import secrets
 from datetime import UTC, datetime
@@ -65,12 +66,13 @@ def send_test(
     loaded = settings.load()
     destination = _named(name, loaded)
     verdict = _send_sample(destination, loaded)
+    where = overview.host(destination, os.environ)
     if json:
-        output.as_json(
-            {"destination": name, "meaning": verdict.meaning, "answer": verdict.sentence}
-        )
+        output.as_json({"name": name, "host": where, **dataclasses.asdict(verdict)})
+    elif verdict.meaning is Meaning.TAKEN:
+        output.line(f"{where} took it: {verdict.sentence}")
     else:
-        output.line(f"{overview.host(destination, os.environ)}: {verdict.sentence}")
+        raise CommandError(f"{where} did not take it: {verdict.sentence}.", reason="not_taken")
     if verdict.meaning is not Meaning.TAKEN:
         raise typer.Exit(1)
 
