@@ -51,7 +51,7 @@ def target(destination: Destination, environ: Mapping[str, str]) -> Target:
         url=url,
         keys=tuple(standard_webhooks.key(secret) for secret in secrets),
         headers={**destination.headers, **hidden},
-        hidden=(*secrets, *hidden.values()),
+        hidden=(*secrets, *hidden.values(), *([] if destination.url else [url])),
         tls=_trusting(destination),
     )
 
