@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from ingest import proxies, setting_values
+from ingest.destinations import files as destinations
 from ingest.encryption import keys as encryption
 from ingest.encryption.keys import NO_KEYS, BodyKeys
 from ingest.errors import BadAddress, SettingsError
@@ -104,7 +105,9 @@ class Settings(BaseSettings):
     )
 
     source_files: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="TOML files that describe further senders, separated by commas"
+        (),
+        description="TOML files that describe further senders and destinations, separated by"
+        " commas",
     )
 
     receiver_url: str | None = Field(
@@ -567,7 +570,7 @@ def describe_sources(
     environ: Mapping[str, str], *, standalone: bool = False, data: Path | None = None
 ) -> tuple[Path, ...]:
     """Read the files of `INGEST_SOURCES`, or those of a running `ingest up` unless `standalone`,
-    so that their sources are known to `registry`. Return their paths.
+    so that their sources are known to `registry`, and check their destinations. Return their paths.
 
     Sources of the data folder's own file are known too; one of the same name in `INGEST_SOURCES` is
     in its place.
@@ -586,6 +589,7 @@ def describe_sources(
     paths = tuple(Path(name) for name in setting_values.split(written or "") if name)
     own = (data or Path(environ.get(f"{PREFIX}DATA") or DEFAULT_DATA)) / OWN_SOURCES
     registry.use(files.read([own] if _is_file(own) else []) | files.read(paths))
+    destinations.read(paths, registry.classes())
     return paths
 
 

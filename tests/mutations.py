@@ -70,6 +70,43 @@ MUTATIONS = (
         "test_the_first_failures_of_two_workers_at_once_make_one_group",
     ),
     Mutation(
+        promise=4,
+        what="a destination is told of an event under another id in each attempt",
+        file="workers/destinations.py",
+        old="                event.idempotency_key,\n",
+        new='                f"{event.idempotency_key}:{event.attempt}",\n',
+        caught_by="acceptance/test_destinations.py::"
+        "test_a_request_is_as_documented_and_has_one_id_in_every_attempt_and_replay",
+    ),
+    Mutation(
+        promise=4,
+        what="a transaction is open while a destination's answer is awaited",
+        file="workers/batches.py",
+        old="            took_s = self.call_function(processor, [call], self.engine)\n",
+        new="            with Effects(self.engine):\n"
+        "                took_s = self.call_function(processor, [call], self.engine)\n",
+        caught_by="integration/test_outside.py::"
+        "test_no_transaction_is_open_during_a_call_and_its_success_is_recorded",
+    ),
+    Mutation(
+        promise=4,
+        what="a destination sends to whatever address its name leads to",
+        file="ingest/outgoing.py",
+        old="    if not is_public(str(address[0])):\n",
+        new="    if not is_public(str(address[0])) and family == 0:\n",
+        caught_by="unit/test_public_addresses.py::"
+        "test_a_name_is_resolved_once_and_what_is_connected_to_is_what_was_checked",
+    ),
+    Mutation(
+        promise=4,
+        what="an address in IPv6 that stands for a private one is taken for public",
+        file="ingest/public_addresses.py",
+        old="for part in (address, *_meant(address)))\n",
+        new="for part in (address,))\n",
+        caught_by="unit/test_public_addresses.py::"
+        "test_an_address_that_is_not_the_internets_is_not_public",
+    ),
+    Mutation(
         promise=8,
         what="a change that is sent again under its Idempotency-Key is made again",
         file="ingest/store/keyed_requests.py",

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from structlog.contextvars import bound_contextvars
 
 from ingest import logs
@@ -99,10 +99,48 @@ class BatchRunner:
         """
         result = Result()
         calls = self._open(processor, claimed, result)
-        if calls:
+        if processor.is_outside:
+            for call in calls:
+                self._run_outside(processor, call, result)
+        elif calls:
             with Effects(self.engine) as effects:
                 _BatchTransaction(self, processor, calls, effects, result).run()
         return result
+
+    def _run_outside(self, processor: Processor, call: Call, result: Result) -> None:
+        """Call a processor that has no effects in PostgreSQL, and finish its job after that: no
+        transaction is open while it waits for others."""
+        try:
+            took_s = self.call_function(processor, [call], self.engine)
+        except BaseException as error:
+            self.rest()
+            result.failures.append(outcome.of_error(call.job, processor, error, random=self.random))
+            return
+        with Effects(self.engine) as effects:
+            transaction = _BatchTransaction(self, processor, [call], effects, result)
+            transaction.run(took_s={call.job.id: took_s})
+
+    def call_function(
+        self, processor: Processor, calls: Sequence[Call], database: Connection | Engine
+    ) -> float:
+        """Call the function for the events of `calls`, within its limit. Return how long it took,
+        in seconds. Raises what it raises."""
+        events = [call.event for call in calls]
+        if len(calls) == 1:
+            self.recorder.mark_running(calls[0].held)
+        else:
+            self.recorder.mark_idle()
+        limit = self.time_limit(processor.timeout_s)
+        traced = self.traces.call(processor, [call.job for call in calls])
+        began = self.clock()
+        with _log_context(processor, events), traced, limit:
+            processor.function(_argument(processor, events), database)
+        return self.clock() - began
+
+    def rest(self) -> None:
+        """Note that nothing runs any more."""
+        self.time_limit.rest()
+        self.recorder.mark_idle()
 
     def try_calls(self, processor: Processor, calls: Sequence[Call], effects: Effects) -> Result:
         """Call `processor` for each of `calls`, and finish and commit nothing: for tests of
@@ -190,10 +228,16 @@ class _BatchTransaction:
         self._result = result
         self._took_s: dict[int, float] = {}
 
-    def run(self) -> None:
-        """Run, finish and commit, or sort out whose fault it is that this does not work."""
+    def run(self, took_s: Mapping[int, float] | None = None) -> None:
+        """Run, finish and commit, or sort out whose fault it is that this does not work.
+
+        Calls that were made already are given with how long each took, by the ids of the jobs.
+        """
         try:
-            self.call_all()
+            if took_s is None:
+                self.call_all()
+            else:
+                self._took_s.update(took_s)
             self._finish()
         except LeaseLost as error:
             log.warning("lease_lost", processor=self._processor.name, jobs=sorted(error.job_ids))
@@ -205,8 +249,7 @@ class _BatchTransaction:
                     self.fail(call, broken.error)
             self._redo_all_but(frozenset())
         finally:
-            self._runner.time_limit.rest()
-            self._runner.recorder.mark_idle()
+            self._runner.rest()
 
     def call_all(self) -> None:
         """Call the function, in savepoints. Raises `_Broken` when the transaction is gone."""
@@ -220,7 +263,8 @@ class _BatchTransaction:
         """Call the function in a savepoint. A list that fails is halved until the failing events
         are found."""
         try:
-            self._call_function(calls)
+            took_s = self._runner.call_function(self._processor, calls, self._effects.db)
+            self._took_s.update((call.job.id, took_s) for call in calls)
             self._effects.release_savepoint()
             return
         except BaseException as error:  # sys.exit() too is no way to leave a processor
@@ -238,27 +282,6 @@ class _BatchTransaction:
     def _afresh(self, calls: Sequence[Call]) -> Sequence[Call]:
         """Return the same with new events: the call that failed may have changed the old ones."""
         return [self._runner.call(self._processor, call.job, call.event.body) for call in calls]
-
-    def _call_function(self, calls: Sequence[Call]) -> None:
-        events = [call.event for call in calls]
-        if len(calls) == 1:
-            self._runner.recorder.mark_running(calls[0].held)
-        else:
-            self._runner.recorder.mark_idle()
-        limit = self._runner.time_limit(self._processor.timeout_s)
-        traced = self._runner.traces.call(self._processor, [call.job for call in calls])
-        began = self._runner.clock()
-        with _log_context(self._processor, events), traced, limit:
-            self._processor.function(self._argument(events), self._effects.db)
-        took_s = self._runner.clock() - began
-        self._took_s.update((call.job.id, took_s) for call in calls)
-
-    def _argument(self, events: Sequence[Event]) -> object:
-        """Return what the function is given. A model may have code of its author's, so its data is
-        read within the call's limit."""
-        model = self._processor.model
-        read = [model.read(event) for event in events] if model else events
-        return read if self._processor.batch else read[0]
 
     def _finish(self) -> None:
         """Commit. Where there is but one job, the record goes on naming it: a process that dies in
@@ -311,6 +334,13 @@ class _BatchTransaction:
 
     def _failed(self) -> set[int]:
         return {failure.id for failure in self._result.failures}
+
+
+def _argument(processor: Processor, events: Sequence[Event]) -> object:
+    """Return what the function is given. A model may have code of its author's, so its data is read
+    within the call's limit."""
+    read = [processor.model.read(event) for event in events] if processor.model else events
+    return read if processor.batch else read[0]
 
 
 def _notes(processor: str, took: Counted, lags: Counted) -> list[Note]:

@@ -34,12 +34,16 @@ def run(settings: Settings, *, consumed: tuple[str, ...] = ()) -> int:
         consumed: the queues to consume; default: all that the registered processors use.
 
     Raises:
-        SettingsError: an address is missing, a module of processors cannot be imported, or traces
-            or reports cannot be made.
+        SettingsError: an address is missing, a module of processors cannot be imported, a
+            destination lacks its secret, or traces or reports cannot be made.
     """
     tracing.check(settings)
     sentry.check(settings)
     processors = registry.load(settings)
+    if any(processor.is_outside for processor in processors):
+        from workers import destinations  # an HTTP client, 0.2 s of CPU: others go without
+
+        destinations.check(processors)
     parts = shares.plan(
         consumed or processors.queues, settings.worker_processes, processes=settings.concurrency
     )

@@ -1,4 +1,4 @@
-"""What a processor raises to say that a retry cannot help, or that it is too early for it."""
+"""What a processor raises to say that a retry cannot help, or when it is to be."""
 
 
 class Discard(Exception):
@@ -11,4 +11,14 @@ class Snooze(Exception):
     def __init__(self, seconds: float) -> None:
         """Try again in `seconds`."""
         super().__init__(f"again in {seconds:g} s")
+        self.seconds = seconds
+
+
+class RetryAfter(Exception):
+    """Raised by a processor: the attempt failed, and what it called said when to try again, by the
+    `Retry-After` of an HTTP answer, say. The next attempt is then, and not by the back-off."""
+
+    def __init__(self, message: str, seconds: float) -> None:
+        """Try again in `seconds`, unless this was the last attempt."""
+        super().__init__(message)
         self.seconds = seconds

@@ -6,7 +6,7 @@ from ingest.errors import BodyKeyMissing
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from ingest.text import storable
 from workers import places, retry
-from workers.control import Discard, Snooze
+from workers.control import Discard, RetryAfter, Snooze
 from workers.registry import Processor
 from workers.retry import Random, RetryPolicy
 from workers.timeouts.signals import Interrupted, TimedOut
@@ -40,6 +40,8 @@ def of_error(
     else:
         outcome = Outcome.FAILED
     retry_in_s = _retry_in_s(job.failures + 1, processor.max_attempts, processor.rules, random)
+    if retry_in_s is not None and isinstance(error, RetryAfter):
+        retry_in_s = min(max(0.0, _asked_for(error)), LONGEST_SNOOZE_S)
     return _failure(job, processor, error, outcome, retry_in_s=retry_in_s)
 
 
@@ -128,7 +130,7 @@ def _failure(
     )
 
 
-def _asked_for(error: Snooze) -> float:
+def _asked_for(error: Snooze | RetryAfter) -> float:
     try:
         return float(error.seconds)
     except (AttributeError, TypeError, ValueError):  # a subclass of a user's own

@@ -5,16 +5,18 @@ import importlib.metadata
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from ingest import queues
+from ingest.destinations import files
 from ingest.errors import SettingsError
 from ingest.settings import Settings
+from ingest.sources import registry as sources
 from ingest.sources.base import column_type
-from ingest.store.pipeline.jobs import NewJobs
+from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
 from workers.order import WAIT, Order, OrderedBy, order_of
 from workers.retry import RetryPolicy
 from workers.typed_data import BadModel, Model, model_of
@@ -44,6 +46,8 @@ class Declaration:
     retry_base_s: float | None
     retry_max_delay_s: float | None
     order: Order | None = None
+    sources: tuple[str, ...] = ()
+    is_outside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,11 @@ class Processor:
     """What the data of its events must be; None: any object."""
     order: Order | None = None
     """What its jobs are kept in order by; None: they run in any order."""
+    sources: tuple[str, ...] = ()
+    """Only events of these; none: of all."""
+    is_outside: bool = False
+    """Whether it has no effects in PostgreSQL: it is called before the transaction in which its
+    jobs succeed, and gets the engine instead of a connection."""
 
 
 declared: list[Declaration] = []
@@ -204,6 +213,7 @@ class Registry:
         return [
             NewJobs(
                 type=event_type,
+                source=source,
                 processor=registered.name,
                 queue=registered.queue,
                 max_attempts=registered.max_attempts,
@@ -212,6 +222,7 @@ class Registry:
             )
             for registered in self
             for event_type in registered.types
+            for source in registered.sources or (ANY_SOURCE,)
         ]
 
 
@@ -233,7 +244,16 @@ def load(settings: Settings) -> Registry:
         for declaration in declared
         if settings.read_model or not declaration.function.__module__.startswith(BUILT_IN)
     ]
-    return Registry(declarations, settings)
+    return Registry([*declarations, *_destinations(settings)], settings)
+
+
+def _destinations(settings: Settings) -> Sequence[Declaration]:
+    described = files.read(settings.source_files, sources.classes())
+    if not described:
+        return ()
+    from workers import destinations  # an HTTP client, 0.2 s of CPU: others go without
+
+    return destinations.declarations(described)
 
 
 def _import(module: str) -> None:
@@ -291,6 +311,8 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         ),
         model=_model(declaration),
         order=declaration.order,
+        sources=declaration.sources,
+        is_outside=declaration.is_outside,
     )
 
 

@@ -27,6 +27,7 @@ from pydantic import (
 from ingest import setting_values
 from ingest.alerts.catalogue import RULES, Rule
 from ingest.errors import SettingsError
+from ingest.secret_references import Reference
 
 _ADDRESS = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,49}")
@@ -51,44 +52,6 @@ def _web_address(value: str) -> str:
 
 _WebAddress = Annotated[str, Field(max_length=2000), AfterValidator(_web_address)]
 _Address = Annotated[str, Field(max_length=254), AfterValidator(_address)]
-
-
-class SecretMissing(SettingsError):
-    """A secret is not where the configuration says."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """Where a secret is: in a variable, in a file, or, of an address that is none, here."""
-
-    variable: str | None
-    file: Path | None
-    text: str | None = None
-
-    def __str__(self) -> str:
-        """Return the place, for people."""
-        return self.variable or str(self.file or "the configuration")
-
-    def read(self, environ: Mapping[str, str]) -> str:
-        """Return the secret.
-
-        Raises:
-            SecretMissing: it is not there. The sentence names the place.
-        """
-        if self.text is not None:
-            return self.text
-        if self.file is None:
-            value = environ.get(self.variable or "", "").strip()
-            why = "it is not set"
-        else:
-            try:
-                value, why = self.file.read_text().strip(), "it is empty"
-            except (OSError, ValueError) as error:
-                value = ""
-                why = (error.strerror if isinstance(error, OSError) else None) or "not UTF-8 text"
-        if not value:
-            raise SecretMissing(f"{self}: {why}.", reason="no_secret")
-        return value
 
 
 class _Frozen(BaseModel):

@@ -15,6 +15,7 @@ from ingest.cli import (
     bulk_actions,
     console,
     deliveries,
+    destinations,
     discard,
     doctor,
     encryption,
@@ -22,6 +23,7 @@ from ingest.cli import (
     events,
     export,
     failures,
+    listen,
     processes,
     processors,
     recover,
@@ -76,6 +78,8 @@ app.add_typer(bulk_actions.app, name="bulk-actions")
 app.command("resend")(resend.resend)
 app.command("discard")(discard.discard)
 app.add_typer(processors.app, name="processors")
+app.command("listen")(listen.listen)
+app.add_typer(destinations.app, name="destinations")
 app.add_typer(failures.app, name="failures")
 app.command("audit-log")(audit_log.audit_log)
 app.command("erase")(erase.erase)

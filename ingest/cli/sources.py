@@ -1,8 +1,9 @@
 """`ingest sources`: the senders, what their descriptions mean, and why a request is refused."""
 
 import dataclasses
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,8 @@ import typer
 from ingest import settings
 from ingest.cli import output
 from ingest.cli.database import CommandError, database, parse_time, source_of
+from ingest.destinations import files as destination_files
+from ingest.destinations import overview
 from ingest.sources import diagnosis, registry
 from ingest.sources.base import Source
 from ingest.sources.described import files
@@ -46,7 +49,9 @@ def check(
     """Say in words what descriptions mean; the first mistake is told with file and line."""
     loaded = settings.load()
     classes = files.read(paths) if paths else _described()
-    if not classes:
+    known = {*registry.classes(), *classes}
+    destinations = destination_files.read(paths or loaded.source_files, known)
+    if not classes and not destinations:
         raise CommandError(
             "No sender is described: name a file, or set INGEST_SOURCES.", reason="no_description"
         )
@@ -54,10 +59,20 @@ def check(
         sentences = list(explain(source, max_body_bytes=loaded.max_body_bytes))
         if json:
             output.as_json({"source": slug, "title": source.title, "means": sentences})
-            continue
-        output.line(f"{slug} ({source.title})")
-        for sentence in sentences:
-            output.line(f"  - {sentence}")
+        else:
+            _print_meaning(f"{slug} ({source.title})", sentences)
+    for destination in destinations:
+        sentences = list(overview.explain(destination, os.environ))
+        if json:
+            output.as_json({"destination": destination.name, "means": sentences})
+        else:
+            _print_meaning(f"{destination.name} (destination)", sentences)
+
+
+def _print_meaning(title: str, sentences: Iterable[str]) -> None:
+    output.line(title)
+    for sentence in sentences:
+        output.line(f"  - {sentence}")
 
 
 @app.command("verify")

@@ -43,6 +43,7 @@ from ingest.console.services.live_feed import LiveFeed
 from ingest.console.services.overview import OverviewCache
 from ingest.console.services.resending import Resending
 from ingest.console.ui import api_reference, charts, formats, paths
+from ingest.destinations import overview
 from ingest.errors import IngestError
 from ingest.heartbeat import Heartbeat, identity
 from ingest.monitoring import endpoint as monitoring
@@ -98,6 +99,7 @@ def create_app(settings: Settings) -> ASGIApp:
         live_feed=LiveFeed(engine, sources, clock=time.time),
         resending=Resending(engine, settings, sources),
         sources=sources,
+        destinations=overview.hosts(settings, os.environ),
         alerting=alerting,
         clock=time.time,
     )

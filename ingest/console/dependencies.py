@@ -43,6 +43,8 @@ class Console:
     resending: Resending
     sources: Mapping[str, Source]
     """Every source by its slug."""
+    destinations: Mapping[str, str]
+    """The hosts of the destinations, by the names of their processors."""
     alerting: Configuration
     """The rules and channels of the alerts."""
     clock: Callable[[], float]

@@ -10,7 +10,7 @@ from uuid import UUID
 from ingest.sources.base import join_event_id
 
 SLUG = "operator"
-_MARK = "~"
+MARK = "~"
 """Before the last parts of a copy's event id. Of ASCII it sorts last: of two events of one time the
 read model takes the greater id, which is then the one that an operator has set right."""
 
@@ -23,12 +23,12 @@ def event_id(event_type: str, source: str, delivery: UUID) -> str:
         source: whose event its origin is.
         delivery: its own, which begins with the time.
     """
-    return join_event_id(event_type, source, str(delivery), mark=_MARK)
+    return join_event_id(event_type, source, str(delivery), mark=MARK)
 
 
 def reader(slug: str, event_id: str | None) -> str:
     """Return the slug of the source that reads the body of an event of the source `slug`."""
     if slug != SLUG or event_id is None:
         return slug
-    parts = event_id.rsplit(f":{_MARK}", 2)
+    parts = event_id.rsplit(f":{MARK}", 2)
     return parts[1] if len(parts) == 3 else slug

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
+import pytest
 from sqlalchemy import Engine, text
 
+from ingest.sources import operator
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.admission import Admitted
 from ingest.store.pipeline.jobs import Claimant, Lease, NewJobs
@@ -248,3 +250,25 @@ def test_finding_what_was_never_admitted_does_not_read_the_rest(
             )
             assert "deliveries" not in plan
             assert "events" not in plan.replace("'events'", "")
+
+
+@pytest.mark.parametrize("event_type", ["order.created", "order.*"])
+def test_a_processor_of_one_source_gets_its_events_and_what_was_made_of_them_by_editing(
+    engine: Engine, database_url: str, event_type: str
+) -> None:
+    deliveries = deliver(database_url, [order(n) for n in range(3)])
+    copy = operator.event_id("order.created", "awalchat", deliveries[1])
+    others = operator.event_id("order.created", "shop", deliveries[2])
+    for delivery, name in ((deliveries[1], copy), (deliveries[2], others)):
+        execute(
+            engine,
+            "UPDATE unadmitted SET source = 'operator', event_id = :name WHERE delivery = :id",
+            name=name,
+            id=delivery,
+        )
+    of_it = replace(ORDERS, type=event_type, source="awalchat")
+    of_another = replace(NOTIFY, type=event_type, source="awal")
+    admitted = admit(engine, deliveries, [of_it, of_another])
+    assert [job.processor for job in admitted.jobs] == ["orders", "orders"]
+    held = rows(engine, "SELECT event FROM jobs")
+    assert {row["event"] for row in held} == set(deliveries[:2])

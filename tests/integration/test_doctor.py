@@ -349,6 +349,24 @@ def test_a_description_that_is_broken_is_said_and_the_others_are_asked(
     assert "INGEST_PARCEL_SECRETS" in one(findings, "source_without_secret").sentence
 
 
+def test_a_destination_without_its_secret_is_said(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "senders.toml").write_text(
+        '[[destination]]\nname = "crm"\nurl = "https://crm.example.com/hooks"\n'
+        'types = ["*"]\nsecrets_env = "CRM_SECRETS"\n'
+    )
+    findings = examine(sources="senders.toml")
+    unusable = one(findings, "destination_unusable")
+    assert unusable.sentence == "The destination crm: CRM_SECRETS: it is not set."
+    assert one(findings, "destinations").sentence == "Events are forwarded to crm.example.com."
+    monkeypatch.setenv("CRM_SECRETS", f"whsec_{'A' * 32}")
+    assert "destination_unusable" not in slugs(examine(sources="senders.toml"))
+    (tmp_path / "senders.toml").write_text('[[destination]]\nname = "crm"\n')
+    findings = examine(sources="senders.toml")
+    assert "senders.toml:1: destination.0.types" in one(findings, "bad_description").sentence
+
+
 def alerts_file(folder: Path, text: str) -> str:
     (folder / "alerts.toml").write_text(text)
     return "alerts.toml"

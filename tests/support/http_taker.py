@@ -13,6 +13,10 @@ class Taker(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.answer = 200, b"ok"
+        self.headers: dict[str, str] = {}
+        self.free = threading.Event()
+        """While it is clear, requests are kept waiting."""
+        self.free.set()
         self.taken: list[tuple[dict[str, str], bytes]] = []
 
     @property
@@ -27,7 +31,10 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.taken.append((headers, body))
+        self.server.free.wait(600)
         self.send_response(self.server.status)
+        for name, value in self.server.headers.items():
+            self.send_header(name, value)
         self.send_header("content-length", str(len(self.server.answer)))
         self.end_headers()
         self.wfile.write(self.server.answer)
@@ -42,6 +49,9 @@ def running() -> Iterator[Taker]:
     with Taker() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.free.set()
+            server.shutdown()
+            thread.join()

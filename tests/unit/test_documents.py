@@ -24,6 +24,7 @@ GROUPS = {
     "bulk-actions",
     "console",
     "deliveries",
+    "destinations",
     "encryption",
     "events",
     "failures",

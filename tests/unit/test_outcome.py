@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
-from workers import Discard, Snooze, outcome
+from workers import Discard, RetryAfter, Snooze, outcome
 from workers.registry import Processor
 from workers.retry import RetryPolicy
 from workers.timeouts.signals import TimedOut
@@ -160,3 +160,12 @@ def test_its_neighbours_spend_none_and_wait_for_nothing() -> None:
         expired(1), "why", blamed=False, rules=RULES, random=random.uniform
     )
     assert (found.outcome, found.counts, found.retry_in_s) == (Outcome.RELEASED, False, 0)
+
+
+def test_an_answer_that_says_when_is_obeyed_and_spends_an_attempt() -> None:
+    found = of(RetryAfter("busy", 4_000))
+    assert (found.outcome, found.retry_in_s, found.counts) == (Outcome.FAILED, 4_000, True)
+    assert (found.error_type, found.error_message) == ("RetryAfter", "busy")
+    assert of(RetryAfter("busy", 4_000), failures=2).retry_in_s is None
+    assert of(RetryAfter("busy", -1)).retry_in_s == 0
+    assert of(RetryAfter("busy", 1e12)).retry_in_s == outcome.LONGEST_SNOOZE_S

@@ -228,7 +228,10 @@ BAD: dict[str, tuple[str, str]] = {
         '[a]\npreset = "stripe"\n[a.time]\nfieldd = "SENTINEL"\n',
         "4: a.time.fieldd: there is no such key; perhaps field was meant.",
     ),
-    "an unknown preset": ('[a]\npreset = "SENTINEL"\n', "2: a: preset is one of github, "),
+    "an unknown preset": (
+        '[a]\npreset = "SENTINEL"\n',
+        "2: a.preset: this must be one of github, ",
+    ),
     "a literal secret": (
         '[a]\npreset = "github"\nsecrets = ["SENTINEL"]\n',
         "3: a.secrets: a secret does not stand in this file; use secrets_env or secrets_file.",

@@ -9,7 +9,6 @@ from ingest.errors import IngestError
 
 TIMEOUT_S = 10.0
 """What a channel may take for one exchange over the network."""
-_SHOWN = 200
 
 
 class ChannelFailed(IngestError):
@@ -23,11 +22,3 @@ class Envelope:
     id: UUID
     made_at: datetime
     message: Message
-
-
-def shown(text: str, *secrets: str) -> str:
-    """Return a part of an answer from outside, on one line and without our secrets."""
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "…")
-    line = " ".join(text.split())
-    return "".join(character for character in line if character.isprintable())[:_SHOWN]

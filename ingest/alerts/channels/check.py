@@ -9,11 +9,10 @@ from ingest.alerts.configuration import (
     Channel,
     Configuration,
     Email,
-    Reference,
-    SecretMissing,
     Slack,
     Webhook,
 )
+from ingest.secret_references import Reference, SecretMissing
 
 _PORTS = {"http": 80, "https": 443}
 

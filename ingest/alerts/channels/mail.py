@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from email.message import EmailMessage
 
 from ingest.alerts import notices
-from ingest.alerts.channels.base import TIMEOUT_S, ChannelFailed, Envelope, shown
+from ingest.alerts.channels.base import TIMEOUT_S, ChannelFailed, Envelope
 from ingest.alerts.configuration import Email
+from ingest.outgoing import shown
 
 _SUBJECT = 150
 """Characters of a subject."""

@@ -1,23 +1,14 @@
-"""A webhook of our own, signed as Standard Webhooks says.
+"""A webhook of our own, signed as Standard Webhooks says."""
 
-https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
-"""
-
-import base64
-import binascii
-import hmac
 import json
 import time
 from collections.abc import Callable, Mapping
 
+from ingest import standard_webhooks
 from ingest.alerts import notices
 from ingest.alerts.channels import http
 from ingest.alerts.channels.base import ChannelFailed, Envelope
 from ingest.alerts.configuration import Webhook
-
-_PREFIX = "whsec_"
-_MIN_BYTES = 24
-"""Of a secret, by the specification."""
 
 
 def send(
@@ -35,15 +26,10 @@ def send(
     """
     url, key = http.address(channel.url_reference, environ), signing_key(channel, environ)
     body = json.dumps(payload(envelope), ensure_ascii=False).encode()
-    message_id, timestamp = f"msg_{envelope.id.hex}", str(int(clock()))
-    signed = f"{message_id}.{timestamp}.".encode() + body
-    signature = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
-    headers = {
-        "content-type": "application/json",
-        "webhook-id": message_id,
-        "webhook-timestamp": timestamp,
-        "webhook-signature": f"v1,{signature}",
-    }
+    signature = standard_webhooks.headers(
+        f"msg_{envelope.id.hex}", body, [key], timestamp=int(clock())
+    )
+    headers = {"content-type": "application/json"} | signature
     secret = channel.secret_reference.read(environ)
     return http.post(url, body, headers, secrets=(secret,))
 
@@ -66,13 +52,6 @@ def signing_key(channel: Webhook, environ: Mapping[str, str]) -> bytes:
     """
     secret = channel.secret_reference.read(environ)
     try:
-        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
-    except (binascii.Error, ValueError):
-        key = b""
-    if len(key) < _MIN_BYTES:
-        raise ChannelFailed(
-            f"{channel.secret_reference}: it must be {_PREFIX} and {_MIN_BYTES} bytes or more in"
-            " base64.",
-            reason="bad_secret",
-        )
-    return key
+        return standard_webhooks.key(secret)
+    except ValueError as error:
+        raise ChannelFailed(f"{channel.secret_reference}: {error}.", reason="bad_secret") from None

@@ -598,7 +598,13 @@ def list_processors(console: Console, request: ApiRequest) -> Listing[ProcessorV
     """List processors by name: their unfinished jobs, and their rates and times in a period."""
     now, masked = console.now(), _masks(console, request)
     with console.engine.connect() as connection:
-        shown = processor_view.read(connection, request.query.range, now=now, masked=masked)
+        shown = processor_view.read(
+            connection,
+            request.query.range,
+            destinations=console.destinations,
+            now=now,
+            masked=masked,
+        )
     return Listing[ProcessorView].of(shown.views, as_of=now)
 
 

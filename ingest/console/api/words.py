@@ -119,6 +119,7 @@ WORDS = _table(
     dead=("Jobs that failed for good.", 2),
     deliveries=("Deliveries, or how many there are.", 2),
     delivered=("How many deliveries there were.", 2),
+    destination=("The host that it forwards events to.", "crm.example.com"),
     detail=("Headers that show what was wrong.",),
     difference=("What differs, line by line.",),
     discarded=("Jobs that were discarded.", 0),

@@ -39,7 +39,11 @@ def show(site: Site, request: Request) -> Response:
     period = time_range(request, default=Range.HOUR)
     with site.console.engine.connect() as connection:
         shown = processor_view.read(
-            connection, period, now=site.console.now(), masked=site.masks(request)
+            connection,
+            period,
+            destinations=site.console.destinations,
+            now=site.console.now(),
+            masked=site.masks(request),
         )
     view = ProcessorsPage(range=shown.range, measured_s=shown.measured_s, rows=shown.views)
     return site.render(request, "processors.html", view, section="processors")

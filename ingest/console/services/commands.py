@@ -16,12 +16,13 @@ from sqlalchemy import Connection, Engine
 
 from ingest.alerts import testing
 from ingest.alerts.channels.base import ChannelFailed
-from ingest.alerts.configuration import Configuration, SecretMissing
+from ingest.alerts.configuration import Configuration
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.errors import TooManyEvents
 from ingest.query import describe
+from ingest.secret_references import SecretMissing
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, NoSample, Source, column_type
 from ingest.store import alerts

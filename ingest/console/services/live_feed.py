@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from uuid import UUID
+from datetime import UTC, datetime
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,13 +14,12 @@ from ingest.sources.base import Source
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.recent_ids import OVERLAP, RecentIds
 from ingest.store.search.titles import titled
 
 INTERVAL_S = 0.5
 READ_LIMIT = 200
 """Events in one batch. When more arrived, the older ones are left out and the batch says so."""
-_OVERLAP = timedelta(seconds=15)
-"""Events are admitted later than their ids say, so every read goes back this far again."""
 _MAX_REMEMBERED = 50 * READ_LIMIT
 _MAX_PENDING = 50
 """Batches that may wait for a slow viewer."""
@@ -69,7 +66,7 @@ class LiveFeed:
         self._viewers.add(queue)
         if self._reader is None or self._reader.done():
             self._reader = asyncio.create_task(self._read_all(), name="live feed")
-        sent = _RecentIds()
+        sent = RecentIds(_MAX_REMEMBERED)
         try:
             first = await asyncio.to_thread(self._read)
             batch = replace(first, events=await asyncio.to_thread(self._titled, first.events))
@@ -87,7 +84,7 @@ class LiveFeed:
                 await self._reader
 
     async def _read_all(self) -> None:
-        seen = _RecentIds()
+        seen = RecentIds(_MAX_REMEMBERED)
         while self._viewers:
             recent = await asyncio.to_thread(self._read)
             new = seen.add_new(recent.events)
@@ -103,7 +100,7 @@ class LiveFeed:
 
     def _read(self) -> Batch:
         """Return the newest events of the last seconds."""
-        since = datetime.fromtimestamp(self._clock(), UTC) - _OVERLAP
+        since = datetime.fromtimestamp(self._clock(), UTC) - OVERLAP
         try:
             with self._engine.connect() as connection:
                 page = events.page(connection, EventFilter(since=since), limit=READ_LIMIT)
@@ -120,18 +117,3 @@ class LiveFeed:
         except SQLAlchemyError as error:
             log.warning("live_feed_waits", reason=type(error).__name__)
             return new
-
-
-class _RecentIds:
-    """The ids of the events that were seen lately, in bounded memory."""
-
-    def __init__(self) -> None:
-        self._ids: OrderedDict[UUID, None] = OrderedDict()
-
-    def add_new(self, events: Sequence[ListedEvent]) -> tuple[ListedEvent, ...]:
-        """Remember events, and return those that were unknown."""
-        new = tuple(event for event in events if event.id not in self._ids)
-        self._ids.update((event.id, None) for event in new)
-        while len(self._ids) > _MAX_REMEMBERED:
-            self._ids.popitem(last=False)
-        return new

@@ -1,5 +1,6 @@
 """The processors and what they did in a period, as pages and API show them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
 
@@ -29,6 +30,8 @@ class ProcessorView(ProcessorRecord):
     """Failed attempts."""
     parked: tuple[ParkedJobs, ...]
     """Its jobs that no worker may or can take now, by queue."""
+    destination: str | None
+    """The host that it forwards events to; null: it is no destination."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,9 +44,16 @@ class Processors:
     views: tuple[ProcessorView, ...]
 
 
-def read(connection: Connection, period: Range, *, now: datetime, masked: bool) -> Processors:
+def read(
+    connection: Connection,
+    period: Range,
+    *,
+    destinations: Mapping[str, str],
+    now: datetime,
+    masked: bool,
+) -> Processors:
     """Return every processor that was ever registered, by name, with what it did in a period that
-    ends at `now`."""
+    ends at `now`. `destinations` are the hosts of those that are one."""
     window = ranges.window(period, now)
     parked = jobs.parked(connection)
     succeeded = metrics.by_label(connection, SUCCEEDED, since=window.since)
@@ -60,6 +70,7 @@ def read(connection: Connection, period: Range, *, now: datetime, masked: bool) 
                 failures=failed.get(record.name, Histogram()).total,
                 parked=tuple(group for group in parked if group.processor == record.name),
                 measured_s=measured_s,
+                destination=destinations.get(record.name),
             )
             for record in records
         ),
@@ -73,6 +84,7 @@ def _view(
     failures: int,
     parked: tuple[ParkedJobs, ...],
     measured_s: float,
+    destination: str | None,
 ) -> ProcessorView:
     known = {field.name: getattr(record, field.name) for field in fields(ProcessorRecord)}
     return ProcessorView(
@@ -82,4 +94,5 @@ def _view(
         p95_s=durations.percentile(0.95),
         failures=failures,
         parked=parked,
+        destination=destination,
     )

@@ -195,6 +195,7 @@ def admit(
                 processor.claimed if claimant else 0 for processor in processors
             ),
             **({"ordered": arrays.literal(ordered)} if ordered else {}),
+            "sources": arrays.literal(processor.source for processor in processors),
             "worker": claimant.worker if claimant else None,
             "lease_s": claimant.lease_s if claimant else 0.0,
             "replay_queue": replay_queue,

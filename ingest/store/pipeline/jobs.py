@@ -38,6 +38,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Row, TextClause
 
 from ingest.errors import LeaseLost
+from ingest.sources import operator
 from ingest.store import arrays
 from ingest.store.loose_scan import waiting_queues
 from ingest.store.pipeline import metrics, ordering
@@ -62,6 +63,9 @@ class Outcome(enum.StrEnum):
     while it ran another job of the batch. Does not count as a failure."""
 
 
+ANY_SOURCE = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJobs:
     """The jobs to make for events of a type: for which processor, and how."""
@@ -76,6 +80,8 @@ class NewJobs:
     with an order."""
     is_ordered: bool = False
     """Whether the processor has an order per key."""
+    source: str = ANY_SOURCE
+    """Whose events; those that an operator made of them by editing are among them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,17 +246,24 @@ _CREATE = """
                                                 WHERE paused_at IS NOT NULL)) AS claimed
         FROM settled s
         JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
-                    CAST(:max_attempts AS smallint[]), CAST(:claimed AS integer[]))
-             AS p (type, processor, queue, max_attempts, claimed)
+                    CAST(:max_attempts AS smallint[]), CAST(:claimed AS integer[]),
+                    CAST(:sources AS text[]))
+             AS p (type, processor, queue, max_attempts, claimed, source)
           ON {is_of_type} AND (s.processor IS NULL OR s.processor = p.processor)
+             AND {is_of_source}
         WHERE s.delivery = s.event
     ) AS new_jobs
     ON CONFLICT (event, processor) DO NOTHING
     RETURNING id, event, processor, queue, state, attempt, failures, trigger, replay
 """
-CREATE = _CREATE.format(is_of_type="p.type = s.type")
+# A copy's id ends with its origin's slug and its own id (ingest.sources.operator).
+_IS_OF_SOURCE = (
+    f"(p.source IN ('{ANY_SOURCE}', s.source) OR s.source = '{operator.SLUG}' AND s.event_id"
+    f" LIKE '%:{operator.MARK}' || p.source || ':{operator.MARK}' || repeat('_', 36))"
+)
+CREATE = _CREATE.format(is_of_type="p.type = s.type", is_of_source=_IS_OF_SOURCE)
 # An event that matches several patterns of a processor makes one job: the first.
-CREATE_BY_PATTERN = _CREATE.format(is_of_type="s.type LIKE p.type")
+CREATE_BY_PATTERN = _CREATE.format(is_of_type="s.type LIKE p.type", is_of_source=_IS_OF_SOURCE)
 
 
 _DUE_JOBS = statement(

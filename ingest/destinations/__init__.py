@@ -1,0 +1,1 @@
+"""Destinations: HTTP endpoints that events are forwarded to, described in TOML."""

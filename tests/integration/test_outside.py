@@ -1,0 +1,113 @@
+"""A processor without effects in PostgreSQL: no transaction is open while it is called, and its
+success is fenced all the same."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from sqlalchemy import Connection, Engine
+
+from tests.integration.conftest import Worker
+from tests.integration.outcomes import job_states
+from tests.support.deliver import deliver, order
+from tests.support.rows import execute, one, rows
+from workers import Discard, Event, Snooze, registry
+from workers.registry import Declaration
+
+MakeWorker = Callable[..., Worker]
+
+OPEN = (
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+    " AND backend_type = 'client backend'"
+)
+
+
+def outside(function: Callable[[Event, Engine], None], *, threads: int = 1) -> None:
+    """Declare a function as destinations are."""
+    registry.declared.append(
+        Declaration(
+            function=function,
+            types=("order.*",),
+            name="outside",
+            batch=False,
+            queue="events",
+            threads=threads,
+            max_attempts=3,
+            timeout_s=20,
+            retry_base_s=60,
+            retry_max_delay_s=60,
+            is_outside=True,
+        )
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_no_transaction_is_open_during_a_call_and_its_success_is_recorded(
+    engine: Engine, database_url: str, make_worker: MakeWorker, threads: int
+) -> None:
+    seen: list[int] = []
+
+    def work(event: Event, database: Engine) -> None:
+        if event.data["order_id"] == 0:  # the others' may be finishing
+            seen.append(one(engine, OPEN) if threads == 1 else 0)
+        with database.connect() as connection:
+            assert isinstance(connection, Connection)
+            assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+
+    outside(work, threads=threads)
+    make_worker().process(deliver(database_url, [order(n) for n in range(5)]))
+    assert seen == [0]
+    assert set(job_states(engine).values()) == {"succeeded"}
+    attempts = rows(engine, "SELECT count(*) AS counted FROM attempts WHERE outcome <> 'succeeded'")
+    assert attempts == [{"counted": 0}]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_each_fails_discards_and_snoozes_alone(
+    engine: Engine, database_url: str, make_worker: MakeWorker, threads: int
+) -> None:
+    def work(event: Event, _database: Engine) -> None:
+        match event.data["order_id"]:
+            case 1:
+                raise ValueError("no")
+            case 2:
+                raise Discard("not for us")
+            case 3:
+                raise Snooze(60)
+
+    outside(work, threads=threads)
+    make_worker().process(deliver(database_url, [order(n) for n in range(5)]))
+    assert job_states(engine) == {
+        0: "succeeded",
+        1: "retrying",
+        2: "dead",
+        3: "retrying",
+        4: "succeeded",
+    }
+
+
+def test_as_many_calls_as_it_has_threads_are_made_at_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    together = threading.Barrier(4, timeout=20)
+
+    def work(_event: Event, _database: Engine) -> None:
+        together.wait()  # nobody passes until four are here
+
+    outside(work, threads=4)
+    make_worker().process(deliver(database_url, [order(n) for n in range(4)]))
+    assert set(job_states(engine).values()) == {"succeeded"}
+
+
+def test_a_call_whose_job_was_taken_over_meanwhile_does_not_make_it_succeed(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    def work(_event: Event, _database: Engine) -> None:
+        execute(engine, "UPDATE jobs SET attempt = attempt + 1, worker = 'another'")
+
+    outside(work)
+    make_worker().process(deliver(database_url, [order(1)]))
+    assert rows(engine, "SELECT state, attempt, worker FROM jobs") == [
+        {"state": "running", "attempt": 2, "worker": "another"}
+    ]

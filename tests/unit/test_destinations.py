@@ -1,0 +1,322 @@
+"""What a description of a destination may say, what is sent, and what an answer means."""
+
+import asyncio
+import base64
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from email.utils import format_datetime
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from ingest import outgoing, standard_webhooks
+from ingest.destinations import files, message, samples, sending
+from ingest.destinations.answer import LONGEST_WAIT_S, Meaning, judge, retry_after_s
+from ingest.destinations.description import Destination
+from ingest.destinations.message import Message
+from ingest.destinations.samples import SampleEvent
+from ingest.errors import SettingsError
+from ingest.outgoing import Answer, NoAnswer
+from tests.support.http_taker import Taker, running
+
+NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
+SECRET, OTHER = ("whsec_" + base64.b64encode(bytes([part] * 24)).decode() for part in (1, 2))
+LEAST = """
+[[destination]]
+name = "crm"
+url = "https://crm.example.com/hooks"
+types = ["order.*"]
+secrets_env = "CRM_SECRETS"
+"""
+
+
+def read(tmp_path: Path, text: str) -> tuple[Destination, ...]:
+    file = tmp_path / "sources.toml"
+    file.write_text(text)
+    return files.read([file], ["shop"])
+
+
+def test_the_least_that_is_said_of_a_destination(tmp_path: Path) -> None:
+    (destination,) = read(tmp_path, LEAST)
+    assert (destination.name, destination.types, destination.body) == ("crm", ("order.*",), "json")
+    assert (destination.allow_http, destination.allow_private) == (False, False)
+
+
+def test_sources_and_destinations_stand_in_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "sources.toml"
+    file.write_text(f'[hub]\npreset = "github"\n{LEAST}')
+    from ingest.sources.described import files as sources
+
+    assert list(sources.read([file])) == ["hub"]
+    assert [destination.name for destination in files.read([file], ["hub"])] == ["crm"]
+
+
+def test_files_are_looked_for_beside_the_description(tmp_path: Path) -> None:
+    text = LEAST.replace('secrets_env = "CRM_SECRETS"', 'secrets_file = "crm.secrets"')
+    (destination,) = read(tmp_path, text + 'headers_file = { authorization = "crm.token" }\n')
+    (tmp_path / "crm.secrets").write_text(f"{SECRET}\n{OTHER}\n")
+    (tmp_path / "crm.token").write_text("Bearer x\n")
+    where = sending.target(destination, {})
+    assert len(where.keys) == 2
+    assert where.headers == {"authorization": "Bearer x"}
+
+
+MISTAKES = {
+    "single brackets": (
+        LEAST.replace("[[destination]]", "[destination]"),
+        "2: destination: each destination is a table [[destination]], with double brackets.",
+    ),
+    "no such key": (LEAST + "attempts = 3\n", "7: destination.0.attempts: there is no such key"),
+    "a key that is misspelt": (
+        LEAST + "max_attempt = 3\n",
+        "7: destination.0.max_attempt: there is no such key; perhaps max_attempts was meant.",
+    ),
+    "of the second": (
+        LEAST + LEAST.replace("crm", "erp").replace("types", "type"),
+        "11: destination.1.type: there is no such key; perhaps types was meant.",
+    ),
+    "no types": (LEAST.replace('"order.*"', ""), "5: destination.0.types: "),
+    "no address": (
+        LEAST.replace("url =", "# url ="),
+        "2: destination.0: one of url, url_env, url_file is needed.",
+    ),
+    "no secret": (
+        LEAST.replace("secrets_env", "# secrets_env"),
+        "2: destination.0: one of secrets_env, secrets_file is needed: requests are signed.",
+    ),
+    "a secret in it": (
+        LEAST + f'secrets = "{SECRET}"\n',
+        "7: destination.0.secrets: a secret does not stand in this file; use secrets_env or",
+    ),
+    "a token in it": (
+        LEAST + 'headers = { authorization = "Bearer SENTINEL" }\n',
+        "7: destination.0.headers: a secret does not stand in this file: put authorization into",
+    ),
+    "a password in the address": (
+        LEAST.replace("crm.example", "me:SENTINEL@crm.example"),
+        "4: destination.0.url: a password does not stand in an address: use headers_env.",
+    ),
+    "http": (
+        LEAST.replace("https:", "http:"),
+        "2: destination.0: http is not encrypted: use https, or set allow_http = true.",
+    ),
+    "a private address": (
+        LEAST.replace("crm.example.com", "10.1.2.3"),
+        "2: destination.0: a private address needs allow_private = true.",
+    ),
+    "this machine": (
+        LEAST.replace("crm.example.com", "localhost:8443"),
+        "2: destination.0: a private address needs allow_private = true.",
+    ),
+    "this machine in IPv6": (
+        LEAST.replace("crm.example.com", "[::1]:8443"),
+        "2: destination.0: a private address needs allow_private = true.",
+    ),
+    "our own header": (
+        LEAST + 'headers = { webhook-id = "x" }\n',
+        "7: destination.0.headers: the header webhook-id is set by us.",
+    ),
+    "a header of two lines": (
+        LEAST + 'headers = { x-a = "b\\r\\nx-c: d" }\n',
+        "7: destination.0.headers: a header's value is one line of ASCII.",
+    ),
+    "a name with a dot, which would be in the signed id": (
+        LEAST.replace('"crm"', '"crm.eu"'),
+        "3: destination.0.name: a name is lower-case letters, digits and dashes.",
+    ),
+    "two of a name": (LEAST + LEAST, "9: destination.1.name: another destination has this name"),
+    "an unknown source": (
+        LEAST + 'sources = ["shpo"]\n',
+        "7: destination.0.sources: there is no source of this name.",
+    ),
+    "the replays' queue": (LEAST + 'queue = "replay"\n', "7: destination.0.queue: the queue"),
+    "too many at once": (LEAST + "concurrency = 101\n", "7: destination.0.concurrency: "),
+}
+
+
+@pytest.mark.parametrize(("text", "told"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_told_with_file_line_and_a_sentence(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read(tmp_path, text)
+    assert str(refused.value).removeprefix(f"{tmp_path}/sources.toml:").startswith(told)
+    assert "SENTINEL" not in str(refused.value)
+    assert SECRET not in str(refused.value)
+
+
+EVENT = SampleEvent(
+    id="0199c8f0-1f5a-7c3e-9b1d-0a5b6c7d8e9f",
+    source="shop",
+    event_id="order.created:7",
+    type="order.created",
+    occurred_at=None,
+    received_at=NOW,
+    data={"total": Decimal("12.50"), "name": "أمل"},
+    body=b"{}",
+)
+
+
+def test_an_event_keeps_its_digits_and_is_the_same_bytes_each_time() -> None:
+    told = message.of_event(EVENT)
+    assert b'"total":12.50' in told.body
+    assert json.loads(told.body)["data"]["name"] == "أمل"
+    assert told == message.of_event(EVENT)
+
+
+def test_each_secret_signs_and_no_other_verifies() -> None:
+    now = datetime.now(UTC)
+    keys = [standard_webhooks.key(secret) for secret in (SECRET, OTHER)]
+    told = message.of_event(EVENT)
+    headers = message.headers(told, "id:crm", keys, timestamp=int(now.timestamp()), attempt=3)
+    for secret in (SECRET, OTHER):
+        assert Webhook(secret).verify(told.body, headers)["event_id"] == "order.created:7"
+    stranger = Webhook(base64.b64encode(bytes(24)).decode())
+    for body in (told.body, told.body + b" "):
+        with pytest.raises(WebhookVerificationError):
+            stranger.verify(body, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(told.body, headers | {"webhook-id": "id:erp"})
+    assert headers["webhook-attempt"] == "3"
+    assert headers["webhook-signature"].count("v1,") == 2
+
+
+WAITS = {
+    "seconds": ("120", 120.0),
+    "with space around": (" 120 ", 120.0),
+    "a date": (format_datetime(NOW + timedelta(minutes=5), usegmt=True), 300.0),
+    "more than a day": ("999999", LONGEST_WAIT_S),
+    "very many": ("9" * 400, LONGEST_WAIT_S),
+    "a date far ahead": ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT_S),
+    "now": ("0", None),
+    "a date that is over": (format_datetime(NOW - timedelta(minutes=5), usegmt=True), None),
+    "negative": ("-5", None),
+    "a fraction": ("1.5", None),
+    "digits of another script": ("١٢", None),
+    "no time": ("soon", None),
+    "empty": ("", None),
+    "none": (None, None),
+}
+
+
+@pytest.mark.parametrize(("value", "seconds"), WAITS.values(), ids=WAITS)
+def test_retry_after_is_read_as_seconds_or_a_date_and_bounded(
+    value: str | None, seconds: float | None
+) -> None:
+    assert retry_after_s(value, now=NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "meaning", "waits"),
+    [
+        (200, Meaning.TAKEN, False),
+        (299, Meaning.TAKEN, False),
+        (301, Meaning.REFUSED, False),
+        (308, Meaning.REFUSED, False),
+        (400, Meaning.REFUSED, False),
+        (410, Meaning.GONE, False),
+        (429, Meaning.REFUSED, True),
+        (500, Meaning.REFUSED, False),
+        (503, Meaning.REFUSED, True),
+    ],
+)
+def test_what_an_answer_means(status: int, meaning: Meaning, waits: bool) -> None:
+    verdict = judge(Answer(status=status, headers={"retry-after": "60"}, text=""), now=NOW)
+    assert verdict.meaning is meaning
+    assert verdict.retry_after_s == (60.0 if waits else None)
+
+
+def test_an_answer_is_told_on_one_bounded_line_without_our_secrets() -> None:
+    text = f"no\r\n\x1b[31m {SECRET} " + "x" * 2000
+    verdict = judge(Answer(status=500, headers={}, text=text), SECRET, now=NOW)
+    assert verdict.sentence.startswith("HTTP 500: no [31m … xxx")
+    assert len(verdict.sentence) < 250
+    assert verdict.sentence.isprintable()
+
+
+def test_a_large_answer_is_not_read_to_its_end_and_a_slow_one_is_not_awaited() -> None:
+    with running() as taker:
+        taker.answer = b"x" * 50_000_000
+        answer = asyncio.run(outgoing.request("POST", taker.url, b"", {}, timeout_s=20))
+        assert len(answer.text) <= 1024
+        taker.free.clear()
+        with pytest.raises(NoAnswer, match=r"No answer within 0\.2 s\."):
+            asyncio.run(outgoing.request("POST", taker.url, b"", {}, timeout_s=0.2))
+
+
+def test_a_sample_is_of_a_type_that_the_destination_is_for(tmp_path: Path) -> None:
+    from random import Random
+
+    (destination,) = read(tmp_path, LEAST)
+    sample = samples.make(destination, {}, random=Random(1), now=NOW)
+    assert sample.type == "order.test"
+
+
+@contextmanager
+def over_tls(folder: Path, name: str) -> Iterator[tuple[Taker, Path]]:
+    """A server with a certificate for `name`, and the file to trust it by."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    today = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(today - timedelta(days=1))
+        .not_valid_after(today + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    trusted, private = folder / "ca.pem", folder / "key.pem"
+    trusted.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    private.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(trusted, private)
+    with Taker() as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=ThreadingHTTPServer.serve_forever, args=(server, 0.02))
+        thread.start()
+        try:
+            yield server, trusted
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_certificate_is_checked_for_the_name_and_by_the_file_that_is_named(
+    tmp_path: Path,
+) -> None:
+    def sent(trusted: str, port: int) -> Meaning:
+        text = LEAST.replace("crm.example.com", f"localhost:{port}")
+        (destination,) = read(tmp_path, text + f"allow_private = true\n{trusted}")
+        where = sending.target(destination, {"CRM_SECRETS": SECRET})
+        what = Message(body=b"{}", content_type="application/json")
+        return asyncio.run(sending.send(destination, where, what, "id", attempt=1, now=NOW)).meaning
+
+    with over_tls(tmp_path, "localhost") as (taker, _):
+        assert sent('ca_file = "ca.pem"', taker.server_port) is Meaning.TAKEN
+        with pytest.raises(NoAnswer, match="its certificate is not valid"):
+            sent("", taker.server_port)
+    with over_tls(tmp_path, "another.example.com") as (taker, _):
+        with pytest.raises(NoAnswer, match="its certificate is not valid"):
+            sent('ca_file = "ca.pem"', taker.server_port)
+        assert taker.taken == []
