@@ -2,6 +2,7 @@
 
 from workers.control import Discard, Snooze
 from workers.event import Event
+from workers.periodic import Due, periodic
 from workers.registry import processor
 
-__all__ = ["Discard", "Event", "Snooze", "processor"]
+__all__ = ["Discard", "Due", "Event", "Snooze", "periodic", "processor"]

@@ -16,6 +16,7 @@ from ingest.settings import Settings
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import NewJobs
 from workers.retry import RetryPolicy
+from workers.schedules import Schedule
 from workers.typed_data import BadModel, Model, model_of
 
 MOST_ATTEMPTS = 1_000
@@ -42,6 +43,7 @@ class Declaration:
     timeout_s: float | None
     retry_base_s: float | None
     retry_max_delay_s: float | None
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,8 @@ class Processor:
     """When to try again."""
     model: Model | None = None
     """What the data of its events must be; None: any object."""
+    schedule: Schedule | None = None
+    """When it is due; None: it runs for events that senders send."""
 
 
 declared: list[Declaration] = []
@@ -276,6 +280,7 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
             cap_s=declaration.retry_max_delay_s or settings.retry_max_delay_s,
         ),
         model=_model(declaration),
+        schedule=declaration.schedule,
     )
 
 

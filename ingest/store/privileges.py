@@ -45,6 +45,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "attempts": "SI",
             "past_events": "S",
             "processors": "SIU",
+            "schedules": "SIUD",
         },
         "relay": _PRESENCE
         | _COUNTED
@@ -55,9 +56,11 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "attempts": "SID",
             "backlog_samples": "SID",
             "copies": "SD",
-            "duplicates": "SD",
-            "events": "SD",
-            "jobs": "SUD",
+            "deliveries": "SIU",
+            "duplicates": "SID",
+            "erasure_keys": "S",
+            "events": "SID",
+            "jobs": "SIUD",
             "keyed_requests": "SD",
             "parked": "SIUD",
             "past_events": "SIUD",
@@ -67,8 +70,9 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "replays": "SD",
             "retention": "SIU",
             "revisions": "SU",
+            "schedules": "SU",
             "taken_back": "SD",
-            "unadmitted": "SU",
+            "unadmitted": "SIUD",
         },
         "console": _PRESENCE
         | _COUNTED
@@ -98,6 +102,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "replays": "SIU",
             "retention": "SIU",
             "revisions": "SU",
+            "schedules": "SU",
             "taken_back": "SID",
             "unadmitted": "SIUD",
             "views": "SIUD",

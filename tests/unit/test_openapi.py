@@ -31,7 +31,7 @@ EACH = pytest.mark.parametrize("endpoint", operations.ENDPOINTS, ids=lambda each
 READS = re.compile(r"list_\w+|get_\w+|export_\w+")
 CHANGES = re.compile(
     r"(acknowledge|begin|cancel|continue|delete|discard|erase|find|order|pause|rename|replay|resend"
-    r"|resume|retry|save|send|test|unacknowledge)_\w+"
+    r"|resume|retry|run|save|send|test|unacknowledge)_\w+"
 )
 
 

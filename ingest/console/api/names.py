@@ -18,6 +18,7 @@ from ingest.store.alerts import ChannelState
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.bulk.work import Work
 from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.pipeline.schedules import ScheduleRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
 from ingest.store.reports.failures import Rejected
@@ -50,6 +51,7 @@ NAMES: Mapping[type, str] = MappingProxyType(
         ProcessRecord: "Process",
         ProcessorRecord: "ProcessorSummary",
         ProcessorView: "Processor",
+        ScheduleRecord: "ProcessorSchedule",
         FailureView: "FailureGroup",
         Rejected: "RejectedDeliveries",
         Signature: "DeliverySignature",
