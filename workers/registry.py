@@ -245,7 +245,8 @@ def _where(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in (__file__, importlib.__file__)
+        if Path(frame.filename).parent != Path(__file__).parent
+        and frame.filename != importlib.__file__
         and not frame.filename.startswith("<frozen")
     ]
     return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""

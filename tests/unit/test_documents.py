@@ -20,6 +20,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 
 GROUPS = {
+    "processors",
     "alerts",
     "bulk-actions",
     "console",

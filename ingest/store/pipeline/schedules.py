@@ -18,6 +18,7 @@ from ingest.sources.schedule import SLUG, Run, event_type
 from ingest.store.pipeline import admission, deliveries
 from ingest.store.pipeline.deliveries import Delivery
 from ingest.store.pipeline.jobs import NewJobs
+from ingest.store.reports.heartbeats import ALIVE_FOR
 from ingest.store.sql import statement
 
 Random = Callable[[int], bytes]
@@ -141,6 +142,43 @@ def records(connection: Connection) -> dict[str, ScheduleRecord]:
     """Return the schedule of each periodic processor."""
     rows = [dict(row) for row in connection.execute(_RECORDS).mappings()]
     return {row.pop("processor"): ScheduleRecord(**row) for row in rows}
+
+
+_OVERDUE = statement(
+    """
+    SELECT s.processor, s.next_due_at FROM ingest.schedules s
+    JOIN ingest.processors p ON p.name = s.processor
+    WHERE s.next_due_at < now() AND p.paused_at IS NULL AND EXISTS (
+        SELECT FROM ingest.processes w
+        WHERE w.kind = 'worker' AND w.seen_at > now() - CAST(:alive_for AS interval)
+          AND s.processor = ANY(w.processors)
+    )
+    """
+)
+
+
+def overdue(connection: Connection) -> dict[str, datetime]:
+    """Return when each processor was due that is not paused, that a live worker has, and of which
+    no run has begun since."""
+    rows = connection.execute(_OVERDUE, {"alive_for": ALIVE_FOR})
+    return {row.processor: row.next_due_at for row in rows}
+
+
+_SOONEST = statement(
+    """
+    SELECT s.processor, EXTRACT(EPOCH FROM s.next_due_at - now()) AS due_in_s
+    FROM ingest.schedules s
+    JOIN ingest.processors p ON p.name = s.processor AND p.paused_at IS NULL
+    ORDER BY s.next_due_at LIMIT 1
+    """
+)
+
+
+def soonest(connection: Connection) -> tuple[str, float] | None:
+    """Return the processor that is due next and in how many seconds, negative: it is overdue;
+    None: none is periodic, or all are paused."""
+    row = connection.execute(_SOONEST).first()
+    return None if row is None else (row.processor, float(row.due_in_s))
 
 
 _STORED = """
