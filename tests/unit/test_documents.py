@@ -20,13 +20,13 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 CONFIGURATION = (ROOT / "docs/configuration.md").read_text()
 
 GROUPS = {
-    "processors",
     "alerts",
     "bulk-actions",
     "console",
     "deliveries",
     "encryption",
     "events",
+    "processors",
     "refusals",
     "sources",
     "views",
