@@ -107,6 +107,41 @@ MUTATIONS = (
         "test_an_address_that_is_not_the_internets_is_not_public",
     ),
     Mutation(
+        promise=3,
+        what="two relays make a run of a periodic processor each",
+        file="ingest/store/pipeline/schedules.py",
+        old=" FOR UPDATE SKIP LOCKED",
+        new="",
+        caught_by="integration/test_periodic.py::test_ten_relays_at_once_make_a_run_once",
+    ),
+    Mutation(
+        promise=3,
+        what="a due time runs again after the clock was set back",
+        file="ingest/store/pipeline/schedules.py",
+        old="    if connection.execute(_IS_KNOWN, known).first() is not None:\n",
+        new="    if connection.execute(_IS_KNOWN, known).first() == ():\n",
+        caught_by="integration/test_periodic.py::"
+        "test_a_clock_that_goes_forth_and_back_repeats_no_run",
+    ),
+    Mutation(
+        promise=5,
+        what="a periodic processor runs for each due time that was missed",
+        file="workers/schedules.py",
+        old='    if schedule.missed == "all":\n',
+        new='    if schedule.missed != "none":\n',
+        caught_by="integration/test_periodic.py::"
+        "test_after_a_day_without_relays_the_rule_says_what_runs",
+    ),
+    Mutation(
+        promise=5,
+        what="a run begins while the one before is unfinished",
+        file="workers/relay/schedules.py",
+        old="(stored.overlap or not stored.is_unfinished)",
+        new="(stored.overlap or not stored.overlap)",
+        caught_by="integration/test_periodic.py::"
+        "test_a_run_does_not_begin_while_another_is_unfinished",
+    ),
+    Mutation(
         promise=8,
         what="a change that is sent again under its Idempotency-Key is made again",
         file="ingest/store/keyed_requests.py",

@@ -19,6 +19,7 @@ from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
 from workers.order import WAIT, Order, OrderedBy, order_of
 from workers.retry import RetryPolicy
+from workers.schedules import Schedule
 from workers.typed_data import BadModel, Model, model_of
 
 MOST_ATTEMPTS = 1_000
@@ -48,6 +49,7 @@ class Declaration:
     order: Order | None = None
     sources: tuple[str, ...] = ()
     is_outside: bool = False
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class Processor:
     is_outside: bool = False
     """Whether it has no effects in PostgreSQL: it is called before the transaction in which its
     jobs succeed, and gets the engine instead of a connection."""
+    schedule: Schedule | None = None
+    """When it is due; None: it runs for events that senders send."""
 
 
 declared: list[Declaration] = []
@@ -275,7 +279,8 @@ def _where(error: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename not in (__file__, importlib.__file__)
+        if Path(frame.filename).parent != Path(__file__).parent
+        and frame.filename != importlib.__file__
         and not frame.filename.startswith("<frozen")
     ]
     return f"{frames[-1].filename}, line {frames[-1].lineno}: " if frames else ""
@@ -313,6 +318,7 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         order=declaration.order,
         sources=declaration.sources,
         is_outside=declaration.is_outside,
+        schedule=declaration.schedule,
     )
 
 

@@ -11,9 +11,10 @@ from ingest.dispatch import Dispatcher
 from ingest.heartbeat import Heartbeat
 from ingest.sentry.start import Reports
 from ingest.settings import Settings
-from ingest.sources.registry import configured
+from ingest.sources.registry import readers
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import processors as store
+from ingest.store.pipeline import schedules
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports.heartbeats import ProcessIdentity
 from workers import guard
@@ -116,7 +117,7 @@ def build_worker(
     effects = effects_engine
     runner = partial(
         BatchRunner,
-        sources=configured(settings.sources),
+        sources=readers(settings.sources),
         random=random,
         tally=tally,
         traces=traces,
@@ -161,7 +162,7 @@ def build_worker(
         ),
         traces=traces,
         reports=reports,
-        heartbeat=Heartbeat(settings.database, process, introduce=partial(_register, processors)),
+        heartbeat=Heartbeat(settings.database, process, introduce=partial(register, processors)),
         recorder=recorder,
         leases=leases,
         tally=tally,
@@ -207,8 +208,8 @@ def _threads(
     )
 
 
-def _register(processors: Registry, connection: Connection) -> None:
-    """Store which processors this worker has."""
+def register(processors: Registry, connection: Connection) -> None:
+    """Store which processors this worker has, and when the periodic ones are due."""
     store.register(
         connection,
         [
@@ -226,3 +227,18 @@ def _register(processors: Registry, connection: Connection) -> None:
             for processor in processors
         ],
     )
+    now = schedules.server_time(connection)
+    periodic = [
+        schedules.Declared(
+            processor=processor.name,
+            expression=processor.schedule.expression,
+            zone=processor.schedule.zone,
+            missed=processor.schedule.missed,
+            overlap=processor.schedule.overlap,
+            next_due_at=processor.schedule.next_after(now),
+        )
+        for processor in processors
+        if processor.schedule is not None
+    ]
+    others = [processor.name for processor in processors if processor.schedule is None]
+    schedules.register(connection, periodic, others)

@@ -129,6 +129,19 @@ JOBS_OLD = Rule(
     advice="Look at the errors of the processor, and whether it keeps up.",
     href="/processors",
 )
+SCHEDULE_OVERDUE = Rule(
+    slug="schedule_overdue",
+    title="overdue runs",
+    urgent=False,
+    for_s=60,
+    thresholds=(_seconds(900, "how long a run may be overdue"),),
+    condition="A periodic processor has been due for 15 minutes and no run has begun. Those that"
+    " are paused, or that no live worker has, do not count.",
+    fired="{subject} was due {age} ago, and no run has begun since.",
+    recovered="{subject} runs by its schedule again.",
+    advice="Look at its last run: the next waits until that one has ended.",
+    href="/processors",
+)
 PROCESSOR_FAILS = Rule(
     slug="processor_fails",
     title="failing processors",
@@ -362,9 +375,9 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         rule.slug: rule
         for rule in (
             *(NO_RECEIVER, NO_WORKER, NO_RELAY, PRIVILEGES_MISSING),
-            *(BACKLOG_OLD, JOBS_OLD, PROCESSOR_FAILS, DEAD_LETTERS, DEAD_LETTERS_MANY),
-            *(FAILURE_BACK, JOBS_PARKED, PROCESSOR_PAUSED, POSSIBLE_LOSSES, SIGNATURES_REFUSED),
-            SOURCE_QUIET,
+            *(BACKLOG_OLD, JOBS_OLD, SCHEDULE_OVERDUE, PROCESSOR_FAILS),
+            *(DEAD_LETTERS, DEAD_LETTERS_MANY, FAILURE_BACK),
+            *(JOBS_PARKED, PROCESSOR_PAUSED, POSSIBLE_LOSSES, SIGNATURES_REFUSED, SOURCE_QUIET),
             *(OLD_KEY_USED, PARTITIONS_SHORT, DISK_LOW, DATABASE_LARGE, REDIS_AWAY, CHANNEL_FAILS),
         )
     }

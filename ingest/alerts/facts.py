@@ -17,6 +17,7 @@ from ingest.settings import Settings
 from ingest.store import alerts, partitions
 from ingest.store.failures import records
 from ingest.store.failures.records import FailureRecord
+from ingest.store.pipeline import schedules
 from ingest.store.reports import alert_facts, gauges, heartbeats, possible_losses
 from ingest.store.reports.alert_facts import PastHour
 from ingest.store.reports.gauges import Gauges
@@ -46,6 +47,8 @@ class Facts:
     processes: Sequence[ProcessRecord]
     partition_days: int
     """Days after today that have a partition; -1: today has none."""
+    overdue: Mapping[str, datetime]
+    """When each periodic processor was due of which no run has begun, though one could."""
     attempts: Mapping[str, tuple[int, int]]
     """Failed and succeeded ones of each processor that failed, in its rule's window."""
     refused: Mapping[str, int]
@@ -104,6 +107,7 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
         state=gauges.read(connection),
         processes=heartbeats.all_of_them(connection),
         partition_days=(days[-1] - now.date()).days if days else -1,
+        overdue=schedules.overdue(connection),
         attempts=alert_facts.attempts(connection, now=now, window=window("processor_fails")),
         refused=refused,
         stored=stored,

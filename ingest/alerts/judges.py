@@ -105,6 +105,13 @@ def _jobs_old(facts: Facts, policy: Policy) -> Iterator[Finding]:
             yield _found(catalogue.JOBS_OLD, age, subject, age=_span(age))
 
 
+def _schedule_overdue(facts: Facts, policy: Policy) -> Iterator[Finding]:
+    for processor, due_at in facts.overdue.items():
+        age = (facts.now - due_at).total_seconds()
+        if age > policy["seconds"]:
+            yield _found(catalogue.SCHEDULE_OVERDUE, age, processor, age=_span(age))
+
+
 def _processor_fails(facts: Facts, policy: Policy) -> Iterator[Finding]:
     for processor, (failed, succeeded) in facts.attempts.items():
         attempts = failed + succeeded
@@ -263,6 +270,7 @@ _JUDGES: Mapping[str, _Judge] = MappingProxyType(
         "privileges_missing": _privileges_missing,
         "backlog_old": _backlog_old,
         "jobs_old": _jobs_old,
+        "schedule_overdue": _schedule_overdue,
         "processor_fails": _processor_fails,
         "dead_letters": _dead_letters,
         "dead_letters_many": _dead_letters_many,

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import backlog_words
 from ingest.store import causes
+from ingest.store.pipeline import schedules
 from ingest.store.reports import behind, totals
 from ingest.store.reports.behind import Backlog
 from ingest.store.reports.totals import Stats
@@ -25,6 +26,8 @@ _COUNT_SHARE = 10
 _RATE_S = 10.0
 """Rates are of the last ten seconds."""
 _REPEATED_S = 60.0
+_LATE_S = 10.0
+"""A run begins within a sweep or two."""
 _BETWEEN = "  "
 
 
@@ -104,21 +107,29 @@ class Counter(threading.Thread):
             try:
                 with self._engine.connect() as connection:
                     counted, backlog = totals.read(connection), behind.read(connection)
+                    due = schedules.soonest(connection)
             except SQLAlchemyError as error:
                 sentence = causes.explain(error).sentence
                 self.newest = Status(parts=(sentence,), sentence=sentence)
             else:
                 while len(earlier) > 1 and began - earlier[0][0] > _RATE_S:
                     earlier.popleft()
-                self.newest = describe(counted, backlog, began, earlier[0] if earlier else None)
+                before = earlier[0] if earlier else None
+                self.newest = describe(counted, backlog, began, before, due=due)
                 earlier.append((began, counted))
             time.sleep(max(1.0, (time.monotonic() - began) * _COUNT_SHARE))
 
 
 def describe(
-    counted: Stats, backlog: Backlog, now: float, before: tuple[float, Stats] | None
+    counted: Stats,
+    backlog: Backlog,
+    now: float,
+    before: tuple[float, Stats] | None,
+    *,
+    due: tuple[str, float] | None = None,
 ) -> Status:
-    """Return the status, with rates since the counts `before`, which have their time too."""
+    """Return the status, with rates since the counts `before`, which have their time too; `due` is
+    the processor whose next run is due first, and in how many seconds."""
     accepted_per_s = done_per_s = 0.0
     if before is not None:
         passed_s = now - before[0]
@@ -132,9 +143,18 @@ def describe(
         *((f"dead {dead:,}",) if dead else ()),
         *((f"held {held:,}",) if held else ()),
         f"events {counted.events.total:,}",
+        *((_next_run(*due),) if due is not None else ()),
     )
     return Status(
         parts=parts,
         sentence=f"{backlog_words.sentence(backlog)}.",
         is_behind=backlog.since is not None,
     )
+
+
+def _next_run(processor: str, due_in_s: float) -> str:
+    name = processor.rpartition(".")[2]
+    if due_in_s < -_LATE_S:
+        return f"{name} is overdue"
+    minutes = due_in_s / 60
+    return f"next {name} {f'in {minutes:,.0f} min' if minutes >= 1 else 'within a minute'}"

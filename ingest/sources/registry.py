@@ -7,13 +7,16 @@ from importlib import import_module, metadata
 from pkgutil import iter_modules
 
 from ingest.errors import SettingsError
-from ingest.sources import operator
+from ingest.sources import operator, schedule
 from ingest.sources.base import FieldPath, Source, SourceSettings
 
 GROUP = "ingest.sources"
 """The entry-point group in which a plugin names its class, under its slug."""
 
 _SLUG = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+
+_OWN = (operator.SLUG, schedule.SLUG)
+"""The sources of events that no sender sends."""
 
 
 _described: dict[str, type[Source]] = {}
@@ -26,7 +29,7 @@ def use(described: Mapping[str, type[Source]]) -> None:
         SettingsError: one has the name of another source.
     """
     for slug in described:
-        if slug in _coded() or slug == operator.SLUG:
+        if slug in _coded() or slug in _OWN:
             raise _unusable(slug, "another source has this name")
     _described.clear()
     _described.update(described)
@@ -45,7 +48,7 @@ def classes() -> dict[str, type[Source]]:
 def _coded() -> dict[str, type[Source]]:
     classes_by_slug: dict[str, type[Source]] = {}
     for slug, source_class in (*_built_in(), *_installed()):
-        if slug in classes_by_slug or slug == operator.SLUG:
+        if slug in classes_by_slug or slug in _OWN:
             raise _unusable(slug, "another source has this name")
         classes_by_slug[slug] = source_class
     return classes_by_slug
@@ -54,6 +57,11 @@ def _coded() -> dict[str, type[Source]]:
 def configured(settings: Mapping[str, SourceSettings]) -> dict[str, Source]:
     """Return every source by its slug, with its settings."""
     return {slug: source(settings[slug]) for slug, source in classes().items()}
+
+
+def readers(settings: Mapping[str, SourceSettings]) -> dict[str, Source]:
+    """Return what reads stored bodies: every source by its slug, and the runs of schedules."""
+    return {**configured(settings), schedule.SLUG: schedule.Schedule()}
 
 
 def receiving(settings: Mapping[str, SourceSettings], *, default: str) -> dict[str, Source]:

@@ -144,6 +144,7 @@ BULK_ACTIONS = ("replay", "discard")
 BULK_STATUSES = ("running", "paused", "cancelled", "finished", "failed")
 OUTCOMES = ("succeeded", "failed", "discarded", "snoozed", "timed_out", "lost", "released")
 PARK_REASONS = ("unknown", "unconsumed")
+MISSED_RULES = ("latest", "all", "none")
 
 
 def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
@@ -514,6 +515,28 @@ processors = Table(
     ),
     Column("ordered_by", Text, comment="what its jobs are kept in order by; null: no order"),
     Column("on_dead", Text, comment="with an order: wait or skip, what is behind a dead letter"),
+)
+
+# When the periodic processors are due. A worker registers the schedule, a relay makes the runs.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("processor", Text, primary_key=True),
+    Column("expression", Text, nullable=False, comment="cron, five fields"),
+    Column("zone", Text, nullable=False),
+    Column("missed", Text, nullable=False, comment="which missed due times get a run"),
+    Column("overlap", Boolean, nullable=False, comment="whether runs may overlap"),
+    Column("next_due_at", Timestamp, nullable=False, comment="nothing is decided from then on"),
+    Column(
+        "skipped",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="due times since the last run that have none",
+    ),
+    Column("last_due_at", Timestamp, comment="of the last run that was due by the schedule"),
+    Column("last_event", Uuid, comment="the event of the last run"),
+    _one_of("missed", MISSED_RULES),
 )
 
 # The running processes. Each reports itself; one that was killed stops reporting.

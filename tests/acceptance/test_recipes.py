@@ -6,22 +6,28 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from sqlalchemy import Connection, text
 from standardwebhooks import Webhook
 
+from ingest import settings
+from ingest.sources.base import WebhookRequest
+from ingest.sources.registry import configured
 from workers import registry
 from workers.testing import Fault, Pipeline, under_faults
 
 PAGE = (Path(__file__).parents[2] / "docs/recipes.md").read_text()
 MODULES = dict(re.findall(r"`(\w+)\.py`:\n\n```python\n(.*?)```", PAGE, re.DOTALL))
 SECRET = "whsec_" + base64.b64encode(b"a secret of the test's, 32 bytes").decode()
+RECONCILED = re.search(r'TABLE = "(.*?)"', MODULES["reconcile"])
 OUTBOX = re.search(r'TABLE = """(.*?)"""', MODULES["outbox"], re.DOTALL)
 Answer = tuple[int, dict[str, str], bytes]
 
@@ -29,8 +35,10 @@ Answer = tuple[int, dict[str, str], bytes]
 @pytest.fixture(scope="session")
 def pipeline_tables() -> str:
     assert OUTBOX is not None
+    assert RECONCILED is not None
     return f"""
     {OUTBOX.group(1)};
+    {RECONCILED.group(1)};
     CREATE TABLE media (message text PRIMARY KEY, file text NOT NULL);
     CREATE TABLE fulfilments (order_id bigint PRIMARY KEY, state text, reason text);
     """
@@ -188,6 +196,67 @@ def picture(pipeline: Pipeline, content: bytes) -> Any:
     image = body["entry"][0]["changes"][0]["value"]["messages"][0]["image"]
     image["sha256"] = base64.b64encode(hashlib.sha256(content).digest()).decode()
     return pipeline.read(json.dumps(body).encode(), source="whatsapp")
+
+
+@pytest.fixture
+def reconcile(load: Callable[[str], Any], service: Service, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The module, with a shop that has made orders 1 to 3; of the first an event is here."""
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", f"{SECRET},another-of-the-same-sender")
+    module = load("reconcile")
+    vars(module).update(API=f"{service.url}/orders", RECEIVER=f"{service.url}/webhooks")
+    shop = json.dumps([{"order_id": number, "total": 5} for number in (1, 2, 3)]).encode()
+    service.usual = lambda path: (200, {}, shop if path.startswith("/orders") else b"{}")
+    return module
+
+
+def is_here(db: Connection, order: int) -> None:
+    db.execute(
+        text(
+            "INSERT INTO ingest.events (id, source, event_id, type, fingerprint, received_at)"
+            " VALUES (gen_random_uuid(), 'awalchat', :name, 'order.created', '', now())"
+        ),
+        {"name": f"order.created:{order}"},
+    )
+
+
+def posted(service: Service) -> set[str]:
+    """The ids of the events that were posted, verified as the receiver does."""
+    source = configured(settings.load().sources)["awalchat"].with_secret(SECRET)
+    names = set()
+    for path, headers, body in service.asked:
+        if path == "/webhooks":
+            pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+            request = WebhookRequest("POST", path, pairs, body)
+            source.verify(request, now=int(headers["x-awal-webhook-timestamp"]))
+            names.add(source.identify(source.parse(body)).event_id)
+    return names
+
+
+@under_faults
+def test_what_a_sender_lost_is_fetched_in_its_own_form(
+    pipeline: Pipeline, reconcile: Any, service: Service
+) -> None:
+    is_here(pipeline.db, 1)
+    due = pipeline.due(reconcile.fetch_lost_orders)
+    assert pipeline.run(reconcile.fetch_lost_orders, due).succeeded
+    assert posted(service) == {"order.created:2", "order.created:3"}
+
+
+def test_a_run_that_failed_leaves_no_gap(
+    pipeline: Pipeline, reconcile: Any, service: Service
+) -> None:
+    def run_at(hour: int) -> str:
+        noon = datetime(2026, 6, 1, hour, tzinfo=UTC)
+        due = pipeline.due(reconcile.fetch_lost_orders, noon)
+        pipeline.run(reconcile.fetch_lost_orders, due)
+        (asked,) = [path for path, _, _ in service.asked[-4:] if path.startswith("/orders")][-1:]
+        return str(parse_qs(urlsplit(asked).query)["created_from"][0])
+
+    assert run_at(12) == "2026-05-31T11:50:00+00:00"
+    service.answers = [(500, {}, b"")]
+    assert run_at(13) == "2026-06-01T11:50:00+00:00"
+    assert run_at(14) == "2026-06-01T11:50:00+00:00"
+    assert run_at(15) == "2026-06-01T13:50:00+00:00"
 
 
 @under_faults

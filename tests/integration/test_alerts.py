@@ -267,6 +267,22 @@ CASES: dict[str, tuple[Act, Act, str]] = {
         "The oldest delivery that no worker has admitted is 4 min old; waiting: 1 delivery.",
     ),
     "jobs_old": (_SLOW, _NO_JOBS, "A job of crm in events is unfinished 71 min after"),
+    "schedule_overdue": (
+        both(
+            sql(
+                "INSERT INTO processors (name, types, queue, batch, threads, max_attempts,"
+                " timeout_s, registered_at) VALUES ('crm', '[]', 'events', false, 1, 8, 30, now())"
+                " ON CONFLICT DO NOTHING"
+            ),
+            sql(
+                "INSERT INTO schedules (processor, expression, zone, missed, overlap, next_due_at)"
+                " VALUES ('crm', '0 * * * *', 'UTC', 'latest', false, now() - interval '20 min')"
+            ),
+            sql("UPDATE processes SET processors = '{crm}' WHERE kind = 'worker'"),
+        ),
+        sql("UPDATE schedules SET next_due_at = now() + interval '1 h'"),
+        "crm was due 21 min ago, and no run has begun since.",
+    ),
     "processor_fails": (
         both(
             lambda pipeline: pipeline.count("failed", "crm", 30),

@@ -563,7 +563,7 @@ def test_what_a_role_lacks_is_logged_kept_and_shown(
         until(lambda: _seen(engine)[0].seen_at > record.seen_at, what="it is seen again")
     finally:
         relay.leave()
-    assert "lacks SELECT, UPDATE, DELETE on ingest.jobs" in record.lacks
+    assert "lacks SELECT, INSERT, UPDATE, DELETE on ingest.jobs" in record.lacks
     assert NOT_OWNER in record.lacks
     assert lines.events == ["privileges_missing"]
     policies = configuration.read(None).policies
@@ -572,7 +572,7 @@ def test_what_a_role_lacks_is_logged_kept_and_shown(
         {"privileges_missing": policies["privileges_missing"]},
     )
     assert finding.sentence.startswith("The database role of the relays lacks ")
-    assert "lacks SELECT, UPDATE, DELETE on ingest.jobs" in finding.sentence
+    assert "lacks SELECT, INSERT, UPDATE, DELETE on ingest.jobs" in finding.sentence
 
 
 def _seen(engine: Engine) -> list[heartbeats.ProcessRecord]:

@@ -82,6 +82,7 @@ PAUSED = ProcessorRecord(
     retrying=0,
     running=0,
     dead=0,
+    schedule=None,
 )
 
 

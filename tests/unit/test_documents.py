@@ -28,6 +28,7 @@ GROUPS = {
     "encryption",
     "events",
     "failures",
+    "processors",
     "refusals",
     "sources",
     "views",

@@ -29,6 +29,7 @@ NAME_NOBODY = {
     "alerts",  # rules, with processors, sources and keys as subjects
     "alert_messages",
     "alert_turns",
+    "schedules",  # processors and times
     "retention",  # kinds and counts
     schema.erasures.name,  # digests; what is searched for goes when it ends
     schema.erased_events.name,

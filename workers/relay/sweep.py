@@ -24,6 +24,7 @@ from ingest.store.pipeline import admission, jobs, processors
 from workers.recovery import rescue
 from workers.relay.mending import OrderMending
 from workers.relay.parking import Parking
+from workers.relay.schedules import Schedules
 from workers.retry import RetryPolicy
 
 Id = TypeVar("Id")
@@ -55,10 +56,12 @@ class Relay:
         settings: Settings,
         *,
         parking: Parking | None = None,
+        schedules: Schedules | None = None,
         reports: Reports | None = None,
     ) -> None:
         """Look through `engine` and dispatch by `dispatcher`; `parking` parks what nobody takes, by
-        the process's own clock unless it is given; `reports` tells of dead letters."""
+        the process's own clock unless it is given; `schedules` makes the runs of periodic
+        processors; `reports` tells of dead letters."""
         self._engine = engine
         self._dispatcher = dispatcher
         self._settings = settings
@@ -66,6 +69,7 @@ class Relay:
         self._reports = reports or Reports()
         self._parking = parking or Parking(engine, clock=time.monotonic)
         self._mending = OrderMending(engine)
+        self._schedules = schedules or Schedules(engine)
 
     def sweep(self) -> Swept:
         """Look for work once.
@@ -88,6 +92,11 @@ class Relay:
         except SQLAlchemyError as error:  # parking can wait, dispatching cannot
             cause = causes.explain(error, self._settings.database)
             log.warning("parking_waits", reason=cause.reason, cause=cause.sentence)
+        try:
+            self._schedules.sweep()
+        except SQLAlchemyError as error:  # a run that is late is made later
+            cause = causes.explain(error, self._settings.database)
+            log.warning("schedules_wait", reason=cause.reason, cause=cause.sentence)
         return Swept(
             rescued=rescued,
             deliveries=self._dispatch_deliveries(),

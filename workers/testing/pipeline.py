@@ -15,8 +15,10 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine
 
 from ingest.settings import Settings
+from ingest.sources import schedule
 from ingest.sources.base import Headers
-from ingest.sources.registry import configured
+from ingest.sources.registry import readers
+from ingest.sources.schedule import Run
 from ingest.store.pipeline.jobs import ClaimedJob, Lease, Outcome
 from workers import registry
 from workers.batches import BatchRunner, Call
@@ -52,7 +54,7 @@ class Pipeline:
         self._fault = fault
         self._effects = Effects(engine)
         self._maker = EventMaker(
-            configured(settings.sources),
+            readers(settings.sources),
             settings.default_source,
             random=Random(_SEED),  # noqa: S311 - samples, not secrets
         )
@@ -108,6 +110,40 @@ class Pipeline:
             InvalidEnvelope: the body is no event of the source.
         """
         return self._maker.read(body, source=source, headers=headers, at=at or _now())
+
+    def due(
+        self,
+        function: Callable[..., object],
+        at: datetime | None = None,
+        *,
+        previous_due_at: datetime | None = None,
+        missed: int = 0,
+        by_hand: bool = False,
+    ) -> Event:
+        """Return the event that a periodic processor is called with when it is due.
+
+        Args:
+            function: the processor.
+            at: when it is due; default: now.
+            previous_due_at: when the run before was due; None: there was none.
+            missed: due times since then that have no run of their own.
+            by_hand: whether a person asked for it.
+
+        Raises:
+            NotDeclared: the function is no periodic processor.
+        """
+        names = [processor.name for processor in self._declared(function) if processor.schedule]
+        if not names:
+            raise NotDeclared(f"{_name(function)} is not periodic: it lacks @periodic(...)")
+        due_at = _now() if at is None else at
+        run = Run(
+            processor=names[0],
+            due_at=due_at,
+            previous_due_at=previous_due_at,
+            missed=missed,
+            by_hand=by_hand,
+        )
+        return self._maker.read(run.body, source=schedule.SLUG, headers=(), at=due_at)
 
     def run(self, function: Callable[..., object], event: Event[Any]) -> Attempt:
         """Run a processor on one event, once, and return what the attempt came to.
@@ -214,13 +250,8 @@ class Pipeline:
     def _processor(
         self, function: Callable[..., object], events: Sequence[Event[Any]]
     ) -> Processor:
-        declarations = [
-            declaration
-            for declaration in registry.declared
-            if inspect.unwrap(declaration.function) is inspect.unwrap(function)
-        ]
-        processors = list(Registry(declarations, self._settings))
-        name = getattr(function, "__qualname__", repr(function))
+        processors = self._declared(function)
+        name = _name(function)
         if not processors:
             raise NotDeclared(f"{name} is no processor: it lacks @processor(...)")
         for processor in processors:
@@ -229,6 +260,14 @@ class Pipeline:
         missed = next(event.type for event in events if not _is_of(processors[-1], event))
         types = ", ".join(event_type for known in processors for event_type in known.types)
         raise NotDeclared(f"{name} is a processor of {types}, not of {missed}")
+
+    def _declared(self, function: Callable[..., object]) -> list[Processor]:
+        declarations = [
+            declaration
+            for declaration in registry.declared
+            if inspect.unwrap(declaration.function) is inspect.unwrap(function)
+        ]
+        return list(Registry(declarations, self._settings))
 
     def __enter__(self) -> Self:
         self._effects.__enter__()
@@ -297,6 +336,10 @@ def _checking(function: Callable[..., object]) -> Callable[[Any, Connection], No
             db.exec_driver_sql(statement)
 
     return call
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", repr(function))
 
 
 def _is_of(processor: Processor, event: Event[Any]) -> bool:

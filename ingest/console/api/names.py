@@ -20,6 +20,7 @@ from ingest.store.bulk.work import Work
 from ingest.store.failures.records import Note, ReleaseOfFailure, Sort
 from ingest.store.failures.records import State as FailureState
 from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.pipeline.schedules import ScheduleRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
 from ingest.store.reports.failures import Rejected
@@ -57,6 +58,7 @@ NAMES: Mapping[type, str] = MappingProxyType(
         Note: "FailureNote",
         ReleaseOfFailure: "FailureRelease",
         Sort: "FailureSort",
+        ScheduleRecord: "ProcessorSchedule",
         Rejected: "RejectedDeliveries",
         Signature: "DeliverySignature",
         SourceView: "Source",

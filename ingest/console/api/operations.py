@@ -71,7 +71,7 @@ from ingest.console.services import (
     traffic,
 )
 from ingest.console.services.addresses import EntityLink
-from ingest.console.services.commands import TestEvent
+from ingest.console.services.commands import RunMade, TestEvent
 from ingest.console.services.delivery_view import DeliveryDetails
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
@@ -631,6 +631,12 @@ def resume_processor(console: Console, request: ApiRequest) -> Done:
     return Done()
 
 
+@post("/processors/{name:path}/run", body=ReasonInput, errors=_CONFLICT)
+def run_processor(console: Console, request: ApiRequest) -> RunMade:
+    """Run a periodic processor now, whatever its schedule says."""
+    return console.commands.run_processor(request.by, request.path["name"], request.body.reason)
+
+
 @get("/alerts", query=AlertsQuery)
 def list_alerts(console: Console, request: ApiRequest) -> Listing[Alert]:
     """List the alerts that have fired: those that fire, then recovered ones."""
@@ -879,6 +885,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     list_sources,
     pause_processor,
     resume_processor,
+    run_processor,
     list_alerts,
     acknowledge_alert,
     unacknowledge_alert,

@@ -19,7 +19,7 @@ from ingest.console.services.event_view import EventView
 from ingest.console.ui import resend_command
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.json_view import pretty
-from ingest.sources import operator
+from ingest.sources import operator, schedule
 from ingest.sources.base import encoded_headers
 from ingest.store.bulk.replay import DISCARD, REPLAY
 from ingest.store.reports import event_detail
@@ -89,7 +89,7 @@ def show(site: Site, request: Request) -> Response:
         body=_body(event),
         resend_command=_resend_command(site, event) if may_send else None,
         unsigned_source=event.source
-        if may_send and event.source not in (*site.console.sources, operator.SLUG)
+        if may_send and event.source not in (*site.console.sources, operator.SLUG, schedule.SLUG)
         else None,
         now=site.console.now(),
     )

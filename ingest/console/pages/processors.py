@@ -1,4 +1,4 @@
-"""The page of processors, and the forms that pause and resume them."""
+"""The page of processors, and the forms that pause, resume and run them."""
 
 from dataclasses import dataclass
 
@@ -50,10 +50,11 @@ def show(site: Site, request: Request) -> Response:
 
 
 def change(site: Site, request: Request, form: FormData) -> Response:
-    """Pause or resume a processor."""
+    """Pause or resume a processor, or run a periodic one."""
     name, verb = request.path_params["name"], request.path_params["change"]
-    commands = {"pause": site.console.commands.pause, "resume": site.console.commands.resume}
+    changes = site.console.commands
+    commands = {"pause": changes.pause, "resume": changes.resume, "run": changes.run_processor}
     if verb not in commands:
-        raise BadRequest("The change must be pause or resume.", reason="bad_action")
+        raise BadRequest("The change must be pause, resume or run.", reason="bad_action")
     commands[verb](user(request), name, text_field(form, "reason"))
     return redirect("/processors")

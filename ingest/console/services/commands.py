@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
+from uuid import UUID
 
 import aiohttp
 from sqlalchemy import Connection, Engine
@@ -25,11 +26,12 @@ from ingest.query import describe
 from ingest.secret_references import SecretMissing
 from ingest.settings import Settings
 from ingest.sources.base import CannotSign, NoSample, Source, column_type
+from ingest.sources.schedule import Run
 from ingest.store import alerts
 from ingest.store.alerts import Alert
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
-from ingest.store.pipeline import jobs, processors
+from ingest.store.pipeline import jobs, processors, schedules
 from ingest.store.reports import audit_log, event_detail
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.pinned import pinned
@@ -51,6 +53,14 @@ class TestEvent:
     """The receiver's HTTP status."""
     answered_in_s: float
     request_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunMade:
+    """A run of a periodic processor that waits for a worker."""
+
+    event: UUID
+    """Its event."""
 
 
 class Commands:
@@ -197,6 +207,35 @@ class Commands:
             audit_log.record(
                 connection, by=by, action="resume", target=processor, reason=clean(reason)
             )
+
+    def run_processor(self, by: Identity, processor: str, reason: str | None) -> RunMade:
+        """Make a run of a periodic processor now, whatever its schedule says.
+
+        Raises:
+            NotFound: no worker has registered it, or it is not periodic.
+            NotPossible: it is paused, or a run is unfinished and its runs must not overlap.
+        """
+        with self._engine.begin() as connection:
+            stored = schedules.wait_for_lock(connection, processor)
+            if stored.is_paused:
+                raise NotPossible(f"{processor} is paused: resume it first.", reason="paused")
+            if stored.is_unfinished and not stored.overlap:
+                raise NotPossible(
+                    f"A run of {processor} is unfinished, and its runs must not overlap.",
+                    reason="unfinished",
+                )
+            run = Run(
+                processor=processor,
+                due_at=schedules.server_time(connection),
+                previous_due_at=stored.last_due_at,
+                by_hand=True,
+            )
+            event = schedules.store_run(connection, stored, run, by=by.name, random=os.urandom)
+            assert event is not None  # no other run is due at this microsecond: the row is locked
+            audit_log.record(
+                connection, by=by, action="run", target=processor, reason=clean(reason)
+            )
+        return RunMade(event=event)
 
     def retry_now(self, by: Identity, number: int, reason: str | None) -> None:
         """Run a waiting job's next attempt now, or replay a dead job.

@@ -194,6 +194,45 @@ def _columns(deliveries: Sequence[Delivery]) -> list[list[Any]]:
     ]
 
 
+_INSERT_OWN = statement(
+    """
+    WITH stored AS (
+        INSERT INTO ingest.deliveries (id, source, received_at, key_id, headers, body)
+        VALUES (:id, :source, :received_at, :key_id, CAST(:headers AS jsonb), :body)
+    )
+    INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                   queue, hint_at, processor)
+    VALUES (:id, :source, :event_id, :type, :fingerprint, :received_at, :queue, now(), :processor)
+    """
+)
+
+
+def insert_own(
+    connection: Connection,
+    delivery: Delivery,
+    name: EventIdentity,
+    *,
+    queue: str,
+    processor: str,
+) -> None:
+    """Store a delivery that the pipeline made itself, to be admitted for one processor. Its body
+    stays in clear."""
+    connection.execute(
+        _INSERT_OWN,
+        {
+            "id": delivery.id,
+            "source": delivery.source,
+            "received_at": delivery.received_at,
+            "key_id": delivery.key_id,
+            "headers": delivery.headers,
+            "body": delivery.body,
+            **name._asdict(),
+            "queue": queue,
+            "processor": processor,
+        },
+    )
+
+
 _ERASE = statement(
     """
     WITH named AS MATERIALIZED (

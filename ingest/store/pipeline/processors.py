@@ -12,6 +12,8 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
+from ingest.store.pipeline import schedules
+from ingest.store.pipeline.schedules import ScheduleRecord
 from ingest.store.sql import statement
 
 
@@ -52,6 +54,8 @@ class ProcessorRecord:
     running: int
     dead: int
     """Dead letters that nobody has discarded."""
+    schedule: ScheduleRecord | None
+    """When a periodic one is due; None: it runs for events that senders send."""
     ordered_by: str | None = None
     """What its jobs are kept in order by; None: no order."""
     on_dead: str | None = None
@@ -138,8 +142,9 @@ _ALL = statement(
 
 def all_of_them(connection: Connection) -> list[ProcessorRecord]:
     """Return every processor that was ever registered, by name."""
+    periodic = schedules.records(connection)
     return [
-        ProcessorRecord(**{**row, "types": tuple(row["types"])})
+        ProcessorRecord(**{**row, "types": tuple(row["types"])}, schedule=periodic.get(row["name"]))
         for row in connection.execute(_ALL).mappings()
     ]
 
