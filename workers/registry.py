@@ -15,11 +15,13 @@ from ingest.errors import SettingsError
 from ingest.settings import Settings
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import NewJobs
+from ingest.text import storable
 from workers.retry import RetryPolicy
 from workers.typed_data import BadModel, Model, model_of
 
 MOST_ATTEMPTS = 1_000
 MOST_THREADS = 100
+_LONGEST_ABOUT = 200
 _NO_TYPE = "[]?"
 """What patterns of other kinds have: `*` is the only one here."""
 BUILT_IN = "workers.processors"
@@ -62,6 +64,13 @@ class Processor:
     """When to try again."""
     model: Model | None = None
     """What the data of its events must be; None: any object."""
+
+    @property
+    def about(self) -> str | None:
+        """The first line of the function's docstring; None: it has none."""
+        function = inspect.unwrap(self.function)
+        lines = (inspect.getdoc(function) or "").splitlines() if inspect.isroutine(function) else []
+        return storable(lines[0], limit=_LONGEST_ABOUT) if lines else None
 
 
 declared: list[Declaration] = []

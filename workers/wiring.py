@@ -218,6 +218,9 @@ def _register(processors: Registry, connection: Connection) -> None:
                 threads=processor.threads,
                 max_attempts=processor.max_attempts,
                 timeout_s=processor.timeout_s,
+                about=processor.about,
+                retry_base_s=processor.rules.base_s,
+                retry_max_delay_s=processor.rules.cap_s,
             )
             for processor in processors
         ],

@@ -1,12 +1,15 @@
 """`ingest processors`: what workers have registered; pause and resume them."""
 
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from ingest.cli import output
+from ingest.cli import output, processor_text
 from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
+from ingest.cli.suggestions import check_processor
+from ingest.console.services.ranges import Range
 from ingest.errors import NotFound
 from ingest.store.pipeline import processors
 from ingest.store.pipeline.processors import ProcessorRecord
@@ -35,6 +38,28 @@ def registered(
     output.table(None, columns, map(_row, records), whole=columns[1:-1])
     if not records and output.is_terminal():
         output.line("No worker has registered a processor.")
+
+
+@app.command("show")
+def show(
+    name: _Name,
+    period: Annotated[
+        Range, typer.Option("--range", help="What rates, times and failures are of.")
+    ] = Range.HOUR,
+    json: _Json = False,
+) -> None:
+    """Show all about a processor: what it is, what it did, what is left, and what fails."""
+    from ingest.console.services import processor_detail, ranges
+
+    now = datetime.now(UTC)
+    with database() as engine, engine.connect() as connection:
+        check_processor(connection, name)
+        window = ranges.window(period, now)
+        details = processor_detail.read(connection, name, window, now=now, masked=False)
+    if json:
+        output.as_json(details)
+    else:
+        processor_text.write(details, period, now=now)
 
 
 @app.command("pause")

@@ -401,6 +401,9 @@ processors = Table(
         server_default=text("false"),
         comment="the relay has put jobs of it aside",
     ),
+    Column("about", Text, comment="the first line of its docstring"),
+    Column("retry_base_s", Double, comment="longest wait after the first failure"),
+    Column("retry_max_delay_s", Double, comment="longest wait after any failure"),
 )
 
 # The running processes. Each reports itself; one that was killed stops reporting.

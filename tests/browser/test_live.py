@@ -153,6 +153,31 @@ def test_an_action_is_sent_once_and_says_what_was_done_and_the_way_back(
     expect(page.locator("tr:target")).to_contain_text("resume")
 
 
+def test_a_processor_is_looked_at_paused_and_its_dead_letters_replayed_with_keys_alone(
+    page: Page, stack: Stack
+) -> None:
+    (stack.folder / "broken").touch()
+    stack.post_all([order(number, note="fails") for number in range(700, 703)])
+    stack.wait_until_idle()
+    page.goto("/processors")
+    page.locator("#processor-whims a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/processors/whims$"))
+    expect(page.locator("main")).to_contain_text("Does what the order says.")
+    screenshot(page, "processor")
+    page.keyboard.press("p")
+    page.get_by_role("dialog").get_by_label("Reason").fill("the CRM is away")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_contain_text("Paused by local: the CRM is away")
+    assert page.url.endswith("/processors/whims")
+    screenshot(page, "processor-paused")
+    page.keyboard.press("p")
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_text("active")
+    page.keyboard.press("r")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("This will replay")
+
+
 def test_what_is_dragged_over_in_a_chart_is_the_time_of_the_page(page: Page, stack: Stack) -> None:
     stack.post_all([order(number) for number in range(3)])
     stack.wait_until_idle()

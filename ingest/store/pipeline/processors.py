@@ -26,6 +26,12 @@ class Registered:
     threads: int
     max_attempts: int
     timeout_s: float
+    about: str | None = None
+    """The first line of its docstring; None: it has none."""
+    retry_base_s: float | None = None
+    """The longest wait after its first failure; it doubles with each further one."""
+    retry_max_delay_s: float | None = None
+    """The longest wait after any failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,16 +56,29 @@ class ProcessorRecord:
     """Dead letters that nobody has discarded."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownProcessor(Registered):
+    """A processor as it was registered last, and whether it is paused."""
+
+    registered_at: datetime
+    """When a worker that has it started last."""
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+
+
 _REGISTER = statement(
     """
     INSERT INTO ingest.processors (name, types, queue, batch, threads, max_attempts, timeout_s,
-                            registered_at)
+                            about, retry_base_s, retry_max_delay_s, registered_at)
     VALUES (:name, CAST(:types AS jsonb), :queue, :batch, :threads, :max_attempts, :timeout_s,
-            now())
+            :about, :retry_base_s, :retry_max_delay_s, now())
     ON CONFLICT (name) DO UPDATE
     SET types = excluded.types, queue = excluded.queue, batch = excluded.batch,
         threads = excluded.threads, max_attempts = excluded.max_attempts,
-        timeout_s = excluded.timeout_s, registered_at = excluded.registered_at
+        timeout_s = excluded.timeout_s, about = excluded.about,
+        retry_base_s = excluded.retry_base_s, retry_max_delay_s = excluded.retry_max_delay_s,
+        registered_at = excluded.registered_at
     """
 )
 
@@ -77,6 +96,9 @@ def register(connection: Connection, registered: Sequence[Registered]) -> None:
                 "threads": processor.threads,
                 "max_attempts": processor.max_attempts,
                 "timeout_s": processor.timeout_s,
+                "about": processor.about,
+                "retry_base_s": processor.retry_base_s,
+                "retry_max_delay_s": processor.retry_max_delay_s,
             },
         )
 
@@ -114,6 +136,27 @@ def all_of_them(connection: Connection) -> list[ProcessorRecord]:
         ProcessorRecord(**{**row, "types": tuple(row["types"])})
         for row in connection.execute(_ALL).mappings()
     ]
+
+
+_ONE = statement(
+    """
+    SELECT name, types, queue, batch, threads, max_attempts, timeout_s, about, retry_base_s,
+           retry_max_delay_s, registered_at, paused_at, paused_by, pause_reason
+    FROM ingest.processors WHERE name = :name
+    """
+)
+
+
+def one(connection: Connection, name: str) -> KnownProcessor:
+    """Return a processor.
+
+    Raises:
+        NotFound: no worker has registered it.
+    """
+    row = connection.execute(_ONE, {"name": name}).mappings().one_or_none()
+    if row is None:
+        raise _unknown(name)
+    return KnownProcessor(**{**row, "types": tuple(row["types"])})
 
 
 _TYPES = statement("SELECT name, types FROM ingest.processors")
@@ -222,4 +265,8 @@ def mark_unparked(connection: Connection, names: Sequence[str]) -> None:
 def _update_one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
     result = connection.execute(statement, {"name": name, **values})  # type: ignore[call-overload]
     if result.rowcount == 0:
-        raise NotFound(f"No worker has registered a processor {name}.", reason="not_found")
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"No worker has registered a processor {name}.", reason="not_found")

@@ -130,3 +130,29 @@ def newest(connection: Connection, *, limit: int, before: int | None = None) -> 
     """Return the newest actions, those before the number `before`."""
     rows = connection.execute(_NEWEST, {"limit": limit, "before": before}).mappings()
     return [Action(**row) for row in rows]
+
+
+# No index leads to a processor's entries: the newest are looked through. The action says which
+# targets are names of processors, the bulk action which processor it was limited to.
+_OF_PROCESSOR = statement(
+    f"""
+    SELECT {_COLUMNS} FROM (
+        SELECT {_COLUMNS} FROM ingest.actions ORDER BY id DESC LIMIT :examined
+    ) AS a
+    WHERE (action IN ('pause', 'resume') AND replay IS NULL AND target = :name)
+       OR (action = 'retry' AND target = split_part(target, ' ', 1) || ' for ' || :name)
+       OR EXISTS (SELECT FROM ingest.replays
+                  WHERE replays.id = a.replay AND selection ->> 'processor' = :name)
+    ORDER BY id DESC LIMIT :limit
+    """
+)
+_EXAMINED = 5_000
+
+
+def of_processor(connection: Connection, name: str, *, limit: int) -> list[Action]:
+    """Return the newest actions on a processor: its pauses, and the bulk actions of its jobs alone.
+
+    The newest 5,000 actions are looked through.
+    """
+    parameters = {"name": name, "limit": limit, "examined": _EXAMINED}
+    return [Action(**row) for row in connection.execute(_OF_PROCESSOR, parameters).mappings()]
