@@ -96,7 +96,7 @@ class BulkActionPage:
 def routes(site: Site) -> list[BaseRoute]:
     """Return the routes of the pages and their forms."""
     return [
-        site.post("/events/preview", preview, name="preview"),
+        site.post("/events/preview", preview, name="preview", changes=False),
         site.post("/bulk-actions", begin, name="begin bulk action"),
         site.get("/bulk-actions/{id:number}", show, name="bulk action"),
         site.post("/bulk-actions/{id:number}/{change}", change, name="change bulk action"),
