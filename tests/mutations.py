@@ -152,6 +152,16 @@ MUTATIONS = (
     ),
     Mutation(
         promise=8,
+        what="a form of the console that is sent again is done again",
+        file="ingest/console/pages/site.py",
+        old="            if keyed is None:\n",
+        new="            if keyed is not None:\n                outcome, is_again = act(), False\n"
+        "            elif keyed is None:\n",
+        caught_by="integration/test_forms_once.py::"
+        "test_the_same_form_again_does_nothing_more_and_shows_what_the_first_did",
+    ),
+    Mutation(
+        promise=8,
         what="a cancelled replay takes back a job that a worker has begun",
         file="ingest/store/pipeline/jobs.py",
         old="        WHERE replay = :replay AND state = 'pending'\n"

@@ -17,6 +17,7 @@ from ingest.settings import Settings
 from ingest.sources import registry as sources
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
+from ingest.text import storable
 from workers.order import WAIT, Order, OrderedBy, order_of
 from workers.retry import RetryPolicy
 from workers.schedules import Schedule
@@ -24,6 +25,7 @@ from workers.typed_data import BadModel, Model, model_of
 
 MOST_ATTEMPTS = 1_000
 MOST_THREADS = 100
+_LONGEST_ABOUT = 200
 _NO_TYPE = "[]?"
 """What patterns of other kinds have: `*` is the only one here."""
 BUILT_IN = "workers.processors"
@@ -79,6 +81,13 @@ class Processor:
     jobs succeed, and gets the engine instead of a connection."""
     schedule: Schedule | None = None
     """When it is due; None: it runs for events that senders send."""
+
+    @property
+    def about(self) -> str | None:
+        """The first line of the function's docstring; None: it has none."""
+        function = inspect.unwrap(self.function)
+        lines = (inspect.getdoc(function) or "").splitlines() if inspect.isroutine(function) else []
+        return storable(lines[0], limit=_LONGEST_ABOUT) if lines else None
 
 
 declared: list[Declaration] = []

@@ -223,6 +223,9 @@ def register(processors: Registry, connection: Connection) -> None:
                 timeout_s=processor.timeout_s,
                 ordered_by=processor.order.ordered_by if processor.order else None,
                 on_dead=processor.order.on_dead if processor.order else None,
+                about=processor.about,
+                retry_base_s=processor.rules.base_s,
+                retry_max_delay_s=processor.rules.cap_s,
             )
             for processor in processors
         ],

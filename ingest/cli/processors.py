@@ -1,17 +1,20 @@
 """`ingest processors`: what workers have registered; pause, resume and run them."""
 
-from collections.abc import Iterator
+import os
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from ingest.cli import output
+from ingest import settings
+from ingest.cli import output, processor_text
 from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
+from ingest.cli.suggestions import check_processor
+from ingest.console.services.ranges import Range
 from ingest.errors import IngestError, NotFound
 from ingest.store.pipeline import processors
 from ingest.store.pipeline.processors import ProcessorRecord
-from ingest.store.pipeline.schedules import ScheduleRecord
 
 app = typer.Typer(
     help="List the processors; pause, resume and run them.", invoke_without_command=True
@@ -49,14 +52,28 @@ def list_processors(
 
 
 @app.command("show")
-def show(name: _Name, json: _Json = False) -> None:
-    """Show a processor: its rules, its jobs and, if it is periodic, its schedule."""
-    record = _named(name)
+def show(
+    name: _Name,
+    period: Annotated[
+        Range, typer.Option("--range", help="What rates, times and failures are of.")
+    ] = Range.HOUR,
+    json: _Json = False,
+) -> None:
+    """Show all about a processor: what it is, what it did, what is left, and what fails."""
+    from ingest.console.services import processor_detail, ranges
+    from ingest.destinations import overview
+
+    now, hosts = datetime.now(UTC), overview.hosts(settings.load(), os.environ)
+    with database() as engine, engine.connect() as connection:
+        check_processor(connection, name)
+        window = ranges.window(period, now)
+        details = processor_detail.read(
+            connection, name, window, destinations=hosts, now=now, masked=False
+        )
     if json:
-        output.as_json(record)
-        return
-    for label, value in _told(record):
-        output.line(f"{label:<10} {value}")
+        output.as_json(details)
+    else:
+        processor_text.write(details, period, now=now)
 
 
 @app.command("run")
@@ -145,27 +162,3 @@ def _state(record: ProcessorRecord) -> str:
         return "runs"
     why = f": {record.pause_reason}" if record.pause_reason else ""
     return f"paused by {record.paused_by}{why}"
-
-
-def _told(record: ProcessorRecord) -> Iterator[tuple[str, str]]:
-    """Yield what is known of a processor, a line each."""
-    yield "processor", record.name
-    yield "state", _state(record)
-    yield "types", ", ".join(record.types)
-    yield "queue", record.queue
-    yield "attempts", f"{record.max_attempts} of up to {record.timeout_s:g} s"
-    waiting = f"{record.pending:,} pending, {record.retrying:,} retrying"
-    yield "jobs", f"{waiting}, {record.running:,} running, {record.dead:,} dead"
-    if (schedule := record.schedule) is not None:
-        overlap = "runs may overlap" if schedule.overlap else "runs do not overlap"
-        yield "schedule", f"{schedule.expression} ({schedule.zone})"
-        yield "rules", f"missed: {schedule.missed}; {overlap}"
-        yield "next due", output.cell(schedule.next_due_at)
-        yield "last due", output.cell(schedule.last_due_at)
-        yield "last run", _last_run(schedule)
-
-
-def _last_run(schedule: ScheduleRecord) -> str:
-    if schedule.last_event is None:
-        return "none"
-    return f"{schedule.last_state or 'no longer stored'}, event {schedule.last_event}"

@@ -183,6 +183,7 @@ def _templates() -> Jinja2Templates:
     for module in (formats, charts, event, api_reference):
         templates.env.filters.update(module.FILTERS)
     templates.env.globals["events_link"] = paths.events_link
+    templates.env.globals["processor_path"] = paths.processor_path
     templates.env.globals["search_for"] = paths.search_for
     for name in templates.env.list_templates():
         templates.env.get_template(name)  # compile now, so that the first request does not wait

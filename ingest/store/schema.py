@@ -515,6 +515,9 @@ processors = Table(
     ),
     Column("ordered_by", Text, comment="what its jobs are kept in order by; null: no order"),
     Column("on_dead", Text, comment="with an order: wait or skip, what is behind a dead letter"),
+    Column("about", Text, comment="the first line of its docstring"),
+    Column("retry_base_s", Double, comment="longest wait after the first failure"),
+    Column("retry_max_delay_s", Double, comment="longest wait after any failure"),
 )
 
 # When the periodic processors are due. A worker registers the schedule, a relay makes the runs.

@@ -111,6 +111,7 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         "/refusals",
         "/refusals?kind=rejected",
         "/processors",
+        "/processors/orders",
         "/sources",
         "/alerts",
         "/retention",

@@ -30,6 +30,7 @@ ERROR = "the CRM is away"
 LISTS = (
     *("/", "/events", "/failures", "/failures/1", "/refusals", "/alerts", "/live", "/processors"),
     *("/sources", "/retention", "/audit-log", "/entities/order/790", "/docs", "/docs/replay_event"),
+    "/processors/whims",
 )
 
 

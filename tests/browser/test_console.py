@@ -308,6 +308,7 @@ def test_it_is_read_without_scripts(browser: Browser, stack: Stack) -> None:
     [
         *("/", "/events", "/failures", "/failures/1", "/refusals", "/alerts", "/live"),
         "/processors",
+        "/processors/whims",
         *("/retention", "/erasures", "/audit-log", "/entities/conversation/7"),
         "/docs/begin_bulk_action",
     ],

@@ -81,7 +81,7 @@ def test_a_page_says_since_when_the_console_does_not_answer(page: Page, stack: S
 
     page.route("**/processors", answer)
     page.keyboard.press("h")
-    expect(page.locator(STATE)).to_have_text("held")
+    expect(page.locator(STATE)).to_have_text(re.compile(r"^held since \d\d:\d\d$"))
     expect(page.locator(HOLD)).to_have_text("Go on")
     assert not asked
     page.keyboard.press("h")
@@ -96,6 +96,66 @@ def test_a_page_says_since_when_the_console_does_not_answer(page: Page, stack: S
     page.unroute("**/processors")
     refresh(page)
     expect(page.locator(STATE)).to_have_text(re.compile(r"^refreshing every \d+ s$"))
+
+
+def test_a_held_page_says_what_waits_and_stays_as_it_is_until_it_goes_on(
+    page: Page, stack: Stack
+) -> None:
+    stack.post_all([order(number) for number in range(800, 803)])
+    stack.wait_until_idle()
+    page.goto("/events?q=type:order.*")
+    rows = page.locator("#event-rows > tr")
+    refresh(page)
+    page.keyboard.press("h")
+    seen = "rows => rows.map(row => [row.id, row.querySelector('.marks').innerText])"
+    before = rows.evaluate_all(seen)
+    stack.post_all([order(number) for number in (803, 804)] + [order(802)])  # one is a duplicate
+    stack.wait_until_idle()
+    state = page.locator(STATE)
+    expect(state).to_have_text(
+        re.compile(r"^held since \d\d:\d\d; 4 changes waiting: 2 new, 1 changed, other figures$")
+    )
+    screenshot(page, "events-held")
+    assert rows.evaluate_all(seen) == before
+    expect(page.get_by_role("button", name="Go on")).to_be_visible()
+    page.keyboard.press("h")
+    expect(page.locator("[data-news]")).to_have_text("2 new events: show")
+    expect(state).to_have_text(re.compile(r"^refreshing every \d+ s$"))
+    page.keyboard.press("n")
+    expect(page.locator("#event-rows")).to_contain_text("803")
+    expect(page.locator("#event-rows")).to_contain_text("804")
+
+
+def test_a_held_page_asks_less_and_less_often_and_not_at_all_while_nobody_sees_it(
+    page: Page, stack: Stack
+) -> None:
+    until(lambda: stack.value("SELECT count(*) FROM processors") > 2)
+    asked: list[str] = []
+    page.clock.install()
+    page.goto("/audit-log")
+    page.on("request", lambda sent: asked.append(sent.url))
+    page.keyboard.press("h")
+    for change in ("pause", "resume"):
+        stack.tell(f"/processors/waits/{change}", {})
+    page.clock.run_for(5_000)
+    expect(page.locator(STATE)).to_contain_text("changes waiting: 2 new")
+    page.clock.run_for(9_000)
+    assert len(asked) == 1  # the next comes after ten seconds
+    with page.expect_request_finished():
+        page.clock.run_for(1_500)
+    assert len(asked) == 2
+    page.evaluate(
+        "Object.defineProperty(document, 'hidden', { get: () => true, configurable: true });"
+        " document.dispatchEvent(new Event('visibilitychange'))"
+    )
+    page.clock.run_for(600_000)
+    assert len(asked) == 2
+    with page.expect_request_finished():
+        page.evaluate(
+            "delete document.hidden; document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    assert len(asked) == 3
+    expect(page.locator(STATE)).to_contain_text("held since")
 
 
 def test_every_list_is_walked_by_keys_which_the_help_tells(page: Page, stack: Stack) -> None:
@@ -151,6 +211,31 @@ def test_an_action_is_sent_once_and_says_what_was_done_and_the_way_back(
     assert stack.value(sent) == 1
     done.get_by_role("link", name="Its record").click()
     expect(page.locator("tr:target")).to_contain_text("resume")
+
+
+def test_a_processor_is_looked_at_paused_and_its_dead_letters_replayed_with_keys_alone(
+    page: Page, stack: Stack
+) -> None:
+    (stack.folder / "broken").touch()
+    stack.post_all([order(number, note="fails") for number in range(700, 703)])
+    stack.wait_until_idle()
+    page.goto("/processors")
+    page.locator("#processor-whims a").first.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/processors/whims$"))
+    expect(page.locator("main")).to_contain_text("Does what the order says.")
+    screenshot(page, "processor")
+    page.keyboard.press("p")
+    page.get_by_role("dialog").get_by_label("Reason").fill("the CRM is away")
+    page.keyboard.press("Enter")
+    expect(page.locator("main")).to_contain_text("Paused by local: the CRM is away")
+    assert page.url.endswith("/processors/whims")
+    screenshot(page, "processor-paused")
+    page.keyboard.press("p")
+    page.keyboard.press("Enter")
+    expect(page.locator("#state")).to_have_text("active")
+    page.keyboard.press("r")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("This will replay")
 
 
 def test_what_is_dragged_over_in_a_chart_is_the_time_of_the_page(page: Page, stack: Stack) -> None:

@@ -224,6 +224,7 @@ COUNTERPARTS = {
     "GET /live": "list_events",
     "GET /live/stream": "list_events",
     "GET /processors": "list_processors",
+    "GET /processors/{name:path}": "get_processor",
     "POST /processors/{name:path}/{change}": "pause_processor",
     "GET /sources": "list_sources",
     "GET /retention": "get_retention",

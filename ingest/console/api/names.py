@@ -24,7 +24,7 @@ from ingest.store.pipeline.schedules import ScheduleRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
 from ingest.store.reports.failures import Rejected
-from ingest.store.reports.heartbeats import ProcessRecord
+from ingest.store.reports.heartbeats import ProcessRecord, WorkerRecord
 from ingest.store.reports.key_use import KeyUse, Part
 from ingest.store.reports.totals import Stats
 from ingest.store.retention import report as retention
@@ -65,6 +65,7 @@ NAMES: Mapping[type, str] = MappingProxyType(
         Stats: "StatsOfOverview",
         Step: "RefusalStep",
         Work: "BulkActionWork",
+        WorkerRecord: "WorkerOfProcessor",
         retention.Bodies: "RetainedBodies",
         retention.Held: "RetainedKind",
         retention.Report: "Retention",

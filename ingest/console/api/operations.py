@@ -63,7 +63,9 @@ from ingest.console.services import (
     event_query,
     event_view,
     failures,
+    processor_detail,
     processor_view,
+    ranges,
     refusals,
     saved_views,
     search_words,
@@ -77,6 +79,7 @@ from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.failures import FailureDetails, ListedFailure
 from ingest.console.services.overview import Overview
+from ingest.console.services.processor_detail import ProcessorDetails
 from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
 from ingest.console.services.resending import Resent
@@ -608,6 +611,22 @@ def list_processors(console: Console, request: ApiRequest) -> Listing[ProcessorV
     return Listing[ProcessorView].of(shown.views, as_of=now)
 
 
+@get("/processors/{name:path}", query=OverviewQuery, errors=_NOT_FOUND)
+def get_processor(console: Console, request: ApiRequest) -> ProcessorDetails:
+    """Return all about a processor: what it is, what it did in a period, and what is left to do."""
+    now, masked = console.now(), _masks(console, request)
+    window = ranges.window(request.query.range, now)
+    with console.engine.connect() as connection:
+        return processor_detail.read(
+            connection,
+            request.path["name"],
+            window,
+            destinations=console.destinations,
+            now=now,
+            masked=masked,
+        )
+
+
 @get("/sources")
 def list_sources(console: Console, _request: ApiRequest) -> Listing[SourceView]:
     """List the sources that have a key, or had one lately, and how much each key is used."""
@@ -882,6 +901,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     get_refusal,
     list_rejected_deliveries,
     list_processors,
+    get_processor,
     list_sources,
     pause_processor,
     resume_processor,

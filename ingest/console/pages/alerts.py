@@ -31,6 +31,8 @@ class AlertRow:
     title: str
     advice: str
     href: str
+    processor: str | None
+    """The processor that it is about; None: it is about something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,7 @@ def _row(alert: Alert) -> AlertRow:
         title=rule.title if rule else alert.rule,
         advice=rule.advice if rule else "",
         href=rule.href if rule else "/alerts",
+        processor=alert_lines.processor_of(alert),
     )
 
 

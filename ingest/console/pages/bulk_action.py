@@ -49,6 +49,8 @@ class PreviewPage:
     q: str
     ids: tuple[UUID, ...]
     """What the form posts again: the search, and the selected events (empty: all that match)."""
+    processor: str | None
+    """Whose jobs alone of the selected events are meant; None: those of all."""
     all_jobs: bool
     """Whether jobs that have succeeded are repeated, too."""
     scope: str
@@ -94,7 +96,7 @@ class BulkActionPage:
 def routes(site: Site) -> list[BaseRoute]:
     """Return the routes of the pages and their forms."""
     return [
-        site.post("/events/preview", preview, name="preview"),
+        site.post("/events/preview", preview, name="preview", changes=False),
         site.post("/bulk-actions", begin, name="begin bulk action"),
         site.get("/bulk-actions/{id:number}", show, name="bulk action"),
         site.post("/bulk-actions/{id:number}/{change}", change, name="change bulk action"),
@@ -129,7 +131,8 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
         raise BadRequest("The action must be a replay or a discard.", reason="bad_action")
     ids = event_ids(form) if scope == "selected" else ()
     text = text_field(form, "q")[:LONGEST_QUERY]
-    selection, problem = _selection(site, request, text, ids, scope)
+    processor = text_field(form, "processor") or None
+    selection, problem = _selection(site, request, text, ids, scope, processor)
     all_jobs = bool(text_field(form, "all_jobs"))
     if action == REPLAY:
         selection = selection.for_replay(all_jobs=all_jobs)
@@ -150,6 +153,7 @@ def preview(site: Site, request: Request, form: FormData) -> Response:
         filters=describe_filters(selection),
         q=text,
         ids=ids,
+        processor=processor,
         all_jobs=all_jobs,
         scope=scope,
         back=link("/events", q=text),
@@ -163,7 +167,9 @@ def begin(site: Site, request: Request, form: FormData) -> Response:
     """Begin a bulk action."""
     ids = event_ids(form)
     text = text_field(form, "q")[:LONGEST_QUERY]
-    selection, problem = _selection(site, request, text, ids, "selected" if ids else "all")
+    scope = "selected" if ids else "all"
+    processor = text_field(form, "processor") or None
+    selection, problem = _selection(site, request, text, ids, scope, processor)
     if problem is not None:
         raise BadRequest(problem, reason="bad_query")
     bulk_action = site.console.commands.begin(
@@ -235,14 +241,22 @@ def sample_selection(selection: EventFilter, counts: Counts) -> EventFilter:
 
 
 def _selection(
-    site: Site, request: Request, text: str, ids: Sequence[UUID], scope: str
+    site: Site,
+    request: Request,
+    text: str,
+    ids: Sequence[UUID],
+    scope: str,
+    processor: str | None,
 ) -> tuple[EventFilter, str | None]:
     """Return what a form selects, and what is wrong with it.
 
-    A search that is understood in part only would select more than its author thinks.
+    A search that is understood in part only would select more than its author thinks. Of selected
+    events only the jobs of `processor` are meant, if the form names one.
     """
     if scope == "selected":
-        return (EventFilter(ids=tuple(ids)), None) if ids else (_NOTHING, "Nothing is selected.")
+        if not ids:
+            return _NOTHING, "Nothing is selected."
+        return EventFilter(ids=tuple(ids), processor=processor), None
     query = site.parse_search(request, text)
     return query.selection, query.problems[0].message if query.problems else None
 

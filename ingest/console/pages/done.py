@@ -6,7 +6,7 @@ that no address holds it and no reload repeats it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 from sqlalchemy import Engine
@@ -24,6 +24,7 @@ from ingest.store.reports.audit_log import Action
 
 COOKIE = "ingest_done"
 _LIFETIME_S = 60
+_AGAIN = ".again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,34 +38,29 @@ class Done:
     """The address of the form that takes it back; None: nothing does, or its page has one."""
 
 
-def remember(
-    engine: Engine, response: Response, by: Identity, *, after: int, is_secure: bool
-) -> None:
-    """Let the next page tell the last action of somebody, if there is one of a number over `after`.
+def remember(response: Response, action: int, *, is_again: bool, is_secure: bool) -> None:
+    """Let the next page tell an action.
 
     Args:
-        engine: of the console.
         response: the redirect to that page.
-        by: who acted.
-        after: the number of the audit log's last entry before the action.
+        action: its number in the audit log.
+        is_again: whether it was done before, and its form was sent again.
         is_secure: whether the cookie is for TLS alone.
     """
-    with engine.connect() as connection:
-        number = audit_log.last_of(connection, by, after=after)
-    if number is not None:
-        response.set_cookie(
-            COOKIE,
-            str(number),
-            max_age=_LIFETIME_S,
-            httponly=True,
-            samesite="lax",
-            secure=is_secure,
-        )
+    response.set_cookie(
+        COOKIE,
+        f"{action}{_AGAIN}" if is_again else str(action),
+        max_age=_LIFETIME_S,
+        httponly=True,
+        samesite="lax",
+        secure=is_secure,
+    )
 
 
 def read(engine: Engine, request: Request, by: Identity) -> Done | None:
     """Return what the user has just done; None: nothing. A refresh of another tab does not ask."""
-    number = parse_number(request.cookies.get(COOKIE))
+    told = request.cookies.get(COOKIE, "")
+    number = parse_number(told.removesuffix(_AGAIN))
     if number is None or is_refresh(request):
         return None
     with engine.connect() as connection:
@@ -78,7 +74,10 @@ def read(engine: Engine, request: Request, by: Identity) -> Done | None:
         bulk_action = None
         if action.replay is not None:
             bulk_action = bulk_actions.numbered(connection, {action.replay}).get(action.replay)
-    return describe(action, bulk_action)
+    shown = describe(action, bulk_action)
+    if not told.endswith(_AGAIN):
+        return shown
+    return replace(shown, sentence=f"Sent again, and done once: {shown.sentence}")
 
 
 def forget(request: Request, response: Response) -> None:

@@ -39,7 +39,7 @@ def routes(site: Site) -> list[BaseRoute]:
     ingest.console.auth.request_info), as the page shows the body."""
     return [
         site.get("/events/{id:uuid}/edit", show, name="edit event"),
-        site.post("/events/{id:uuid}/edit", check, name="check edited event"),
+        site.post("/events/{id:uuid}/edit", check, name="check edited event", changes=False),
         site.post("/events/{id:uuid}/resend", resend, name="resend event"),
     ]
 

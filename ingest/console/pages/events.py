@@ -58,6 +58,8 @@ class EventsPage:
     state_filters: tuple[StateFilter, ...]
     offered: tuple[EntityLink, ...]
     """Pages of the orders, customers, … that the search may mean."""
+    processor: str | None
+    """The processor that the search names; None: it names none."""
     events: tuple[ListedEvent, ...]
     count: Count
     """The number of all events that match."""
@@ -110,6 +112,7 @@ def show(site: Site, request: Request) -> Response:
         offered=site.console.entities.offered(
             text, query.selection, (*page.named, *page.events), masked=site.masks(request)
         ),
+        processor=query.selection.processor,
         events=masking.events((*page.named, *page.events), masked=site.masks(request)),
         count=result.count,
         bulk_scope=bulk_scope(query.selection),

@@ -1,7 +1,6 @@
 """The overview: traffic, backlog and health."""
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from sqlalchemy import Engine
 from starlette.datastructures import FormData
@@ -11,7 +10,9 @@ from starlette.routing import BaseRoute
 
 from ingest import backlog_words
 from ingest.console.pages import overview_charts
+from ingest.console.pages import part as parts
 from ingest.console.pages.overview_charts import Charts
+from ingest.console.pages.part import Part
 from ingest.console.pages.site import Site, redirect, time_range, user
 from ingest.console.services import overview as overviews
 from ingest.console.services import ranges
@@ -20,13 +21,11 @@ from ingest.console.services.commands import public_url
 from ingest.console.services.overview import Overview
 from ingest.console.services.ranges import Range, Window
 from ingest.console.services.traffic import Split, Traffic
-from ingest.console.ui.formats import iso, size
+from ingest.console.ui.formats import size
 from ingest.console.ui.forms import text_field
-from ingest.console.ui.paths import events_link, link
 from ingest.store.pipeline.metrics import describe_unreadable
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.behind import Backlog
-from ingest.timestamps import parse_moment
 
 _OUTCOME = "outcome"
 
@@ -81,16 +80,6 @@ class ServiceHealth:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A part of the past, and where it leads."""
-
-    since: datetime
-    until: datetime
-    events_href: str
-    """What was received then."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OverviewPage:
     """The view model of `overview.html`."""
 
@@ -128,16 +117,14 @@ def show(site: Site, request: Request) -> Response:
     """Show what arrived, what became of it, and the health of every part."""
     console = site.console
     overview = console.overviews.read(time_range(request, default=Range.HOUR))
-    by, part = _split(request), _part_of(request, now=overview.now)
+    by, part = _split(request), parts.of_request(request, now=overview.now)
     overview, traffic = _traffic(console.engine, overview, by, part)
     dead = [processor for processor in overview.processors if processor.dead]
     unreadable = overview.unreadable
     view = OverviewPage(
         overview=overview,
-        part=_shown(part) if part else None,
-        period=link("", since=iso(part.since), until=iso(part.until))[1:]
-        if part
-        else f"range={overview.range}",
+        part=parts.shown(part) if part else None,
+        period=parts.parameters(part, overview.range),
         headline=_headline(overview.backlog),
         totals=_totals(overview),
         present=_present(overview),
@@ -215,21 +202,6 @@ def _traffic(
         return overview, None if by is None else traffics.within(
             connection, by, window, now=overview.now
         )
-
-
-def _part_of(request: Request, *, now: datetime) -> Window | None:
-    """Return the part of the past that the address names; None: it names none that can be shown."""
-    since = parse_moment(request.query_params.get("since", ""), now=now)
-    until = parse_moment(request.query_params.get("until", ""), now=now)
-    return None if since is None or until is None else ranges.part(since, until, now=now)
-
-
-def _shown(window: Window) -> Part:
-    return Part(
-        since=window.since,
-        until=window.until,
-        events_href=events_link(since=window.since, until=window.until),
-    )
 
 
 def _services(overview: Overview) -> tuple[ServiceHealth, ...]:

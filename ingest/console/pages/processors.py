@@ -1,4 +1,4 @@
-"""The page of processors, and the forms that pause, resume and run them."""
+"""The list of processors, and the forms that pause, resume and run them."""
 
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ from ingest.console.services import processor_view
 from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
 from ingest.console.ui.forms import text_field
+from ingest.console.ui.paths import processor_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,4 +58,5 @@ def change(site: Site, request: Request, form: FormData) -> Response:
     if verb not in commands:
         raise BadRequest("The change must be pause, resume or run.", reason="bad_action")
     commands[verb](user(request), name, text_field(form, "reason"))
-    return redirect("/processors")
+    is_of_its_page = text_field(form, "from") == "page"
+    return redirect(processor_path(name) if is_of_its_page else "/processors")

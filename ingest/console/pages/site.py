@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,8 @@ from starlette.templating import Jinja2Templates
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.console.dependencies import LONGEST_QUERY, Console
-from ingest.console.pages import done, freshness
+from ingest.console.pages import done, freshness, once
+from ingest.console.pages.once import Outcome
 from ingest.console.services import alerts
 from ingest.console.services.ranges import Range
 from ingest.console.ui import forms, masking
@@ -45,25 +47,47 @@ class Site:
 
         return Route(path, endpoint, methods=["GET"], name=name)
 
-    def post(self, path: str, handler: "FormHandler", *, name: str) -> Route:
-        """Return the route of a form. The handler runs in a thread."""
+    def post(self, path: str, handler: "FormHandler", *, name: str, changes: bool = True) -> Route:
+        """Return the route of a form, whose handler runs in a thread. One that `changes` something
+        is done once, however often it is sent."""
 
         async def endpoint(request: Request) -> Response:
             form = await forms.read(request)
-            return await run_in_threadpool(self._act, handler, request, form)
+            if changes:
+                return await run_in_threadpool(self._act, handler, request, form)
+            return await run_in_threadpool(handler, self, request, form)
 
         return Route(path, endpoint, methods=["POST"], name=name, max_body_size=forms.MAX_BYTES)
 
     def _act(self, handler: "FormHandler", request: Request, form: FormData) -> Response:
-        """Run a form's handler. The page that it redirects to tells what was done."""
+        """Run a form's handler, unless the form was sent before. The page that it redirects to
+        tells what was done."""
+        keyed = once.keyed(user(request), request.url.path, form)
+        act = partial(self._outcome, handler, request, form)
+        try:
+            if keyed is None:
+                outcome, is_again = act(), False
+            else:
+                outcome, is_again = once.outcome(self.console.keyed_requests, keyed, act)
+        except once.Shown as shown:
+            return shown.page
+        response = redirect(outcome.location)
+        if outcome.action is not None:
+            is_secure = self.console.settings.console_tls_proxy
+            done.remember(response, outcome.action, is_again=is_again, is_secure=is_secure)
+        return response
+
+    def _outcome(self, handler: "FormHandler", request: Request, form: FormData) -> Outcome:
+        """Return what a form's handler did. Raises Shown if it did nothing but show a page."""
         engine = self.console.engine
         with engine.connect() as connection:
             last = audit_log.last(connection)
         response = handler(self, request, form)
-        if response.status_code == HTTPStatus.SEE_OTHER:
-            is_secure = self.console.settings.console_tls_proxy
-            done.remember(engine, response, user(request), after=last, is_secure=is_secure)
-        return response
+        if response.status_code != HTTPStatus.SEE_OTHER:
+            raise once.Shown(response)
+        with engine.connect() as connection:
+            action = audit_log.last_of(connection, user(request), after=last)
+        return Outcome(location=response.headers["location"], action=action)
 
     def render(
         self,
@@ -100,9 +124,13 @@ class Site:
             "as_of": moment,
             **{field.name: getattr(view, field.name) for field in fields(view)},
         }
-        page = self.templates.TemplateResponse(request, template, context)
+        page: Response = self.templates.TemplateResponse(request, template, context)
         done.forget(request, page)
-        return freshness.unless_known(request, page, moment) if refreshes else page
+        if refreshes:
+            page = freshness.unless_known(request, page, moment)
+        if page.status_code == HTTPStatus.OK:
+            once.mark(page, self.console.keyed_requests.new_token())
+        return page
 
     def masks(self, request: Request) -> bool:
         """Return whether bodies and phone numbers are hidden from the user."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from ingest.alerts import catalogue
 from ingest.alerts.catalogue import RULES
 from ingest.console.services.overview import OverviewCache
 from ingest.store.alerts import Alert
@@ -13,6 +14,12 @@ SHOWN = 4
 PAGE = "/alerts"
 
 Level = Literal["info", "warn", "error"]
+_OF_PROCESSORS = frozenset(
+    rule.slug
+    for rule in (catalogue.DEAD_LETTERS, catalogue.PROCESSOR_FAILS, catalogue.PROCESSOR_PAUSED)
+)
+_OF_LANES = frozenset(rule.slug for rule in (catalogue.JOBS_OLD, catalogue.JOBS_PARKED))
+"""Their subject is a processor and a queue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,3 +80,10 @@ def level(alert: Alert) -> Level:
     if rule is not None and rule.urgent:
         return "error"
     return "info" if alert.fired_at is None else "warn"
+
+
+def processor_of(alert: Alert) -> str | None:
+    """Return the processor that an alert is about; None: it is about something else."""
+    if alert.rule in _OF_PROCESSORS:
+        return alert.subject
+    return alert.subject.rpartition(" in ")[0] if alert.rule in _OF_LANES else None

@@ -29,6 +29,7 @@ KEY = r'^"?[!#-~]{8,200}"?$'
 """A key: visible characters, with the quotes of a structured field or without. It says who may read
 the answer, so it must not be guessed: a random UUID is a good one."""
 _NONCE_BYTES = 12
+_TOKEN_BYTES = 16
 
 log = logs.logger(__name__)
 
@@ -77,6 +78,10 @@ class KeyedRequests:
         """`random` returns that many random bytes."""
         self._engine = engine
         self._random = random
+
+    def new_token(self) -> str:
+        """Return a token that nobody guesses, for the forms of a page."""
+        return self._random(_TOKEN_BYTES).hex()
 
     def answer(self, request: KeyedRequest, act: Callable[[], bytes]) -> Answer:
         """Return the answer of `act`, or the one that it gave to the same request before.

@@ -26,6 +26,8 @@ function replay(action) {
   const form = make("form", { method: "post", action, hidden: true });
   form.dataset.confirm = "Replay this event? Jobs that have not succeeded run again from the raw body.";
   form.dataset.askReason = "";
+  const once = find("input[name=once]"); // of another form of this page: its path makes it another form's
+  if (once) form.append(once.cloneNode());
   document.body.append(form);
   form.requestSubmit();
 }

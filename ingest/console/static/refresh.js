@@ -100,6 +100,7 @@ function refreshes(foot) {
   const holds = find("[data-hold]", foot), news = find("[data-news]", foot);
   const every = Number(foot.dataset.refresh) * 1000;
   let wait = every, failures = 0, timer = 0, tag = null, isHeld = false, isAsking = false, hasEnded = false;
+  let known = wordsOfPage(document), heldSince = "", heldTag = null, heldWait = every, waiting = "";
 
   function say(name, ...parts) {
     const said = make("span");
@@ -112,13 +113,39 @@ function refreshes(foot) {
 
   function plan() {
     clearTimeout(timer);
-    if (!isHeld && !hasEnded && !document.hidden) timer = setTimeout(refresh, wait);
+    if (!hasEnded && !document.hidden) timer = setTimeout(isHeld ? look : refresh, isHeld ? heldWait : wait);
   }
 
   function fail(why) {
     failures += 1;
     wait = Math.min(every * 2 ** failures, LONGEST_MS);
-    saySince("away", why);
+    if (isHeld) sayHeld(why);
+    else saySince("away", why);
+  }
+
+  const sayHeld = (more) => say("paused", `held since ${heldSince}${more ? `; ${more}` : ""}`);
+
+  // Says what waits, and leaves the page alone.
+  function tell({ answer, text }) {
+    if (answer.redirected) waiting = "something else is here now";
+    else if (answer.status !== 304) {
+      heldTag = answer.headers.get("etag");
+      waiting = changesWaiting(known, wordsOfPage(new DOMParser().parseFromString(text, "text/html")));
+    }
+    sayHeld(waiting);
+  }
+
+  // Looks what waits while the page is held: less and less often, and not while nobody sees it.
+  async function look() {
+    clearTimeout(timer);
+    if (isAsking || hasEnded || document.hidden) return;
+    isAsking = true;
+    const answered = await ask(heldTag);
+    isAsking = false;
+    if (!isHeld) return refresh();
+    if (answered) tell(answered);
+    heldWait = Math.min(2 * heldWait, LONGEST_MS);
+    plan();
   }
 
   function end() {
@@ -128,10 +155,10 @@ function refreshes(foot) {
     saySince("away", "your session has ended. ", make("a", { href, textContent: "Log in" }));
   }
 
-  async function ask(shows) {
-    const known = tag && !shows ? { "if-none-match": tag } : {};
+  async function ask(unless) {
+    const condition = unless ? { "if-none-match": unless } : {};
     try {
-      const answer = await fetch(location.href, { headers: { "x-refresh": "1", ...known }, signal: AbortSignal.timeout(TIMEOUT_MS) });
+      const answer = await fetch(location.href, { headers: { "x-refresh": "1", ...condition }, signal: AbortSignal.timeout(TIMEOUT_MS) });
       if (answer.status === 401) end();
       else if (!answer.ok && answer.status !== 304) fail(`the console answers ${answer.status}`);
       else return { answer, text: await answer.text() };
@@ -144,8 +171,10 @@ function refreshes(foot) {
   function take({ answer, text }, shows) {
     if (answer.redirected) return location.replace(answer.url); // what is shown has become something else
     if (answer.status !== 304) {
-      announce(news, renew(new DOMParser().parseFromString(text, "text/html"), shows));
-      tag = answer.headers.get("etag");
+      const next = new DOMParser().parseFromString(text, "text/html");
+      known = wordsOfPage(next);
+      announce(news, renew(next, shows));
+      tag = heldTag = answer.headers.get("etag");
     }
     clock.dateTime = answer.headers.get("x-as-of");
     localise(foot);
@@ -156,13 +185,14 @@ function refreshes(foot) {
     if (isAsking || hasEnded) return;
     if (!shows && isBusy()) return plan();
     isAsking = true;
-    const began = performance.now(), answered = await ask(shows);
+    const began = performance.now(), answered = await ask(shows ? null : tag);
     isAsking = false;
     if (answered) {
       failures = 0;
       wait = Math.max(every, SHARE * (performance.now() - began));
       if (shows || !(isHeld || isBusy())) take(answered, shows); // else the hands came between
       if (!isHeld) say("on", `refreshing every ${Math.round(wait / 1000)} s`);
+      else if (shows) sayHeld((waiting = ""));
     }
     plan();
   }
@@ -171,12 +201,15 @@ function refreshes(foot) {
     isHeld = !isHeld;
     holds.textContent = isHeld ? "Go on" : "Hold";
     if (!isHeld) return refresh();
-    clearTimeout(timer);
-    say("paused", "held");
+    heldSince = spellTime(new Date(), "minute");
+    heldTag = tag;
+    heldWait = every;
+    sayHeld((waiting = ""));
+    plan();
   };
   news.onclick = () => refresh({ shows: true });
-  document.addEventListener("visibilitychange", () => (document.hidden || isHeld ? clearTimeout(timer) : refresh()));
-  addEventListener("pageshow", ({ persisted }) => persisted && !isHeld && refresh());
+  document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : isHeld ? look() : refresh()));
+  addEventListener("pageshow", ({ persisted }) => persisted && (isHeld ? look() : refresh()));
   plan();
 }
 

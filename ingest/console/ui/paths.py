@@ -47,6 +47,11 @@ def link(path: str, **parameters: object) -> str:
     return f"{path}?{urlencode(present, quote_via=quote)}" if present else path
 
 
+def processor_path(name: str) -> str:
+    """Return the address of a processor's page."""
+    return f"/processors/{quote(name)}"
+
+
 def search_for(**conditions: Any) -> str:
     """Return the search that means these fields of an EventFilter."""
     return spell(EventFilter(**conditions))

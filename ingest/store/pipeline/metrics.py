@@ -108,16 +108,26 @@ _OVER_TIME = statement(
            CAST(sum(count) AS bigint) AS times
     FROM ingest.activity
     WHERE minute >= :since AND minute < :until
+      AND (CAST(:label AS text) IS NULL OR label = :label)
     GROUP BY 1, 2, 3, 4
     """
 )
 
 
 def over_time(
-    connection: Connection, *, since: datetime, until: datetime, span: timedelta
+    connection: Connection,
+    *,
+    since: datetime,
+    until: datetime,
+    span: timedelta,
+    label: str | None = None,
 ) -> list[Point]:
-    """Return every span from `since` to `until`, empty ones too; the first begins at `since`."""
-    rows = connection.execute(_OVER_TIME, {"since": since, "until": until, "span": span})
+    """Return every span from `since` to `until`, empty ones too; the first begins at `since`.
+
+    With a `label`, only what was counted under it.
+    """
+    bounds = {"since": since, "until": until, "span": span, "label": label}
+    rows = connection.execute(_OVER_TIME, bounds)
     spans: dict[datetime, dict[str, Counts]] = {}
     for row in rows:
         counts = spans.setdefault(row.begins, {}).setdefault(row.what, Counts())

@@ -32,6 +32,12 @@ class Registered:
     """What its jobs are kept in order by, for people; None: no order."""
     on_dead: str | None = None
     """With an order: `wait` or `skip`, what is behind a dead letter."""
+    about: str | None = None
+    """The first line of its docstring; None: it has none."""
+    retry_base_s: float | None = None
+    """The longest wait after its first failure; it doubles with each further one."""
+    retry_max_delay_s: float | None = None
+    """The longest wait after any failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +72,32 @@ class ProcessorRecord:
     """Keys whose jobs wait behind a dead letter."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownProcessor(Registered):
+    """A processor as it was registered last, and whether it is paused."""
+
+    registered_at: datetime
+    """When a worker that has it started last."""
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_reason: str | None
+    schedule: ScheduleRecord | None
+    """When a periodic one is due; None: it runs for events that senders send."""
+
+
 _REGISTER = statement(
     """
     INSERT INTO ingest.processors (name, types, queue, batch, threads, max_attempts, timeout_s,
-                            registered_at, ordered_by, on_dead)
+                            registered_at, ordered_by, on_dead, about, retry_base_s,
+                            retry_max_delay_s)
     VALUES (:name, CAST(:types AS jsonb), :queue, :batch, :threads, :max_attempts, :timeout_s,
-            now(), :ordered_by, :on_dead)
+            now(), :ordered_by, :on_dead, :about, :retry_base_s, :retry_max_delay_s)
     ON CONFLICT (name) DO UPDATE
     SET types = excluded.types, queue = excluded.queue, batch = excluded.batch,
         threads = excluded.threads, max_attempts = excluded.max_attempts,
         timeout_s = excluded.timeout_s, registered_at = excluded.registered_at,
-        ordered_by = excluded.ordered_by, on_dead = excluded.on_dead
+        ordered_by = excluded.ordered_by, on_dead = excluded.on_dead, about = excluded.about,
+        retry_base_s = excluded.retry_base_s, retry_max_delay_s = excluded.retry_max_delay_s
     """
 )
 
@@ -96,6 +117,9 @@ def register(connection: Connection, registered: Sequence[Registered]) -> None:
                 "timeout_s": processor.timeout_s,
                 "ordered_by": processor.ordered_by,
                 "on_dead": processor.on_dead,
+                "about": processor.about,
+                "retry_base_s": processor.retry_base_s,
+                "retry_max_delay_s": processor.retry_max_delay_s,
             },
         )
 
@@ -147,6 +171,28 @@ def all_of_them(connection: Connection) -> list[ProcessorRecord]:
         ProcessorRecord(**{**row, "types": tuple(row["types"])}, schedule=periodic.get(row["name"]))
         for row in connection.execute(_ALL).mappings()
     ]
+
+
+_ONE = statement(
+    """
+    SELECT name, types, queue, batch, threads, max_attempts, timeout_s, about, retry_base_s,
+           retry_max_delay_s, registered_at, paused_at, paused_by, pause_reason, ordered_by, on_dead
+    FROM ingest.processors WHERE name = :name
+    """
+)
+
+
+def one(connection: Connection, name: str) -> KnownProcessor:
+    """Return a processor.
+
+    Raises:
+        NotFound: no worker has registered it.
+    """
+    row = connection.execute(_ONE, {"name": name}).mappings().one_or_none()
+    if row is None:
+        raise _unknown(name)
+    schedule = schedules.records(connection).get(name)
+    return KnownProcessor(**{**row, "types": tuple(row["types"])}, schedule=schedule)
 
 
 _TYPES = statement("SELECT name, types FROM ingest.processors")
@@ -255,4 +301,8 @@ def mark_unparked(connection: Connection, names: Sequence[str]) -> None:
 def _update_one(connection: Connection, statement: object, name: str, **values: str | None) -> None:
     result = connection.execute(statement, {"name": name, **values})  # type: ignore[call-overload]
     if result.rowcount == 0:
-        raise NotFound(f"No worker has registered a processor {name}.", reason="not_found")
+        raise _unknown(name)
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"No worker has registered a processor {name}.", reason="not_found")

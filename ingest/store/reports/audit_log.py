@@ -142,10 +142,35 @@ _ABOUT = statement(
     ORDER BY id DESC LIMIT :limit
     """
 )
-ACTIONS_EXAMINED = 20_000
+ACTIONS_EXAMINED = 5_000
 
 
 def about(connection: Connection, target: str, *, limit: int) -> list[Action]:
     """Return the newest actions on a target, of the newest `ACTIONS_EXAMINED` of all."""
     parameters = {"target": target, "examined": ACTIONS_EXAMINED, "limit": limit}
     return [Action(**row) for row in connection.execute(_ABOUT, parameters).mappings()]
+
+
+# No index leads to a processor's entries: the newest are looked through. The action says which
+# targets are names of processors, the bulk action which processor it was limited to.
+_OF_PROCESSOR = statement(
+    f"""
+    SELECT {_COLUMNS} FROM (
+        SELECT {_COLUMNS} FROM ingest.actions ORDER BY id DESC LIMIT :examined
+    ) AS a
+    WHERE (action IN ('pause', 'resume', 'run') AND replay IS NULL AND target = :name)
+       OR (action = 'retry' AND target = split_part(target, ' ', 1) || ' for ' || :name)
+       OR EXISTS (SELECT FROM ingest.replays
+                  WHERE replays.id = a.replay AND selection ->> 'processor' = :name)
+    ORDER BY id DESC LIMIT :limit
+    """
+)
+
+
+def of_processor(connection: Connection, name: str, *, limit: int) -> list[Action]:
+    """Return the newest actions on a processor: its pauses, and the bulk actions of its jobs alone.
+
+    Of the newest `ACTIONS_EXAMINED` of all.
+    """
+    parameters = {"name": name, "limit": limit, "examined": ACTIONS_EXAMINED}
+    return [Action(**row) for row in connection.execute(_OF_PROCESSOR, parameters).mappings()]

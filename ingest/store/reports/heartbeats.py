@@ -53,6 +53,21 @@ class ProcessRecord:
     """The ids of the keys of bodies that it has; None: it is of a release that knows of none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker that has a processor, as it was last seen."""
+
+    id: str
+    host: str
+    pid: int
+    version: str
+    started_at: datetime
+    seen_at: datetime
+    alive: bool
+    queues: list[str]
+    """The queues that it consumes."""
+
+
 _UPSERT = statement(
     """
     INSERT INTO ingest.processes (id, kind, host, pid, version, started_at, seen_at, queues,
@@ -156,3 +171,22 @@ def all_of_them(connection: Connection) -> list[ProcessRecord]:
     """Return the running processes, and those that stopped lately without reporting it."""
     rows = connection.execute(_ALL, {"alive_for": ALIVE_FOR})
     return [ProcessRecord(**row) for row in rows.mappings()]
+
+
+_WORKERS_WITH = statement(
+    """
+    SELECT id, host, pid, version, started_at, seen_at,
+           seen_at > now() - CAST(:alive_for AS interval) AS alive, coalesce(queues, '{}') AS queues
+    FROM ingest.processes
+    WHERE kind = 'worker' AND :processor = ANY(processors)
+    ORDER BY host, started_at, id
+    """
+)
+
+
+def workers_with(connection: Connection, processor: str) -> list[WorkerRecord]:
+    """Return the workers that have a processor, and those of them that stopped lately without
+    reporting it."""
+    parameters = {"processor": processor, "alive_for": ALIVE_FOR}
+    rows = connection.execute(_WORKERS_WITH, parameters).mappings()
+    return [WorkerRecord(**row) for row in rows]
