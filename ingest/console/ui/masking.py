@@ -4,7 +4,7 @@ Bodies and phone numbers are hidden, and nobody finds them by searching for them
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,6 +21,7 @@ from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
 from ingest.store.reports.failures import Failures
+from ingest.store.reports.newest_dead import NewestDead
 from ingest.store.reports.refused_requests import Refusal
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
@@ -134,6 +135,13 @@ def failures(grouped: Failures, *, masked: bool) -> Failures:
         for group in grouped.groups
     )
     return replace(grouped, groups=groups)
+
+
+def newest_dead(letters: Mapping[str, NewestDead], *, masked: bool) -> Mapping[str, NewestDead]:
+    """Return the newest dead letters of processors. Masked ones keep no message."""
+    if not masked:
+        return letters
+    return {name: replace(letter, message=None) for name, letter in letters.items()}
 
 
 def bulk_action(record: Operation, *, masked: bool) -> Operation:
