@@ -30,11 +30,13 @@ def test_everything_about_one_order(counted: Counted, shop: Shop, hand: Hand) ->
 
 def test_why_it_failed(counted: Counted, shop: Shop, hand: Hand) -> None:
     away = shop.stack.folder / f"away-{hand}"
+    shop.begin_without_failures()
     away.touch()
     shop.post(body(f"stock.{hand}", id=1))
     away.unlink()
     page = counted.page
     counted.start()
+    expect(page.locator(".ranking > li")).to_have_count(1)
     why = page.locator(f"#dead-of-crm_of_{hand}").get_by_role("link", name="the CRM is away")
     counted.act(why, "j", "w")
     expect(page.get_by_text("raise ConnectionError").first).to_be_visible()
