@@ -68,6 +68,11 @@ def edited(page: Page, shown: Shown) -> None:
     page.get_by_role("heading", name="What it would become").wait_for()
 
 
+def exported(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/events?q=state:dead")
+    page.get_by_text("Export", exact=True).click()
+
+
 def helped(page: Page, shown: Shown) -> None:
     page.goto(f"{shown.origin}/events?q=state:lost+%22أين%22")
     page.get_by_text("What can be searched").click()
@@ -76,10 +81,7 @@ def helped(page: Page, shown: Shown) -> None:
 FURTHER_PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "overview-by-processor": at("/?range=day&by=processor"),
     "events-order": at("/events?q=55120417"),
-    "events-export": lambda page, shown: (
-        page.goto(f"{shown.origin}/events?q=state:dead"),
-        page.get_by_text("Export", exact=True).click(),
-    ),
+    "events-export": exported,
     "events-help": helped,
     "events-messages": at("/events?q=type:message.received"),
     "order": offered,
