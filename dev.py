@@ -99,7 +99,7 @@ def check() -> int:
 def build_docs(*, serve: bool) -> NoReturn:
     """Write the pages that scripts write anew, then build the site; a warning is an error."""
     os.chdir(ROOT)
-    for page in ("configuration", "metrics", "alerts", "senders", "capacity"):
+    for page in ("configuration", "metrics", "alerts", "senders", "capacity", "tasks"):
         subprocess.run([BIN / "python", f"docs/{page}.py"], check=True)
     os.environ["NO_MKDOCS_2_WARNING"] = "1"  # an advertisement of the theme's successor
     become("mkdocs", *(("serve",) if serve else ("build", "--strict", "--quiet")))

@@ -3,9 +3,10 @@
 import re
 from datetime import UTC, datetime, timedelta
 
-TIME_FORMS = "2026-01-31T12:00:00Z, or 15m, 2h, 7d for before now"
+TIME_FORMS = "2026-01-31T12:00:00Z, or 15m, 2h, 7d for before now, or today, yesterday"
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_DAYS_AGO = {"today": 0, "yesterday": 1}
 # A date-time of RFC 3339, section 5.6. Six digits of a fraction count.
 _RFC_3339 = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:)([0-9]{2})"
@@ -39,8 +40,12 @@ def parse_timestamp(value: object) -> datetime | None:
 def parse_moment(text: str, *, now: datetime) -> datetime | None:
     """Return the time that a person wrote in one of `TIME_FORMS`, or None if it is none of them.
 
-    1970 is the earliest. A time without an offset is in UTC.
+    1970 is the earliest. A time without an offset is in UTC, and so is the midnight with which
+    `today` and `yesterday` begin.
     """
+    if text in _DAYS_AGO:
+        midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        return midnight - timedelta(days=_DAYS_AGO[text])
     epoch = datetime.fromtimestamp(0, UTC)
     unit = _UNITS.get(text[-1:])
     if unit and text[:-1].isascii() and text[:-1].isdigit() and len(text) < 10:

@@ -1,11 +1,13 @@
 """Pictures of the console's pages for the documentation.
 
     python -m tests.browser.screenshots [FOLDER]
+    python -m tests.browser.screenshots --all FOLDER
 
 Starts everything on servers of its own, lets a shop send a day's events, and writes each page in
 light and in dark to FOLDER (docs/screenshots unless it is given). Takes about a minute and needs
 what `python3 dev.py browser` installs, Chromium too. Look at every picture before it is kept;
-`pngquant --ext .png --force` makes them a third as large.
+`pngquant --ext .png --force` makes them a third as large. `--all` writes every page, whole, in
+three widths, for those who change the looks.
 """
 
 import json
@@ -14,16 +16,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice, pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import text
 
 from ingest.console.auth.credentials import digest
@@ -34,14 +35,13 @@ from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from tests.acceptance.harness import Stack, request
+from tests.browser.camera import FURTHER_PAGES, NARROW, PAGES, PASSWORD, Camera, Shown, at
 from tests.conftest import Running
 from tests.support.signing import signed_headers
 from tests.support.waiting import until
 
 EVENTS = 6_000
 TOKENS = {"noura": "token_of_noura", "fahad": "token_of_fahad"}
-WIDE, NARROW = (1280, 800), (390, 844)
-PASSWORD = "the desert is wide"
 
 PROCESSORS = '''
 """What the shop plugs in. Files say which of the services that it calls are away."""
@@ -83,36 +83,42 @@ def subscribe(event: Event, db: Connection) -> None:
 '''
 
 
-@dataclass(frozen=True, kw_only=True)
-class Shown:
-    """A console with a day behind it, and where its pages are."""
-
-    origin: str
-    dead: str
-    conflict: str
-    rejected: str
-
-
-def main(folder: Path) -> None:
-    """Write all pictures."""
+def main(folder: Path, *, whole: bool) -> None:
+    """Write the pictures of the documentation, or all pages in all widths."""
     folder.mkdir(parents=True, exist_ok=True)
     with everything() as stack, sync_playwright() as playwright:
         found = shutil.which("chromium") or shutil.which("chromium-browser")
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         shown = fill(stack)
-        for scheme in ("light", "dark"):
-            camera = Camera(browser, shown, folder, scheme)
-            for name, reach in PAGES.items():
-                camera.take(f"{name}-{scheme}", reach)
-            for name in ("overview", "event"):
-                camera.take(f"{name}-narrow-{scheme}", PAGES[name], viewport=NARROW)
-        pause(stack)
-        for scheme in ("light", "dark"):
-            camera = Camera(browser, shown, folder, scheme)
-            camera.take(f"processors-{scheme}", at("/processors"))
-            camera.take(f"audit-log-{scheme}", at("/audit-log"))
-            camera.take(f"login-{scheme}", at("/login"), logged_in=False)
+        if whole:
+            pause(stack)
+            write_all(browser, shown, folder)
+        else:
+            write_documented(browser, stack, shown, folder)
         browser.close()
+
+
+def write_all(browser: Browser, shown: Shown, folder: Path) -> None:
+    """Write every page in every width, light and dark."""
+    for scheme in ("light", "dark"):
+        camera = Camera(browser, shown, folder, scheme)
+        for name, reach in (PAGES | FURTHER_PAGES).items():
+            camera.take_in_all_widths(name, reach)
+
+
+def write_documented(browser: Browser, stack: Stack, shown: Shown, folder: Path) -> None:
+    """Write the pictures that docs/ shows."""
+    cameras = [Camera(browser, shown, folder, scheme) for scheme in ("light", "dark")]
+    for camera in cameras:
+        for name, reach in PAGES.items():
+            camera.take(f"{name}-{camera.scheme}", reach)
+        for name in ("overview", "event"):
+            camera.take(f"{name}-narrow-{camera.scheme}", PAGES[name], viewport=NARROW)
+    pause(stack)
+    for camera in cameras:
+        camera.take(f"processors-{camera.scheme}", at("/processors"))
+        camera.take(f"audit-log-{camera.scheme}", at("/audit-log"))
+        camera.take(f"login-{camera.scheme}", at("/login"), logged_in=False)
 
 
 @contextmanager
@@ -420,82 +426,6 @@ _HOURS_AGO = """
 """
 
 
-# The pages.
-
-
-def at(path: str) -> Callable[[Page, Shown], object]:
-    return lambda page, shown: page.goto(f"{shown.origin}{path}")
-
-
-def preview(page: Page, shown: Shown) -> None:
-    page.goto(f"{shown.origin}/failures")
-    row = page.get_by_role("row").filter(has_text="crm")
-    row.get_by_role("button", name="Replay all of these").click()
-    page.get_by_role("heading", name="This will replay").wait_for()
-
-
-def conflict(page: Page, shown: Shown) -> None:
-    page.goto(f"{shown.origin}/events/{shown.conflict}")
-    page.locator("#body-title").evaluate("title => title.scrollIntoView()")
-
-
-PAGES: dict[str, Callable[[Page, Shown], object]] = {
-    "overview": at("/?range=day"),
-    "events": at("/events"),
-    "events-search": at("/events?q=type:order.*+state:dead+since:24h"),
-    "event": lambda page, shown: page.goto(f"{shown.origin}/events/{shown.dead}"),
-    "event-conflict": conflict,
-    "delivery": lambda page, shown: page.goto(f"{shown.origin}/deliveries/{shown.rejected}"),
-    "failures": at("/failures"),
-    "refused": at("/refusals"),
-    "live": at("/live"),
-    "bulk-action": at("/bulk-actions/3"),
-    "alerts": at("/alerts"),
-    "retention": at("/retention"),
-    "erasures": at("/erasures"),
-    "erasure": at("/erasures/2"),
-    "preview": preview,
-}
-
-
-@dataclass(frozen=True)
-class Camera:
-    """Takes pictures, as somebody in Riyadh sees the pages."""
-
-    browser: Browser
-    shown: Shown
-    folder: Path
-    scheme: str
-
-    def take(
-        self,
-        name: str,
-        reach: Callable[[Page, Shown], object],
-        *,
-        viewport: tuple[int, int] = WIDE,
-        logged_in: bool = True,
-    ) -> None:
-        """One page."""
-        context = self.browser.new_context(
-            viewport={"width": viewport[0], "height": viewport[1]},
-            color_scheme="dark" if self.scheme == "dark" else "light",
-            reduced_motion="reduce",
-            timezone_id="Asia/Riyadh",
-            locale="en-GB",
-        )
-        page = context.new_page()
-        if logged_in:
-            page.goto(f"{self.shown.origin}/login")
-            page.get_by_label("Name").fill("noura")
-            page.get_by_label("Password").fill(PASSWORD)
-            page.get_by_role("button", name="Log in").click()
-            page.wait_for_url(f"{self.shown.origin}/")
-        reach(page, self.shown)
-        page.locator("main").wait_for()
-        page.evaluate("document.activeElement.blur()")
-        page.screenshot(path=self.folder / f"{name}.png")
-        context.close()
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/screenshots"))
+    given = [argument for argument in sys.argv[1:] if argument != "--all"]
+    main(Path(given[0] if given else "docs/screenshots"), whole="--all" in sys.argv)

@@ -1,6 +1,7 @@
 """The README and the pages of docs/ tell the truth where a test can see it."""
 
 import importlib.util
+import json
 import re
 import sys
 from pathlib import Path
@@ -66,7 +67,7 @@ def script_of(name: str) -> Any:
     return script
 
 
-@pytest.mark.parametrize("name", ["alerts", "capacity", "configuration", "metrics"])
+@pytest.mark.parametrize("name", ["alerts", "capacity", "configuration", "metrics", "tasks"])
 def test_a_page_is_as_its_script_writes_it(name: str) -> None:
     written = (ROOT / f"docs/{name}.md").read_text()
     assert script_of(name).page() == written, "run: python3 dev.py docs"
@@ -83,6 +84,16 @@ def test_the_figures_of_the_page_on_capacity_are_where_it_took_them_from() -> No
     for figure in figures:
         page = " ".join((ROOT / "docs" / figure.page).read_text().split())
         assert figure.words in page, figure
+
+
+def test_no_task_takes_more_clicks_than_the_best_anchor() -> None:
+    script = script_of("tasks")
+    counts = json.loads(script.COUNTS.read_text())
+    assert counts.keys() == script.ANCHORS.keys()
+    assert len(counts) == 15
+    for task, anchor in script.ANCHORS.items():
+        if anchor.clicks is not None and not anchor.is_least:
+            assert counts[task]["mouse"]["clicks"] <= anchor.clicks, task
 
 
 def test_every_finding_of_the_doctor_is_in_the_table_with_its_advice() -> None:

@@ -89,6 +89,8 @@ def test_a_person_may_leave_out_the_offset_and_the_time_of_day() -> None:
         "2026-01-31 12:00:00": now,
         "2026-01-31T15:00:00+03:00": now,
         "2h": now - timedelta(hours=2),
+        "today": now - timedelta(hours=12),
+        "yesterday": now - timedelta(hours=36),
         "1759021711856": datetime(2025, 9, 28, 1, 8, 31, 856_000, tzinfo=UTC),
         "20250101": None,
         "1759": None,

@@ -1,5 +1,6 @@
 """The overview: traffic, backlog and health."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
@@ -15,17 +16,20 @@ from ingest.console.pages.overview_charts import Charts
 from ingest.console.pages.part import Part
 from ingest.console.pages.site import Site, redirect, time_range, user
 from ingest.console.services import overview as overviews
-from ingest.console.services import ranges
+from ingest.console.services import ranges, takers
 from ingest.console.services import traffic as traffics
 from ingest.console.services.commands import public_url
 from ingest.console.services.overview import Overview
 from ingest.console.services.ranges import Range, Window
 from ingest.console.services.traffic import Split, Traffic
+from ingest.console.ui import masking
 from ingest.console.ui.formats import size
 from ingest.console.ui.forms import text_field
 from ingest.store.pipeline.metrics import describe_unreadable
 from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.reports import newest_dead
 from ingest.store.reports.behind import Backlog
+from ingest.store.reports.newest_dead import NewestDead
 
 _OUTCOME = "outcome"
 
@@ -96,6 +100,10 @@ class OverviewPage:
     charts: Charts
     with_dead_letters: tuple[ProcessorRecord, ...]
     """Processors with dead letters, the most first."""
+    newest_dead: Mapping[str, NewestDead]
+    """Why the newest dead letter of a processor failed, by its name."""
+    taken: Mapping[str, int]
+    """Unhandled events that a processor takes by now, by type."""
     unreadable: str | None
     """What the read model could not read, in a sentence; None: it read everything."""
     services: tuple[ServiceHealth, ...]
@@ -119,6 +127,9 @@ def show(site: Site, request: Request) -> Response:
     overview = console.overviews.read(time_range(request, default=Range.HOUR))
     by, part = _split(request), parts.of_request(request, now=overview.now)
     overview, traffic = _traffic(console.engine, overview, by, part)
+    with console.engine.connect() as connection:
+        newest = newest_dead.by_processor(connection)
+        taken = takers.of_unhandled(connection, overview.processors)
     dead = [processor for processor in overview.processors if processor.dead]
     unreadable = overview.unreadable
     view = OverviewPage(
@@ -131,6 +142,8 @@ def show(site: Site, request: Request) -> Response:
         by=by.value if by else _OUTCOME,
         charts=overview_charts.draw(overview, traffic),
         with_dead_letters=tuple(sorted(dead, key=lambda processor: -processor.dead)),
+        newest_dead=masking.newest_dead(newest, masked=site.masks(request)),
+        taken=taken,
         unreadable=describe_unreadable(unreadable, f"in the last {overview.range}")
         if unreadable
         else None,

@@ -10,6 +10,9 @@ from ingest.query import FILTERS
 from ingest.store.search.filters import EVENT_STATES, MARKS
 from ingest.store.search.words import words
 
+_SINCE = ("15m", "2h", "7d", "today", "yesterday")
+_UNTIL = ("today", "yesterday")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchWords:
@@ -31,6 +34,8 @@ def read(connection: Connection, *, masked: bool) -> SearchWords:
         "error": known.errors,
         "state": EVENT_STATES,
         "is": tuple(MARKS),
+        "since": _SINCE,
+        "until": _UNTIL,
     }
     if masked:
         values = {name: masking.unhidden(texts) for name, texts in values.items()}

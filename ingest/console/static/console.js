@@ -75,8 +75,13 @@ function toast(textContent) {
   setTimeout(() => box.remove(), 6000);
 }
 
+function textOf({ dataset }) {
+  if ("copyAddress" in dataset) return location.href;
+  return dataset.copy ?? find(dataset.copyFrom).textContent;
+}
+
 async function copy(button) {
-  const text = button.dataset.copy ?? find(button.dataset.copyFrom).textContent;
+  const text = textOf(button);
   try {
     await navigator.clipboard.writeText(text);
   } catch {
@@ -192,7 +197,7 @@ addEventListener("change", ({ target }) => {
 });
 addEventListener("click", ({ target }) => {
   if (target.closest("[data-theme-toggle]")) toggleTheme();
-  const button = target.closest("[data-copy], [data-copy-from]");
+  const button = target.closest("[data-copy], [data-copy-from], [data-copy-address]");
   if (button) copy(button);
 });
 addEventListener("DOMContentLoaded", () => {

@@ -101,7 +101,7 @@ function press(event) {
     }),
     x: row && (() => find("input[name=id]", row)?.click()),
     r: row?.dataset.replay && document.body.dataset.role === "operator" && (() => replay(row.dataset.replay)),
-  }[event.key] || (pressed && (() => pressed.click()));
+  }[event.key] || (pressed && (() => (pressed.matches("input, textarea") ? pressed.focus() : pressed.click())));
   if (!act) return;
   event.preventDefault();
   act();

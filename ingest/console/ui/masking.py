@@ -4,7 +4,7 @@ Bodies and phone numbers are hidden, and nobody finds them by searching for them
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -21,6 +21,7 @@ from ingest.store.failures.records import Note
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
+from ingest.store.reports.newest_dead import NewestDead
 from ingest.store.reports.refused_requests import Refusal
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
@@ -128,6 +129,13 @@ def copy(record: Copy, *, masked: bool) -> Copy:
 def note(written: Note, *, masked: bool) -> Note:
     """Return a note about a failure. A masked one keeps no text."""
     return replace(written, text=HIDDEN) if masked else written
+
+
+def newest_dead(letters: Mapping[str, NewestDead], *, masked: bool) -> Mapping[str, NewestDead]:
+    """Return the newest dead letters of processors. Masked ones keep no message."""
+    if not masked:
+        return letters
+    return {name: replace(letter, message=None) for name, letter in letters.items()}
 
 
 def bulk_action(record: Operation, *, masked: bool) -> Operation:

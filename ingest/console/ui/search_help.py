@@ -49,6 +49,7 @@ _EXAMPLES = {
     },
     "When": {
         "since:2h": "received in the last two hours; also 15m, 7d",
+        "since:yesterday until:today": "yesterday in UTC",
         "since:2026-01-31 until:2026-02-01": "that day in UTC; a time may follow: 2026-01-31T12:00",
     },
     "Whom or what it is about": {
