@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingest.console.services.addresses import Addresses
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from tests.benchmarks.world import World, answers
@@ -32,8 +33,8 @@ class Waited:
 
     path: str
     cold_ms: float | None
-    """The caches of PostgreSQL and of the system empty; None: this system does not let us empty
-    them."""
+    """The caches of PostgreSQL and of the system empty; None: only root may empty them, and
+    `--short` does not."""
     warm_ms: float
     """The median."""
     worst_ms: float
@@ -42,25 +43,23 @@ class Waited:
     """Whether the page says that it has not read everything."""
 
 
-def pages(world: World) -> Iterator[Waited]:
-    """Every page and search, first all cold, then all warm."""
+def pages(world: World, *, cold: bool) -> Iterator[Waited]:
+    """Every page and search, each `cold`, if that is wanted and may be, then warm."""
     engine = create_engine(parse(world.database_url), role=Role.OPERATOR)
     with engine.connect() as connection:
-        paths = list(console_paths.paths(console_paths.stored(connection)))
+        about = console_paths.stored(connection)
+    paths = list(console_paths.paths(about, Addresses(engine, random=os.urandom).path))
     engine.dispose()
     port = _start(world)
-    postgres, can_drop = (
-        world.fleet.members["postgres"],
-        os.access(_DROPS, os.W_OK) and not os.environ.get("NO_COLD"),
-    )
-    cold = {path: _cold(world, postgres, port, path) if can_drop else None for path in paths}
+    postgres, is_cold = world.fleet.members["postgres"], cold and os.access(_DROPS, os.W_OK)
     for path in paths:
+        cold_ms = _cold(world, postgres, port, path) if is_cold else None
         _first_byte(port, path)
         waited = [_first_byte(port, path) for _ in range(_RUNS)]
         taken = [ms for ms, _ in waited]
         yield Waited(
             path=path,
-            cold_ms=cold[path],
+            cold_ms=cold_ms,
             warm_ms=statistics.median(taken),
             worst_ms=max(taken),
             is_partial=any(_READ_PARTLY.search(body) for _, body in waited),
@@ -86,7 +85,7 @@ def _start(world: World) -> int:
 
 def _cold(world: World, postgres: Member, port: int, path: str) -> float:
     """Ask for a page when everything has to come from the disk; the console itself was there."""
-    world.fleet.hold_down(postgres)
+    world.fleet.hold_down(postgres, postgres.program.stop_signal)
     subprocess.run(["sync"], check=True)
     _DROPS.write_text("3\n")
     world.fleet.bring_back(postgres)

@@ -49,6 +49,8 @@ class Size:
     dead: int
     """Rows that vacuum may not remove, while statements are measured."""
     rounds: int = 2
+    cold: bool = True
+    """Whether pages are also asked for with all caches empty, a second each."""
     home: Path | None = None
     """Where to keep what is stored for the console's pages, and use it again; None: nowhere."""
 
@@ -73,6 +75,7 @@ SHORT = Size(
     parked=2_000,
     dead=10_000,
     rounds=1,
+    cold=False,
 )
 
 _CONNECTIONS = (16, 64, 256)
@@ -253,7 +256,7 @@ def console(size: Size) -> Iterator[consoles.Waited]:
         TemporaryDirectory(prefix="ingest-month-") as folder,
         month.kept(size.home or Path(folder), size.stored) as world,
     ):
-        yield from consoles.pages(world)
+        yield from consoles.pages(world, cold=size.cold)
 
 
 def retention(size: Size) -> Iterator[removal.Figure]:

@@ -4,16 +4,17 @@ The benchmark measures these, and `tests/integration/test_page_plans.py` counts 
 unit test holds that no route, filter, period or grouping is missing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
 from ingest.console.services.ranges import Range
 from ingest.console.services.traffic import Split
+from ingest.entities.entity import Entity
 from ingest.ids import first_id
 from ingest.store.search.filters import EVENT_STATES, MARKS
 from tests.support.month.numbered import LARGE_CONVERSATION
@@ -99,10 +100,17 @@ def stored(connection: Connection, *, now: datetime | None = None) -> Stored:
     return Stored(now=moment, large_conversation=str(LARGE_CONVERSATION), **values)
 
 
-def paths(about: Stored) -> Iterator[str]:
-    """Every page, and every search of the list of events."""
+Address = Callable[[Entity], str]
+
+
+def paths(about: Stored, address: Address) -> Iterator[str]:
+    """Every page, and every search of the list of events; `address` gives that of an entity."""
     yield from _overviews(about)
     yield from _others(about)
+    for kind, name in _entities(about):
+        yield address(Entity(kind=kind, value=name))
+    large = address(Entity(kind="conversation", value=about.large_conversation))
+    yield from (f"{large}?order=oldest", f"{large}?source=whatsapp")
     yield from ("/events", "/events?sort=oldest")
     old = first_id(about.now - timedelta(days=7))
     yield f"/events?before={old}"
@@ -145,12 +153,8 @@ def _others(about: Stored) -> Iterator[str]:
     yield from ("/docs", "/docs?q=event", f"/docs/{_OPERATION}", "/search-words")
     for event in (about.old, about.dead):
         yield from (f"/events/{event}", f"/events/{event}/edit")
-    yield from (f"/deliveries/{one}" for one in (about.repeated, about.rejected))
+    yield f"/deliveries/{about.rejected}"
     yield f"/bulk-actions/{about.replay}"
-    for kind, name in _entities(about):
-        yield f"/entities/{kind}/{quote(name, safe='')}"
-    large = f"/entities/conversation/{about.large_conversation}"
-    yield from (f"{large}?order=oldest", f"{large}?source=whatsapp")
     yield from (
         f"/events/export?{urlencode({'q': 'state:dead', 'format': form})}"
         for form in ("csv", "jsonl")

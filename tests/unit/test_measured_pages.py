@@ -93,7 +93,7 @@ def _queries(page: str) -> list[str]:
 
 
 def _paths() -> list[str]:
-    return list(paths(ABOUT))
+    return list(paths(ABOUT, lambda entity: f"/entities/{entity.kind}/{entity.value}"))
 
 
 def _matches(route: Route, path: str) -> bool:

@@ -8,10 +8,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
+from ingest.store.pipeline.unfinished import Unfinished
 from ingest.store.sql import statement
 
 
@@ -48,6 +50,8 @@ class ProcessorRecord:
     running: int
     dead: int
     """Dead letters that nobody has discarded."""
+    at_least: tuple[str, ...] = ()
+    """Which of these four there may be more of: a page counts for a moment only."""
 
 
 _REGISTER = statement(
@@ -108,12 +112,31 @@ _ALL = statement(
 )
 
 
-def all_of_them(connection: Connection) -> list[ProcessorRecord]:
-    """Return every processor that was ever registered, by name."""
+_REGISTERED = statement(
+    """
+    SELECT name, types, queue, batch, threads, max_attempts, timeout_s, registered_at, paused_at,
+           paused_by, pause_reason
+    FROM ingest.processors ORDER BY name
+    """
+)
+
+
+def all_of_them(
+    connection: Connection, *, counted: Unfinished | None = None
+) -> list[ProcessorRecord]:
+    """Return every processor that was ever registered, by name, with all its unfinished jobs, or
+    with those that were `counted`."""
+    rows = connection.execute(_ALL if counted is None else _REGISTERED).mappings()
     return [
-        ProcessorRecord(**{**row, "types": tuple(row["types"])})
-        for row in connection.execute(_ALL).mappings()
+        ProcessorRecord(**{**row, "types": tuple(row["types"])} | _counts(row["name"], counted))
+        for row in rows
     ]
+
+
+def _counts(processor: str, counted: Unfinished | None) -> dict[str, Any]:
+    if counted is None:
+        return {}
+    return {**counted.of(processor), "at_least": tuple(sorted(counted.at_least))}
 
 
 _TYPES = statement("SELECT name, types FROM ingest.processors")

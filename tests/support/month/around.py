@@ -146,6 +146,7 @@ _ACTIVITY = f"""
         UNION ALL SELECT 'unreadable', 'orders.' || field, 0, 0
         FROM unnest(ARRAY['total', 'created_at']) AS field
     ) AS happened (what, label, bucket, part)
+    ORDER BY minute
 """
 # As many as are kept: twenty addresses of each reason a minute, and of old ones an hour.
 _REFUSAL_COUNTS = f"""
