@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "gaps": parts.gaps,
     "scaling": parts.scaling,
     "stored": parts.stored,
+    "console": parts.console,
     "retention": parts.retention,
 }
 
@@ -44,6 +45,7 @@ def main() -> int:
     size = parts.SHORT if given.short else parts.FULL
     if given.stored is not None:
         size = dataclasses.replace(size, stored=given.stored)
+    size = dataclasses.replace(size, home=given.home)
     console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 160)
     began = time.monotonic()
     found: dict[str, list[Any]] = {}
@@ -70,6 +72,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--short", action="store_true", help="small numbers: does it still run?")
     parser.add_argument("--only", type=_parts, metavar="PART,…", help=", ".join(PARTS))
     parser.add_argument("--stored", type=int, metavar="N", help="events that are stored already")
+    parser.add_argument(
+        "--home",
+        type=lambda text: Path(text).resolve(),
+        metavar="DIR",
+        help="console: keep what it stores there (ten million: 27 GB), and use it again",
+    )
     parser.add_argument("--json", metavar="FILE", help="write every run there too")
     parser.add_argument("--markdown", metavar="FILE", help="write the tables there too")
     parser.add_argument("--plot", metavar="FILE", help="draw the rates there, as SVG")

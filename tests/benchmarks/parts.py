@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from tests.benchmarks import console
+from tests.benchmarks import console as consoles
 from tests.benchmarks import gaps as holes
 from tests.benchmarks import lag as lags
+from tests.benchmarks import month
 from tests.benchmarks import order as orders
 from tests.benchmarks import parked as parking
 from tests.benchmarks import plans as planned
@@ -49,6 +52,10 @@ class Size:
     dead: int
     """Rows that vacuum may not remove, while statements are measured."""
     rounds: int = 2
+    cold: bool = True
+    """Whether pages are also asked for with all caches empty, a second each."""
+    home: Path | None = None
+    """Where to keep what is stored for the console's pages, and use it again; None: nowhere."""
 
 
 FULL = Size(
@@ -73,6 +80,7 @@ SHORT = Size(
     ordered=20_000,
     dead=10_000,
     rounds=1,
+    cold=False,
 )
 
 _CONNECTIONS = (16, 64, 256)
@@ -249,10 +257,18 @@ def stored(size: Size) -> Iterator[Stored | stores.Timed]:
         ours.prepare(world)
         stores.seed(world, size.stored)
         yield from stores.reads(world)
-        yield from console.pages(world)
         after = _rates(world, ours, size)
     for what, rate in before.items():
         yield Stored(what=what, before=rate, after=after[what], events=size.stored)
+
+
+def console(size: Size) -> Iterator[consoles.Waited]:
+    """Every page and search of the console with a month of events behind it."""
+    with (
+        TemporaryDirectory(prefix="ingest-month-") as folder,
+        month.kept(size.home or Path(folder), size.stored) as world,
+    ):
+        yield from consoles.pages(world, cold=size.cold)
 
 
 def retention(size: Size) -> Iterator[removal.Figure]:

@@ -5,8 +5,10 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import Any
+from urllib.parse import unquote_plus
 
 from tests.benchmarks.answers import Answers
+from tests.benchmarks.console import Waited
 from tests.benchmarks.gaps import Gap
 from tests.benchmarks.lag import Lag
 from tests.benchmarks.parts import Drain, Stored
@@ -41,6 +43,10 @@ def line(row: Any) -> str:
             )
         case Lease():
             return f"sustained: {row.rate:,.0f}/s, lag at most {max(row.lags_s, default=0):.2f} s"
+        case Waited():
+            cold = "" if row.cold_ms is None else f"{row.cold_ms:.0f} ms cold, "
+            partly = ", read partly" if row.is_partial else ""
+            return f"{row.path}: {cold}{row.warm_ms:.1f} ms warm{partly}"
         case Figure():
             return f"{row.what}: {row.value:,.2f} {row.unit}"
         case _:
@@ -68,6 +74,7 @@ def markdown(found: Found, machine: str) -> str:
         "gaps": _gaps,
         "scaling": _scaling,
         "stored": _stored,
+        "console": _waited,
         "retention": _figures,
     }
     parts = [f"On {machine}; client included.\n"]
@@ -261,6 +268,22 @@ def _stored(rows: Sequence[Stored | Timed]) -> Table:
             worst = f"{row.worst_ms:.1f} ms"
             table.append([row.what, "", f"{row.median_ms:.1f} ms", worst])
     return table
+
+
+def _waited(rows: Sequence[Waited]) -> Table:
+    return [
+        ["page", "cold", "warm", "worst of them", "says how far it read"],
+        *(
+            [
+                f"`{unquote_plus(row.path)}`",
+                "" if row.cold_ms is None else f"{row.cold_ms:.0f} ms",
+                f"{row.warm_ms:.1f} ms",
+                f"{row.worst_ms:.0f} ms",
+                "yes" if row.is_partial else "",
+            ]
+            for row in rows
+        ),
+    ]
 
 
 def _figures(rows: Sequence[Figure]) -> Table:

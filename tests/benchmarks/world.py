@@ -27,8 +27,12 @@ _ROOT = Path(__file__).resolve().parents[2]
 class World:
     """Servers and processes, from `with` to its end."""
 
-    def __init__(self, *, home: Path | None = None, settings: Sequence[str] = ()) -> None:
-        """`settings` are further `name=value` settings of PostgreSQL."""
+    def __init__(
+        self, *, home: Path | None = None, settings: Sequence[str] = (), keep: bool = False
+    ) -> None:
+        """`settings` are further `name=value` settings of PostgreSQL; `keep` leaves `home` where it
+        is at the end."""
+        self._keep = keep
         self.home = home or Path(tempfile.mkdtemp(prefix="ingest-bench-"))
         self.fleet = Fleet()
         self._sockets = self.home / "run"
@@ -59,9 +63,10 @@ class World:
         self.close()
 
     def close(self) -> None:
-        """End every process and remove what they kept."""
+        """End every process; remove what they kept, unless that is to stay."""
         self.fleet.stop()
-        shutil.rmtree(self.home, ignore_errors=True)
+        if not self._keep:
+            shutil.rmtree(self.home, ignore_errors=True)
 
     @property
     def database_url(self) -> str:

@@ -533,7 +533,7 @@ def test_a_console_reads_and_replays_with_no_more_than_what_is_listed(
             found = overview.read(
                 connection, ranges.Range.HOUR, UNKNOWN_REDIS, now=datetime.now(UTC)
             )
-        assert found.stats.jobs.dead == 2
+        assert found.unfinished.dead == 2
         (*_, counted) = replays.run(
             owner, EventFilter(state="dead"), requested_by="me", reason="to see", rate=None
         )

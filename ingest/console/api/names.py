@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from ingest.console.api.endpoints import ErrorBody
+from ingest.console.api.results import OverviewNow
 from ingest.console.services import ranges, traffic
 from ingest.console.services.entity_view import EntryView
 from ingest.console.services.event_view import EventView, Signature
@@ -43,6 +44,7 @@ NAMES: Mapping[type, str] = MappingProxyType(
         EventView: "Event",
         JobRecord: "Job",
         Operation: "BulkAction",
+        OverviewNow: "Overview",
         Element: "DeliveryElement",
         EntryView: "EntityEvent",
         KeyUse: "SourceKey",

@@ -52,6 +52,7 @@ from ingest.console.api.results import (
     EntityDetails,
     EventList,
     FailureList,
+    OverviewNow,
     StatsNow,
     TestedChannel,
 )
@@ -78,7 +79,6 @@ from ingest.console.services.delivery_view import DeliveryDetails
 from ingest.console.services.erasures import Wanted
 from ingest.console.services.event_view import EventView
 from ingest.console.services.failures import FailureDetails, ListedFailure
-from ingest.console.services.overview import Overview
 from ingest.console.services.processor_detail import ProcessorDetails
 from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
@@ -151,11 +151,11 @@ def document(version: str) -> dict[str, Any]:
 
 
 @get("/overview", query=OverviewQuery)
-def get_overview(console: Console, request: ApiRequest) -> Overview:
+def get_overview(console: Console, request: ApiRequest) -> OverviewNow:
     """Return the traffic of the last hour, day or week, and the present state."""
     overview = console.overviews.read(request.query.range)
     shown = masking.processors(overview.processors, masked=_masks(console, request))
-    return replace(overview, processors=shown)
+    return OverviewNow.of(replace(overview, processors=shown), console.overviews.counts())
 
 
 @get("/traffic", query=TrafficQuery)
@@ -168,13 +168,12 @@ def get_traffic(console: Console, request: ApiRequest) -> Traffic:
 @get("/stats")
 def get_stats(console: Console, _request: ApiRequest) -> StatsNow:
     """Return counts since the beginning, and what is behind now."""
-    overview = console.overviews.read(Range.HOUR)
-    stats = overview.stats
+    stats = console.overviews.counts().stats
     return StatsNow(
         deliveries=stats.deliveries,
         events=stats.events,
         jobs=stats.jobs,
-        backlog=overview.backlog,
+        backlog=console.overviews.read(Range.HOUR).backlog,
     )
 
 

@@ -1,7 +1,7 @@
 """The results of the API's operations, where they are not what a service returns."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
 
@@ -13,13 +13,15 @@ from ingest.console.services.addresses import EntityLink
 from ingest.console.services.entity_view import EntityView, EntryView
 from ingest.console.services.event_query import QueryResult
 from ingest.console.services.failures import ListedFailure
+from ingest.console.services.overview import Counts as AllCounts
+from ingest.console.services.overview import Overview
 from ingest.console.ui import masking
 from ingest.entities.timeline import Erasure as EntityErasure
 from ingest.entities.timeline import Row, StatusChange
 from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.failures.records import State
 from ingest.store.reports.behind import Backlog
-from ingest.store.reports.totals import DeliveryCounts, EventCounts, JobCounts
+from ingest.store.reports.totals import DeliveryCounts, EventCounts, JobCounts, Stats
 from ingest.store.search.counts import Count
 from ingest.store.search.events import ListedEvent
 
@@ -108,6 +110,28 @@ class EntityDetails(BaseModel):
         )
         known = {name: getattr(view, name) for name in cls.model_fields if name != "events"}
         return cls(events=events, **known)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverviewNow(Overview):
+    """Traffic over a range, and the present state."""
+
+    stats: Stats
+    """Counts since the beginning."""
+    oldest_unadmitted: datetime | None
+    oldest_job: datetime | None
+
+    @classmethod
+    def of(cls, overview: Overview, counts: AllCounts) -> "OverviewNow":
+        """Return an overview with all counts."""
+        known = {field.name: getattr(overview, field.name) for field in fields(Overview)}
+        oldest = counts.oldest
+        return cls(
+            stats=counts.stats,
+            oldest_unadmitted=oldest.unadmitted,
+            oldest_job=oldest.job,
+            **known,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

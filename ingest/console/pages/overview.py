@@ -51,18 +51,6 @@ class Totals:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Present:
-    """Unfinished work, whether it is late or not."""
-
-    dead: int
-    """Dead letters that nobody discarded."""
-    pending: int
-    retrying: int
-    running: int
-    """Jobs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Headline:
     """What is behind, in words."""
 
@@ -94,7 +82,6 @@ class OverviewPage:
     """The parameters of the page's address that say of which time it is."""
     headline: Headline
     totals: Totals
-    present: Present
     by: str
     """What the bars are split by: `outcome`, or a Split."""
     charts: Charts
@@ -138,7 +125,6 @@ def show(site: Site, request: Request) -> Response:
         period=parts.parameters(part, overview.range),
         headline=_headline(overview.backlog),
         totals=_totals(overview),
-        present=_present(overview),
         by=by.value if by else _OUTCOME,
         charts=overview_charts.draw(overview, traffic),
         with_dead_letters=tuple(sorted(dead, key=lambda processor: -processor.dead)),
@@ -148,7 +134,7 @@ def show(site: Site, request: Request) -> Response:
         if unreadable
         else None,
         services=_services(overview),
-        is_empty=not overview.stats.events.total and not overview.stats.deliveries.rejected,
+        is_empty=overview.is_empty,
         receiver_url=public_url(console.settings, console.settings.default_source),
         can_send_test_event=bool(console.default_source.secrets),
     )
@@ -181,15 +167,6 @@ def _headline(backlog: Backlog) -> Headline:
         parts=backlog_words.parts(backlog),
         speed=backlog_words.speed(backlog),
         held=backlog_words.held_back(backlog) if backlog.held else None,
-    )
-
-
-def _present(overview: Overview) -> Present:
-    return Present(
-        dead=sum(processor.dead for processor in overview.processors),
-        pending=overview.stats.jobs.pending,
-        retrying=overview.stats.jobs.retrying,
-        running=overview.stats.jobs.running,
     )
 
 

@@ -47,7 +47,7 @@ def read(overviews: OverviewCache) -> PageStatus:
         return PageStatus(notices=(), dead_letters=0)
     return PageStatus(
         notices=tuple(notices(overview.alerts)),
-        dead_letters=sum(processor.dead for processor in overview.processors),
+        dead_letters=overview.unfinished.dead,
     )
 
 

@@ -13,10 +13,11 @@ from ingest import queues
 from ingest.console.services import health, ranges
 from ingest.console.services.health import UNKNOWN_REDIS, DatabaseHealth, RedisHealth
 from ingest.console.services.ranges import Range, Window
+from ingest.ids import first_id
 from ingest.redis_address import RedisAddress
 from ingest.store import alerts
 from ingest.store.alerts import Alert
-from ingest.store.pipeline import jobs, metrics, processors
+from ingest.store.pipeline import jobs, metrics, processors, unfinished
 from ingest.store.pipeline.histograms import Histogram
 from ingest.store.pipeline.jobs import ParkedJobs
 from ingest.store.pipeline.metrics import (
@@ -30,7 +31,9 @@ from ingest.store.pipeline.metrics import (
     Point,
 )
 from ingest.store.pipeline.processors import ProcessorRecord
+from ingest.store.pipeline.unfinished import UnfinishedJobs
 from ingest.store.reports import backlog, behind, heartbeats, possible_losses, totals
+from ingest.store.reports.backlog import Oldest
 from ingest.store.reports.behind import Backlog
 from ingest.store.reports.heartbeats import ProcessRecord
 from ingest.store.reports.possible_losses import PossibleLoss
@@ -71,16 +74,16 @@ class Overview:
     span_s: float
     """The length of a bucket."""
     buckets: tuple[TimeBucket, ...]
-    stats: Stats
-    """Counts since the beginning."""
+    unfinished: UnfinishedJobs
+    """Jobs that are not done now."""
+    is_empty: bool
+    """Whether nothing is stored: no event, and no rejected delivery."""
     backlog: Backlog
     """What is behind now."""
     refused: int
     """Requests that were refused in the range."""
     measured_s: float
     """How many seconds of the range were measured: those since the first count in it."""
-    oldest_unadmitted: datetime | None
-    oldest_job: datetime | None
     parked: tuple[ParkedJobs, ...]
     """Jobs that no worker may or can take now, by processor and queue."""
     unreadable: dict[str, int]
@@ -94,6 +97,14 @@ class Overview:
     """Those whose conditions hold, the first 100; some have not fired yet."""
     database: DatabaseHealth
     redis: RedisHealth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What is counted to its end, however long that takes."""
+
+    stats: Stats
+    oldest: Oldest
 
 
 class OverviewCache:
@@ -110,6 +121,7 @@ class OverviewCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._cached: dict[Range, tuple[Overview, float]] = {}
+        self._counts: tuple[Counts, datetime, float] | None = None
         self._redis_asked_at = datetime(1970, 1, 1, tzinfo=UTC)
         self._redis_health = UNKNOWN_REDIS
 
@@ -121,6 +133,22 @@ class OverviewCache:
         """
         with self._lock:
             return self._fresh(period) or self._read(period)
+
+    def counts(self) -> Counts:
+        """Return what no page needs, and what may take seconds to count.
+
+        Raises:
+            SQLAlchemyError: PostgreSQL does not answer.
+        """
+        with self._lock:
+            if self._counts is None or self._age_s(self._counts[1]) >= self._counts[2]:
+                now, began = self._now(), time.monotonic()
+                with self._engine.connect() as connection:
+                    counted = Counts(
+                        stats=totals.read(connection), oldest=backlog.oldest(connection)
+                    )
+                self._counts = (counted, now, _keep_s(began))
+            return self._counts[0]
 
     def newest(self) -> Overview | None:
         """Return the last hour's overview without waiting for another reader.
@@ -142,13 +170,12 @@ class OverviewCache:
         began = time.monotonic()
         with self._engine.connect() as connection:
             overview = read(connection, period, redis, now=now)
-        keep_s = max(_CACHED_S, _CACHED_PER_READ * (time.monotonic() - began))
-        self._cached[period] = (overview, keep_s)
+        self._cached[period] = (overview, _keep_s(began))
         return overview
 
     def _fresh(self, period: Range) -> Overview | None:
         overview, keep_s = self._cached.get(period, (None, 0.0))
-        if overview is not None and abs((self._now() - overview.now).total_seconds()) < keep_s:
+        if overview is not None and self._age_s(overview.now) < keep_s:
             return overview
         return None
 
@@ -156,13 +183,18 @@ class OverviewCache:
         cached = self._cached.get(period)
         return cached[0] if cached else None
 
+    def _age_s(self, moment: datetime) -> float:
+        return abs((self._now() - moment).total_seconds())
+
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock(), UTC)
 
     def _ask_redis(self, now: datetime) -> RedisHealth:
         """Return Redis's health; after a failure, the same for a while, so that few pages wait."""
-        asked_s = abs((now - self._redis_asked_at).total_seconds())
-        if self._redis_health.version is None and asked_s < _REDIS_RETRY_S:
+        if (
+            self._redis_health.version is None
+            and self._age_s(self._redis_asked_at) < _REDIS_RETRY_S
+        ):
             return self._redis_health
         with self._engine.connect() as connection:
             names = {queues.LIVE, queues.REPLAY, *processors.queues(connection)}
@@ -171,26 +203,30 @@ class OverviewCache:
         return self._redis_health
 
 
+def _keep_s(began: float) -> float:
+    """Return how long what was read since then is reused."""
+    return max(_CACHED_S, _CACHED_PER_READ * (time.monotonic() - began))
+
+
 def read(connection: Connection, period: Range, redis: RedisHealth, *, now: datetime) -> Overview:
     """Return the overview of a range that ends at `now`."""
     window = ranges.window(period, now)
     buckets, refused = _traffic(connection, window)
-    oldest = backlog.oldest(connection)
+    counted = unfinished.read(connection)
     return Overview(
         now=now,
         range=period,
         span_s=window.span.total_seconds(),
         buckets=buckets,
-        stats=totals.read(connection),
+        unfinished=unfinished.together(connection, counted),
+        is_empty=all(connection.execute(asked).scalar_one() for asked in _LACKS),
         backlog=behind.read(connection),
         refused=refused,
         measured_s=ranges.measured_s(connection, window, now=now),
-        oldest_unadmitted=oldest.unadmitted,
-        oldest_job=oldest.job,
         parked=tuple(jobs.parked(connection)),
         unreadable=metrics.unreadable(connection, since=window.since),
         possible_losses=tuple(possible_losses.read(connection, now=now)),
-        processors=tuple(processors.all_of_them(connection)),
+        processors=tuple(processors.all_of_them(connection, counted=counted)),
         processes=tuple(heartbeats.all_of_them(connection)),
         alerts=tuple(alerts.active(connection)),
         database=health.of_database(connection),
@@ -250,7 +286,8 @@ def _bucket(point: Point, *, rejected: int, unadmitted: int) -> TimeBucket:
 def _count_by_bucket(
     connection: Connection, counting: TextClause, since: datetime, span: timedelta
 ) -> dict[datetime, int]:
-    rows = connection.execute(counting, {"since": since, "span": span})
+    values = {"since": since, "span": span, "first": first_id(since)}
+    rows = connection.execute(counting, values)
     return {row.begins: row.deliveries for row in rows}
 
 
@@ -262,11 +299,17 @@ _UNADMITTED = statement(
     GROUP BY 1
     """
 )
-# Uses the small index of rejected deliveries.
+# The small index of rejected deliveries has their ids, which say when they were received.
 _REJECTED = statement(
     """
-    SELECT date_bin(:span, received_at, :since) AS begins, count(*) AS deliveries
-    FROM ingest.deliveries WHERE rejected IS NOT NULL AND received_at >= :since
+    SELECT date_bin(:span, to_timestamp(
+               ('x' || translate(left(id::text, 13), '-', ''))::bit(48)::bigint / 1000.0
+           ), :since) AS begins, count(*) AS deliveries
+    FROM ingest.deliveries WHERE rejected IS NOT NULL AND id >= CAST(:first AS uuid)
     GROUP BY 1
     """
+)
+_LACKS = (
+    statement("SELECT NOT EXISTS (SELECT FROM ingest.events)"),
+    statement("SELECT NOT EXISTS (SELECT FROM ingest.deliveries WHERE rejected IS NOT NULL)"),
 )

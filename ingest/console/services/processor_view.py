@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from ingest.console.services import ranges
 from ingest.console.services.ranges import Range
 from ingest.console.ui import masking
-from ingest.store.pipeline import jobs, metrics, processors
+from ingest.store.pipeline import jobs, metrics, processors, unfinished
 from ingest.store.pipeline.histograms import Histogram
 from ingest.store.pipeline.jobs import ParkedJobs
 from ingest.store.pipeline.metrics import FAILED, SUCCEEDED
@@ -59,7 +59,8 @@ def read(
     succeeded = metrics.by_label(connection, SUCCEEDED, since=window.since)
     failed = metrics.by_label(connection, FAILED, since=window.since)
     measured_s = ranges.measured_s(connection, window, now=now)
-    records = masking.processors(processors.all_of_them(connection), masked=masked)
+    known = processors.all_of_them(connection, counted=unfinished.read(connection))
+    records = masking.processors(known, masked=masked)
     return Processors(
         range=period,
         measured_s=measured_s,

@@ -53,6 +53,11 @@ def counted(value: float, kind: str = "exact") -> str:
             return number(value)
 
 
+def bounded(value: float, is_least: bool) -> str:
+    """Format a count that may be a lower bound: `1,234`, `at least 1,234`."""
+    return counted(value, "at least" if is_least else "exact")
+
+
 def plural(value: float, noun: str, many: str | None = None) -> str:
     """Format a number and its noun: `1 job`, `1,234 jobs`."""
     return f"{number(value)} {noun if value == 1 else many or noun + 's'}"
@@ -199,6 +204,7 @@ FILTERS: Mapping[str, Callable[..., Any]] = {
     "number": number,
     "compact": compact,
     "counted": counted,
+    "bounded": bounded,
     "plural": plural,
     "duration": duration,
     "size": size,

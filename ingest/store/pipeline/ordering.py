@@ -307,3 +307,48 @@ def heads_before(connection: Connection, job_ids: Sequence[int]) -> Mapping[int,
     """Return for those of `job_ids` that are behind another of their key the first of it."""
     rows = connection.execute(_BEFORE, {"ids": arrays.literal(job_ids)})
     return {row.job: HeadBefore(event=row.event, is_dead=row.state == "dead") for row in rows}
+
+
+COUNTED = 10_000
+"""Jobs that are behind others, and dead letters, that `lines` looks at."""
+_LINES = statement(
+    """
+    SELECT processor, count(*) AS jobs FROM (
+        SELECT processor FROM ingest.jobs WHERE next_attempt_at = 'infinity' LIMIT :limit
+    ) AS behind
+    GROUP BY processor
+    """
+)
+_BLOCKED = statement(
+    """
+    SELECT processor, count(DISTINCT key) AS keys FROM ingest.ordered_jobs
+    WHERE placed AND job = ANY(ARRAY(
+        SELECT id FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
+        ORDER BY event DESC LIMIT :limit
+    ))
+    GROUP BY processor
+    """
+)
+_HAS_ROWS = statement("SELECT true FROM ingest.ordered_jobs LIMIT 1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lines:
+    """How long the lines of keys are, by processor."""
+
+    behind: Mapping[str, int]
+    """Jobs that are behind another of their key."""
+    blocked_keys: Mapping[str, int]
+    """Keys whose jobs wait behind a dead letter, of the newest dead letters."""
+    is_least: bool
+    """Whether there may be more of the former."""
+
+
+def lines(connection: Connection) -> Lines:
+    """Count the jobs that are behind others, and the keys that wait for an operator."""
+    if connection.execute(_HAS_ROWS).first() is None:
+        return Lines(behind={}, blocked_keys={}, is_least=False)
+    behind = {row.processor: row.jobs for row in connection.execute(_LINES, {"limit": COUNTED})}
+    blocked = {row.processor: row.keys for row in connection.execute(_BLOCKED, {"limit": COUNTED})}
+    is_least = sum(behind.values()) >= COUNTED
+    return Lines(behind=behind, blocked_keys=blocked, is_least=is_least)

@@ -8,12 +8,15 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
-from ingest.store.pipeline import schedules
+from ingest.store.pipeline import ordering, schedules
+from ingest.store.pipeline.ordering import Lines
 from ingest.store.pipeline.schedules import ScheduleRecord
+from ingest.store.pipeline.unfinished import Unfinished
 from ingest.store.sql import statement
 
 
@@ -70,6 +73,8 @@ class ProcessorRecord:
     """Of those that wait: jobs behind another of their key."""
     blocked_keys: int = 0
     """Keys whose jobs wait behind a dead letter."""
+    at_least: tuple[str, ...] = ()
+    """Which of these counts there may be more of: not all jobs were counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,40 +142,59 @@ _ALL = statement(
     ), lost AS (
         SELECT processor, count(*) AS dead FROM ingest.jobs
         WHERE state = 'dead' AND discarded_at IS NULL GROUP BY processor
-    ), following AS (
-        SELECT processor, count(*) AS behind FROM ingest.jobs
-        WHERE next_attempt_at = 'infinity' GROUP BY processor
-    ), blocked AS (
-        SELECT o.processor, count(DISTINCT o.key) AS keys
-        FROM ingest.jobs j JOIN ingest.ordered_jobs o ON o.job = j.id AND o.placed
-        WHERE j.state = 'dead' AND j.discarded_at IS NULL
-          AND EXISTS (SELECT FROM ingest.processors WHERE ordered_by IS NOT NULL)
-        GROUP BY o.processor
     )
     SELECT p.name, p.types, p.queue, p.batch, p.threads, p.max_attempts, p.timeout_s,
            p.registered_at, p.paused_at, p.paused_by, p.pause_reason,
            coalesce(waiting.pending, 0) AS pending, coalesce(waiting.retrying, 0) AS retrying,
            coalesce(held.running, 0) AS running, coalesce(lost.dead, 0) AS dead,
-           p.ordered_by, p.on_dead, coalesce(following.behind, 0) AS behind,
-           coalesce(blocked.keys, 0) AS blocked_keys
+           p.ordered_by, p.on_dead
     FROM ingest.processors p
     LEFT JOIN waiting ON waiting.processor = p.name
     LEFT JOIN held ON held.processor = p.name
     LEFT JOIN lost ON lost.processor = p.name
-    LEFT JOIN following ON following.processor = p.name
-    LEFT JOIN blocked ON blocked.processor = p.name
     ORDER BY p.name
     """
 )
 
 
-def all_of_them(connection: Connection) -> list[ProcessorRecord]:
-    """Return every processor that was ever registered, by name."""
+_REGISTERED = statement(
+    """
+    SELECT name, types, queue, batch, threads, max_attempts, timeout_s, registered_at, paused_at,
+           paused_by, pause_reason, ordered_by, on_dead
+    FROM ingest.processors ORDER BY name
+    """
+)
+
+
+def all_of_them(
+    connection: Connection, *, counted: Unfinished | None = None
+) -> list[ProcessorRecord]:
+    """Return every processor that was ever registered, by name, with all its unfinished jobs, or
+    with those that were `counted`."""
+    rows = connection.execute(_ALL if counted is None else _REGISTERED).mappings()
     periodic = schedules.records(connection)
+    lines = ordering.lines(connection)
     return [
-        ProcessorRecord(**{**row, "types": tuple(row["types"])}, schedule=periodic.get(row["name"]))
-        for row in connection.execute(_ALL).mappings()
+        ProcessorRecord(
+            **{**row, "types": tuple(row["types"])} | _counts(row["name"], counted, lines),
+            schedule=periodic.get(row["name"]),
+        )
+        for row in rows
     ]
+
+
+def _counts(processor: str, counted: Unfinished | None, lines: Lines) -> dict[str, Any]:
+    at_least = {"behind"} if lines.is_least else set()
+    counts: dict[str, Any] = {}
+    if counted is not None:
+        counts = dict(counted.of(processor))
+        at_least |= counted.at_least
+    return {
+        **counts,
+        "behind": lines.behind.get(processor, 0),
+        "blocked_keys": lines.blocked_keys.get(processor, 0),
+        "at_least": tuple(sorted(at_least)),
+    }
 
 
 _ONE = statement(
