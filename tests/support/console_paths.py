@@ -54,6 +54,8 @@ class Stored:
     replay: str
     erasure: str
     processor: str
+    failure: str
+    """The number of a group of failures."""
 
 
 _ONE = {
@@ -86,6 +88,7 @@ _ONE = {
     "erasure": "SELECT id FROM ingest.erasures ORDER BY id DESC LIMIT 1",
     "processor": "SELECT name FROM ingest.processors WHERE paused_at IS NULL"
     " ORDER BY name DESC LIMIT 1",
+    "failure": "SELECT id FROM ingest.failure_groups ORDER BY attempts DESC, id LIMIT 1",
 }
 
 
@@ -131,6 +134,8 @@ def _overviews(about: Stored) -> Iterator[str]:
         yield f"/?range={period}"
         yield from (f"/?by={split}&range={period}" for split in Split)
         yield f"/processors?range={period}"
+        yield f"/processors/{about.processor}?range={period}"
+        yield f"/failures/{about.failure}?range={period}"
         yield from (f"/refusals?{query}range={period}" for query in ("", "kind=rejected&"))
     yield f"/?{urlencode(part)}"
     yield from (f"/?{urlencode(part | {'by': split})}" for split in Split)
@@ -138,7 +143,15 @@ def _overviews(about: Stored) -> Iterator[str]:
 
 
 def _others(about: Stored) -> Iterator[str]:
-    yield from ("/failures", "/processors", "/refusals", "/sources", "/alerts", "/live")
+    yield from (
+        "/failures",
+        "/failures?state=all",
+        "/processors",
+        "/refusals",
+        "/sources",
+        "/alerts",
+        "/live",
+    )
     yield from (f"/live?{urlencode({'q': q})}" for q in ("type:tag.added", "data.vip:true"))
     for query in (
         {"q": "signature"},

@@ -42,6 +42,7 @@ ABOUT = Stored(
     replay="1",
     erasure="1",
     processor="orders",
+    failure="1",
 )
 _ENDLESS = {"stream"}
 """Routes that answer for as long as somebody listens."""
