@@ -74,7 +74,7 @@ def test_a_processor_is_paused_and_resumed(run: Run, engine: Engine) -> None:
     register(engine)
     said = run("processors", "pause", "orders", "--reason", "the CRM is down")
     assert said == "orders is paused: its jobs wait.\n"
-    assert f"orders\tevents\t0\t0\t0\t0\tpaused by {ME}: the CRM is down\n" in run("processors")
+    assert f"orders\tevents\t0\t0\t0\t0\tpaused by {ME}: the CRM is down\t\n" in run("processors")
     assert "notify\tevents\t0\t0\t0\t0\truns\n" in run("processors")
     (record,) = run("processors", "resume", "orders", "--json")
     assert (record["name"], record["paused_at"]) == ("orders", None)
