@@ -75,7 +75,7 @@ def test_a_processor_is_paused_and_resumed(run: Run, engine: Engine) -> None:
     said = run("processors", "pause", "orders", "--reason", "the CRM is down")
     assert said == "orders is paused: its jobs wait.\n"
     assert f"orders\tevents\t0\t0\t0\t0\tpaused by {ME}: the CRM is down\t\n" in run("processors")
-    assert "notify\tevents\t0\t0\t0\t0\truns\n" in run("processors")
+    assert "notify\tevents\t0\t0\t0\t0\truns\t\n" in run("processors")
     (record,) = run("processors", "resume", "orders", "--json")
     assert (record["name"], record["paused_at"]) == ("orders", None)
     assert [each["name"] for each in run("processors", "--json")] == ["notify", "orders"]

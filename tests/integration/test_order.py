@@ -1,6 +1,7 @@
 """Order per key, through real workers: jobs of one key run one after another, as received."""
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -162,6 +163,30 @@ def test_a_duplicate_that_was_waited_for_lets_the_others_run(
     assert ran(engine, 1) == [0]
     worker.process([again])
     assert ran(engine, 1) == [0, 1]
+
+
+def test_what_commits_late_goes_before_what_has_not_begun(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    begun = time.time()
+    places = make_worker()
+    places.shutdown.begin()  # it places, and runs nothing
+    places.process(deliver(database_url, steps(1, 2), now=begun))
+    places.process(deliver(database_url, steps(1, 1), now=begun - 10))
+    (later, earlier) = (
+        row["id"] for row in rows(engine, "SELECT id FROM jobs ORDER BY event DESC")
+    )
+    with engine.begin() as db:
+        assert jobs.claim_ordered(db, [later], worker="a", lease_s=60, max_attempts=3) == []
+        assert jobs.claim_ordered(db, [earlier], worker="a", lease_s=60, max_attempts=3)
+    places.process(deliver(database_url, steps(1, 0), now=begun - 20))
+    with engine.begin() as db:  # the key is in work
+        ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs")]
+        assert jobs.claim_ordered(db, ids, worker="b", lease_s=60, max_attempts=3) == []
 
 
 def test_another_type_is_not_waited_for(
