@@ -13,6 +13,7 @@ from ingest.store.bulk import replay
 from ingest.store.pipeline import jobs, processors
 from ingest.store.pipeline.jobs import Lease
 from ingest.store.pipeline.processors import Registered
+from ingest.store.reports import event_detail
 from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import NoLeases, Worker
 from tests.support.deliver import body, deliver
@@ -189,6 +190,30 @@ def test_what_commits_late_goes_before_what_has_not_begun(
         assert jobs.claim_ordered(db, ids, worker="b", lease_s=60, max_attempts=3) == []
 
 
+def test_a_queue_of_its_own_gets_what_had_to_wait(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id", queue="slow")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    first, second = deliver(database_url, steps(1, 0, 1))
+    worker = make_worker()
+    worker.process([second])
+    ((queue, _, ids),) = worker.sent.messages
+    assert queue == "slow"
+    worker.process(jobs=ids)  # as the worker of that queue does
+    assert ran(engine, 1) == []
+    worker.process([first])
+    messages = worker.sent.messages[1:]
+    assert {queue for queue, _, _ in messages} == {"slow"}
+    assert ran(engine, 1) == []
+    for _, _, ids in messages:
+        worker.process(jobs=ids)
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 1]
+
+
 def test_another_type_is_not_waited_for(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
@@ -275,6 +300,11 @@ def test_jobs_wait_behind_a_dead_letter_until_it_is_replayed(
     record = _record(engine)
     assert (record.ordered_by, record.on_dead) == ("order_id", "wait")
     assert (record.pending, record.behind, record.blocked_keys) == (2, 2, 1)
+    with engine.begin() as db:
+        (waits,) = event_detail.of_event(db, arrived[3]).jobs
+        (dead,) = event_detail.of_event(db, arrived[1]).jobs
+    assert (waits.state, waits.waits_for, waits.is_behind_dead) == ("pending", arrived[1], True)
+    assert (waits.next_attempt_at, waits.parked, dead.waits_for) == (None, False, None)
     fate["is_mended"] = True
     _replay(engine, arrived[1])
     drain(engine, worker)
