@@ -1,8 +1,10 @@
 """Order per key, through real workers: jobs of one key run one after another, as received."""
 
 import random
+import struct
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +21,9 @@ from tests.integration.conftest import NoLeases, Worker
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
 from workers import Discard, Event, Snooze, processor
+from workers.recovery import rescue
 from workers.relay.mending import OrderMending
+from workers.retry import RetryPolicy
 
 MakeWorker = Callable[..., Worker]
 NAME = "shipping"
@@ -484,6 +488,41 @@ def test_a_function_of_the_event_names_the_key_and_one_that_raises_is_a_dead_let
     drain(engine, worker)
     assert ran(engine, 1) == [0, 2, 1]
     assert leftovers(engine) == 0
+
+
+def test_a_function_that_ends_its_process_spends_an_attempt_and_holds_others_up_until_it_is_dead(
+    engine: Engine, database_url: str, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    noted: list[bytes] = []
+
+    def key(event: Event) -> object:
+        noted.extend(path.read_bytes()[:16] for path in tmp_path.glob("*.flight"))
+        return event.data["order_id"]
+
+    @processor("order.*", name=NAME, ordered_by=key, max_attempts=1)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    fatal, following = deliver(database_url, steps(1, 0, 1))
+    worker = make_worker()
+    register(engine, worker)
+    worker.shutdown.begin()  # it admits
+    worker.process([fatal])
+    (job,) = [row["id"] for row in rows(engine, "SELECT id FROM jobs")]
+    assert struct.unpack("<qq", noted[0]) == (job, 1)
+    execute(engine, "UPDATE ordered_jobs SET key = NULL, placed = false")  # it was not read
+    lost = Worker(engine, database_url, tmp_path, [], name="lost", effects=worker.effects)
+    lost.record(Lease(id=job, attempt=1))
+    lost.vanish()
+    alive = make_worker(name="alive")
+    alive.process([following])
+    assert ran(engine, 1) == []
+    rules = RetryPolicy(base_s=0.001, cap_s=0.001)
+    assert rescue.recover_crashed(engine, tmp_path, rules, random=random.uniform) == 1
+    drain(engine, alive)
+    assert ran(engine, 1) == [1]
+    (attempt,) = rows(engine, "SELECT job, number, outcome FROM attempts")
+    assert attempt == {"job": job, "number": 1, "outcome": "lost"}
 
 
 def test_a_processor_that_has_no_order_any_more_lets_all_run(

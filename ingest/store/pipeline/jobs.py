@@ -711,6 +711,26 @@ def held_by(connection: Connection, worker: str) -> list[AbandonedJob]:
     return [AbandonedJob(**row) for row in rows.mappings()]
 
 
+# Of a job that ran, the attempt is the row's own.
+_CLAIM_FOR_THE_LOST = statement(
+    """
+    UPDATE ingest.jobs
+    SET state = 'running', attempt = attempt + 1, worker = :worker, started_at = now(),
+        lease_until = now(), next_attempt_at = NULL, hinted_until = NULL
+    WHERE id = :id AND attempt = CAST(:attempt AS integer) - 1 AND state IN ('pending', 'retrying')
+    """
+)
+
+
+def claim_for_the_lost(connection: Connection, lease: Lease, *, worker: str) -> None:
+    """Claim the job whose key a lost worker was reading, as that worker: it spends an attempt.
+
+    A job that the worker had claimed itself is left alone.
+    """
+    parameters = {"id": lease.id, "attempt": lease.attempt, "worker": worker}
+    connection.execute(_CLAIM_FOR_THE_LOST, parameters)
+
+
 _EXPIRED = statement(
     f"""
     SELECT {_ABANDONED_COLUMNS} FROM ingest.jobs
