@@ -430,19 +430,21 @@ def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] 
     _all_finished(connection, _FINISH, held, notes)
 
 
-# Where one of them is no longer held, the transaction rolls back, so all may be forgotten.
+# The job is locked before its place and its key, as everywhere: who takes jobs back from a worker
+# that stalled would deadlock with it.
 _FINISH_ORDERED = statement(
     f"""
-    WITH noted AS ({NOTE}), gone AS (
-        DELETE FROM ingest.ordered_jobs WHERE job = ANY(CAST(:ids AS bigint[])) RETURNING key
-    ), idle AS (
-        DELETE FROM ingest.keys_in_work
-        WHERE key = ANY(ARRAY(SELECT key FROM gone)) AND job = ANY(CAST(:ids AS bigint[]))
-    ), finished AS (
+    WITH noted AS ({NOTE}), finished AS (
         UPDATE ingest.jobs
         SET state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL
         WHERE {_STILL_OURS}
         RETURNING id
+    ), gone AS (
+        DELETE FROM ingest.ordered_jobs WHERE job = ANY(ARRAY(SELECT id FROM finished))
+        RETURNING key
+    ), idle AS (
+        DELETE FROM ingest.keys_in_work
+        WHERE key = ANY(ARRAY(SELECT key FROM gone)) AND job = ANY(ARRAY(SELECT id FROM finished))
     )
     SELECT id, NULL AS key FROM finished
     UNION ALL
