@@ -99,6 +99,11 @@ class Executor:
                     left += later
         return [*waiting, *left]
 
+    def place(self, processor: Processor) -> list[JobRef]:
+        """Place jobs of a processor with an order whose keys are read; return those that may be
+        claimed."""
+        return self._placer.in_order(processor, [])
+
     def unplaced(self, processors: Iterable[Processor]) -> list[Processor]:
         """Return those of `processors` with an order that have jobs to be placed."""
         ordered = [processor for processor in processors if processor.order]

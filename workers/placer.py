@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from ingest import logs
 from ingest.errors import BodyKeyMissing, BodyTampered, InvalidEnvelope, UnknownSource
 from ingest.store.pipeline import jobs, ordering
-from ingest.store.pipeline.jobs import ClaimedJob, JobRef
+from ingest.store.pipeline.jobs import ClaimedJob, JobRef, Lease
 from ingest.store.pipeline.ordering import UnreadJob
 from workers import outcome
 from workers.batches import BatchRunner
@@ -118,8 +118,12 @@ class Placer:
             return None
         if order.function is None:
             return order.key_of(call.event)
-        with self._runner.time_limit(processor.timeout_s):
-            return order.key_of(call.event)
+        self._runner.recorder.mark_running(Lease(id=job.id, attempt=job.attempt + 1))
+        try:
+            with self._runner.time_limit(processor.timeout_s):
+                return order.key_of(call.event)
+        finally:
+            self._runner.recorder.mark_idle()
 
     def _give_up(self, processor: Processor, job: UnreadJob, error: BaseException) -> None:
         """Record an attempt that failed for good."""

@@ -70,10 +70,11 @@ class TaskHandler:
                     here += jobs.due(connection, job_ids)
             self._dispatch(elsewhere)
             self._executor.run_claimed(self._by_processor(claimed))
-        until = started + self._budget_s
-        left = self._run(here, until=until)
-        if deliveries:
-            left += self._place_others(here, until=until)
+            if deliveries:
+                placed = self._place_others(here)
+                here += [ref for ref in placed if ref.queue in _LANES]
+                self._dispatch([ref for ref in placed if ref.queue not in _LANES])
+        left = self._run(here, until=started + self._budget_s)
         self._dispatch(left)
         log.debug(
             "processed",
@@ -153,15 +154,16 @@ class TaskHandler:
             left += self._executor.run(processor, group, until=until, apart=apart)
         return left
 
-    def _place_others(self, refs: Sequence[JobRef], *, until: float) -> list[JobRef]:
-        """Run jobs that had to wait for what was admitted here, of processors with an order that
-        have none of `refs`; return those that there was no time for."""
+    def _place_others(self, refs: Sequence[JobRef]) -> list[JobRef]:
+        """Place jobs that had to wait for what was admitted here, of processors with an order that
+        have none of `refs`; return those that may be claimed."""
         had = {ref.processor for ref in refs}
-        left: list[JobRef] = []
-        for processor in self._executor.unplaced(self._registry):
-            if processor.name not in had:
-                left += self._executor.run(processor, [], until=until)
-        return left
+        return [
+            ref
+            for processor in self._executor.unplaced(self._registry)
+            if processor.name not in had
+            for ref in self._executor.place(processor)
+        ]
 
     def _dispatch(self, refs: Sequence[JobRef]) -> None:
         """Hint jobs to their own queues, in two messages a queue so that two workers can share

@@ -156,12 +156,13 @@ class Effects:
         self._driver.guarded = False
         # After the commit a pooler gives the server connection to somebody else.
         self._send(_COMMIT_LIMITS if self._driver.is_direct else f"{_RELEASE}; {_COMMIT_LIMITS}")
-        jobs.finish(self.db, succeeded, notes)
-        woken: list[JobRef] = []
         if hint_s is not None:
-            woken = jobs.wake_behind(self.db, [lease.id for lease in succeeded], hint_s=hint_s)
+            woken = jobs.finish_ordered(self.db, succeeded, notes, hint_s=hint_s)
+            self.db.commit()
+            return woken
+        jobs.finish(self.db, succeeded, notes)
         self.db.commit()
-        return woken
+        return []
 
     def discard_connection(self) -> None:
         """Close the connection, in whatever state it is: what is not committed is rolled back."""

@@ -26,11 +26,12 @@ BATCH = 200
 _PER_KEY = 10
 _HINT_S = 3_600.0
 
-# The key of a job is a number. The first of each hundredth key is dead, and the others of a key are
-# behind its first. The last tenth of the jobs have one key.
+# The key of a job is a number, and the ids of events follow their receipt. The first of each
+# hundredth key is dead, and the others of a key are behind its first. The last tenth of the jobs
+# have one key.
 _SEED = """
     WITH numbered AS (
-        SELECT number, gen_random_uuid() AS event,
+        SELECT CAST(%(prefix)s || lpad(to_hex(number), 30, '0') AS uuid) AS event,
                CASE WHEN number > %(count)s * 0.9 THEN -1 ELSE number %% (%(count)s / 10) END AS key
         FROM generate_series(1, %(count)s) AS number
     ), ranked AS MATERIALIZED (
@@ -100,9 +101,12 @@ def _round(engine: Engine, waiting: deque[int], size: int, *, is_ordered: bool) 
     with engine.begin() as connection:
         claimed = claim(connection, ids, worker="w", lease_s=60, max_attempts=8)
     with engine.begin() as connection:
-        jobs.finish(connection, [Lease(id=job.id, attempt=job.attempt) for job in claimed])
+        held = [Lease(id=job.id, attempt=job.attempt) for job in claimed]
         if is_ordered:
-            waiting += [ref.id for ref in jobs.wake_behind(connection, ids, hint_s=_HINT_S)]
+            woken = jobs.finish_ordered(connection, held, hint_s=_HINT_S)
+            waiting += [ref.id for ref in woken]
+        else:
+            jobs.finish(connection, held)
     took_s = time.perf_counter() - began
     if len(claimed) != size:
         raise RuntimeError(f"{len(claimed)} of {size} jobs were claimed")
@@ -133,7 +137,13 @@ def _register(engine: Engine) -> None:
 def _seed(world: World, name: str, count: int) -> None:
     with world.connect() as connection:
         connection.execute(
-            _SEED.encode(), {"count": count, "processor": name, "ordered": name == ORDERED}
+            _SEED.encode(),
+            {
+                "count": count,
+                "processor": name,
+                "ordered": name == ORDERED,
+                "prefix": "02" if name == ORDERED else "01",
+            },
         )
         connection.execute(b"VACUUM ANALYZE")
 

@@ -100,6 +100,10 @@ class Worker:
         if self._owns_effects:
             self.effects.dispose()
 
+    def record(self, job: Lease) -> None:
+        """Note that `job` runs, as what calls processors does."""
+        self._parts.recorder.mark_running(job)
+
     def vanish(self) -> None:
         """End as a killed process does: the kernel gives up its lock, and its file stays."""
         self.alarm.rest()

@@ -1,7 +1,10 @@
 """Order per key, through real workers: jobs of one key run one after another, as received."""
 
 import random
+import struct
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -12,12 +15,15 @@ from ingest.store.bulk import replay
 from ingest.store.pipeline import jobs, processors
 from ingest.store.pipeline.jobs import Lease
 from ingest.store.pipeline.processors import Registered
+from ingest.store.reports import event_detail
 from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import NoLeases, Worker
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
 from workers import Discard, Event, Snooze, processor
+from workers.recovery import rescue
 from workers.relay.mending import OrderMending
+from workers.retry import RetryPolicy
 
 MakeWorker = Callable[..., Worker]
 NAME = "shipping"
@@ -164,6 +170,54 @@ def test_a_duplicate_that_was_waited_for_lets_the_others_run(
     assert ran(engine, 1) == [0, 1]
 
 
+def test_what_commits_late_goes_before_what_has_not_begun(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    begun = time.time()
+    places = make_worker()
+    places.shutdown.begin()  # it places, and runs nothing
+    places.process(deliver(database_url, steps(1, 2), now=begun))
+    places.process(deliver(database_url, steps(1, 1), now=begun - 10))
+    (later, earlier) = (
+        row["id"] for row in rows(engine, "SELECT id FROM jobs ORDER BY event DESC")
+    )
+    with engine.begin() as db:
+        assert jobs.claim_ordered(db, [later], worker="a", lease_s=60, max_attempts=3) == []
+        assert jobs.claim_ordered(db, [earlier], worker="a", lease_s=60, max_attempts=3)
+    places.process(deliver(database_url, steps(1, 0), now=begun - 20))
+    with engine.begin() as db:  # the key is in work
+        ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs")]
+        assert jobs.claim_ordered(db, ids, worker="b", lease_s=60, max_attempts=3) == []
+
+
+def test_a_queue_of_its_own_gets_what_had_to_wait(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id", queue="slow")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    first, second = deliver(database_url, steps(1, 0, 1))
+    worker = make_worker()
+    worker.process([second])
+    ((queue, _, ids),) = worker.sent.messages
+    assert queue == "slow"
+    worker.process(jobs=ids)  # as the worker of that queue does
+    assert ran(engine, 1) == []
+    worker.process([first])
+    messages = worker.sent.messages[1:]
+    assert {queue for queue, _, _ in messages} == {"slow"}
+    assert ran(engine, 1) == []
+    for _, _, ids in messages:
+        worker.process(jobs=ids)
+    drain(engine, worker)
+    assert ran(engine, 1) == [0, 1]
+
+
 def test_another_type_is_not_waited_for(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
@@ -250,6 +304,11 @@ def test_jobs_wait_behind_a_dead_letter_until_it_is_replayed(
     record = _record(engine)
     assert (record.ordered_by, record.on_dead) == ("order_id", "wait")
     assert (record.pending, record.behind, record.blocked_keys) == (2, 2, 1)
+    with engine.begin() as db:
+        (waits,) = event_detail.of_event(db, arrived[3]).jobs
+        (dead,) = event_detail.of_event(db, arrived[1]).jobs
+    assert (waits.state, waits.waits_for, waits.is_behind_dead) == ("pending", arrived[1], True)
+    assert (waits.next_attempt_at, waits.parked, dead.waits_for) == (None, False, None)
     fate["is_mended"] = True
     _replay(engine, arrived[1])
     drain(engine, worker)
@@ -429,6 +488,41 @@ def test_a_function_of_the_event_names_the_key_and_one_that_raises_is_a_dead_let
     drain(engine, worker)
     assert ran(engine, 1) == [0, 2, 1]
     assert leftovers(engine) == 0
+
+
+def test_a_function_that_ends_its_process_spends_an_attempt_and_holds_others_up_until_it_is_dead(
+    engine: Engine, database_url: str, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    noted: list[bytes] = []
+
+    def key(event: Event) -> object:
+        noted.extend(path.read_bytes()[:16] for path in tmp_path.glob("*.flight"))
+        return event.data["order_id"]
+
+    @processor("order.*", name=NAME, ordered_by=key, max_attempts=1)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    fatal, following = deliver(database_url, steps(1, 0, 1))
+    worker = make_worker()
+    register(engine, worker)
+    worker.shutdown.begin()  # it admits
+    worker.process([fatal])
+    (job,) = [row["id"] for row in rows(engine, "SELECT id FROM jobs")]
+    assert struct.unpack("<qq", noted[0]) == (job, 1)
+    execute(engine, "UPDATE ordered_jobs SET key = NULL, placed = false")  # it was not read
+    lost = Worker(engine, database_url, tmp_path, [], name="lost", effects=worker.effects)
+    lost.record(Lease(id=job, attempt=1))
+    lost.vanish()
+    alive = make_worker(name="alive")
+    alive.process([following])
+    assert ran(engine, 1) == []
+    rules = RetryPolicy(base_s=0.001, cap_s=0.001)
+    assert rescue.recover_crashed(engine, tmp_path, rules, random=random.uniform) == 1
+    drain(engine, alive)
+    assert ran(engine, 1) == [1]
+    (attempt,) = rows(engine, "SELECT job, number, outcome FROM attempts")
+    assert attempt == {"job": job, "number": 1, "outcome": "lost"}
 
 
 def test_a_processor_that_has_no_order_any_more_lets_all_run(

@@ -246,8 +246,7 @@ class OrderMachine(RuleBasedStateMachine):
     def finish(self, choice: int) -> None:
         ended = chosen(sorted(self.held), choice)
         with self.engine.begin() as db:
-            jobs.finish(db, [self.held[id_] for id_ in ended])
-            jobs.wake_behind(db, ended, hint_s=60)
+            jobs.finish_ordered(db, [self.held[id_] for id_ in ended], hint_s=60)
         self._end(ended, "succeeded")
 
     @precondition(lambda self: self.held)

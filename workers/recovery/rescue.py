@@ -55,6 +55,8 @@ def _after(
 ) -> Sequence[Failure]:
     with engine.begin() as connection:
         failures = []
+        if wreck.running is not None:
+            jobs.claim_for_the_lost(connection, wreck.running, worker=wreck.worker)
         for job in jobs.held_by(connection, wreck.worker):
             ran_it = wreck.running == Lease(id=job.id, attempt=job.attempt)
             # What runs apart has no neighbour to blame, recorded or not.

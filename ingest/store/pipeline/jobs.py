@@ -442,11 +442,56 @@ def finish(connection: Connection, held: Sequence[Lease], notes: Iterable[Note] 
     Raises:
         LeaseLost: some of them are no longer held; the transaction must roll back.
     """
+    _all_finished(connection, _FINISH, held, notes)
+
+
+# The job is locked before its place and its key, as everywhere: who takes jobs back from a worker
+# that stalled would deadlock with it.
+_FINISH_ORDERED = statement(
+    f"""
+    WITH noted AS ({NOTE}), finished AS (
+        UPDATE ingest.jobs
+        SET state = 'succeeded', finished_at = clock_timestamp(), lease_until = NULL
+        WHERE {_STILL_OURS}
+        RETURNING id
+    ), gone AS (
+        DELETE FROM ingest.ordered_jobs WHERE job = ANY(ARRAY(SELECT id FROM finished))
+        RETURNING key
+    ), idle AS (
+        DELETE FROM ingest.keys_in_work
+        WHERE key = ANY(ARRAY(SELECT key FROM gone)) AND job = ANY(ARRAY(SELECT id FROM finished))
+    )
+    SELECT id, NULL AS key FROM finished
+    UNION ALL
+    SELECT NULL, key FROM gone WHERE key IS NOT NULL
+    """
+)
+
+
+def finish_ordered(
+    connection: Connection, held: Sequence[Lease], notes: Iterable[Note] = (), *, hint_s: float
+) -> list[JobRef]:
+    """Do what `finish` does with jobs of a processor with an order; return those that were behind.
+
+    For `hint_s` seconds the relay leaves those to the caller.
+
+    Raises:
+        LeaseLost: as `finish` does.
+    """
+    keys = _all_finished(connection, _FINISH_ORDERED, held, notes)
+    return wake(connection, keys, hint_s=hint_s)
+
+
+def _all_finished(
+    connection: Connection, finishing: TextClause, held: Sequence[Lease], notes: Iterable[Note]
+) -> list[UUID]:
+    """Finish jobs; return the keys, if they have any, that may have another head now."""
     parameters = _arrays(held) | metrics.parameters(notes)
-    finished = set(connection.execute(_FINISH, parameters).scalars())
-    lost = frozenset(lease.id for lease in held) - finished
+    rows = connection.execute(finishing, parameters).all()
+    lost = frozenset(lease.id for lease in held) - {row.id for row in rows}
     if lost:
         raise LeaseLost(lost)
+    return [row.key for row in rows if row.id is None]
 
 
 # A row that another transaction has locked is not waited for: who locks jobs of a key in another
@@ -525,15 +570,14 @@ def wake(
     return [JobRef(**row) for row in rows.mappings()]
 
 
-def wake_behind(
-    connection: Connection, job_ids: Sequence[int], *, hint_s: float | None = None
-) -> list[JobRef]:
-    """Wake what is behind those of `job_ids` that have ended; return the jobs that are woken.
+def wake_behind(connection: Connection, job_ids: Sequence[int]) -> None:
+    """Wake what is behind those of `job_ids` that have ended or run no more; the relay dispatches
+    it.
 
     To be called in the transaction that ended them, after it. Jobs without an order are none's
     head, and cost a look into an empty index.
     """
-    return wake(connection, ordering.forget(connection, job_ids), hint_s=hint_s)
+    wake(connection, ordering.forget(connection, job_ids))
 
 
 def place(connection: Connection, processor: str, types: Iterable[str]) -> list[JobRef]:
@@ -692,6 +736,26 @@ def held_by(connection: Connection, worker: str) -> list[AbandonedJob]:
     """
     rows = connection.execute(_HELD_BY, {"worker": worker})
     return [AbandonedJob(**row) for row in rows.mappings()]
+
+
+# Of a job that ran, the attempt is the row's own.
+_CLAIM_FOR_THE_LOST = statement(
+    """
+    UPDATE ingest.jobs
+    SET state = 'running', attempt = attempt + 1, worker = :worker, started_at = now(),
+        lease_until = now(), next_attempt_at = NULL, hinted_until = NULL
+    WHERE id = :id AND attempt = CAST(:attempt AS integer) - 1 AND state IN ('pending', 'retrying')
+    """
+)
+
+
+def claim_for_the_lost(connection: Connection, lease: Lease, *, worker: str) -> None:
+    """Claim the job whose key a lost worker was reading, as that worker: it spends an attempt.
+
+    A job that the worker had claimed itself is left alone.
+    """
+    parameters = {"id": lease.id, "attempt": lease.attempt, "worker": worker}
+    connection.execute(_CLAIM_FOR_THE_LOST, parameters)
 
 
 _EXPIRED = statement(
