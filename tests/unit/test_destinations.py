@@ -4,14 +4,16 @@ import asyncio
 import base64
 import json
 import ssl
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from email.utils import format_datetime
 from http.server import ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 
 import pytest
 from cryptography import x509
@@ -21,6 +23,7 @@ from cryptography.x509.oid import NameOID
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from ingest import outgoing, standard_webhooks
+from ingest.cli import main
 from ingest.destinations import files, message, samples, sending
 from ingest.destinations.answer import LONGEST_WAIT_S, Meaning, judge, retry_after_s
 from ingest.destinations.description import Destination
@@ -28,6 +31,7 @@ from ingest.destinations.message import Message
 from ingest.destinations.samples import SampleEvent
 from ingest.errors import SettingsError
 from ingest.outgoing import Answer, NoAnswer
+from ingest.sources.described import files as sources
 from tests.support.http_taker import Taker, running
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -56,8 +60,6 @@ def test_the_least_that_is_said_of_a_destination(tmp_path: Path) -> None:
 def test_sources_and_destinations_stand_in_one_file(tmp_path: Path) -> None:
     file = tmp_path / "sources.toml"
     file.write_text(f'[hub]\npreset = "github"\n{LEAST}')
-    from ingest.sources.described import files as sources
-
     assert list(sources.read([file])) == ["hub"]
     assert [destination.name for destination in files.read([file], ["hub"])] == ["crm"]
 
@@ -256,8 +258,6 @@ def test_a_large_answer_is_not_read_to_its_end_and_a_slow_one_is_not_awaited() -
 
 
 def test_a_sample_is_of_a_type_that_the_destination_is_for(tmp_path: Path) -> None:
-    from random import Random
-
     (destination,) = read(tmp_path, LEAST)
     sample = samples.make(destination, {}, random=Random(1), now=NOW)
     assert sample.type == "order.test"
@@ -320,3 +320,63 @@ def test_a_certificate_is_checked_for_the_name_and_by_the_file_that_is_named(
         with pytest.raises(NoAnswer, match="its certificate is not valid"):
             sent('ca_file = "ca.pem"', taker.server_port)
         assert taker.taken == []
+
+
+@pytest.fixture
+def ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[object, str]]:
+    """Runs a command beside a described destination; returns how it ended, and what it printed."""
+    (tmp_path / "sources.toml").write_text(LEAST)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INGEST_SOURCES", "sources.toml")
+
+    def ended(*command: str) -> tuple[object, str]:
+        monkeypatch.setattr(sys, "argv", ["ingest", *command])
+        with pytest.raises(SystemExit) as exit_of:
+            main.main()
+        return exit_of.value.code, capsys.readouterr().out
+
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (["destinations", "test", "erp"], "There is no destination erp. There is crm."),
+        (["destinations", "test", "crm"], "The destination crm: CRM_SECRETS: it is not set."),
+        (["listen"], "Say where to forward to: --forward http://localhost:3000/hooks."),
+        (["listen", "--forward", "localhost:3000"], "Say where to forward to: --forward"),
+        (
+            ["listen", "--forward", "http://localhost:3000", "--secret", "x"],
+            "--secret: it must be whsec_ and 24 bytes or more in base64.",
+        ),
+        (
+            ["listen", "--forward", "http://localhost:3000", "state:nothing"],
+            "state",
+        ),
+    ],
+)
+def test_a_users_mistake_is_told_in_a_sentence(
+    ended: Callable[..., tuple[object, str]], command: list[str], sentence: str
+) -> None:
+    code, _ = ended(*command)
+    assert str(code).startswith("ingest: ")
+    assert sentence in str(code)
+
+
+def test_a_destination_is_listed_without_its_secret_and_explained(
+    ended: Callable[..., tuple[object, str]],
+) -> None:
+    code, listed = ended("destinations", "list")
+    assert code == 0
+    assert listed.split("\t")[:3] == ["crm", "crm.example.com", "order.*"]
+    assert "CRM_SECRETS: it is not set" in listed
+    code, explained = ended("sources", "check", "sources.toml")
+    assert code == 0
+    assert explained.splitlines() == [
+        "crm (destination)",
+        "  - Events of `order.*`, of all sources, are posted to crm.example.com as JSON.",
+        "  - They are signed with the secrets in CRM_SECRETS.",
+        "  - A worker process sends 10 at once, and waits 15 s for each answer.",
+    ]
