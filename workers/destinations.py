@@ -22,6 +22,7 @@ from ingest.destinations.message import Message
 from ingest.store import content_types
 from workers.control import Discard, RetryAfter
 from workers.event import Event
+from workers.order import order_of
 from workers.registry import Declaration, Processor
 
 _GRACE_S = 5.0
@@ -159,6 +160,7 @@ def _declaration(destination: Destination, loop: Loop) -> Declaration:
         timeout_s=destination.timeout_s + _GRACE_S,
         retry_base_s=destination.retry_base_s,
         retry_max_delay_s=destination.retry_max_delay_s,
+        order=order_of(destination.ordered_by or None, destination.on_dead),
         sources=destination.sources,
         is_outside=True,
     )

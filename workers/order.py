@@ -8,10 +8,10 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
+from ingest.ordered_by import MOST_FIELDS, is_field
 from workers.event import Event
 
 WAIT, SKIP = "wait", "skip"
-MOST_FIELDS = 8
 
 KeyFunction = Callable[[Event], object]
 OrderedBy = str | Sequence[str] | KeyFunction
@@ -88,7 +88,7 @@ def order_of(ordered_by: OrderedBy | None, on_dead: str) -> Order | None:
             f"ordered_by is a field (order_id), up to {MOST_FIELDS} of them, or a function"
         )
     for name in names:
-        if not all(name.split(".")) or name.split() != [name]:
+        if not is_field(name):
             raise ValueError(f"{name!r} is no field: name one (order_id, order.id)")
     return Order(
         ordered_by=", ".join(names),

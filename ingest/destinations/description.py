@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ingest import queues, setting_values
+from ingest.ordered_by import MOST_FIELDS, is_field
 from ingest.public_addresses import is_address, is_public
 from ingest.secret_references import Reference
 
@@ -45,6 +46,11 @@ class Destination(BaseModel):
     """Event types, or patterns as in searches."""
     sources: tuple[str, ...] = ()
     """Only events of these; none: of all."""
+    ordered_by: tuple[str, ...] = ()
+    """Fields of the events' data. Events of one key are forwarded one after another, as received;
+    none: there is no order."""
+    on_dead: Literal["wait", "skip"] = "wait"
+    """What becomes of the events behind a dead letter."""
     body: Literal["json", "raw"] = "json"
     """`raw`: the stored body, as the sender sent it."""
     secrets_env: _Variable | None = None
@@ -78,6 +84,20 @@ class Destination(BaseModel):
     def _are_types(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         if not all(_TYPE.fullmatch(value) for value in values):
             raise ValueError("name event types (order.created) or patterns (order.*)")
+        return values
+
+    @field_validator("ordered_by", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("ordered_by")
+    @classmethod
+    def _are_fields(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if len(values) > MOST_FIELDS or not all(map(is_field, values)):
+            raise ValueError(
+                f"name a field of the data (order_id, order.id), or up to {MOST_FIELDS} of them"
+            )
         return values
 
     @field_validator("url")
@@ -125,6 +145,8 @@ class Destination(BaseModel):
         named = [*self.headers, *self.headers_env, *self.headers_file]
         if len(named) != len(set(named)):
             raise ValueError("a header is given twice")
+        if self.on_dead == "skip" and not self.ordered_by:
+            raise ValueError("on_dead needs ordered_by: without an order nothing is behind")
         if self.url is not None:
             check_rules(self.url, allow_http=self.allow_http, allow_private=self.allow_private)
         return self

@@ -121,6 +121,28 @@ def test_a_node_application_that_fails_half_of_the_time_gets_everything(
     assert (counts["succeeded"], counts["dead"]) == (60, 0)
 
 
+def test_a_node_application_that_fails_half_of_the_time_gets_each_keys_events_in_order(
+    forwarding: Callable[..., Stack],
+) -> None:
+    with node_application(OLDER) as application:
+        until(lambda: application.of("port"), what="the application listens")
+        address = f"http://127.0.0.1:{application.of('port')[0]}/hooks"
+        stack = forwarding(address, 'ordered_by = "customer_id"\n')
+        posted = [order(number, customer_id=number % 6) for number in range(60)]
+        stack.post_all(posted, connections=1)
+        until(
+            lambda: len(set(application.of("taken"))) == 60,
+            what="everything has arrived",
+            timeout_s=120,
+        )
+        stack.wait_until_idle()
+    for customer in range(6):
+        expected = [f"order.created:{number}" for number in range(customer, 60, 6)]
+        assert [name for name in application.of("taken") if name in expected] == expected
+    assert application.of("failed")
+    assert stack.value("SELECT count(*) FROM ordered_jobs") == 0
+
+
 def wait_for(stack: Stack, number: int, *states: str) -> dict[str, Any]:
     """The job of an order once it is in one of the states."""
 

@@ -142,6 +142,14 @@ MISTAKES = {
         LEAST + 'sources = ["shpo"]\n',
         "7: destination.0.sources: there is no source of this name.",
     ),
+    "an order by no field": (
+        LEAST + 'ordered_by = ["order..id"]\n',
+        "7: destination.0.ordered_by: name a field of the data (order_id, order.id), or up to 8",
+    ),
+    "what follows a dead letter, without an order": (
+        LEAST + 'on_dead = "skip"\n',
+        "2: destination.0: on_dead needs ordered_by: without an order nothing is behind.",
+    ),
     "the replays' queue": (LEAST + 'queue = "replay"\n', "7: destination.0.queue: the queue"),
     "too many at once": (LEAST + "concurrency = 101\n", "7: destination.0.concurrency: "),
 }
