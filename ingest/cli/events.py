@@ -1,15 +1,18 @@
 """`ingest events list` and `ingest events show`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 
 from ingest import settings
 from ingest.cli import output
 from ingest.cli.database import CommandError, database, parse_time
+from ingest.entities import listed as entities
+from ingest.entities.entity import Entity
 from ingest.query import parse
 from ingest.sources.registry import configured
 from ingest.sources.titles import Title
@@ -84,16 +87,18 @@ def list_(
     sources = configured(settings.load().sources)
     with database() as engine, engine.connect() as connection:
         listed = list(events.events(connection, selection, limit=limit, oldest_first=oldest_first))
+        about: Mapping[UUID, Entity] = {}
         if json or output.is_terminal():
             listed = list(titled(connection, listed, sources))
+            about = entities.about(connection, sources, listed)
         looked_back = looked_back_to(connection, selection)
     if json:
         for event in listed:
             known = {name: getattr(event, name) for name in _PRINTED}
-            output.as_json(known | {"title": str(event.title)})
+            output.as_json(known | {"title": str(event.title), "about": about.get(event.id)})
         return
     if output.is_terminal():
-        _print_list(listed, datetime.now(UTC))
+        _print_list(listed, about, datetime.now(UTC))
     else:
         for event in listed:
             cells = (event.id, event.event_id, event.state, event.received_at, event.deliveries)
@@ -121,14 +126,17 @@ def _parse_query(text: str, where: str) -> EventFilter:
     return query.selection
 
 
-def _print_list(listed: Sequence[ListedEvent], now: datetime) -> None:
-    """Print events as wide as the terminal, each with its title and the whole id, to be copied."""
+def _print_list(listed: Sequence[ListedEvent], about: Mapping[UUID, Entity], now: datetime) -> None:
+    """Print events as wide as the terminal, each with its title, and with what can be copied: the
+    whole id, and what `ingest show` tells all of."""
     for event in listed:
         times = f" ({event.deliveries} times)" if event.deliveries > 1 else ""
         state = (f"{event.state:<{_STATE_WIDTH}}", output.STATE_COLOURS.get(event.state, ""))
         when = (f"{output.ago(event.received_at, now):<{_AGO_WIDTH}}", "dim")
         output.cut(state, when, (f"{event.title}{times}", ""))
-        output.cut((f"  {event.id}  ", ""), (event.event_id, "dim"))
+        entity = about.get(event.id)
+        names = "" if entity is None else f"{entity.kind} {entity.value}  "
+        output.cut((f"  {event.id}  ", ""), (names, ""), (event.event_id, "dim"))
 
 
 @app.command("show")

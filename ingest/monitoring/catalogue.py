@@ -153,6 +153,12 @@ RETENTION_ENDED = _gauge(
     "retention_last_pass_timestamp_seconds",
     "when this relay's last pass over what is too old reached its end, Unix time; 0: not yet",
 )
+RETENTION_BEHIND = _gauge(
+    "retention_behind_seconds",
+    "for so long the oldest row that is past its age should have been gone; 0: there is none; only"
+    " of kinds with an age",
+    "kind",
+)
 
 POOL_WAIT = _histogram("pool_wait_seconds", "the wait of a request for a connection to PostgreSQL")
 
@@ -181,7 +187,7 @@ BY_PROCESS: Mapping[str, tuple[Metric, ...]] = MappingProxyType(
             *(SWEEPS, SWEEP_DURATION, LAST_SWEEP, RELAY_DISPATCHED, RELAY_RESCUED),
             *(BACKLOG, BACKLOG_AGE, WAITING_JOBS, RUNNING_JOBS, OLDEST_JOB_AGE, PARKED_JOBS),
             *(DEAD_LETTERS, EVENTS, UNHANDLED, PROCESSES, PARTITION_DAYS),
-            *(RETENTION_REMOVED, RETENTION_ENDED),
+            *(RETENTION_REMOVED, RETENTION_ENDED, RETENTION_BEHIND),
             *(MEASURED_AT, MEASURE_DURATION, DISPATCHES, DISPATCH_FAILURES, BUILD),
         ),
         "console": (POOL_WAIT, BUILD),

@@ -4,11 +4,14 @@ import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from psycopg.errors import QueryCanceled
 from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
 
 from ingest.console.pages import once
 from ingest.store import keyed_requests as store
 from ingest.store.pipeline import processors
+from ingest.store.reports import audit_log
 from tests.integration.test_behind import REGISTERED
 from tests.integration.test_live_pages import LISTS, browser
 from tests.support.asgi import Answer, Browser
@@ -123,6 +126,20 @@ def test_a_console_that_was_killed_in_the_middle_is_told_and_nothing_is_done_twi
     again = browser.post(PAUSE, form)
     assert again.status == 409
     assert "its console was stopped in the middle: see in the audit log" in again.text
+    assert actions(engine) == ["pause"]
+
+
+def test_what_is_done_stays_done_though_the_database_fails_before_it_is_told(
+    browser: Browser, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise DBAPIError("SELECT", None, QueryCanceled())
+
+    form = {"once": token(browser.get("/processors"))}
+    with monkeypatch.context() as patched:
+        patched.setattr(audit_log, "last_of", fails)
+        assert browser.post(PAUSE, form).status == 303
+    assert browser.post(PAUSE, form).status == 303
     assert actions(engine) == ["pause"]
 
 

@@ -12,6 +12,7 @@ from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.reports import gauges
 from ingest.store.reports.gauges import Gauges
+from ingest.store.retention.ages import Ages
 from tests.conftest import Servers
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one
@@ -94,7 +95,7 @@ def test_the_cost_does_not_grow_with_what_waits(
 
 
 def test_a_measurement_says_when_it_was_and_keeps_its_values(relay: Engine) -> None:
-    measurement = Measurement(relay, clock=lambda: 1_700_000_000.0)
+    measurement = Measurement(relay, Ages(), clock=lambda: 1_700_000_000.0)
     assert measurement.read() == []
     measurement.measure()
     told = {sample.metric: sample.value for sample in measurement.read()}

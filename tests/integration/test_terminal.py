@@ -87,7 +87,7 @@ def test_a_list_and_an_event_are_no_wider_than_the_terminal(run: Run, stored: li
     ]
     assert "Message from …678: السلام" in said
     assert "Order 789 created" in said
-    assert f"  {order}  order.created:789" in said
+    assert f"  {order}  order 789  order.created:789" in said
     shown = run("events", "show", order)
     assert shown.startswith("Order 789 created\n")
     assert "ConnectionError: crm.shop.example" in shown

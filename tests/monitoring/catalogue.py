@@ -189,6 +189,12 @@ FAULTS = (
         short=_TROUBLES,
     ),
     Fault(
+        what="retention hangs, and a count of 40 days ago is kept for 30",
+        strike=strikes.retention_hangs,
+        alerts=("RetentionBehind",),
+        short=_TROUBLES,
+    ),
+    Fault(
         what="32 wait for the console's 8 connections",
         strike=strikes.console_crowded,
         alerts=("PoolWaits",),

@@ -12,6 +12,7 @@ from signal import SIGCONT, SIGINT, SIGSTOP, SIGTERM
 
 import psycopg
 
+from ingest.store.retention import turns
 from tests.monitoring.load import OLDER_SECRET
 from tests.monitoring.world import PROCESSORS, WORKERS_ROLE, World
 from tests.support.deliver import body, deliver
@@ -269,6 +270,22 @@ def partitions_missing(world: World) -> Iterator[None]:
     world.drop_partitions()
     yield
     world.ensure_partitions()
+
+
+@contextmanager
+def retention_hangs(world: World) -> Iterator[None]:
+    """Another process holds the turn of whoever removes, while there is a count of long ago."""
+    old = "INSERT INTO ingest.activity VALUES (now() - interval '40 days', 'lag', '', 0, 0, 1)"
+    with world.connect() as administrator, world.connect() as holder:
+        holder.autocommit = False
+        holder.execute(f"SELECT pg_advisory_xact_lock({turns.LOCK})")
+        administrator.execute(old)
+        yield
+        holder.rollback()
+        # The relay's next pass would do the same, within five minutes.
+        administrator.execute(
+            "DELETE FROM ingest.activity WHERE minute < now() - interval '30 days'"
+        )
 
 
 def same_id_twice(world: World) -> AbstractContextManager[None]:

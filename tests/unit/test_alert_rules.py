@@ -121,6 +121,7 @@ HEALTHY: Series = {
     'ingest_parked_jobs{processor="crm",queue="events",reason="paused"}': "0+0xN",
     'ingest_dead_letters{processor="crm"}': "7+0xN",
     "ingest_partition_days_ahead": "13+0xN",
+    'ingest_retention_behind_seconds{kind="events"}': "300+0xN",
     'ingest_pool_wait_seconds_bucket{le="0.001"}': "0+60xN",
     'ingest_pool_wait_seconds_bucket{le="4.096"}': "0+60xN",
     'ingest_pool_wait_seconds_bucket{le="+Inf"}': "0+60xN",
@@ -196,6 +197,9 @@ FAULTS = {
     "MeasurementOld": Fault({"ingest_measured_timestamp_seconds": "0+60x50 3000+0xN"}),
     "Conflicts": Fault({"ingest_conflicts_total": "0+0x65 1+0xN"}),
     "PartitionsRunOut": Fault({"ingest_partition_days_ahead": "2+0xN"}),
+    "RetentionBehind": Fault(
+        {'ingest_retention_behind_seconds{kind="events"}': "0+0x30 21700+60xN"}
+    ),
     "PoolWaits": Fault({'ingest_pool_wait_seconds_bucket{le="0.001"}': "0+30xN"}),
 }
 """By alert, without the prefix that all have."""

@@ -101,7 +101,8 @@ def _serve_metrics(settings: Settings, reads: Sequence[Read]) -> None:
     process."""
     if settings.metrics_port("relay") is None:
         return
-    measurement = Measurement(create_engine(settings.database, role=Role.RELAY), clock=time.time)
+    engine = create_engine(settings.database, role=Role.RELAY)
+    measurement = Measurement(engine, settings.ages, clock=time.time)
     endpoint = monitoring.endpoint(settings, "relay", [*reads, measurement.read])
     assert endpoint is not None
     measurement.start()

@@ -19,6 +19,8 @@ from ingest.monitoring.samples import Sample
 from ingest.store import causes, partitions
 from ingest.store.reports import gauges
 from ingest.store.reports.gauges import Gauges, Lane
+from ingest.store.retention import lateness
+from ingest.store.retention.ages import Ages
 
 _INTERVAL_S = 15.0
 _SHARE = 10
@@ -33,9 +35,10 @@ log = logs.logger(__name__)
 class Measurement:
     """Measures until the process ends, and keeps the last values."""
 
-    def __init__(self, engine: Engine, *, clock: Callable[[], float]) -> None:
-        """`clock` returns Unix time in seconds."""
+    def __init__(self, engine: Engine, ages: Ages, *, clock: Callable[[], float]) -> None:
+        """`ages` are those of retention; `clock` returns Unix time in seconds."""
         self._engine = engine
+        self._ages = ages
         self._clock = clock
         self._samples: list[Sample] = []
         self._pause = threading.Event()  # never set; time.sleep fails under libfaketime
@@ -59,10 +62,12 @@ class Measurement:
         with self._engine.begin() as connection:
             state = gauges.read(connection)
             days = partitions.days(connection)
+            late = lateness.read(connection, self._ages, now=state.now)
         ahead = (days[-1] - state.now.date()).days if days else -1
         self._samples = [
             *_samples(state),
             Sample(catalogue.PARTITION_DAYS, ahead),
+            *_by_label(catalogue.RETENTION_BEHIND, late),
             Sample(catalogue.MEASURED_AT, self._clock()),
             Sample(catalogue.MEASURE_DURATION, time.monotonic() - began),
         ]
@@ -104,7 +109,7 @@ def _of_lane(lane: Lane, now: datetime) -> Iterator[Sample]:
     yield Sample(catalogue.OLDEST_JOB_AGE, _age(lane.oldest_at, now), labels)
 
 
-def _by_label(metric: Metric, counts: Mapping[str, int]) -> Iterator[Sample]:
+def _by_label(metric: Metric, counts: Mapping[str, float]) -> Iterator[Sample]:
     return (Sample(metric, count, (label,)) for label, count in counts.items())
 
 

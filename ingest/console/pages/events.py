@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -60,6 +61,8 @@ class EventsPage:
     """Pages of the orders, customers, … that the search may mean."""
     processor: str | None
     """The processor that the search names; None: it names none."""
+    about: Mapping[UUID, EntityLink]
+    """What each event is about, as far as its body tells."""
     events: tuple[ListedEvent, ...]
     count: Count
     """The number of all events that match."""
@@ -113,6 +116,9 @@ def show(site: Site, request: Request) -> Response:
             text, query.selection, (*page.named, *page.events), masked=site.masks(request)
         ),
         processor=query.selection.processor,
+        about=site.console.entities.of_list(
+            (*page.named, *page.events), masked=site.masks(request)
+        ),
         events=masking.events((*page.named, *page.events), masked=site.masks(request)),
         count=result.count,
         bulk_scope=bulk_scope(query.selection),

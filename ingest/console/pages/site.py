@@ -7,6 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData
 from starlette.requests import Request
@@ -85,8 +86,11 @@ class Site:
         response = handler(self, request, form)
         if response.status_code != HTTPStatus.SEE_OTHER:
             raise once.Shown(response)
-        with engine.connect() as connection:
-            action = audit_log.last_of(connection, user(request), after=last)
+        try:
+            with engine.connect() as connection:
+                action = audit_log.last_of(connection, user(request), after=last)
+        except SQLAlchemyError:
+            action = None  # it is done: to fail now would let it be done again
         return Outcome(location=response.headers["location"], action=action)
 
     def render(

@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 from ingest.console.services.addresses import Addresses, EntityLink
 from ingest.console.ui import masking
 from ingest.console.ui.masking import HIDDEN
-from ingest.entities import naming, offer, timeline
+from ingest.entities import listed, naming, offer, timeline
 from ingest.entities.entity import BadEntity, Entity, entity
 from ingest.entities.timeline import Entry, Erasure, Place, Row, Said, StatusChange, Timeline
 from ingest.sources.base import Source
@@ -104,6 +104,12 @@ class Entities:
         if body is None:
             return ()
         return self._links(naming.named_in(self.sources, event, body), masked=masked)
+
+    def of_list(self, events: Sequence[ListedEvent], *, masked: bool) -> Mapping[UUID, EntityLink]:
+        """Return what each of some events is about, as far as its body tells."""
+        with self.engine.connect() as connection:
+            about = listed.about(connection, self.sources, events)
+        return {event: self.link(one, masked=masked) for event, one in about.items()}
 
     def offered(
         self, typed: str, selection: EventFilter, found: Sequence[ListedEvent], *, masked: bool

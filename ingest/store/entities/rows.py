@@ -162,6 +162,36 @@ def _rows_of(table: str, condition: str) -> Any:
     return statement(f"SELECT * FROM ingest.{table} WHERE {condition} LIMIT :most")
 
 
+# A contact's row is made of its identities' rows (workers.processors.whatsapp_identities): of each
+# column the newest version counts. The event that led to the last identity set the user id.
+_IDENTITIES = 1_000
+_VERSIONS_OF_CONTACT = f"""
+    SELECT jsonb_object_agg(field, version) FROM (
+        SELECT DISTINCT ON (field) said.version,
+               CASE said.field WHEN 'successor' THEN 'user_id' ELSE said.field END AS field
+        FROM (
+            SELECT * FROM ingest.whatsapp_identities
+            WHERE contact_id = whatsapp_contacts.contact_id LIMIT {_IDENTITIES}
+        ) AS identities
+        CROSS JOIN LATERAL jsonb_each_text(versions) AS said (field, version)
+        WHERE to_jsonb(identities) ->> said.field = CASE said.field
+            WHEN 'successor' THEN whatsapp_contacts.contact_id
+            ELSE to_jsonb(whatsapp_contacts) ->> said.field
+        END
+        ORDER BY field, said.version COLLATE "C" DESC, identities.identity COLLATE "C" DESC
+    ) AS newest
+"""
+
+
+def _whatsapp_contacts(condition: str) -> Any:
+    return statement(
+        f"""
+        SELECT whatsapp_contacts.*, ({_VERSIONS_OF_CONTACT}) AS versions
+        FROM ingest.whatsapp_contacts WHERE {condition} LIMIT :most
+        """
+    )
+
+
 # By kind: the tables, what their keys are called, and the statement.
 _ROWS: Mapping[str, Sequence[tuple[str, str, Any]]] = {
     "order": [("orders", "order_id", _rows_of("orders", f"order_id = {_BIGINT}"))],
@@ -174,7 +204,7 @@ _ROWS: Mapping[str, Sequence[tuple[str, str, Any]]] = {
     ],
     "contact": [
         ("contacts", "contact_id", _rows_of("contacts", f"contact_id = {_BIGINT}")),
-        ("whatsapp_contacts", "contact_id", _rows_of("whatsapp_contacts", "contact_id = :value")),
+        ("whatsapp_contacts", "contact_id", _whatsapp_contacts("contact_id = :value")),
     ],
     "message": [
         ("messages", "message_id", _rows_of("messages", "message_id = :value")),
@@ -187,7 +217,7 @@ _ROWS: Mapping[str, Sequence[tuple[str, str, Any]]] = {
             "conversation_id",
             _rows_of("conversations", f"phone_number_normal = {_PHONE}"),
         ),
-        ("whatsapp_contacts", "contact_id", _rows_of("whatsapp_contacts", f"phone = {_PHONE}")),
+        ("whatsapp_contacts", "contact_id", _whatsapp_contacts(f"phone = {_PHONE}")),
     ],
 }
 _CHANGES: Mapping[str, Sequence[Any]] = {

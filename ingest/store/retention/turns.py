@@ -8,10 +8,10 @@ from sqlalchemy import Connection
 from ingest.store.sql import statement
 
 # A lock number of the pipeline's own, after those of the totals' slots and of parking.
-_LOCK = "1953460321, 17"
-_TAKE = statement(f"SELECT pg_try_advisory_xact_lock({_LOCK})")
-_TAKE_ALONE = statement(f"SELECT pg_advisory_xact_lock({_LOCK})")
-_HOLD_OFF = statement(f"SELECT pg_advisory_xact_lock_shared({_LOCK})")
+LOCK = "1953460321, 17"
+_TAKE = statement(f"SELECT pg_try_advisory_xact_lock({LOCK})")
+_TAKE_ALONE = statement(f"SELECT pg_advisory_xact_lock({LOCK})")
+_HOLD_OFF = statement(f"SELECT pg_advisory_xact_lock_shared({LOCK})")
 
 
 def take(connection: Connection) -> bool:
