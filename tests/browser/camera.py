@@ -148,6 +148,8 @@ class Camera:
         reach(page, self.shown)
         page.locator("main").wait_for()
         page.evaluate("document.activeElement.blur()")
+        page.evaluate("scrollTo(0, 0)")
+        page.locator("footer").evaluate("foot => { foot.style.position = 'static'; }")
         for width in _WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
             file = self.folder / f"{name}-{width}-{self.scheme}.png"
