@@ -17,6 +17,7 @@ from ingest.sources.titles import Title
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.copies import Copy
 from ingest.store.exports import EXPORT
+from ingest.store.failures.comparison import CommonField
 from ingest.store.failures.records import Note
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
@@ -128,6 +129,15 @@ def copy(record: Copy, *, masked: bool) -> Copy:
 def note(written: Note, *, masked: bool) -> Note:
     """Return a note about a failure. A masked one keeps no text."""
     return replace(written, text=HIDDEN) if masked else written
+
+
+def fields(common: Sequence[CommonField], *, masked: bool) -> tuple[CommonField, ...]:
+    """Return what bodies have in common. Masked, only where."""
+    if not masked:
+        return tuple(common)
+    return tuple(
+        replace(field, path=mask_phones(field.path), value=hide(field.value)) for field in common
+    )
 
 
 def bulk_action(record: Operation, *, masked: bool) -> Operation:
