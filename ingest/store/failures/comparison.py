@@ -1,7 +1,7 @@
 """What the bodies of some events have in common that those of others have not. Pure."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,7 @@ def leaves(value: Any, path: str = "") -> Iterator[Leaf]:
                 yield path, spelled
 
 
-def _counted(bodies: Sequence[Collection[Leaf]], paths: Collection[str]) -> Counter[Leaf]:
+def _counted(bodies: Sequence[Collection[Leaf]], paths: Set[str]) -> Counter[Leaf]:
     """Count in how many bodies each value stands, and in how many nothing does at a path."""
     counts: Counter[Leaf] = Counter()
     for body in bodies:
