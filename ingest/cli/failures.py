@@ -276,6 +276,19 @@ def _print_details(details: "FailureDetails", now: datetime) -> None:
     output.table(None, ["", ""], [(name, value) for name, value in facts if value is not None])
     if details.traceback:
         output.line(output.printable(details.traceback, keep="\n"))
+    common = [
+        (
+            field.path,
+            "(absent)" if field.value is None else field.value,
+            f"{field.events} of {field.examined}",
+            f"{field.others_share:.0%}",
+        )
+        for field in details.fields
+    ]
+    if common:
+        output.table(
+            "What their bodies have in common", ["field", "value", "of these", "of others"], common
+        )
     releases = [
         (one.release, one.attempts, one.first_seen, one.last_seen) for one in details.releases
     ]

@@ -1,5 +1,6 @@
 """Failures by page, API and command: what is shown, what can be done, and what viewers see."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -12,11 +13,14 @@ from sqlalchemy import Engine
 from starlette.types import ASGIApp
 
 from ingest.console.app import create_app
+from ingest.console.ui.masking import HIDDEN
 from ingest.settings import Settings
+from ingest.store.failures import fields
 from tests.integration.test_command_parity import ME, Run, recorded, run
 from tests.support.asgi import Browser, ask, running
 from tests.support.console import TOKENS, VIEWER_TOKEN
-from tests.support.failing import PLACE, count, fail_jobs, group
+from tests.support.deliver import deliver, order
+from tests.support.failing import PLACE, count, fail_jobs, group, running_job
 from tests.support.rows import execute, one, rows
 
 __all__ = ["run"]  # a fixture
@@ -201,6 +205,48 @@ def test_a_viewer_sees_it_masked_and_changes_nothing(
             assert ask(viewers, "POST", path, VIEWER, b'{"text": "a"}').status in (400, 403)
     assert group(engine).state == "open"
     assert len(rows(engine, "SELECT * FROM failure_notes")) == 1
+
+
+def test_what_the_bodies_have_in_common_is_told(
+    engine: Engine,
+    database_url: str,
+    make_settings: Callable[..., Settings],
+    app: ASGIApp,
+    run: Run,
+) -> None:
+    fail_jobs(engine, database_url, 4, country="SA")
+    others = [order(100 + number, country="AE", total=5) for number in range(5)]
+    for event in deliver(database_url, [*others, order(105, country="SA", total=5)]):
+        running_job(engine, event)
+    count(engine)
+    number = group(engine).id
+    found = get(app, f"/failures/{number}")["fields"]
+    assert [(field["path"], field["value"], field["events"]) for field in found] == [
+        ("data.total", None, 4),
+        ("data.country", "SA", 4),
+    ]
+    assert [round(field["others_share"], 2) for field in found] == [0, 0.17]
+    page = Browser(app=app).get(f"/failures/{number}").text
+    assert "is absent" in page
+    assert "4 of 4" in page
+    assert "data.country\tSA\t4 of 4\t17%" in run("failures", "show", str(number))
+    viewers = create_app(make_settings(console_tokens=TOKENS, console_mask_viewers=True))
+    with running(viewers):
+        masked = ask(viewers, "GET", f"/api/v1/failures/{number}", VIEWER).json()["fields"]
+    assert [field["value"] for field in masked] == [None, HIDDEN]
+    execute(engine, "UPDATE deliveries SET body = NULL")
+    assert get(app, f"/failures/{number}")["fields"] == []
+
+
+def test_bodies_are_read_for_a_bounded_time(engine: Engine, database_url: str) -> None:
+    fail_jobs(engine, database_url, 4, country="SA")
+    for event in deliver(database_url, [order(100 + number) for number in range(4)]):
+        running_job(engine, event)
+    count(engine)
+    seconds = itertools.count()
+    with engine.connect() as connection:
+        assert fields.read(connection, group(engine).key)
+        assert not fields.read(connection, group(engine).key, clock=lambda: next(seconds))
 
 
 def test_the_page_says_that_an_attempt_is_no_longer_kept(

@@ -36,9 +36,10 @@ def fail_jobs(
     release: str | None = None,
     dies: bool = True,
     first: int = 0,
+    **data: Any,
 ) -> list[int]:
     """Have new jobs of `p` fail once in one way, as a worker records it; return their ids."""
-    events = deliver(database_url, [order(first + number) for number in range(count)])
+    events = deliver(database_url, [order(first + number, **data) for number in range(count)])
     ids = [running_job(engine, event) for event in events]
     fail_running(engine, ids, error_type=error_type, place=place, release=release, dies=dies)
     return ids

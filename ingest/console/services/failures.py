@@ -12,7 +12,8 @@ from ingest.console.ui import masking
 from ingest.console.ui.paths import search_for
 from ingest.sources.base import Source
 from ingest.sources.titles import Title
-from ingest.store.failures import records
+from ingest.store.failures import fields, records
+from ingest.store.failures.comparison import CommonField
 from ingest.store.failures.records import (
     FailureRecord,
     Key,
@@ -118,6 +119,8 @@ class FailureDetails:
     """Of the example."""
     counts: tuple[int, ...]
     """How many attempts failed so in each span of the period."""
+    fields: tuple[CommonField, ...]
+    """What the bodies of its newest events have in common, and those of others have not."""
     releases: tuple[ReleaseOfFailure, ...]
     """The releases of the application that had it, the last one first."""
     notes: tuple[Note, ...]
@@ -187,6 +190,7 @@ def details(
         failure=failure,
         traceback=masking.hide(traceback) if masked else traceback,
         counts=counted[number],
+        fields=masking.fields(fields.read(connection, group.key), masked=masked),
         releases=tuple(records.releases(connection, number)),
         notes=tuple(masking.note(note, masked=masked) for note in notes),
         events=masking.events(_events(connection, group, sources), masked=masked),

@@ -17,6 +17,7 @@ from ingest.sources.titles import Title
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
 from ingest.store.copies import Copy
 from ingest.store.exports import EXPORT
+from ingest.store.failures.comparison import CommonField
 from ingest.store.failures.records import Note
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
@@ -136,6 +137,15 @@ def newest_dead(letters: Mapping[str, NewestDead], *, masked: bool) -> Mapping[s
     if not masked:
         return letters
     return {name: replace(letter, message=None) for name, letter in letters.items()}
+
+
+def fields(common: Sequence[CommonField], *, masked: bool) -> tuple[CommonField, ...]:
+    """Return what bodies have in common. Masked, only where."""
+    if not masked:
+        return tuple(common)
+    return tuple(
+        replace(field, path=mask_phones(field.path), value=hide(field.value)) for field in common
+    )
 
 
 def bulk_action(record: Operation, *, masked: bool) -> Operation:
