@@ -45,7 +45,7 @@ def read(connection: Connection, period: Range, *, now: datetime, masked: bool) 
     """Return every processor that was ever registered, by name, with what it did in a period that
     ends at `now`."""
     window = ranges.window(period, now)
-    parked = jobs.parked(connection)
+    parked = jobs.parked(connection, at_most=unfinished.MOST_PARKED)
     succeeded = metrics.by_label(connection, SUCCEEDED, since=window.since)
     failed = metrics.by_label(connection, FAILED, since=window.since)
     measured_s = ranges.measured_s(connection, window, now=now)
