@@ -11,7 +11,7 @@ from ingest.store.sql import statement
 MOST = 500
 """Of each kind; more are not shown."""
 _EXAMINED = 1_000
-"""Jobs whose errors are told: the newest dead ones, and of those that wait the first that are due."""
+"""Jobs whose errors are told: the newest dead ones, and the first that are due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
