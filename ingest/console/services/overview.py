@@ -342,6 +342,9 @@ _REJECTED = statement(
     """
 )
 _LACKS = (
-    statement("SELECT NOT EXISTS (SELECT FROM ingest.events)"),
-    statement("SELECT NOT EXISTS (SELECT FROM ingest.deliveries WHERE rejected IS NOT NULL)"),
+    statement("SELECT (SELECT id FROM ingest.events ORDER BY id LIMIT 1) IS NULL"),
+    statement(
+        "SELECT (SELECT id FROM ingest.deliveries WHERE rejected IS NOT NULL ORDER BY id LIMIT 1)"
+        " IS NULL"
+    ),
 )
