@@ -29,7 +29,7 @@ from ingest.store.search import events as listing
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.id_range import Span, next_id
-from ingest.store.search.related import Times, first_beyond
+from ingest.store.search.related import Times, first_beyond, is_cut
 
 _LONGEST_VALUE = 300
 """Characters of a value that are shown."""
@@ -154,6 +154,8 @@ class Timeline:
     erasures: tuple[Erasure, ...]
     looked_back_to: datetime | None
     """How far back events of senders without a read model were looked for; None: to the first."""
+    is_cut: bool
+    """Whether it has more messages or orders than were followed to their events: the newest."""
 
 
 def read(
@@ -193,6 +195,7 @@ def read(
         ),
         erasures=_erasures(connection, wanted, erasures_of_events),
         looked_back_to=None if beyond is None else received_at(beyond),
+        is_cut=has_read_model and is_cut(connection, wanted.kind, wanted.value),
     )
 
 

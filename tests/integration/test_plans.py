@@ -222,7 +222,12 @@ def _statements(
     event.listen(connection, "before_cursor_execute", note)
     run(connection)
     event.remove(connection, "before_cursor_execute", note)
-    return [(statement, values) for statement, values in asked if "EXPLAIN" not in statement]
+    of_cursors = ("FETCH", "CLOSE", "EXPLAIN")
+    return [
+        (statement.partition("CURSOR FOR ")[2] or statement, values)
+        for statement, values in asked
+        if not statement.startswith(of_cursors)
+    ]
 
 
 def _plan(connection: Connection, statement: str, values: Any) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def _others(about: Stored) -> Iterator[str]:
     yield f"/deliveries/{about.rejected}"
     yield f"/bulk-actions/{about.replay}"
     yield from (
-        f"/events/export?{urlencode({'q': 'state:dead', 'format': form})}"
+        f"/events/export?{urlencode({'q': f'id:{about.old}', 'format': form})}"
         for form in ("csv", "jsonl")
     )
 

@@ -177,6 +177,7 @@ WORDS = _table(
     is_erased=("Whether a person was erased from it.", False),
     is_first=("Whether it is the event's first delivery.", True),
     is_good=("Whether nothing is wrong with it.", False),
+    is_cut=("Whether it has more messages or orders than the newest, which were followed.", False),
     is_empty=("Whether nothing is stored.", False),
     is_least=("Whether there may be more.", False),
     is_new=("Whether this request did it.", True),

@@ -75,6 +75,8 @@ class EventsPage:
     """How far the list was read; None: to its end."""
     looked_back_to: datetime | None
     """How far back events of senders without a read model were looked for; None: to the first."""
+    is_cut: bool
+    """Whether only the newest messages were followed to their events."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -126,6 +128,7 @@ def show(site: Site, request: Request) -> Response:
         newer=here.link(after=page.newer) if page.newer else None,
         read_to=_read_to(page, oldest_first=oldest_first),
         looked_back_to=result.looked_back_to,
+        is_cut=result.is_cut,
     )
     return site.render(request, "events.html", view, section="events")
 

@@ -25,7 +25,7 @@ from ingest.errors import NotFound
 from ingest.recovery import sentences
 from ingest.refusals import report
 from ingest.refusals.report import ListedRejected, RefusalOfRequest, RefusalSummary
-from ingest.store.reports import refusal_counts
+from ingest.store.reports import possible_losses, refusal_counts
 from ingest.store.reports.refusal_counts import RefusalFilter, RefusedRequests
 
 REFUSED, REJECTED = "refused", "rejected"
@@ -88,8 +88,7 @@ def show(site: Site, request: Request) -> Response:
         summary = report.summary(connection, wanted, console.sources, now=now, show=as_shown)
         chart = _chart(connection, wanted, period, narrow)
         shown = _list(connection, request, wanted, kind, now=now)
-    overview = console.overviews.newest()
-    losses = overview.possible_losses if overview else ()
+        losses = possible_losses.read(connection, now=now)
     view = RefusalsPage(
         kind=kind,
         asked=asked,

@@ -41,14 +41,11 @@ class PageStatus:
 
 
 def read(overviews: OverviewCache) -> PageStatus:
-    """Return the alerts of the last hour's overview."""
-    overview = overviews.newest()
-    if overview is None:
+    """Return the alerts of now, at most some seconds old."""
+    status = overviews.status()
+    if status is None:
         return PageStatus(notices=(), dead_letters=0)
-    return PageStatus(
-        notices=tuple(notices(overview.alerts)),
-        dead_letters=overview.unfinished.dead,
-    )
+    return PageStatus(notices=tuple(notices(status.alerts)), dead_letters=status.dead_letters)
 
 
 def notices(alerts: Sequence[Alert]) -> list[Notice]:

@@ -68,6 +68,8 @@ class EntityView:
     """Those that erased something of it."""
     looked_back_to: datetime | None
     """How far back events of senders without a read model were looked for; None: to the first."""
+    is_cut: bool
+    """Whether it has more messages or orders than were followed to their events: the newest."""
     masked: bool
 
 
@@ -152,6 +154,7 @@ class Entities:
             linked=self._links(stored.linked, masked=masked),
             erasures=stored.erasures,
             looked_back_to=stored.looked_back_to,
+            is_cut=stored.is_cut,
             masked=masked,
         )
 

@@ -11,12 +11,13 @@ from sqlalchemy import Engine
 from ingest.sources.base import Source
 from ingest.store.pipeline import processors
 from ingest.store.search import counts, events
-from ingest.store.search.counts import Count
+from ingest.store.search.counts import Count, Kind
 from ingest.store.search.events import Page
 from ingest.store.search.filters import EventFilter, looked_back_to, narrow
+from ingest.store.search.related import is_cut
 from ingest.store.search.titles import titled
 
-BUDGET_S = 0.08
+BUDGET_S = 0.06
 """Seconds for the page and the count together. A statement that runs is not interrupted."""
 _MIN_COUNT_S = 0.01
 
@@ -30,6 +31,8 @@ class QueryResult:
     looked_back_to: datetime | None
     """How far back bodies were looked through for what is searched (ingest.store.search.related);
     None: all of them were, or none had to be."""
+    is_cut: bool
+    """Whether what is searched has more messages or orders than were followed: the newest."""
 
 
 def find(
@@ -47,6 +50,7 @@ def find(
     began = time.perf_counter()
     with engine.connect() as connection:
         looked_back = looked_back_to(connection, selection)
+        cut = any(is_cut(connection, kind, value) for kind, value in selection.about)
         selection = narrow(connection, selection)
         page = events.page(
             connection,
@@ -65,7 +69,9 @@ def find(
             events=titled(connection, page.events, sources),
             named=titled(connection, page.named, sources),
         )
-    return QueryResult(page=page, count=count, looked_back_to=looked_back)
+    if cut:
+        count = replace(count, kind=Kind.AT_LEAST)
+    return QueryResult(page=page, count=count, looked_back_to=looked_back, is_cut=cut)
 
 
 def _known_types(types_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

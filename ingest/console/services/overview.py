@@ -107,11 +107,18 @@ class Counts:
     oldest: Oldest
 
 
-class OverviewCache:
-    """Reads overviews and reuses them.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What every page shows of the present state."""
 
-    One thread reads at a time, and reading takes at most a tenth of the time: counting a large
-    backlog is slow, and every page shows a part of the overview.
+    alerts: tuple[Alert, ...]
+    dead_letters: int
+
+
+class OverviewCache:
+    """Reads overviews, and what every page shows of the present state, and reuses them.
+
+    One thread reads at a time, and reading takes at most a tenth of the time.
     """
 
     def __init__(self, engine: Engine, redis: RedisAddress, *, clock: Callable[[], float]) -> None:
@@ -121,6 +128,8 @@ class OverviewCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._cached: dict[Range, tuple[Overview, float]] = {}
+        self._status: tuple[Status, datetime, float] | None = None
+        self._status_lock = threading.Lock()
         self._counts: tuple[Counts, datetime, float] | None = None
         self._redis_asked_at = datetime(1970, 1, 1, tzinfo=UTC)
         self._redis_health = UNKNOWN_REDIS
@@ -149,6 +158,29 @@ class OverviewCache:
                     )
                 self._counts = (counted, now, _keep_s(began))
             return self._counts[0]
+
+    def status(self) -> Status | None:
+        """Return the present state without waiting for another reader.
+
+        It is old while PostgreSQL does not answer, and None if it was never read.
+        """
+        if self._status_lock.acquire(blocking=False):
+            try:
+                if self._status is None or self._age_s(self._status[1]) >= self._status[2]:
+                    self._status = self._read_status()
+            except SQLAlchemyError:
+                pass
+            finally:
+                self._status_lock.release()
+        return None if self._status is None else self._status[0]
+
+    def _read_status(self) -> tuple[Status, datetime, float]:
+        now, began = self._now(), time.monotonic()
+        with self._engine.connect() as connection:
+            status = Status(
+                alerts=tuple(alerts.active(connection)), dead_letters=unfinished.dead(connection)
+            )
+        return status, now, _keep_s(began)
 
     def newest(self) -> Overview | None:
         """Return the last hour's overview without waiting for another reader.
@@ -223,7 +255,7 @@ def read(connection: Connection, period: Range, redis: RedisHealth, *, now: date
         backlog=behind.read(connection),
         refused=refused,
         measured_s=ranges.measured_s(connection, window, now=now),
-        parked=tuple(jobs.parked(connection)),
+        parked=tuple(jobs.parked(connection, at_most=unfinished.MOST_PARKED)),
         unreadable=metrics.unreadable(connection, since=window.since),
         possible_losses=tuple(possible_losses.read(connection, now=now)),
         processors=tuple(processors.all_of_them(connection, counted=counted)),
@@ -310,6 +342,9 @@ _REJECTED = statement(
     """
 )
 _LACKS = (
-    statement("SELECT NOT EXISTS (SELECT FROM ingest.events)"),
-    statement("SELECT NOT EXISTS (SELECT FROM ingest.deliveries WHERE rejected IS NOT NULL)"),
+    statement("SELECT (SELECT id FROM ingest.events ORDER BY id LIMIT 1) IS NULL"),
+    statement(
+        "SELECT (SELECT id FROM ingest.deliveries WHERE rejected IS NOT NULL ORDER BY id LIMIT 1)"
+        " IS NULL"
+    ),
 )

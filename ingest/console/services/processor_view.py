@@ -55,7 +55,7 @@ def read(
     """Return every processor that was ever registered, by name, with what it did in a period that
     ends at `now`. `destinations` are the hosts of those that are one."""
     window = ranges.window(period, now)
-    parked = jobs.parked(connection)
+    parked = jobs.parked(connection, at_most=unfinished.MOST_PARKED)
     succeeded = metrics.by_label(connection, SUCCEEDED, since=window.since)
     failed = metrics.by_label(connection, FAILED, since=window.since)
     measured_s = ranges.measured_s(connection, window, now=now)

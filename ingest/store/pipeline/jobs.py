@@ -193,6 +193,8 @@ class ParkedJobs:
     """`paused`, `unknown` or `unconsumed`."""
     since: datetime | None
     jobs: int
+    is_least: bool = False
+    """Whether there may be more."""
 
     @property
     def why(self) -> str:
@@ -1006,14 +1008,30 @@ def parked_lanes(connection: Connection) -> list[ParkedLane]:
     return [ParkedLane(**row) for row in connection.execute(_PARKED_LANES).mappings()]
 
 
-# Counted in the index of parked jobs.
+# From lane to lane through the index of parked jobs, which also counts them.
 _PARKED = statement(
     """
-    WITH counted AS (
-        SELECT processor, queue, count(*) AS jobs FROM ingest.jobs
-        WHERE hinted_until = 'infinity' GROUP BY processor, queue
+    WITH RECURSIVE lane AS (
+        (SELECT processor, queue FROM ingest.jobs WHERE hinted_until = 'infinity'
+         ORDER BY processor, queue LIMIT 1)
+        UNION ALL
+        SELECT following.* FROM lane CROSS JOIN LATERAL (
+            SELECT processor, queue FROM ingest.jobs
+            WHERE hinted_until = 'infinity' AND (processor, queue) > (lane.processor, lane.queue)
+            ORDER BY processor, queue LIMIT 1
+        ) AS following
+    ), counted AS (
+        SELECT processor, queue, (
+            SELECT count(*) FROM (
+                SELECT FROM ingest.jobs WHERE hinted_until = 'infinity'
+                  AND jobs.processor = lane.processor AND jobs.queue = lane.queue
+                LIMIT CAST(:most AS bigint)
+            ) AS of_lane
+        ) AS jobs
+        FROM lane
     )
     SELECT counted.processor, counted.queue, counted.jobs,
+           coalesce(counted.jobs = CAST(:most AS bigint), false) AS is_least,
            CASE WHEN paused_at IS NULL THEN coalesce(reason, 'paused') ELSE 'paused' END AS reason,
            coalesce(paused_at, since) AS since
     FROM counted
@@ -1025,9 +1043,10 @@ _PARKED = statement(
 )
 
 
-def parked(connection: Connection) -> list[ParkedJobs]:
-    """Count the parked jobs by processor and queue, the most first."""
-    return [ParkedJobs(**row) for row in connection.execute(_PARKED).mappings()]
+def parked(connection: Connection, *, at_most: int | None = None) -> list[ParkedJobs]:
+    """Count the parked jobs by processor and queue, the most first; `at_most` of each, or all."""
+    rows = connection.execute(_PARKED, {"most": at_most}).mappings()
+    return [ParkedJobs(**row) for row in rows]
 
 
 _UNDO_DISPATCH = statement(

@@ -13,6 +13,8 @@ BUDGET_S = 0.02
 """Seconds for what waits, what runs and what is dead, each. Rows that are in memory take a few
 microseconds each, from the disk up to a hundred."""
 MOST_DEAD = 100_000
+MOST_PARKED = 50_000
+"""Of one processor in one queue."""
 
 _STATES_OF = {
     "SELECT processor, state FROM ingest.jobs WHERE due_at IS NOT NULL ORDER BY queue, due_at": (
@@ -82,14 +84,19 @@ _DEAD = statement(
 )
 
 
+def dead(connection: Connection) -> int:
+    """Count dead letters, up to `MOST_DEAD`."""
+    return int(connection.execute(_DEAD, {"most": MOST_DEAD}).scalar_one())
+
+
 def together(connection: Connection, counted: Unfinished) -> UnfinishedJobs:
     """Return the numbers of all processors; dead letters are counted up to `MOST_DEAD`."""
-    dead = int(connection.execute(_DEAD, {"most": MOST_DEAD}).scalar_one())
-    at_least = counted.at_least - {"dead"} | ({"dead"} if dead == MOST_DEAD else set())
+    all_dead = dead(connection)
+    at_least = counted.at_least - {"dead"} | ({"dead"} if all_dead == MOST_DEAD else set())
     return UnfinishedJobs(
         pending=counted.total("pending"),
         retrying=counted.total("retrying"),
         running=counted.total("running"),
-        dead=dead,
+        dead=all_dead,
         at_least=tuple(sorted(at_least)),
     )

@@ -12,6 +12,9 @@ conversations, and from those to messages and orders. What it does not know:
 - events of sources without a read model. Of the newest events, `NEWEST_LOOKED_THROUGH` within the
   times that are asked for, theirs are looked through likewise; `first_beyond` says where that ends.
 
+Of a conversation or a number with more messages than `FOLLOWED`, the newest are followed, those
+that were stored last; `is_cut` says so.
+
 A search for a field (ingest.store.search.body_conditions) finds all of these, at the cost of
 reading bodies.
 """
@@ -24,6 +27,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.ids import first_id
+from ingest.sources import operator
 from ingest.sources.base import FieldPath
 from ingest.sources.registry import classes, entity_paths, naming
 from ingest.store.search.body_conditions import (
@@ -41,9 +45,12 @@ from ingest.store.sql import statement
 KINDS = ("conversation", "phone", "order", "message", "contact")
 NUMBERED = ("conversation", "order", "contact")
 """Kinds whose values are whole numbers in the read model; other senders name them by any text."""
-LOOKED_THROUGH = 2_000
-NEWEST_LOOKED_THROUGH = 5_000
-"""Reading so many bodies of 1 KB takes 50 ms; for a phone number each is parsed, in 200 ms."""
+LOOKED_THROUGH = 250
+NEWEST_LOOKED_THROUGH = 2_000
+"""Reading so many bodies of 1 KB takes 20 ms; for a phone number each is parsed, in 80 ms."""
+FOLLOWED = 200
+"""Messages or orders of a conversation, and messages of a number. Each has up to fifteen names of
+events, which are looked up for every sender."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +76,7 @@ def concerns(kind: str, value: str, name: str, times: Times) -> Condition:
 
     A phone number is that of whom the shop talks to: the shop's own would mean every message. It is
     found however it is written, there or here."""
-    given = f"CAST(:{name}_given AS {'bigint' if kind in NUMBERED else 'text'})"
-    if kind == "phone":
-        given = f"ingest.normal_phone({given})"
-    written = f"CAST(:{name}_written AS text)"
-    followed = _KNOWN[kind] if times.has_read_model else {}
-    known = {table: sql.format(given=given, written=written) for table, sql in followed.items()}
+    known = _known(kind, name) if times.has_read_model else {}
     tables = "".join(f"known_{table} AS MATERIALIZED ({sql}), " for table, sql in known.items())
     names = "".join(f" UNION {_NAMES[table]}" for table in known)
     mentioned, values = _mentioned(entity_paths(kind), kind, value, name)
@@ -87,6 +89,7 @@ def concerns(kind: str, value: str, name: str, times: Times) -> Condition:
             SELECT id FROM ingest.events
             WHERE source = origin.slug AND event_id = named.event_id LIMIT 1
         ) AS found
+        WHERE origin.slug <> ALL(CAST(:{name}_others AS text[]))
         UNION ALL
         SELECT events.id FROM ({_UNFINISHED}) AS unfinished
         JOIN ingest.events ON events.id = unfinished.event WHERE {mentioned}
@@ -95,10 +98,47 @@ def concerns(kind: str, value: str, name: str, times: Times) -> Condition:
     return sql, {
         **values,
         **of_newest,
-        f"{name}_given": None if kind in NUMBERED and not is_bigint(value) else value,
-        f"{name}_written": value,
+        **_given(kind, value, name),
         f"{name}_names": _names(kind, value),
+        f"{name}_others": _without_read_model(),
     }
+
+
+def _without_read_model() -> list[str]:
+    """Return the senders of which the read model has nothing; copies of any sender's events count
+    as the operator's."""
+    return [
+        slug
+        for slug, source in classes().items()
+        if source.read_model is None and slug != operator.SLUG
+    ]
+
+
+def _known(kind: str, name: str) -> dict[str, str]:
+    """Return the queries of `_KNOWN` with their parameters, which `_given` has."""
+    given = f"CAST(:{name}_given AS {'bigint' if kind in NUMBERED else 'text'})"
+    if kind == "phone":
+        given = f"ingest.normal_phone({given})"
+    written = f"CAST(:{name}_written AS text)"
+    return {table: q.format(given=given, written=written) for table, q in _KNOWN[kind].items()}
+
+
+def _given(kind: str, value: str, name: str) -> dict[str, str | None]:
+    given = None if kind in NUMBERED and not is_bigint(value) else value
+    return {f"{name}_given": given, f"{name}_written": value}
+
+
+def is_cut(connection: Connection, kind: str, value: str) -> bool:
+    """Return whether the read model has more of a thing than is followed: then not all events are
+    found that concern it."""
+    known = _known(kind, "about")
+    cut = known.keys() & {"messages", "orders", "whatsapp_messages"}
+    if kind in ("order", "message") or not cut:
+        return False
+    tables = ", ".join(f"known_{table} AS MATERIALIZED ({sql})" for table, sql in known.items())
+    counts = ", ".join(f"(SELECT count(*) FROM known_{table})" for table in sorted(cut))
+    query = statement(f"WITH {tables} SELECT greatest({counts}) >= {FOLLOWED}")
+    return bool(connection.execute(query, _given(kind, value, "about")).scalar_one())
 
 
 def first_beyond(connection: Connection, kinds: Sequence[str], times: Times) -> UUID | None:
@@ -197,14 +237,33 @@ def opened_mentions(
 _KNOWN_STATUSES = ("sent", "delivered", "read", "failed", "played", "deleted")
 _STATUSES = (*_KNOWN_STATUSES, *(status.upper() for status in _KNOWN_STATUSES))
 
-_MESSAGES = """SELECT message_id, conversation_id, received_event_id, status, status_event_id,
-               last_event_id FROM ingest.messages"""
+_OF_MESSAGE = """message_id, conversation_id, received_event_id, status, status_event_id,
+               last_event_id"""
+_MESSAGES = f"SELECT {_OF_MESSAGE} FROM ingest.messages"
+
+
+def _newest(columns: str, table: str, column: str, of: str) -> str:
+    """SQL for the rows of `table` whose `column` is one of those that `of` selects: of each the
+    `FOLLOWED` that were stored last, and no more together.
+
+    Equal entries of an index are in the order of their rows, so they are read from its end. A
+    range of one value keeps the planner to that: with an equation it reads and sorts all rows.
+    """
+    return f"""SELECT newest.* FROM ({of}) AS one (value) CROSS JOIN LATERAL (
+            SELECT {columns} FROM ingest.{table}
+            WHERE {table}.{column} >= one.value AND {table}.{column} <= one.value
+            ORDER BY {table}.{column} DESC LIMIT {FOLLOWED}
+        ) AS newest LIMIT {FOLLOWED}"""
+
+
 _IN_TALKS = "conversation_id = ANY(ARRAY(SELECT conversation_id FROM known_talks))"
+_TALKS = "SELECT conversation_id FROM known_talks"
 _TALKED = {
     "conversations": f"SELECT * FROM ingest.conversations WHERE {_IN_TALKS}",
-    "messages": f"{_MESSAGES} WHERE {_IN_TALKS}",
-    "orders": f"SELECT * FROM ingest.orders WHERE {_IN_TALKS}",
+    "messages": f"({_newest(_OF_MESSAGE, 'messages', 'conversation_id', _TALKS)})",
+    "orders": _newest("*", "orders", "conversation_id", _TALKS),
 }
+_FROM_NUMBER = _newest("{columns}", "messages", "from_number_normal", "SELECT {{given}}")
 # Rows of the read model, each table's found with those before it. `talks` are ids of conversations,
 # which need not have a row.
 _KNOWN: dict[str, dict[str, str]] = {
@@ -217,23 +276,24 @@ _KNOWN: dict[str, dict[str, str]] = {
     }
     | _TALKED
     | {
-        "whatsapp_messages": """SELECT message_id FROM ingest.whatsapp_messages
-            WHERE contact_user_id = {written}""",
+        "whatsapp_messages": _newest(
+            "message_id", "whatsapp_messages", "contact_user_id", "SELECT {written}"
+        ),
     },
     "phone": {
         "contacts": "SELECT * FROM ingest.contacts WHERE phone_normal = {given}",
-        "talks": """SELECT conversation_id FROM ingest.conversations
-            WHERE phone_number_normal = {given}
+        "talks": f"""SELECT conversation_id FROM ingest.conversations
+            WHERE phone_number_normal = {{given}}
             UNION SELECT conversation_id FROM ingest.conversations
             WHERE contact_id = ANY(ARRAY(SELECT contact_id FROM known_contacts))
-            UNION SELECT conversation_id FROM ingest.messages
-            WHERE from_number_normal = {given}""",
+            UNION ({_FROM_NUMBER.format(columns="conversation_id")})""",
     }
     | _TALKED
     | {
-        "messages": f"{_TALKED['messages']} UNION {_MESSAGES} WHERE from_number_normal = {{given}}",
-        "whatsapp_messages": """SELECT message_id FROM ingest.whatsapp_messages
-            WHERE contact_phone = {given}""",
+        "messages": f"{_TALKED['messages']} UNION ({_FROM_NUMBER.format(columns=_OF_MESSAGE)})",
+        "whatsapp_messages": _newest(
+            "message_id", "whatsapp_messages", "contact_phone", "SELECT {given}"
+        ),
     },
 }
 

@@ -11,7 +11,7 @@ from ingest.store.sql import statement
 MOST = 500
 """Of each kind; more are not shown."""
 _EXAMINED = 1_000
-"""Jobs that are dead or retrying, the newest, whose errors are told."""
+"""Jobs whose errors are told: the newest dead ones, and the first that are due."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +40,10 @@ _WORDS = statement(
         (SELECT id, attempt FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
          ORDER BY event DESC LIMIT {_EXAMINED})
         UNION ALL
-        (SELECT id, attempt FROM ingest.jobs WHERE due_at IS NOT NULL AND state = 'retrying'
-         ORDER BY queue, due_at LIMIT {_EXAMINED})
+        SELECT id, attempt FROM (
+            SELECT id, attempt, state FROM ingest.jobs WHERE due_at IS NOT NULL
+            ORDER BY queue, due_at LIMIT {_EXAMINED}
+        ) AS waiting WHERE state = 'retrying'
     )
     (SELECT 'types' AS kind, type AS word FROM known WHERE type IS NOT NULL LIMIT :most)
     UNION ALL
@@ -50,7 +52,10 @@ _WORDS = statement(
     (SELECT 'processors', name FROM ingest.processors ORDER BY name LIMIT :most)
     UNION ALL
     (SELECT DISTINCT 'errors', {ERROR_TYPE}
-     FROM failing JOIN ingest.attempts AS a ON a.job = failing.id AND a.number = failing.attempt
+     FROM failing CROSS JOIN LATERAL (
+         SELECT error_type, outcome FROM ingest.attempts
+         WHERE job = failing.id AND number = failing.attempt LIMIT 1
+     ) AS a
      LIMIT :most)
     """
 )
