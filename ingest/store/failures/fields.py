@@ -16,7 +16,7 @@ from ingest.store.reports import failures
 from ingest.store.sql import statement
 
 SAMPLE = 50
-"""Failing events that are looked at, and as many others."""
+"""How many events that fail so are looked at, and how many others."""
 _TYPES = 3
 """Other events are of the most frequent types of the failing ones."""
 _LOOKED_THROUGH = 300
