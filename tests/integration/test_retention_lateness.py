@@ -52,6 +52,7 @@ def stored(engine: Engine, days: int, state: str | None) -> None:
     if state is not None:
         give_job(engine, first_id(moment), state, "p")
         execute(engine, "UPDATE jobs SET finished_at = :at WHERE state = 'succeeded'", at=moment)
+    execute(engine, "DELETE FROM activity")  # a trigger counted the event at its receipt
 
 
 def test_nothing_is_late_where_nothing_is_old_or_everything_is_kept(
