@@ -32,7 +32,7 @@ def stats(
         losses = possible_losses.read(connection, now=now)
         backlog = behind.read(connection)
     if json:
-        more = _present(parked=parked, unreadable=unreadable, possible_losses=losses)
+        more = _present(parked=_counted(parked), unreadable=unreadable, possible_losses=losses)
         output.as_json(totals | {"backlog": _known(backlog)} | more)
     elif output.is_terminal():
         output.line(f"{backlog_words.sentence(backlog)}.")
@@ -50,8 +50,14 @@ def _known(backlog: Backlog) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _counted(parked: Sequence[ParkedJobs]) -> list[dict[str, Any]]:
+    """Return parked jobs, which were all counted."""
+    lanes = map(dataclasses.asdict, parked)
+    return [{name: value for name, value in lane.items() if name != "is_least"} for lane in lanes]
+
+
 def _present(
-    **more: Sequence[ParkedJobs] | Sequence[PossibleLoss] | Mapping[str, int],
+    **more: Sequence[Mapping[str, Any]] | Sequence[PossibleLoss] | Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the sections that are not empty: without problems there are the counts alone."""
     return {name: value for name, value in more.items() if value}
