@@ -21,6 +21,7 @@ from ingest.console.services import traffic as traffics
 from ingest.console.services.commands import public_url
 from ingest.console.services.overview import Overview
 from ingest.console.services.ranges import Range, Window
+from ingest.console.services.takers import Taken
 from ingest.console.services.traffic import Split, Traffic
 from ingest.console.ui import masking
 from ingest.console.ui.formats import size
@@ -89,8 +90,8 @@ class OverviewPage:
     """Processors with dead letters, the most first."""
     newest_dead: Mapping[str, NewestDead]
     """Why the newest dead letter of a processor failed, by its name."""
-    taken: Mapping[str, int]
-    """Unhandled events that a processor takes by now, by type."""
+    taken: Taken
+    """Unhandled events that a processor takes by now."""
     unreadable: str | None
     """What the read model could not read, in a sentence; None: it read everything."""
     services: tuple[ServiceHealth, ...]

@@ -16,11 +16,13 @@ from sqlalchemy import Connection
 from ingest.store.failures import lifecycle, records
 from ingest.store.failures.lifecycle import Seen
 from ingest.store.failures.records import COLUMNS, SPAN, FailureRecord, Key
-from ingest.store.reports.failures import ERROR_TYPE, EXAMINED, FAILED, PLACE
+from ingest.store.reports.failures import ERROR_TYPE, FAILED, PLACE
 from ingest.store.sql import statement
 
 BATCH = 2_000
 """Attempts that one transaction counts."""
+JOBS_EXAMINED = 5_000
+"""Dead jobs, waiting ones and running ones that are looked through for a group, at most."""
 # A lock number of the pipeline's own, after those of retention and erasure.
 _TAKE_TURN = statement("SELECT pg_try_advisory_xact_lock(1953460321, 19)")
 
@@ -206,7 +208,7 @@ _ADOPT = statement(
 )
 
 
-def adopt(connection: Connection, *, limit: int = EXAMINED) -> int:
+def adopt(connection: Connection, *, limit: int = JOBS_EXAMINED) -> int:
     """Have the last attempts of failing jobs counted whose group nobody has recorded; return how
     many. The caller has taken its turn (`take_turn`)."""
     return connection.execute(_ADOPT, {"limit": limit}).rowcount

@@ -2,7 +2,8 @@
 
 from sqlalchemy import Connection
 
-from ingest.store.reports.failures import ERROR_TYPE, EXAMINED, FAILED, PLACE
+from ingest.store.failures.folding import JOBS_EXAMINED
+from ingest.store.reports.failures import ERROR_TYPE, FAILED, PLACE
 from ingest.store.sql import statement
 
 _ASKED = statement(
@@ -51,7 +52,7 @@ _SETTLE = statement(
 )
 
 
-def settle(connection: Connection, *, limit: int = EXAMINED) -> list[int]:
+def settle(connection: Connection, *, limit: int = JOBS_EXAMINED) -> list[int]:
     """Resolve the groups that are to resolve themselves and of which no job fails, waits to be
     repeated, or is being repeated; return their numbers.
 

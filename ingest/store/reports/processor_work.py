@@ -21,10 +21,10 @@ from ingest.store.pipeline.processors import KnownProcessor
 from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.sql import statement
 
-EXAMINED = 10_000
+EXAMINED = 2_000
 """Jobs that are read at most of each queue, of the dead ones and of the running ones, whosever they
 are; and parked jobs of the processor."""
-GROUPED = 1_000
+GROUPED = 200
 """Dead and retrying jobs that are grouped at most: each takes reading a traceback."""
 
 

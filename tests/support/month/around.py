@@ -10,7 +10,7 @@ _REJECTED = "%(total)s / 500"
 
 _ATTEMPTS = """
     INSERT INTO ingest.attempts (job, number, trigger, worker, started_at, finished_at, outcome,
-                                 error_type, error_message, traceback)
+                                 error_type, error_message, traceback, place)
     SELECT id, number, CASE number WHEN 1 THEN 'delivery' ELSE 'retry' END, worker,
            started_at - (attempt - number) * interval '1 min',
            started_at - (attempt - number) * interval '1 min' + interval '0.1 s', 'failed',
@@ -19,7 +19,8 @@ _ATTEMPTS = """
            'Traceback (most recent call last):' || E'\\n'
                || repeat('  File "/app/shop/sales.py", line 40, in sell' || E'\\n    x()\\n', 12)
                || '  File "/app/shop/crm.py", line ' || 10 + mod(id, 50)
-               || E', in call\\n    raise\\n'
+               || E', in call\\n    raise\\n',
+           'shop.crm:call'
     FROM ingest.jobs CROSS JOIN LATERAL generate_series(1, attempt) AS number
     WHERE state IN ('dead', 'retrying')
 """
