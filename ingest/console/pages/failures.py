@@ -17,6 +17,7 @@ from ingest.console.services.ranges import Range
 from ingest.console.ui.paths import link
 from ingest.recovery import sentences
 from ingest.store.failures.records import LISTED, Sort, State
+from ingest.store.reports import possible_losses
 
 ALL = "all"
 SORTS: Mapping[Sort, str] = MappingProxyType(
@@ -75,8 +76,7 @@ def show(site: Site, request: Request) -> Response:
         shown = failures.listed(
             connection, wanted, sources=console.sources, now=now, masked=site.masks(request)
         )
-    overview = console.overviews.newest()
-    losses = overview.possible_losses if overview else ()
+        losses = possible_losses.read(connection, now=now)
     view = FailuresPage(
         range=period,
         state=state,

@@ -182,20 +182,6 @@ class OverviewCache:
             )
         return status, now, _keep_s(began)
 
-    def newest(self) -> Overview | None:
-        """Return the last hour's overview without waiting for another reader.
-
-        It is old while PostgreSQL does not answer, and None if it was never read.
-        """
-        if not self._lock.acquire(blocking=False):
-            return self._latest(Range.HOUR)
-        try:
-            return self._fresh(Range.HOUR) or self._read(Range.HOUR)
-        except SQLAlchemyError:
-            return self._latest(Range.HOUR)
-        finally:
-            self._lock.release()
-
     def _read(self, period: Range) -> Overview:
         now = self._now()
         redis = self._ask_redis(now)
@@ -210,10 +196,6 @@ class OverviewCache:
         if overview is not None and self._age_s(overview.now) < keep_s:
             return overview
         return None
-
-    def _latest(self, period: Range) -> Overview | None:
-        cached = self._cached.get(period)
-        return cached[0] if cached else None
 
     def _age_s(self, moment: datetime) -> float:
         return abs((self._now() - moment).total_seconds())
