@@ -295,6 +295,7 @@ def test_what_is_read_is_bounded_whatever_waits(
     register(engine, replace(REGISTERED, name="orders"))
     with engine.connect() as connection:
         known = processors.one(connection, "orders")
+        monkeypatch.setattr(processor_work, "EXAMINED", 10 * WAITING)
         whole, _ = processor_work.read(connection, known)
     assert (whole.pending, whole.dead, whole.is_least) == (WAITING, 2 * WAITING, False)
     monkeypatch.setattr(processor_work, "EXAMINED", LIMIT)
