@@ -133,7 +133,7 @@ def test_a_held_page_asks_less_and_less_often_and_not_at_all_while_nobody_sees_i
     asked: list[str] = []
     page.clock.install()
     page.goto("/audit-log")
-    page.on("request", lambda sent: asked.append(sent.url))
+    page.on("request", lambda sent: asked.append(sent.url) if "/static/" not in sent.url else None)
     page.keyboard.press("h")
     for change in ("pause", "resume"):
         stack.tell(f"/processors/waits/{change}", {})
@@ -202,13 +202,14 @@ def test_an_action_is_sent_once_and_says_what_was_done_and_the_way_back(
     screenshot(page, "processors-done")
     refresh(page)
     expect(done).to_be_visible()
+    sent = "SELECT count(*) FROM actions WHERE action = 'resume' AND target = 'waits'"
+    before = stack.value(sent)
     page.evaluate(
         "for (const button of document.querySelectorAll('[data-key=u]'))"
         " { button.click(); button.click(); button.form.requestSubmit(button); }"
     )
     expect(done).to_contain_text("waits is resumed: its jobs run again.")
-    sent = "SELECT count(*) FROM actions WHERE action = 'resume' AND target = 'waits'"
-    assert stack.value(sent) == 1
+    assert stack.value(sent) == before + 1
     done.get_by_role("link", name="Its record").click()
     expect(page.locator("tr:target")).to_contain_text("resume")
 

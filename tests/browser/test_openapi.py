@@ -47,6 +47,18 @@ CONDITIONS = {
         "anyOf": [HAS_IDS, HAS_QUERY, IS_EVERYTHING],
         "not": {"allOf": [HAS_IDS, HAS_QUERY]},
     },
+    "ResolveInput": {
+        "not": {
+            "required": ["in_release", "when_succeeded"],
+            "properties": {"in_release": {"type": "string"}, "when_succeeded": {"const": True}},
+        }
+    },
+    "MuteInput": {
+        "not": {
+            "required": ["until", "times"],
+            "properties": {"until": {"type": "string"}, "times": {"type": "integer"}},
+        }
+    },
     "ErasureInput": {"anyOf": list(map(has, ("phones", "contacts", "conversations")))},
 }
 
@@ -179,6 +191,7 @@ QUERIES = {
 BODIES = {
     f"{PREFIX}/entities": {"kind": "order", "value": "1"},
     f"{PREFIX}/events/{{id}}/resend": {"body": EDITED},
+    f"{PREFIX}/failures/{{id}}/note": {"text": "The CRM was away."},
 }
 
 
@@ -198,6 +211,10 @@ def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
             "alerts": api.value("SELECT max(id) FROM alerts"),
         },
         "bulk-actions": replayed["bulk_action"]["id"],
+        "failures": until(
+            lambda: api.value("SELECT max(id) FROM failure_groups"),
+            what="the relay has recorded the failure",
+        ),
         "refusals": until(
             lambda: api.value("SELECT max(request::text) FROM refusal_counts"),
             what="the receiver has reported",

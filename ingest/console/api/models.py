@@ -1,9 +1,10 @@
 """The parameters and bodies of the API's operations."""
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AwareDatetime, ConfigDict, Field
+from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
 from ingest.console.api import lists
 from ingest.console.api.endpoints import InputModel
@@ -257,11 +258,18 @@ class ResolveInput(ReasonInput):
     )
 
 
+def _whole(value: object) -> object:
+    """Return 3 for 3.0, which is an integer by JSON Schema, and anything else as it is."""
+    if isinstance(value, float | Decimal) and value == value // 1:
+        return int(value)
+    return value
+
+
 class MuteInput(ReasonInput):
     """For how long a failure is muted: for ever if neither `until` nor `times` is set."""
 
     until: AwareDatetime | None = Field(None, description="open it again at this time")
-    times: int | None = Field(
+    times: Annotated[int | None, BeforeValidator(_whole)] = Field(
         None, ge=1, le=MOST_TIMES, description="open it once it has happened so often again"
     )
 

@@ -900,11 +900,11 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     get_refusal,
     list_rejected_deliveries,
     list_processors,
-    get_processor,
     list_sources,
     pause_processor,
     resume_processor,
     run_processor,
+    get_processor,  # its names hold slashes, so the paths above go first
     list_alerts,
     acknowledge_alert,
     unacknowledge_alert,
