@@ -420,8 +420,8 @@ MUTATIONS = (
         promise=5,
         what="failed attempts are not kept",
         file="ingest/store/pipeline/jobs.py",
-        old="               replay\n        FROM held\n    ), noted AS (",
-        new="               replay\n        FROM held WHERE false\n    ), noted AS (",
+        old="AS text), replay\n        FROM held\n    ), ungrouped AS (",
+        new="AS text), replay\n        FROM held WHERE false\n    ), ungrouped AS (",
         caught_by="integration/test_executor.py",
     ),
     Mutation(

@@ -59,7 +59,8 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
 
 def offered(page: Page, shown: Shown) -> None:
     page.goto(f"{shown.origin}/events?q=55120417")
-    page.get_by_role("link", name="Order 55120417", exact=True).click()
+    offered = page.get_by_role("navigation", name="Pages that the search may mean")
+    offered.get_by_role("link", name="Order 55120417", exact=True).click()
 
 
 def edited(page: Page, shown: Shown) -> None:
