@@ -59,8 +59,13 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
 
 def offered(page: Page, shown: Shown) -> None:
     page.goto(f"{shown.origin}/events?q=55120417")
-    offered = page.get_by_role("navigation", name="Pages that the search may mean")
-    offered.get_by_role("link", name="Order 55120417", exact=True).click()
+    chips = page.get_by_role("navigation", name="Pages that the search may mean")
+    chips.get_by_role("link", name="Order 55120417", exact=True).click()
+
+
+def failed(page: Page, shown: Shown) -> None:
+    page.goto(f"{shown.origin}/failures")
+    page.locator("#groups a.row-link").first.click()
 
 
 def edited(page: Page, shown: Shown) -> None:
@@ -87,6 +92,8 @@ FURTHER_PAGES: dict[str, Callable[[Page, Shown], object]] = {
     "events-messages": at("/events?q=type:message.received"),
     "order": offered,
     "edit": edited,
+    "failure": failed,
+    "processor": at("/processors/crm?range=day"),
     "rejected": at("/refusals?kind=rejected&range=day"),
     "processors": at("/processors"),
     "sources": at("/sources"),
