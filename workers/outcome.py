@@ -16,6 +16,8 @@ TRACEBACK_LIMIT = 8_000
 LONGEST_SNOOZE_S = 366 * 86_400.0
 WAIT_FOR_KEY_S = 60.0
 """Each time, the attempt is recorded."""
+_CALLER = "workers.batches"
+"""The module whose frames lead to the processor's."""
 _FRAMES = 20
 
 
@@ -148,7 +150,10 @@ def _trim(error: BaseException) -> str:
     """Return the traceback from the processor's own frame on: its last frames, and of a long text
     its end."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None
-    frames = traceback.extract_tb(trace or error.__traceback__)[-_FRAMES:]
+    trace = trace or error.__traceback__
+    while trace and trace.tb_next and trace.tb_frame.f_globals.get("__name__") == _CALLER:
+        trace = trace.tb_next
+    frames = traceback.extract_tb(trace)[-_FRAMES:]
     lines = traceback.format_list(frames)
     text = storable("".join(lines) + f"{type(error).__qualname__}: {_message(error)}")
     return text if len(text) <= TRACEBACK_LIMIT else "…" + text[-TRACEBACK_LIMIT + 1 :]
