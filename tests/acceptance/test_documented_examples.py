@@ -192,6 +192,7 @@ def test_what_the_commands_show_of_an_event(make_stack: Callable[..., Stack]) ->
         "received_at",
         "deliveries",
         "title",
+        "about",
     }
     assert listed["title"].startswith("Order 789 created")
     assert (listed["event_id"], listed["state"], listed["deliveries"]) == (

@@ -72,6 +72,7 @@ def watched(
             processors="shop_processors",
             read_model="false",
             attempt_timeout_s="600",
+            refusal_retention_days="30",  # without an age nothing can be behind it
         )
         watched = Watched(stack)
         shutil.copy(shop_processors.__file__, folder)

@@ -74,9 +74,9 @@ def test_console_and_commands_show_run_and_record(make_periodic: MakeStack) -> N
     assert stack.value("SELECT count(*) FROM runs WHERE by_hand") == 1
 
     shown = stack.command("processors", "show", "yearly")
-    assert "schedule   0 0 1 1 * (Asia/Riyadh)\n" in shown
-    assert "rules      missed: latest; runs do not overlap\n" in shown
-    assert "last run   succeeded, event " in shown
+    assert "schedule\t0 0 1 1 * (Asia/Riyadh)\n" in shown
+    assert "rules\tmissed: latest; runs do not overlap\n" in shown
+    assert "last run\tsucceeded, event " in shown
     record = json.loads(stack.command("processors", "show", "yearly", "--json"))
     listed = map(json.loads, stack.command("processors", "list", "--json").splitlines())
     items = stack.ask("/api/v1/processors").json["items"]

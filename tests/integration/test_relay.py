@@ -91,11 +91,12 @@ def test_the_same_work_is_hinted_again_only_after_a_while(
 ) -> None:
     deliver(database_url, [order(1)])
     make_jobs(engine, database_url, 1)
-    found, sent = relay(engine)
+    found, sent = relay(engine, redispatch_after_s=600)
     found.sweep()
     found.sweep()
     assert len(sent.messages) == 2
-    time.sleep(0.35)
+    execute(engine, "UPDATE unadmitted SET hint_at = now()")
+    execute(engine, "UPDATE jobs SET hinted_until = now()")
     found.sweep()
     assert len(sent.messages) == 4
 
