@@ -216,7 +216,9 @@ class FailureQuery(InputModel):
 class FailuresQuery(FailureQuery):
     """Which failures, in which order."""
 
-    state: State | Literal["all"] = Field(State.OPEN, description="those in this state, or all")
+    state: Literal["open", "acknowledged", "resolved", "muted", "all"] = Field(
+        "open", description="those in this state, or all"
+    )
     assigned_to: _Slug = Field(None, description="only those that are assigned to this name")
     sort: Sort = Field(Sort.JOBS, description="what the list begins with the most or newest of")
 
