@@ -140,7 +140,7 @@ def test_a_generated_client_does_an_operators_work(shop: Stack, api: Any) -> Non
     )
     assert (ended.work.succeeded, ended.reason) == (1, "the CRM is back")
     assert len(call(api, "bulk_actions", "list_bulk_actions").items) == 1
-    assert call(api, "failures", "list_failures").items == []
+    assert sum(failure.jobs for failure in call(api, "failures", "list_failures").items) == 0
 
     for change, is_paused in (("pause_processor", True), ("resume_processor", False)):
         call(api, "processors", change, "whims", body=model("ReasonInput", reason="a deploy"))
