@@ -17,11 +17,11 @@ def write(details: ProcessorDetails, period: Range, *, now: datetime) -> None:
         output.line(output.printable(details.about))
     output.table(None, ["", ""], _facts(details, period))
     failing = [
-        (group.jobs, group.dead, f"{group.error_type}: {group.message or ''}", group.raised_at)
+        (group.jobs, group.dead, f"{group.error_type}: {group.message or ''}", group.place)
         for group in details.failing
     ]
     if failing:
-        output.table("Fails now", ["jobs", "dead", "error", "raised at"], failing, whole=["jobs"])
+        output.table("Fails now", ["jobs", "dead", "error", "place"], failing, whole=["jobs"])
     actions = [
         (output.ago(action.at, now), action.by, action.action, action.reason)
         for action in details.actions
@@ -59,8 +59,11 @@ def _facts(details: ProcessorDetails, period: Range) -> Iterator[tuple[str, str]
     yield "due", f"{least}{work.due:,}{due}"
     if details.ordered_by is not None:
         blocked = output.number_of(work.blocked_keys, "key")
-        yield "behind", f"{work.behind:,} others of their key; {blocked} behind a dead letter"
-    yield "running", f"{work.running:,}"
+        yield (
+            "behind",
+            f"{least}{work.behind:,} others of their key; {blocked} behind a dead letter",
+        )
+    yield "running", f"{least}{work.running:,}"
     yield "dead", f"{least}{work.dead:,}"
     yield f"last {period}", _did(details)
     if figures.p50_s is not None and figures.p95_s is not None:

@@ -151,8 +151,10 @@ def _order(record: ProcessorRecord) -> str:
     """Return what the jobs are kept in order by, and what waits for that."""
     if record.ordered_by is None:
         return ""
-    waits = f": {record.behind} behind others" if record.behind else ""
-    keys = "1 key" if record.blocked_keys == 1 else f"{record.blocked_keys} keys"
+    least = dict.fromkeys(record.at_least, "at least ")
+    behind = f"{least.get('behind', '')}{record.behind}"
+    keys = least.get("blocked_keys", "") + output.number_of(record.blocked_keys, "key")
+    waits = f": {behind} behind others" if record.behind else ""
     dead = f", {keys} behind a dead letter" if record.blocked_keys else ""
     return f"by {record.ordered_by}{waits}{dead}"
 

@@ -259,7 +259,7 @@ PAGES: dict[str, Callable[[Page, Shown], object]] = {
 @pytest.mark.parametrize("name", PAGES)
 def test_nothing_is_hard_to_use(browser: Browser, shown: Shown, name: str) -> None:
     context = browser.new_context(
-        viewport={"width": 1440, "height": 900}, color_scheme="light", reduced_motion="reduce"
+        viewport={"width": 1280, "height": 800}, color_scheme="light", reduced_motion="reduce"
     )
     page = context.new_page()
     PAGES[name](page, shown)
@@ -267,7 +267,7 @@ def test_nothing_is_hard_to_use(browser: Browser, shown: Shown, name: str) -> No
     page.emulate_media(color_scheme="dark")
     found += violations(page, "dark", runOnly=["color-contrast"])  # nothing else depends on it
     page.emulate_media(color_scheme="light")
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size({"width": 360, "height": 780})
     found += violations(page, "narrow")
     context.close()
     assert not found, "\n".join(found)

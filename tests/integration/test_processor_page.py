@@ -296,13 +296,11 @@ def test_what_is_read_is_bounded_whatever_waits(
     with engine.connect() as connection:
         known = processors.one(connection, "orders")
         monkeypatch.setattr(processor_work, "EXAMINED", 10 * WAITING)
-        whole, _ = processor_work.read(connection, known)
+        whole = processor_work.read(connection, known)
     assert (whole.pending, whole.dead, whole.is_least) == (WAITING, 2 * WAITING, False)
     monkeypatch.setattr(processor_work, "EXAMINED", LIMIT)
     with engine.connect() as connection:
-        (work, _), effort = explained(
-            connection, lambda reading: processor_work.read(reading, known)
-        )
+        work, effort = explained(connection, lambda reading: processor_work.read(reading, known))
     engine.dispose()
     assert (work.pending, work.running, work.dead, work.is_least) == (LIMIT, LIMIT, LIMIT, True)
     assert effort.rows <= 20 * LIMIT < WAITING, effort

@@ -26,7 +26,7 @@ from ingest.store.failures.records import (
 from ingest.store.reports import audit_log
 from ingest.store.reports import failures as failing_now
 from ingest.store.reports.audit_log import Action
-from ingest.store.reports.failures import TREND_SPANS, FailureGroup
+from ingest.store.reports.failures import TREND_SPANS, FailureGroup, Failures
 from ingest.store.search import events, titles
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
@@ -66,6 +66,8 @@ class ListedFailure:
     jobs: int
     """How many jobs fail so now: dead, or waiting for another attempt."""
     dead: int
+    is_least: bool
+    """Whether more jobs may fail so: only the newest failing jobs were examined."""
     first_seen: datetime
     last_seen: datetime
     attempts: int
@@ -104,7 +106,7 @@ class FailuresShown:
 
     groups: tuple[ListedFailure, ...]
     counts: Mapping[State, int]
-    """How many groups are in each state."""
+    """How many of the groups of whom is asked for are in each state."""
     examined: int
     is_whole: bool
     """Whether all failing jobs were examined; otherwise the newest were."""
@@ -145,17 +147,29 @@ def listed(
     recorded = records.newest(connection, wanted.states, assigned_to=wanted.assigned_to)
     known = records.of_keys(connection, by_key.keys() - recorded.keys())
     recorded |= {key: group for key, group in known.items() if _is_wanted(group, wanted)}
-    counts = records.counts(connection)
+    counts = records.counts(connection, assigned_to=wanted.assigned_to)
     fresh = [group for key, group in by_key.items() if key not in recorded and key not in known]
-    counts[State.OPEN] += len(fresh)
-    shown = [_fresh(group) for group in fresh] if _takes_fresh(wanted) else []
-    shown += _of_records(connection, list(recorded.values()), by_key, spans)
+    counts[State.OPEN] += len(fresh) if wanted.assigned_to is None else 0
+    shown = [_fresh(group, failing) for group in fresh] if _takes_fresh(wanted) else []
+    shown += _of_records(connection, list(recorded.values()), failing, spans)
     return FailuresShown(
         groups=_masked(_titled(connection, _sorted(shown, wanted.sort), sources), masked),
         counts=counts,
         examined=failing.examined,
         is_whole=failing.is_whole,
     )
+
+
+def of_processor(
+    connection: Connection, processor: str, spans: Window, *, now: datetime, masked: bool
+) -> tuple[ListedFailure, ...]:
+    """Return what fails of a processor now, the most jobs first, with trends over `spans`."""
+    failing = failing_now.groups(connection, now=now, period=spans.until - spans.since)
+    groups = {_key(group): group for group in failing.groups if group.processor == processor}
+    known = records.of_keys(connection, groups.keys())
+    shown = [_fresh(group, failing) for key, group in groups.items() if key not in known]
+    shown += _of_records(connection, list(known.values()), failing, spans)
+    return _masked(_sorted(shown, Sort.JOBS), masked)
 
 
 def one(
@@ -208,8 +222,7 @@ def _one(
     masked: bool,
 ) -> ListedFailure:
     failing = failing_now.groups(connection, now=now, period=spans.until - spans.since)
-    by_key = {_key(group): group for group in failing.groups}
-    (shown,) = _of_records(connection, [group], by_key, spans)
+    (shown,) = _of_records(connection, [group], failing, spans)
     return _masked(_titled(connection, [shown], sources), masked)[0]
 
 
@@ -236,7 +249,7 @@ def _takes_fresh(wanted: Wanted) -> bool:
     return State.OPEN in wanted.states and wanted.assigned_to is None
 
 
-def _fresh(group: FailureGroup) -> ListedFailure:
+def _fresh(group: FailureGroup, failing: Failures) -> ListedFailure:
     """Return what fails and is not recorded yet."""
     return ListedFailure(
         id=None,
@@ -248,6 +261,7 @@ def _fresh(group: FailureGroup) -> ListedFailure:
         query=_query(group),
         jobs=group.jobs,
         dead=group.dead,
+        is_least=not failing.is_whole,
         first_seen=group.first_seen,
         last_seen=group.last_seen,
         attempts=group.jobs,
@@ -260,7 +274,7 @@ def _fresh(group: FailureGroup) -> ListedFailure:
 def _of_records(
     connection: Connection,
     recorded: Sequence[FailureRecord],
-    failing: Mapping[Key, FailureGroup],
+    failing: Failures,
     spans: Window,
 ) -> list[ListedFailure]:
     """Return recorded groups with what fails of them now."""
@@ -274,10 +288,12 @@ def _of_records(
         span=(spans.until - spans.since) / TREND_SPANS,
         spans=TREND_SPANS,
     )
-    return [
-        _recorded(group, failing.get(group.key), attempts.get(group.id), trends[group.id])
+    by_key = {_key(group): group for group in failing.groups}
+    listed = [
+        _recorded(group, by_key.get(group.key), attempts.get(group.id), trends[group.id])
         for group in recorded
     ]
+    return [replace(group, is_least=not failing.is_whole) for group in listed]
 
 
 def _recorded(
@@ -296,6 +312,7 @@ def _recorded(
         query=_query(group),
         jobs=failing.jobs if failing else 0,
         dead=failing.dead if failing else 0,
+        is_least=False,
         first_seen=group.first_seen,
         last_seen=group.last_seen,
         attempts=group.attempts,

@@ -131,6 +131,7 @@ class OverviewCache:
         self._status: tuple[Status, datetime, float] | None = None
         self._status_lock = threading.Lock()
         self._counts: tuple[Counts, datetime, float] | None = None
+        self._counts_lock = threading.Lock()
         self._redis_asked_at = datetime(1970, 1, 1, tzinfo=UTC)
         self._redis_health = UNKNOWN_REDIS
 
@@ -149,7 +150,7 @@ class OverviewCache:
         Raises:
             SQLAlchemyError: PostgreSQL does not answer.
         """
-        with self._lock:
+        with self._counts_lock:
             if self._counts is None or self._age_s(self._counts[1]) >= self._counts[2]:
                 now, began = self._now(), time.monotonic()
                 with self._engine.connect() as connection:

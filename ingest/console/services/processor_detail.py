@@ -7,7 +7,8 @@ from difflib import get_close_matches
 
 from sqlalchemy import Connection
 
-from ingest.console.services import ranges
+from ingest.console.services import failures, ranges
+from ingest.console.services.failures import ListedFailure
 from ingest.console.services.ranges import Window
 from ingest.console.ui import masking
 from ingest.store.pipeline import metrics, processors
@@ -17,7 +18,7 @@ from ingest.store.pipeline.processors import KnownProcessor
 from ingest.store.reports import audit_log, heartbeats, processor_work
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.heartbeats import WorkerRecord
-from ingest.store.reports.processor_work import FailingJobs, ProcessorWork
+from ingest.store.reports.processor_work import ProcessorWork
 
 ACTIONS = 10
 """Entries of the audit log, at most."""
@@ -69,8 +70,8 @@ class ProcessorDetails(KnownProcessor):
     work: ProcessorWork
     period: ProcessorPeriod
     """What it did in the period that was asked for."""
-    failing: tuple[FailingJobs, ...]
-    """Its dead and retrying jobs, grouped by error, the most first."""
+    failing: tuple[ListedFailure, ...]
+    """What fails now, the most jobs first: its dead and retrying jobs among the newest."""
     actions: tuple[Action, ...]
     """What operators did to it last, the newest first."""
 
@@ -93,15 +94,14 @@ def read(
     known = processors.one(connection, name)
     if masked:
         known = replace(known, pause_reason=masking.hide(known.pause_reason))
-    work, failing = processor_work.read(connection, known)
     actions = audit_log.of_processor(connection, name, limit=ACTIONS)
     return ProcessorDetails(
         **{field.name: getattr(known, field.name) for field in fields(KnownProcessor)},
         destination=destinations.get(name),
         workers=tuple(heartbeats.workers_with(connection, name)),
-        work=work,
+        work=processor_work.read(connection, known),
         period=_period(connection, name, window, now=now),
-        failing=tuple(_failing(group, masked=masked) for group in failing),
+        failing=failures.of_processor(connection, name, window, now=now, masked=masked),
         actions=tuple(masking.action(action, masked=masked) for action in actions),
     )
 
@@ -145,7 +145,3 @@ def _span(point: Point) -> ProcessorSpan:
 def _together(parts: Sequence[Histogram]) -> Histogram:
     counts = zip(*(part.counts for part in parts), strict=True)
     return Histogram(counts=tuple(map(sum, counts)))
-
-
-def _failing(group: FailingJobs, *, masked: bool) -> FailingJobs:
-    return replace(group, message=masking.hide(group.message)) if masked else group

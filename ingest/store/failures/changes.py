@@ -25,7 +25,10 @@ class Change:
 def acknowledge(connection: Connection, change: Change) -> FailureRecord:
     """Record that somebody looks after a failure. Raises NotFound."""
     return _changed(
-        connection, change, "acknowledge failure", lambda group, _: _in(group, State.ACKNOWLEDGED)
+        connection,
+        change,
+        "acknowledge failure",
+        lambda group, _: replace(_in(group, State.ACKNOWLEDGED), reopened_at=None),
     )
 
 
@@ -65,6 +68,7 @@ def resolve_when_succeeded(connection: Connection, change: Change) -> FailureRec
         lambda group, _: replace(
             group if group.state is not State.RESOLVED else _in(group, State.OPEN),
             resolves_itself=True,
+            reopened_at=None,
         ),
     )
 
@@ -85,6 +89,7 @@ def mute(
             muted_until=until,
             muted_to=None if times is None else group.attempts + times,
             resolved_at=None,
+            resolved_in=None,
             reopened_at=None,
         )
 

@@ -196,12 +196,18 @@ def _by_key(rows: Iterable[Any]) -> dict[Key, FailureRecord]:
     return {group.key: group for group in read}
 
 
-_COUNTS = statement("SELECT state, count(*) AS groups FROM ingest.failure_groups GROUP BY state")
+_COUNTS = statement(
+    """
+    SELECT state, count(*) AS groups FROM ingest.failure_groups
+    WHERE CAST(:assigned_to AS text) IS NULL OR assigned_to = :assigned_to
+    GROUP BY state
+    """
+)
 
 
-def counts(connection: Connection) -> dict[State, int]:
-    """Return the number of groups in each state."""
-    rows = connection.execute(_COUNTS)
+def counts(connection: Connection, *, assigned_to: str | None = None) -> dict[State, int]:
+    """Return the number of groups in each state, of one person if one is named."""
+    rows = connection.execute(_COUNTS, {"assigned_to": assigned_to})
     return dict.fromkeys(State, 0) | {State(row.state): row.groups for row in rows}
 
 

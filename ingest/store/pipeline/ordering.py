@@ -329,6 +329,14 @@ _BLOCKED = statement(
     GROUP BY processor
     """
 )
+_DEAD = statement(
+    """
+    SELECT count(*) FROM (
+        SELECT FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
+        ORDER BY event DESC LIMIT :limit
+    ) AS dead
+    """
+)
 _HAS_ROWS = statement("SELECT true FROM ingest.ordered_jobs LIMIT 1")
 
 
@@ -339,16 +347,24 @@ class Lines:
     behind: Mapping[str, int]
     """Jobs that are behind another of their key."""
     blocked_keys: Mapping[str, int]
-    """Keys whose jobs wait behind a dead letter, of the newest dead letters."""
-    is_least: bool
-    """Whether there may be more of the former."""
+    """Keys whose jobs wait behind a dead letter."""
+    at_least: frozenset[str]
+    """Which of the two there may be more of: not all jobs were looked at."""
 
 
 def lines(connection: Connection) -> Lines:
     """Count the jobs that are behind others, and the keys that wait for an operator."""
     if connection.execute(_HAS_ROWS).first() is None:
-        return Lines(behind={}, blocked_keys={}, is_least=False)
-    behind = {row.processor: row.jobs for row in connection.execute(_LINES, {"limit": COUNTED})}
-    blocked = {row.processor: row.keys for row in connection.execute(_BLOCKED, {"limit": COUNTED})}
-    is_least = sum(behind.values()) >= COUNTED
-    return Lines(behind=behind, blocked_keys=blocked, is_least=is_least)
+        return Lines(behind={}, blocked_keys={}, at_least=frozenset())
+    bound = {"limit": COUNTED}
+    behind = {row.processor: row.jobs for row in connection.execute(_LINES, bound)}
+    blocked = {row.processor: row.keys for row in connection.execute(_BLOCKED, bound)}
+    looked_at = {
+        "behind": sum(behind.values()),
+        "blocked_keys": connection.execute(_DEAD, bound).scalar_one(),
+    }
+    return Lines(
+        behind=behind,
+        blocked_keys=blocked,
+        at_least=frozenset(name for name, count in looked_at.items() if count >= COUNTED),
+    )

@@ -184,11 +184,8 @@ def all_of_them(
 
 
 def _counts(processor: str, counted: Unfinished | None, lines: Lines) -> dict[str, Any]:
-    at_least = {"behind"} if lines.is_least else set()
-    counts: dict[str, Any] = {}
-    if counted is not None:
-        counts = dict(counted.of(processor))
-        at_least |= counted.at_least
+    counts: dict[str, Any] = {} if counted is None else dict(counted.of(processor))
+    at_least = lines.at_least | (frozenset() if counted is None else counted.at_least)
     return {
         **counts,
         "behind": lines.behind.get(processor, 0),
@@ -212,6 +209,8 @@ def one(connection: Connection, name: str) -> KnownProcessor:
     Raises:
         NotFound: no worker has registered it.
     """
+    if "\0" in name:  # no text of PostgreSQL has it
+        raise _unknown(name)
     row = connection.execute(_ONE, {"name": name}).mappings().one_or_none()
     if row is None:
         raise _unknown(name)

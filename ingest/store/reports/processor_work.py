@@ -1,4 +1,4 @@
-"""The unfinished jobs of one processor: what waits, since when, what runs, what failed and how.
+"""The unfinished jobs of one processor: what waits, since when, what runs and what is dead.
 
 No index leads from a processor to its waiting and dead jobs: it would cost each job, and only this
 report needs it. So a bounded part of the small indexes is read, those that are due first and those
@@ -6,26 +6,20 @@ that died last, and what belongs to the processor is counted there. Where a boun
 counts are lower bounds, and say so.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Connection
 
 from ingest import queues
-from ingest.store import arrays
 from ingest.store.pipeline.jobs import ParkedJobs
 from ingest.store.pipeline.processors import KnownProcessor
-from ingest.store.reports.failures import ERROR_TYPE, RAISED_AT
 from ingest.store.sql import statement
 
 EXAMINED = 2_000
 """Jobs that are read at most of each queue, of the dead ones and of the running ones, whosever they
 are; and parked jobs of the processor."""
-GROUPED = 200
-"""Dead and retrying jobs that are grouped at most: each takes reading a traceback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,35 +47,16 @@ class ProcessorWork:
     """Whether there may be more than these counts say: not all jobs were examined."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailingJobs:
-    """Dead and retrying jobs of a processor whose last attempts failed in the same way."""
-
-    error_type: str
-    raised_at: str | None
-    """The last frame of the traceback, as Python spells it; null: there is none."""
-    message: str | None
-    """The error message of the newest."""
-    jobs: int
-    dead: int
-    first_seen: datetime
-    last_seen: datetime
-    example: UUID
-    """The event of the newest."""
-
-
 _WAITING = statement(
     """
     SELECT count(*) AS examined,
            count(*) FILTER (WHERE is_own AND state = 'pending') AS pending,
            count(*) FILTER (WHERE is_own AND state = 'retrying') AS retrying,
            count(*) FILTER (WHERE is_own AND next_attempt_at <= now()) AS due,
-           min(next_attempt_at) FILTER (WHERE is_own AND next_attempt_at <= now()) AS due_since,
-           (array_agg(id) FILTER (WHERE is_own AND state = 'retrying')
-           )[1 : CAST(:grouped AS integer)] AS failing
+           min(next_attempt_at) FILTER (WHERE is_own AND next_attempt_at <= now()) AS due_since
     FROM unnest(CAST(:queues AS text[])) AS named (queue)
     CROSS JOIN LATERAL (
-        SELECT id, state, next_attempt_at, processor = :name AS is_own
+        SELECT state, next_attempt_at, processor = :name AS is_own
         FROM ingest.jobs
         WHERE queue = named.queue AND due_at IS NOT NULL AND due_at < 'infinity'
         ORDER BY due_at LIMIT :limit
@@ -97,11 +72,9 @@ _PARKED = statement(
                count(*) FILTER (WHERE state = 'pending') AS pending,
                count(*) FILTER (WHERE state = 'retrying') AS retrying,
                count(*) FILTER (WHERE next_attempt_at <= now()) AS due,
-               min(next_attempt_at) FILTER (WHERE next_attempt_at <= now()) AS due_since,
-               (array_agg(id) FILTER (WHERE state = 'retrying')
-               )[1 : CAST(:grouped AS integer)] AS failing
+               min(next_attempt_at) FILTER (WHERE next_attempt_at <= now()) AS due_since
         FROM (
-            SELECT id, queue, state, next_attempt_at FROM ingest.jobs
+            SELECT queue, state, next_attempt_at FROM ingest.jobs
             WHERE hinted_until = 'infinity' AND processor = :name
             ORDER BY processor, queue LIMIT :limit
         ) AS examined
@@ -140,11 +113,8 @@ _RUNNING = statement(
 )
 _DEAD = statement(
     """
-    SELECT count(*) AS examined, count(*) FILTER (WHERE processor = :name) AS jobs,
-           (array_agg(id ORDER BY event DESC) FILTER (WHERE processor = :name)
-           )[1 : CAST(:grouped AS integer)] AS failing
-    FROM (
-        SELECT id, event, processor FROM ingest.jobs
+    SELECT count(*) AS examined, count(*) FILTER (WHERE processor = :name) AS jobs FROM (
+        SELECT processor FROM ingest.jobs
         WHERE state = 'dead' AND discarded_at IS NULL
         ORDER BY event DESC LIMIT :limit
     ) AS lost
@@ -152,11 +122,9 @@ _DEAD = statement(
 )
 
 
-def read(
-    connection: Connection, processor: KnownProcessor
-) -> tuple[ProcessorWork, tuple[FailingJobs, ...]]:
-    """Return a processor's unfinished jobs, and those that fail, grouped, the most first."""
-    bounds = {"name": processor.name, "limit": EXAMINED, "grouped": GROUPED}
+def read(connection: Connection, processor: KnownProcessor) -> ProcessorWork:
+    """Return the numbers of a processor's unfinished jobs."""
+    bounds = {"name": processor.name, "limit": EXAMINED}
     lanes = sorted({processor.queue, queues.REPLAY})
     waiting = connection.execute(_WAITING, bounds | {"queues": lanes}).all()
     parked = connection.execute(_PARKED, bounds).all()
@@ -167,7 +135,7 @@ def read(
     unclaimed: list[Any] = [*waiting, *parked]
     examined = [row.examined for row in (*waiting, running, dead)]
     examined += [sum(row.jobs for row in parked), behind.jobs]
-    work = ProcessorWork(
+    return ProcessorWork(
         pending=sum(row.pending for row in (*unclaimed, behind)),
         retrying=sum(row.retrying for row in (*unclaimed, behind)),
         due=sum(row.due for row in unclaimed),
@@ -179,8 +147,6 @@ def read(
         parked=tuple(_parked(row, processor) for row in parked),
         is_least=max(examined) >= EXAMINED,
     )
-    failing = [job for row in (dead, *unclaimed) for job in row.failing or ()]
-    return work, _grouped(connection, failing[:GROUPED])
 
 
 def _parked(row: Any, processor: KnownProcessor) -> ParkedJobs:
@@ -191,27 +157,5 @@ def _parked(row: Any, processor: KnownProcessor) -> ParkedJobs:
         reason="paused" if is_paused else row.reason,
         since=processor.paused_at or row.since,
         jobs=row.jobs,
+        is_least=row.jobs >= EXAMINED,
     )
-
-
-_GROUPS = statement(
-    f"""
-    SELECT {ERROR_TYPE} AS error_type, {RAISED_AT} AS raised_at,
-           count(*) AS jobs, count(*) FILTER (WHERE jobs.state = 'dead') AS dead,
-           min(a.finished_at) AS first_seen, max(a.finished_at) AS last_seen,
-           (array_agg(jobs.event ORDER BY jobs.event DESC))[1] AS example,
-           (array_agg(a.error_message ORDER BY jobs.event DESC))[1] AS message
-    FROM ingest.jobs
-    JOIN ingest.attempts a ON a.job = jobs.id AND a.number = jobs.attempt
-    WHERE jobs.id = ANY(CAST(:jobs AS bigint[])) AND a.outcome NOT IN ('snoozed', 'released')
-    GROUP BY 1, 2
-    ORDER BY jobs DESC, last_seen DESC
-    """
-)
-
-
-def _grouped(connection: Connection, failing: Sequence[int]) -> tuple[FailingJobs, ...]:
-    if not failing:
-        return ()
-    rows = connection.execute(_GROUPS, {"jobs": arrays.literal(failing)}).mappings()
-    return tuple(FailingJobs(**row) for row in rows)
