@@ -36,6 +36,9 @@ from workers.shutdown import Shutdown
 from workers.timeouts.threads import Threads
 from workers.tracing.base import Traces
 
+_LOOK_S = 1.0
+"""How often a thread that waits for others looks whether it was sent a signal."""
+
 log = logs.logger(__name__)
 
 
@@ -179,7 +182,9 @@ class Executor:
         Raises:
             Exception: the first that a thread raised, once the others' ends are recorded.
         """
-        ended, _ = wait(running, return_when=FIRST_COMPLETED)
+        ended: set[Future[Result]] = set()
+        while not ended:  # a signal that another thread got is heeded once this one wakes up
+            ended = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done
         jobs_ended = [running.pop(future) for future in ended]
         errors = [error for future in ended if (error := future.exception()) is not None]
         results = [future.result() for future in ended if future.exception() is None]

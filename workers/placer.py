@@ -1,7 +1,8 @@
 """Bringing the jobs of a processor with an order to their places: their keys are read, and then
 placed (ingest.store.pipeline.ordering)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from uuid import UUID
 
 from sqlalchemy import Engine
@@ -9,7 +10,7 @@ from sqlalchemy import Engine
 from ingest import logs
 from ingest.errors import BodyKeyMissing, BodyTampered, InvalidEnvelope, UnknownSource
 from ingest.store.pipeline import jobs, ordering
-from ingest.store.pipeline.jobs import ClaimedJob, JobRef, Lease
+from ingest.store.pipeline.jobs import ClaimedJob, Failure, JobRef, Lease
 from ingest.store.pipeline.ordering import UnreadJob
 from workers import outcome
 from workers.batches import BatchRunner
@@ -99,8 +100,8 @@ class Placer:
                 key = self._key(processor, order, job)
             except Interrupted:
                 raise
-            except BodyKeyMissing as error:  # another worker may have it
-                log.warning("key_not_read", processor=processor.name, reason=error.reason)
+            except BodyKeyMissing as error:  # another worker may have it; what is behind waits
+                self._record(processor, job, partial(outcome.of_missing_key, error=error))
             except BaseException as error:  # whatever a user's function raises
                 self._give_up(processor, job, error)
             else:
@@ -127,6 +128,19 @@ class Placer:
 
     def _give_up(self, processor: Processor, job: UnreadJob, error: BaseException) -> None:
         """Record an attempt that failed for good."""
+        self._record(processor, job, lambda held: outcome.of_unreadable_key(held, processor, error))
+        log.warning(
+            "key_unreadable",
+            id=str(job.event),
+            job=job.id,
+            processor=processor.name,
+            error_type=type(error).__name__,
+        )
+
+    def _record(
+        self, processor: Processor, job: UnreadJob, failed: Callable[[ClaimedJob], Failure]
+    ) -> None:
+        """Record an attempt at a job that is due, and what it came to."""
         with self._engine.begin() as connection:
             claimed = jobs.claim(
                 connection,
@@ -135,15 +149,7 @@ class Placer:
                 lease_s=self._lease_s,
                 max_attempts=processor.max_attempts,
             )
-            failures = [outcome.of_unreadable_key(held, processor, error) for held in claimed]
-            jobs.fail(connection, failures, release=self._release)
-        log.warning(
-            "key_unreadable",
-            id=str(job.event),
-            job=job.id,
-            processor=processor.name,
-            error_type=type(error).__name__,
-        )
+            jobs.fail(connection, list(map(failed, claimed)), release=self._release)
 
 
 def _as_claimed(job: UnreadJob, processor: Processor) -> ClaimedJob:

@@ -158,12 +158,16 @@ class TaskHandler:
         """Place jobs that had to wait for what was admitted here, of processors with an order that
         have none of `refs`; return those that may be claimed."""
         had = {ref.processor for ref in refs}
-        return [
-            ref
-            for processor in self._executor.unplaced(self._registry)
-            if processor.name not in had
-            for ref in self._executor.place(processor)
-        ]
+        try:
+            return [
+                ref
+                for processor in self._executor.unplaced(self._registry)
+                if processor.name not in had
+                for ref in self._executor.place(processor)
+            ]
+        except SQLAlchemyError as error:  # whoever admits or reads next places them
+            log.warning("not_placed", reason=type(error).__name__)
+            return []
 
     def _dispatch(self, refs: Sequence[JobRef]) -> None:
         """Hint jobs to their own queues, in two messages a queue so that two workers can share

@@ -3,6 +3,7 @@
 import random
 import struct
 import time
+from base64 import b64encode
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Connection, Engine, text
 
+from ingest.encryption.keys import BodyKeys
 from ingest.store.bulk import replay
 from ingest.store.pipeline import jobs, processors
 from ingest.store.pipeline.jobs import Lease
@@ -20,7 +22,7 @@ from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import NoLeases, Worker
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
-from workers import Discard, Event, Snooze, processor
+from workers import Discard, Event, Snooze, outcome, processor
 from workers.recovery import rescue
 from workers.relay.mending import OrderMending
 from workers.retry import RetryPolicy
@@ -566,4 +568,27 @@ def test_the_relay_wakes_what_code_of_a_release_before_left_behind(
     OrderMending(engine).sweep()
     drain(engine, other)
     assert ran(engine, 1) == [1]
+    assert leftovers(engine) == 0
+
+
+def test_a_body_that_a_worker_cannot_read_is_told_and_keeps_its_place(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    monkeypatch.setattr(outcome, "WAIT_FOR_KEY_S", 0.0)
+    key = bytes(range(32))
+    lacks = make_worker(name="lacks:1")
+    lacks.process(deliver(database_url, steps(1, 0), keys=BodyKeys([key])))
+    lacks.process(deliver(database_url, steps(1, 1)))
+    told = rows(engine, "SELECT DISTINCT outcome, error_type FROM attempts")
+    assert told == [{"outcome": "released", "error_type": "BodyKeyMissing"}]
+    assert ran(engine, 1) == []
+    has = make_worker(body_keys=b64encode(key).decode(), name="has:1")
+    ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs ORDER BY id")]
+    has.process(jobs=ids)
+    has.process(jobs=ids)
+    assert ran(engine, 1) == [0, 1]
     assert leftovers(engine) == 0

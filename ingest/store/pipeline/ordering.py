@@ -91,6 +91,7 @@ _KEEP_KEYS = statement(
     SELECT job, :processor, event, key, false
     FROM unnest(CAST(:jobs AS bigint[]), CAST(:events AS uuid[]), CAST(:keys AS uuid[]))
          AS r (job, event, key)
+    WHERE (SELECT state FROM ingest.jobs WHERE id = r.job LIMIT 1) IN ('pending', 'retrying')
     ORDER BY job
     ON CONFLICT (job) DO UPDATE SET key = excluded.key WHERE o.key IS NULL
     """
@@ -160,7 +161,17 @@ def place(connection: Connection, processor: str, types: Iterable[str]) -> list[
     return sorted(placed)
 
 
-_UNPLACED = statement("SELECT DISTINCT processor FROM ingest.ordered_jobs WHERE NOT placed")
+# From processor to processor through the index, however many jobs each has.
+_WITH_UNPLACED = """
+    WITH RECURSIVE step AS (
+        (SELECT processor FROM ingest.ordered_jobs WHERE NOT placed ORDER BY processor LIMIT 1)
+        UNION ALL
+        SELECT (SELECT processor FROM ingest.ordered_jobs
+                WHERE NOT placed AND processor > step.processor ORDER BY processor LIMIT 1)
+        FROM step WHERE step.processor IS NOT NULL
+    )
+"""
+_UNPLACED = statement(f"{_WITH_UNPLACED} SELECT processor FROM step WHERE processor IS NOT NULL")
 
 
 def unplaced(connection: Connection) -> set[str]:
@@ -242,12 +253,18 @@ def heads(connection: Connection, *, after: UUID, limit: int) -> list[Head]:
 
 
 _OLDEST_UNPLACED = statement(
-    "SELECT job FROM ingest.ordered_jobs WHERE NOT placed ORDER BY processor, event LIMIT :limit"
+    f"""
+    {_WITH_UNPLACED}
+    SELECT oldest.job FROM step CROSS JOIN LATERAL (
+        SELECT job FROM ingest.ordered_jobs WHERE NOT placed AND processor = step.processor
+        ORDER BY event LIMIT :limit
+    ) AS oldest
+    """
 )
 
 
 def oldest_unplaced(connection: Connection, *, limit: int) -> list[int]:
-    """Return jobs that are to be placed, the oldest of a processor first."""
+    """Return jobs that are to be placed, the oldest `limit` of each processor."""
     return list(connection.execute(_OLDEST_UNPLACED, {"limit": limit}).scalars())
 
 
