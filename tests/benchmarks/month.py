@@ -19,8 +19,8 @@ from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from tests.benchmarks.world import World
 from tests.support.month import DAYS, Month, around
+from tests.support.month.grouped import group_failures
 from tests.support.month.numbered import BLOCK
-from workers.relay.grouping import Grouping
 
 Task = TypeVar("Task")
 
@@ -109,18 +109,9 @@ def _bring_up_to_now(world: World, made: _Made) -> _Made:
         _fill(world, made.month, made.stored, due)
     with world.connect() as connection:
         made.month.bring_up_to_now(connection)
-        _group_failures(world)
+        group_failures(world.database_url)
         connection.execute("CHECKPOINT")
     return replace(made, stored=max(due, made.stored))
-
-
-def _group_failures(world: World) -> None:
-    """Record what fails now, as the relay does."""
-    engine = create_engine(parse(world.database_url), role=Role.RELAY)
-    grouping = Grouping(engine, stop=threading.Event())
-    while grouping.run_once(clock=time.monotonic(), now=datetime.now(UTC)):
-        pass
-    engine.dispose()
 
 
 def _migrate(world: World) -> None:

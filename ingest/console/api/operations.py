@@ -610,22 +610,6 @@ def list_processors(console: Console, request: ApiRequest) -> Listing[ProcessorV
     return Listing[ProcessorView].of(shown.views, as_of=now)
 
 
-@get("/processors/{name:path}", query=OverviewQuery, errors=_NOT_FOUND)
-def get_processor(console: Console, request: ApiRequest) -> ProcessorDetails:
-    """Return all about a processor: what it is, what it did in a period, and what is left to do."""
-    now, masked = console.now(), _masks(console, request)
-    window = ranges.window(request.query.range, now)
-    with console.engine.connect() as connection:
-        return processor_detail.read(
-            connection,
-            request.path["name"],
-            window,
-            destinations=console.destinations,
-            now=now,
-            masked=masked,
-        )
-
-
 @get("/sources")
 def list_sources(console: Console, _request: ApiRequest) -> Listing[SourceView]:
     """List the sources that have a key, or had one lately, and how much each key is used."""
@@ -653,6 +637,22 @@ def resume_processor(console: Console, request: ApiRequest) -> Done:
 def run_processor(console: Console, request: ApiRequest) -> RunMade:
     """Run a periodic processor now, whatever its schedule says."""
     return console.commands.run_processor(request.by, request.path["name"], request.body.reason)
+
+
+@get("/processors/{name:path}", query=OverviewQuery, errors=_NOT_FOUND)
+def get_processor(console: Console, request: ApiRequest) -> ProcessorDetails:
+    """Return all about a processor: what it is, what it did in a period, and what is left to do."""
+    now, masked = console.now(), _masks(console, request)
+    window = ranges.window(request.query.range, now)
+    with console.engine.connect() as connection:
+        return processor_detail.read(
+            connection,
+            request.path["name"],
+            window,
+            destinations=console.destinations,
+            now=now,
+            masked=masked,
+        )
 
 
 @get("/alerts", query=AlertsQuery)

@@ -117,7 +117,9 @@ def show(site: Site, request: Request) -> Response:
     overview, traffic = _traffic(console.engine, overview, by, part)
     with console.engine.connect() as connection:
         newest = newest_dead.by_processor(connection)
-        taken = takers.of_unhandled(connection, overview.processors)
+        taken = takers.of_unhandled(
+            connection, overview.processors, destinations=console.destinations
+        )
     dead = [processor for processor in overview.processors if processor.dead]
     unreadable = overview.unreadable
     view = OverviewPage(
