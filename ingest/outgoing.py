@@ -19,6 +19,7 @@ from aiohttp.resolver import ThreadedResolver
 from ingest.errors import IngestError
 from ingest.public_addresses import is_public
 
+_REFUSED = "the address is not of the internet"
 _READ_BYTES = 1024
 _SHOWN = 200
 
@@ -107,6 +108,8 @@ async def request(
     except TimeoutError:
         raise NoAnswer(f"No answer within {timeout_s:g} s.", reason="timeout") from None
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        if _was_refused(error):
+            raise NotPublic from None
         raise NoAnswer(f"It cannot be reached ({_why(error)}).", reason="unreachable") from None
 
 
@@ -122,12 +125,20 @@ def _public_socket(found: aiohttp.AddrInfoType) -> socket.socket:
     """Return a socket for a connection to an address, which nothing resolves again.
 
     Raises:
-        NotPublic: it is not of the internet.
+        OSError: it is not of the internet. Of a name with several addresses, aiohttp tries the next
+            after this kind of error only.
     """
     family, kind, protocol, _, address = found
     if not is_public(str(address[0])):
-        raise NotPublic
+        raise OSError(_REFUSED)
     return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _was_refused(error: Exception) -> bool:
+    """Return whether `_public_socket` refused an address. aiohttp wraps its error, and makes one of
+    those of several addresses, with the texts of all."""
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return isinstance(cause, OSError) and _REFUSED in str(cause)
 
 
 def _no_cookies() -> AbstractCookieJar:

@@ -1,11 +1,13 @@
 """Send messages to a destination, by its rules."""
 
+import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from ingest import outgoing, setting_values, standard_webhooks
 from ingest.destinations import message
@@ -17,6 +19,9 @@ from ingest.secret_references import Reference, SecretMissing
 
 _MIN_LENGTH = 32
 """Characters of a secret: 24 bytes in base64."""
+_HEADER_WORD, _ADDRESS_WORD = 6, 12
+"""How long a word is that may be a token. A shorter word of an address may be any: "orders"."""
+_BETWEEN_WORDS = re.compile(r"[\s/?&=;,:]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +56,7 @@ def target(destination: Destination, environ: Mapping[str, str]) -> Target:
         url=url,
         keys=tuple(standard_webhooks.key(secret) for secret in secrets),
         headers={**destination.headers, **hidden},
-        hidden=(*secrets, *hidden.values(), *([] if destination.url else [url])),
+        hidden=_hidden(secrets, hidden.values(), None if destination.url else url),
         tls=_trusting(destination),
     )
 
@@ -88,6 +93,28 @@ async def send(
         tls=where.tls,
     )
     return judge(answer, *where.hidden, now=now)
+
+
+def _hidden(secrets: Iterable[str], headers: Iterable[str], url: str | None) -> tuple[str, ...]:
+    """Return what no error may repeat, the longest first: what holds another goes as a whole."""
+    found = {*secrets, *headers}
+    for header in headers:
+        found.update(_words(header, _HEADER_WORD))
+    if url is not None:
+        found.update(_of_address(url))
+    return tuple(sorted(found, key=lambda text: (-len(text), text)))
+
+
+def _of_address(url: str) -> set[str]:
+    """Return a secret address, and those of its parts that a server may name in an answer."""
+    parts = urlsplit(url)
+    target = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    named = {url, target, parts.path, *_words(target, _ADDRESS_WORD)} - {"", "/"}
+    return named | {unquote(part) for part in named}
+
+
+def _words(text: str, length: int) -> list[str]:
+    return [word for word in _BETWEEN_WORDS.split(text) if len(word) >= length]
 
 
 def _check_url(destination: Destination, url: str) -> None:

@@ -255,6 +255,48 @@ def test_an_answer_is_told_on_one_bounded_line_without_our_secrets() -> None:
     assert verdict.sentence.isprintable()
 
 
+REPEATED = {
+    "the address": "https://crm.example.com/services/T0/a%20SENTINEL-TOKEN?key=SENTINEL",
+    "its path and query": "Cannot POST /services/T0/a%20SENTINEL-TOKEN?key=SENTINEL",
+    "its path": "Cannot POST /services/T0/a%20SENTINEL-TOKEN",
+    "its path without escapes": "Cannot POST /services/T0/a SENTINEL-TOKEN",
+    "a long word of it": r"no \/services\/T0: a%20SENTINEL-TOKEN",
+    "a header": "not allowed: Bearer SENTINEL",
+    "a header's token": "SENTINEL is not valid",
+    "a cookie": "no session SENTINEL-2",
+}
+
+
+@pytest.mark.parametrize("text", REPEATED.values(), ids=REPEATED)
+def test_an_answer_that_repeats_a_secret_address_or_a_token_is_told_without_it(
+    tmp_path: Path, text: str
+) -> None:
+    described = LEAST.replace('url = "https://crm.example.com/hooks"', 'url_env = "CRM_URL"')
+    headers = 'headers_env = { authorization = "CRM_TOKEN", cookie = "CRM_COOKIE" }\n'
+    (destination,) = read(tmp_path, described + headers)
+    environ = {
+        "CRM_URL": REPEATED["the address"],
+        "CRM_SECRETS": SECRET,
+        "CRM_TOKEN": "Bearer SENTINEL",
+        "CRM_COOKIE": "session=SENTINEL-2; a=b",
+    }
+    where = sending.target(destination, environ)
+    told = judge(Answer(status=404, headers={}, text=text), *where.hidden, now=NOW).sentence
+    assert "SENTINEL" not in told
+    assert "…" in told
+
+
+def test_an_address_of_the_file_and_the_root_of_a_secret_one_are_told(tmp_path: Path) -> None:
+    (known,) = read(tmp_path, LEAST)
+    (secret,) = read(tmp_path, LEAST.replace("url =", 'url_env = "CRM_URL" #'))
+    environ = {"CRM_SECRETS": SECRET, "CRM_URL": "https://crm.example.com/"}
+    for destination in (known, secret):
+        hidden = sending.target(destination, environ).hidden
+        text = "Cannot POST /hooks"
+        told = judge(Answer(status=404, headers={}, text=text), *hidden, now=NOW).sentence
+        assert told == "HTTP 404: Cannot POST /hooks"
+
+
 def test_a_large_answer_is_not_read_to_its_end_and_a_slow_one_is_not_awaited() -> None:
     with running() as taker:
         taker.answer = b"x" * 50_000_000

@@ -72,12 +72,58 @@ def sent(url: str, *, only_public: bool) -> int:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0x7f.1", "0x7f000001"],
+    ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "0x7f.1", "0x7f000001"],
 )
 def test_nothing_is_sent_to_this_machine_however_it_is_spelled(host: str) -> None:
     with running() as taker:
         with pytest.raises(NotPublic):
             sent(f"http://{host}:{taker.server_port}/", only_public=True)
+        assert taker.taken == []
+
+
+RESOLVE = socket.getaddrinfo
+
+
+def lead_to(addresses: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have every name resolve to these."""
+    found = [at for told in addresses for at in RESOLVE(told, None, type=socket.SOCK_STREAM)]
+
+    def resolved(_host: object, port: int, *_: object, **_named: object) -> list[object]:
+        return [(*kind, (at[0], port, *at[2:])) for *kind, at in found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+
+
+RESOLVED = {
+    "one": ["127.0.0.1"],
+    "this machine, in both families": ["::1", "127.0.0.1"],
+    "two private ones": ["10.1.2.3", "192.168.7.9"],
+    "several of each family": ["::1", "fd00::1", "10.1.2.3", "127.0.0.1", "169.254.169.254"],
+}
+
+
+@pytest.mark.parametrize("addresses", RESOLVED.values(), ids=RESOLVED)
+def test_nothing_is_sent_to_a_name_whose_addresses_are_all_private(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str]
+) -> None:
+    with running() as taker:
+        lead_to(addresses, monkeypatch)
+        with pytest.raises(NotPublic):
+            sent(f"http://crm.example.com:{taker.server_port}/", only_public=True)
+        assert taker.taken == []
+
+
+def test_a_private_address_beside_one_where_nothing_listens_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(outgoing, "is_public", lambda address: address == "127.0.0.2")
+    with running() as taker:
+        lead_to(["::1", "127.0.0.2"], monkeypatch)
+        with pytest.raises(NotPublic):
+            sent(f"http://crm.example.com:{taker.server_port}/", only_public=True)
+        lead_to(["127.0.0.2"], monkeypatch)
+        with pytest.raises(NoAnswer, match="Connection refused"):
+            sent(f"http://crm.example.com:{taker.server_port}/", only_public=True)
         assert taker.taken == []
 
 
