@@ -310,6 +310,16 @@ def ingest(database_url: str, *arguments: str) -> str:
     return done.stdout
 
 
+def test_the_rows_of_a_small_table_are_counted_whatever_is_estimated(
+    engine: Engine, database_url: str
+) -> None:
+    execute(engine, "ANALYZE actions")
+    for number in range(3):
+        execute(engine, f"INSERT INTO actions (by, action, target) VALUES ('a', 'b', '{number}')")
+    shown = json.loads(ingest(database_url, "--json"))
+    assert {row["kind"]: row["rows"] for row in shown["kinds"]}["audit"] == 3
+
+
 def test_the_command_shows_what_would_go_and_removes_it_at_once(
     engine: Engine, database_url: str
 ) -> None:

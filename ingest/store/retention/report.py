@@ -1,5 +1,6 @@
 """What each kind holds, what would go now, and what has gone."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
@@ -25,7 +26,7 @@ class Held:
     age_days: int | None
     """None: it is kept for ever, or goes with the events."""
     rows: int
-    """Exact for events, jobs and duplicates, otherwise PostgreSQL's estimate."""
+    """Exact for events, jobs, duplicates and small tables, otherwise PostgreSQL's estimate."""
     bytes: int
     """On disk, with indexes."""
     due: int | None
@@ -73,19 +74,19 @@ _TABLES = {
     progress.AUDIT: ("actions", "replays"),
     progress.FAILURES: ("failure_groups", "failure_notes", "failure_counts", "failure_releases"),
 }
+SMALL_BYTES = 1_000_000
+"""The rows of a table up to this size are counted, in milliseconds: PostgreSQL's estimate may be of
+a time when it was empty."""
 # reltuples is -1 before the first analyze. Deliveries are partitions, and have no age here.
 _SIZES = statement(
     """
-    SELECT sum(pg_total_relation_size(c.oid)) AS bytes,
-           sum(greatest(reltuples, 0)) AS estimate,
-           (SELECT sum(rows) FROM ingest.totals WHERE counted = CAST(:first AS text)) AS counted
-    FROM pg_class c
-    WHERE c.oid = ANY(ARRAY(
-        SELECT CAST(CAST('ingest.' || name AS text) AS regclass)
-        FROM unnest(CAST(:tables AS text[])) AS named (name)
-    ))
+    SELECT name, pg_total_relation_size(c.oid) AS bytes, pg_relation_size(c.oid) AS heap_bytes,
+           greatest(reltuples, 0) AS estimate
+    FROM unnest(CAST(:tables AS text[])) AS named (name)
+    JOIN pg_class c ON c.oid = CAST(CAST('ingest.' || name AS text) AS regclass)
     """
 )
+_TOTAL = statement("SELECT sum(rows) FROM ingest.totals WHERE counted = CAST(:kind AS text)")
 
 
 def _due(rows: str) -> str:
@@ -159,14 +160,14 @@ def read(connection: Connection, ages: Ages, *, body_age_days: int | None, now: 
     held = []
     for kind, tables in _TABLES.items():
         span = spans.get(kind)
-        size = connection.execute(_SIZES, {"tables": list(tables), "first": kind}).one()
+        rows, size = _size(connection, kind, tables)
         so_far = done.get(kind, never)
         held.append(
             Held(
                 kind=kind,
                 age_days=None if span is None else span.days,
-                rows=int(size.estimate if size.counted is None else size.counted),
-                bytes=int(size.bytes),
+                rows=rows,
+                bytes=size,
                 due=None if span is None else _count(connection, kind, now - span),
                 removed=so_far.removed,
                 ended_at=so_far.ended_at,
@@ -176,6 +177,22 @@ def read(connection: Connection, ages: Ages, *, body_age_days: int | None, now: 
     return Report(
         obstacle=obstacle, kinds=tuple(held), bodies=_bodies(connection, body_age_days, now)
     )
+
+
+def _size(connection: Connection, kind: str, tables: Sequence[str]) -> tuple[int, int]:
+    """Return the rows of a kind and their bytes on disk."""
+    sizes = connection.execute(_SIZES, {"tables": list(tables)}).all()
+    rows = connection.execute(_TOTAL, {"kind": kind}).scalar()
+    if rows is None:
+        rows = sum(
+            _rows(connection, size.name) if size.heap_bytes <= SMALL_BYTES else size.estimate
+            for size in sizes
+        )
+    return int(rows), sum(int(size.bytes) for size in sizes)
+
+
+def _rows(connection: Connection, table: str) -> int:
+    return int(connection.execute(statement(f"SELECT count(*) FROM ingest.{table}")).scalar_one())
 
 
 def _bodies(connection: Connection, age_days: int | None, now: datetime) -> Bodies:
