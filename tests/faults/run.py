@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from tests.faults import audit
+from tests.faults import audit, order
 from tests.faults import load as loads
 from tests.faults.audit import Verdict
 from tests.faults.batches import BatchSender
@@ -35,6 +35,8 @@ class Row:
     answers: dict[str, int]
     batched: int
     """The events that came in batches and were acknowledged, beside those of the verdict."""
+    in_order: int
+    """Neighbours in a line of one key, of all rows so far, whose order was looked at."""
     silence_s: float
     """The longest time without an acknowledgement."""
     recovery_s: float | None
@@ -122,6 +124,8 @@ class Runner:
             load.kill()
             batches.stop()
         problems += entries_wrong(world.engine, batches.acknowledged)
+        lines = order.check(world.engine)
+        problems += lines.problems
         return Row(
             name=name,
             strikes=struck,
@@ -129,6 +133,7 @@ class Runner:
             verdict=audit.check(world.engine, journal, world.outside),
             answers=dict(journal.answers),
             batched=len(batches.acknowledged),
+            in_order=lines.pairs,
             silence_s=journal.longest_silence_s,
             recovery_s=max(recoveries, default=None),
             drained_s=drained_s,

@@ -17,7 +17,7 @@ from ingest.local.process import Program
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
-from tests.faults.effects import CREATE_COUNTERS
+from tests.faults.effects import CREATE_COUNTERS, CREATE_LINES
 from tests.support.fleet import Fleet, Member
 from tests.support.signing import SECRET
 
@@ -26,6 +26,8 @@ LEASE_S = 10
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 LEDGER_SECRET = "the_secret_of_the_ledger_0123456789"
+SETTINGS = ("max_wal_size=128MB", "track_commit_timestamp=on")
+"""The second says in which order deliveries were committed."""
 _POSTGRES_DISK = "2g"
 _RECEIVERS = _WORKERS = _RELAYS = 2
 
@@ -157,7 +159,7 @@ class World:
         if os.geteuid() == 0 and os.system(mount) == 0:  # noqa: S605 - a path of ours
             self.disk = home = small
             (small / "logs").symlink_to(self.home / "logs")
-        return postgres.program(home, self._sockets, settings=("max_wal_size=128MB",))
+        return postgres.program(home, self._sockets, settings=SETTINGS)
 
     def _migrate(self) -> None:
         engine = create_engine(parse(self.database_url), role=Role.MIGRATION)
@@ -170,6 +172,7 @@ class World:
         engine.dispose()
         with self.engine.begin() as connection:
             connection.exec_driver_sql(CREATE_COUNTERS)
+            connection.exec_driver_sql(CREATE_LINES)
 
     def _environment(self, alive: Path) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if "INGEST_" not in name}

@@ -249,6 +249,7 @@ class ClusterWorld(World):
                         "use_pg_rewind": True,
                         "parameters": {
                             "max_connections": 100,
+                            "track_commit_timestamp": "on",
                             "wal_log_hints": "on",
                             "wal_keep_size": "512MB",
                             "wal_sender_timeout": "5s",
