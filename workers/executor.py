@@ -77,7 +77,9 @@ class Executor:
         self._release = release
         self._threads = threads
         self._pace = BatchSizer()
-        self._placer = Placer(engine, slices, worker=worker, lease_s=lease_s, release=release)
+        self._placer = Placer(
+            engine, slices, worker=worker, lease_s=lease_s, shutdown=shutdown, release=release
+        )
 
     def run(
         self, processor: Processor, refs: Sequence[JobRef], *, until: float, apart: bool = False

@@ -16,6 +16,7 @@ from workers import outcome
 from workers.batches import BatchRunner
 from workers.order import Order
 from workers.registry import Processor
+from workers.shutdown import Shutdown
 from workers.timeouts.signals import Interrupted
 
 log = logs.logger(__name__)
@@ -34,16 +35,19 @@ class Placer:
         *,
         worker: str,
         lease_s: float,
+        shutdown: Shutdown,
         release: str | None = None,
     ) -> None:
         """Open events as `runner` does, and limit a key's function as it limits a processor.
 
-        `worker` and `release` name this process and the application in failed attempts.
+        `worker` and `release` name this process and the application in failed attempts. Once
+        `shutdown` has begun, no more keys are read.
         """
         self._engine = engine
         self._runner = runner
         self._worker = worker
         self._lease_s = lease_s
+        self._shutdown = shutdown
         self._release = release
 
     def in_order(self, processor: Processor, refs: Sequence[JobRef]) -> list[JobRef]:
@@ -75,31 +79,33 @@ class Placer:
     def _read(self, processor: Processor, job_ids: Sequence[int]) -> bool:
         """Read and note keys; return False once the process is to end."""
         assert processor.order is not None
+        if self._shutdown.has_begun:
+            return False
         with self._engine.begin() as connection:
             unread = ordering.unread(connection, job_ids)
         if not unread:
             return True
         keys: list[tuple[UnreadJob, UUID]] = []
-        goes_on = True
         try:
             keys.extend(self._keys(processor, processor.order, unread))
-        except Interrupted:
-            goes_on = False
         finally:
             self._runner.time_limit.rest()
         with self._engine.begin() as connection:
             ordering.keep_keys(connection, processor.name, keys)
-        return goes_on
+        return not self._shutdown.has_begun
 
     def _keys(
         self, processor: Processor, order: Order, unread: Sequence[UnreadJob]
     ) -> Iterator[tuple[UnreadJob, UUID]]:
-        """Yield each job with the digest of its key. One without a key has one of its own."""
+        """Yield each job with the digest of its key, until the process is to end. One without a key
+        has one of its own."""
         for job in unread:
+            if self._shutdown.has_begun:
+                return
             try:
                 key = self._key(processor, order, job)
             except Interrupted:
-                raise
+                return
             except BodyKeyMissing as error:  # another worker may have it; what is behind waits
                 self._record(processor, job, partial(outcome.of_missing_key, error=error))
             except BaseException as error:  # whatever a user's function raises

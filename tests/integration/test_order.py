@@ -1,5 +1,6 @@
 """Order per key, through real workers: jobs of one key run one after another, as received."""
 
+import itertools
 import random
 import struct
 import time
@@ -14,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ingest.encryption.keys import BodyKeys
 from ingest.store.bulk import replay
-from ingest.store.pipeline import jobs, processors
+from ingest.store.pipeline import jobs, ordering, processors
 from ingest.store.pipeline.jobs import Lease
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports import event_detail
@@ -22,6 +23,7 @@ from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import NoLeases, Worker
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
+from tests.support.work import Work, explained
 from workers import Discard, Event, Snooze, outcome, processor
 from workers.recovery import rescue
 from workers.relay.mending import OrderMending
@@ -98,6 +100,11 @@ def register(engine: Engine, worker: Worker) -> None:
                 for each in worker.registry
             ],
         )
+
+
+def without_time(make_worker: MakeWorker) -> Worker:
+    """A worker that reads keys and places, and has no time to run anything."""
+    return make_worker(name="places:1", clock=itertools.count(step=3_600).__next__)
 
 
 def drain(engine: Engine, worker: Worker) -> None:
@@ -180,8 +187,7 @@ def test_what_commits_late_goes_before_what_has_not_begun(
         note(event, db)
 
     begun = time.time()
-    places = make_worker()
-    places.shutdown.begin()  # it places, and runs nothing
+    places = without_time(make_worker)
     places.process(deliver(database_url, steps(1, 2), now=begun))
     places.process(deliver(database_url, steps(1, 1), now=begun - 10))
     (later, earlier) = (
@@ -364,8 +370,7 @@ def test_a_head_whose_lease_ends_stays_the_head(
     worker = make_worker(leases=NoLeases())
     worker.process(deliver(database_url, steps(9, 0)))
     first, second = deliver(database_url, steps(1, 0, 1))
-    worker.shutdown.begin()
-    worker.process([first, second])
+    without_time(make_worker).process([first, second])
     ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs WHERE state = 'pending'")]
     with engine.begin() as db:
         claimed = jobs.claim_ordered(db, ids, worker="gone", lease_s=60, max_attempts=3)
@@ -506,9 +511,8 @@ def test_a_function_that_ends_its_process_spends_an_attempt_and_holds_others_up_
         note(event, db)
 
     fatal, following = deliver(database_url, steps(1, 0, 1))
-    worker = make_worker()
+    worker = without_time(make_worker)
     register(engine, worker)
-    worker.shutdown.begin()  # it admits
     worker.process([fatal])
     (job,) = [row["id"] for row in rows(engine, "SELECT id FROM jobs")]
     assert struct.unpack("<qq", noted[0]) == (job, 1)
@@ -552,11 +556,9 @@ def test_the_relay_wakes_what_code_of_a_release_before_left_behind(
     def work(event: Event, db: Connection) -> None:
         note(event, db)
 
-    worker = make_worker()
+    worker = without_time(make_worker)
     register(engine, worker)
-    arrived = deliver(database_url, steps(1, 0, 1))
-    worker.shutdown.begin()
-    worker.process(arrived)
+    worker.process(deliver(database_url, steps(1, 0, 1)))
     ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs ORDER BY id")]
     other = make_worker(name="test:2")
     with engine.begin() as db:
@@ -592,3 +594,56 @@ def test_a_body_that_a_worker_cannot_read_is_told_and_keeps_its_place(
     has.process(jobs=ids)
     assert ran(engine, 1) == [0, 1]
     assert leftovers(engine) == 0
+
+
+def test_no_more_keys_are_read_once_the_process_is_to_end(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    read: list[int] = []
+
+    def key(event: Event) -> object:
+        read.append(event.data["step"])
+        if len(read) == 2:
+            ends.shutdown.begin()
+        return event.data["order_id"]
+
+    @processor("order.*", name=NAME, ordered_by=key)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    ends, other = make_worker(name="ends:1"), make_worker()
+    ends.process(deliver(database_url, steps(1, 0, 1, 2, 3)))
+    assert read == [0, 1]
+    handed_on = [job for _, _, ids in ends.sent.messages for job in ids]
+    other.process(jobs=handed_on)
+    drain(engine, other)
+    assert sorted(read) == [0, 1, 2, 3]
+    assert ran(engine, 1) == [0, 1, 2, 3]
+    assert leftovers(engine) == 0
+
+
+def test_a_backlog_of_other_types_makes_placing_no_slower(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    """What is counted is what PostgreSQL reads."""
+
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    def placing() -> Work:
+        with engine.begin() as db:
+            _, work = explained(db, lambda db: ordering.place(db, NAME, ("order.*",)))
+        return work
+
+    without_time(make_worker).process(deliver(database_url, steps(1, 0)))
+    before = placing()
+    execute(
+        engine,
+        "INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at,"
+        " queue, hint_at) SELECT CAST(lpad(to_hex(n), 32, '0') AS uuid), 'awalchat', n,"
+        " 'message.' || n % 5, 'x', now(), 'live', now() FROM generate_series(1, 20000) AS n",
+    )
+    after = placing()
+    assert after.rows < before.rows + 100
+    assert after.blocks < before.blocks + 100

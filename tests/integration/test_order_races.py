@@ -1,5 +1,6 @@
 """Order per key with several workers at once, which fail, are told late, and are disturbed."""
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -18,11 +19,17 @@ from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
 from workers import Event, processor
+from workers.relay.mending import OrderMending
 from workers.relay.sweep import Relay
+from workers.wiring import register
 
 MakeWorker = Callable[..., Worker]
 Message = tuple[list[UUID], list[int]]
 KEYS, STEPS, WORKERS = 5, 24, 4
+WAITING = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 class Together:
@@ -182,3 +189,41 @@ def test_jobs_that_are_discarded_and_run_early_meanwhile_leave_none_behind(
         assert _ran(engine, key) == sorted(_ran(engine, key))
     assert one(engine, "SELECT count(*) FROM ordered_jobs") == 0
     assert one(engine, "SELECT count(*) FROM keys_in_work") == 0
+
+
+def test_letting_go_of_an_order_waits_for_nobody_who_holds_a_job(
+    engine: Engine, database_url: str, make_worker: MakeWorker, declared: list[Any]
+) -> None:
+    """A bulk action locks a job, and then its place."""
+    _declare(Together())
+    no_time = make_worker(clock=itertools.count(step=3_600).__next__)
+    no_time.process(deliver(database_url, _bodies()))
+    with engine.begin() as db:
+        register(no_time.registry, db)
+    declared.clear()
+
+    @processor("order.*", name="shipping")
+    def work(event: Event, db: Connection) -> None: ...
+
+    with engine.begin() as db:
+        register(make_worker(name="test:2").registry, db)
+    held = [
+        row["id"]
+        for row in rows(
+            engine, "SELECT id FROM jobs WHERE next_attempt_at = 'infinity' ORDER BY id LIMIT 2"
+        )
+    ]
+    sweeps = threading.Thread(target=OrderMending(engine).sweep)
+    with engine.begin() as db:
+        db.execute(text("SELECT FROM ingest.jobs WHERE id = ANY(:ids) FOR UPDATE"), {"ids": held})
+        sweeps.start()
+        until(
+            lambda: not sweeps.is_alive() or one(engine, WAITING) > 0,
+            what="the sweep ends, or waits for a lock",
+        )
+        jobs.discard(db, held, replay=None, why="no")
+    sweeps.join()
+    OrderMending(engine).sweep()
+    assert one(engine, "SELECT count(*) FROM ordered_jobs") == 0
+    assert one(engine, "SELECT count(*) FROM jobs WHERE next_attempt_at = 'infinity'") == 0
+    assert one(engine, "SELECT count(*) FROM jobs WHERE discarded_at IS NOT NULL") == len(held)

@@ -596,9 +596,23 @@ _ARE_BEHIND = statement(
     "SELECT id FROM ingest.jobs"
     " WHERE id = ANY(CAST(:ids AS bigint[])) AND next_attempt_at = 'infinity'"
 )
-_NO_LONGER_BEHIND = statement(
-    "UPDATE ingest.jobs SET next_attempt_at = now()"
-    " WHERE id = ANY(CAST(:ids AS bigint[])) AND next_attempt_at = 'infinity'"
+# The job is locked before its place, as everywhere, so nobody who holds the place waits for it. What
+# somebody else has locked, a later sweep finds.
+_DISSOLVE = statement(
+    """
+    WITH locked AS MATERIALIZED (
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(ARRAY(
+            SELECT job FROM ingest.ordered_jobs WHERE key = ANY(CAST(:keys AS uuid[])) AND placed
+            LIMIT :limit
+        ))
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM ingest.ordered_jobs WHERE job = ANY(ARRAY(SELECT id FROM locked)) RETURNING job
+    )
+    UPDATE ingest.jobs SET next_attempt_at = now()
+    WHERE id = ANY(ARRAY(SELECT job FROM gone)) AND next_attempt_at = 'infinity'
+    """
 )
 
 
@@ -614,11 +628,10 @@ def mend_order(connection: Connection, *, after: UUID, limit: int) -> UUID | Non
         return None
     dissolved = [head.key for head in heads if not head.is_ordered]
     if dissolved:
-        freed = ordering.dissolve(connection, dissolved, limit=limit)
-        connection.execute(_NO_LONGER_BEHIND, {"ids": arrays.literal(freed)})
+        connection.execute(_DISSOLVE, {"keys": arrays.literal(dissolved), "limit": limit})
     ordering.let_go_of_idle(connection)
     kept = [head for head in heads if head.is_ordered]
-    wake_behind(connection, [*(head.job for head in kept), *unplaced])
+    wake_behind(connection, [*(head.job for head in heads), *unplaced])
     ids = arrays.literal(head.job for head in kept)
     behind = set(connection.execute(_ARE_BEHIND, {"ids": ids}).scalars())
     wake(connection, [head.key for head in kept if head.job in behind])

@@ -116,13 +116,22 @@ def keep_keys(
 # Two numbers: no other lock of the pipeline has this first one.
 _TAKE_TURN = statement("SELECT pg_advisory_xact_lock(1953460322, hashtext(:processor))")
 # What was received before the bound is admitted and read, all of it. A replay's events do not
-# count: it may take hours by its rate.
+# count: it may take hours by its rate. The index is read from type to type, so that a backlog of
+# other types costs one entry a type.
 _PLACE = statement(
     f"""
-    WITH open AS MATERIALIZED (
-        (SELECT delivery AS event FROM ingest.unadmitted
-         WHERE replay IS NULL AND type LIKE ANY(CAST(:types AS text[]))
-         ORDER BY delivery LIMIT 1)
+    WITH RECURSIVE step AS (
+        (SELECT type FROM ingest.unadmitted WHERE replay IS NULL ORDER BY type LIMIT 1)
+        UNION ALL
+        SELECT (SELECT type FROM ingest.unadmitted
+                WHERE replay IS NULL AND type > step.type ORDER BY type LIMIT 1)
+        FROM step WHERE step.type IS NOT NULL
+    ), open AS MATERIALIZED (
+        (SELECT oldest.delivery AS event FROM step CROSS JOIN LATERAL (
+            SELECT delivery FROM ingest.unadmitted
+            WHERE replay IS NULL AND type = step.type ORDER BY delivery LIMIT 1
+        ) AS oldest
+        WHERE step.type LIKE ANY(CAST(:types AS text[])))
         UNION ALL
         (SELECT event FROM ingest.ordered_jobs
          WHERE processor = :processor AND NOT placed AND key IS NULL
@@ -280,23 +289,6 @@ _LET_GO = statement(
 def let_go_of_idle(connection: Connection) -> int:
     """Forget that keys are in work whose job does not run; return how many that were."""
     return connection.execute(_LET_GO).rowcount
-
-
-_DISSOLVE = statement(
-    """
-    DELETE FROM ingest.ordered_jobs WHERE job = ANY(ARRAY(
-        SELECT job FROM ingest.ordered_jobs WHERE key = ANY(CAST(:keys AS uuid[])) AND placed
-        LIMIT :limit
-    ))
-    RETURNING job
-    """
-)
-
-
-def dissolve(connection: Connection, keys: Iterable[UUID], *, limit: int) -> list[int]:
-    """Forget the places of up to `limit` jobs of some keys; return them."""
-    parameters = {"keys": arrays.literal(keys), "limit": limit}
-    return list(connection.execute(_DISSOLVE, parameters).scalars())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
