@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ingest.encryption.keys import BodyKeys
 from ingest.store.bulk import replay
-from ingest.store.pipeline import jobs, ordering, processors
+from ingest.store.pipeline import jobs, processors
 from ingest.store.pipeline.jobs import Lease
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports import event_detail
@@ -23,7 +23,6 @@ from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import NoLeases, Worker
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
-from tests.support.work import Work, explained
 from workers import Discard, Event, Snooze, outcome, processor
 from workers.recovery import rescue
 from workers.relay.mending import OrderMending
@@ -620,30 +619,3 @@ def test_no_more_keys_are_read_once_the_process_is_to_end(
     assert sorted(read) == [0, 1, 2, 3]
     assert ran(engine, 1) == [0, 1, 2, 3]
     assert leftovers(engine) == 0
-
-
-def test_a_backlog_of_other_types_makes_placing_no_slower(
-    engine: Engine, database_url: str, make_worker: MakeWorker
-) -> None:
-    """What is counted is what PostgreSQL reads."""
-
-    @processor("order.*", name=NAME, ordered_by="order_id")
-    def work(event: Event, db: Connection) -> None:
-        note(event, db)
-
-    def placing() -> Work:
-        with engine.begin() as db:
-            _, work = explained(db, lambda db: ordering.place(db, NAME, ("order.*",)))
-        return work
-
-    without_time(make_worker).process(deliver(database_url, steps(1, 0)))
-    before = placing()
-    execute(
-        engine,
-        "INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at,"
-        " queue, hint_at) SELECT CAST(lpad(to_hex(n), 32, '0') AS uuid), 'awalchat', n,"
-        " 'message.' || n % 5, 'x', now(), 'live', now() FROM generate_series(1, 20000) AS n",
-    )
-    after = placing()
-    assert after.rows < before.rows + 100
-    assert after.blocks < before.blocks + 100

@@ -596,8 +596,8 @@ _ARE_BEHIND = statement(
     "SELECT id FROM ingest.jobs"
     " WHERE id = ANY(CAST(:ids AS bigint[])) AND next_attempt_at = 'infinity'"
 )
-# The job is locked before its place, as everywhere, so nobody who holds the place waits for it. What
-# somebody else has locked, a later sweep finds.
+# The job is locked before its place, as everywhere, so nobody who holds the place waits for it.
+# What somebody else has locked, a later sweep finds.
 _DISSOLVE = statement(
     """
     WITH locked AS MATERIALIZED (

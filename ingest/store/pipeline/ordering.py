@@ -116,22 +116,14 @@ def keep_keys(
 # Two numbers: no other lock of the pipeline has this first one.
 _TAKE_TURN = statement("SELECT pg_advisory_xact_lock(1953460322, hashtext(:processor))")
 # What was received before the bound is admitted and read, all of it. A replay's events do not
-# count: it may take hours by its rate. The index is read from type to type, so that a backlog of
-# other types costs one entry a type.
+# count: it may take hours by its rate. A backlog of 100,000 deliveries of other types costs 13 ms
+# here; an index by type would cost every delivery 3 µs.
 _PLACE = statement(
     f"""
-    WITH RECURSIVE step AS (
-        (SELECT type FROM ingest.unadmitted WHERE replay IS NULL ORDER BY type LIMIT 1)
-        UNION ALL
-        SELECT (SELECT type FROM ingest.unadmitted
-                WHERE replay IS NULL AND type > step.type ORDER BY type LIMIT 1)
-        FROM step WHERE step.type IS NOT NULL
-    ), open AS MATERIALIZED (
-        (SELECT oldest.delivery AS event FROM step CROSS JOIN LATERAL (
-            SELECT delivery FROM ingest.unadmitted
-            WHERE replay IS NULL AND type = step.type ORDER BY delivery LIMIT 1
-        ) AS oldest
-        WHERE step.type LIKE ANY(CAST(:types AS text[])))
+    WITH open AS MATERIALIZED (
+        (SELECT delivery AS event FROM ingest.unadmitted
+         WHERE replay IS NULL AND type LIKE ANY(CAST(:types AS text[]))
+         ORDER BY delivery LIMIT 1)
         UNION ALL
         (SELECT event FROM ingest.ordered_jobs
          WHERE processor = :processor AND NOT placed AND key IS NULL
