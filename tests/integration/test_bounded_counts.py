@@ -29,15 +29,20 @@ _TALK = """
     WITH said AS (
         SELECT n, (lpad(to_hex(n + 1700000000000), 12, '0') || '70008000000000000000')::uuid AS id,
                'message.received:m' || n AS name
-        FROM generate_series(1, :count) AS n
+        FROM generate_series(:first, :count) AS n
     ), known AS (
         INSERT INTO events (id, source, event_id, type, fingerprint, received_at)
         SELECT id, 'awalchat', name, 'message.received', '-', now() FROM said
     )
     INSERT INTO messages (message_id, conversation_id, from_number, received_event_id,
                           last_event_id)
-    SELECT 'm' || n, 7, '966500000000', name, name FROM said ORDER BY n
+    SELECT 'm' || n, :conversation, '966500000000', name, name FROM said ORDER BY n
 """
+
+
+def talk(engine: Engine, count: int, *, first: int = 1, conversation: int = 7) -> None:
+    """Messages, with their events, from number `first` to number `count`."""
+    execute(engine, _TALK, count=count, first=first, conversation=conversation)
 
 
 @pytest.fixture
@@ -87,7 +92,7 @@ def test_of_a_great_many_messages_the_newest_are_followed(
     engine: Engine, kind: str, value: str
 ) -> None:
     said = FOLLOWED + 50
-    execute(engine, _TALK, count=said)
+    talk(engine, said)
     with engine.connect() as connection:
         shown = timeline.read(connection, {}, Entity(kind=kind, value=value), Place(limit=500))
     assert shown.is_cut
@@ -95,8 +100,29 @@ def test_of_a_great_many_messages_the_newest_are_followed(
     assert names == [f"message.received:m{n}" for n in range(said, said - FOLLOWED, -1)]
 
 
+@pytest.mark.parametrize("kind", ["contact", "phone"])
+def test_of_several_conversations_the_newest_messages_of_all_are_followed(
+    engine: Engine, kind: str
+) -> None:
+    execute(
+        engine,
+        "INSERT INTO conversations (conversation_id, contact_id, phone_number, last_event_id)"
+        " SELECT id, 9, '966500000001', 'e' FROM unnest(ARRAY[7, 8, 6]) AS id",
+    )
+    said, last = FOLLOWED + 50, FOLLOWED + 80
+    talk(engine, said)
+    talk(engine, said + 20, first=said + 1, conversation=8)
+    talk(engine, last, first=said + 21, conversation=6)
+    about = Entity(kind=kind, value={"contact": "9", "phone": "966500000001"}[kind])
+    with engine.connect() as connection:
+        shown = timeline.read(connection, {}, about, Place(limit=500))
+    assert shown.is_cut
+    names = [entry.event.event_id for entry in shown.entries]
+    assert names == [f"message.received:m{n}" for n in range(last, last - FOLLOWED, -1)]
+
+
 def test_a_conversation_with_fewer_messages_is_followed_whole(engine: Engine) -> None:
-    execute(engine, _TALK, count=FOLLOWED - 1)
+    talk(engine, FOLLOWED - 1)
     with engine.connect() as connection:
         assert not is_cut(connection, "conversation", "7")
         shown = timeline.read(connection, {}, Entity(kind="conversation", value="7"), Place())

@@ -29,14 +29,14 @@ from tests.conftest import Servers, cloned
 from tests.support import console_paths
 from tests.support.asgi import Browser
 from tests.support.month import DAYS, Month
-from tests.support.month.grouped import group_failures
+from tests.support.month.grouped import group_failures, sum_up
 from tests.support.signing import SECRET
 
 FEW = 10_000
 TIMES = 4
 SLACK = 3_000
 """Rows by which a page may differ besides; of each kind of unfinished jobs there are 6,000 more."""
-_ALIKE = ("activity", "backlog_samples", "refusal_counts")
+_ALIKE = ("activity", "activity_sums", "backlog_samples", "refusal_counts")
 """Tables of which both months have as many rows, read from end to end or by an index."""
 # Eight in ten jobs are not done.
 _UNFINISHED = """
@@ -140,6 +140,7 @@ def _read(
     with month(servers, template, count) as url, _console(url, redis_url) as browser:
         engine = create_engine(parse(url), role=Role.OPERATOR)
         group_failures(url)
+        sum_up(url)
         with engine.connect() as connection:
             about = console_paths.stored(connection)
         paths = list(console_paths.paths(about, Addresses(engine, random=os.urandom).path))

@@ -6,6 +6,7 @@ that died last, and what belongs to the processor is counted there. Where a boun
 counts are lower bounds, and say so.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -68,7 +69,7 @@ _PARKED = statement(
     """
     SELECT counted.*, coalesce(parked.reason, 'paused') AS reason, parked.since
     FROM (
-        SELECT queue, count(*) AS jobs,
+        SELECT queue, queue = max(queue) OVER () AS is_last, count(*) AS jobs,
                count(*) FILTER (WHERE state = 'pending') AS pending,
                count(*) FILTER (WHERE state = 'retrying') AS retrying,
                count(*) FILTER (WHERE next_attempt_at <= now()) AS due,
@@ -144,18 +145,22 @@ def read(connection: Connection, processor: KnownProcessor) -> ProcessorWork:
         dead=dead.jobs,
         behind=behind.jobs,
         blocked_keys=blocked_keys,
-        parked=tuple(_parked(row, processor) for row in parked),
+        parked=tuple(_parked(parked, processor)),
         is_least=max(examined) >= EXAMINED,
     )
 
 
-def _parked(row: Any, processor: KnownProcessor) -> ParkedJobs:
+def _parked(rows: Sequence[Any], processor: KnownProcessor) -> Iterator[ParkedJobs]:
+    """Yield what is parked in each queue. They are examined in order, so that where the bound is
+    reached, there may be more in the last one."""
     is_paused = processor.paused_at is not None
-    return ParkedJobs(
-        processor=processor.name,
-        queue=row.queue,
-        reason="paused" if is_paused else row.reason,
-        since=processor.paused_at or row.since,
-        jobs=row.jobs,
-        is_least=row.jobs >= EXAMINED,
-    )
+    is_cut = sum(row.jobs for row in rows) >= EXAMINED
+    for row in rows:
+        yield ParkedJobs(
+            processor=processor.name,
+            queue=row.queue,
+            reason="paused" if is_paused else row.reason,
+            since=processor.paused_at or row.since,
+            jobs=row.jobs,
+            is_least=is_cut and row.is_last,
+        )
