@@ -814,6 +814,14 @@ activity_sums = Table(
         comment="five times the bucket, and its part",
     ),
     Column("counts", ARRAY(BigInteger), nullable=False, comment="of each cell"),
+    # Most charts need totals only, and those of one kind.
+    Index(
+        "activity_sums_totals",
+        "what",
+        "span_s",
+        "begins",
+        postgresql_include=["label", "total"],
+    ),
 )
 
 # Events without a job, and the row counts of tables that only grow. Both could be computed only by

@@ -36,6 +36,7 @@ CREATE TABLE activity_sums (
     counts bigint[] NOT NULL,
     CONSTRAINT activity_sums_pkey PRIMARY KEY (span_s, begins, what, label)
 );
+CREATE INDEX activity_sums_totals ON activity_sums (what, span_s, begins) INCLUDE (label, total);
 COMMENT ON COLUMN activity_sums.span_s IS 'how many seconds it sums up';
 COMMENT ON COLUMN activity_sums.total IS 'the sum of the counts';
 COMMENT ON COLUMN activity_sums.cells IS 'five times the bucket, and its part';

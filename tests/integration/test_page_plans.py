@@ -23,7 +23,7 @@ from ingest.store import partitions
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import unfinished
-from ingest.store.reports import behind, failures
+from ingest.store.reports import behind, failures, rejected
 from ingest.store.search import scan
 from tests.conftest import Servers, cloned
 from tests.support import console_paths
@@ -121,7 +121,8 @@ def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
     """Each page with what it read of few events, and of many."""
     with pytest.MonkeyPatch.context() as patch:
         # Bounds that these few events reach too, and no slice after the first.
-        patch.setattr(failures, "EXAMINED", 500)
+        patch.setattr(failures, "BUDGET_S", 0.0)
+        patch.setattr(rejected, "BUDGET_S", 0.0)
         patch.setattr(behind, "EXAMINED", 500)
         patch.setattr(unfinished, "BUDGET_S", 0.0)
         patch.setattr(unfinished, "MOST_DEAD", 500)
