@@ -17,13 +17,13 @@ from sqlalchemy import Engine, event
 
 from ingest import settings
 from ingest.console import app
-from ingest.console.services import event_query
+from ingest.console.services import event_query, takers
 from ingest.console.services.addresses import Addresses
 from ingest.store import partitions
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import unfinished
-from ingest.store.reports import behind, failures, rejected
+from ingest.store.reports import behind, failures, newest_dead, processor_work, rejected
 from ingest.store.search import scan
 from tests.conftest import Servers, cloned
 from tests.support import console_paths
@@ -121,8 +121,8 @@ def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
     """Each page with what it read of few events, and of many."""
     with pytest.MonkeyPatch.context() as patch:
         # Bounds that these few events reach too, and no slice after the first.
-        patch.setattr(failures, "BUDGET_S", 0.0)
-        patch.setattr(rejected, "BUDGET_S", 0.0)
+        for bounded in (failures, newest_dead, processor_work, rejected, takers):
+            patch.setattr(bounded, "BUDGET_S", 0.0)
         patch.setattr(behind, "EXAMINED", 500)
         patch.setattr(unfinished, "BUDGET_S", 0.0)
         patch.setattr(unfinished, "MOST_DEAD", 500)

@@ -318,12 +318,18 @@ def test_what_is_read_is_bounded_whatever_waits(
     register(engine, replace(REGISTERED, name="orders"))
     with engine.connect() as connection:
         known = processors.one(connection, "orders")
+        monkeypatch.setattr(processor_work, "BUDGET_S", 600.0)
         monkeypatch.setattr(processor_work, "EXAMINED", 10 * WAITING)
         whole = processor_work.read(connection, known)
     assert (whole.pending, whole.dead, whole.is_least) == (WAITING, 2 * WAITING, False)
     monkeypatch.setattr(processor_work, "EXAMINED", LIMIT)
     with engine.connect() as connection:
         work, effort = explained(connection, lambda reading: processor_work.read(reading, known))
-    engine.dispose()
     assert (work.pending, work.running, work.dead, work.is_least) == (LIMIT, LIMIT, LIMIT, True)
+    monkeypatch.setattr(processor_work, "BUDGET_S", 0.0)
+    monkeypatch.setattr(processor_work, "FIRST", LIMIT // 2)
+    with engine.connect() as connection:
+        some = processor_work.read(connection, known)
+    assert (some.pending, some.dead, some.is_least) == (LIMIT // 2, LIMIT // 2, True)
+    engine.dispose()
     assert effort.rows <= 20 * LIMIT < WAITING, effort
