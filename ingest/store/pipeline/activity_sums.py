@@ -81,7 +81,11 @@ def stretches(
     """Return what a time is read from: sums, where there are any, and minutes. With a `span`, no
     sum belongs to two of those that begin at `since`."""
     read, rest = [], [(since, until)]
-    for length, covered in _covered(connection).items():
+    all_covered = _covered(connection)
+    for length in _LENGTHS:
+        covered = all_covered.get(length)
+        if covered is None:
+            continue
         if span is not None and (span % length or (since - _EPOCH) % length):
             continue
         unread = []
@@ -105,7 +109,8 @@ def rows(
 
     `where` is a condition on `what` and `label`.
     """
-    queries, parameters = [], {}
+    queries: list[str] = []
+    parameters: dict[str, Any] = {}
     for number, stretch in enumerate(stretches):
         parameters[f"since_{number}"] = stretch.since
         parameters[f"until_{number}"] = stretch.until
