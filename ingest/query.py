@@ -93,7 +93,7 @@ def spell(selection: EventFilter) -> str:
     filters += [("type", event_type) for event_type in selection.types]
     filters += [(name, getattr(selection, column)) for name, column in _ONCE.items()]
     times = {"since": selection.since, "until": selection.until}
-    filters += [(name, None if at is None else _spell_time(at)) for name, at in times.items()]
+    filters += [(name, None if at is None else spell_time(at)) for name, at in times.items()]
     filters += [(name, _spell_number(getattr(selection, name))) for name in _NUMBERED]
     filters += selection.about
     filters += [("is", mark) for mark in selection.marks]
@@ -185,7 +185,7 @@ def _take_field(draft: _Draft, path: str, part: Part) -> str | None:
         moment = parse_moment(value, now=draft.now)
         if moment is None:
             return _INCOMPARABLE.format(value=value, forms=TIME_FORMS, sign=sign)
-        value = _spell_time(moment)
+        value = spell_time(moment)
     draft.add("comparisons", (path, sign, value))
     return None
 
@@ -286,7 +286,8 @@ def _read_message(draft: _Draft, name: str, value: str) -> str | None:
     return None
 
 
-def _spell_time(moment: datetime) -> str:
+def spell_time(moment: datetime) -> str:
+    """Return a time as searches name it."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 

@@ -54,7 +54,8 @@ def summary(
     _print_addresses(shown)
     for group in shown.rejected:
         deliveries = output.number_of(group.total.deliveries, "rejected delivery", _REJECTED)
-        output.line(f"{deliveries} of {group.total.source}: {group.total.reason}")
+        least = "at least " if group.total.is_least else ""
+        output.line(f"{least}{deliveries} of {group.total.source}: {group.total.reason}")
         _print_cause(group.cause.sentence, group.cause.advice)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -27,8 +28,8 @@ from ingest.console.auth.credentials import TOKENS, USERS
 from ingest.console.auth.request_info import LIVE, is_api
 from ingest.console.auth.sessions import DatabaseSessions
 from ingest.console.dependencies import Console
+from ingest.console.pages import api_docs, event, routes
 from ingest.console.pages import error as error_page
-from ingest.console.pages import event, routes
 from ingest.console.pages.site import Site
 from ingest.console.services.addresses import Addresses
 from ingest.console.services.bulk_runner import BulkRunner
@@ -113,6 +114,9 @@ def create_app(settings: Settings) -> ASGIApp:
         watch.start()
         if endpoint is not None:
             endpoint.start()
+        threading.Thread(
+            target=api_docs.prepare, args=(__version__,), name="API documents", daemon=True
+        ).start()
         yield
         secrets.stop()
         if endpoint is not None:

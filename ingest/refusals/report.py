@@ -68,8 +68,8 @@ class RefusalSummary:
     addresses: tuple[AddressTotal, ...]
     """The most requests first, 50 at most."""
     rejected: tuple[RejectedGroup, ...]
-    """The most deliveries first, of the newest 5,000. Where the filter names an address: none,
-    since a delivery is kept without one."""
+    """The most deliveries first, of the newest, 5,000 at most. Where the filter names an address:
+    none, since a delivery is kept without one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ class RejectedListing:
     deliveries: tuple[ListedRejected, ...]
     older: UUID | None
     """What to give as `before` for the next page; None: this is the last one. A page may be short,
-    or empty, and have a next one: 5,000 are looked at for each."""
+    or empty, and have a next one: 5,000 at most are looked at for each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

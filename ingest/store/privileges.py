@@ -56,6 +56,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | {
             "actions": "SD",
             "activity": "SIUD",
+            "activity_sums": "SIUD",
             "attempts": "SID",
             "backlog_samples": "SID",
             "copies": "SD",
@@ -90,6 +91,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | _READ_MODEL
         | {
             "actions": "SIU",
+            "activity_sums": "S",
             "attempts": "SIUD",
             "backlog_samples": "SID",
             "body_keys": "SI",

@@ -198,6 +198,7 @@ jobs = Table(
     Index("jobs_leased", "lease_until", postgresql_where=text("lease_until IS NOT NULL")),
     Index("jobs_dead", "event", postgresql_where=text("state = 'dead' AND discarded_at IS NULL")),
     Index("jobs_discarded", "event", postgresql_where=text("discarded_at IS NOT NULL")),
+    # Only code of the release before reads jobs_parked; a later release may drop it.
     Index("jobs_parked", "processor", "queue", postgresql_where=text("due_at = 'infinity'")),
     Index("jobs_held", "processor", "queue", postgresql_where=text("hinted_until = 'infinity'")),
     Index("jobs_behind", "processor", postgresql_where=text("next_attempt_at = 'infinity'")),
@@ -780,7 +781,47 @@ activity = Table(
     Column("bucket", SmallInteger, primary_key=True, autoincrement=False, comment="how long"),
     Column("slot", SmallInteger, primary_key=True, autoincrement=False),
     Column("count", BigInteger, nullable=False),
+    # What has no sums (ingest.store.pipeline.activity_sums): three rows a minute at most.
+    Index(
+        "activity_of_receipt",
+        "what",
+        "minute",
+        postgresql_where=text("what IN ('event', 'duplicate', 'possible_loss')"),
+    ),
     postgresql_with={"fillfactor": 50},
+)
+
+# What `activity` has of quarters of an hour and of hours that have ended, durations in two arrays
+# (ingest.store.pipeline.activity_sums).
+activity_sums = Table(
+    "activity_sums",
+    metadata,
+    Column(
+        "span_s",
+        Integer,
+        primary_key=True,
+        autoincrement=False,
+        comment="how many seconds it sums up",
+    ),
+    Column("begins", Timestamp, primary_key=True),
+    Column("what", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("total", BigInteger, nullable=False, comment="the sum of the counts"),
+    Column(
+        "cells",
+        ARRAY(SmallInteger),
+        nullable=False,
+        comment="five times the bucket, and its part",
+    ),
+    Column("counts", ARRAY(BigInteger), nullable=False, comment="of each cell"),
+    # Most charts need totals only, and those of one kind.
+    Index(
+        "activity_sums_totals",
+        "what",
+        "span_s",
+        "begins",
+        postgresql_include=["label", "total"],
+    ),
 )
 
 # Events without a job, and the row counts of tables that only grow. Both could be computed only by

@@ -19,7 +19,7 @@ from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from tests.benchmarks.world import World
 from tests.support.month import DAYS, Month, around
-from tests.support.month.grouped import group_failures
+from tests.support.month.grouped import group_failures, sum_up
 from tests.support.month.numbered import BLOCK
 
 Task = TypeVar("Task")
@@ -110,6 +110,8 @@ def _bring_up_to_now(world: World, made: _Made) -> _Made:
     with world.connect() as connection:
         made.month.bring_up_to_now(connection)
         group_failures(world.database_url)
+        sum_up(world.database_url)
+        connection.execute("VACUUM (ANALYZE) ingest.activity_sums")
         connection.execute("CHECKPOINT")
     return replace(made, stored=max(due, made.stored))
 

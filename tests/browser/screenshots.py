@@ -394,6 +394,7 @@ _SPREAD = f"""
                                    interval '13 min') AS at;
     UPDATE processes SET started_at = started_at - interval '75 h', host = 'shop-1';
     DELETE FROM activity WHERE what <> 'refused';
+    DELETE FROM activity_sums;
     INSERT INTO activity (minute, what, label, bucket, slot, count)
         SELECT date_trunc('minute', received_at), 'event', '', 0, 0, count(*)
         FROM events GROUP BY 1;

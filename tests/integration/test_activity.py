@@ -34,7 +34,14 @@ def over_time(
     engine: Engine, since: datetime, until: datetime, span: timedelta = MINUTE
 ) -> list[Point]:
     with engine.connect() as connection:
-        return metrics.over_time(connection, since=since, until=until, span=span)
+        return metrics.over_time(
+            connection,
+            since=since,
+            until=until,
+            span=span,
+            counted=(EVENT, DUPLICATE, FAILED),
+            timed=(SUCCEEDED, LAG),
+        )
 
 
 def lately(engine: Engine, what: str) -> int:
@@ -262,8 +269,8 @@ def counted(histograms: Mapping[str, Histogram]) -> dict[tuple[str, int], float]
     }
 
 
-def told(points: Sequence[Point]) -> list[dict[tuple[str, int], float]]:
-    return [counted(point.histograms) for point in points]
+def told(points: Sequence[Point]) -> list[tuple[dict[str, int], dict[tuple[str, int], float]]]:
+    return [(dict(point.counts), counted(point.histograms)) for point in points]
 
 
 def test_compacting_changes_no_count(engine: Engine) -> None:

@@ -160,8 +160,8 @@ def noon(day: date) -> datetime:
 
 
 def test_a_delivery_lies_in_the_partition_of_its_day(engine: Engine) -> None:
-    today = datetime.now(UTC).date()
     with engine.begin() as connection:
+        today, *_ = partitions.days(connection)
         store(connection, noon(today))
         store(connection, noon(today + timedelta(days=1)))
         tomorrow = today + timedelta(days=1)
@@ -172,17 +172,17 @@ def test_a_delivery_lies_in_the_partition_of_its_day(engine: Engine) -> None:
 
 
 def test_a_day_begins_and_ends_at_midnight_utc(engine: Engine) -> None:
-    today = datetime.now(UTC).date()
-    midnight = noon(today) + timedelta(hours=12)
     with engine.begin() as connection:
+        today, *_ = partitions.days(connection)
+        midnight = noon(today) + timedelta(hours=12)
         store(connection, midnight - timedelta(milliseconds=1))
         store(connection, midnight)
         assert homes(connection)[0] != homes(connection)[1]
 
 
 def test_making_partitions_again_makes_only_what_is_missing(engine: Engine) -> None:
-    today = datetime.now(UTC).date()
     with engine.begin() as connection:
+        today, *_ = partitions.days(connection)
         assert partitions.ensure(connection, today=today, days_ahead=2) == []
         made = partitions.ensure(connection, today=today, days_ahead=4)
         assert made == [today + timedelta(days=3), today + timedelta(days=4)]

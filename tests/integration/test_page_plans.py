@@ -17,26 +17,26 @@ from sqlalchemy import Engine, event
 
 from ingest import settings
 from ingest.console import app
-from ingest.console.services import event_query
+from ingest.console.services import event_query, takers
 from ingest.console.services.addresses import Addresses
 from ingest.store import partitions
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import unfinished
-from ingest.store.reports import behind, failures
+from ingest.store.reports import behind, failures, newest_dead, processor_work, rejected
 from ingest.store.search import scan
 from tests.conftest import Servers, cloned
 from tests.support import console_paths
 from tests.support.asgi import Browser
 from tests.support.month import DAYS, Month
-from tests.support.month.grouped import group_failures
+from tests.support.month.grouped import group_failures, sum_up
 from tests.support.signing import SECRET
 
 FEW = 10_000
 TIMES = 4
 SLACK = 3_000
 """Rows by which a page may differ besides; of each kind of unfinished jobs there are 6,000 more."""
-_ALIKE = ("activity", "backlog_samples", "refusal_counts")
+_ALIKE = ("activity", "activity_sums", "backlog_samples", "refusal_counts")
 """Tables of which both months have as many rows, read from end to end or by an index."""
 # Eight in ten jobs are not done.
 _UNFINISHED = """
@@ -121,7 +121,8 @@ def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
     """Each page with what it read of few events, and of many."""
     with pytest.MonkeyPatch.context() as patch:
         # Bounds that these few events reach too, and no slice after the first.
-        patch.setattr(failures, "EXAMINED", 500)
+        for bounded in (failures, newest_dead, processor_work, rejected, takers):
+            patch.setattr(bounded, "BUDGET_S", 0.0)
         patch.setattr(behind, "EXAMINED", 500)
         patch.setattr(unfinished, "BUDGET_S", 0.0)
         patch.setattr(unfinished, "MOST_DEAD", 500)
@@ -140,6 +141,7 @@ def _read(
     with month(servers, template, count) as url, _console(url, redis_url) as browser:
         engine = create_engine(parse(url), role=Role.OPERATOR)
         group_failures(url)
+        sum_up(url)
         with engine.connect() as connection:
             about = console_paths.stored(connection)
         paths = list(console_paths.paths(about, Addresses(engine, random=os.urandom).path))

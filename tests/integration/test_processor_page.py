@@ -224,6 +224,29 @@ def test_parked_jobs_are_counted_with_the_reason(
     )
 
 
+def test_parked_jobs_beyond_the_bound_make_the_count_of_the_last_queue_a_least_one(
+    engine: Engine, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(engine)
+    execute(
+        engine,
+        "INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures,"
+        " max_attempts, next_attempt_at, hinted_until)"
+        " SELECT gen_random_uuid(), :name, CASE WHEN n <= 4 THEN 'a' ELSE 'b' END, 'pending',"
+        " 'delivery', 0, 0, 3, now(), 'infinity' FROM generate_series(1, 7) AS n",
+        name=NAME,
+    )
+
+    def parked() -> list[tuple[str, int, bool]]:
+        lanes = get(browser)["work"]["parked"]
+        return sorted((lane["queue"], lane["jobs"], lane["is_least"]) for lane in lanes)
+
+    assert parked() == [("a", 4, False), ("b", 3, False)]
+    monkeypatch.setattr(processor_work, "EXAMINED", 6)
+    assert parked() == [("a", 4, False), ("b", 2, True)]
+    assert get(browser)["work"]["is_least"]
+
+
 def test_rates_and_charts_are_of_the_chosen_time_and_of_nothing_else(
     engine: Engine, browser: Browser
 ) -> None:
@@ -295,12 +318,18 @@ def test_what_is_read_is_bounded_whatever_waits(
     register(engine, replace(REGISTERED, name="orders"))
     with engine.connect() as connection:
         known = processors.one(connection, "orders")
+        monkeypatch.setattr(processor_work, "BUDGET_S", 600.0)
         monkeypatch.setattr(processor_work, "EXAMINED", 10 * WAITING)
         whole = processor_work.read(connection, known)
     assert (whole.pending, whole.dead, whole.is_least) == (WAITING, 2 * WAITING, False)
     monkeypatch.setattr(processor_work, "EXAMINED", LIMIT)
     with engine.connect() as connection:
         work, effort = explained(connection, lambda reading: processor_work.read(reading, known))
-    engine.dispose()
     assert (work.pending, work.running, work.dead, work.is_least) == (LIMIT, LIMIT, LIMIT, True)
+    monkeypatch.setattr(processor_work, "BUDGET_S", 0.0)
+    monkeypatch.setattr(processor_work, "FIRST", LIMIT // 2)
+    with engine.connect() as connection:
+        some = processor_work.read(connection, known)
+    assert (some.pending, some.dead, some.is_least) == (LIMIT // 2, LIMIT // 2, True)
+    engine.dispose()
     assert effort.rows <= 20 * LIMIT < WAITING, effort

@@ -1,7 +1,7 @@
 """Everything replays; history stays; what runs is left alone and said so."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -308,10 +308,17 @@ def test_counts_of_everything(engine: Engine, database_url: str) -> None:
     assert (found.jobs.succeeded, found.jobs.dead, found.jobs.pending) == (1, 1, 0)
 
 
+def of_today(engine: Engine, database_url: str, bodies: Sequence[bytes]) -> tuple[date, list[int]]:
+    """Have deliveries come at the beginning of a day and be admitted; returns the day, which stays
+    theirs when midnight passes, and the jobs."""
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    deliveries = deliver(database_url, bodies, now=day.timestamp())
+    return day.date(), admit(engine, deliveries)
+
+
 def test_dedupe_outlives_the_bodies(engine: Engine, database_url: str) -> None:
     """Retention is a DROP: the ledger goes on knowing what came."""
-    today = datetime.now(UTC).date()
-    ids = admit(engine, deliver(database_url, [order(1), order(2)]))
+    today, ids = of_today(engine, database_url, [order(1), order(2)])
     with engine.begin() as connection:
         assert partitions.drop(connection, today) == 2
     end(engine, ids, dead=False)
@@ -328,9 +335,7 @@ def test_dedupe_outlives_the_bodies(engine: Engine, database_url: str) -> None:
 
 
 def test_what_has_lost_its_body_is_left_as_it_is(engine: Engine, database_url: str) -> None:
-    today = datetime.now(UTC).date()
-    ids = admit(engine, deliver(database_url, [order(1), order(2)]))
-    admit(engine, deliver(database_url, [body("x.y", {})]), [])
+    today, ids = of_today(engine, database_url, [order(1), order(2), body("x.y", {})])
     end(engine, ids, dead=False)
     with engine.begin() as connection:
         partitions.drop(connection, today)
@@ -356,8 +361,7 @@ def test_an_event_awaited_by_one_new_processor_may_be_replayed_for_another(
 
 
 def test_a_day_is_not_dropped_under_a_replay_of_it(engine: Engine, database_url: str) -> None:
-    today = datetime.now(UTC).date()
-    ids = admit(engine, deliver(database_url, [order(1)]))
+    today, ids = of_today(engine, database_url, [order(1)])
     end(engine, ids, dead=True)
     with engine.begin() as replaying:
         replaying.execute(text("SELECT FROM deliveries"))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from markupsafe import Markup
 
 from ingest.console.ui.charts import Series, bars, lines, meter, nice_ticks, sparkline
+from ingest.console.ui.paths import events_between, events_link
 
 BEGIN = datetime(2026, 1, 31, 7, 30, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -227,3 +228,14 @@ def test_a_bar_leads_to_what_it_counts_and_tab_reaches_one_of_each_series() -> N
     assert area.get("role") == "group"  # an image has no parts
     (picture,) = of_class(drawn("bars", [series(1)], every_minute(1)), "area")
     assert picture.get("role") == "img"
+
+
+@given(
+    name=st.text(min_size=1, max_size=20),
+    since=st.datetimes(timezones=st.just(UTC)),
+    until=st.datetimes(timezones=st.just(UTC)),
+)
+def test_a_bars_link_is_that_of_its_search(name: str, since: datetime, until: datetime) -> None:
+    for conditions in ({}, {"processor": name}, {"source": name}):
+        whole = events_link(since=since, until=until, **conditions)
+        assert events_between(**conditions)(since, until) == whole

@@ -17,6 +17,7 @@ NAME_NOBODY = {
     "body_keys",  # ids of keys
     "ended_sessions",  # random ids
     "activity",  # labels are processors, sources and reasons
+    "activity_sums",  # likewise
     "backlog_samples",  # counts
     "failure_counts",
     "failure_releases",  # names of releases

@@ -8,7 +8,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import logs
 from ingest.settings import Settings
 from ingest.store import causes, keyed_requests, partitions
-from ingest.store.pipeline import metrics
+from ingest.store.pipeline import activity_sums, metrics
 from ingest.store.reports import heartbeats, refusal_counts
 
 _RETRY_AFTER_S = 60.0
@@ -73,7 +73,8 @@ class DailyMaintenance:
 
 
 class MinuteTasks:
-    """Merges past counts, removes dead processes and forgets old requests, once a minute."""
+    """Merges past counts and sums them up, removes dead processes and forgets old requests, once a
+    minute."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -90,8 +91,8 @@ class MinuteTasks:
             self.run(datetime.now(UTC))
 
     def run(self, now: datetime) -> None:
-        """Merge the counts of past minutes, and remove what is gone: processes, and the requests
-        whose keys are no longer kept.
+        """Merge the counts of past minutes, sum them up, and remove what is gone: processes, and
+        the requests whose keys are no longer kept.
 
         Raises:
             SQLAlchemyError: PostgreSQL is away.
@@ -102,6 +103,9 @@ class MinuteTasks:
                 now=now,
                 keep_minutes=metrics.MINUTES_KEPT,
                 keep_quarters=metrics.QUARTERS_KEPT,
+            )
+            activity_sums.make(
+                connection, metrics.SUMMED, now=now, keep_quarters=metrics.QUARTERS_KEPT
             )
             refusal_counts.compact(
                 connection,

@@ -578,7 +578,8 @@ def get_refusal(console: Console, request: ApiRequest) -> RefusalOfRequest:
 def list_rejected_deliveries(console: Console, request: ApiRequest) -> Listing[ListedRejected]:
     """List deliveries that were signed and hold no event, the newest first.
 
-    A page may be short, or empty, and have a next one: 5,000 deliveries are looked at for each.
+    A page may be short, or empty, and have a next one: 5,000 deliveries at most are looked at for
+    each.
     """
     query: RejectedQuery = request.query
     now = console.now()

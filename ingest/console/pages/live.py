@@ -22,6 +22,8 @@ from ingest.store.search.titles import titled
 
 _MAX_DURATION_S = 600.0
 """After it the browser reconnects, and its user's rights are checked again."""
+_BUDGET_S = 0.05
+"""Seconds for finding the events that are listed first."""
 _KEEP_ALIVE_S = 15.0
 """Proxies end a connection that looks idle, so a silent stream sends a comment this often."""
 _PARTLY_FILTERED = (
@@ -61,7 +63,7 @@ def show(site: Site, request: Request) -> Response:
     text = search_text(request)
     query = site.parse_search(request, text)
     with site.console.engine.connect() as connection:
-        page = events.page(connection, query.selection, limit=PAGE_SIZE)
+        page = events.page(connection, query.selection, limit=PAGE_SIZE, budget_s=_BUDGET_S)
         newest = titled(connection, page.events, site.console.sources)
     problems = [problem.message for problem in query.problems]
     if not is_checkable(query.selection):

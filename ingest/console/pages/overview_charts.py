@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 
 from markupsafe import Markup
 
@@ -11,7 +10,7 @@ from ingest.console.services.overview import Overview, TimeBucket
 from ingest.console.services.traffic import Group, Split, Traffic
 from ingest.console.ui.charts import Series, bars, lines
 from ingest.console.ui.formats import iso
-from ingest.console.ui.paths import events_link, link
+from ingest.console.ui.paths import events_between, link
 
 _GROUPS = 5
 """So many groups have a colour of their own; the others share one."""
@@ -79,7 +78,7 @@ def _deliveries(overview: Overview) -> list[Series]:
             "events",
             lambda bucket: bucket.accepted - bucket.duplicates,
             tone="accepted",
-            link=_to_events(),
+            link=events_between(),
         ),
         _series(overview, "duplicates", lambda bucket: bucket.duplicates),
         _series(
@@ -94,8 +93,8 @@ def _deliveries(overview: Overview) -> list[Series]:
 
 def _attempts(overview: Overview) -> list[Series]:
     return [
-        _series(overview, "succeeded", lambda bucket: bucket.succeeded, link=_to_events()),
-        _series(overview, "failed", lambda bucket: bucket.failed, link=_to_events()),
+        _series(overview, "succeeded", lambda bucket: bucket.succeeded, link=events_between()),
+        _series(overview, "failed", lambda bucket: bucket.failed, link=events_between()),
     ]
 
 
@@ -121,16 +120,11 @@ def _to_group(by: Split, group: Group) -> Link | None:
     """Return what leads to the events of a group; no search finds those of a queue."""
     match by:
         case Split.PROCESSOR:
-            return _to_events(processor=group.name)
+            return events_between(processor=group.name)
         case Split.SOURCE:
-            return _to_events(source=group.name)
+            return events_between(source=group.name)
         case Split.QUEUE:
             return None
-
-
-def _to_events(**conditions: Any) -> Link:
-    """Return what leads to the events that were received from a time until another."""
-    return lambda since, until: events_link(since=since, until=until, **conditions)
 
 
 def _to_rejected(since: datetime, until: datetime) -> str:

@@ -19,7 +19,7 @@ from ingest.console.services.processor_detail import ProcessorDetails, Processor
 from ingest.console.services.ranges import Range
 from ingest.console.ui import masking
 from ingest.console.ui.charts import Series, bars, lines
-from ingest.console.ui.paths import events_link
+from ingest.console.ui.paths import events_between
 from ingest.errors import NotFound
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
@@ -131,7 +131,7 @@ def _attempts(name: str, period: ProcessorPeriod) -> Markup:
             name=outcome,
             tone=outcome,
             values=values,
-            link=lambda since, until: events_link(since=since, until=until, processor=name),
+            link=events_between(processor=name),
         )
         for outcome, values in counts
     ]

@@ -17,7 +17,7 @@ from ingest.store.search.filters import EventFilter, looked_back_to, narrow
 from ingest.store.search.related import is_cut
 from ingest.store.search.titles import titled
 
-BUDGET_S = 0.06
+BUDGET_S = 0.045
 """Seconds for the page and the count together. A statement that runs is not interrupted."""
 _MIN_COUNT_S = 0.01
 

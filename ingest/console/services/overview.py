@@ -266,7 +266,14 @@ def within(connection: Connection, overview: Overview, window: Window) -> Overvi
 def _traffic(connection: Connection, window: Window) -> tuple[tuple[TimeBucket, ...], int]:
     """Return what happened in each span of a window, and how many requests were refused in it."""
     since, until, span = window.since, window.until, window.span
-    points = metrics.over_time(connection, since=since, until=until, span=span)
+    points = metrics.over_time(
+        connection,
+        since=since,
+        until=until,
+        span=span,
+        counted=(EVENT, DUPLICATE, SUCCEEDED, FAILED, REFUSED),
+        timed=(LAG, ANSWER),
+    )
     unadmitted = _count_by_bucket(connection, _UNADMITTED, since, span)
     rejected = _count_by_bucket(connection, _REJECTED, since, span)
     buckets = tuple(

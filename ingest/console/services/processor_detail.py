@@ -115,7 +115,13 @@ def names(connection: Connection, *, close_to: str) -> list[str]:
 
 def _period(connection: Connection, name: str, window: Window, *, now: datetime) -> ProcessorPeriod:
     points = metrics.over_time(
-        connection, since=window.since, until=window.until, span=window.span, label=name
+        connection,
+        since=window.since,
+        until=window.until,
+        span=window.span,
+        counted=(FAILED,),
+        timed=(SUCCEEDED,),
+        label=name,
     )
     measured_s = ranges.measured_s(connection, window, now=min(now, window.until))
     took = _together([point.histograms.get(SUCCEEDED, Histogram()) for point in points])

@@ -10,7 +10,9 @@ from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports import heartbeats, unhandled
 
 LOOKED_THROUGH = 500
-"""Unhandled events, the newest, whose types are read for a page."""
+"""Unhandled events, the newest, whose types are read for a page at most."""
+BUDGET_S = 0.01
+"""Seconds for those after the first hundred: all, if they are in memory."""
 MOST_TYPES = 10
 """That one replay is offered for, those of the most events: its search names them all."""
 
@@ -42,7 +44,7 @@ def of_unhandled(
         if processor.name in served and processor.name not in destinations
         for pattern in processor.types
     ]
-    newest = unhandled.by_type(connection, most=LOOKED_THROUGH)
+    newest, is_whole = unhandled.newest(connection, most=LOOKED_THROUGH, budget_s=BUDGET_S)
     types = [
         event_type
         for event_type in sorted(newest, key=lambda of: -newest[of])
@@ -52,5 +54,5 @@ def of_unhandled(
     return Taken(
         types=tuple(offered),
         events=sum(newest[event_type] for event_type in offered),
-        is_least=len(types) > MOST_TYPES or sum(newest.values()) >= LOOKED_THROUGH,
+        is_least=len(types) > MOST_TYPES or not is_whole,
     )

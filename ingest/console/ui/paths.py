@@ -1,12 +1,14 @@
 """Addresses of the console: ids in paths, query parameters, and links."""
 
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
 
 from starlette.convertors import IntegerConvertor, register_url_convertor
 
-from ingest.query import spell
+from ingest.query import spell, spell_time
 from ingest.store.search.filters import EventFilter
 
 NUMBER = "number"
@@ -60,3 +62,17 @@ def search_for(**conditions: Any) -> str:
 def events_link(**conditions: Any) -> str:
     """Return the link to the events that match these fields of an EventFilter."""
     return link("/events", q=search_for(**conditions))
+
+
+def events_between(**conditions: Any) -> Callable[[datetime, datetime], str]:
+    """Return what makes links to the events that match these fields and were received from a time
+    until another. A chart has hundreds of them, so what they share is spelled once."""
+    since, until = datetime(1, 1, 1, tzinfo=UTC), datetime(2, 1, 1, tzinfo=UTC)
+    shared = events_link(since=since, until=until, **conditions)
+    before, _, rest = shared.partition(_quoted(since))
+    between, _, after = rest.partition(_quoted(until))
+    return lambda since, until: f"{before}{_quoted(since)}{between}{_quoted(until)}{after}"
+
+
+def _quoted(moment: datetime) -> str:
+    return quote(spell_time(moment), safe="")

@@ -10,14 +10,15 @@ what this one writes; it writes no parts, and merges them away.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, TextClause
 
 from ingest.store import arrays
-from ingest.store.pipeline import histograms
+from ingest.store.pipeline import activity_sums, histograms
+from ingest.store.pipeline.activity_sums import Stretch
 from ingest.store.pipeline.histograms import Counts, Histogram, Place
 from ingest.store.sql import statement
 
@@ -28,6 +29,8 @@ POSSIBLE_LOSS = "possible_loss"
 """Refused, and the sender does not send it again (ingest.store.reports.possible_losses)."""
 KEY = "key"
 UNREADABLE = "unreadable"
+SUMMED = (SUCCEEDED, FAILED, LAG, ANSWER, REFUSED, KEY, UNREADABLE)
+"""What is counted when it happens, and has sums (ingest.store.pipeline.activity_sums)."""
 
 MINUTES_KEPT = timedelta(hours=2)
 """Counts are kept by the minute for so long, for the chart of an hour."""
@@ -91,27 +94,18 @@ def parameters(notes: Iterable[Note]) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
-    """The histograms of one span of time, by what happened, over all labels."""
+    """What happened in one span of time, over all labels."""
 
     begins: datetime
+    counts: Mapping[str, int]
+    """How often what was counted happened."""
     histograms: Mapping[str, Histogram]
+    """How long what was timed took."""
 
     def count(self, what: str) -> int:
         """Return how often it happened."""
         histogram = self.histograms.get(what)
-        return histogram.total if histogram else 0
-
-
-_OVER_TIME = statement(
-    f"""
-    SELECT date_bin(:span, minute, :since) AS begins, what, bucket, {_PART} AS part,
-           CAST(sum(count) AS bigint) AS times
-    FROM ingest.activity
-    WHERE minute >= :since AND minute < :until
-      AND (CAST(:label AS text) IS NULL OR label = :label)
-    GROUP BY 1, 2, 3, 4
-    """
-)
+        return histogram.total if histogram else self.counts.get(what, 0)
 
 
 def over_time(
@@ -120,48 +114,83 @@ def over_time(
     since: datetime,
     until: datetime,
     span: timedelta,
+    counted: Collection[str] = (),
+    timed: Collection[str] = (),
     label: str | None = None,
 ) -> list[Point]:
     """Return every span from `since` to `until`, empty ones too; the first begins at `since`.
 
-    With a `label`, only what was counted under it.
+    Args:
+        connection: a connection to the database.
+        since: a whole minute.
+        until: likewise.
+        span: the length of a span, in whole minutes.
+        counted: what is only counted.
+        timed: what has histograms, too.
+        label: only what was counted under it; None: all.
     """
-    bounds = {"since": since, "until": until, "span": span, "label": label}
-    rows = connection.execute(_OVER_TIME, bounds)
-    spans: dict[datetime, dict[str, Counts]] = {}
-    for row in rows:
-        counts = spans.setdefault(row.begins, {}).setdefault(row.what, Counts())
-        counts.add(Place(row.bucket, row.part), row.times)
+    stretches = activity_sums.stretches(connection, since, until, span=span)
+    has_label = "(CAST(:label AS text) IS NULL OR label = :label)"
+    wanted = f"what = ANY(CAST(:{{}} AS text[])) AND {has_label}"
+    durations, parameters = activity_sums.rows(
+        stretches, wanted.format("timed"), with_durations=True
+    )
+    totals, _ = activity_sums.rows(stretches, wanted.format("counted"), with_durations=False)
+    query = f"""
+        SELECT date_bin(:span, minute, :since) AS begins, what, bucket, part,
+               CAST(sum(count) AS bigint) AS times
+        FROM (
+            SELECT minute, what, bucket, part, count FROM ({durations}) AS durations
+            UNION ALL
+            SELECT minute, what, NULL, NULL, count FROM ({totals} UNION ALL {_OF_RECEIPT}) AS totals
+        ) AS happened
+        GROUP BY 1, 2, 3, 4
+    """
+    parameters |= {
+        "since": since,
+        "until": until,
+        "span": span,
+        "label": label,
+        "timed": list(timed),
+        "counted": [what for what in counted if what in SUMMED],
+        "of_receipt": [what for what in counted if what not in SUMMED],
+    }
+    counts: dict[datetime, dict[str, int]] = {}
+    histograms: dict[datetime, dict[str, Counts]] = {}
+    for row in connection.execute(statement(query), parameters):
+        if row.bucket is None:
+            counts.setdefault(row.begins, {})[row.what] = row.times
+        else:
+            durations_of = histograms.setdefault(row.begins, {}).setdefault(row.what, Counts())
+            durations_of.add(Place(row.bucket, row.part), row.times)
     beginnings = [since + number * span for number in range(math.ceil((until - since) / span))]
-    return [_point(begins, spans.get(begins, {})) for begins in beginnings]
+    return [
+        _point(begins, counts.get(begins, {}), histograms.get(begins, {})) for begins in beginnings
+    ]
 
 
-_BY_LABEL = statement(
-    f"""
-    SELECT label, bucket, {_PART} AS part, CAST(sum(count) AS bigint) AS times
-    FROM ingest.activity
-    WHERE minute >= :since AND what = :what
-    GROUP BY 1, 2, 3
-    """
-)
+# By the index of these few rows.
+_OF_RECEIPT = f"""
+    SELECT minute, what, label, count FROM ingest.activity
+    WHERE what IN ('{EVENT}', '{DUPLICATE}') AND what = ANY(CAST(:of_receipt AS text[]))
+      AND minute >= :since AND minute < :until
+      AND (CAST(:label AS text) IS NULL OR label = :label)
+"""
+_FOREVER = datetime.max.replace(tzinfo=UTC)
 
 
 def by_label(connection: Connection, what: str, *, since: datetime) -> dict[str, Histogram]:
-    """Return the histogram of each label since then."""
+    """Return the histogram of each label since then, of what is in `SUMMED`."""
+    stretches = activity_sums.stretches(connection, since, _FOREVER)
+    counted, parameters = activity_sums.rows(stretches, "what = :what", with_durations=True)
+    query = f"""
+        SELECT label, bucket, part, CAST(sum(count) AS bigint) AS times
+        FROM ({counted}) AS counted GROUP BY 1, 2, 3
+    """
     labels: dict[str, Counts] = {}
-    for row in connection.execute(_BY_LABEL, {"what": what, "since": since}):
+    for row in connection.execute(statement(query), parameters | {"what": what}):
         labels.setdefault(row.label, Counts()).add(Place(row.bucket, row.part), row.times)
     return {label: counts.read() for label, counts in labels.items()}
-
-
-_LABELS_OVER_TIME = statement(
-    """
-    SELECT label, date_bin(:span, minute, :since) AS begins, CAST(sum(count) AS bigint) AS times
-    FROM ingest.activity
-    WHERE minute >= :since AND minute < :until AND what = ANY(CAST(:whats AS text[]))
-    GROUP BY 1, 2
-    """
-)
 
 
 def labels_over_time(
@@ -172,10 +201,19 @@ def labels_over_time(
     until: datetime,
     span: timedelta,
 ) -> dict[str, dict[datetime, int]]:
-    """Return how often something of `whats` happened, by label and by when its span begins."""
-    bounds = {"since": since, "until": until, "span": span, "whats": list(whats)}
+    """Return how often something of `whats`, which are in `SUMMED`, happened, by label and by when
+    its span begins."""
+    stretches = activity_sums.stretches(connection, since, until, span=span)
+    wanted = "what = ANY(CAST(:whats AS text[]))"
+    counted, parameters = activity_sums.rows(stretches, wanted, with_durations=False)
+    query = f"""
+        SELECT label, date_bin(:span, minute, :since) AS begins,
+               CAST(sum(count) AS bigint) AS times
+        FROM ({counted}) AS counted GROUP BY 1, 2
+    """
+    parameters |= {"since": since, "span": span, "whats": list(whats)}
     counts: dict[str, dict[datetime, int]] = {}
-    for row in connection.execute(_LABELS_OVER_TIME, bounds):
+    for row in connection.execute(statement(query), parameters):
         counts.setdefault(row.label, {})[row.begins] = row.times
     return counts
 
@@ -186,6 +224,17 @@ def kept_by(moment: datetime, *, now: datetime) -> timedelta:
         if moment >= now - age:
             return span
     return timedelta(hours=1)
+
+
+def as_kept(connection: Connection, since: datetime, *, now: datetime) -> list[Stretch]:
+    """Return what the time since then is read from, as finely as it is kept by (see `kept_by`)."""
+    quarters = activity_sums.hour_of(now - QUARTERS_KEPT)
+    minutes = activity_sums.hour_of(now - MINUTES_KEPT)
+    return [
+        *activity_sums.stretches(connection, since, quarters),
+        *activity_sums.stretches(connection, quarters, minutes, span=timedelta(minutes=15)),
+        Stretch(length=None, since=minutes, until=_FOREVER),
+    ]
 
 
 _FIRST = statement("SELECT min(minute) FROM ingest.activity WHERE minute >= :since")
@@ -283,6 +332,6 @@ def compact(
     return saved
 
 
-def _point(begins: datetime, counted: Mapping[str, Counts]) -> Point:
-    read = {what: counts.read() for what, counts in counted.items()}
-    return Point(begins=begins, histograms=read)
+def _point(begins: datetime, counts: Mapping[str, int], timed: Mapping[str, Counts]) -> Point:
+    histograms = {what: durations.read() for what, durations in timed.items()}
+    return Point(begins=begins, counts=counts, histograms=histograms)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 from ingest.store.sql import statement
 from ingest.store.tally import tally
 
-BUDGET_S = 0.02
+BUDGET_S = 0.01
 """Seconds for what waits, what runs and what is dead, each. Rows that are in memory take a few
 microseconds each, from the disk up to a hundred."""
 MOST_DEAD = 100_000

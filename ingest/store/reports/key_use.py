@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, RowMapping
 
+from ingest.store.pipeline import activity_sums, metrics
 from ingest.store.pipeline.metrics import KEY
 from ingest.store.sql import statement
 
@@ -41,16 +42,13 @@ class KeyUse:
 
 
 _SPANS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "month": timedelta(days=30)}
-_USES = statement(
-    """
+_USES = """
     SELECT label, max(minute) AS last_used_at,
            coalesce(sum(count) FILTER (WHERE minute > :hour), 0) AS hour,
            coalesce(sum(count) FILTER (WHERE minute > :day), 0) AS day,
-           sum(count) AS month
-    FROM ingest.activity WHERE what = :what AND minute > :month
-    GROUP BY label ORDER BY label
-    """
-)
+           CAST(sum(count) AS bigint) AS month
+    FROM ({counted}) AS counted GROUP BY label ORDER BY label
+"""
 
 
 def label(source: str, key_id: str) -> str:
@@ -69,9 +67,7 @@ def read(
         now: the end of the spans.
     """
     since = {name: now - length for name, length in _SPANS.items()}
-    counted = {
-        row["label"]: row for row in connection.execute(_USES, since | {"what": KEY}).mappings()
-    }
+    counted = {row["label"]: row for row in _uses(connection, since, now)}
     live = [label(source, key_id) for source, keys in configured.items() for key_id in keys]
     totals: Counter[tuple[str, str]] = Counter()
     for key, row in counted.items():
@@ -81,6 +77,15 @@ def read(
         _use(key, counted.get(key), totals, is_configured=key in live)
         for key in dict.fromkeys([*live, *counted])
     ]
+
+
+def _uses(
+    connection: Connection, since: Mapping[str, datetime], now: datetime
+) -> Sequence[RowMapping]:
+    stretches = metrics.as_kept(connection, since["month"], now=now)
+    counted, bounds = activity_sums.rows(stretches, "what = :what", with_durations=False)
+    query = statement(_USES.format(counted=counted))
+    return connection.execute(query, {**since, **bounds, "what": KEY}).mappings().all()
 
 
 def _use(

@@ -7,9 +7,14 @@ from sqlalchemy import Connection
 
 from ingest.store.reports.failures import ERROR_TYPE
 from ingest.store.sql import statement
+from ingest.store.tally import in_time
 
 LOOKED_THROUGH = 500
-"""Dead letters, the newest: a processor that has none among them is left out."""
+"""Dead letters, the newest, at most: a processor that has none among them is left out."""
+FIRST = 100
+"""So many are always looked through, and others while there is time."""
+BUDGET_S = 0.01
+"""Seconds for those: all, if they are in memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +34,7 @@ _NEWEST = statement(
     FROM (
         SELECT id, event, processor, attempt FROM ingest.jobs
         WHERE state = 'dead' AND discarded_at IS NULL
-        ORDER BY event DESC LIMIT :limit
+        ORDER BY event DESC OFFSET :skip LIMIT :limit
     ) d JOIN ingest.attempts a ON a.job = d.id AND a.number = d.attempt
     ORDER BY d.processor, d.event DESC
     """
@@ -38,5 +43,12 @@ _NEWEST = statement(
 
 def by_processor(connection: Connection) -> dict[str, NewestDead]:
     """Return the newest dead letter of each processor that has one among the newest."""
-    rows = connection.execute(_NEWEST, {"limit": LOOKED_THROUGH}).mappings()
-    return {row["processor"]: NewestDead(**row) for row in rows}
+
+    def read(skip: int, limit: int) -> dict[str, NewestDead]:
+        rows = connection.execute(_NEWEST, {"skip": skip, "limit": limit}).mappings()
+        return {row["processor"]: NewestDead(**row) for row in rows}
+
+    newest: dict[str, NewestDead] = {}
+    for older in in_time(read, first=FIRST, most=LOOKED_THROUGH, budget_s=BUDGET_S):
+        newest = older | newest
+    return newest

@@ -26,14 +26,14 @@ class PossibleLoss:
 
 # A loss in the minute of a recovery may be later than it, so it is told until the next recovery.
 _READ = statement(
-    """
+    f"""
     WITH recovered AS (
         SELECT target, date_trunc('minute', max(at)) AS at FROM ingest.actions
         WHERE action = :recovered GROUP BY target
     )
     SELECT label AS source, CAST(sum(count) AS bigint) AS deliveries, min(minute) AS since
     FROM ingest.activity LEFT JOIN recovered ON target = label
-    WHERE what = :what AND minute >= :since AND minute >= coalesce(at, '-infinity')
+    WHERE what = '{POSSIBLE_LOSS}' AND minute >= :since AND minute >= coalesce(at, '-infinity')
     GROUP BY label ORDER BY label
     """
 )
@@ -41,5 +41,5 @@ _READ = statement(
 
 def read(connection: Connection, *, now: datetime) -> list[PossibleLoss]:
     """Return what each source may have lost lately and since it was recovered, if anything."""
-    parameters = {"what": POSSIBLE_LOSS, "recovered": RECOVERED, "since": now - WINDOW}
+    parameters = {"recovered": RECOVERED, "since": now - WINDOW}
     return [PossibleLoss(**row) for row in connection.execute(_READ, parameters).mappings()]

@@ -6,20 +6,27 @@ that died last, and what belongs to the processor is counted there. Where a boun
 counts are lower bounds, and say so.
 """
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, TextClause
 
 from ingest import queues
 from ingest.store.pipeline.jobs import ParkedJobs
 from ingest.store.pipeline.processors import KnownProcessor
 from ingest.store.sql import statement
+from ingest.store.tally import in_time
 
 EXAMINED = 2_000
 """Jobs that are read at most of each queue, of the dead ones and of the running ones, whosever they
 are; and parked jobs of the processor."""
+FIRST = 100
+"""So many are always read, and others while there is time."""
+BUDGET_S = 0.01
+"""Seconds for those of each kind: all, if they are in memory; from the disk 2,000 take half a
+second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +66,7 @@ _WAITING = statement(
         SELECT state, next_attempt_at, processor = :name AS is_own
         FROM ingest.jobs
         WHERE queue = named.queue AND due_at IS NOT NULL AND due_at < 'infinity'
-        ORDER BY due_at LIMIT :limit
+        ORDER BY due_at OFFSET :skip LIMIT :limit
     ) AS waiting
     GROUP BY named.queue
     """
@@ -68,7 +75,7 @@ _PARKED = statement(
     """
     SELECT counted.*, coalesce(parked.reason, 'paused') AS reason, parked.since
     FROM (
-        SELECT queue, count(*) AS jobs,
+        SELECT queue, queue = max(queue) OVER () AS is_last, count(*) AS jobs,
                count(*) FILTER (WHERE state = 'pending') AS pending,
                count(*) FILTER (WHERE state = 'retrying') AS retrying,
                count(*) FILTER (WHERE next_attempt_at <= now()) AS due,
@@ -107,7 +114,7 @@ _RUNNING = statement(
     """
     SELECT count(*) AS examined, count(*) FILTER (WHERE processor = :name) AS jobs FROM (
         SELECT processor FROM ingest.jobs WHERE lease_until IS NOT NULL
-        ORDER BY lease_until LIMIT :limit
+        ORDER BY lease_until OFFSET :skip LIMIT :limit
     ) AS held
     """
 )
@@ -116,7 +123,7 @@ _DEAD = statement(
     SELECT count(*) AS examined, count(*) FILTER (WHERE processor = :name) AS jobs FROM (
         SELECT processor FROM ingest.jobs
         WHERE state = 'dead' AND discarded_at IS NULL
-        ORDER BY event DESC LIMIT :limit
+        ORDER BY event DESC OFFSET :skip LIMIT :limit
     ) AS lost
     """
 )
@@ -126,36 +133,64 @@ def read(connection: Connection, processor: KnownProcessor) -> ProcessorWork:
     """Return the numbers of a processor's unfinished jobs."""
     bounds = {"name": processor.name, "limit": EXAMINED}
     lanes = sorted({processor.queue, queues.REPLAY})
-    waiting = connection.execute(_WAITING, bounds | {"queues": lanes}).all()
+    waiting = _examine(connection, _WAITING, {"name": processor.name, "queues": lanes})
     parked = connection.execute(_PARKED, bounds).all()
     behind = connection.execute(_BEHIND, bounds).one()
     blocked_keys = connection.execute(_BLOCKED, bounds).scalar_one() if processor.ordered_by else 0
-    running = connection.execute(_RUNNING, bounds).one()
-    dead = connection.execute(_DEAD, bounds).one()
-    unclaimed: list[Any] = [*waiting, *parked]
-    examined = [row.examined for row in (*waiting, running, dead)]
-    examined += [sum(row.jobs for row in parked), behind.jobs]
+    running = _examine(connection, _RUNNING, {"name": processor.name})
+    dead = _examine(connection, _DEAD, {"name": processor.name})
+    unclaimed: list[Any] = [*waiting.rows, *parked]
+    bounded = max(sum(row.jobs for row in parked), behind.jobs) >= EXAMINED
     return ProcessorWork(
         pending=sum(row.pending for row in (*unclaimed, behind)),
         retrying=sum(row.retrying for row in (*unclaimed, behind)),
         due=sum(row.due for row in unclaimed),
         due_since=min((row.due_since for row in unclaimed if row.due_since), default=None),
-        running=running.jobs,
-        dead=dead.jobs,
+        running=sum(row.jobs for row in running.rows),
+        dead=sum(row.jobs for row in dead.rows),
         behind=behind.jobs,
         blocked_keys=blocked_keys,
-        parked=tuple(_parked(row, processor) for row in parked),
-        is_least=max(examined) >= EXAMINED,
+        parked=tuple(_parked(parked, processor)),
+        is_least=bounded or not (waiting.is_whole and running.is_whole and dead.is_whole),
     )
 
 
-def _parked(row: Any, processor: KnownProcessor) -> ParkedJobs:
+class _Examined(NamedTuple):
+    """What was counted of jobs of one kind."""
+
+    rows: Sequence[Any]
+    is_whole: bool
+    """Whether there are no others."""
+
+
+def _examine(connection: Connection, query: TextClause, parameters: Mapping[str, Any]) -> _Examined:
+    """Return what a query counts of the first jobs, and of others while there is time."""
+    rows: list[Any] = []
+    is_whole = False
+
+    def read(skip: int, limit: int) -> bool:
+        bounds = {**parameters, "skip": skip, "limit": limit}
+        counted = connection.execute(query, bounds).all()
+        rows.extend(counted)
+        return all(row.examined < limit for row in counted)
+
+    for is_whole in in_time(read, first=FIRST, most=EXAMINED, budget_s=BUDGET_S):
+        if is_whole:
+            break
+    return _Examined(rows, is_whole)
+
+
+def _parked(rows: Sequence[Any], processor: KnownProcessor) -> Iterator[ParkedJobs]:
+    """Yield what is parked in each queue. They are examined in order, so that where the bound is
+    reached, there may be more in the last one."""
     is_paused = processor.paused_at is not None
-    return ParkedJobs(
-        processor=processor.name,
-        queue=row.queue,
-        reason="paused" if is_paused else row.reason,
-        since=processor.paused_at or row.since,
-        jobs=row.jobs,
-        is_least=row.jobs >= EXAMINED,
-    )
+    is_cut = sum(row.jobs for row in rows) >= EXAMINED
+    for row in rows:
+        yield ParkedJobs(
+            processor=processor.name,
+            queue=row.queue,
+            reason="paused" if is_paused else row.reason,
+            since=processor.paused_at or row.since,
+            jobs=row.jobs,
+            is_least=is_cut and row.is_last,
+        )

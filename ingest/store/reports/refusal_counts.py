@@ -220,14 +220,29 @@ def newest(
     return [RefusedRequests(**row) for row in rows.mappings()]
 
 
+# The last row of a reason is looked up by its time: to sort all rows for it took the most time.
 _BY_REASON = statement(
     f"""
-    SELECT reason, source, CAST(sum(count) AS bigint) AS count,
-           count(DISTINCT client) FILTER (WHERE client <> '') AS addresses,
-           bool_or(client = '') AS has_more_addresses,
-           min(first_at) AS first_at, max(last_at) AS last_at, {_OF_THE_LAST}
-    FROM ingest.refusal_counts WHERE {_WHERE}
-    GROUP BY reason, source ORDER BY sum(count) DESC, reason, source LIMIT :limit
+    WITH parts AS (
+        SELECT reason, source, client, CAST(sum(count) AS bigint) AS count,
+               min(first_at) AS first_at, max(last_at) AS last_at
+        FROM ingest.refusal_counts WHERE {_WHERE} GROUP BY reason, source, client
+    ), totals AS (
+        SELECT reason, source, CAST(sum(count) AS bigint) AS count,
+               count(*) FILTER (WHERE client <> '') AS addresses,
+               bool_or(client = '') AS has_more_addresses,
+               min(first_at) AS first_at, max(last_at) AS last_at
+        FROM parts GROUP BY reason, source ORDER BY sum(count) DESC, reason, source LIMIT :limit
+    )
+    SELECT totals.*, newest.status, newest.sentence, newest.request
+    FROM totals CROSS JOIN LATERAL (
+        SELECT status, sentence, request FROM ingest.refusal_counts
+        WHERE {_WHERE} AND reason = totals.reason AND source = totals.source
+          AND last_at = totals.last_at AND minute <= totals.last_at
+          AND minute > totals.last_at - CAST(:longest AS interval)
+        ORDER BY minute DESC, request DESC LIMIT 1
+    ) AS newest
+    ORDER BY count DESC, reason, source
     """
 )
 

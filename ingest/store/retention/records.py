@@ -91,6 +91,14 @@ _remove_activity = _deletes(
     ))
     """
 )
+_remove_activity_sums = _deletes(
+    """
+    DELETE FROM ingest.activity_sums WHERE ctid = ANY(ARRAY(
+        SELECT ctid FROM ingest.activity_sums
+        WHERE begins < :before ORDER BY span_s, begins LIMIT :limit
+    ))
+    """
+)
 # Actions are in the order of their time. A bulk action goes once it has ended; a failed one can be
 # resumed, so it stays.
 _remove_actions = _deletes(
@@ -134,6 +142,11 @@ def _remove_refusals(connection: Connection, before: datetime, limit: int) -> in
     return removed + _remove_refusal_counts(connection, before, limit)
 
 
+def _remove_counts(connection: Connection, before: datetime, limit: int) -> int:
+    removed = _remove_activity(connection, before, limit)
+    return removed + _remove_activity_sums(connection, before, limit)
+
+
 def _remove_audit(connection: Connection, before: datetime, limit: int) -> int:
     removed = _remove_actions(connection, before, limit)
     return removed + _remove_replays(connection, before, limit)
@@ -141,7 +154,7 @@ def _remove_audit(connection: Connection, before: datetime, limit: int) -> int:
 
 REMOVERS = {
     progress.REFUSALS: _remove_refusals,
-    progress.ACTIVITY: _remove_activity,
+    progress.ACTIVITY: _remove_counts,
     progress.AUDIT: _remove_audit,
     progress.FAILURES: _remove_failures,
 }

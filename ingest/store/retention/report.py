@@ -70,7 +70,7 @@ _TABLES = {
     progress.DUPLICATES: ("duplicates",),
     progress.PAST_EVENTS: ("past_events",),
     progress.REFUSALS: ("refusals", "refusal_counts"),
-    progress.ACTIVITY: ("activity",),
+    progress.ACTIVITY: ("activity", "activity_sums"),
     progress.AUDIT: ("actions", "replays"),
     progress.FAILURES: ("failure_groups", "failure_notes", "failure_counts", "failure_releases"),
 }

@@ -37,7 +37,7 @@ from ingest.store.sql import statement
 FIRST_SLICE = 250
 _LARGEST_SLICE = 100_000
 _LARGEST_OF_FEW = 5_000
-_SLICE_S = 0.025
+_SLICE_S = 0.015
 """What a slice should take; the next one's size follows from what the last one took."""
 _FEW = 5_000
 """Waiting jobs up to here are read and sorted, in 10 ms, or in 100 from the disk; more of them are

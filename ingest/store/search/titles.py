@@ -43,6 +43,8 @@ def read(connection: Connection, events: Collection[UUID], sources: Sources) -> 
         return {}
     parameters = {
         "ids": arrays.literal(events),
+        "first": min(events),
+        "last": max(events),
         "whole": WHOLE_BYTES,
         "beginning": BEGINNING_BYTES,
     }
@@ -72,6 +74,8 @@ def _title(connection: Connection, row: Any, sources: Sources) -> tuple[UUID, Ti
     return row.id, title_of(sources, slug, row.type, body, is_whole=is_whole)
 
 
+# The bounds tell the planner which days there are: to look at all partitions takes 50 ms where
+# their catalogue comes from the disk.
 _BODIES = statement(
     """
     SELECT e.id, e.source, e.event_id, e.type, d.body_key, octet_length(d.body) AS size,
@@ -82,7 +86,8 @@ _BODIES = statement(
         SELECT id, source, event_id, type FROM ingest.events WHERE id = wanted.id LIMIT 1
     ) AS e
     CROSS JOIN LATERAL (
-        SELECT body, body_key FROM ingest.deliveries WHERE id = wanted.id LIMIT 1
+        SELECT body, body_key FROM ingest.deliveries
+        WHERE id = wanted.id AND id BETWEEN :first AND :last LIMIT 1
     ) AS d
     WHERE d.body IS NOT NULL
     """

@@ -10,8 +10,11 @@ from ingest.store.sql import statement
 
 MOST = 500
 """Of each kind; more are not shown."""
-_EXAMINED = 1_000
-"""Jobs whose errors are told: the newest dead ones, and the first that are due."""
+_EXAMINED = 50
+"""Jobs whose errors are told besides those that were recorded: the newest dead ones, and the first
+that are due."""
+_RECORDED = 2_000
+"""Groups of failures whose errors are told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +28,11 @@ class Words:
 
 
 def words(connection: Connection) -> Words:
-    """Return the types and sources of events, the processors, and the errors of jobs that are dead
-    or retrying."""
+    """Return the types and sources of events, the processors, and the errors of jobs.
+
+    Errors are those that were recorded, and those of a few jobs that are dead or retrying, which
+    the relay may not know yet.
+    """
     rows = connection.execute(_WORDS, {"most": MOST}).all()
     return Words(
         **{kind: tuple(sorted(row.word for row in rows if row.kind == kind)) for kind in _KINDS}
@@ -51,11 +57,16 @@ _WORDS = statement(
     UNION ALL
     (SELECT 'processors', name FROM ingest.processors ORDER BY name LIMIT :most)
     UNION ALL
-    (SELECT DISTINCT 'errors', {ERROR_TYPE}
-     FROM failing CROSS JOIN LATERAL (
-         SELECT error_type, outcome FROM ingest.attempts
-         WHERE job = failing.id AND number = failing.attempt LIMIT 1
-     ) AS a
-     LIMIT :most)
+    (SELECT 'errors', error_type FROM (
+         SELECT {ERROR_TYPE} AS error_type
+         FROM failing CROSS JOIN LATERAL (
+             SELECT error_type, outcome FROM ingest.attempts
+             WHERE job = failing.id AND number = failing.attempt LIMIT 1
+         ) AS a
+         UNION
+         SELECT error_type FROM (
+             SELECT error_type FROM ingest.failure_groups ORDER BY id DESC LIMIT {_RECORDED}
+         ) AS recorded
+     ) AS errors LIMIT :most)
     """
 )

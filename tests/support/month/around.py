@@ -1,6 +1,7 @@
 """What lies around the events: attempts, bulk actions, the audit log, refusals, counts."""
 
 import json
+from datetime import timedelta
 
 from ingest.store.reports.refusal_counts import KEPT
 from tests.support.month.ledger import PAUSED, PROCESSORS, REPLAYS
@@ -115,6 +116,8 @@ _TOTALS = """
     ON CONFLICT (counted, slot) DO UPDATE SET rows = excluded.rows
 """
 
+ACTIVITY_OF = timedelta(days=60)
+"""How far the counts go back."""
 # As the relay has merged it: minutes of two hours, quarters of 26, hours of two months.
 _HAPPENED = "', '".join(PROCESSORS)
 _ACTIVITY = f"""
@@ -126,8 +129,9 @@ _ACTIVITY = f"""
           SELECT generate_series(date_trunc('hour', now()) - interval '26 hours', now(),
                                  interval '15 minutes')
           UNION
-          SELECT generate_series(date_trunc('hour', now()) - interval '60 days', now(),
-                                 interval '1 hour')) AS at (minute)
+          SELECT generate_series(
+              date_trunc('hour', now()) - interval '{ACTIVITY_OF.days} days', now(),
+              interval '1 hour')) AS at (minute)
     CROSS JOIN (
         SELECT 'event', '', 0, 0 UNION ALL SELECT 'duplicate', '', 0, 0
         UNION ALL SELECT 'answer', '', b, part
@@ -200,6 +204,7 @@ ONCE = (
 """Stored after the events; some name `total`."""
 UP_TO_NOW = (
     "DELETE FROM ingest.activity",
+    "DELETE FROM ingest.activity_sums",
     _ACTIVITY,
     "DELETE FROM ingest.refusal_counts",
     _REFUSAL_COUNTS,
