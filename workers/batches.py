@@ -316,6 +316,8 @@ class _BatchTransaction:
         except Exception as error:  # a deferred constraint, a deadlock, the connection
             raise _Broken(succeeded, error) from error
         self._runner.tally.succeeded(self._processor.name, took, lags)
+        if self._effects.breaker_closed:
+            log.info("breaker_closed", processor=self._processor.name)
 
     def _durations(self, succeeded: Sequence[Call]) -> tuple[Counted, Counted]:
         """Return how long the calls took, and how long after the delivery they ended, replays

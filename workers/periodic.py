@@ -8,6 +8,7 @@ from ingest import queues
 from ingest.sources import schedule as runs
 from ingest.sources.base import TYPE_LIMIT
 from workers import registry, schedules
+from workers.breaker import Breaker
 from workers.registry import Function
 from workers.schedules import Missed
 

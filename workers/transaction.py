@@ -68,6 +68,8 @@ class Effects:
     def __init__(self, engine: Engine) -> None:
         self.db: Connection = engine.connect()
         """For processors."""
+        self.breaker_closed = False
+        """Whether what was committed closed the processor's breaker."""
         pooled = self.db.connection
         driver = pooled.driver_connection
         assert isinstance(driver, GuardedConnection)
@@ -159,7 +161,9 @@ class Effects:
         # After the commit a pooler gives the server connection to somebody else.
         self._send(_COMMIT_LIMITS if self._driver.is_direct else f"{_RELEASE}; {_COMMIT_LIMITS}")
         if breaker_of is not None:
-            breakers.answered(self.db, breaker_of, [lease.id for lease in succeeded])
+            self.breaker_closed = breakers.answered(
+                self.db, breaker_of, [lease.id for lease in succeeded]
+            )
         if hint_s is not None:
             woken = jobs.finish_ordered(self.db, succeeded, notes, hint_s=hint_s)
             self.db.commit()

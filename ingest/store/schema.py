@@ -526,9 +526,7 @@ breakers = Table(
     "breakers",
     metadata,
     Column("processor", Text, primary_key=True),
-    Column(
-        "watches", Text, nullable=False, comment="the errors that say that the target is down"
-    ),
+    Column("watches", Text, nullable=False, comment="the errors that say that the target is down"),
     Column("opens_after", Integer, nullable=False),
     Column("probe_every_s", Double, nullable=False),
     Column(
@@ -545,9 +543,7 @@ breakers = Table(
     Column("probe_at", Timestamp, comment="open: no probe before"),
     Column("probe_job", BigInteger, comment="the only job that may be claimed while it is open"),
     Column("probe_attempt", Integer, comment="its attempts when it was chosen"),
-    Column(
-        "probes", Integer, nullable=False, server_default=text("0"), comment="since it opened"
-    ),
+    Column("probes", Integer, nullable=False, server_default=text("0"), comment="since it opened"),
     Column("closed_at", Timestamp, comment="the last time"),
     Column("closed_by", Text, comment="that time; null: by itself"),
     postgresql_with={

@@ -46,15 +46,14 @@ class Probing:
         chosen = []
         with self._engine.begin() as connection:
             for due in breakers.due(connection):
-                if due.probe_job is not None and due.probe_attempt is not None:
-                    if jobs.is_under_way(connection, due.probe_job, attempt=due.probe_attempt):
-                        continue
+                if due.probe and jobs.is_under_way(connection, due.probe):
+                    continue
                 probe = jobs.choose_probe(
                     connection, due.processor, examined=EXAMINED, ttl_s=self._ttl_s
                 )
                 if probe is None:
                     continue
-                breakers.choose(connection, due.processor, job=probe.id, attempt=probe.attempt)
+                breakers.choose(connection, due.processor, (probe.id, probe.attempt))
                 log.info("breaker_probes", processor=due.processor, job=probe.id)
                 chosen.append(probe)
         return chosen

@@ -91,6 +91,7 @@ class Relay:
             self.park_paused()
             self._parking.sweep()
             self._mending.sweep()
+            self._probing.sweep()
         except SQLAlchemyError as error:  # parking can wait, dispatching cannot
             cause = causes.explain(error, self._settings.database)
             log.warning("parking_waits", reason=cause.reason, cause=cause.sentence)
@@ -99,7 +100,6 @@ class Relay:
         except SQLAlchemyError as error:  # a run that is late is made later
             cause = causes.explain(error, self._settings.database)
             log.warning("schedules_wait", reason=cause.reason, cause=cause.sentence)
-        self._probing.sweep()
         return Swept(
             rescued=rescued,
             deliveries=self._dispatch_deliveries(),

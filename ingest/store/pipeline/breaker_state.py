@@ -83,9 +83,7 @@ def decide(state: State, ended: Iterable[Ended], *, opens_after: int) -> Decisio
         if is_down:
             last = attempt
         state = _after(state, attempt.sign, is_probe=is_probe, opens_after=opens_after)
-    return Decision(
-        state=state, uncounted=frozenset(uncounted), last=last, back_in_s=back_in_s
-    )
+    return Decision(state=state, uncounted=frozenset(uncounted), last=last, back_in_s=back_in_s)
 
 
 def _after(state: State, sign: Sign | None, *, is_probe: bool, opens_after: int) -> State:

@@ -20,9 +20,7 @@ from ingest.store.sql import statement
 OPEN = "ARRAY(SELECT b.processor FROM ingest.breakers b WHERE b.opened_at IS NOT NULL)"
 """The processors whose breaker is open."""
 # In a subplan that is hashed, and is not reached where no breaker is open.
-IS_PROBE = (
-    "((id, attempt) IN (SELECT b.probe_job, b.probe_attempt FROM ingest.breakers b)) IS TRUE"
-)
+IS_PROBE = "((id, attempt) IN (SELECT b.probe_job, b.probe_attempt FROM ingest.breakers b)) IS TRUE"
 """The condition that a waiting job is a probe that nobody has claimed."""
 MAY_RUN = f"(processor <> ALL({OPEN}) OR {IS_PROBE})"
 """The condition that no breaker holds a waiting job."""
@@ -81,9 +79,7 @@ _REGISTER = statement(
 _FORGET = statement("DELETE FROM ingest.breakers WHERE processor = ANY(CAST(:names AS text[]))")
 
 
-def register(
-    connection: Connection, declared: Sequence[Declared], others: Sequence[str]
-) -> None:
+def register(connection: Connection, declared: Sequence[Declared], others: Sequence[str]) -> None:
     """Record the breakers of a worker; an open one stays open. Forget those of `others`, processors
     that have none any more: their jobs run."""
     for breaker in sorted(declared, key=lambda breaker: breaker.processor):
@@ -109,16 +105,19 @@ _ANSWERED = statement(
     UPDATE ingest.breakers AS b
     SET closed_at = CASE WHEN b.opened_at IS NULL THEN b.closed_at ELSE clock_timestamp() END,
         closed_by = CASE WHEN b.opened_at IS NULL THEN b.closed_by END,{_CLOSE}
+    FROM (SELECT opened_at FROM ingest.breakers WHERE processor = :processor) AS was
     WHERE b.processor = :processor AND b.failures > 0
       AND (b.opened_at IS NULL OR b.probe_job = ANY(CAST(:ids AS bigint[])))
+    RETURNING was.opened_at IS NOT NULL
     """
 )
 
 
-def answered(connection: Connection, processor: str, job_ids: Sequence[int]) -> None:
+def answered(connection: Connection, processor: str, job_ids: Sequence[int]) -> bool:
     """Note that jobs succeed, in the transaction in which they do: no failure is in a row with the
-    next. An open breaker closes only for its probe."""
-    connection.execute(_ANSWERED, {"processor": processor, "ids": arrays.literal(job_ids)})
+    next. An open breaker closes only for its probe; return whether it does."""
+    parameters = {"processor": processor, "ids": arrays.literal(job_ids)}
+    return bool(connection.execute(_ANSWERED, parameters).scalar())
 
 
 _LOCKED = statement(
@@ -156,9 +155,7 @@ class Recorded(NamedTuple):
     closed: bool
 
 
-def record(
-    connection: Connection, breaker: Declared, ended: Sequence[Ended]
-) -> Recorded:
+def record(connection: Connection, breaker: Declared, ended: Sequence[Ended]) -> Recorded:
     """Record attempts that ended without success, in the order in which they did.
 
     Args:
@@ -186,9 +183,7 @@ def _state(row: Row[tuple[object, ...]]) -> State:
     return State(failures=row.failures, is_open=row.is_open, probe=probe)
 
 
-def _changes(
-    breaker: Declared, before: State, decision: Decision
-) -> dict[str, object]:
+def _changes(breaker: Declared, before: State, decision: Decision) -> dict[str, object]:
     after, last = decision.state, decision.last
     return {
         "processor": breaker.processor,
@@ -208,10 +203,9 @@ class Due(NamedTuple):
     """An open breaker whose next probe is due."""
 
     processor: str
-    probe_job: int | None
-    """The probe before."""
-    probe_attempt: int | None
-    """How many attempts that job had when it was chosen."""
+    probe: tuple[int, int] | None
+    """The probe before: the job, and how many attempts it had when it was chosen; None: that has
+    ended."""
 
 
 # Of a paused processor nothing runs. Another relay that has locked a row chooses its probe.
@@ -228,7 +222,10 @@ _DUE = statement(
 
 def due(connection: Connection) -> list[Due]:
     """Return the open breakers whose probe is due, locked until the transaction ends."""
-    return [Due(*row) for row in connection.execute(_DUE)]
+    return [
+        Due(row.processor, None if row.probe_job is None else (row.probe_job, row.probe_attempt))
+        for row in connection.execute(_DUE)
+    ]
 
 
 _CHOOSE = statement(
@@ -241,9 +238,10 @@ _CHOOSE = statement(
 )
 
 
-def choose(connection: Connection, processor: str, *, job: int, attempt: int) -> None:
-    """Let a waiting job of a processor run as the probe. `attempt` is how many it has had."""
-    parameters = {"processor": processor, "job": job, "attempt": attempt}
+def choose(connection: Connection, processor: str, probe: tuple[int, int]) -> None:
+    """Let a waiting job of a processor run as the probe: the job, and how many attempts it has
+    had."""
+    parameters = {"processor": processor, "job": probe[0], "attempt": probe[1]}
     connection.execute(_CHOOSE, parameters)
 
 

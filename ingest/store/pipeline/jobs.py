@@ -1133,10 +1133,10 @@ _IS_UNDER_WAY = statement(
 )
 
 
-def is_under_way(connection: Connection, job: int, *, attempt: int) -> bool:
-    """Return whether a probe runs, or still waits for the worker that claims it. It was chosen when
-    it had had `attempt` attempts."""
-    parameters = {"id": job, "attempt": attempt}
+def is_under_way(connection: Connection, probe: tuple[int, int]) -> bool:
+    """Return whether a probe runs, or still waits for the worker that claims it. `probe` is the
+    job, and how many attempts it had when it was chosen."""
+    parameters = {"id": probe[0], "attempt": probe[1]}
     return connection.execute(_IS_UNDER_WAY, parameters).scalar() is not None
 
 
