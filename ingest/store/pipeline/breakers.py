@@ -254,6 +254,7 @@ _RECORDS = statement(
         SELECT error_message FROM ingest.attempts
         WHERE job = b.error_job AND number = b.error_attempt LIMIT 1
     ) AS a ON true
+    ORDER BY b.processor
     """
 )
 
@@ -269,14 +270,13 @@ def records(connection: Connection) -> dict[str, BreakerRecord]:
     }
 
 
-_IS_OPEN = statement(
-    "SELECT 1 FROM ingest.breakers WHERE processor = :processor AND opened_at IS NOT NULL"
-)
-
-
-def is_open(connection: Connection, processor: str) -> bool:
-    """Return whether a processor's breaker is open."""
-    return connection.execute(_IS_OPEN, {"processor": processor}).scalar() is not None
+def open_ones(connection: Connection) -> dict[str, BreakerRecord]:
+    """Return the breakers that are open, by the names of their processors."""
+    return {
+        processor: breaker
+        for processor, breaker in records(connection).items()
+        if breaker.opened_at is not None
+    }
 
 
 _CLOSE_BY_HAND = statement(

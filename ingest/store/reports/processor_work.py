@@ -66,7 +66,7 @@ _WAITING = statement(
 )
 _PARKED = statement(
     """
-    SELECT counted.*, coalesce(parked.reason, 'paused') AS reason, parked.since
+    SELECT counted.*, parked.reason, parked.since
     FROM (
         SELECT queue, count(*) AS jobs,
                count(*) FILTER (WHERE state = 'pending') AS pending,
@@ -150,12 +150,23 @@ def read(connection: Connection, processor: KnownProcessor) -> ProcessorWork:
 
 
 def _parked(row: Any, processor: KnownProcessor) -> ParkedJobs:
-    is_paused = processor.paused_at is not None
     return ParkedJobs(
         processor=processor.name,
         queue=row.queue,
-        reason="paused" if is_paused else row.reason,
-        since=processor.paused_at or row.since,
+        reason=_why_parked(row.reason, processor),
+        since=processor.paused_at or row.since or _opened_at(processor),
         jobs=row.jobs,
         is_least=row.jobs >= EXAMINED,
     )
+
+
+def _why_parked(lane_reason: str | None, processor: KnownProcessor) -> str:
+    if processor.paused_at is not None:
+        return "paused"
+    if lane_reason is None and _opened_at(processor) is not None:
+        return "breaker_open"
+    return lane_reason or "paused"
+
+
+def _opened_at(processor: KnownProcessor) -> datetime | None:
+    return processor.breaker.opened_at if processor.breaker else None
