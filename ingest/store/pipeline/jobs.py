@@ -1071,8 +1071,9 @@ def parked(connection: Connection, *, at_most: int | None = None) -> list[Parked
     return [ParkedJobs(**row) for row in rows]
 
 
-# Whom parking has put aside: those that are due, in any order, a bounded number. Lanes that no
-# worker takes are left out. Of those with the fewest failures, so that no job is probed to death.
+# Of a bounded number of jobs that are parked and due, the one with the fewest failures, so that no
+# job is probed to death, and then with the fewest attempts: a snooze and a lost worker may spend
+# none. Lanes that no worker takes are left out.
 _CHOOSE_PROBE = statement(
     """
     UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
@@ -1089,7 +1090,7 @@ _CHOOSE_PROBE = statement(
                   LIMIT :examined
               ))
           AND state IN ('pending', 'retrying') AND hinted_until = 'infinity'
-        ORDER BY failures, event LIMIT 1
+        ORDER BY failures, attempt, event LIMIT 1
         FOR UPDATE SKIP LOCKED
     )
     RETURNING id, attempt, queue
