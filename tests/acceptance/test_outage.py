@@ -1,7 +1,8 @@
-"""A service is down for a while, under load: attempts burnt are those that opened the breaker and the
-probes, nothing dies, and all of it arrives. `python3 dev.py outage` takes ten minutes of it."""
+"""A service is down for a while, under load: attempts spent are those that opened the breaker and
+the probes, nothing dies, and all of it arrives. `python3 dev.py outage` takes ten minutes of it."""
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance import crm_processors
 from tests.acceptance.crm_processors import AFTER
 from tests.acceptance.harness import Stack
 from tests.support.deliver import order
@@ -69,13 +71,11 @@ def service() -> Iterator[Service]:
 def test_an_outage_spends_the_attempts_that_opened_the_breaker_and_the_probes(
     make_stack: Callable[..., Stack], service: Service
 ) -> None:
-    stack = make_stack(
-        processors="tests.acceptance.crm_processors", read_model="false", concurrency="1"
-    )
+    stack = make_stack(processors="crm_processors", read_model="false", concurrency="1")
+    shutil.copy(crm_processors.__file__, stack.folder)
     stack.environment |= {
         "CRM_URL": service.url,
         "CRM_PROBE_EVERY_S": str(PROBE_EVERY_S),
-        "PYTHONPATH": os.getcwd(),
     }
     stack.receiver()
     stack.worker()
