@@ -54,8 +54,8 @@ MUTATIONS = (
         promise=5,
         what="a probe whose worker was killed is waited for",
         file="ingest/store/pipeline/jobs.py",
-        old="        OR (state IN ('pending', 'retrying') AND attempt = CAST(:attempt AS integer)\n",
-        new="        OR (state IN ('pending', 'retrying')\n",
+        old="'retrying') AND attempt = CAST(:attempt AS integer)\n",
+        new="'retrying')\n",
         caught_by="integration/test_breaker.py::"
         "test_a_probe_whose_worker_is_killed_is_not_waited_for",
     ),
