@@ -1,7 +1,6 @@
 """A processor with a breaker, its worker and a relay, driven by hand."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sqlalchemy import Engine
 
@@ -137,4 +136,3 @@ class House:
 
 
 MakeHouse = Callable[..., House]
-Declare = Callable[..., Any]
