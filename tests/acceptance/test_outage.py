@@ -67,7 +67,6 @@ def service() -> Iterator[Service]:
     service.down()
 
 
-@pytest.mark.timeout(300 + 4 * DOWN_S)
 def test_an_outage_spends_the_attempts_that_opened_the_breaker_and_the_probes(
     make_stack: Callable[..., Stack], service: Service
 ) -> None:

@@ -4,7 +4,6 @@ against a model of a few lines."""
 import random
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -261,7 +260,6 @@ class BreakerMachine(RuleBasedStateMachine):
             return bool(waiting.scalar_one())
 
 
-@pytest.mark.timeout(900)
 def test_no_interleaving_claims_more_than_the_probe_or_holds_a_healthy_target_for_ever(
     engine: Engine, database_url: str
 ) -> None:
