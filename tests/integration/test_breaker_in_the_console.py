@@ -68,6 +68,13 @@ def test_an_event_says_why_its_job_waits(house: House, browser: Browser, run: Ru
     assert (job["parked"], job["breaker_open"]) == (True, True)
 
 
+def test_a_job_of_it_is_not_run_by_itself(house: House, browser: Browser) -> None:
+    job = one(house.engine, "SELECT max(id) FROM jobs")
+    answer = browser.post(f"/jobs/{job}/retry", {})
+    assert answer.status == 409
+    assert "probe it now, or close its breaker" in answer.text
+
+
 def test_the_api_tells_of_it(house: House, browser: Browser) -> None:
     told = get(browser, API)
     breaker = told["breaker"]

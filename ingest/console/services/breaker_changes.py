@@ -46,6 +46,16 @@ def probe(engine: Engine, by: Identity, processor: str, reason: str | None) -> N
     _change(engine, by, processor, reason, PROBE, change)
 
 
+def refuse_if_open(connection: Connection, processor: str) -> None:
+    """Raise NotPossible if a processor's breaker is open: a job of it would only wait."""
+    if processor in breakers.open_ones(connection):
+        raise NotPossible(
+            f"The target of {processor} is down, and its jobs wait: probe it now, or close its"
+            " breaker.",
+            reason="breaker_open",
+        )
+
+
 def _change(
     engine: Engine,
     by: Identity,

@@ -252,12 +252,13 @@ class Commands:
 
         Raises:
             NotFound: there is no such job.
-            NotPossible: it runs, has succeeded, or its processor is paused.
+            NotPossible: it runs, has succeeded, its processor is paused, or its breaker is open.
         """
         with self._engine.begin() as connection:
             job = event_detail.job(connection, number)
             if processors.is_paused(connection, job.processor):
                 raise NotPossible(f"{job.processor} is paused: resume it first.", reason="paused")
+            breaker_changes.refuse_if_open(connection, job.processor)
             if jobs.run_now(connection, [number]):
                 audit_log.record(
                     connection,
