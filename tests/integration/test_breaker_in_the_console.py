@@ -100,7 +100,7 @@ def test_it_is_closed_and_probed_by_forms_with_a_record(house: House, browser: B
     assert len(house.sweep()) == 1
     assert browser.post(f"{PAGE}/close", {"reason": "we know better"}).status == 303
     assert "The breaker of crm is closed: its jobs run." in browser.get(PAGE).text
-    assert not house.is_open
+    assert not house.is_open()
     assert [(action, reason) for _, _, action, _, reason in recorded(house.engine)] == [
         ("probe", "it is back"),
         ("close breaker", "we know better"),

@@ -104,7 +104,6 @@ class House:
         with self.engine.connect() as connection:
             return breakers.records(connection)[NAME]
 
-    @property
     def is_open(self) -> bool:
         """Whether its breaker is open."""
         return self.breaker.opened_at is not None
