@@ -1,7 +1,7 @@
 """Circuit breakers: when a processor's target is down, so that its jobs are to wait.
 
-A breaker reads an error together with those that it was raised from or while handling, as a
-traceback shows them: libraries wrap the `ConnectionError` that says why.
+A breaker reads an error together with those that it was raised from or while handling: libraries
+wrap the `ConnectionError` that says why. What `from None` hides is read too: httpx hides it so.
 """
 
 import inspect
@@ -130,15 +130,13 @@ class Breaker:
 
 
 def chain_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it was raised from or while handling, as a traceback shows
-    them; 20 at most."""
+    """Yield an error and those that it was raised from or while handling, hidden ones too; 20 at
+    most."""
     seen: set[int] = set()
     one: BaseException | None = error
     while one is not None and id(one) not in seen and len(seen) < _LONGEST_CHAIN:
         seen.add(id(one))
         yield one
-        if one.__cause__ is None and one.__suppress_context__:
-            return
         one = one.__cause__ or one.__context__
 
 

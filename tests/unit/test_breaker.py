@@ -142,11 +142,11 @@ def test_an_error_is_read_with_those_that_it_was_raised_from() -> None:
         try:
             raise ConnectionResetError
         except ConnectionError:
-            raise KeyError("not its fault") from None
+            raise KeyError("our own") from None
 
     assert DOWN.sign_of(raised(from_it)) is Sign.DOWN
     assert DOWN.sign_of(raised(while_handling_it)) is Sign.DOWN
-    assert DOWN.sign_of(raised(hidden)) is None
+    assert DOWN.sign_of(raised(hidden)) is Sign.DOWN
 
 
 def test_a_chain_that_never_ends_is_read_to_an_end() -> None:
