@@ -6,6 +6,7 @@
     python3 dev.py check       check format, lint, types, dead code and words, before each commit
     python3 dev.py faults      run the fault suite: break real processes under load (--help)
     python3 dev.py ha          lose the primary of a replicated PostgreSQL under load (needs root)
+    python3 dev.py outage      a service that a processor calls is down for ten minutes (--help)
     python3 dev.py deploys     replace everything under load behind nginx, HAProxy, Caddy (--help)
     python3 dev.py monitoring  make each alert fire on a real Prometheus (needs it; --help)
     python3 dev.py browser     test the console in a real browser (needs Chromium)
@@ -67,6 +68,7 @@ def main() -> NoReturn:
         "faults": "tests.faults",
         "ha": "tests.high_availability",
         "deploys": "tests.deploys",
+        "outage": "tests.outage",
         "monitoring": "tests.monitoring",
         "mutations": "tests.mutations",
         "bench": "tests.benchmarks",

@@ -35,6 +35,40 @@ class Mutation:
 MUTATIONS = (
     Mutation(
         promise=5,
+        what="an open breaker holds no claim back",
+        file="ingest/store/pipeline/breakers.py",
+        old='MAY_RUN = f"(processor <> ALL({OPEN}) OR {IS_PROBE})"\n',
+        new='MAY_RUN = f"(processor <> ALL({OPEN}) OR true OR {IS_PROBE})"\n',
+        caught_by="integration/test_breaker.py::test_so_many_failures_in_a_row_park_the_processor",
+    ),
+    Mutation(
+        promise=5,
+        what="what was in work when a breaker opened spends its attempt",
+        file="ingest/store/pipeline/breaker_state.py",
+        old="            uncounted.add(attempt.id)\n",
+        new="",
+        caught_by="integration/test_breaker.py::"
+        "test_jobs_that_were_in_work_when_it_opened_spend_nothing",
+    ),
+    Mutation(
+        promise=5,
+        what="a probe whose worker was killed is waited for",
+        file="ingest/store/pipeline/jobs.py",
+        old="'retrying') AND attempt = CAST(:attempt AS integer)\n",
+        new="'retrying')\n",
+        caught_by="integration/test_breaker.py::"
+        "test_a_probe_whose_worker_is_killed_is_not_waited_for",
+    ),
+    Mutation(
+        promise=5,
+        what="a success leaves the failures before it counted",
+        file="ingest/store/pipeline/breakers.py",
+        old="    WHERE b.processor = :processor AND b.failures > 0\n",
+        new="    WHERE b.processor = :processor AND b.failures < 0\n",
+        caught_by="integration/test_breaker.py::test_a_success_begins_the_count_anew",
+    ),
+    Mutation(
+        promise=5,
         what="a resolved failure that returns stays resolved",
         file="ingest/store/failures/lifecycle.py",
         old="    if group.state is State.RESOLVED and _has_returned(group, seen, had_it):\n",

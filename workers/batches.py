@@ -27,7 +27,7 @@ from ingest.sources.base import Source
 from ingest.store.pipeline.histograms import Counted, counted
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, JobRef, Lease
 from ingest.store.pipeline.metrics import LAG, SUCCEEDED, Note
-from workers import outcome
+from workers import breaker, outcome
 from workers.counts import Tally
 from workers.event import Event
 from workers.registry import Processor
@@ -101,6 +101,9 @@ class BatchRunner:
         calls = self._open(processor, claimed, result)
         if processor.is_outside:
             for call in calls:
+                if breaker.is_down(processor.breaker, result.failures):
+                    result.failures.append(breaker.not_called(call.job))
+                    continue
                 self._run_outside(processor, call, result)
         elif calls:
             with Effects(self.engine) as effects:
@@ -261,11 +264,16 @@ class _BatchTransaction:
 
     def _call(self, calls: Sequence[Call]) -> None:
         """Call the function in a savepoint. A list that fails is halved until the failing events
-        are found."""
+        are found. Once the target is found to be down, nothing more is called."""
+        if breaker.is_down(self._processor.breaker, self._result.failures):
+            self._result.failures += [breaker.not_called(call.job) for call in calls]
+            return
         try:
             took_s = self._runner.call_function(self._processor, calls, self._effects.db)
             self._took_s.update((call.job.id, took_s) for call in calls)
             self._effects.release_savepoint()
+            if self._processor.breaker is not None:
+                breaker.answered(self._result.failures)
             return
         except BaseException as error:  # sys.exit() too is no way to leave a processor
             failure = error
@@ -301,12 +309,15 @@ class _BatchTransaction:
                     [call.held for call in succeeded],
                     notes,
                     hint_s=self._runner.redispatch_after_s if self._processor.order else None,
+                    breaker_of=self._processor.name if self._processor.breaker else None,
                 )
         except LeaseLost:
             raise
         except Exception as error:  # a deferred constraint, a deadlock, the connection
             raise _Broken(succeeded, error) from error
         self._runner.tally.succeeded(self._processor.name, took, lags)
+        if self._effects.breaker_closed:
+            log.info("breaker_closed", processor=self._processor.name)
 
     def _durations(self, succeeded: Sequence[Call]) -> tuple[Counted, Counted]:
         """Return how long the calls took, and how long after the delivery they ended, replays

@@ -19,7 +19,9 @@ from ingest.destinations import message, sending
 from ingest.destinations.answer import Meaning, Verdict
 from ingest.destinations.description import MOST_CONCURRENCY, Destination
 from ingest.destinations.message import Message
+from ingest.outgoing import NoAnswer
 from ingest.store import content_types
+from workers.breaker import Breaker, HTTPStatus5xx
 from workers.control import Discard, RetryAfter
 from workers.event import Event
 from workers.order import order_of
@@ -36,9 +38,19 @@ _Result = TypeVar("_Result")
 class RefusedByDestination(Exception):
     """A destination did not take an event."""
 
+    def __init__(self, message: str, status: int) -> None:
+        """`status` is that of its answer."""
+        super().__init__(message)
+        self.status = status
+
 
 class RefusedUntil(RetryAfter):
     """Likewise, and it said when to try again."""
+
+    def __init__(self, message: str, seconds: float, status: int) -> None:
+        """Try again in `seconds`."""
+        super().__init__(message, seconds)
+        self.status = status
 
 
 class GoneAway(Discard):
@@ -163,6 +175,18 @@ def _declaration(destination: Destination, loop: Loop) -> Declaration:
         order=order_of(destination.ordered_by or None, destination.on_dead),
         sources=destination.sources,
         is_outside=True,
+        breaker=_breaker(destination),
+    )
+
+
+def _breaker(destination: Destination) -> Breaker | None:
+    """Return when a destination is down: it gave no answer, or one of 5xx. A 429 is an answer."""
+    if (rules := destination.breaker) is None:
+        return None
+    return Breaker(
+        on=(NoAnswer, TimeoutError, HTTPStatus5xx),
+        after=rules.after,
+        probe_every_s=rules.probe_every_s,
     )
 
 
@@ -171,5 +195,5 @@ def _raise_unless_taken(verdict: Verdict) -> None:
         raise GoneAway(verdict.sentence)
     if verdict.meaning is Meaning.REFUSED:
         if verdict.retry_after_s is not None:
-            raise RefusedUntil(verdict.sentence, verdict.retry_after_s)
-        raise RefusedByDestination(verdict.sentence)
+            raise RefusedUntil(verdict.sentence, verdict.retry_after_s, verdict.status)
+        raise RefusedByDestination(verdict.sentence, verdict.status)

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
 from ingest import logs
 from ingest.sentry.start import Reports
-from ingest.store.pipeline import jobs
+from ingest.store.pipeline import breakers, jobs
 from ingest.store.pipeline.jobs import (
     Claimant,
     ClaimedJob,
@@ -26,6 +26,7 @@ from ingest.store.pipeline.jobs import (
     Lease,
     Outcome,
 )
+from workers import breaker
 from workers.batch_size import BatchSizer
 from workers.batches import BatchRunner, Result
 from workers.counts import Tally
@@ -229,6 +230,7 @@ class Executor:
         if not failures:
             return
         with self._engine.begin() as connection:
+            failures = _judged(connection, processor, failures)
             recorded = jobs.fail(
                 connection,
                 failures,
@@ -253,6 +255,24 @@ class Executor:
                 error_type=failure.error_type,
                 retry_in_s=None if failure.retry_in_s is None else round(failure.retry_in_s, 3),
             )
+
+
+def _judged(
+    connection: Connection, processor: Processor, failures: Sequence[Failure]
+) -> Sequence[Failure]:
+    """Tell the processor's breaker, if it has one; return the failures as they are to be recorded:
+    while it is open they spend nothing."""
+    if processor.breaker is None:
+        return failures
+    recorded = breakers.record(connection, processor.breaker.of(processor.name), failures)
+    if recorded.opened or recorded.closed:
+        log.warning(
+            "breaker_opened" if recorded.opened else "breaker_closed", processor=processor.name
+        )
+    return [
+        breaker.not_counted(failure) if failure.id in recorded.uncounted else failure
+        for failure in failures
+    ]
 
 
 def _what_happened(failure: Failure) -> str:

@@ -5,7 +5,7 @@ import traceback
 from ingest.errors import BodyKeyMissing
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from ingest.text import storable
-from workers import places, retry
+from workers import breaker, places, retry
 from workers.control import Discard, RetryAfter, Snooze
 from workers.registry import Processor
 from workers.retry import Random, RetryPolicy
@@ -44,7 +44,8 @@ def of_error(
     retry_in_s = _retry_in_s(job.failures + 1, processor.max_attempts, processor.rules, random)
     if retry_in_s is not None and isinstance(error, RetryAfter):
         retry_in_s = min(max(0.0, _asked_for(error)), LONGEST_SNOOZE_S)
-    return _failure(job, processor, error, outcome, retry_in_s=retry_in_s)
+    failure = _failure(job, processor, error, outcome, retry_in_s=retry_in_s)
+    return breaker.marked(failure, processor.breaker, error)
 
 
 def of_missing_body(job: ClaimedJob) -> Failure:

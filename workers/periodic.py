@@ -8,6 +8,7 @@ from ingest import queues
 from ingest.sources import schedule as runs
 from ingest.sources.base import TYPE_LIMIT
 from workers import registry, schedules
+from workers.breaker import Breaker
 from workers.registry import Function
 from workers.schedules import Missed
 
@@ -38,6 +39,7 @@ def periodic(
     timeout_s: float | None = None,
     retry_base_s: float | None = None,
     retry_max_delay_s: float | None = None,
+    breaker: Breaker | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a function as a processor that runs at set times, once whatever the number of relays
     and workers.
@@ -53,7 +55,8 @@ def periodic(
         overlap: whether a run may begin while another is unfinished. Otherwise what falls due
             meanwhile is missed.
         name: identifies the processor and its runs; default: module and function.
-        queue, max_attempts, timeout_s, retry_base_s, retry_max_delay_s: as of `@processor`.
+        queue, max_attempts, timeout_s, retry_base_s, retry_max_delay_s, breaker: as of
+            `@processor`.
 
     Raises:
         TypeError, ValueError: the declaration makes no sense.
@@ -76,6 +79,7 @@ def periodic(
             timeout_s=timeout_s,
             retry_base_s=retry_base_s,
             retry_max_delay_s=retry_max_delay_s,
+            breaker=breaker,
         )(function)
         registry.declared[-1] = replace(registry.declared[-1], schedule=schedule)
         return function

@@ -18,6 +18,7 @@ from ingest.sources import registry as sources
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
 from ingest.text import storable
+from workers.breaker import Breaker
 from workers.order import WAIT, Order, OrderedBy, order_of
 from workers.retry import RetryPolicy
 from workers.schedules import Schedule
@@ -52,6 +53,7 @@ class Declaration:
     sources: tuple[str, ...] = ()
     is_outside: bool = False
     schedule: Schedule | None = None
+    breaker: Breaker | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +83,8 @@ class Processor:
     jobs succeed, and gets the engine instead of a connection."""
     schedule: Schedule | None = None
     """When it is due; None: it runs for events that senders send."""
+    breaker: Breaker | None = None
+    """When its target is down, so that its jobs wait; None: they are tried whatever fails."""
 
     @property
     def about(self) -> str | None:
@@ -106,6 +110,7 @@ def processor(
     retry_max_delay_s: float | None = None,
     ordered_by: OrderedBy | None = None,
     on_dead: str = WAIT,
+    breaker: Breaker | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a function as a processor of events of `types`.
 
@@ -135,6 +140,8 @@ def processor(
             the event that returns the key. An event without the field, or with None, has no order.
         on_dead: with an order, what becomes of the jobs behind a dead letter: they `wait` until it
             is replayed or discarded, or `skip` it.
+        breaker: when what the function calls is down: its jobs wait then, and one now and then
+            finds out whether it is back.
 
     Raises:
         TypeError, ValueError: the declaration makes no sense.
@@ -162,6 +169,8 @@ def processor(
         if value is not None and value <= 0:
             raise ValueError(f"{what} must be above 0")
     order = order_of(ordered_by, on_dead)
+    if breaker is not None and not isinstance(breaker, Breaker):
+        raise TypeError("breaker= takes a Breaker: breaker=Breaker(on=(ConnectionError,))")
     if max_attempts is not None and max_attempts > MOST_ATTEMPTS:
         raise ValueError(f"max_attempts must be at most {MOST_ATTEMPTS}")
 
@@ -180,6 +189,7 @@ def processor(
                 retry_base_s=retry_base_s,
                 retry_max_delay_s=retry_max_delay_s,
                 order=order,
+                breaker=breaker,
             )
         )
         return function
@@ -328,6 +338,7 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         sources=declaration.sources,
         is_outside=declaration.is_outside,
         schedule=declaration.schedule,
+        breaker=declaration.breaker,
     )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest.store.engine import FOR_OURS
-from ingest.store.pipeline import jobs
+from ingest.store.pipeline import breakers, jobs
 from ingest.store.pipeline.jobs import JobRef, Lease
 from ingest.store.pipeline.metrics import Note
 from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
@@ -68,6 +68,8 @@ class Effects:
     def __init__(self, engine: Engine) -> None:
         self.db: Connection = engine.connect()
         """For processors."""
+        self.breaker_closed = False
+        """Whether what was committed closed the processor's breaker."""
         pooled = self.db.connection
         driver = pooled.driver_connection
         assert isinstance(driver, GuardedConnection)
@@ -143,11 +145,13 @@ class Effects:
         notes: Iterable[Note] = (),
         *,
         hint_s: float | None = None,
+        breaker_of: str | None = None,
     ) -> list[JobRef]:
         """Finish the jobs and commit, together; `notes` say how long it took.
 
         With `hint_s`, jobs of a processor with an order: return those that were behind them, which
-        the relay leaves to the caller for so many seconds.
+        the relay leaves to the caller for so many seconds. `breaker_of` is the processor, if it has
+        a breaker, which is told of the success.
 
         Raises:
             LeaseLost: some were taken over meanwhile; nothing is committed.
@@ -156,6 +160,10 @@ class Effects:
         self._driver.guarded = False
         # After the commit a pooler gives the server connection to somebody else.
         self._send(_COMMIT_LIMITS if self._driver.is_direct else f"{_RELEASE}; {_COMMIT_LIMITS}")
+        if breaker_of is not None:
+            self.breaker_closed = breakers.answered(
+                self.db, breaker_of, [lease.id for lease in succeeded]
+            )
         if hint_s is not None:
             woken = jobs.finish_ordered(self.db, succeeded, notes, hint_s=hint_s)
             self.db.commit()

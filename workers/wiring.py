@@ -13,8 +13,8 @@ from ingest.sentry.start import Reports
 from ingest.settings import Settings
 from ingest.sources.registry import readers
 from ingest.store.engine import Role, create_engine
+from ingest.store.pipeline import breakers, schedules
 from ingest.store.pipeline import processors as store
-from ingest.store.pipeline import schedules
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports.heartbeats import ProcessIdentity
 from workers import guard
@@ -229,6 +229,15 @@ def register(processors: Registry, connection: Connection) -> None:
             )
             for processor in processors
         ],
+    )
+    breakers.register(
+        connection,
+        [
+            processor.breaker.of(processor.name)
+            for processor in processors
+            if processor.breaker is not None
+        ],
+        [processor.name for processor in processors if processor.breaker is None],
     )
     now = schedules.server_time(connection)
     periodic = [

@@ -1,7 +1,8 @@
 """Every rule of the alerts: its thresholds, its sentences, and what to do.
 
 `docs/alerts.md` has a row and `docs/runbooks.md` a section for each. The console, `ingest doctor`
-and the channels take their sentences from here.
+and the channels take their sentences from here. The file is long because a rule's words are
+half a page, and they are read together.
 """
 
 from collections.abc import Mapping
@@ -331,6 +332,20 @@ PROCESSOR_PAUSED = Rule(
     advice="Resume it on the page of processors when the reason is over.",
     href="/processors",
 )
+BREAKER_OPEN = Rule(
+    slug="breaker_open",
+    title="open breakers",
+    urgent=False,
+    for_s=60,
+    recover_for_s=0,
+    condition="The breaker of a processor has been open for a minute: its target is down.",
+    fired="The target of {subject} is down, and its jobs wait: its breaker is open since {since},"
+    " after {failures} in a row ({error}).",
+    recovered="The target of {subject} is back, or its breaker was closed: its jobs run.",
+    advice="Look what the processor calls. Nothing is lost and no attempt is spent but by the"
+    " probes; the jobs run by themselves once a probe succeeds.",
+    href="/processors",
+)
 POSSIBLE_LOSSES = Rule(
     slug="possible_losses",
     title="possible losses",
@@ -377,7 +392,8 @@ RULES: Mapping[str, Rule] = MappingProxyType(
             *(NO_RECEIVER, NO_WORKER, NO_RELAY, PRIVILEGES_MISSING),
             *(BACKLOG_OLD, JOBS_OLD, SCHEDULE_OVERDUE, PROCESSOR_FAILS),
             *(DEAD_LETTERS, DEAD_LETTERS_MANY, FAILURE_BACK),
-            *(JOBS_PARKED, PROCESSOR_PAUSED, POSSIBLE_LOSSES, SIGNATURES_REFUSED, SOURCE_QUIET),
+            *(JOBS_PARKED, PROCESSOR_PAUSED, BREAKER_OPEN, POSSIBLE_LOSSES, SIGNATURES_REFUSED),
+            SOURCE_QUIET,
             *(OLD_KEY_USED, PARTITIONS_SHORT, DISK_LOW, DATABASE_LARGE, REDIS_AWAY, CHANNEL_FAILS),
         )
     }

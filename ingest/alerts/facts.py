@@ -17,7 +17,8 @@ from ingest.settings import Settings
 from ingest.store import alerts, partitions
 from ingest.store.failures import records
 from ingest.store.failures.records import FailureRecord
-from ingest.store.pipeline import schedules
+from ingest.store.pipeline import breakers, schedules
+from ingest.store.pipeline.breakers import BreakerRecord
 from ingest.store.reports import alert_facts, gauges, heartbeats, possible_losses
 from ingest.store.reports.alert_facts import PastHour
 from ingest.store.reports.gauges import Gauges
@@ -49,6 +50,8 @@ class Facts:
     """Days after today that have a partition; -1: today has none."""
     overdue: Mapping[str, datetime]
     """When each periodic processor was due of which no run has begun, though one could."""
+    open_breakers: Mapping[str, BreakerRecord]
+    """The breakers that are open, by processor."""
     attempts: Mapping[str, tuple[int, int]]
     """Failed and succeeded ones of each processor that failed, in its rule's window."""
     refused: Mapping[str, int]
@@ -108,6 +111,7 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
         processes=heartbeats.all_of_them(connection),
         partition_days=(days[-1] - now.date()).days if days else -1,
         overdue=schedules.overdue(connection),
+        open_breakers=breakers.open_ones(connection),
         attempts=alert_facts.attempts(connection, now=now, window=window("processor_fails")),
         refused=refused,
         stored=stored,

@@ -151,7 +151,7 @@ def _failure_back(facts: Facts, _policy: Policy) -> Iterator[Finding]:
 
 def _jobs_parked(facts: Facts, _policy: Policy) -> Iterator[Finding]:
     for (processor, queue, reason), parked in facts.state.parked.items():
-        if reason != "paused":
+        if reason not in ("paused", "breaker_open"):
             why = "no live worker has it" if reason == _UNKNOWN else "no worker takes the queue"
             yield _found(
                 catalogue.JOBS_PARKED,
@@ -169,6 +169,19 @@ def _processor_paused(facts: Facts, _policy: Policy) -> Iterator[Finding]:
             parked[processor] += count
     for processor, count in parked.items():
         yield _found(catalogue.PROCESSOR_PAUSED, count, processor)
+
+
+def _breaker_open(facts: Facts, _policy: Policy) -> Iterator[Finding]:
+    for processor, breaker in facts.open_breakers.items():
+        if breaker.opened_at is not None:
+            yield _found(
+                catalogue.BREAKER_OPEN,
+                breaker.failures,
+                processor,
+                failures=_number(breaker.failures, "failure"),
+                error=breaker.error_type or "an error",
+                since=f"{breaker.opened_at:%H:%M} UTC",
+            )
 
 
 def _possible_losses(facts: Facts, _policy: Policy) -> Iterator[Finding]:
@@ -277,6 +290,7 @@ _JUDGES: Mapping[str, _Judge] = MappingProxyType(
         "failure_back": _failure_back,
         "jobs_parked": _jobs_parked,
         "processor_paused": _processor_paused,
+        "breaker_open": _breaker_open,
         "possible_losses": _possible_losses,
         "signatures_refused": _signatures_refused,
         "source_quiet": _source_quiet,

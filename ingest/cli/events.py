@@ -228,6 +228,8 @@ def _print_job(job: JobRecord) -> None:
     title = f"{job.processor}: {job.state}"
     if job.next_attempt_at is not None:
         title += f", next attempt {job.next_attempt_at.isoformat(timespec='seconds')}"
+    if job.breaker_open:
+        title += ", waits until its target is back: the breaker is open"
     if job.waits_for is not None:
         what = "a dead letter" if job.is_behind_dead else "another job"
         title += f", waits behind {what} of its key: event {job.waits_for}"

@@ -7,6 +7,7 @@ from ingest.cli import output
 from ingest.console.services.processor_detail import ProcessorDetails
 from ingest.console.services.ranges import Range
 from ingest.durations import in_words
+from ingest.store.pipeline.breakers import BreakerRecord
 from ingest.store.pipeline.schedules import ScheduleRecord
 
 
@@ -43,6 +44,8 @@ def _facts(details: ProcessorDetails, period: Range) -> Iterator[tuple[str, str]
         yield "forwards to", details.destination
     if details.ordered_by is not None:
         yield "order", f"by {details.ordered_by}; a dead letter: {details.on_dead}"
+    if details.breaker is not None:
+        yield from _breaker(details.breaker)
     if (schedule := details.schedule) is not None:
         overlap = "runs may overlap" if schedule.overlap else "runs do not overlap"
         yield "schedule", f"{schedule.expression} ({schedule.zone})"
@@ -77,10 +80,33 @@ def _last_run(schedule: ScheduleRecord) -> str:
 
 
 def _state(details: ProcessorDetails) -> str:
-    if details.paused_at is None:
-        return "runs"
-    why = f": {details.pause_reason}" if details.pause_reason else ""
-    return f"paused by {details.paused_by} since {output.cell(details.paused_at)}{why}"
+    if details.paused_at is not None:
+        why = f": {details.pause_reason}" if details.pause_reason else ""
+        return f"paused by {details.paused_by} since {output.cell(details.paused_at)}{why}"
+    if details.breaker is not None and details.breaker.opened_at is not None:
+        return "its target is down: the breaker is open, and only probes run"
+    return "runs"
+
+
+def _breaker(breaker: BreakerRecord) -> Iterator[tuple[str, str]]:
+    failures = output.number_of(breaker.failures, "failure")
+    opens = f"after {breaker.opens_after} in a row of {breaker.watches}"
+    if breaker.opened_at is None:
+        yield "breaker", f"closed; {failures} in a row, it opens {opens}"
+    else:
+        yield "breaker", f"open since {output.cell(breaker.opened_at)}, {opens}"
+        yield (
+            "probes",
+            (
+                f"{breaker.probes} by now, the next {output.cell(breaker.probe_at)}, then every"
+                f" {_span(breaker.probe_every_s)}"
+            ),
+        )
+    if breaker.error_type is not None:
+        yield "last error", output.printable(f"{breaker.error_type}: {breaker.error_message or ''}")
+    if breaker.closed_at is not None:
+        by = "a probe" if breaker.closed_by is None else breaker.closed_by
+        yield "last closed", f"{output.cell(breaker.closed_at)} by {by}"
 
 
 def _takes(details: ProcessorDetails) -> str:

@@ -1,4 +1,5 @@
-"""`ingest processors`: what workers have registered; pause, resume and run them."""
+"""`ingest processors`: what workers have registered; pause, resume and run them, and override
+their breakers."""
 
 import os
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from ingest.store.pipeline import processors
 from ingest.store.pipeline.processors import ProcessorRecord
 
 app = typer.Typer(
-    help="List the processors; pause, resume and run them.", invoke_without_command=True
+    help="List the processors; pause, resume and run them; override their breakers.",
+    invoke_without_command=True,
 )
 
 _Name = Annotated[str, typer.Argument(metavar="PROCESSOR", help="Its name, as the list shows it.")]
@@ -106,15 +108,36 @@ def resume(name: _Name, reason: _Reason = None, json: _Json = False) -> None:
     _tell(name, json, "is not paused: its jobs run.")
 
 
+@app.command("close")
+def close(name: _Name, reason: _Reason = None, json: _Json = False) -> None:
+    """Close the open breaker of a processor: all its jobs run, whatever its target says."""
+    _change(name, "close", reason)
+    _tell(name, json, "is held back no longer: its breaker is closed, and its jobs run.")
+
+
+@app.command("probe")
+def probe(name: _Name, reason: _Reason = None, json: _Json = False) -> None:
+    """Probe the target of a processor whose breaker is open now, with one of its jobs."""
+    _change(name, "probe", reason)
+    _tell(name, json, "is probed now: if that job succeeds, the others run.")
+
+
 def _change(name: str, verb: str, reason: str | None) -> None:
     from ingest.cli.commands import commands
 
     try:
         with commands() as changes:
-            change = changes.pause if verb == "pause" else changes.resume
+            change = {
+                "pause": changes.pause,
+                "resume": changes.resume,
+                "close": changes.close_breaker,
+                "probe": changes.probe,
+            }[verb]
             change(author(), name, reason)
     except NotFound as error:
         raise _unknown(error) from None
+    except IngestError as error:
+        raise CommandError(str(error), reason=error.reason) from None
 
 
 def _tell(name: str, json: bool, what: str) -> None:
@@ -160,7 +183,9 @@ def _order(record: ProcessorRecord) -> str:
 
 
 def _state(record: ProcessorRecord) -> str:
-    if record.paused_at is None:
-        return "runs"
-    why = f": {record.pause_reason}" if record.pause_reason else ""
-    return f"paused by {record.paused_by}{why}"
+    if record.paused_at is not None:
+        why = f": {record.pause_reason}" if record.pause_reason else ""
+        return f"paused by {record.paused_by}{why}"
+    if record.breaker is not None and record.breaker.opened_at is not None:
+        return f"breaker open since {output.cell(record.breaker.opened_at)}"
+    return "runs"

@@ -142,7 +142,7 @@ def _processors(seen: Seen, rows: int) -> Table:
         durations = seen.succeeded.get(record.name, Histogram())
         failed = seen.failed.get(record.name, Histogram()).total
         table.add_row(
-            Text(f"{record.name}{' (paused)' if record.paused_at else ''}"),
+            Text(f"{record.name}{_held_back(record)}"),
             _rate(durations.total, seen, unit=""),
             _duration(durations.percentile(0.5)),
             _duration(durations.percentile(0.95)),
@@ -154,6 +154,12 @@ def _processors(seen: Seen, rows: int) -> Table:
     if len(order) > rows:
         table.add_row(Text(f"and {len(order) - rows} more", style="dim"))
     return table
+
+
+def _held_back(record: ProcessorRecord) -> str:
+    if record.paused_at:
+        return " (paused)"
+    return " (breaker open)" if record.breaker and record.breaker.opened_at else ""
 
 
 def _weight(seen: Seen, record: ProcessorRecord) -> tuple[int, int]:

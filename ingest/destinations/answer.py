@@ -30,6 +30,8 @@ class Verdict:
     meaning: Meaning
     sentence: str
     """The status and the beginning of the answer, without our secrets."""
+    status: int
+    """The HTTP status."""
     retry_after_s: float | None = None
     """When it asked to be tried again, in seconds; None: it did not say."""
 
@@ -39,15 +41,16 @@ def judge(answer: Answer, *secrets: str, now: datetime) -> Verdict:
     text = shown(answer.text, *secrets)
     told = f"HTTP {answer.status}: {text}" if text else f"HTTP {answer.status}"
     if answer.is_success:
-        return Verdict(meaning=Meaning.TAKEN, sentence=told)
+        return Verdict(meaning=Meaning.TAKEN, sentence=told, status=answer.status)
     if answer.status == _GONE:
-        return Verdict(meaning=Meaning.GONE, sentence=told)
+        return Verdict(meaning=Meaning.GONE, sentence=told, status=answer.status)
     if 300 <= answer.status < 400:
         told = f"HTTP {answer.status}: redirects are not followed"
     after = retry_after_s(answer.headers.get("retry-after"), now=now)
     return Verdict(
         meaning=Meaning.REFUSED,
         sentence=told,
+        status=answer.status,
         retry_after_s=after if answer.status in _SAY_WHEN else None,
     )
 

@@ -32,6 +32,17 @@ _Text = Annotated[str, Field(max_length=2000)]
 _Seconds = Annotated[float, Field(gt=0, le=10**8, allow_inf_nan=False)]
 
 
+class BreakerRules(BaseModel):
+    """When a destination is down, so that its events wait: it gave no answer, or a 5xx."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    after: int = Field(10, ge=1, le=1_000_000)
+    """So many requests in a row."""
+    probe_every_s: float = Field(30, gt=0, le=86_400, allow_inf_nan=False)
+    """Meanwhile, from one probe to the next."""
+
+
 class Destination(BaseModel):
     """An HTTP endpoint, and which events it gets."""
 
@@ -71,6 +82,8 @@ class Destination(BaseModel):
     max_attempts: int | None = Field(None, ge=1, le=1_000)
     retry_base_s: _Seconds | None = None
     retry_max_delay_s: _Seconds | None = None
+    breaker: BreakerRules | None = None
+    """None: each event spends its attempts, whether it is down or not."""
 
     @field_validator("name")
     @classmethod

@@ -24,6 +24,12 @@ JOBS_PARKED = error(
     "Start a worker that has the processor and takes the queue. The jobs then run by themselves.",
 )
 PROCESSOR_PAUSED = warning("processor_paused", "Resume it on the console's page of processors.")
+BREAKER_OPEN = warning(
+    "breaker_open",
+    "Look what the processor calls; the jobs run by themselves once a probe succeeds.",
+)
+_PARKED = {"paused": PROCESSOR_PAUSED, "breaker_open": BREAKER_OPEN}
+"""By the reason; for the others a worker is missing."""
 VERSIONS_DIFFER = warning("versions_differ", "Finish the deploy: docs/upgrading.md.")
 PROCESSES = note("processes")
 
@@ -59,7 +65,7 @@ def consumed(setup: Setup) -> Iterator[Finding]:
     if served is not None:
         yield from _unconsumed(served, queue_of)
     for lane in parked:
-        kind = PROCESSOR_PAUSED if lane.reason == "paused" else JOBS_PARKED
+        kind = _PARKED.get(lane.reason, JOBS_PARKED)
         yield kind.found(
             f"{lane.jobs:,} jobs of {lane.processor} in the queue {lane.queue} are parked:"
             f" {lane.why}."

@@ -131,7 +131,8 @@ OLDEST_JOB_AGE = _gauge(
 )
 PARKED_JOBS = _gauge(
     "parked_jobs",
-    "jobs that no worker may or can take, by `reason`: `paused`, `unknown`, `unconsumed`",
+    "jobs that no worker may or can take, by `reason`: `paused`, `breaker_open`, `unknown`,"
+    " `unconsumed`",
     "processor",
     "queue",
     "reason",

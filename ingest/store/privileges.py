@@ -36,6 +36,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         | _COUNTED
         | {
             "body_keys": "S",
+            "breakers": "SIUD",
             "deliveries": "SU",
             "erasure_keys": "S",
             "unadmitted": "SIUD",
@@ -59,6 +60,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "activity_sums": "SIUD",
             "attempts": "SID",
             "backlog_samples": "SID",
+            "breakers": "SU",
             "copies": "SD",
             "deliveries": "SIU",
             "duplicates": "SID",
@@ -95,6 +97,7 @@ NEEDS: Mapping[str, Mapping[str, str]] = MappingProxyType(
             "attempts": "SIUD",
             "backlog_samples": "SID",
             "body_keys": "SI",
+            "breakers": "SU",
             "console_keys": "SI",
             "copies": "SIU",
             "deliveries": "SIU",

@@ -521,6 +521,39 @@ processors = Table(
     Column("retry_max_delay_s", Double, comment="longest wait after any failure"),
 )
 
+# The circuit breakers of processors: a target that is down parks the jobs, all but a probe. The
+# message of the last error is read from its attempt, so that what is erased there is erased here.
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("processor", Text, primary_key=True),
+    Column("watches", Text, nullable=False, comment="the errors that say that the target is down"),
+    Column("opens_after", Integer, nullable=False),
+    Column("probe_every_s", Double, nullable=False),
+    Column(
+        "failures",
+        Integer,
+        nullable=False,
+        server_default=text("0"),
+        comment="such errors in a row, over all workers",
+    ),
+    Column("error_type", Text, comment="of the last such error"),
+    Column("error_job", BigInteger, comment="whose attempt has the message of that error"),
+    Column("error_attempt", Integer, comment="the number of that attempt"),
+    Column("opened_at", Timestamp, comment="null: it is closed"),
+    Column("probe_at", Timestamp, comment="open: no probe before"),
+    Column("probe_job", BigInteger, comment="the only job that may be claimed while it is open"),
+    Column("probe_attempt", Integer, comment="its attempts when it was chosen"),
+    Column("probes", Integer, nullable=False, server_default=text("0"), comment="since it opened"),
+    Column("closed_at", Timestamp, comment="the last time"),
+    Column("closed_by", Text, comment="that time; null: by itself"),
+    postgresql_with={
+        "fillfactor": 50,
+        "autovacuum_vacuum_scale_factor": 0.0,
+        "autovacuum_vacuum_threshold": 1000,
+    },
+)
+
 # When the periodic processors are due. A worker registers the schedule, a relay makes the runs.
 schedules = Table(
     "schedules",

@@ -100,6 +100,26 @@ def node_application(secret: str) -> Iterator[Application]:
             process.kill()
 
 
+def test_the_events_of_an_endpoint_that_is_down_wait_and_spend_nothing(
+    forwarding: Callable[..., Stack], taker: Taker
+) -> None:
+    taker.status, taker.headers = 503, {"retry-after": "1"}
+    stack = forwarding(taker.url, "[destination.breaker]\nafter = 4\nprobe_every_s = 0.3")
+    stack.post_all(order(number) for number in range(40))
+    until(
+        lambda: stack.value("SELECT coalesce(max(probes), 0) FROM breakers") >= 2,
+        what="it is probed",
+    )
+    taker.status, taker.headers = 200, {}
+    stack.wait_until_idle()
+    probes = stack.logs().count("breaker_probes")
+    spent = "SELECT count(*) FROM attempts WHERE outcome = 'failed'"
+    assert stack.value(spent) == 4 + probes - 1
+    assert stack.value("SELECT error_type FROM breakers") == "RefusedUntil"
+    assert stack.stats()["jobs"]["dead"] == 0
+    assert stack.stats()["jobs"]["succeeded"] == 40
+
+
 def test_a_node_application_that_fails_half_of_the_time_gets_everything(
     forwarding: Callable[..., Stack],
 ) -> None:

@@ -328,6 +328,18 @@ CASES: dict[str, tuple[Act, Act, str]] = {
         sql("DELETE FROM jobs"),
         "crm is paused: its jobs wait",
     ),
+    "breaker_open": (
+        sql(
+            "INSERT INTO breakers (processor, watches, opens_after, probe_every_s, failures,"
+            " error_type, opened_at, probe_at) VALUES ('crm', 'ConnectionError', 10, 30, 12,"
+            " 'ConnectError', '2026-11-29 03:07+00', now())"
+        ),
+        sql("UPDATE breakers SET opened_at = NULL"),
+        (
+            "The target of crm is down, and its jobs wait: its breaker is open since 03:07 UTC,"
+            " after 12 failures in a row (ConnectError)."
+        ),
+    ),
     "possible_losses": (
         lambda pipeline: pipeline.count("possible_loss", "github", 3),
         sql(

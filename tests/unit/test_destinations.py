@@ -57,6 +57,13 @@ def test_the_least_that_is_said_of_a_destination(tmp_path: Path) -> None:
     assert (destination.allow_http, destination.allow_private) == (False, False)
 
 
+def test_a_breaker_is_off_unless_it_is_given(tmp_path: Path) -> None:
+    assert read(tmp_path, LEAST)[0].breaker is None
+    (given,) = read(tmp_path, LEAST + "[destination.breaker]\n")
+    assert given.breaker is not None
+    assert (given.breaker.after, given.breaker.probe_every_s) == (10, 30)
+
+
 def test_sources_and_destinations_stand_in_one_file(tmp_path: Path) -> None:
     file = tmp_path / "sources.toml"
     file.write_text(f'[hub]\npreset = "github"\n{LEAST}')
@@ -151,6 +158,15 @@ MISTAKES = {
         "2: destination.0: on_dead needs ordered_by: without an order nothing is behind.",
     ),
     "the replays' queue": (LEAST + 'queue = "replay"\n', "7: destination.0.queue: the queue"),
+    "a breaker that is a number": (LEAST + "breaker = 10\n", "7: destination.0.breaker: "),
+    "a breaker that opens after nothing": (
+        LEAST + "[destination.breaker]\nafter = 0\n",
+        "8: destination.0.breaker.after: ",
+    ),
+    "a key of a breaker that is misspelt": (
+        LEAST + "[destination.breaker]\nprobe_every = 30\n",
+        "8: destination.0.breaker.probe_every: there is no such key; perhaps probe_every_s was",
+    ),
     "too many at once": (LEAST + "concurrency = 101\n", "7: destination.0.concurrency: "),
 }
 

@@ -15,6 +15,7 @@ NAME_NOBODY = {
     "console_keys",
     "keyed_requests",  # digests, and answers that only the sender of the request can decrypt
     "body_keys",  # ids of keys
+    "breakers",  # processors, types of errors, times and numbers
     "ended_sessions",  # random ids
     "activity",  # labels are processors, sources and reasons
     "activity_sums",  # likewise

@@ -30,8 +30,8 @@ BY_NAME: dict[str, dict[str, Any]] = {
 EACH = pytest.mark.parametrize("endpoint", operations.ENDPOINTS, ids=lambda each: each.name)
 READS = re.compile(r"list_\w+|get_\w+|export_\w+")
 CHANGES = re.compile(
-    r"(acknowledge|assign|begin|cancel|continue|delete|discard|erase|find|mute|note|order|pause"
-    r"|rename|reopen|replay|resend|resolve|resume|retry|run|save|send|test|unacknowledge)_\w+"
+    r"(acknowledge|assign|begin|cancel|close|continue|delete|discard|erase|find|mute|note|order|pause"
+    r"|probe|rename|reopen|replay|resend|resolve|resume|retry|run|save|send|test|unacknowledge)_\w+"
 )
 
 

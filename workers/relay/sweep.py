@@ -24,6 +24,7 @@ from ingest.store.pipeline import admission, jobs, processors
 from workers.recovery import rescue
 from workers.relay.mending import OrderMending
 from workers.relay.parking import Parking
+from workers.relay.probing import Probing
 from workers.relay.schedules import Schedules
 from workers.retry import RetryPolicy
 
@@ -69,6 +70,7 @@ class Relay:
         self._reports = reports or Reports()
         self._parking = parking or Parking(engine, clock=time.monotonic)
         self._mending = OrderMending(engine)
+        self._probing = Probing(engine, dispatcher, ttl_s=settings.redispatch_after_s)
         self._schedules = schedules or Schedules(engine)
 
     def sweep(self) -> Swept:
@@ -89,6 +91,7 @@ class Relay:
             self.park_paused()
             self._parking.sweep()
             self._mending.sweep()
+            self._probing.sweep()
         except SQLAlchemyError as error:  # parking can wait, dispatching cannot
             cause = causes.explain(error, self._settings.database)
             log.warning("parking_waits", reason=cause.reason, cause=cause.sentence)
@@ -104,7 +107,8 @@ class Relay:
         )
 
     def park_paused(self) -> None:
-        """Park the jobs of paused processors, and unpark those of resumed ones.
+        """Park the jobs of processors that are paused or whose breaker is open, and unpark those of
+        the others.
 
         Raises:
             SQLAlchemyError: PostgreSQL is away.

@@ -20,6 +20,7 @@ from ingest.store.bulk.replay import Counts, Operation
 from ingest.store.bulk.work import Work
 from ingest.store.failures.records import Note, ReleaseOfFailure, Sort
 from ingest.store.failures.records import State as FailureState
+from ingest.store.pipeline.breakers import BreakerRecord
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.pipeline.schedules import ScheduleRecord
 from ingest.store.reports.audit_log import Action
@@ -61,6 +62,7 @@ NAMES: Mapping[type, str] = MappingProxyType(
         ReleaseOfFailure: "FailureRelease",
         Sort: "FailureSort",
         ScheduleRecord: "ProcessorSchedule",
+        BreakerRecord: "ProcessorBreaker",
         Rejected: "RejectedDeliveries",
         Signature: "DeliverySignature",
         SourceView: "Source",

@@ -640,6 +640,20 @@ def run_processor(console: Console, request: ApiRequest) -> RunMade:
     return console.commands.run_processor(request.by, request.path["name"], request.body.reason)
 
 
+@post("/processors/{name:path}/close", body=ReasonInput, errors=_CONFLICT)
+def close_breaker(console: Console, request: ApiRequest) -> Done:
+    """Close the open breaker of a processor: all its jobs run."""
+    console.commands.close_breaker(request.by, request.path["name"], request.body.reason)
+    return Done()
+
+
+@post("/processors/{name:path}/probe", body=ReasonInput, errors=_CONFLICT)
+def probe_processor(console: Console, request: ApiRequest) -> Done:
+    """Probe the target of a processor whose breaker is open now, with one of its jobs."""
+    console.commands.probe(request.by, request.path["name"], request.body.reason)
+    return Done()
+
+
 @get("/processors/{name:path}", query=OverviewQuery, errors=_NOT_FOUND)
 def get_processor(console: Console, request: ApiRequest) -> ProcessorDetails:
     """Return all about a processor: what it is, what it did in a period, and what is left to do."""
@@ -905,6 +919,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     pause_processor,
     resume_processor,
     run_processor,
+    close_breaker,
+    probe_processor,
     get_processor,  # its names hold slashes, so the paths above go first
     list_alerts,
     acknowledge_alert,

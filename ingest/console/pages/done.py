@@ -135,6 +135,8 @@ _SENTENCES: Mapping[str, str] = {
     "pause": "{} is paused: its jobs wait.",
     "resume": "{} is resumed: its jobs run again.",
     "run": "{} runs now, whatever its schedule says.",
+    "close breaker": "The breaker of {} is closed: its jobs run.",
+    "probe": "The target of {} is probed now, with one of its jobs.",
     "retry": "The job of event {} runs now.",
     "acknowledge": "The alert {} is acknowledged: it is not told again unless it grows.",
     "unacknowledge": "The alert {} is not acknowledged any more: it is told again as before.",

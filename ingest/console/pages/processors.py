@@ -51,12 +51,19 @@ def show(site: Site, request: Request) -> Response:
 
 
 def change(site: Site, request: Request, form: FormData) -> Response:
-    """Pause or resume a processor, or run a periodic one."""
+    """Pause or resume a processor, run a periodic one, close its breaker or probe its target."""
     name, verb = request.path_params["name"], request.path_params["change"]
     changes = site.console.commands
-    commands = {"pause": changes.pause, "resume": changes.resume, "run": changes.run_processor}
+    commands = {
+        "pause": changes.pause,
+        "resume": changes.resume,
+        "run": changes.run_processor,
+        "close": changes.close_breaker,
+        "probe": changes.probe,
+    }
     if verb not in commands:
-        raise BadRequest("The change must be pause, resume or run.", reason="bad_action")
+        known = "The change must be pause, resume, run, close or probe."
+        raise BadRequest(known, reason="bad_action")
     commands[verb](user(request), name, text_field(form, "reason"))
     is_of_its_page = text_field(form, "from") == "page"
     return redirect(processor_path(name) if is_of_its_page else "/processors")

@@ -16,7 +16,10 @@ PAGE = "/alerts"
 Level = Literal["info", "warn", "error"]
 _OF_PROCESSORS = frozenset(
     rule.slug
-    for rule in (catalogue.DEAD_LETTERS, catalogue.PROCESSOR_FAILS, catalogue.PROCESSOR_PAUSED)
+    for rule in (
+        *(catalogue.DEAD_LETTERS, catalogue.PROCESSOR_FAILS),
+        *(catalogue.PROCESSOR_PAUSED, catalogue.BREAKER_OPEN),
+    )
 )
 _OF_LANES = frozenset(rule.slug for rule in (catalogue.JOBS_OLD, catalogue.JOBS_PARKED))
 """Their subject is a processor and a queue."""

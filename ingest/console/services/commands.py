@@ -1,6 +1,7 @@
 """Every change that a person can make, each in one place: pages and API come here.
 
-Each change is recorded in the audit log, with its author and reason, in its own transaction.
+Each change is recorded in the audit log, with its author and reason, in its own transaction. The
+file is long because the changes have this one home.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from ingest.alerts.channels.base import ChannelFailed
 from ingest.alerts.configuration import Configuration
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
+from ingest.console.services import breaker_changes
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.errors import TooManyEvents
 from ingest.query import describe
@@ -208,6 +210,14 @@ class Commands:
                 connection, by=by, action="resume", target=processor, reason=clean(reason)
             )
 
+    def close_breaker(self, by: Identity, processor: str, reason: str | None) -> None:
+        """Close a processor's breaker (`breaker_changes.close`)."""
+        breaker_changes.close(self._engine, by, processor, clean(reason))
+
+    def probe(self, by: Identity, processor: str, reason: str | None) -> None:
+        """Probe the target of an open breaker now (`breaker_changes.probe`)."""
+        breaker_changes.probe(self._engine, by, processor, clean(reason))
+
     def run_processor(self, by: Identity, processor: str, reason: str | None) -> RunMade:
         """Make a run of a periodic processor now, whatever its schedule says.
 
@@ -242,12 +252,13 @@ class Commands:
 
         Raises:
             NotFound: there is no such job.
-            NotPossible: it runs, has succeeded, or its processor is paused.
+            NotPossible: it runs, has succeeded, its processor is paused, or its breaker is open.
         """
         with self._engine.begin() as connection:
             job = event_detail.job(connection, number)
             if processors.is_paused(connection, job.processor):
                 raise NotPossible(f"{job.processor} is paused: resume it first.", reason="paused")
+            breaker_changes.refuse_if_open(connection, job.processor)
             if jobs.run_now(connection, [number]):
                 audit_log.record(
                     connection,

@@ -93,7 +93,11 @@ def read(
     """
     known = processors.one(connection, name)
     if masked:
-        known = replace(known, pause_reason=masking.hide(known.pause_reason))
+        known = replace(
+            known,
+            pause_reason=masking.hide(known.pause_reason),
+            breaker=masking.masked_breaker(known.breaker),
+        )
     actions = audit_log.of_processor(connection, name, limit=ACTIONS)
     return ProcessorDetails(
         **{field.name: getattr(known, field.name) for field in fields(KnownProcessor)},

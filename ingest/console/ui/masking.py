@@ -19,6 +19,7 @@ from ingest.store.copies import Copy
 from ingest.store.exports import EXPORT
 from ingest.store.failures.comparison import CommonField
 from ingest.store.failures.records import Note
+from ingest.store.pipeline.breakers import BreakerRecord
 from ingest.store.pipeline.processors import ProcessorRecord
 from ingest.store.reports.audit_log import Action
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
@@ -178,10 +179,22 @@ def action(record: Action, *, masked: bool) -> Action:
 
 
 def processors(records: Sequence[ProcessorRecord], *, masked: bool) -> tuple[ProcessorRecord, ...]:
-    """Return processors. Masked ones keep no reason of a pause."""
+    """Return processors. Masked ones keep no reason of a pause, and no error's message."""
     if not masked:
         return tuple(records)
-    return tuple(replace(record, pause_reason=hide(record.pause_reason)) for record in records)
+    return tuple(
+        replace(
+            record, pause_reason=hide(record.pause_reason), breaker=masked_breaker(record.breaker)
+        )
+        for record in records
+    )
+
+
+def masked_breaker(breaker: BreakerRecord | None) -> BreakerRecord | None:
+    """Return a breaker without the message of its last error."""
+    if breaker is None:
+        return None
+    return replace(breaker, error_message=hide(breaker.error_message))
 
 
 def refusals(samples: Sequence[Refusal], *, masked: bool) -> tuple[Refusal, ...]:

@@ -19,9 +19,9 @@ The jobs of a processor with an order run one after another for each key. Those 
 another are due at infinity; ending the one ahead wakes them (ingest.store.pipeline.ordering).
 
 Jobs that no worker may or can take now are parked: they wait, and the relay does not look at them.
-Unparked, they continue as they were. A job is parked because its processor is paused, because no
-live worker has the processor ("unknown"), or because no worker that has it consumes the job's queue
-("unconsumed").
+Unparked, they continue as they were. A job is parked because its processor is paused, because the
+processor's breaker is open (ingest.store.pipeline.breakers), because no live worker has the
+processor ("unknown"), or because no worker that has it consumes the job's queue ("unconsumed").
 
 A row moves by compare-and-set: the statement names the state that it expects, and a row that it
 does not return could not be moved. The attempt number fences what a worker may do with a running
@@ -41,7 +41,8 @@ from ingest.errors import LeaseLost
 from ingest.sources import operator
 from ingest.store import arrays
 from ingest.store.loose_scan import waiting_queues
-from ingest.store.pipeline import metrics, ordering
+from ingest.store.pipeline import breakers, metrics, ordering
+from ingest.store.pipeline.breaker_state import Sign
 from ingest.store.pipeline.metrics import NOTE, Note
 from ingest.store.sql import statement
 
@@ -60,7 +61,8 @@ class Outcome(enum.StrEnum):
     """The worker process ended, or stalled past its lease, while it ran the job."""
     RELEASED = "released"
     """The worker was told to end, and the drain time was over; or its process ended, or stalled,
-    while it ran another job of the batch. Does not count as a failure."""
+    while it ran another job of the batch; or the target was down, and the processor's breaker open.
+    Does not count as a failure."""
 
 
 ANY_SOURCE = ""
@@ -147,6 +149,11 @@ class Failure:
     traceback: str | None = None
     place: str | None = None
     """The module and the function that the error was raised in; None: there is no traceback."""
+    sign: Sign | None = None
+    """With a breaker: what the error says of the processor's target; None: nothing."""
+    target_back_in_s: float | None = None
+    """With a breaker: in how many seconds the target asked to be tried again; None: it did not
+    say."""
 
     @property
     def counts(self) -> bool:
@@ -178,6 +185,7 @@ class ParkedLane:
 
 _WHY_PARKED = {
     "paused": "it is paused",
+    "breaker_open": "its target is down, and its breaker open",
     "unknown": "no live worker has it",
     "unconsumed": "no worker that has it consumes its queue",
 }
@@ -190,7 +198,7 @@ class ParkedJobs:
     processor: str
     queue: str
     reason: str
-    """`paused`, `unknown` or `unconsumed`."""
+    """`paused`, `breaker_open`, `unknown` or `unconsumed`."""
     since: datetime | None
     jobs: int
     is_least: bool = False
@@ -245,7 +253,8 @@ _CREATE = """
                CASE WHEN s.replay IS NULL THEN 'delivery' ELSE 'replay' END AS trigger,
                row_number() OVER (PARTITION BY p.processor ORDER BY s.event) <= p.claimed
                    AND p.processor <> ALL(ARRAY(SELECT name FROM ingest.processors
-                                                WHERE paused_at IS NOT NULL)) AS claimed
+                                                WHERE paused_at IS NOT NULL))
+                   AND p.processor <> ALL({not_open}) AS claimed
         FROM settled s
         JOIN unnest(CAST(:types AS text[]), CAST(:processors AS text[]), CAST(:queues AS text[]),
                     CAST(:max_attempts AS smallint[]), CAST(:claimed AS integer[]),
@@ -263,9 +272,13 @@ _IS_OF_SOURCE = (
     f"(p.source IN ('{ANY_SOURCE}', s.source) OR s.source = '{operator.SLUG}' AND s.event_id"
     f" LIKE '%:{operator.MARK}' || p.source || ':{operator.MARK}' || repeat('_', 36))"
 )
-CREATE = _CREATE.format(is_of_type="p.type = s.type", is_of_source=_IS_OF_SOURCE)
+CREATE = _CREATE.format(
+    is_of_type="p.type = s.type", is_of_source=_IS_OF_SOURCE, not_open=breakers.OPEN
+)
 # An event that matches several patterns of a processor makes one job: the first.
-CREATE_BY_PATTERN = _CREATE.format(is_of_type="s.type LIKE p.type", is_of_source=_IS_OF_SOURCE)
+CREATE_BY_PATTERN = _CREATE.format(
+    is_of_type="s.type LIKE p.type", is_of_source=_IS_OF_SOURCE, not_open=breakers.OPEN
+)
 
 
 _DUE_JOBS = statement(
@@ -285,8 +298,9 @@ def due(connection: Connection, job_ids: Sequence[int]) -> list[JobRef]:
 
 
 # Shared by `claim` and `dispatch_due`.
-_NOT_PAUSED = (
+_MAY_RUN = (
     "processor <> ALL(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
+    f" AND {breakers.MAY_RUN}"
 )
 
 
@@ -319,7 +333,7 @@ _CLAIMABLE = f"""
             SELECT id FROM ingest.jobs
             WHERE id = ANY({{ids}})
               AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
-              AND {_NOT_PAUSED}
+              AND {_MAY_RUN}
             ORDER BY id
             FOR UPDATE SKIP LOCKED
         """
@@ -357,7 +371,8 @@ def claim(
     lease_s: float,
     max_attempts: int,
 ) -> list[ClaimedJob]:
-    """Claim those of `job_ids` that wait, are due and whose processor is not paused.
+    """Claim those of `job_ids` that wait, are due and whose processor is not paused. While its
+    breaker is open, only the probe is claimed.
 
     The attempt number grows by one, and the lease runs by the server's clock. The caller commits
     this alone, before the work, so that a job that kills its process has spent an attempt.
@@ -802,7 +817,7 @@ _DISPATCH_DUE = statement(
     UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
     WHERE id = ANY(ARRAY(
         SELECT id FROM ingest.jobs
-        WHERE queue = :queue AND due_at <= now() AND {_NOT_PAUSED}
+        WHERE queue = :queue AND due_at <= now() AND {_MAY_RUN}
           AND processor <> ALL(CAST(:unserved AS text[]))
         ORDER BY due_at LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -843,7 +858,7 @@ _DUE_OF_PROCESSORS = """
             WHERE id = ANY(ARRAY(
                       SELECT id FROM due WHERE processor = ANY(CAST(:processors AS text[]))
                   ))
-              AND due_at <= now()
+              AND due_at <= now(){unless}
             FOR UPDATE SKIP LOCKED
         ))"""
 
@@ -852,7 +867,8 @@ _DUE_OF_PROCESSORS = """
 # only where there are any.
 _PARK = statement(
     f"""{_DUE}, parked AS (
-        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_PROCESSORS}
+        UPDATE ingest.jobs SET hinted_until = 'infinity'
+        WHERE {_DUE_OF_PROCESSORS.format(unless=f" AND NOT {breakers.IS_PROBE}")}
         RETURNING processor
     ), noted AS (
         UPDATE ingest.processors SET parked = true
@@ -864,7 +880,8 @@ _PARK = statement(
 
 
 def park(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
-    """Park the jobs of paused `processors` among the `limit` of `queue` that are due longest.
+    """Park the jobs of `processors` that are paused, or whose breaker is open, among the `limit` of
+    `queue` that are due longest; not a probe.
 
     The relay need not look at them again. Return how many were parked.
     """
@@ -894,7 +911,7 @@ _UNPARK = statement(
 
 
 def unpark(connection: Connection, queue: str, processors: Sequence[str], *, limit: int) -> int:
-    """Unpark up to `limit` jobs of `processors` that were paused; return how many."""
+    """Unpark up to `limit` jobs of `processors` that may run again; return how many."""
     parameters = {"queue": queue, "processors": list(processors), "limit": limit}
     return int(connection.execute(_UNPARK, parameters).scalar_one())
 
@@ -919,7 +936,8 @@ def due_processors(connection: Connection, queue: str, *, limit: int) -> list[st
 
 _PARK_LANE = statement(
     f"""{_DUE}, moved AS (
-        UPDATE ingest.jobs SET hinted_until = 'infinity' WHERE {_DUE_OF_PROCESSORS}
+        UPDATE ingest.jobs SET hinted_until = 'infinity'
+        WHERE {_DUE_OF_PROCESSORS.format(unless="")}
         RETURNING processor
     ), noted AS (
         INSERT INTO ingest.parked (processor, queue, reason)
@@ -987,7 +1005,8 @@ def unpark_lane(connection: Connection, lane: ParkedLane, *, queue: str, limit: 
 
 _FOLLOW = statement(
     f"""{_DUE}, moved AS (
-        UPDATE ingest.jobs SET queue = :to, hinted_until = NULL WHERE {_DUE_OF_PROCESSORS}
+        UPDATE ingest.jobs SET queue = :to, hinted_until = NULL
+        WHERE {_DUE_OF_PROCESSORS.format(unless="")}
         RETURNING 1
     )
     SELECT count(*) FROM moved
@@ -1045,10 +1064,13 @@ _PARKED = statement(
     )
     SELECT counted.processor, counted.queue, counted.jobs,
            coalesce(counted.jobs = CAST(:most AS bigint), false) AS is_least,
-           CASE WHEN paused_at IS NULL THEN coalesce(reason, 'paused') ELSE 'paused' END AS reason,
-           coalesce(paused_at, since) AS since
+           CASE WHEN paused_at IS NOT NULL THEN 'paused'
+                WHEN reason IS NULL AND opened_at IS NOT NULL THEN 'breaker_open'
+                ELSE coalesce(reason, 'paused') END AS reason,
+           coalesce(paused_at, since, opened_at) AS since
     FROM counted
     LEFT JOIN ingest.processors ON processors.name = counted.processor
+    LEFT JOIN ingest.breakers ON breakers.processor = counted.processor
     LEFT JOIN ingest.parked
            ON parked.processor = counted.processor AND parked.queue = counted.queue
     ORDER BY counted.jobs DESC, counted.processor, counted.queue
@@ -1060,6 +1082,76 @@ def parked(connection: Connection, *, at_most: int | None = None) -> list[Parked
     """Count the parked jobs by processor and queue, the most first; `at_most` of each, or all."""
     rows = connection.execute(_PARKED, {"most": at_most}).mappings()
     return [ParkedJobs(**row) for row in rows]
+
+
+# Of a bounded number of jobs that are parked and due, the one with the fewest failures, so that no
+# job is probed to death, and then with the fewest attempts: a snooze and a lost worker may spend
+# none. Lanes that no worker takes are left out.
+_CHOOSE_PROBE = statement(
+    """
+    UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
+    WHERE id = (
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(ARRAY(
+                  SELECT id FROM ingest.jobs
+                  WHERE hinted_until = 'infinity' AND processor = :processor
+                    AND queue <> ALL(ARRAY(
+                        SELECT parked.queue FROM ingest.parked
+                        WHERE parked.processor = :processor
+                    ))
+                    AND next_attempt_at <= now()
+                  LIMIT :examined
+              ))
+          AND state IN ('pending', 'retrying') AND hinted_until = 'infinity'
+        ORDER BY failures, attempt, event LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING id, attempt, queue
+    """
+)
+
+
+class Probe(NamedTuple):
+    """A job that is to find out whether its processor's target is back."""
+
+    id: int
+    attempt: int
+    """How many it has had."""
+    queue: str
+
+
+def choose_probe(
+    connection: Connection, processor: str, *, examined: int, ttl_s: float
+) -> Probe | None:
+    """Return a parked job that may run, unparked, of up to `examined` ones; None: there is none.
+
+    The relay leaves it to the caller for `ttl_s` seconds.
+    """
+    parameters = {"processor": processor, "examined": examined, "ttl_s": ttl_s}
+    row = connection.execute(_CHOOSE_PROBE, parameters).one_or_none()
+    return None if row is None else Probe(*row)
+
+
+# A probe of which no worker takes the queue any more is given up.
+_IS_UNDER_WAY = statement(
+    """
+    SELECT 1 FROM ingest.jobs
+    WHERE id = :id AND (
+        (state = 'running' AND attempt = CAST(:attempt AS integer) + 1)
+        OR (state IN ('pending', 'retrying') AND attempt = CAST(:attempt AS integer)
+            AND next_attempt_at <= now() AND (processor, queue) NOT IN (
+                SELECT parked.processor, parked.queue FROM ingest.parked
+            ))
+    )
+    """
+)
+
+
+def is_under_way(connection: Connection, probe: tuple[int, int]) -> bool:
+    """Return whether a probe runs, or still waits for the worker that claims it. `probe` is the
+    job, and how many attempts it had when it was chosen."""
+    parameters = {"id": probe[0], "attempt": probe[1]}
+    return connection.execute(_IS_UNDER_WAY, parameters).scalar() is not None
 
 
 _UNDO_DISPATCH = statement(

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
-from ingest.store.pipeline import ordering, schedules
+from ingest.store.pipeline import breakers, ordering, schedules
+from ingest.store.pipeline.breakers import BreakerRecord
 from ingest.store.pipeline.ordering import Lines
 from ingest.store.pipeline.schedules import ScheduleRecord
 from ingest.store.pipeline.unfinished import Unfinished
@@ -65,6 +66,8 @@ class ProcessorRecord:
     """Dead letters that nobody has discarded."""
     schedule: ScheduleRecord | None
     """When a periodic one is due; None: it runs for events that senders send."""
+    breaker: BreakerRecord | None = None
+    """Whether its target is down; None: it has no breaker."""
     ordered_by: str | None = None
     """What its jobs are kept in order by; None: no order."""
     on_dead: str | None = None
@@ -88,6 +91,8 @@ class KnownProcessor(Registered):
     pause_reason: str | None
     schedule: ScheduleRecord | None
     """When a periodic one is due; None: it runs for events that senders send."""
+    breaker: BreakerRecord | None = None
+    """Whether its target is down; None: it has no breaker."""
 
 
 _REGISTER = statement(
@@ -173,11 +178,13 @@ def all_of_them(
     with those that were `counted`."""
     rows = connection.execute(_ALL if counted is None else _REGISTERED).mappings()
     periodic = schedules.records(connection)
+    known_breakers = breakers.records(connection)
     lines = ordering.lines(connection)
     return [
         ProcessorRecord(
             **{**row, "types": tuple(row["types"])} | _counts(row["name"], counted, lines),
             schedule=periodic.get(row["name"]),
+            breaker=known_breakers.get(row["name"]),
         )
         for row in rows
     ]
@@ -215,7 +222,10 @@ def one(connection: Connection, name: str) -> KnownProcessor:
     if row is None:
         raise _unknown(name)
     schedule = schedules.records(connection).get(name)
-    return KnownProcessor(**{**row, "types": tuple(row["types"])}, schedule=schedule)
+    breaker = breakers.records(connection).get(name)
+    return KnownProcessor(
+        **{**row, "types": tuple(row["types"])}, schedule=schedule, breaker=breaker
+    )
 
 
 _TYPES = statement("SELECT name, types FROM ingest.processors")
@@ -286,22 +296,24 @@ def resume(connection: Connection, name: str) -> None:
 
 
 _PAUSE_CHANGES = statement(
-    """
-    SELECT name, paused_at IS NOT NULL AS paused FROM ingest.processors
-    WHERE paused_at IS NOT NULL OR parked
+    f"""
+    SELECT name, paused_at IS NOT NULL OR name = ANY({breakers.OPEN}) AS closed
+    FROM ingest.processors
+    WHERE paused_at IS NOT NULL OR parked OR name = ANY({breakers.OPEN})
     ORDER BY name FOR UPDATE
     """
 )
 
 
 def pause_changes(connection: Connection) -> tuple[list[str], list[str]]:
-    """Return the paused processors, and the resumed ones that still have parked jobs.
+    """Return the processors that are paused or whose breaker is open, and the others that still
+    have parked jobs.
 
     Both are locked until the transaction ends, so that none is paused or resumed while its jobs are
-    moved.
+    moved. A breaker that opens or closes meanwhile is followed by the next look.
     """
     rows = connection.execute(_PAUSE_CHANGES).all()
-    return [row.name for row in rows if row.paused], [row.name for row in rows if not row.paused]
+    return [row.name for row in rows if row.closed], [row.name for row in rows if not row.closed]
 
 
 _MARK_UNPARKED = statement(

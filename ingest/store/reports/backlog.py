@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from ingest.ids import received_at
+from ingest.store.pipeline.breakers import OPEN
 from ingest.store.sql import statement
 
 _EXAMINED = 50_000
@@ -23,13 +24,17 @@ class Oldest:
 
 _NOT_PAUSED = (
     "processor <> ALL(ARRAY(SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL))"
+    f" AND processor <> ALL({OPEN})"
 )
 
 
 _NOT_PARKED = "(processor, queue) NOT IN (SELECT processor, queue FROM ingest.parked)"
 
 
-_RESUMED = "ARRAY(SELECT name FROM ingest.processors WHERE parked AND paused_at IS NULL)"
+_RESUMED = (
+    "ARRAY(SELECT name FROM ingest.processors WHERE parked AND paused_at IS NULL"
+    f" AND name <> ALL({OPEN}))"
+)
 """The processors whose jobs the relay unparks at its next sweep."""
 
 
@@ -60,7 +65,8 @@ _OLDEST = statement(
 def oldest(connection: Connection) -> Oldest:
     """Return when the oldest unfinished work was received.
 
-    Replays, parked jobs and jobs of paused processors do not count. At most 50,000 waiting jobs are
+    Replays, parked jobs and jobs of processors that are paused, or whose breaker is open, do not
+    count. At most 50,000 waiting jobs are
     examined.
     """
     row = connection.execute(_OLDEST, {"limit": _EXAMINED}).one()

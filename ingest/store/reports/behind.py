@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from ingest import queues
 from ingest.store.pipeline import jobs
+from ingest.store.pipeline.breakers import OPEN
 from ingest.store.sql import statement
 
 EXAMINED = 100_000
@@ -103,7 +104,7 @@ _READMITTED = statement(
 # The index has the later of when a job is due and when its hint to Redis is taken for lost: ten
 # seconds later by default, ten minutes at most. Retries after that are not read, however many.
 _DUE = statement(
-    """
+    f"""
     SELECT count(*) AS examined,
            count(*) FILTER (WHERE is_due AND NOT is_paused) AS due,
            count(*) FILTER (WHERE is_due AND is_paused) AS paused,
@@ -113,7 +114,7 @@ _DUE = statement(
         SELECT next_attempt_at, next_attempt_at <= now() AS is_due,
                processor = ANY(ARRAY(
                    SELECT name FROM ingest.processors WHERE paused_at IS NOT NULL
-               )) AS is_paused
+               )) OR processor = ANY({OPEN}) AS is_paused
         FROM ingest.jobs
         WHERE queue = named.queue AND due_at IS NOT NULL
           AND due_at <= now() + interval '10 minutes'

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.encryption.opening import to_show
-from ingest.store.pipeline import ordering
+from ingest.store.pipeline import breakers, ordering
 from ingest.store.retention import progress
 from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
@@ -85,7 +85,10 @@ class JobRecord:
     replay: int | None
     """The replay that requeued it last."""
     parked: bool
-    """Whether it is put aside: its processor is paused, or no worker takes it."""
+    """Whether it is put aside: its processor is paused, its breaker is open, or no worker takes
+    it."""
+    breaker_open: bool
+    """Whether it waits because the target of its processor is down, and is not the probe."""
     waits_for: UUID | None
     """Of a processor with an order: the event of the first unfinished job of its key, if that is
     another."""
@@ -265,11 +268,13 @@ def job(connection: Connection, identity: int) -> JobName:
 
 
 _JOBS = statement(
-    """
+    f"""
     SELECT event, id, processor, queue, state, trigger, attempt, failures, max_attempts,
            nullif(next_attempt_at, 'infinity') AS next_attempt_at, lease_until, discarded_at,
            replay,
-           coalesce(hinted_until = 'infinity', false) AS parked
+           coalesce(hinted_until = 'infinity', false) AS parked,
+           state IN ('pending', 'retrying') AND processor = ANY({breakers.OPEN})
+               AND NOT {breakers.IS_PROBE} AS breaker_open
     FROM ingest.jobs WHERE event = ANY(CAST(:events AS uuid[])) ORDER BY id
     """
 )

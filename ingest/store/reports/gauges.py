@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from ingest.ids import received_at
 from ingest.store.pipeline import jobs
+from ingest.store.pipeline.breakers import OPEN
 from ingest.store.reports.heartbeats import ALIVE_FOR
 from ingest.store.sql import statement
 
@@ -101,12 +102,15 @@ _LANES = statement(
 # Parked jobs are looked for only where there are any: in lanes that are recorded, and those of
 # processors that were paused.
 _PARKED = statement(
-    """
+    f"""
     SELECT lane.processor, lane.queue, lane.reason, counted.jobs
     FROM (
         SELECT processor, queue, reason FROM ingest.parked
         UNION ALL
-        SELECT p.name, named.queue, 'paused' FROM ingest.processors p
+        SELECT p.name, named.queue,
+               CASE WHEN p.paused_at IS NULL AND p.name = ANY({OPEN}) THEN 'breaker_open'
+                    ELSE 'paused' END
+        FROM ingest.processors p
         CROSS JOIN unnest(CAST(:queues AS text[])) AS named (queue)
         WHERE p.parked AND NOT EXISTS (
             SELECT FROM ingest.parked k WHERE k.processor = p.name AND k.queue = named.queue

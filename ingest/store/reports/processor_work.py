@@ -73,7 +73,7 @@ _WAITING = statement(
 )
 _PARKED = statement(
     """
-    SELECT counted.*, coalesce(parked.reason, 'paused') AS reason, parked.since
+    SELECT counted.*, parked.reason, parked.since
     FROM (
         SELECT queue, queue = max(queue) OVER () AS is_last, count(*) AS jobs,
                count(*) FILTER (WHERE state = 'pending') AS pending,
@@ -183,14 +183,25 @@ def _examine(connection: Connection, query: TextClause, parameters: Mapping[str,
 def _parked(rows: Sequence[Any], processor: KnownProcessor) -> Iterator[ParkedJobs]:
     """Yield what is parked in each queue. They are examined in order, so that where the bound is
     reached, there may be more in the last one."""
-    is_paused = processor.paused_at is not None
     is_cut = sum(row.jobs for row in rows) >= EXAMINED
     for row in rows:
         yield ParkedJobs(
             processor=processor.name,
             queue=row.queue,
-            reason="paused" if is_paused else row.reason,
-            since=processor.paused_at or row.since,
+            reason=_why_parked(row.reason, processor),
+            since=processor.paused_at or row.since or _opened_at(processor),
             jobs=row.jobs,
             is_least=is_cut and row.is_last,
         )
+
+
+def _why_parked(lane_reason: str | None, processor: KnownProcessor) -> str:
+    if processor.paused_at is not None:
+        return "paused"
+    if lane_reason is None and _opened_at(processor) is not None:
+        return "breaker_open"
+    return lane_reason or "paused"
+
+
+def _opened_at(processor: KnownProcessor) -> datetime | None:
+    return processor.breaker.opened_at if processor.breaker else None
