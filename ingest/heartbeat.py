@@ -100,6 +100,8 @@ class Heartbeat:
         except SQLAlchemyError as error:
             cause = causes.explain(error, self._database)
             log.debug("presence_not_reported", reason=cause.reason, cause=cause.sentence)
+        except Exception as bug:  # the thread goes on
+            log.error("presence_not_reported", reason="internal", exc_info=bug)
 
     def _ask_for_privileges(self) -> None:
         """Check every minute which privileges the role lacks, and log them."""

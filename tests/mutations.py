@@ -170,10 +170,10 @@ MUTATIONS = (
         promise=5,
         what="a run begins while the one before is unfinished",
         file="workers/relay/schedules.py",
-        old="(stored.overlap or not stored.is_unfinished)",
-        new="(stored.overlap or not stored.overlap)",
+        old="return not stored.overlap and store.has_unfinished_run",
+        new="return stored.overlap and store.has_unfinished_run",
         caught_by="integration/test_periodic.py::"
-        "test_a_run_does_not_begin_while_another_is_unfinished",
+        "test_a_run_does_not_begin_while_an_earlier_one_is_replayed",
     ),
     Mutation(
         promise=8,

@@ -57,6 +57,8 @@ class Result:
     again: list[ClaimedJob] = field(default_factory=list)
     woken: list[JobRef] = field(default_factory=list)
     """Jobs that were behind those that have succeeded, and may be claimed now."""
+    problem: Exception | None = None
+    """Why the jobs in none of the lists did not come to a result: there is no database."""
 
 
 class Call(NamedTuple):
@@ -94,11 +96,19 @@ class BatchRunner:
     def run(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:
         """Call `processor` for each job, finish those that succeeded, commit.
 
-        A single job always comes to a result. Raises what SQLAlchemy raises when there is no
-        database: then nothing was done, and the leases end.
+        A single job always comes to a result, unless there is no database: then `problem` says so,
+        what had failed before is still to be recorded, and the leases of the others end.
         """
         result = Result()
         calls = self._open(processor, claimed, result)
+        try:
+            self._run_calls(processor, calls, result)
+        except Exception as error:
+            result.problem = error
+        return result
+
+    def _run_calls(self, processor: Processor, calls: Sequence[Call], result: Result) -> None:
+        """Raises what SQLAlchemy raises when there is no database."""
         if processor.is_outside:
             for call in calls:
                 if breaker.is_down(processor.breaker, result.failures):
@@ -108,7 +118,6 @@ class BatchRunner:
         elif calls:
             with Effects(self.engine) as effects:
                 _BatchTransaction(self, processor, calls, effects, result).run()
-        return result
 
     def _run_outside(self, processor: Processor, call: Call, result: Result) -> None:
         """Call a processor that has no effects in PostgreSQL, and finish its job after that: no

@@ -79,13 +79,22 @@ class Loop:
     def _started(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                # It resolves names. One that takes its time must not hold up the others.
-                self._loop.set_default_executor(ThreadPoolExecutor(MOST_CONCURRENCY))
-                threading.Thread(
-                    target=self._loop.run_forever, name="destinations", daemon=True
-                ).start()
+                self._loop = _running_loop()
             return self._loop
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    """Return a loop that runs on a new thread. Raises RuntimeError: there can be no more threads;
+    then nothing is left of the loop."""
+    loop = asyncio.new_event_loop()
+    # It resolves names. One that takes its time must not hold up the others.
+    loop.set_default_executor(ThreadPoolExecutor(MOST_CONCURRENCY))
+    try:
+        threading.Thread(target=loop.run_forever, name="destinations", daemon=True).start()
+    except BaseException:
+        loop.close()
+        raise
+    return loop
 
 
 class Forwarder:

@@ -183,7 +183,7 @@ class Executor:
         behind them.
 
         Raises:
-            Exception: the first that a thread raised, once the others' ends are recorded.
+            Exception: the first problem of a thread, once the others' ends are recorded.
         """
         ended: set[Future[Result]] = set()
         while not ended:  # a signal that another thread got is heeded once this one wakes up
@@ -194,8 +194,9 @@ class Executor:
         self._record(
             processor, jobs_ended, [failure for result in results for failure in result.failures]
         )
-        if errors:
-            raise errors[0]
+        problems = errors + [result.problem for result in results if result.problem is not None]
+        if problems:
+            raise problems[0]
         return [ref for result in results for ref in result.woken]
 
     def _claim(self, processor: Processor, refs: Sequence[JobRef]) -> list[ClaimedJob]:
@@ -214,15 +215,24 @@ class Executor:
         return claimed
 
     def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> list[JobRef]:
-        """Run claimed jobs, and record how they ended; return what was behind them."""
+        """Run claimed jobs, and record how they ended; return what was behind them.
+
+        Raises:
+            Exception: there is no database. What had failed before was recorded if that was
+                possible.
+        """
         started = self._clock()
-        results = [self._slices.run(processor, claimed)]
-        self._record(processor, claimed, results[0].failures)
-        for job in results[0].again:
-            results.append(self._slices.run(processor, [job]))
-            self._record(processor, claimed, results[-1].failures)
+        first = self._run_slice(processor, claimed)
+        results = [first, *(self._run_slice(processor, [job]) for job in first.again)]
         self._pace.observe(processor, len(claimed), self._clock() - started)
         return [ref for result in results for ref in result.woken]
+
+    def _run_slice(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:
+        result = self._slices.run(processor, claimed)
+        self._record(processor, claimed, result.failures)
+        if result.problem is not None:
+            raise result.problem
+        return result
 
     def _record(
         self, processor: Processor, claimed: Sequence[ClaimedJob], failures: Sequence[Failure]

@@ -33,10 +33,13 @@ _NEXT = "RELEASE SAVEPOINT ingest_call"
 # What outlives a transaction.
 _RELEASE = "SELECT pg_catalog.pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
 
-# A deferred trigger of a user's own may not hold the worker for ever, nor a worker that is frozen
-# before its commit those who count in the same row.
+COMMIT_LIMIT_S = 30
+"""For how long finishing the jobs, and then the commit, may each take: a deferred trigger of a
+user's own may not hold the worker for ever."""
+# Nor may a worker that is frozen before its commit hold those who count in the same row.
 _COMMIT_LIMITS = (
-    "SET LOCAL statement_timeout = '30s'; SET LOCAL idle_in_transaction_session_timeout = '5s'; "
+    f"SET LOCAL statement_timeout = '{COMMIT_LIMIT_S}s';"
+    " SET LOCAL idle_in_transaction_session_timeout = '5s'; "
     f"{FOR_OURS}"
 )
 

@@ -43,7 +43,8 @@ def failures(
     ] = Sort.JOBS.value,
     json: _Json = False,
 ) -> None:
-    """Show what fails in one way, the open failures first, and rejected deliveries by reason."""
+    """Show what fails in one way, and rejected deliveries by reason. Without `--state`, the open
+    failures."""
     if context.invoked_subcommand is not None:
         return
     if state not in _STATES:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 GRACEFUL_SHUTDOWN_S = 10
 """For requests that have begun, after `shutdown_delay_s`. The drain times of all processes:
 docs/deploying.md."""
+WORKER_ENDS_S = 75.0
+"""How long a worker may take to end after `worker_drain_s`: 60 s for a commit that began before,
+the rest for its processes."""
 CONSOLE_SHUTDOWN_S = 2
 """Live feeds never end by themselves."""
 CONSOLE_KEEP_ALIVE_S = 15

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ingest import settings
 from ingest.cli.database import migration_failed
 from ingest.cli.listening import listen
+from ingest.cli.processes import WORKER_ENDS_S
 from ingest.cli.up_screen import Counter, Screen
 from ingest.local import postgres, valkey
 from ingest.local.errors import EmbeddedError
@@ -205,7 +206,7 @@ class _Run:
         name = f"{kind}-{number}"
         alive = self.folder.path / f"{name}.alive"
         alive.unlink(missing_ok=True)
-        return Program(
+        program = Program(
             name=name,
             command=[sys.executable, "-m", "workers", kind],
             log=self.folder.logs / f"{name}.log",
@@ -213,6 +214,9 @@ class _Run:
             env=self._environment(HEARTBEAT_FILE=str(alive), **self._metrics_port(kind, number))
             | ({"PYTHONDONTWRITEBYTECODE": "1"} if reload else {}),
         )
+        if kind == "worker":
+            return replace(program, stop_timeout_s=self.settings.worker_drain_s + WORKER_ENDS_S)
+        return program
 
     def receiver(self, number: int, listener: socket.socket) -> Program:
         """Return a receiver that listens on the socket that all receivers share."""

@@ -21,7 +21,7 @@ from ingest.store.engine import Role, create_engine
 from tests.support.ports import free_port
 from tests.support.rows import one, rows
 from tests.support.signing import SECRET, signed_headers
-from tests.support.waiting import until
+from tests.support.waiting import ENDS_WITHIN_S, until
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Stack:
             "INGEST_LOG_FORMAT": "json",
             "INGEST_RETRY_BASE_S": "0.2",
             "INGEST_RETRY_MAX_DELAY_S": "1",
+            "INGEST_WORKER_DRAIN_S": "5",
             "TMPDIR": str(folder),
         } | {f"INGEST_{name.upper()}": value for name, value in environment.items()}
         self.engine: Engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)
@@ -216,7 +217,7 @@ class Stack:
                 process.terminate()
         for process in self.processes:
             try:
-                process.wait(120)
+                process.wait(ENDS_WITHIN_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.acceptance.harness import Stack
 from tests.support.http_taker import Taker, running
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 FILE = """
 interval_s = 0.2
@@ -70,7 +70,6 @@ def test_processes_tell_what_is_wrong_once_and_that_it_is_over(stack: Stack, sla
     stack.worker()
     until(lambda: "Recovered: A worker is alive again." in titles(slack), what="it is over")
     for relay in relays:
-        relay.terminate()
-        relay.wait(60)
+        end(relay)
     until(lambda: NO_RELAY in titles(slack), what="the console takes over")
     assert "SECRET" not in stack.logs()

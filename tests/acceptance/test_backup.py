@@ -22,7 +22,7 @@ from tests.support import dumps
 from tests.support.deliver import body, order
 from tests.support.rows import execute
 from tests.support.servers import Running
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 FULL_COUNTS = {
     "events": "SELECT count(*) FROM events",
@@ -78,14 +78,12 @@ def fill(stack: Stack) -> None:
     stack.post(body("contact.created", {"contact_id": 1, "phone": "966511110003"}))
     running = "SELECT count(*) FROM jobs WHERE state = 'running' AND processor = 'stalls'"
     until(lambda: stack.value(running), what="a job runs")
-    relay.terminate()
-    relay.wait(60)
+    end(relay)
     worker.kill()
     worker.wait()
     stack.post_all(order(200 + number) for number in range(5))
     for process_ in stack.processes:
-        process_.terminate()
-        process_.wait(60)
+        end(process_)
 
 
 def contents(url: str, schema: str = "ingest") -> tuple[dict[str, str], dict[str, int | None]]:

@@ -13,10 +13,9 @@ from tests.acceptance.harness import Stack, request
 from tests.support.deliver import order
 from tests.support.rows import execute
 from tests.support.signing import signed_headers
-from tests.support.waiting import until
+from tests.support.waiting import ENDS_WITHIN_S, until
 
 MakeStack = Callable[..., Stack]
-WITHIN_S = 60
 """Far more than any of them takes."""
 
 
@@ -46,7 +45,7 @@ def test_a_receiver_says_that_it_is_not_ready_and_goes_on_receiving_before_it_en
     answer = post(client, 2)  # on the connection of before
     assert (answer.status, answer.getheader("connection")) == (200, "close")
     assert stack.post(order(3)).status == 200  # on a new one
-    assert receiver.wait(WITHIN_S) == 0
+    assert receiver.wait(ENDS_WITHIN_S) == 0
     assert stack.value("SELECT count(*) FROM deliveries") == 3
 
 
@@ -64,7 +63,7 @@ def test_a_receiver_answers_the_request_whose_body_still_comes(make_stack: MakeS
     time.sleep(0.5)
     client.send(body[10:])
     assert client.getresponse().status == 200
-    assert receiver.wait(WITHIN_S) == 0
+    assert receiver.wait(ENDS_WITHIN_S) == 0
 
 
 def test_a_worker_gives_back_what_takes_longer_than_its_drain_time(make_stack: MakeStack) -> None:
@@ -77,7 +76,7 @@ def test_a_worker_gives_back_what_takes_longer_than_its_drain_time(make_stack: M
     running = "SELECT count(*) FROM jobs WHERE state = 'running' AND processor = 'slow'"
     until(lambda: stack.value(running), what="a slow job runs")
     worker.send_signal(signal.SIGTERM)
-    assert worker.wait(WITHIN_S) == 0, stack.logs()[-3000:]
+    assert worker.wait(ENDS_WITHIN_S) == 0, stack.logs()[-3000:]
     assert stack.value(running) == 0
     outcomes = "SELECT DISTINCT outcome FROM attempts WHERE outcome <> 'succeeded'"
     assert [row["outcome"] for row in stack.query(outcomes)] == ["released"]
@@ -94,4 +93,4 @@ def test_a_relay_and_a_console_end_at_once(make_stack: MakeStack, kind: str) -> 
     stack = make_stack()
     process = getattr(stack, kind)()
     process.send_signal(signal.SIGTERM)
-    assert process.wait(WITHIN_S) == 0, stack.logs()[-3000:]
+    assert process.wait(ENDS_WITHIN_S) == 0, stack.logs()[-3000:]

@@ -13,7 +13,7 @@ from tests.acceptance.test_erasure import _execute, _post, _settle
 from tests.acceptance.up import Up
 from tests.support.deliver import body, order
 from tests.support.rows import execute
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="`up` reads /proc")
 
@@ -56,8 +56,7 @@ def test_what_a_worker_without_the_key_cannot_read_waits_for_one_that_has_it(
     told = f"encrypted with the key {key_id(parse(KEY)[0])}, which this process has not been given"
     assert told in json.dumps(stack.show(event))
     assert "Jobs of such bodies wait for a process that has them" in stack.logs()
-    keyless.terminate()
-    assert keyless.wait(60) == 0, stack.logs()[-3000:]
+    assert end(keyless) == 0, stack.logs()[-3000:]
     stack.worker(body_keys=KEY)
     execute(stack.engine, "UPDATE jobs SET next_attempt_at = now()")  # the minute is over
     stack.relay()

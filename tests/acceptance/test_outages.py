@@ -14,7 +14,7 @@ from ingest.local import process, valkey
 from ingest.local.process import Program
 from tests.acceptance.harness import Stack
 from tests.support.deliver import order
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 
 class OwnRedis:
@@ -243,16 +243,14 @@ def test_a_receiver_told_to_end_answers_what_it_has_taken(
     process_ = stack.receiver()
     for number in range(50):
         assert stack.post(order(number)).status == 200
-    process_.terminate()
-    assert process_.wait(120) == 0
+    assert end(process_) == 0
     assert stack.value("SELECT count(*) FROM deliveries") == 50
 
 
 def test_a_worker_told_to_end_finishes_what_it_runs(stack: Stack) -> None:
     stack.receiver()
-    worker = stack.worker()
+    worker = stack.worker(worker_drain_s="300")
     stack.post_all([order(number) for number in range(300)])
-    worker.terminate()
-    assert worker.wait(120) == 0
+    assert end(worker) == 0
     assert stack.value("SELECT count(*) FROM jobs WHERE state = 'running'") == 0
     assert stack.query("SELECT * FROM attempts") == []

@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance import periodic_processors
 from tests.acceptance.harness import Stack
 from tests.support.rows import execute
-from tests.support.waiting import until
+from tests.support.waiting import ENDS_WITHIN_S, until
 
 MakeStack = Callable[..., Stack]
 
@@ -115,7 +115,7 @@ def test_a_worker_does_not_start_with_what_makes_no_schedule(
         f"from workers import periodic\n\n\n{declaration}\ndef run(event, db): ...\n"
     )
     worker = stack.start("worker")
-    assert worker.wait(60) == 1
+    assert worker.wait(ENDS_WITHIN_S) == 1
     said = [line for line in stack.logs().splitlines() if line.startswith("ingest: ")]
     assert len(said) == 1
     assert "wrong.py, line 4: BadSchedule: " in said[0]

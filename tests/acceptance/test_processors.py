@@ -16,7 +16,7 @@ from tests.acceptance import shop_processors
 from tests.acceptance.harness import Stack
 from tests.support.deliver import body, order
 from tests.support.rows import execute
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 MakeStack = Callable[..., Stack]
 
@@ -234,8 +234,7 @@ def test_an_unhandled_type_is_replayed_when_a_processor_is_registered(
     before.post(body("ticket.escalated", {"ticket_id": 5}))
     until(lambda: before.value("SELECT count(*) FROM events") == 2, what="both are admitted")
     assert before.stats()["events"] == {"total": 2, "unhandled": 2}
-    worker.terminate()
-    worker.wait(120)
+    end(worker)
 
     after = make_shop()
     after.worker()

@@ -3,7 +3,6 @@
 import gzip
 import json
 import shutil
-import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +14,7 @@ from tests.support import http_taker
 from tests.support.deliver import order
 from tests.support.http_taker import Taker
 from tests.support.rows import execute
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 MakeStack = Callable[..., Stack]
 PHONE = "966512345678"
@@ -53,8 +52,7 @@ def test_a_dead_letter_is_told_once_without_a_byte_of_its_event(make_stack: Make
         (made,) = until(lambda: reported(taker), what="the dead letter is told")
         stack.post(order(2, phone=PHONE))
         stack.wait_until_idle()
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        assert end(worker) == 0
         arrived = b"".join(envelopes(taker))
         told = reported(taker)
     dead = stack.query("SELECT id FROM jobs WHERE state = 'dead' ORDER BY id")

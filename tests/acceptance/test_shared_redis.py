@@ -17,7 +17,7 @@ from tests.support.ports import free_port
 from tests.support.redis_client import connect
 from tests.support.servers import debian
 from tests.support.servers.setups import installed
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 
 def message(task: str, arguments: object) -> str:
@@ -273,8 +273,7 @@ def test_certificates_are_verified_by_everybody(
         worker = stack.worker()
         stack.post(order(1))
         until(lambda: processed(stack) == 1, what="the order is worked on", timeout_s=120)
-        worker.terminate()
-        worker.wait(120)
+        end(worker)
         suspicious = make_stack(dispatch_grace_s="0.1")
         suspicious.environment["INGEST_REDIS_URL"] = address
         suspicious.receiver()

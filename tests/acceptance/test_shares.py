@@ -13,7 +13,7 @@ from tests.acceptance import slow_processors
 from tests.acceptance.harness import Stack
 from tests.support.deliver import body, order
 from tests.support.rows import execute
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 MakeStack = Callable[..., Stack]
 LIMIT_S = 60
@@ -68,8 +68,7 @@ def test_others_are_processed_while_every_slow_job_takes_for_ever(stack: Stack) 
         )
     assert done(stack, "slow") == 0
     (stack.folder / "released").touch()
-    worker.send_signal(signal.SIGTERM)
-    assert worker.wait(LIMIT_S) == 0, stack.logs()[-3000:]
+    assert end(worker) == 0, stack.logs()[-3000:]
     assert running(stack) == 0
 
 

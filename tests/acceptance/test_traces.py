@@ -15,13 +15,13 @@ from tests.support.deliver import body, order
 from tests.support.otlp import Collector, TakenSpan, collector
 from tests.support.rows import execute
 from tests.support.signing import signed_headers
+from tests.support.waiting import ENDS_WITHIN_S
 
 MakeStack = Callable[..., Stack]
 PHONE = "966512345678"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SENDER = "00f067aa0ba902b7"
 SAMPLED = {"traceparent": f"00-{TRACE}-{SENDER}-01", "tracestate": "shop=1"}
-WITHIN_S = 60
 """Far more than any process takes to end."""
 REQUEST = "POST /webhooks/{source}"
 
@@ -207,7 +207,7 @@ def test_a_silent_collector_delays_no_answer_no_effect_and_no_end(
         for process in (receiver, worker):
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
-            assert process.wait(WITHIN_S) == 0, stack.logs()[-3000:]
+            assert process.wait(ENDS_WITHIN_S) == 0, stack.logs()[-3000:]
             assert time.monotonic() - began < 30  # a flush that is not bounded takes longer
     told = [json.loads(line) for line in stack.logs().splitlines() if "spans_dropped" in line]
     assert {line["reason"] for line in told} & {"queue_full", "collector_fails"}
@@ -223,7 +223,7 @@ def test_the_end_of_a_process_sends_what_waits(make_traced: MakeStack, taking: C
     assert taking.spans("process records") == []
     for process in (receiver, worker):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(WITHIN_S) == 0
+        assert process.wait(ENDS_WITHIN_S) == 0
     assert len(taking.spans(REQUEST)) == 60
     assert len(taking.spans("process records")) == 60  # of all three forks
     assert len(taking.spans("process queues")) == 60
@@ -277,6 +277,6 @@ def test_while_it_is_off_no_process_imports_it_and_no_delivery_carries_it(
     stack.wait_until_idle()
     for process in processes:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(WITHIN_S) == 0
+        assert process.wait(ENDS_WITHIN_S) == 0
     assert not any(imported(stack))
     assert "traceparent" not in stack.value("SELECT headers::text FROM deliveries")

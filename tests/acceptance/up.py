@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support.ports import free_port
-from tests.support.waiting import until
+from tests.support.waiting import ENDS_WITHIN_S, until
 
 
 class Up:
@@ -97,7 +97,7 @@ class Up:
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(60)
+        return self.process.wait(ENDS_WITHIN_S)
 
 
 def is_running(pid: int) -> bool:

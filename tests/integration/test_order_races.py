@@ -30,6 +30,7 @@ WAITING = (
     "SELECT count(*) FROM pg_stat_activity"
     " WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
+PATIENCE_S = 300.0
 
 
 class Together:
@@ -74,7 +75,12 @@ class Crowd:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join()
+            thread.join(PATIENCE_S)
+        self.check()
+        assert not [thread for thread in self._threads if thread.is_alive()]
+
+    def check(self) -> None:
+        """Raise what a thread has raised."""
         if self.errors:
             raise self.errors[0]
 
@@ -92,7 +98,10 @@ class Crowd:
 
     def _sweep(self) -> None:
         while not self._stop.wait(0.05):
-            self._relay.sweep()
+            try:
+                self._relay.sweep()
+            except BaseException as error:  # told to the test
+                self.errors.append(error)
 
 
 class _To(Sent):
@@ -158,7 +167,12 @@ def test_workers_that_fail_and_admit_side_by_side_keep_the_order(
     with Crowd(engine, workers) as crowd:
         for start in range(0, len(arrived), 7):
             crowd.messages.put((arrived[start : start + 7], []))
-        until(lambda: _unfinished(engine) == 0, what="all have succeeded", timeout_s=300)
+
+        def are_done() -> bool:
+            crowd.check()
+            return _unfinished(engine) == 0
+
+        until(are_done, what="all have succeeded", timeout_s=PATIENCE_S)
     assert together.two_at_once == []
     for key in range(KEYS):
         assert _ran(engine, key) == list(range(STEPS))
@@ -177,13 +191,19 @@ def test_jobs_that_are_discarded_and_run_early_meanwhile_leave_none_behind(
     with Crowd(engine, workers) as crowd:
         for start in range(0, len(arrived), 7):
             crowd.messages.put((arrived[start : start + 7], []))
-        while _unfinished(engine):
+
+        def are_done() -> bool:
+            """Disturb those that wait, until there are none."""
+            crowd.check()
             waiting = rows(engine, "SELECT id FROM jobs WHERE state IN ('pending', 'retrying')")
             some = [row["id"] for row in waiting if chance.random() < 0.1]
             with engine.begin() as db:
                 jobs.run_now(db, some)
             with engine.begin() as db:
                 jobs.discard(db, some[:2], replay=None, why="no")
+            return _unfinished(engine) == 0
+
+        until(are_done, what="all have succeeded or are discarded", timeout_s=PATIENCE_S)
     assert together.two_at_once == []
     for key in range(KEYS):
         assert _ran(engine, key) == sorted(_ran(engine, key))

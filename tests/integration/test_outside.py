@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import pytest
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import OperationalError
 
+from ingest.store.address import parse
 from tests.integration.conftest import Worker
 from tests.integration.outcomes import job_states
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
-from workers import Discard, Event, Snooze, registry
+from tests.support.servers import Servers, as_role
+from workers import Discard, Event, Snooze, guard, registry
 from workers.registry import Declaration
 
 MakeWorker = Callable[..., Worker]
@@ -111,3 +114,30 @@ def test_a_call_whose_job_was_taken_over_meanwhile_does_not_make_it_succeed(
     assert rows(engine, "SELECT state, attempt, worker FROM jobs") == [
         {"state": "running", "attempt": 2, "worker": "another"}
     ]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_what_failed_before_postgresql_went_away_is_recorded(
+    servers: Servers,
+    engine: Engine,
+    database_url: str,
+    make_worker: MakeWorker,
+    threads: int,
+) -> None:
+    """The effects' connections are refused, those of our own statements not."""
+    with servers.role("SUPERUSER") as role:
+        effects = guard.create_engine(parse(as_role(database_url, role)), pool_size=1)
+
+        def work(event: Event, _database: Engine) -> None:
+            if event.data["order_id"] == 0:
+                raise ValueError("no")
+            servers.execute(f"ALTER ROLE {role} NOLOGIN")
+
+        outside(work, threads=threads)
+        worker = make_worker(effects=effects)
+        events = deliver(database_url, [order(0), order(1)])
+        with pytest.raises(OperationalError):
+            worker.process(events)
+        effects.dispose()
+    assert job_states(engine) == {0: "retrying", 1: "running"}
+    assert one(engine, "SELECT error_type FROM attempts") == "ValueError"

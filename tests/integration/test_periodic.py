@@ -9,21 +9,26 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from ingest import settings
 from ingest.console.errors import NotPossible
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.console.services.commands import Commands
 from ingest.errors import NotFound
-from ingest.store.pipeline import processors, schedules
+from ingest.store.bulk import replay
+from ingest.store.pipeline import jobs, processors, schedules
 from ingest.store.pipeline.schedules import ScheduleRecord
 from ingest.store.reports import heartbeats
 from ingest.store.reports.heartbeats import ProcessIdentity
+from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import Sent, Worker
 from tests.integration.outcomes import run_due
+from tests.support.lines import Lines
 from tests.support.rows import execute, one, rows
 from workers import Due, Event, Snooze, periodic, processor, wiring
 from workers.registry import Declaration
+from workers.relay import schedules as relay_schedules
 from workers.relay.schedules import Schedules
 from workers.relay.sweep import Relay
 
@@ -156,7 +161,7 @@ def test_ten_relays_at_once_make_a_run_once(house: House, engine: Engine) -> Non
     for hour in HOURS[:10]:
         house.due(hour)
         house.now = hour
-        together = threading.Barrier(10)
+        together = threading.Barrier(10, timeout=300)
         made: list[int] = []
 
         def look(relay: Schedules, together: threading.Barrier, made: list[int]) -> None:
@@ -296,6 +301,85 @@ def test_a_dead_run_does_not_hold_up_the_next(house: House, engine: Engine) -> N
     run_due(engine, worker)
     assert house.schedule().last_state == "dead"
     assert house.at(HOURS[1]) == 1
+
+
+def test_a_run_does_not_begin_while_an_earlier_one_is_replayed(
+    house: House, engine: Engine
+) -> None:
+    @periodic("0 * * * *", name="hourly", max_attempts=1)
+    def run(event: Event[Due], db: Connection) -> None:
+        if event.data.due_at == HOURS[0] and event.attempt == 1:
+            raise ValueError("the sender is away")
+        keep(event.data, db)
+
+    worker = house.worker()
+    house.due(HOURS[0])
+    for hour in HOURS[:2]:
+        assert house.at(hour) == 1
+        run_due(engine, worker)
+    assert [row["state"] for row in rows(engine, STATES)] == ["dead", "succeeded"]
+    first = one(engine, "SELECT id FROM jobs WHERE state = 'dead'")
+    with engine.begin() as connection:
+        number = replay.begin(
+            connection, EventFilter(), action="replay", requested_by="amal", reason=None
+        )
+        jobs.requeue(connection, [first], replay=number, queue="events", delays_s=[0.0])
+    assert house.at(HOURS[2]) == 0
+    with pytest.raises(NotPossible, match="A run of hourly is unfinished"):
+        run_by_hand(engine)
+    run_due(engine, worker)
+    assert house.at(HOURS[2]) == 1
+
+
+STATES = "SELECT state FROM jobs ORDER BY id"
+
+
+def test_what_fails_for_one_processor_holds_up_no_other(
+    house: House, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = Lines()
+    monkeypatch.setattr(relay_schedules, "log", lines)
+    hourly()
+
+    @periodic("0 * * * *", name="weekly")
+    def run(event: Event, db: Connection) -> None: ...
+
+    house.worker()
+    house.due(HOURS[0])
+    execute(
+        engine,
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE division_by_zero; END $$;"
+        " CREATE TRIGGER refuse BEFORE UPDATE ON schedules FOR EACH ROW"
+        " WHEN (OLD.processor = 'hourly') EXECUTE FUNCTION refuse()",
+    )
+    assert [house.at(HOURS[0]) for _ in range(2)] == [1, 0]
+    assert one(engine, "SELECT processor FROM jobs") == "weekly"
+    assert lines.events == ["run_not_made", "run_made"]
+    assert (lines.kept[0][1]["processor"], lines.kept[0][1]["reason"]) == (
+        "hourly",
+        "sqlstate_22012",
+    )
+    execute(engine, "DROP TRIGGER refuse ON schedules")
+    assert house.at(HOURS[0]) == 1
+
+
+def test_without_postgresql_the_sweep_ends_at_the_first_processor(
+    house: House, engine: Engine
+) -> None:
+    hourly()
+    house.worker()
+    house.due(HOURS[0])
+    execute(
+        engine,
+        "CREATE FUNCTION cut() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); RETURN NEW; END $$;"
+        " CREATE TRIGGER cut BEFORE UPDATE ON schedules FOR EACH ROW EXECUTE FUNCTION cut()",
+    )
+    with pytest.raises(OperationalError):
+        house.at(HOURS[0])
+    execute(engine, "DROP TRIGGER cut ON schedules")
+    assert house.at(HOURS[0]) == 1
 
 
 def test_runs_that_may_overlap_do_not_wait_for_each_other(house: House, engine: Engine) -> None:

@@ -21,7 +21,12 @@ from workers.relay.measurement import Measurement
 
 DAY = timedelta(days=1)
 AGES = Ages(
-    events=30 * DAY, past_events=60 * DAY, refusals=10 * DAY, activity=30 * DAY, audit=90 * DAY
+    events=30 * DAY,
+    past_events=60 * DAY,
+    refusals=10 * DAY,
+    activity=30 * DAY,
+    audit=90 * DAY,
+    failures=90 * DAY,
 )
 NOW = datetime.now(UTC)
 
@@ -61,7 +66,7 @@ def test_nothing_is_late_where_nothing_is_old_or_everything_is_kept(
 ) -> None:
     stored(engine, 5, "succeeded")
     assert late(relay) == dict.fromkeys(
-        ("events", "duplicates", "past_events", "refusals", "activity", "audit"), 0
+        ("events", "duplicates", "past_events", "refusals", "activity", "audit", "failures"), 0
     )
     stored(engine, 400, "succeeded")
     assert late(relay, Ages()) == {}
@@ -90,7 +95,39 @@ def test_each_kind_is_as_late_as_its_oldest_row_that_may_go(engine: Engine, rela
     )
     found = late(relay)
     assert found.pop("past_events") in (pytest.approx(9, abs=1.1),)
-    assert found == {"events": 10, "duplicates": 1, "refusals": 0, "activity": 3, "audit": 5}
+    assert found == {"events": 10, "duplicates": 1, "activity": 3, "audit": 5} | dict.fromkeys(
+        ("refusals", "failures"), 0
+    )
+
+
+def failure(engine: Engine, processor: str, days: int, state: str = "open") -> None:
+    """A group whose last attempt failed so many days ago."""
+    execute(
+        engine,
+        "INSERT INTO failure_groups (processor, error_type, place, state, first_seen, last_seen,"
+        " attempts, job, number) VALUES (:processor, :state, '', :state, :at, :at, 1, 1, 1)",
+        processor=processor,
+        state=state,
+        at=NOW - days * DAY,
+    )
+
+
+def test_failures_are_as_late_as_their_oldest_group_that_may_go(
+    engine: Engine, relay: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure(engine, "muted", 120, "muted")
+    failure(engine, "p", 110)
+    stored(engine, 5, "dead")  # of the processor p
+    failure(engine, "q", 10)
+    assert late(relay)["failures"] == 0
+    failure(engine, "q", 97, "resolved")
+    assert late(relay)["failures"] == 7
+    with monkeypatch.context() as patched:
+        patched.setattr(lateness, "EXAMINED", 1)
+        assert late(relay)["failures"] == 0  # a dead letter beyond those may be of q
+    for _ in passes.run(relay, AGES, clock=lambda: NOW):
+        pass
+    assert late(relay)["failures"] == 0
 
 
 def test_a_pass_makes_up_for_it(engine: Engine, relay: Engine) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from concurrent.futures._base import DoneAndNotDoneFutures
 
 import pytest
 from sqlalchemy import Connection, Engine
@@ -135,14 +136,15 @@ def test_what_could_not_be_begun_in_time_is_handed_back(
 Futures = Mapping[Future[Result], object]
 
 
-def one_by_one(running: Futures, **_: object) -> tuple[set[Future[Result]], None]:
+def one_by_one(running: Futures, **_: object) -> DoneAndNotDoneFutures[Result]:
     """In place of `wait`: threads never end in the same moment."""
-    return {next(concurrent.futures.as_completed(running))}, None
+    first = next(concurrent.futures.as_completed(running))
+    return DoneAndNotDoneFutures({first}, set(running) - {first})
 
 
-def all_at_once(running: Futures, **_: object) -> tuple[set[Future[Result]], None]:
+def all_at_once(running: Futures, **_: object) -> DoneAndNotDoneFutures[Result]:
     """In place of `wait`: they always do."""
-    return concurrent.futures.wait(running).done, None
+    return concurrent.futures.wait(running)
 
 
 @pytest.mark.parametrize(

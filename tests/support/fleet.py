@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ingest.local import process
 from ingest.local.process import Program
+from tests.support.waiting import ENDS_WITHIN_S
 
 _RESTART_S = 0.5
 _POLL_S = 0.02
@@ -101,7 +102,11 @@ class Fleet:
         member.held_down = True
         if member.is_running:
             member.process.send_signal(number)
-        self.until(lambda: not member.is_running, what=f"{member.program.name} ends", timeout_s=60)
+        self.until(
+            lambda: not member.is_running,
+            what=f"{member.program.name} ends",
+            timeout_s=ENDS_WITHIN_S,
+        )
 
     def bring_back(self, member: Member) -> None:
         """Start a member again that was held down."""

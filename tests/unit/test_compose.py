@@ -108,14 +108,14 @@ def test_the_dashboard_and_its_data_source_are_where_grafana_looks() -> None:
 
 
 def test_none_is_killed_before_its_drain_time_is_over() -> None:
-    from ingest.cli.processes import GRACEFUL_SHUTDOWN_S
+    from ingest.cli.processes import GRACEFUL_SHUTDOWN_S, WORKER_ENDS_S
     from ingest.settings import variables
 
     def grace_s(name: str) -> float:
         return float(services[name]["stop_grace_period"].removesuffix("s"))
 
     assert grace_s("receiver") >= GRACEFUL_SHUTDOWN_S + 10
-    assert grace_s("worker") >= variables()["WORKER_DRAIN_S"].default + 15
+    assert grace_s("worker") >= variables()["WORKER_DRAIN_S"].default + WORKER_ENDS_S
 
 
 def test_workers_scale() -> None:

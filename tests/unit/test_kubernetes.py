@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ingest.cli.processes import GRACEFUL_SHUTDOWN_S
+from ingest.cli.processes import GRACEFUL_SHUTDOWN_S, WORKER_ENDS_S
 from ingest.monitoring import catalogue
 from ingest.settings import variables
 
@@ -75,7 +75,7 @@ def test_none_is_killed_before_its_drain_time_is_over() -> None:
     receiver_s = pod("receiver")["terminationGracePeriodSeconds"]
     assert receiver_s >= delay_s + GRACEFUL_SHUTDOWN_S + 10
     drain_s = variables()["WORKER_DRAIN_S"].default
-    assert pod("worker")["terminationGracePeriodSeconds"] >= drain_s + 15
+    assert pod("worker")["terminationGracePeriodSeconds"] >= drain_s + WORKER_ENDS_S
 
 
 def test_every_environment_variable_is_a_setting_and_secrets_come_from_files() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.cli.processes import GRACEFUL_SHUTDOWN_S
+from ingest.cli.processes import GRACEFUL_SHUTDOWN_S, WORKER_ENDS_S
 from ingest.settings import variables
 
 UNITS = Path(__file__).parents[2] / "deploy" / "systemd"
@@ -76,7 +76,7 @@ def test_none_is_killed_before_its_drain_time_is_over() -> None:
     receiver_s = seconds("ingest-receiver@.service", "TimeoutStopSec")
     assert receiver_s >= delay_s + GRACEFUL_SHUTDOWN_S + 10
     drain_s = variables()["WORKER_DRAIN_S"].default
-    assert seconds("ingest-worker@.service", "TimeoutStopSec") >= drain_s + 15
+    assert seconds("ingest-worker@.service", "TimeoutStopSec") >= drain_s + WORKER_ENDS_S
 
 
 def test_every_environment_variable_is_a_setting_and_secrets_are_credentials() -> None:

@@ -8,7 +8,6 @@ import time
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
 from ingest.store import causes
@@ -75,10 +74,15 @@ class Grouping:
         """Count, and return whether more waits. What fails is told once, and tried again."""
         try:
             has_more = self.run_once(clock=time.monotonic(), now=datetime.now(UTC))
-        except SQLAlchemyError as error:
+        except Exception as error:  # the thread goes on
             cause = causes.explain(error)
             if cause.reason != self._problem:
-                log.warning("grouping_waits", reason=cause.reason, cause=cause.sentence)
+                log.warning(
+                    "grouping_waits",
+                    reason=cause.reason,
+                    cause=cause.sentence,
+                    exc_info=None if cause.is_known else error,
+                )
             self._problem = cause.reason
             return False
         self._problem = None

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
 from ingest.monitoring import catalogue
@@ -77,9 +76,14 @@ class Measurement:
             began = time.monotonic()
             try:
                 self.measure()
-            except SQLAlchemyError as error:
+            except Exception as error:  # the thread goes on
                 cause = causes.explain(error)
-                log.warning("measurement_waits", reason=cause.reason, cause=cause.sentence)
+                log.warning(
+                    "measurement_waits",
+                    reason=cause.reason,
+                    cause=cause.sentence,
+                    exc_info=None if cause.is_known else error,
+                )
             self._pause.wait(pause_s(time.monotonic() - began))
 
 

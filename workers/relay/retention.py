@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs
 from ingest.monitoring import catalogue
@@ -19,7 +18,6 @@ from ingest.monitoring.samples import Sample
 from ingest.store import causes
 from ingest.store.retention import passes, progress
 from ingest.store.retention.ages import Ages
-from ingest.store.retention.events import Unfinished
 
 _EVERY_S = 300.0
 _PAUSES = 2.0
@@ -80,12 +78,13 @@ class Retention:
         while not self._stop.is_set():
             try:
                 self.run_once()
-            except (SQLAlchemyError, Unfinished) as error:
+            except Exception as error:  # the thread goes on
                 cause = causes.explain(error)
                 log.warning(
                     "retention_waits",
                     reason=cause.reason,
                     cause=cause.sentence,
                     again_in_s=_EVERY_S,
+                    exc_info=None if cause.is_known else error,
                 )
             self._stop.wait(_EVERY_S)

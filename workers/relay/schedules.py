@@ -9,9 +9,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from ingest import logs
 from ingest.sources.schedule import Run
+from ingest.store import causes
 from ingest.store.pipeline import schedules as store
 from ingest.store.pipeline.schedules import Random, StoredSchedule
 from ingest.store.reports import heartbeats
@@ -37,9 +40,12 @@ class Schedules:
         self._now = now
         self._random = random
         self._unusable: set[str] = set()
+        self._problems: dict[str, str] = {}
+        """Why a processor could not be seen to, as it was told last."""
 
     def sweep(self) -> int:
-        """Make the runs that are due; return how many.
+        """Make the runs that are due; return how many. What fails for one processor is logged,
+        and holds up no other.
 
         Raises:
             SQLAlchemyError: PostgreSQL is away.
@@ -51,10 +57,35 @@ class Schedules:
             served = heartbeats.served(connection) or frozenset()
             now = self._now(connection)
         return sum(
-            self._make_runs(stored.processor)
+            self._see_to(stored, now)
             for stored in known
-            if (stored.processor, stored.queue) in served and self._asks_for_work(stored, now)
+            if (stored.processor, stored.queue) in served
         )
+
+    def _see_to(self, stored: StoredSchedule, now: datetime) -> int:
+        """Make the runs of a processor that are due; return how many."""
+        try:
+            made = self._make_runs(stored.processor) if self._asks_for_work(stored, now) else 0
+        except Exception as error:
+            if _is_away(error):
+                raise
+            self._tell(stored.processor, error)
+            return 0
+        self._problems.pop(stored.processor, None)
+        return made
+
+    def _tell(self, processor: str, error: Exception) -> None:
+        """Log why no run was made, once until that changes."""
+        cause = causes.explain(error)
+        if self._problems.get(processor) != cause.reason:
+            log.warning(
+                "run_not_made",
+                processor=processor,
+                reason=cause.reason,
+                cause=cause.sentence,
+                exc_info=None if cause.is_known else error,
+            )
+        self._problems[processor] = cause.reason
 
     def _asks_for_work(self, stored: StoredSchedule, now: datetime) -> bool:
         return _may_begin(stored) and self._plan(stored, now) != _nothing(stored)
@@ -62,7 +93,7 @@ class Schedules:
     def _make_runs(self, processor: str) -> int:
         with self._engine.begin() as connection:
             stored = store.lock(connection, processor)
-            if stored is None or not _may_begin(stored):
+            if stored is None or not _may_begin(stored) or _has_to_wait(connection, stored):
                 return 0
             planned = self._plan(stored, self._now(connection))
             made = [
@@ -96,8 +127,20 @@ class Schedules:
         return planned
 
 
+def _is_away(error: Exception) -> bool:
+    """Return whether there is no connection, so that it would fail for every processor."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or getattr(error.orig, "sqlstate", None) is None
+    return isinstance(error, PoolExhausted)
+
+
 def _may_begin(stored: StoredSchedule) -> bool:
     return not stored.is_paused and (stored.overlap or not stored.is_unfinished)
+
+
+def _has_to_wait(connection: Connection, stored: StoredSchedule) -> bool:
+    """Return whether a run is unfinished, one that was replayed included: it is not the last."""
+    return not stored.overlap and store.has_unfinished_run(connection, stored.processor)
 
 
 def _nothing(stored: StoredSchedule) -> Plan:

@@ -229,7 +229,7 @@ class Commands:
             stored = schedules.wait_for_lock(connection, processor)
             if stored.is_paused:
                 raise NotPossible(f"{processor} is paused: resume it first.", reason="paused")
-            if stored.is_unfinished and not stored.overlap:
+            if not stored.overlap and schedules.has_unfinished_run(connection, processor):
                 raise NotPossible(
                     f"A run of {processor} is unfinished, and its runs must not overlap.",
                     reason="unfinished",

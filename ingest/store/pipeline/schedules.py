@@ -21,6 +21,9 @@ from ingest.store.pipeline.jobs import NewJobs
 from ingest.store.reports.heartbeats import ALIVE_FOR
 from ingest.store.sql import statement
 
+RUNS_EXAMINED = 1_000
+"""Runs that are looked through for one that is unfinished."""
+
 Random = Callable[[int], bytes]
 """As `os.urandom`."""
 
@@ -191,6 +194,18 @@ _STORED = """
 """
 _ALL = statement(f"{_STORED} ORDER BY s.processor")
 _ONE = statement(f"{_STORED} WHERE s.processor = :processor")
+# One that was replayed is not the last.
+_HAS_UNFINISHED = statement(
+    """
+    SELECT EXISTS (
+        SELECT FROM (
+            SELECT id FROM ingest.events WHERE type = :type ORDER BY id DESC LIMIT :limit
+        ) AS run
+        JOIN ingest.jobs j ON j.event = run.id AND j.processor = :processor
+        WHERE j.state IN ('pending', 'running', 'retrying')
+    )
+    """
+)
 _LOCK = statement(
     "SELECT 1 FROM ingest.schedules WHERE processor = :processor FOR UPDATE SKIP LOCKED"
 )
@@ -223,6 +238,13 @@ def wait_for_lock(connection: Connection, processor: str) -> StoredSchedule:
             f"No worker has registered a periodic processor {processor}.", reason="not_found"
         )
     return stored
+
+
+def has_unfinished_run(connection: Connection, processor: str) -> bool:
+    """Return whether any of the newest `RUNS_EXAMINED` runs of a processor, replayed ones included,
+    has not come to an end."""
+    parameters = {"processor": processor, "type": event_type(processor), "limit": RUNS_EXAMINED}
+    return bool(connection.execute(_HAS_UNFINISHED, parameters).scalar_one())
 
 
 def _one(connection: Connection, processor: str) -> StoredSchedule | None:

@@ -2,7 +2,8 @@
 
 Each statement goes along an index from its beginning, and reads a bounded number of rows. Old
 events that stay (a dead letter that nobody discarded) stand there, too: if there are more of them
-than are looked at, what is behind them is not seen.
+than are looked at, what is behind them is not seen. A group of failures stays while its processor
+has a dead letter: if there are more of these than are looked at, no group is told of.
 """
 
 from datetime import datetime, timedelta
@@ -13,10 +14,12 @@ from ingest.ids import first_id
 from ingest.store.retention import progress
 from ingest.store.retention.ages import Ages
 from ingest.store.retention.events import FINISHED
+from ingest.store.retention.records import OLD_FAILURE
 from ingest.store.sql import statement
 
 EXAMINED = 2_000
-"""Events, duplicates and bulk actions that are looked at, at most."""
+"""Events, duplicates, bulk actions, groups of failures and dead letters that are looked at, at
+most."""
 
 # A day of the memory goes as a whole.
 _OLDEST = {
@@ -52,6 +55,18 @@ _OLDEST = {
              WHERE status IN ('finished', 'cancelled') AND NOT taking_back)
         )
         """,
+    progress.FAILURES: f"""
+        WITH dead AS MATERIALIZED (
+            SELECT processor FROM ingest.jobs
+            WHERE state = 'dead' AND discarded_at IS NULL LIMIT :limit
+        )
+        SELECT min(last_seen) FROM (
+            SELECT processor, last_seen FROM ingest.failure_groups
+            WHERE {OLD_FAILURE} ORDER BY last_seen LIMIT :limit
+        ) AS g
+        WHERE processor NOT IN (SELECT processor FROM dead)
+          AND (SELECT count(*) FROM dead) < :limit
+        """,
 }
 
 
@@ -67,6 +82,7 @@ def read(connection: Connection, ages: Ages, *, now: datetime) -> dict[str, floa
         progress.REFUSALS: ages.refusals,
         progress.ACTIVITY: ages.activity,
         progress.AUDIT: ages.audit,
+        progress.FAILURES: ages.failures,
     }
     return {
         kind: _late_s(connection, kind, now - span)

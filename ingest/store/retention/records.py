@@ -50,8 +50,9 @@ def remove_duplicates(connection: Connection, *, before: datetime, limit: int) -
 
 
 # What was muted is not to be told of because it was forgotten.
-FORGOTTEN_FAILURE = """
-    last_seen < :before AND state <> 'muted' AND NOT EXISTS (
+OLD_FAILURE = "last_seen < :before AND state <> 'muted'"
+FORGOTTEN_FAILURE = f"""
+    {OLD_FAILURE} AND NOT EXISTS (
         SELECT FROM ingest.jobs
         WHERE jobs.state = 'dead' AND discarded_at IS NULL AND jobs.processor = g.processor
     )
@@ -121,10 +122,13 @@ _remove_replays = _deletes(
     """
 )
 
+# The lock reads a row's condition anew. A row that another transaction has locked is being counted
+# or changed, so it stays.
 _remove_failures = _deletes(
     f"""
     WITH gone AS MATERIALIZED (
         SELECT id FROM ingest.failure_groups g WHERE {FORGOTTEN_FAILURE} ORDER BY id LIMIT :limit
+        FOR UPDATE SKIP LOCKED
     ), notes AS (
         DELETE FROM ingest.failure_notes WHERE failure = ANY(ARRAY(SELECT id FROM gone))
     ), counts AS (

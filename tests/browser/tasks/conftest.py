@@ -19,7 +19,7 @@ from tests.conftest import Servers, cloned
 from tests.support.http_taker import Taker, running
 from tests.support.redis_client import connect
 from tests.support.rows import execute
-from tests.support.waiting import until
+from tests.support.waiting import end, until
 
 ALERTS = """
 interval_s = 0.2
@@ -55,8 +55,7 @@ class Shop:
 
     def deploy(self, module: str) -> None:
         """Replace the worker by one that has a further module of processors."""
-        self.workers[-1].terminate()
-        self.workers[-1].wait(120)
+        end(self.workers[-1])
         self.workers.append(self.stack.worker(processors=f"task_processors,{module}"))
 
 
