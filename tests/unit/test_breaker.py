@@ -1,8 +1,8 @@
 """What a breaker takes for a target that is down, and what opens and closes it."""
 
 import http.client
-import math
 import itertools
+import math
 import socket
 import urllib.error
 import urllib.request
