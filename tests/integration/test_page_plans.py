@@ -129,6 +129,7 @@ def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
         # Bounds that these few events reach too, and no slice after the first.
         for bounded in (failures, newest_dead, processor_work, rejected, takers):
             patch.setattr(bounded, "BUDGET_S", 0.0)
+        patch.setattr(failures, "EVENTS_BUDGET_S", 0.0)
         patch.setattr(behind, "EXAMINED", 500)
         patch.setattr(unfinished, "BUDGET_S", 0.0)
         patch.setattr(unfinished, "MOST_DEAD", 500)
