@@ -19,7 +19,7 @@ FIRST = 100
 BUDGET_S = 0.02
 """Seconds for those, as long as most of them take in memory; from the disk 2,000 of each take a
 second."""
-EVENTS_BUDGET_S = 0.005
+EVENTS_BUDGET_S = 0.01
 """And for finding the events of one group among them."""
 REJECTED_EXAMINED = 5_000
 TREND_SPANS = 24
