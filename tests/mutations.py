@@ -69,6 +69,23 @@ MUTATIONS = (
     ),
     Mutation(
         promise=5,
+        what="attempts of a long transaction are missing in the sums of their hour for ever",
+        file="ingest/store/pipeline/activity_sums.py",
+        old="_SUMMED_AGAIN = timedelta(hours=3)\n",
+        new="_SUMMED_AGAIN = timedelta(0)\n",
+        caught_by="integration/test_activity_sums.py::test_what_comes_after_a_sum_was_made_is_told",
+    ),
+    Mutation(
+        promise=8,
+        what="of several conversations the newest messages of the first one are followed",
+        file="ingest/store/search/related.py",
+        old="        ) AS newest ORDER BY place DESC LIMIT {FOLLOWED}",
+        new="        ) AS newest LIMIT {FOLLOWED}",
+        caught_by="integration/test_bounded_counts.py::"
+        "test_of_several_conversations_the_newest_messages_of_all_are_followed",
+    ),
+    Mutation(
+        promise=5,
         what="a resolved failure that returns stays resolved",
         file="ingest/store/failures/lifecycle.py",
         old="    if group.state is State.RESOLVED and _has_returned(group, seen, had_it):\n",

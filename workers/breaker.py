@@ -19,6 +19,7 @@ from ingest.text import storable
 from workers.control import Discard, RetryAfter, Snooze
 
 LONGEST_PROBE_S = 86_400.0
+"""Between two probes, whatever was declared or asked for."""
 MOST_FAILURES = 1_000_000
 _LONGEST_CHAIN = 20
 _LONGEST_WATCHES = 200
@@ -158,8 +159,9 @@ def status_of(error: BaseException) -> int | None:
 
 
 def back_in_s(error: BaseException, *, now: datetime | None = None) -> float | None:
-    """Return in how many seconds the target asked to be tried again: by a `RetryAfter`, or by the
-    header `Retry-After` of the answer that an error holds; None: it did not say.
+    """Return in how many seconds the target asked to be tried again, a day at most: by a
+    `RetryAfter`, or by the header `Retry-After` of the answer that an error holds; None: it did not
+    say.
 
     `now` is the time that a date in the header is after; None: the clock's.
     """
@@ -167,7 +169,7 @@ def back_in_s(error: BaseException, *, now: datetime | None = None) -> float | N
         if isinstance(one, RetryAfter):
             seconds = _attribute(one, "seconds")
             if isinstance(seconds, (int, float)) and seconds > 0:
-                return float(seconds)
+                return min(float(seconds), LONGEST_PROBE_S)
         for holder in (_attribute(one, "response"), one):
             value = _header(_attribute(holder, "headers"))
             wait_s = retry_after_s(value, now=now or datetime.now(UTC))
@@ -177,13 +179,15 @@ def back_in_s(error: BaseException, *, now: datetime | None = None) -> float | N
 
 
 def marked(failure: Failure, breaker: Breaker | None, error: BaseException) -> Failure:
-    """Return a failure with what its error says of the target."""
+    """Return a failure with what its error says of the target. The job's next attempt is not before
+    the target asked for it, either."""
     sign = breaker.sign_of(error) if breaker else None
-    if sign is None:
-        return failure
-    return replace(
-        failure, sign=sign, target_back_in_s=back_in_s(error) if sign is Sign.DOWN else None
-    )
+    if sign is not Sign.DOWN:
+        return replace(failure, sign=sign) if sign else failure
+    wait_s, retry_in_s = back_in_s(error), failure.retry_in_s
+    if wait_s is not None and retry_in_s is not None:
+        retry_in_s = max(retry_in_s, wait_s)
+    return replace(failure, sign=sign, target_back_in_s=wait_s, retry_in_s=retry_in_s)
 
 
 def is_down(breaker: Breaker | None, failures: Sequence[Failure]) -> bool:

@@ -124,6 +124,7 @@ def test_failing_jobs_are_grouped_for_as_long_as_there_is_time(
 
     def grouped(budget_s: float) -> tuple[dict[str, int], bool, set[str | None], int]:
         monkeypatch.setattr(failures, "BUDGET_S", budget_s)
+        monkeypatch.setattr(failures, "EVENTS_BUDGET_S", budget_s)
         with engine.connect() as connection:
             found = failures.groups(connection, now=datetime.now(UTC))
             newest = failures.events(connection, "a", "OSError", "shop.crm:call", limit=many)

@@ -281,6 +281,8 @@ def test_no_probe_is_made_before_the_target_asked_for_it(
         "date": answer(503, {"retry-after": at}),
     }[how]
     house.deliver(3)
+    soonest = "SELECT min(next_attempt_at) - now() FROM jobs WHERE failures > 0"
+    assert one(house.engine, soonest) > timedelta(minutes=59)
     opened, due = house.breaker.opened_at, house.breaker.probe_at
     assert opened
     assert due

@@ -2,6 +2,7 @@
 
 import http.client
 import itertools
+import math
 import socket
 import urllib.error
 import urllib.request
@@ -90,6 +91,10 @@ def test_retry_after_is_read_whatever_library_raised_it(answer: Any) -> None:
     assert back_in_s(answer(503, **{"Retry-After": "soon"}), now=NOW) is None
     assert back_in_s(answer(503), now=NOW) is None
     assert back_in_s(RetryAfter("busy", 7)) == 7
+    assert (
+        back_in_s(RetryAfter("away", 10**12)) == back_in_s(RetryAfter("away", math.inf)) == 86_400
+    )
+    assert back_in_s(RetryAfter("nonsense", math.nan)) is None
 
 
 @pytest.mark.parametrize(

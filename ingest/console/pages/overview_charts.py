@@ -10,7 +10,7 @@ from ingest.console.services.overview import Overview, TimeBucket
 from ingest.console.services.traffic import Group, Split, Traffic
 from ingest.console.ui.charts import Series, bars, lines
 from ingest.console.ui.formats import iso
-from ingest.console.ui.paths import events_between, link
+from ingest.console.ui.paths import between, events_between, link
 
 _GROUPS = 5
 """So many groups have a colour of their own; the others share one."""
@@ -85,7 +85,7 @@ def _deliveries(overview: Overview) -> list[Series]:
             overview,
             "rejected",
             lambda bucket: bucket.rejected,
-            link=_to_rejected,
+            link=between(_to_rejected, iso),
             leads_to="deliveries",
         ),
     ]

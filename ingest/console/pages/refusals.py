@@ -20,7 +20,7 @@ from ingest.console.services.refusals import Asked, Period
 from ingest.console.ui import masking
 from ingest.console.ui.charts import Series, bars
 from ingest.console.ui.formats import iso
-from ingest.console.ui.paths import link, parse_uuid
+from ingest.console.ui.paths import between, link, parse_uuid
 from ingest.errors import NotFound
 from ingest.recovery import sentences
 from ingest.refusals import report
@@ -158,7 +158,7 @@ def _chart(connection: Connection, wanted: RefusalFilter, period: Period, narrow
             name=reason,
             tone=f"group-{place}",
             values=values([reason]),
-            link=partial(_of_bar, narrow, reason),
+            link=between(partial(_of_bar, narrow, reason), iso),
             leads_to="requests",
         )
         for place, reason in enumerate(most[:_SERIES], start=1)

@@ -17,6 +17,9 @@ LARGEST_NUMBER = 10**18 - 1
 """It fits PostgreSQL's bigint, and no row has a larger id."""
 _MAX_DIGITS = 18
 
+BetweenTimes = Callable[[datetime, datetime], str]
+"""Returns the address of what was received from a time until another."""
+
 
 class NumberConvertor(IntegerConvertor):
     """Accept numbers that can be ids. Python refuses to read one of more than 4,300 digits."""
@@ -64,15 +67,22 @@ def events_link(**conditions: Any) -> str:
     return link("/events", q=search_for(**conditions))
 
 
-def events_between(**conditions: Any) -> Callable[[datetime, datetime], str]:
+def events_between(**conditions: Any) -> BetweenTimes:
     """Return what makes links to the events that match these fields and were received from a time
-    until another. A chart has hundreds of them, so what they share is spelled once."""
+    until another."""
+    return between(
+        lambda since, until: events_link(since=since, until=until, **conditions), spell_time
+    )
+
+
+def between(link: BetweenTimes, spelled: Callable[[datetime], str]) -> BetweenTimes:
+    """Return what makes the same links as `link`, which spells times by `spelled`. A chart has
+    hundreds of them, so what they share is made once."""
+
+    def quoted(moment: datetime) -> str:
+        return quote(spelled(moment), safe="")
+
     since, until = datetime(1, 1, 1, tzinfo=UTC), datetime(2, 1, 1, tzinfo=UTC)
-    shared = events_link(since=since, until=until, **conditions)
-    before, _, rest = shared.partition(_quoted(since))
-    between, _, after = rest.partition(_quoted(until))
-    return lambda since, until: f"{before}{_quoted(since)}{between}{_quoted(until)}{after}"
-
-
-def _quoted(moment: datetime) -> str:
-    return quote(spell_time(moment), safe="")
+    before, _, rest = link(since, until).partition(quoted(since))
+    middle, _, after = rest.partition(quoted(until))
+    return lambda since, until: f"{before}{quoted(since)}{middle}{quoted(until)}{after}"

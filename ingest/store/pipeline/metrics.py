@@ -126,7 +126,7 @@ def over_time(
         until: likewise.
         span: the length of a span, in whole minutes.
         counted: what is only counted.
-        timed: what has histograms, too.
+        timed: what has histograms, too, of `SUMMED`.
         label: only what was counted under it; None: all.
     """
     stretches = activity_sums.stretches(connection, since, until, span=span)

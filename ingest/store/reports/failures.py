@@ -16,8 +16,11 @@ EXAMINED = 2_000
 """How many dead and how many retrying jobs, the newest, a page groups at most."""
 FIRST = 100
 """So many of each are always examined. How long they take tells how many more there is time for."""
-BUDGET_S = 0.04
-"""Seconds for those: all, if they are in memory; from the disk 2,000 of each take a second."""
+BUDGET_S = 0.02
+"""Seconds for those, as long as most of them take in memory; from the disk 2,000 of each take a
+second."""
+EVENTS_BUDGET_S = 0.01
+"""And for finding the events of one group among them."""
 REJECTED_EXAMINED = 5_000
 TREND_SPANS = 24
 
@@ -115,7 +118,7 @@ def groups(
     times = {"since": now - period, "now": now, "spans": TREND_SPANS}
     rows: list[Any] = []
     is_cut = False
-    for read in _in_time(connection, _GROUPS, times):
+    for read in _in_time(connection, _GROUPS, times, budget_s=BUDGET_S):
         rows += read
         is_cut = bool(read) and read[0].is_cut
         if not is_cut:
@@ -129,7 +132,7 @@ def groups(
 
 
 def _in_time(
-    connection: Connection, query: TextClause, parameters: Mapping[str, Any]
+    connection: Connection, query: TextClause, parameters: Mapping[str, Any], *, budget_s: float
 ) -> Iterator[Sequence[Any]]:
     """Return what a query finds among the first failing jobs, then among as many more as there is
     time for. It takes `skip` and `limit` besides its `parameters`."""
@@ -137,7 +140,7 @@ def _in_time(
     def read(skip: int, limit: int) -> Sequence[Any]:
         return connection.execute(query, {**parameters, "skip": skip, "limit": limit}).all()
 
-    return in_time(read, first=FIRST, most=EXAMINED + 1, budget_s=BUDGET_S)
+    return in_time(read, first=FIRST, most=EXAMINED + 1, budget_s=budget_s)
 
 
 # Of events that fail more than once in one way, one is enough.
@@ -167,7 +170,7 @@ def events(
     """Return the newest events that fail in one way, of the failing jobs that there is time for."""
     about = {"processor": processor, "error_type": error_type, "place": place, "wanted": limit}
     failing: set[UUID] = set()
-    for read in _in_time(connection, _EVENTS, about):
+    for read in _in_time(connection, _EVENTS, about, budget_s=EVENTS_BUDGET_S):
         failing.update(row.event for row in read)
         if len(failing) >= limit:
             break

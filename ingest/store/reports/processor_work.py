@@ -24,7 +24,7 @@ EXAMINED = 2_000
 are; and parked jobs of the processor."""
 FIRST = 100
 """So many are always read, and others while there is time."""
-BUDGET_S = 0.01
+BUDGET_S = 0.005
 """Seconds for those of each kind: all, if they are in memory; from the disk 2,000 take half a
 second."""
 
