@@ -40,8 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
     hypothesis.settings.load_profile("loaded machine")
-    # Without configuration it draws tracebacks with all that is in their variables: minutes of CPU
-    # and gigabytes for one whose frames hold a worker.
+    # Without configuration it draws each traceback with what its variables hold: 1.4 s of CPU where
+    # PostgreSQL is away, and this 2 ms.
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
