@@ -419,8 +419,8 @@ MUTATIONS = (
         promise=6,
         what="a job is placed although an earlier delivery is not admitted",
         file="ingest/store/pipeline/ordering.py",
-        old="         WHERE replay IS NULL AND type LIKE",
-        new="         WHERE false AND type LIKE",
+        old="        WHERE step.type LIKE ANY",
+        new="        WHERE false AND step.type LIKE ANY",
         caught_by="integration/test_order.py::"
         "test_nothing_runs_before_what_was_received_earlier_is_admitted",
     ),
@@ -431,6 +431,24 @@ MUTATIONS = (
         old="    return wake(connection, keys, hint_s=hint_s)\n",
         new="    return []\n",
         caught_by="integration/test_order.py::test_one_key_with_many_jobs_holds_nobody_else",
+    ),
+    Mutation(
+        promise=6,
+        what="a job runs behind one of its ordering key that has failed",
+        file="workers/batches.py",
+        old="        if job.key not in self.stopped:\n",
+        new="        if True:\n",
+        caught_by="integration/test_order_runs.py::"
+        "test_what_follows_a_failure_is_given_back_and_has_spent_no_attempt",
+    ),
+    Mutation(
+        promise=6,
+        what="a key is let go of while a job of its run is at work",
+        file="ingest/store/pipeline/ordering.py",
+        old="          AND {_IS_IDLE}\n",
+        new="",
+        caught_by="integration/test_order_runs.py::"
+        "test_a_part_of_a_run_that_is_rescued_alone_lets_nobody_else_have_the_key",
     ),
     Mutation(
         promise=4,

@@ -12,6 +12,25 @@ LARGEST_BATCH = 200
 _FIRST = 10
 _MEMORY = 0.3
 """Weight of the newest slice in the moving average."""
+_LONGEST_RUN = 20
+"""Of a key. Its first failure makes the rest of the run wasted claims."""
+_KEYS_AT_LEAST = 10
+"""That share a batch, where so many wait: a key with many jobs holds up no other."""
+
+
+def length_of_runs(processor: Processor, *, size: int, keys: int) -> int:
+    """Return how many consecutive jobs of a key to claim at once.
+
+    A list holds one event of a key, and threads run jobs side by side: then it is one.
+
+    Args:
+        processor: one with an order.
+        size: of the batch, in jobs.
+        keys: how many keys have jobs that wait here, at most.
+    """
+    if processor.batch or processor.threads > 1:
+        return 1
+    return max(1, min(_LONGEST_RUN, size // max(1, min(keys, _KEYS_AT_LEAST))))
 
 
 class BatchSizer:

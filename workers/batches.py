@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 from structlog.contextvars import bound_contextvars
@@ -51,14 +52,35 @@ class Recorder(Protocol):
 
 @dataclass(slots=True)
 class Result:
-    """What a slice came to. Jobs in neither list have succeeded or are no longer ours."""
+    """What a slice came to. Jobs in no list have succeeded or are no longer ours."""
 
     failures: list[Failure] = field(default_factory=list)
     again: list[ClaimedJob] = field(default_factory=list)
+    behind: list[ClaimedJob] = field(default_factory=list)
+    """Jobs behind one of their key that did not succeed: they have not begun."""
+    stopped: set[UUID] = field(default_factory=set)
+    """The keys of which a job did not succeed."""
     woken: list[JobRef] = field(default_factory=list)
     """Jobs that were behind those that have succeeded, and may be claimed now."""
     problem: Exception | None = None
     """Why the jobs in none of the lists did not come to a result: there is no database."""
+
+    def fail(self, job: ClaimedJob, failure: Failure) -> None:
+        """Note that a job failed, and that what is behind it is not to run."""
+        self.failures.append(failure)
+        self.stop(job)
+
+    def stop(self, job: ClaimedJob) -> None:
+        """Note that what is behind a job is not to run."""
+        if job.key is not None:
+            self.stopped.add(job.key)
+
+    def holds_back(self, job: ClaimedJob) -> bool:
+        """Return whether a job is behind one that did not succeed; note it, if so."""
+        if job.key not in self.stopped:
+            return False
+        self.behind.append(job)
+        return True
 
 
 class Call(NamedTuple):
@@ -111,8 +133,10 @@ class BatchRunner:
         """Raises what SQLAlchemy raises when there is no database."""
         if processor.is_outside:
             for call in calls:
+                if result.holds_back(call.job):
+                    continue
                 if breaker.is_down(processor.breaker, result.failures):
-                    result.failures.append(breaker.not_called(call.job))
+                    result.fail(call.job, breaker.not_called(call.job))
                     continue
                 self._run_outside(processor, call, result)
         elif calls:
@@ -126,7 +150,8 @@ class BatchRunner:
             took_s = self.call_function(processor, [call], self.engine)
         except BaseException as error:
             self.rest()
-            result.failures.append(outcome.of_error(call.job, processor, error, random=self.random))
+            failure = outcome.of_error(call.job, processor, error, random=self.random)
+            result.fail(call.job, failure)
             return
         with Effects(self.engine) as effects:
             transaction = _BatchTransaction(self, processor, [call], effects, result)
@@ -173,16 +198,18 @@ class BatchRunner:
         whose body this process cannot decrypt is given back."""
         calls = []
         for job in claimed:
+            if result.holds_back(job):
+                continue
             if job.body is None:
-                result.failures.append(outcome.of_missing_body(job))
+                result.fail(job, outcome.of_missing_body(job))
                 continue
             try:
                 body = self.body_keys.open(job.body, job.event, job.body_key)
                 calls.append(self.call(processor, job, body))
             except BodyKeyMissing as error:
-                result.failures.append(outcome.of_missing_key(job, error))
+                result.fail(job, outcome.of_missing_key(job, error))
             except (BodyTampered, InvalidEnvelope, UnknownSource) as error:
-                result.failures.append(outcome.of_error(job, processor, error, random=self.random))
+                result.fail(job, outcome.of_error(job, processor, error, random=self.random))
         return calls
 
     def call(self, processor: Processor, job: ClaimedJob, body: bytes) -> Call:
@@ -269,13 +296,15 @@ class _BatchTransaction:
             self._call(self._calls)
         else:
             for call in self._calls:
-                self._call([call])
+                if not self._result.holds_back(call.job):
+                    self._call([call])
 
     def _call(self, calls: Sequence[Call]) -> None:
         """Call the function in a savepoint. A list that fails is halved until the failing events
         are found. Once the target is found to be down, nothing more is called."""
         if breaker.is_down(self._processor.breaker, self._result.failures):
-            self._result.failures += [breaker.not_called(call.job) for call in calls]
+            for call in calls:
+                self._result.fail(call.job, breaker.not_called(call.job))
             return
         try:
             took_s = self._runner.call_function(self._processor, calls, self._effects.db)
@@ -306,8 +335,8 @@ class _BatchTransaction:
         self._runner.time_limit.rest()
         if len(self._calls) > 1:
             self._runner.recorder.mark_idle()
-        failed = self._failed()
-        succeeded = [call for call in self._calls if call.job.id not in failed]
+        settled = self._settled()
+        succeeded = [call for call in self._calls if call.job.id not in settled]
         if not succeeded:
             return
         took, lags = self._durations(succeeded)
@@ -344,16 +373,29 @@ class _BatchTransaction:
 
     def fail(self, call: Call, error: BaseException) -> None:
         """Note what follows from the exception that ended a call."""
-        self._result.failures.append(
-            outcome.of_error(call.job, self._processor, error, random=self._runner.random)
-        )
+        failure = outcome.of_error(call.job, self._processor, error, random=self._runner.random)
+        self._result.fail(call.job, failure)
 
     def _redo_all_but(self, lost: frozenset[int]) -> None:
-        settled = lost | self._failed()
-        self._result.again += [call.job for call in self._calls if call.job.id not in settled]
+        """Return the jobs to be run again: neither those that did not succeed, nor what is behind
+        them."""
+        unsuccessful = lost | {failure.id for failure in self._result.failures}
+        behind = {job.id for job in self._result.behind}
+        stopped: set[UUID | None] = set()
+        for job in (call.job for call in self._calls if call.job.id not in behind):
+            if job.id in unsuccessful:
+                self._result.stop(job)
+                stopped |= {job.key} - {None}
+            elif job.key in stopped:
+                self._result.behind.append(job)
+            else:
+                self._result.again.append(job)
 
-    def _failed(self) -> set[int]:
-        return {failure.id for failure in self._result.failures}
+    def _settled(self) -> set[int]:
+        """Return the jobs that failed, and those that were held back."""
+        return {failure.id for failure in self._result.failures} | {
+            job.id for job in self._result.behind
+        }
 
 
 def _argument(processor: Processor, events: Sequence[Event]) -> object:

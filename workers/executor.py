@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
+from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
@@ -27,7 +29,7 @@ from ingest.store.pipeline.jobs import (
     Outcome,
 )
 from workers import breaker
-from workers.batch_size import BatchSizer
+from workers.batch_size import BatchSizer, length_of_runs
 from workers.batches import BatchRunner, Result
 from workers.counts import Tally
 from workers.placer import Placer
@@ -41,6 +43,17 @@ _LOOK_S = 1.0
 """How often a thread that waits for others looks whether it was sent a signal."""
 
 log = logs.logger(__name__)
+
+
+class Ended(NamedTuple):
+    """What claimed jobs came to, beside what is recorded of them."""
+
+    woken: list[JobRef]
+    """What was behind them, and may be claimed now."""
+    behind: list[ClaimedJob]
+    """Those of them that have not begun: one before them did not succeed."""
+    was_broken: bool
+    """Whether some ran again, apart from the others of their key."""
 
 
 class Executor:
@@ -97,12 +110,16 @@ class Executor:
             return self._run_on(self._threads, processor, waiting, until) + left
         while waiting and self._goes_on(until):
             size = 1 if apart else self._pace.batch_size(processor)
-            claimed = self._claim(processor, _next(waiting, size))
+            claimed, unseen = self._claim(processor, _next(waiting, size), size)
+            waiting.extendleft(reversed(unseen))
             if claimed:
                 with self._keeper.holding(_held(claimed)):
-                    more, later = _parted(self._work(processor, claimed), apart=apart)
-                    waiting += more
-                    left += later
+                    ended = self._work(processor, claimed)
+                if processor.order and (ended.behind or ended.was_broken):
+                    self._give_back(ended.behind, claimed)
+                more, later = _parted(ended.woken, apart=apart)
+                waiting += more
+                left += later
         return [*waiting, *left]
 
     def place(self, processor: Processor) -> list[JobRef]:
@@ -162,7 +179,9 @@ class Executor:
             while (goes_on := waiting and self._goes_on(until)) or running:
                 free = processor.threads - len(running)
                 if goes_on and free >= processor.threads / 2:
-                    for job in self._claim(processor, _next(waiting, free)):
+                    claimed, unseen = self._claim(processor, _next(waiting, free), free)
+                    waiting.extendleft(reversed(unseen))
+                    for job in claimed:
                         running[threads.start(processor, job)] = job
                 if running:
                     more, later = _parted(self._settle(processor, running), apart=False)
@@ -199,10 +218,15 @@ class Executor:
             raise problems[0]
         return [ref for result in results for ref in result.woken]
 
-    def _claim(self, processor: Processor, refs: Sequence[JobRef]) -> list[ClaimedJob]:
-        claim = jobs.claim_ordered if processor.order else jobs.claim
+    def _claim(
+        self, processor: Processor, refs: Sequence[JobRef], size: int
+    ) -> tuple[list[ClaimedJob], list[JobRef]]:
+        """Claim up to `size` jobs: of `refs` and, with an order, of what follows them. Return them,
+        and those of `refs` that there was no room for."""
+        if processor.order:
+            return self._claim_ordered(processor, refs, size)
         with self._engine.begin() as connection:
-            claimed = claim(
+            claimed = jobs.claim(
                 connection,
                 [ref.id for ref in refs],
                 worker=self._worker,
@@ -210,12 +234,40 @@ class Executor:
                 max_attempts=processor.max_attempts,
             )
         self._traces.claimed(self._engine, claimed)
-        if processor.order and len(claimed) < len(refs):
-            self._placer.put_behind(refs)
-        return claimed
+        return claimed, []
 
-    def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> list[JobRef]:
-        """Run claimed jobs, and record how they ended; return what was behind them.
+    def _claim_ordered(
+        self, processor: Processor, refs: Sequence[JobRef], size: int
+    ) -> tuple[list[ClaimedJob], list[JobRef]]:
+        with self._engine.begin() as connection:
+            runs = jobs.claim_ordered(
+                connection,
+                [ref.id for ref in refs],
+                worker=self._worker,
+                lease_s=self._lease_s,
+                max_attempts=processor.max_attempts,
+                limit=size,
+                of_a_key=length_of_runs(processor, size=size, keys=len(refs)),
+            )
+        self._traces.claimed(self._engine, runs.jobs)
+        claimed = {job.id for job in runs.jobs}
+        others = [ref for ref in refs if ref.id not in claimed]
+        if runs.is_full:
+            return runs.jobs, others
+        if others:
+            self._placer.put_behind(others)
+        return runs.jobs, []
+
+    def _give_back(self, behind: Sequence[ClaimedJob], claimed: Sequence[ClaimedJob]) -> None:
+        """Give back those of `claimed` that are behind one that did not succeed, and let others
+        have the keys. Their leases are not renewed any more: their next claim has the same attempt
+        number."""
+        with self._engine.begin() as connection:
+            keys = {job.key for job in claimed if job.key is not None}
+            jobs.give_back(connection, _held(behind), keys=sorted(keys))
+
+    def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Ended:
+        """Run claimed jobs, and record how they ended.
 
         Raises:
             Exception: there is no database. What had failed before was recorded if that was
@@ -223,9 +275,17 @@ class Executor:
         """
         started = self._clock()
         first = self._run_slice(processor, claimed)
-        results = [first, *(self._run_slice(processor, [job]) for job in first.again)]
+        ended = Ended(first.woken, first.behind, was_broken=bool(first.again))
+        stopped: set[UUID] = set()
+        for job in first.again:
+            if job.key in stopped:
+                ended.behind.append(job)
+                continue
+            alone = self._run_slice(processor, [job])
+            stopped |= alone.stopped
+            ended.woken.extend(alone.woken)
         self._pace.observe(processor, len(claimed), self._clock() - started)
-        return [ref for result in results for ref in result.woken]
+        return ended
 
     def _run_slice(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:
         result = self._slices.run(processor, claimed)

@@ -52,7 +52,7 @@ class Placer:
 
     def in_order(self, processor: Processor, refs: Sequence[JobRef]) -> list[JobRef]:
         """Return the jobs of a processor that may be claimed: of `refs`, and of those that could
-        be placed now.
+        be placed now. Those that are behind another of their key are not among them.
 
         Those of `refs` that cannot be placed yet are left to whoever admits or reads what is
         before them. A job whose key cannot be told has failed for good.
@@ -62,9 +62,7 @@ class Placer:
             if not self._read(processor, ids[start : start + _READ_AT_ONCE]):
                 break
         with self._engine.begin() as connection:
-            placed = jobs.place(connection, processor.name, processor.types)
-        known = {ref.id for ref in refs}
-        return [*refs, *(ref for ref in placed if ref.id not in known)]
+            return jobs.place(connection, processor.name, processor.types, ids)
 
     def put_behind(self, refs: Sequence[JobRef]) -> None:
         """Put those of `refs` that turned out to be behind another."""

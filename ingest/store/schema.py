@@ -335,7 +335,8 @@ ordered_jobs = Table(
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 1000},
 )
 
-# The keys that a job of theirs is running of. The primary key lets none run two.
+# The keys of which jobs run: one worker's run of consecutive jobs each, and `job` is its last. The
+# primary key lets no two workers have a key.
 keys_in_work = Table(
     "keys_in_work",
     metadata,

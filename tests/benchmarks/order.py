@@ -10,6 +10,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -24,7 +25,10 @@ from tests.benchmarks.world import World
 ANY, ORDERED = "any", "ordered"
 BATCH = 200
 _PER_KEY = 10
+_OF_A_KEY = 9
+"""Jobs of a key that a worker claims at once; a key has so many, beside the one in a tenth."""
 _HINT_S = 3_600.0
+_CLAIM: dict[str, Any] = {"worker": "w", "lease_s": 60, "max_attempts": 8}
 
 # The key of a job is a number, and the ids of events follow their receipt. The first of each
 # hundredth key is dead, and the others of a key are behind its first. The last tenth of the jobs
@@ -75,41 +79,49 @@ def costs(world: World, count: int, *, rounds: int) -> Iterator[Timed]:
     _register(engine)
     for name in (ANY, ORDERED):
         _seed(world, name, count)
-    waiting = {name: deque(_due(world, name, rounds * BATCH)) for name in (ANY, ORDERED)}
     deep = _deep(world)
-    waiting[ORDERED] = deque(job for job in waiting[ORDERED] if job not in deep)
-    took: dict[str, list[float]] = {ANY: [], ORDERED: [], "deep": []}
-    for _ in range(rounds):
-        took[ANY].append(_round(engine, waiting[ANY], BATCH, is_ordered=False))
-        took[ORDERED].append(_round(engine, waiting[ORDERED], BATCH, is_ordered=True))
+    heads = [job for job in _due(world, ORDERED, 2 * rounds * BATCH) if job not in deep]
+    runs, singles = deque(heads[::2]), deque(heads[1::2])
+    waiting = deque(_due(world, ANY, rounds * BATCH))
     queue = deque(deep)
+    took: dict[str, list[float]] = {ANY: [], ORDERED: [], "single": [], "deep": []}
     for _ in range(rounds):
-        took["deep"].append(_round(engine, queue, 1, is_ordered=True))
+        took[ANY].append(_round(engine, waiting, BATCH))
+        took[ORDERED].append(_round(engine, runs, BATCH, of_a_key=_OF_A_KEY))
+        took["single"].append(_round(engine, singles, BATCH, of_a_key=1))
+        took["deep"].append(_round(engine, queue, _OF_A_KEY, of_a_key=_OF_A_KEY))
     engine.dispose()
     keys = count // _PER_KEY
     yield _timed(f"claim and finish {BATCH} of {count:,} jobs, in any order", took[ANY])
-    yield _timed(f"likewise, in order, of {keys:,} keys", took[ORDERED])
-    yield _timed(f"one of a key with {count // 10:,} jobs", took["deep"])
+    yield _timed(f"likewise, in order, {_OF_A_KEY} each of {keys:,} keys", took[ORDERED])
+    yield _timed("likewise, one of each key", took["single"])
+    yield _timed(f"{_OF_A_KEY} of a key with {count // 10:,} jobs", took["deep"])
 
 
-def _round(engine: Engine, waiting: deque[int], size: int, *, is_ordered: bool) -> float:
+def _round(engine: Engine, waiting: deque[int], size: int, *, of_a_key: int = 0) -> float:
     """Claim and finish the next jobs, and take up those that were behind them; return how many
-    seconds that took."""
-    ids = [waiting.popleft() for _ in range(size)]
-    claim = jobs.claim_ordered if is_ordered else jobs.claim
+    seconds that took. `of_a_key`: how many of one key at once; 0: in any order."""
+    ids = [waiting.popleft() for _ in range(min(size, len(waiting)))]
     began = time.perf_counter()
     with engine.begin() as connection:
-        claimed = claim(connection, ids, worker="w", lease_s=60, max_attempts=8)
+        if of_a_key:
+            runs = jobs.claim_ordered(connection, ids, **_CLAIM, limit=size, of_a_key=of_a_key)
+            claimed = runs.jobs
+        else:
+            claimed = jobs.claim(connection, ids, **_CLAIM)
     with engine.begin() as connection:
         held = [Lease(id=job.id, attempt=job.attempt) for job in claimed]
-        if is_ordered:
+        if of_a_key:
             woken = jobs.finish_ordered(connection, held, hint_s=_HINT_S)
-            waiting += [ref.id for ref in woken]
         else:
             jobs.finish(connection, held)
     took_s = time.perf_counter() - began
     if len(claimed) != size:
         raise RuntimeError(f"{len(claimed)} of {size} jobs were claimed")
+    if of_a_key:
+        done = {job.id for job in claimed}
+        waiting.extendleft(job for job in reversed(ids) if job not in done)
+        waiting += [ref.id for ref in woken]
     return took_s
 
 

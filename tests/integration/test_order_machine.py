@@ -1,9 +1,11 @@
 """Order per key beside a model: workers, crashes, retries, replays and deaths, in any order.
 
-No key has two jobs running, none runs out of its order, and in the end all have run.
+What runs of a key is one worker's run of consecutive jobs, none runs out of its order, and in the
+end all have run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 from uuid import UUID
 
@@ -73,6 +75,18 @@ class Job:
             self.has_place = self.is_read = self.is_placed = False
 
 
+@dataclass
+class Run:
+    """Consecutive jobs of a key that one worker claimed at once, and runs one after another."""
+
+    ids: list[int]
+    stopped: set[int] = field(default_factory=set)
+    """What is behind one that did not succeed: the worker gives it back."""
+
+    def stop_behind(self, id_: int) -> None:
+        self.stopped |= set(self.ids[self.ids.index(id_) + 1 :])
+
+
 choices = st.integers(0, 2**16 - 1)
 
 
@@ -95,6 +109,7 @@ class OrderMachine(RuleBasedStateMachine):
         self.unadmitted: set[UUID] = set()
         self.received: set[int] = set()
         self.held: dict[int, Lease] = {}
+        self.runs: list[Run] = []
         self.paused: set[str] = set()
         self.replays = 0
         with self.engine.begin() as db:
@@ -194,25 +209,39 @@ class OrderMachine(RuleBasedStateMachine):
         for job in mine:
             job.is_placed |= job.is_read and job.event < bound
 
-    @rule(choice=choices)
-    def claim(self, choice: int) -> None:
+    @rule(choice=choices, of_a_key=st.integers(1, 4))
+    def claim(self, choice: int, of_a_key: int) -> None:
         ids = chosen(sorted(self.jobs), choice)
-        expected = [id_ for id_ in ids if self._is_claimable(self.jobs[id_])]
+        runs = [
+            self._run_from(self.jobs[id_], of_a_key)
+            for id_ in ids
+            if self._is_claimable(self.jobs[id_])
+        ]
         with self.engine.begin() as db:
-            claimed = jobs.claim_ordered(db, ids, worker="w", lease_s=60, max_attempts=3)
-        assert [job.id for job in claimed] == expected
+            claimed = jobs.claim_ordered(
+                db, ids, worker="w", lease_s=60, max_attempts=3, limit=100, of_a_key=of_a_key
+            ).jobs
+        assert {job.id for job in claimed} == {job.id for run in runs for job in run}
+        assert [job.event for job in claimed] == sorted(job.event for run in runs for job in run)
         with self.engine.begin() as db:
             jobs.put_behind(db, ids)
         for held in claimed:
             job = self.jobs[held.id]
             job.state, job.attempt = "running", job.attempt + 1
             self.held[job.id] = Lease(id=job.id, attempt=job.attempt)
+        self.runs += [Run([job.id for job in run]) for run in runs]
+
+    def _run_from(self, head: Job, most: int) -> list[Job]:
+        """A job and what is claimed with it: none that is not due, or has failed before."""
+        line = self._line(head.line)[:most]
+        fresh = list(takewhile(lambda job: job.state == "pending" and job.is_due, line))
+        return fresh or [head]
 
     @rule(choice=choices)
     def work(self, choice: int) -> None:
         """What one task does, until it has claimed."""
         self._place_all()
-        self.claim(choice)
+        self.claim(choice, 3)
 
     @precondition(lambda self: any(job.state in ENDED for job in self.jobs.values()))
     @rule(is_placed=st.booleans())
@@ -244,15 +273,26 @@ class OrderMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(choice=choices)
     def finish(self, choice: int) -> None:
-        ended = chosen(sorted(self.held), choice)
+        """A worker commits the first of its runs."""
+        asked = set(chosen(sorted(self.held), choice))
+        ended = [
+            id_
+            for run in self.runs
+            for id_ in takewhile(
+                lambda id_: id_ in asked, [id_ for id_ in run.ids if id_ in self.held]
+            )
+            if id_ not in run.stopped
+        ]
         with self.engine.begin() as db:
             jobs.finish_ordered(db, [self.held[id_] for id_ in ended], hint_s=60)
         self._end(ended, "succeeded")
+        self._settle_runs()
 
     @precondition(lambda self: self.held)
     @rule(choice=choices, how=st.sampled_from(["now", "later", "dead", "lost"]))
     def fail(self, choice: int, how: str) -> None:
-        """Attempts fail; or their workers are gone, and the rescuer takes the jobs back."""
+        """Attempts fail; or their workers are gone, and the rescuer takes the jobs back, a part of
+        a run perhaps before the others."""
         ended = chosen(sorted(self.held), choice)
         retry_in_s = {"now": 0.0, "later": _LATER_S, "dead": None, "lost": 0.0}[how]
         with self.engine.begin() as db:
@@ -272,7 +312,41 @@ class OrderMachine(RuleBasedStateMachine):
         assert moved == set(ended)
         for id_ in ended:
             self.jobs[id_].is_due = how != "later"
+            self._run_of(id_).stop_behind(id_)
         self._end(ended, "dead" if how == "dead" else "retrying")
+        self._settle_runs()
+
+    @precondition(lambda self: any(run.stopped & self.held.keys() for run in self.runs))
+    @rule(choice=choices)
+    def give_back(self, choice: int) -> None:
+        """Workers give back what is behind jobs that did not succeed."""
+        runs = [run for run in self.runs if run.stopped & self.held.keys()]
+        for run in chosen(runs, choice):
+            behind = sorted(run.stopped & self.held.keys())
+            with self.engine.begin() as db:
+                jobs.give_back(db, [self.held[id_] for id_ in behind], keys=self._keys_of(run))
+            self._end(behind, "pending")
+            for id_ in behind:
+                self.jobs[id_].attempt -= 1
+        self._settle_runs()
+
+    def _run_of(self, id_: int) -> Run:
+        (run,) = [run for run in self.runs if id_ in run.ids]
+        return run
+
+    def _settle_runs(self) -> None:
+        """Workers are done with the runs of which they hold nothing any more."""
+        for run in [run for run in self.runs if not self.held.keys() & run.ids]:
+            self.runs.remove(run)
+            if run.stopped or any(self.jobs[id_].state != "succeeded" for id_ in run.ids):
+                with self.engine.begin() as db:
+                    jobs.give_back(db, [], keys=self._keys_of(run))
+
+    def _keys_of(self, run: Run) -> list[UUID]:
+        job = self.jobs[run.ids[0]]
+        declared = order_of("key", ON_DEAD[job.processor])
+        assert declared is not None
+        return [declared.digest(job.processor, [job.key])]
 
     def _end(self, ended: list[int], state: str) -> None:
         for id_ in ended:
@@ -337,9 +411,11 @@ class OrderMachine(RuleBasedStateMachine):
         for job in self.jobs.values():
             if job.event in events and job.state not in ENDED:
                 job.attempt += job.state != "running"
-                self.held.pop(job.id, None)
+                if self.held.pop(job.id, None) is not None:
+                    self._run_of(job.id).stop_behind(job.id)
                 job.state, job.was = "discarded", None
                 job.settle()
+        self._settle_runs()
 
     @rule(processor=st.sampled_from(sorted(ON_DEAD)))
     def pause_or_resume(self, processor: str) -> None:
@@ -355,8 +431,8 @@ class OrderMachine(RuleBasedStateMachine):
         found = rows(
             self.engine,
             "SELECT j.id, j.state, j.discarded_at, j.attempt, j.next_attempt_at = 'infinity' AS"
-            " behind, o.job, o.key, o.placed, k.job AS holder FROM jobs j"
-            " LEFT JOIN ordered_jobs o ON o.job = j.id LEFT JOIN keys_in_work k ON k.job = j.id",
+            " behind, o.job, o.key, o.placed, k.key AS in_work FROM jobs j"
+            " LEFT JOIN ordered_jobs o ON o.job = j.id LEFT JOIN keys_in_work k ON k.key = o.key",
         )
         assert len(found) == len(self.jobs)
         for row in found:
@@ -366,15 +442,20 @@ class OrderMachine(RuleBasedStateMachine):
             assert (row["job"] is not None) == job.has_place, job
             assert (row["key"] is not None) == job.is_read, job
             assert bool(row["placed"]) == job.is_placed, job
-            assert (row["holder"] is not None) == (job.state == "running"), job
+            running = any(other.state == "running" for other in self._line(job.line))
+            assert (row["in_work"] is not None) == (job.is_read and running), job
             if row["behind"]:  # somebody is ahead, and will wake it
                 assert job.waits
                 assert self._line(job.line)[0] is not job, job
 
     @invariant()
-    def no_key_has_two_jobs_running(self) -> None:
-        running = [job.line for job in self.jobs.values() if job.state == "running"]
-        assert len(running) == len(set(running))
+    def what_runs_of_a_key_is_one_run(self) -> None:
+        for run in self.runs:
+            assert run.ids
+        lines = [self.jobs[run.ids[0]].line for run in self.runs]
+        assert len(lines) == len(set(lines))
+        held = {id_ for run in self.runs for id_ in run.ids if id_ in self.held}
+        assert held == {id_ for id_, job in self.jobs.items() if job.state == "running"}
 
     def _place_all(self) -> None:
         for name in ON_DEAD:
@@ -390,8 +471,9 @@ class OrderMachine(RuleBasedStateMachine):
         self.hasten(2**16 - 1)
         for _ in range(2 * len(self.jobs) + 2):
             self._place_all()
-            self.claim(2**16 - 1)
+            self.claim(2**16 - 1, 2)
             if self.held:
+                self.give_back(2**16 - 1)
                 self.finish(2**16 - 1)
             self.the_rows_are_those_of_the_model()
         for job in self.jobs.values():

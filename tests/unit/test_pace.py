@@ -1,5 +1,7 @@
+from dataclasses import replace
+
 from tests.unit.test_outcome import processor
-from workers.batch_size import LARGEST, MOMENT_S, BatchSizer
+from workers.batch_size import LARGEST, MOMENT_S, BatchSizer, length_of_runs
 
 
 def test_a_slow_processor_gets_one_job_at_a_time() -> None:
@@ -24,3 +26,15 @@ def test_one_slow_slice_is_not_held_against_it_for_ever() -> None:
     for _ in range(40):
         pace.observe(processor(), pace.batch_size(processor()), 0.001)
     assert pace.batch_size(processor()) == LARGEST
+
+
+def test_ten_keys_share_a_batch_where_so_many_wait() -> None:
+    assert length_of_runs(processor(), size=LARGEST, keys=LARGEST) == 10
+    assert length_of_runs(processor(), size=LARGEST, keys=1) == 20
+    assert length_of_runs(processor(), size=10, keys=3) == 3
+    assert length_of_runs(processor(), size=1, keys=1) == 1
+
+
+def test_a_list_and_threads_take_one_job_of_a_key() -> None:
+    assert length_of_runs(replace(processor(), batch=True), size=LARGEST, keys=5) == 1
+    assert length_of_runs(replace(processor(), threads=2), size=LARGEST, keys=5) == 1

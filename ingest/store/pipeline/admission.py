@@ -217,9 +217,13 @@ def admit(
     )
 
 
+# A job that has a key is not claimed as it is made.
+_COLUMNS_OF_A_JOB = ClaimedJob._fields.index("key")
+
+
 def _claimed(rows: Iterable[Row[Any]]) -> list[ClaimedJob]:
     """Return jobs by the first columns of their rows; those of one event share its body."""
-    claimed = [ClaimedJob(*row[: len(ClaimedJob._fields)]) for row in rows]
+    claimed = [ClaimedJob(*row[:_COLUMNS_OF_A_JOB]) for row in rows]
     if all(job.body is not None for job in claimed):  # each event has one job, as a rule
         return claimed
     bodies = {job.event: job for job in claimed if job.body is not None}

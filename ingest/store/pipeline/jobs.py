@@ -11,6 +11,7 @@ happen to a job, and a test holds that no other file can change one.
        │                 └───▶ dead
        └──── requeue (replay), from any state but running
     pending ──take back──▶ what it was; removed, if the replay made it
+    running ──give back──▶ pending            it was claimed behind another, which did not succeed
 
     pending, retrying ──discard──▶ dead       an operator gives it up; a dead job is marked so
     any but succeeded ──revoke──▶ dead        its event is erased; likewise marked
@@ -124,6 +125,18 @@ class ClaimedJob(NamedTuple):
     """The last replay that requeued it."""
     body_key: str | None = None
     """The id of the key that the body is encrypted with; None: it is in clear."""
+    key: UUID | None = None
+    """What it is kept in order by; None: its processor has no order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedRuns:
+    """Runs of consecutive jobs of some keys, which this worker holds."""
+
+    jobs: list[ClaimedJob]
+    """In the order received, so those of a key are in their order."""
+    is_full: bool
+    """Whether there was no room for more, so that some jobs may not have been looked at."""
 
 
 class Lease(NamedTuple):
@@ -307,7 +320,7 @@ _MAY_RUN = (
 # The event is looked up by a range of one id, in the order of ids. Otherwise a planner that expects
 # one row may read the whole index of types and ids instead of the primary key.
 _CLAIM_SQL = """
-    WITH {heads}claimed AS (
+    WITH {runs}claimed AS (
         UPDATE ingest.jobs
         SET state = 'running', attempt = attempt + 1, max_attempts = :max_attempts,
             worker = :worker, started_at = now(),
@@ -317,7 +330,7 @@ _CLAIM_SQL = """
         RETURNING id, event, processor, attempt, failures, trigger, replay
     )
     SELECT c.id, c.processor, c.attempt, c.failures, c.trigger, c.event, e.source, e.event_id,
-           e.type, e.received_at, d.body, c.replay, d.body_key
+           e.type, e.received_at, d.body, c.replay, d.body_key{more}
     FROM claimed c
     CROSS JOIN LATERAL (
         SELECT source, event_id, type, received_at FROM ingest.events
@@ -327,38 +340,71 @@ _CLAIM_SQL = """
     LEFT JOIN LATERAL (
         SELECT body, body_key FROM ingest.deliveries WHERE id = c.event LIMIT 1
     ) AS d ON true
-    ORDER BY c.id
+    ORDER BY c.{order}
     """
-_CLAIMABLE = f"""
+_CLAIM = statement(
+    _CLAIM_SQL.format(
+        runs="",
+        chosen=f"""
             SELECT id FROM ingest.jobs
-            WHERE id = ANY({{ids}})
+            WHERE id = ANY(CAST(:ids AS bigint[]))
               AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
               AND {_MAY_RUN}
             ORDER BY id
             FOR UPDATE SKIP LOCKED
-        """
-_CLAIM = statement(
-    _CLAIM_SQL.format(heads="", chosen=_CLAIMABLE.format(ids="CAST(:ids AS bigint[])"))
+        """,
+        more="",
+        order="id",
+    )
 )
-# One snapshot says which jobs are heads of keys that are not in work. A second claim of such a key
-# at the same moment waits for the first at the primary key, and then leaves it alone. Keys are
-# inserted in one order, so that two claims of several do not deadlock.
+# One snapshot says which jobs are heads of keys that are not in work, and what follows them. A
+# second claim of such a key at the same moment waits for the first at the primary key, and then
+# leaves it alone. Keys are inserted in one order, so that two claims of several do not deadlock.
+#
+# What follows a head is claimed with it up to the first job that is not due, has failed before or
+# is parked. A retry runs alone: it may well fail again. The key is in work of the last of the run.
+# `line` stops at the limit: of heads beyond it nothing is read.
 _CLAIM_ORDERED = statement(
     _CLAIM_SQL.format(
-        heads=f"""heads AS MATERIALIZED (
+        runs=f"""heads AS MATERIALIZED (
         SELECT o.job, o.key FROM ingest.ordered_jobs o
         WHERE o.job = ANY(CAST(:ids AS bigint[])) AND o.placed
           AND o.job = {ordering.HEAD.format(key="o.key")}
           AND (SELECT true FROM ingest.keys_in_work WHERE key = o.key LIMIT 1) IS NULL
+    ), line AS MATERIALIZED (
+        SELECT run.job, heads.key, run.event, run.job = heads.job AS is_head
+        FROM heads CROSS JOIN LATERAL (
+            SELECT job, event FROM ingest.ordered_jobs
+            WHERE key = heads.key AND placed ORDER BY event LIMIT :of_a_key
+        ) AS run
+        LIMIT :limit
     ), free AS MATERIALIZED (
-        {_CLAIMABLE.format(ids="ARRAY(SELECT job FROM heads)")}
+        SELECT id, state = 'pending' AND hinted_until IS DISTINCT FROM 'infinity' AS is_fresh
+        FROM ingest.jobs
+        WHERE id = ANY(ARRAY(SELECT job FROM line)) AND state IN ('pending', 'retrying')
+          AND (next_attempt_at <= now() OR next_attempt_at = 'infinity') AND {_MAY_RUN}
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ), run AS MATERIALIZED (
+        SELECT job, key, event FROM (
+            SELECT job, key, event,
+                   bool_and((job IN (SELECT id FROM free WHERE is_fresh)) IS TRUE)
+                       OVER (PARTITION BY key ORDER BY event)
+                   OR is_head AND (job IN (SELECT id FROM free)) IS TRUE AS is_ours
+            FROM line
+        ) AS consecutive
+        WHERE is_ours
     ), begun AS (
         INSERT INTO ingest.keys_in_work (key, job)
-        SELECT key, job FROM heads WHERE job = ANY(ARRAY(SELECT id FROM free)) ORDER BY key
+        SELECT DISTINCT ON (key) key, job FROM run ORDER BY key, event DESC
         ON CONFLICT (key) DO NOTHING
-        RETURNING job
+        RETURNING key
     ), """,
-        chosen="SELECT job FROM begun",
+        chosen="SELECT job FROM run WHERE (key IN (SELECT key FROM begun)) IS TRUE",
+        more=""",
+           (SELECT key FROM ingest.ordered_jobs WHERE job = c.id LIMIT 1) AS key,
+           (SELECT count(*) FROM line) >= :limit AS is_full""",
+        order="event",
     )
 )
 
@@ -378,7 +424,8 @@ def claim(
     this alone, before the work, so that a job that kills its process has spent an attempt.
     `max_attempts` is what their processor allows today.
     """
-    return _claim(_CLAIM, connection, job_ids, worker, lease_s, max_attempts)
+    parameters = _claiming(job_ids, worker, lease_s, max_attempts)
+    return [ClaimedJob(*row) for row in connection.execute(_CLAIM, parameters)]
 
 
 def claim_ordered(
@@ -388,41 +435,81 @@ def claim_ordered(
     worker: str,
     lease_s: float,
     max_attempts: int,
-) -> list[ClaimedJob]:
+    limit: int,
+    of_a_key: int = 1,
+) -> ClaimedRuns:
     """Claim, as `claim` does, those jobs of a processor with an order that are the first of their
-    key, if no other job of it runs."""
-    return _claim(_CLAIM_ORDERED, connection, job_ids, worker, lease_s, max_attempts)
+    key, if no other job of it runs; and with each what follows it and may run too.
 
+    The caller runs those of a key one after another, and gives back what is behind one that does
+    not succeed (`give_back`).
 
-def _claim(
-    claiming: TextClause,
-    connection: Connection,
-    job_ids: Sequence[int],
-    worker: str,
-    lease_s: float,
-    max_attempts: int,
-) -> list[ClaimedJob]:
+    Args:
+        connection: in whose transaction to claim.
+        job_ids: which may be claimed.
+        worker: who claims.
+        lease_s: how long the lease is, in seconds.
+        max_attempts: what their processor allows today.
+        limit: how many jobs, at most.
+        of_a_key: how many of one key, at most.
+    """
+    parameters = _claiming(job_ids, worker, lease_s, max_attempts)
     rows = connection.execute(
-        claiming,
-        {
-            "ids": arrays.literal(job_ids),
-            "worker": worker,
-            "lease_s": lease_s,
-            "max_attempts": max_attempts,
-        },
+        _CLAIM_ORDERED, parameters | {"limit": limit, "of_a_key": of_a_key}
+    ).all()
+    return ClaimedRuns(
+        jobs=[ClaimedJob(*row[:-1]) for row in rows],
+        is_full=any(row.is_full for row in rows),
     )
-    return [ClaimedJob(*row) for row in rows]
 
 
-# Shared by `renew`, `finish` and `fail`. The index of ids finds the rows, and a hashed subplan
-# fences them. IS TRUE keeps the planner from turning IN into a join, which it would choose by its
-# estimate of the table.
+def _claiming(
+    job_ids: Sequence[int], worker: str, lease_s: float, max_attempts: int
+) -> dict[str, object]:
+    return {
+        "ids": arrays.literal(job_ids),
+        "worker": worker,
+        "lease_s": lease_s,
+        "max_attempts": max_attempts,
+    }
+
+
+# Shared by `renew`, `give_back`, `finish` and `fail`. The index of ids finds the rows, and a hashed
+# subplan fences them. IS TRUE keeps the planner from turning IN into a join, which it would choose
+# by its estimate of the table.
 _STILL_OURS = """
     id = ANY(CAST(:ids AS bigint[])) AND state = 'running'
     AND ((id, attempt) IN (
         SELECT * FROM unnest(CAST(:ids AS bigint[]), CAST(:attempts AS integer[]))
     )) IS TRUE
 """
+
+
+# The attempt has not begun, so its number is free again. What it was is pending: nothing else is
+# claimed behind another.
+_GIVE_BACK = statement(
+    f"""
+    UPDATE ingest.jobs
+    SET state = 'pending', attempt = attempt - 1, lease_until = NULL, next_attempt_at = now()
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.jobs WHERE {_STILL_OURS} AND trigger IN ('delivery', 'replay')
+        ORDER BY id FOR UPDATE
+    ))
+    RETURNING id
+    """
+)
+
+
+def give_back(connection: Connection, held: Sequence[Lease], *, keys: Sequence[UUID]) -> None:
+    """Move jobs `running → pending` that were claimed behind another of their key, which did not
+    succeed: they spend no attempt, and wait for it. Let others have those of `keys` of which none
+    runs any more.
+
+    The caller holds the jobs and has not begun them; it does nothing more by these leases.
+    """
+    given_back = list(connection.execute(_GIVE_BACK, _arrays(held)).scalars())
+    put_behind(connection, given_back)
+    wake(connection, ordering.let_go(connection, keys))
 
 
 _RENEW = statement(
@@ -474,13 +561,15 @@ _FINISH_ORDERED = statement(
     ), gone AS (
         DELETE FROM ingest.ordered_jobs WHERE job = ANY(ARRAY(SELECT id FROM finished))
         RETURNING key
+    ), keys AS MATERIALIZED (
+        SELECT DISTINCT key FROM gone WHERE key IS NOT NULL
     ), idle AS (
         DELETE FROM ingest.keys_in_work
-        WHERE key = ANY(ARRAY(SELECT key FROM gone)) AND job = ANY(ARRAY(SELECT id FROM finished))
+        WHERE key = ANY(ARRAY(SELECT key FROM keys)) AND job = ANY(ARRAY(SELECT id FROM finished))
     )
     SELECT id, NULL AS key FROM finished
     UNION ALL
-    SELECT NULL, key FROM gone WHERE key IS NOT NULL
+    SELECT NULL, key FROM keys
     """
 )
 
@@ -597,14 +686,17 @@ def wake_behind(connection: Connection, job_ids: Sequence[int]) -> None:
     wake(connection, ordering.forget(connection, job_ids))
 
 
-def place(connection: Connection, processor: str, types: Iterable[str]) -> list[JobRef]:
+def place(
+    connection: Connection, processor: str, types: Iterable[str], also: Sequence[int] = ()
+) -> list[JobRef]:
     """Place the jobs of a processor with an order (`ordering.place`); return those that are due,
-    the first of their key."""
+    the first of their key. `also` are jobs that may have been placed before."""
     placed = ordering.place(connection, processor, types)
-    if not placed:
-        return []
-    put_behind(connection, placed)
-    return due(connection, placed)
+    if placed:
+        put_behind(connection, placed)
+    known = set(placed)
+    ids = [*placed, *(id_ for id_ in also if id_ not in known)]
+    return due(connection, ids) if ids else []
 
 
 _ARE_BEHIND = statement(

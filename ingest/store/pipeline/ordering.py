@@ -8,9 +8,10 @@ place in two steps:
    processor places at a time, so what one leaves out, because another still admits, the other
    places.
 
-The first placed job of a key is its head. Only a head is claimed (`jobs.claim_ordered`), in one
-statement with a row in `keys_in_work`, whose primary key lets no key run two. The others are
-behind: due at infinity, so nobody looks at them. Who ends the head wakes the next.
+The first placed job of a key is its head. A head is claimed, and with it what follows: a run
+(`jobs.claim_ordered`). The same statement notes the key in `keys_in_work`, with the last job of the
+run; the primary key there lets no two workers have a key. The others are behind: due at infinity,
+so nobody looks at them. Who ends a run wakes the next.
 
 Two transactions that end jobs of one key at the same moment may both leave the waking to the other.
 And code of a release before wakes nobody. The relay looks through the heads for that (`heads`).
@@ -44,6 +45,17 @@ HEAD = """(
     SELECT first.job FROM ingest.ordered_jobs AS first
     WHERE first.key = {key} AND first.placed ORDER BY first.event LIMIT 1
 )"""
+
+
+# Whether no job runs of the run that a key is in work of: the job that is noted is its last. So it
+# is if the last has ended before others, which were taken back from their worker one by one.
+_IS_IDLE = """(
+    SELECT true FROM ingest.ordered_jobs AS run
+    WHERE run.key = keys_in_work.key AND run.placed
+      AND run.event <= (SELECT event FROM ingest.jobs WHERE id = keys_in_work.job LIMIT 1)
+      AND (SELECT state FROM ingest.jobs WHERE id = run.job LIMIT 1) = 'running'
+    LIMIT 1
+) IS NULL"""
 
 
 class UnreadJob(NamedTuple):
@@ -182,7 +194,7 @@ def unplaced(connection: Connection) -> set[str]:
 
 # A job is looked up row by row: whatever the planner expects, it reads the index of ids.
 _FORGET = statement(
-    """
+    f"""
     WITH known AS MATERIALIZED (
         SELECT o.job, o.key, o.processor, o.key IS NULL OR o.processor = ANY(ARRAY(
                    SELECT name FROM ingest.processors
@@ -203,7 +215,7 @@ _FORGET = statement(
     ), idle AS (
         DELETE FROM ingest.keys_in_work
         WHERE key = ANY(ARRAY(SELECT key FROM known WHERE state IS DISTINCT FROM 'running'))
-          AND job = ANY(CAST(:ids AS bigint[]))
+          AND {_IS_IDLE}
         RETURNING key
     )
     SELECT key FROM ended WHERE key IS NOT NULL UNION SELECT key FROM idle
@@ -212,8 +224,8 @@ _FORGET = statement(
 
 
 def forget(connection: Connection, job_ids: Sequence[int]) -> list[UUID]:
-    """Forget the places of those of `job_ids` that have ended, and that their keys are in work of
-    those that run no more; return the keys that may have another head now."""
+    """Forget the places of those of `job_ids` that have ended, and that their keys are in work if
+    none of a key runs any more; return the keys that may have another head now."""
     return list(connection.execute(_FORGET, {"ids": arrays.literal(job_ids)}).scalars())
 
 
@@ -270,17 +282,25 @@ def oldest_unplaced(connection: Connection, *, limit: int) -> list[int]:
 
 
 _LET_GO = statement(
-    """
-    DELETE FROM ingest.keys_in_work WHERE (
-        SELECT state FROM ingest.jobs WHERE id = keys_in_work.job LIMIT 1
-    ) IS DISTINCT FROM 'running'
+    f"""
+    DELETE FROM ingest.keys_in_work
+    WHERE key = ANY(CAST(:keys AS uuid[])) AND {_IS_IDLE}
+    RETURNING key
     """
 )
 
 
+def let_go(connection: Connection, keys: Sequence[UUID]) -> list[UUID]:
+    """Forget that those of `keys` are in work of which no job runs; return them."""
+    return list(connection.execute(_LET_GO, {"keys": arrays.literal(keys)}).scalars())
+
+
+_LET_GO_OF_IDLE = statement(f"DELETE FROM ingest.keys_in_work WHERE {_IS_IDLE}")
+
+
 def let_go_of_idle(connection: Connection) -> int:
-    """Forget that keys are in work whose job does not run; return how many that were."""
-    return connection.execute(_LET_GO).rowcount
+    """Forget all keys that are in work of which no job runs; return how many that were."""
+    return connection.execute(_LET_GO_OF_IDLE).rowcount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
