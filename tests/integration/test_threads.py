@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import pytest
 from sqlalchemy import Connection, Engine
@@ -135,14 +136,18 @@ def test_what_could_not_be_begun_in_time_is_handed_back(
 Futures = Mapping[Future[Result], object]
 
 
-def one_by_one(running: Futures, **_: object) -> tuple[set[Future[Result]], None]:
+class Ended(NamedTuple):
+    done: set[Future[Result]]
+
+
+def one_by_one(running: Futures, **_: object) -> Ended:
     """In place of `wait`: threads never end in the same moment."""
-    return {next(concurrent.futures.as_completed(running))}, None
+    return Ended({next(concurrent.futures.as_completed(running))})
 
 
-def all_at_once(running: Futures, **_: object) -> tuple[set[Future[Result]], None]:
+def all_at_once(running: Futures, **_: object) -> Ended:
     """In place of `wait`: they always do."""
-    return concurrent.futures.wait(running).done, None
+    return Ended(concurrent.futures.wait(running).done)
 
 
 @pytest.mark.parametrize(
