@@ -27,6 +27,9 @@ MOST_ATTEMPTS = 1_000
 MOST_THREADS = 100
 IN_FLIGHT = 100
 MOST_IN_FLIGHT = 1_000
+MOST_CONNECTIONS = 20
+"""Connections of a worker process for its async processors: so many calls at once may be between
+their first use of `db` and their end."""
 _LONGEST_ABOUT = 200
 _NO_TYPE = "[]?"
 """What patterns of other kinds have: `*` is the only one here."""
@@ -88,6 +91,11 @@ class Processor:
     is_async: bool = False
     in_flight: int = 1
     """How many calls of an async one a worker process has at once, on its event loop."""
+
+    @property
+    def connections(self) -> int:
+        """How many of its calls a worker process lets use `db` at once."""
+        return min(self.in_flight, MOST_CONNECTIONS) if self.is_async else self.threads
 
     @property
     def about(self) -> str | None:

@@ -225,21 +225,21 @@ def _coroutines(
     shutdown: Shutdown,
 ) -> Starter | None:
     """Return what runs async processors; None: there is none."""
-    most = max((processor.in_flight for processor in processors if processor.is_async), default=0)
+    most = max((processor.connections for processor in processors if processor.is_async), default=0)
     if most == 0:
         return None
     # Imported here: asyncio and SQLAlchemy's part for it, which other workers go without.
     from workers.coroutines.calls import CallRunner
     from workers.coroutines.connection import create_engine as create_async_engine
     from workers.coroutines.effects import Connections
-    from workers.coroutines.loop import MOST_CONNECTIONS, Coroutines
+    from workers.coroutines.loop import Coroutines
 
     engine = create_async_engine(settings.database)
     calls = CallRunner(
         runner=runner(
             engine=traces.watched(engine.sync_engine), recorder=recorder, time_limit=None
         ),
-        connections=Connections(engine, most=min(most, MOST_CONNECTIONS)),
+        connections=Connections(engine, most=most),
         shutdown=shutdown,
     )
     return Coroutines(calls, recorder, grace_s=grace_s)
@@ -255,7 +255,7 @@ def register(processors: Registry, connection: Connection) -> None:
                 types=processor.types,
                 queue=processor.queue,
                 batch=processor.batch,
-                threads=processor.threads,
+                threads=processor.connections,
                 max_attempts=processor.max_attempts,
                 timeout_s=processor.timeout_s,
                 ordered_by=processor.order.ordered_by if processor.order else None,

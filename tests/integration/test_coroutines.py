@@ -1,21 +1,24 @@
 """An async processor: its jobs run at once on an event loop, as well kept apart as others."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import structlog
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from tests.integration.conftest import Worker
 from tests.integration.outcomes import effects, job_states, make_tables, run_due
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
-from workers import Discard, Event, Snooze, processor
+from tests.support.waiting import until
+from workers import Discard, Event, Snooze, executor, processor
 
 MakeWorker = Callable[..., Worker]
 _INSERT = text("INSERT INTO effects VALUES (:order_id, :attempt)")
@@ -24,6 +27,16 @@ _INSERT = text("INSERT INTO effects VALUES (:order_id, :attempt)")
 @pytest.fixture(autouse=True)
 def _tables(engine: Engine) -> None:
     make_tables(engine)
+
+
+@dataclass
+class Order:
+    order_id: int
+
+
+def until_it_sleeps(engine: Engine) -> None:
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+    until(lambda: one(engine, sleeping), what="the statement runs")
 
 
 async def effect(event: Event, db: AsyncConnection) -> None:
@@ -321,6 +334,176 @@ def test_at_the_end_of_the_drain_calls_are_interrupted_and_do_not_count(
     worker.process(orders(database_url, 4))
     assert effects(engine) == []
     assert {row["outcome"] for row in rows(engine, "SELECT outcome FROM attempts")} == {"released"}
+
+
+def test_a_statement_of_a_task_that_nobody_awaits_fails_the_call(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", in_flight=2, max_attempts=1)
+    async def work(event: Event, db: AsyncConnection) -> None:
+        await effect(event, db)
+        if event.data["order_id"] == 1:
+            sleeps = asyncio.ensure_future(db.execute(text("SELECT pg_sleep(600)")))
+            await asyncio.to_thread(until_it_sleeps, engine)
+            assert not sleeps.done()
+
+    make_worker().process(orders(database_url, 3))
+    assert job_states(engine) == {0: "succeeded", 1: "dead", 2: "succeeded"}
+    assert effects(engine) == [0, 2]
+    assert one(engine, "SELECT error_type FROM attempts") == "StillInUse"
+
+
+def test_a_list_is_halved_until_the_events_that_fail_are_found(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", batch=True, max_attempts=1)
+    async def work(events: list[Event], db: AsyncConnection) -> None:
+        for event in events:
+            await effect(event, db)
+        if any(event.data["order_id"] == 4 for event in events):
+            raise ValueError("no")
+
+    make_worker().process(orders(database_url, 9))
+    assert [n for n, state in job_states(engine).items() if state == "dead"] == [4]
+    assert effects(engine) == [0, 1, 2, 3, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_jobs_of_a_key_run_one_after_another(
+    engine: Engine, database_url: str, make_worker: MakeWorker, writes: bool
+) -> None:
+    began: list[tuple[int, int]] = []
+    here: set[int] = set()
+
+    @processor("order.created", in_flight=20, ordered_by="customer")
+    async def work(event: Event, db: AsyncConnection) -> None:
+        customer = event.data["customer"]
+        assert customer not in here
+        here.add(customer)
+        began.append((customer, event.data["order_id"]))
+        await asyncio.sleep(0)
+        if writes:
+            await effect(event, db)
+        here.remove(customer)
+
+    bodies = [order(n, customer=n % 4) for n in range(24)]
+    make_worker().process(deliver(database_url, bodies))
+    assert set(job_states(engine).values()) == {"succeeded"}
+    for customer in range(4):
+        assert [n for of, n in began if of == customer] == list(range(customer, 24, 4))
+
+
+def test_calls_without_effects_that_end_together_are_finished_in_one_transaction(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_for_all(running: Any, **_: object) -> Any:
+        return concurrent.futures.wait(running)
+
+    @processor("order.created", in_flight=50)
+    async def work(event: Event, db: AsyncConnection) -> None: ...
+
+    monkeypatch.setattr(executor, "wait", wait_for_all)
+    make_worker().process(orders(database_url, 50))
+    assert set(job_states(engine).values()) == {"succeeded"}
+    assert one(engine, "SELECT count(DISTINCT xmin::text) FROM jobs") == 1
+
+
+def test_one_without_effects_whose_lease_was_lost_is_left_alone(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait_for_all(running: Any, **_: object) -> Any:
+        return concurrent.futures.wait(running)
+
+    @processor("order.created", in_flight=20)
+    async def work(event: Event, db: AsyncConnection) -> None:
+        if event.data["order_id"] == 5:
+            lose = "UPDATE jobs SET attempt = 2 WHERE event = :event"
+            await asyncio.to_thread(execute, engine, lose, event=event.id)
+
+    monkeypatch.setattr(executor, "wait", wait_for_all)
+    make_worker().process(orders(database_url, 20))
+    states = job_states(engine)
+    assert [n for n, state in states.items() if state != "succeeded"] == [5]
+    assert one(engine, "SELECT sum(count) FROM activity WHERE what = 'succeeded'") == 19
+
+
+def test_data_is_read_as_the_model_and_a_mismatch_is_discarded(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    seen: list[int] = []
+
+    async def work(event: Event[Order], db: AsyncConnection) -> None:
+        seen.append(event.data.order_id)
+
+    processor("order.created")(work)
+    make_worker().process([*orders(database_url, 2), *deliver(database_url, [order("x")])])  # type: ignore[arg-type]
+    assert sorted(seen) == [0, 1]
+    assert one(engine, "SELECT outcome FROM attempts") == "discarded"
+
+
+def test_rows_are_streamed(engine: Engine, database_url: str, make_worker: MakeWorker) -> None:
+    seen: list[int] = []
+
+    @processor("order.created")
+    async def work(event: Event, db: AsyncConnection) -> None:
+        async with db.stream(text("SELECT generate_series(1, 3)")) as found:
+            seen.extend([row[0] async for row in found])
+        seen.append(await db.run_sync(lambda sync: sync.scalar(text("SELECT 4"))))
+
+    make_worker().process(orders(database_url, 1))
+    assert seen == [1, 2, 3, 4]
+    assert set(job_states(engine).values()) == {"succeeded"}
+
+
+def test_an_async_function_behind_a_plain_decorator_fails_and_says_so(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    async def hidden() -> None: ...
+
+    @processor("order.created", max_attempts=1)
+    def work(event: Event, db: Connection) -> object:
+        hiding = hidden()
+        coroutines.append(hiding)
+        return hiding
+
+    coroutines: list[Any] = []
+    make_worker().process(orders(database_url, 1))
+    coroutines[0].close()
+    assert one(engine, "SELECT error_type FROM attempts") == "NotAwaited"
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", in_flight=1)
+    async def work(event: Event, db: AsyncConnection) -> None:
+        pid = await db.scalar(text("SELECT pg_backend_pid()"))
+        await effect(event, db)
+        if event.data["order_id"] == 0:
+            pids.append(pid)
+
+    pids: list[int] = []
+    worker = make_worker()
+    worker.process(orders(database_url, 1))
+    execute(engine, f"SELECT pg_terminate_backend({pids[0]}, 10000)")
+    worker.process(deliver(database_url, [order(1)]))
+    assert effects(engine) == [0, 1]
+    assert one(engine, "SELECT max(attempt) FROM jobs") == 1
+
+
+def test_a_kept_engine_level_connection_cannot_commit(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.created", in_flight=4, max_attempts=1)
+    async def work(event: Event, db: AsyncConnection) -> None:
+        await effect(event, db)
+        if event.data["order_id"] == 1:
+            await db.run_sync(lambda connection: connection.commit())
+
+    make_worker().process(orders(database_url, 4))
+    assert [n for n, state in job_states(engine).items() if state == "dead"] == [1]
+    assert effects(engine) == [0, 2, 3]
+    assert one(engine, "SELECT error_type FROM attempts") == "TransactionEnded"
 
 
 def test_db_is_refused_after_the_call(

@@ -141,8 +141,8 @@ def g(event, db): pass
         ("def f(:\n  pass", r"broken\.py, line 1: SyntaxError"),
         ("import sys\nsys.exit('no licence')", r"broken\.py, line 2: SystemExit: no licence"),
         (
-            "from workers import processor\n@processor('a')\nasync def f(event, db): pass",
-            r"broken\.py, line 2: TypeError: f is async",
+            "from workers import processor\n@processor('a', in_flight=9)\ndef f(event, db): pass",
+            r"broken\.py, line 2: ValueError: in_flight is for `async def`",
         ),
         ("\nraise KeyboardInterrupt", r"broken\.py, line 2: KeyboardInterrupt\Z"),
         ("\nraise KeyboardInterrupt('now')", r"broken\.py, line 2: KeyboardInterrupt: now\Z"),

@@ -19,9 +19,6 @@ from workers.timeouts.signals import Interrupted
 
 log = logs.logger(__name__)
 
-MOST_CONNECTIONS = 20
-"""Connections of a worker process for its async processors. A call has one from its first use of
-`db` until it returns, so this bounds the calls that are inside a transaction at once."""
 _LOOK_S = 0.25
 _BLOCKED_S = 1.0
 """A loop that does not answer for so long is told of."""
