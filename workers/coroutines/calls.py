@@ -15,6 +15,7 @@ from workers.coroutines.effects import CallEffects, Connections
 from workers.registry import Processor
 from workers.shutdown import Shutdown
 from workers.timeouts.signals import Interrupted, TimedOut
+from workers.timeouts.watchdog import Watchdog
 
 log = logs.logger(__name__)
 
@@ -48,6 +49,7 @@ class CallRunner:
     connections: Connections
     shutdown: Shutdown
     """Ends calls early; its clock is `time.monotonic`."""
+    watchdog: Watchdog = field(default_factory=Watchdog)
     running: dict[asyncio.Task[object], Running] = field(default_factory=dict)
     """The calls that run now, by their tasks."""
 
@@ -154,6 +156,8 @@ class CallRunner:
 
     def _record(self) -> None:
         """Have the crash record name the call that runs; none while several do."""
+        if not self.running:
+            self.watchdog.rest()
         if len(self.running) == 1:
             (running,) = self.running.values()
             if len(running.calls) == 1:

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from sqlalchemy import Connection
@@ -184,10 +185,13 @@ class Connections:
         try:
             while self._idle:
                 effects = self._idle.pop()
-                if await self._has_begun(effects):
-                    return effects
+                try:
+                    await self._begin(effects)
+                except psycopg.Error:  # the server has closed it since its last call
+                    continue
+                return effects
             effects = await AsyncEffects.open(self._engine)
-            await effects.begin()
+            await self._begin(effects)
         except BaseException:
             self._free.release()
             raise
@@ -204,15 +208,12 @@ class Connections:
             self._free.release()
 
     @staticmethod
-    async def _has_begun(effects: AsyncEffects) -> bool:
+    async def _begin(effects: AsyncEffects) -> None:
         try:
             await effects.begin()
-        except BaseException as error:  # the server has closed it since its last call
+        except BaseException:
             await effects.close()
-            if not isinstance(error, Exception):
-                raise
-            return False
-        return True
+            raise
 
 
 class CallEffects:

@@ -1,7 +1,6 @@
 """The event loop of a worker process, on a thread of its own, and what watches over it."""
 
 import asyncio
-import faulthandler
 import os
 import sys
 import threading
@@ -22,7 +21,6 @@ log = logs.logger(__name__)
 _LOOK_S = 0.25
 _BLOCKED_S = 1.0
 """A loop that does not answer for so long is told of."""
-_STDERR = 2
 
 
 class Coroutines:
@@ -80,23 +78,25 @@ class _Watch:
         self._has_answered = True
         self._asked_at = 0.0
         self._is_told = False
-        self._is_watched = False
 
     def run(self) -> None:
         """Look after the loop, for ever."""
         while True:
             self._pause.wait(_LOOK_S)
             running = list(self._runner.running.values())
-            self._set_watchdog(running)
+            if running:
+                longest = max(call.processor.timeout_s for call in running)
+                self._runner.watchdog.set(self._runner.running, seconds=longest + 2 * self._grace_s)
             now = time.monotonic()
             if running and now >= self._runner.shutdown.ends_at:
                 self._loop.call_soon_threadsafe(self._interrupt)
+            if not self._has_answered:
+                self._look_at_blocked(now)
+                continue
             for call in running:
                 if call.told is not None and now >= call.told_at + self._grace_s:
                     self._give_up(call)
-            if not self._has_answered:
-                self._look_at_blocked(now)
-            elif running:
+            if running:
                 self._has_answered, self._is_told, self._asked_at = False, False, now
                 self._loop.call_soon_threadsafe(self._answer)
 
@@ -132,16 +132,6 @@ class _Watch:
             self._flight.mark_running(job)
         log.error("processor_stuck", processor=call.processor.name, job=job.id)
         os._exit(1)
-
-    def _set_watchdog(self, running: Sequence[Running]) -> None:
-        """Let the interpreter end the process if a call never lets go of the GIL, which this
-        thread needs too."""
-        if running:
-            longest = max(call.processor.timeout_s for call in running)
-            faulthandler.dump_traceback_later(longest + 2 * self._grace_s, exit=True, file=_STDERR)
-        elif self._is_watched:
-            faulthandler.cancel_dump_traceback_later()
-        self._is_watched = bool(running)
 
 
 def _settle(task: asyncio.Task[Result], ended: Future[Result]) -> None:
