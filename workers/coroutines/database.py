@@ -46,12 +46,11 @@ class Database(AsyncConnection):
         Raises:
             InvalidRequestError: the call has returned.
         """
-        if self.sync_connection is None:
-            async with self._lock:
-                if self.sync_connection is None and not self.has_ended:
-                    connection = await self._begin()
-                    self.sync_engine = connection.engine
-                    self.sync_connection = self._assign_proxied(connection)
+        async with self._lock:
+            if self.sync_connection is None and not self.has_ended:
+                connection = await self._begin()
+                self.sync_engine = connection.engine
+                self.sync_connection = self._assign_proxied(connection)
         if self.has_ended or self.sync_connection is None:
             raise InvalidRequestError("db was used after its processor had returned")
         return self.sync_connection
