@@ -18,7 +18,7 @@ from tests.integration.outcomes import effects, job_states, make_tables, run_due
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
-from workers import Discard, Event, Snooze, executor, processor
+from workers import Discard, Event, Snooze, executor, processor, wiring
 
 MakeWorker = Callable[..., Worker]
 _INSERT = text("INSERT INTO effects VALUES (:order_id, :attempt)")
@@ -504,6 +504,17 @@ def test_a_kept_engine_level_connection_cannot_commit(
     assert [n for n, state in job_states(engine).items() if state == "dead"] == [1]
     assert effects(engine) == [0, 2, 3]
     assert one(engine, "SELECT error_type FROM attempts") == "TransactionEnded"
+
+
+def test_as_many_transactions_are_registered_as_it_may_have_at_once(
+    engine: Engine, make_worker: MakeWorker
+) -> None:
+    processor("order.created", name="many", in_flight=500)(effect)
+    processor("order.created", name="few", in_flight=5)(effect)
+    with engine.begin() as connection:
+        wiring.register(make_worker().registry, connection)
+    registered = rows(engine, "SELECT name, threads FROM processors ORDER BY name")
+    assert registered == [{"name": "few", "threads": 5}, {"name": "many", "threads": 20}]
 
 
 def test_db_is_refused_after_the_call(

@@ -5,6 +5,7 @@ Until then a call costs no connection, so a great many can wait for others at on
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Concatenate, NoReturn, ParamSpec, TypeVar
 
 from sqlalchemy import Connection
@@ -17,6 +18,13 @@ from workers.guard import TransactionEnded
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class StillInUse(Exception):
+    """The processor returned while a task of its own was running a statement on `db`."""
+
+    def __init__(self) -> None:
+        super().__init__("db was still in use when the processor returned: await what uses it")
 
 
 class Database(AsyncConnection):
@@ -35,13 +43,26 @@ class Database(AsyncConnection):
         """Refuse all further use: the call has returned."""
         self.has_ended = True
 
+    @property
+    def is_in_use(self) -> bool:
+        """Return whether a statement runs."""
+        return self._lock.locked()
+
     def check(self) -> None:
-        """Raise TransactionEnded if the processor tried to end the transaction."""
+        """Look at how a call has left it.
+
+        Raises:
+            TransactionEnded: the processor tried to end the transaction.
+            StillInUse: a task of its own still runs a statement.
+        """
         if self._refused:
             raise TransactionEnded
+        if self.is_in_use:
+            raise StillInUse
 
-    async def open(self) -> Connection:
-        """Return the connection; get the transaction, unless it is there.
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Connection]:
+        """Lend the connection, to one task at a time; get the transaction, unless it is there.
 
         Raises:
             InvalidRequestError: the call has returned.
@@ -51,17 +72,19 @@ class Database(AsyncConnection):
                 connection = await self._begin()
                 self.sync_engine = connection.engine
                 self.sync_connection = self._assign_proxied(connection)
-        if self.has_ended or self.sync_connection is None:
-            raise InvalidRequestError("db was used after its processor had returned")
-        return self.sync_connection
+            if self.has_ended or self.sync_connection is None:
+                raise InvalidRequestError("db was used after its processor had returned")
+            yield self.sync_connection
 
     async def execute(self, *arguments: Any, **options: Any) -> Any:
         """Execute a statement and return its rows, buffered."""
-        return await greenlet_spawn((await self.open()).execute, *arguments, **options)
+        async with self.opened() as connection:
+            return await greenlet_spawn(connection.execute, *arguments, **options)
 
     async def exec_driver_sql(self, *arguments: Any, **options: Any) -> Any:
         """Execute a statement as the driver spells it."""
-        return await greenlet_spawn((await self.open()).exec_driver_sql, *arguments, **options)
+        async with self.opened() as connection:
+            return await greenlet_spawn(connection.exec_driver_sql, *arguments, **options)
 
     async def run_sync(
         self,
@@ -70,26 +93,26 @@ class Database(AsyncConnection):
         **kw: P.kwargs,
     ) -> T:
         """Call a function with the synchronous connection."""
-        await self.open()
-        return await super().run_sync(fn, *arg, **kw)
+        async with self.opened():
+            return await super().run_sync(fn, *arg, **kw)
 
     async def execution_options(self, **opt: Any) -> AsyncConnection:
         """Set options of the statements that follow in this call."""
-        await self.open()
-        return await super().execution_options(**opt)
+        async with self.opened():
+            return await super().execution_options(**opt)
 
     @asyncstartablecontext
     async def stream(
         self, statement: Any, parameters: Any = None, *, execution_options: Any = None
     ) -> AsyncIterator[AsyncResult[Any]]:
         """Execute a statement and return its rows as they come."""
-        connection = await self.open()
-        result = await greenlet_spawn(
-            connection.execute,
-            statement,
-            parameters,
-            execution_options={**(execution_options or {}), "stream_results": True},
-        )
+        async with self.opened() as connection:
+            result = await greenlet_spawn(
+                connection.execute,
+                statement,
+                parameters,
+                execution_options={**(execution_options or {}), "stream_results": True},
+            )
         rows: AsyncResult[Any] = AsyncResult(result)
         try:
             yield rows
@@ -128,5 +151,5 @@ class _Savepoint(AsyncTransaction):
         """Get the transaction, and begin a savepoint in it."""
         database = self.connection
         assert isinstance(database, Database)
-        await database.open()
-        return await super().start(is_ctxmanager=is_ctxmanager)
+        async with database.opened():
+            return await super().start(is_ctxmanager=is_ctxmanager)

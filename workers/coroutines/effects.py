@@ -33,12 +33,7 @@ from workers.transaction import (
     StatementFailed,
 )
 
-
-class StillInUse(Exception):
-    """The processor returned while a task of its own was running a statement on `db`."""
-
-    def __init__(self) -> None:
-        super().__init__("db was still in use when the processor returned: await what uses it")
+_CANCEL_S = 5.0
 
 
 class AsyncEffects:
@@ -87,8 +82,7 @@ class AsyncEffects:
         For the arguments and what is returned see `workers.transaction.Effects.commit`.
 
         Raises:
-            StatementFailed, TransactionEnded, NestedLeftOpen, StillInUse: the call has done what it
-                must not.
+            StatementFailed, TransactionEnded, NestedLeftOpen: the call has done what it must not.
             LeaseLost: some jobs were taken over meanwhile.
             Exception: the commit was refused, or the connection is gone.
         """
@@ -118,15 +112,18 @@ class AsyncEffects:
 
     async def close(self) -> None:
         """Close the connection, in whatever state it is: what is not committed is rolled back."""
-        self._driver.guarded = False
-        await self._driver.close()
+        driver = self._driver
+        driver.guarded = False
+        if driver.lock.locked():  # libpq must not free a connection that a task of the call's uses
+            with contextlib.suppress(Exception):
+                await driver.cancel_safe(timeout=_CANCEL_S)
+        async with driver.lock:
+            await driver.close()
         with contextlib.suppress(SQLAlchemyError):
             await greenlet_spawn(self._let_go)
 
     def _check(self) -> None:
         driver, db = self._driver, self.db
-        if driver.lock.locked():
-            raise StillInUse
         if driver.info.transaction_status is TransactionStatus.INERROR:
             raise StatementFailed
         if (
@@ -244,7 +241,7 @@ class CallEffects:
         """Undo what is not committed."""
         effects, self._effects = self._effects, None
         if effects is not None:
-            is_clean = await effects.rollback()
+            is_clean = not self.db.is_in_use and await effects.rollback()
             await self._connections.give_back(effects, is_clean=is_clean)
 
     async def _begin(self) -> Connection:
