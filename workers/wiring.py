@@ -233,6 +233,7 @@ def _coroutines(
     from workers.coroutines.connection import create_engine as create_async_engine
     from workers.coroutines.effects import Connections
     from workers.coroutines.loop import Coroutines
+    from workers.timeouts.watchdog import Watchdog
 
     engine = create_async_engine(settings.database)
     calls = CallRunner(
@@ -241,8 +242,10 @@ def _coroutines(
         ),
         connections=Connections(engine, most=most),
         shutdown=shutdown,
+        grace_s=grace_s,
+        watchdog=Watchdog(slack_s=grace_s / 2),
     )
-    return Coroutines(calls, recorder, grace_s=grace_s)
+    return Coroutines(calls, recorder)
 
 
 def register(processors: Registry, connection: Connection) -> None:

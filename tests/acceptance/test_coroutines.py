@@ -14,7 +14,7 @@ from tests.support.rows import execute
 from tests.support.waiting import until
 
 MakeStack = Callable[..., Stack]
-LIMIT_S = 120
+LIMIT_S = 300
 
 
 @pytest.fixture

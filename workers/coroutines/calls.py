@@ -49,7 +49,9 @@ class CallRunner:
     connections: Connections
     shutdown: Shutdown
     """Ends calls early; its clock is `time.monotonic`."""
-    watchdog: Watchdog = field(default_factory=Watchdog)
+    grace_s: float
+    """What a call has to end in after it was cancelled, seconds; then the process ends."""
+    watchdog: Watchdog
     running: dict[asyncio.Task[object], Running] = field(default_factory=dict)
     """The calls that run now, by their tasks."""
 
@@ -117,6 +119,7 @@ class CallRunner:
         limit = asyncio.get_running_loop().call_later(processor.timeout_s, running.end, TimedOut)
         self.running[task] = running
         self._record()
+        self.watchdog.extend(running.ends + 2 * self.grace_s)
         traced = self.runner.traces.call(processor, [call.job for call in calls])
         began = self.runner.clock()
         try:

@@ -26,12 +26,10 @@ _BLOCKED_S = 1.0
 class Coroutines:
     """Runs calls on the loop, from the worker's main thread."""
 
-    def __init__(self, runner: CallRunner, flight: CrashRecorder, *, grace_s: float) -> None:
-        """A call has `grace_s` seconds to end after it was cancelled. Then the process ends, and
-        `flight` names its job."""
+    def __init__(self, runner: CallRunner, flight: CrashRecorder) -> None:
+        """The process ends over a call that does not end, and `flight` names its job."""
         self._runner = runner
         self._flight = flight
-        self._grace_s = grace_s
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Future[Result]:
@@ -52,7 +50,7 @@ class Coroutines:
             self._loop = loop = asyncio.new_event_loop()
             thread = threading.Thread(target=loop.run_forever, name="loop", daemon=True)
             thread.start()
-            watch = _Watch(loop, thread, self._runner, self._flight, grace_s=self._grace_s)
+            watch = _Watch(loop, thread, self._runner, self._flight)
             threading.Thread(target=watch.run, name="loop watch", daemon=True).start()
         return self._loop
 
@@ -66,14 +64,12 @@ class _Watch:
         thread: threading.Thread,
         runner: CallRunner,
         flight: CrashRecorder,
-        *,
-        grace_s: float,
     ) -> None:
         self._loop = loop
         self._thread = thread
         self._runner = runner
         self._flight = flight
-        self._grace_s = grace_s
+        self._grace_s = runner.grace_s
         self._pause = threading.Event()  # never set; time.sleep fails under libfaketime
         self._has_answered = True
         self._asked_at = 0.0
@@ -84,9 +80,6 @@ class _Watch:
         while True:
             self._pause.wait(_LOOK_S)
             running = list(self._runner.running.values())
-            if running:
-                longest = max(call.processor.timeout_s for call in running)
-                self._runner.watchdog.set(self._runner.running, seconds=longest + 2 * self._grace_s)
             now = time.monotonic()
             if running and now >= self._runner.shutdown.ends_at:
                 self._loop.call_soon_threadsafe(self._interrupt)

@@ -1,31 +1,29 @@
-"""The interpreter's watchdog for calls beside each other: it needs no GIL, which a call may never
-let go of."""
+"""The interpreter's watchdog for the calls of an event loop: it needs no GIL, which a call may
+never let go of."""
 
 import faulthandler
-import threading
-from collections.abc import Collection
+import time
 
 _STDERR = 2
 
 
 class Watchdog:
-    """Ends the process unless it is set anew in time, as long as calls run."""
+    """Ends the process at a time, as long as calls run. For one thread."""
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._is_set = False
+    def __init__(self, *, slack_s: float) -> None:
+        """Setting it starts a thread, so calls that end within `slack_s` seconds share one."""
+        self._slack_s = slack_s
+        self._at = 0.0
 
-    def set(self, running: Collection[object], *, seconds: float) -> None:
-        """End the process in `seconds`, if anything runs."""
-        with self._lock:
-            if running:
-                faulthandler.dump_traceback_later(seconds, exit=True, file=_STDERR)
-                self._is_set = True
+    def extend(self, at: float) -> None:
+        """End the process no sooner than `at`, on the monotonic clock. To be called before a
+        call."""
+        if at > self._at:
+            self._at = at + self._slack_s
+            faulthandler.dump_traceback_later(self._at - time.monotonic(), exit=True, file=_STDERR)
 
     def rest(self) -> None:
-        """Call it off. To be called when the last call ends, before another part of the process
-        uses the same watchdog."""
-        with self._lock:
-            if self._is_set:
-                faulthandler.cancel_dump_traceback_later()
-                self._is_set = False
+        """Call it off: no call runs. Another part of the process may use the same watchdog next."""
+        if self._at:
+            faulthandler.cancel_dump_traceback_later()
+            self._at = 0.0
