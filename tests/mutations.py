@@ -34,6 +34,26 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        promise=4,
+        what="an async call commits its effects before its job is known to be its own",
+        file="workers/coroutines/effects.py",
+        old="        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s)\n"
+        "        await self._driver.send(self._commit)\n",
+        new="        await self._driver.send(self._commit)\n"
+        "        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s)\n",
+        caught_by="integration/test_coroutines.py::"
+        "test_one_whose_lease_was_lost_has_its_effects_rolled_back_and_no_other",
+    ),
+    Mutation(
+        promise=5,
+        what="an async call that swallows the cancellation of its time-out succeeds",
+        file="workers/coroutines/calls.py",
+        old="        if running.told is not None:\n            raise running.told\n",
+        new="",
+        caught_by="integration/test_coroutines.py::"
+        "test_one_that_waits_too_long_is_cancelled_and_the_others_are_not",
+    ),
+    Mutation(
         promise=5,
         what="an open breaker holds no claim back",
         file="ingest/store/pipeline/breakers.py",

@@ -21,14 +21,15 @@ _KEYS_AT_LEAST = 10
 def length_of_runs(processor: Processor, *, size: int, keys: int) -> int:
     """Return how many consecutive jobs of a key to claim at once.
 
-    A list holds one event of a key, and threads run jobs side by side: then it is one.
+    A list holds one event of a key, and threads and an event loop run jobs side by side: then it is
+    one.
 
     Args:
         processor: one with an order.
         size: of the batch, in jobs.
         keys: how many keys have jobs that wait here, at most.
     """
-    if processor.batch or processor.threads > 1:
+    if processor.batch or processor.threads > 1 or processor.is_async:
         return 1
     return max(1, min(_LONGEST_RUN, size // max(1, min(keys, _KEYS_AT_LEAST))))
 

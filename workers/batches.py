@@ -4,6 +4,7 @@ When the transaction itself breaks (connection lost, lease lost, commit refused)
 committed, and the jobs that are not to blame are returned to be run again, apart.
 """
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -62,6 +63,8 @@ class Result:
     """The keys of which a job did not succeed."""
     woken: list[JobRef] = field(default_factory=list)
     """Jobs that were behind those that have succeeded, and may be claimed now."""
+    returned: "list[Returned]" = field(default_factory=list)
+    """Calls without effects in PostgreSQL, whose jobs the caller finishes."""
     problem: Exception | None = None
     """Why the jobs in none of the lists did not come to a result: there is no database."""
 
@@ -81,6 +84,14 @@ class Result:
             return False
         self.behind.append(job)
         return True
+
+
+class Returned(NamedTuple):
+    """A job whose call has returned."""
+
+    job: ClaimedJob
+    took_s: float
+    """The call of a list counts as long for each of its events."""
 
 
 class Call(NamedTuple):
@@ -122,7 +133,7 @@ class BatchRunner:
         what had failed before is still to be recorded, and the leases of the others end.
         """
         result = Result()
-        calls = self._open(processor, claimed, result)
+        calls = self.open_calls(processor, claimed, result)
         try:
             self._run_calls(processor, calls, result)
         except Exception as error:
@@ -170,8 +181,10 @@ class BatchRunner:
         limit = self.time_limit(processor.timeout_s)
         traced = self.traces.call(processor, [call.job for call in calls])
         began = self.clock()
-        with _log_context(processor, events), traced, limit:
-            processor.function(_argument(processor, events), database)
+        with log_context(processor, events), traced, limit:
+            returned = processor.function(argument(processor, events), database)
+        if returned is not None and inspect.isawaitable(returned):
+            raise NotAwaited
         return self.clock() - began
 
     def rest(self) -> None:
@@ -191,7 +204,7 @@ class BatchRunner:
                 transaction.fail(call, broken.error)
         return result
 
-    def _open(
+    def open_calls(
         self, processor: Processor, claimed: Sequence[ClaimedJob], result: Result
     ) -> list[Call]:
         """Return the events of the jobs. A job whose body is gone or is no event fails here; one
@@ -238,6 +251,16 @@ class BatchRunner:
             is_edited=job.source == operator.SLUG,
         )
         return Call(job=job, event=event)
+
+
+class NotAwaited(TypeError):
+    """A function that is no coroutine function returned something to be awaited."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the processor is async behind a decorator that is not: declare it with a decorator"
+            " that is `async def` itself"
+        )
 
 
 class _Broken(Exception):
@@ -339,13 +362,13 @@ class _BatchTransaction:
         succeeded = [call for call in self._calls if call.job.id not in settled]
         if not succeeded:
             return
-        took, lags = self._durations(succeeded)
+        returned = [Returned(call.job, self._took_s[call.job.id]) for call in succeeded]
+        took, lags = durations(returned, now=self._runner.clock())
         try:
             with self._runner.traces.commit([call.job for call in succeeded]):
-                notes = _notes(self._processor.name, took, lags)
                 self._result.woken += self._effects.commit(
                     [call.held for call in succeeded],
-                    notes,
+                    notes_of(self._processor.name, took, lags),
                     hint_s=self._runner.redispatch_after_s if self._processor.order else None,
                     breaker_of=self._processor.name if self._processor.breaker else None,
                 )
@@ -356,20 +379,6 @@ class _BatchTransaction:
         self._runner.tally.succeeded(self._processor.name, took, lags)
         if self._effects.breaker_closed:
             log.info("breaker_closed", processor=self._processor.name)
-
-    def _durations(self, succeeded: Sequence[Call]) -> tuple[Counted, Counted]:
-        """Return how long the calls took, and how long after the delivery they ended, replays
-        apart. The call of a list counts as long for each of its events."""
-        now = self._runner.clock()
-        took = counted([self._took_s[call.job.id] for call in succeeded])
-        lags = counted(
-            [
-                now - call.job.received_at.timestamp()
-                for call in succeeded
-                if call.job.replay is None
-            ]
-        )
-        return took, lags
 
     def fail(self, call: Call, error: BaseException) -> None:
         """Note what follows from the exception that ended a call."""
@@ -398,23 +407,32 @@ class _BatchTransaction:
         }
 
 
-def _argument(processor: Processor, events: Sequence[Event]) -> object:
+def argument(processor: Processor, events: Sequence[Event]) -> object:
     """Return what the function is given. A model may have code of its author's, so its data is read
     within the call's limit."""
     read = [processor.model.read(event) for event in events] if processor.model else events
     return read if processor.batch else read[0]
 
 
-def _notes(processor: str, took: Counted, lags: Counted) -> list[Note]:
+def durations(returned: Sequence[Returned], *, now: float) -> tuple[Counted, Counted]:
+    """Return how long calls took, and how long after the delivery they have ended, replays
+    apart."""
+    took = counted([took_s for _, took_s in returned])
+    lags = counted([now - job.received_at.timestamp() for job, _ in returned if job.replay is None])
+    return took, lags
+
+
+def notes_of(processor: str, took: Counted, lags: Counted) -> list[Note]:
+    """Return what the metrics of the minute gain by calls that succeeded."""
     kinds = ((SUCCEEDED, processor, took), (LAG, "", lags))
     return [
         Note(what=what, label=label, cell=cell, count=count)
-        for what, label, durations in kinds
-        for cell, count in durations.cells.items()
+        for what, label, histogram in kinds
+        for cell, count in histogram.cells.items()
     ]
 
 
-def _log_context(processor: Processor, events: Sequence[Event]) -> AbstractContextManager[object]:
+def log_context(processor: Processor, events: Sequence[Event]) -> AbstractContextManager[object]:
     """Return what adds ids to every log line of the processor. They are our own ids: a sender's may
     hold phone numbers."""
     if len(events) > 1:

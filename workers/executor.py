@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from ingest import logs
+from ingest.errors import LeaseLost
 from ingest.sentry.start import Reports
 from ingest.store.pipeline import breakers, jobs
 from ingest.store.pipeline.jobs import (
@@ -28,15 +29,15 @@ from ingest.store.pipeline.jobs import (
     Lease,
     Outcome,
 )
+from ingest.store.pipeline.metrics import Note
 from workers import breaker
 from workers.batch_size import BatchSizer, length_of_runs
-from workers.batches import BatchRunner, Result
+from workers.batches import BatchRunner, Result, Returned, durations, notes_of
 from workers.counts import Tally
 from workers.placer import Placer
 from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.shutdown import Shutdown
-from workers.timeouts.threads import Threads
 from workers.tracing.base import Traces
 
 _LOOK_S = 1.0
@@ -56,6 +57,20 @@ class Ended(NamedTuple):
     """Whether some ran again, apart from the others of their key."""
 
 
+class Starter(Protocol):
+    """Runs calls beside each other, on threads or on an event loop."""
+
+    def start(self, processor: Processor, claimed: Sequence[ClaimedJob], /) -> Future[Result]:
+        """Run claimed jobs in one call."""
+
+
+class _Running(NamedTuple):
+    """The jobs of a call that runs, and what keeps them leased."""
+
+    claimed: Sequence[ClaimedJob]
+    leases: AbstractContextManager[None]
+
+
 class Executor:
     """Claims and runs jobs, slice by slice."""
 
@@ -73,11 +88,13 @@ class Executor:
         traces: Traces,
         reports: Reports,
         release: str | None = None,
-        threads: Threads | None = None,
+        threads: Starter | None = None,
+        coroutines: Starter | None = None,
     ) -> None:
         """`worker` names this process in the attempts, and `release` the application whose
         processors it runs; `clock` is monotonic, in seconds. Once `shutdown` has begun, nothing
-        more is claimed."""
+        more is claimed. `threads` runs the processors that have several, `coroutines` those that
+        are async."""
         self._engine = engine
         self._slices = slices
         self._worker = worker
@@ -90,6 +107,7 @@ class Executor:
         self._reports = reports
         self._release = release
         self._threads = threads
+        self._coroutines = coroutines
         self._pace = BatchSizer()
         self._placer = Placer(
             engine, slices, worker=worker, lease_s=lease_s, shutdown=shutdown, release=release
@@ -106,8 +124,15 @@ class Executor:
         waiting, left = deque(refs), list[JobRef]()
         if processor.order:
             waiting, left = _parted(self._placer.in_order(processor, refs), apart=apart)
+        if self._coroutines is not None and processor.is_async:
+            most = 1 if apart else processor.in_flight
+            return left + self._run_beside(
+                self._coroutines, processor, waiting, until, most=most, apart=apart
+            )
         if self._threads is not None and processor.threads > 1 and not apart:
-            return self._run_on(self._threads, processor, waiting, until) + left
+            return left + self._run_beside(
+                self._threads, processor, waiting, until, most=processor.threads, apart=apart
+            )
         while waiting and self._goes_on(until):
             size = 1 if apart else self._pace.batch_size(processor)
             claimed, unseen = self._claim(processor, _next(waiting, size), size)
@@ -164,27 +189,35 @@ class Executor:
         """Keep claimed jobs leased inside the block."""
         return self._keeper.holding(_held(claimed))
 
-    def _run_on(
+    def _run_beside(
         self,
-        threads: Threads,
+        starter: Starter,
         processor: Processor,
         waiting: deque[JobRef],
         until: float,
+        *,
+        most: int,
+        apart: bool,
     ) -> list[JobRef]:
-        """Keep up to `processor.threads` jobs running. They are claimed when half of the threads
-        are free, several in one statement; one that takes its time holds up no other."""
-        running: dict[Future[Result], ClaimedJob] = {}
+        """Keep up to `most` calls running. Their jobs are claimed when half of them have ended,
+        several in one statement; one that takes its time holds up no other."""
+        running: dict[Future[Result], _Running] = {}
         left: list[JobRef] = []
         try:
             while (goes_on := waiting and self._goes_on(until)) or running:
-                free = processor.threads - len(running)
-                if goes_on and free >= processor.threads / 2:
-                    claimed, unseen = self._claim(processor, _next(waiting, free), free)
+                free = most - len(running)
+                if goes_on and free >= most / 2:
+                    size = free if not processor.batch else self._pace.batch_size(processor)
+                    size = 1 if apart else size
+                    claimed, unseen = self._claim(processor, _next(waiting, size), size)
                     waiting.extendleft(reversed(unseen))
-                    for job in claimed:
-                        running[threads.start(processor, job)] = job
+                    for jobs_of_call in _calls(processor, claimed):
+                        leases = self._keeper.holding(_held(jobs_of_call))
+                        leases.__enter__()
+                        future = starter.start(processor, jobs_of_call)
+                        running[future] = _Running(jobs_of_call, leases)
                 if running:
-                    more, later = _parted(self._settle(processor, running), apart=False)
+                    more, later = _parted(self._settle(processor, running), apart=apart)
                     waiting += more
                     left += later
         finally:
@@ -196,27 +229,71 @@ class Executor:
         return [*waiting, *left]
 
     def _settle(
-        self, processor: Processor, running: dict[Future[Result], ClaimedJob]
+        self, processor: Processor, running: dict[Future[Result], _Running]
     ) -> list[JobRef]:
         """Wait for the next of `running` and record how they ended that have; return what was
         behind them.
 
         Raises:
-            Exception: the first problem of a thread, once the others' ends are recorded.
+            Exception: the first problem of a call's runner, once the others' ends are recorded.
         """
         ended: set[Future[Result]] = set()
         while not ended:  # a signal that another thread got is heeded once this one wakes up
             ended = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done
-        jobs_ended = [running.pop(future) for future in ended]
+        calls = [running.pop(future) for future in ended]
         errors = [error for future in ended if (error := future.exception()) is not None]
         results = [future.result() for future in ended if future.exception() is None]
-        self._record(
-            processor, jobs_ended, [failure for result in results for failure in result.failures]
-        )
+        try:
+            woken = self._finish(
+                processor, [returned for result in results for returned in result.returned]
+            )
+            self._record(
+                processor,
+                [job for call in calls for job in call.claimed],
+                [failure for result in results for failure in result.failures],
+            )
+        finally:
+            for call in calls:
+                call.leases.__exit__(None, None, None)
         problems = errors + [result.problem for result in results if result.problem is not None]
         if problems:
             raise problems[0]
-        return [ref for result in results for ref in result.woken]
+        return woken + [ref for result in results for ref in result.woken]
+
+    def _finish(self, processor: Processor, returned: Sequence[Returned]) -> list[JobRef]:
+        """Finish the jobs of calls without effects in PostgreSQL, together; return what was behind
+        them."""
+        while returned:
+            claimed = [job for job, _ in returned]
+            took, lags = durations(returned, now=self._slices.clock())
+            notes = notes_of(processor.name, took, lags)
+            try:
+                with self._traces.commit(claimed), self._engine.begin() as connection:
+                    woken = self._finish_in(connection, processor, _held(claimed), notes)
+            except LeaseLost as error:
+                log.warning("lease_lost", processor=processor.name, jobs=sorted(error.job_ids))
+                returned = [one for one in returned if one.job.id not in error.job_ids]
+            else:
+                self._tally.succeeded(processor.name, took, lags)
+                return woken
+        return []
+
+    def _finish_in(
+        self,
+        connection: Connection,
+        processor: Processor,
+        held: Sequence[Lease],
+        notes: Sequence[Note],
+    ) -> list[JobRef]:
+        if processor.breaker is not None and breakers.answered(
+            connection, processor.name, [lease.id for lease in held]
+        ):
+            log.info("breaker_closed", processor=processor.name)
+        if processor.order:
+            hint_s = self._slices.redispatch_after_s
+            return jobs.finish_ordered(connection, held, notes, hint_s=hint_s)
+        jobs.finish(connection, held, notes)
+        return []
 
     def _claim(
         self, processor: Processor, refs: Sequence[JobRef], size: int
@@ -360,6 +437,13 @@ def _parted(refs: Iterable[JobRef], *, apart: bool) -> tuple[deque[JobRef], list
 
 def _next(waiting: deque[JobRef], size: int) -> list[JobRef]:
     return [waiting.popleft() for _ in range(min(size, len(waiting)))]
+
+
+def _calls(processor: Processor, claimed: Sequence[ClaimedJob]) -> list[Sequence[ClaimedJob]]:
+    """Return the jobs of each call."""
+    if processor.batch:
+        return [claimed] if claimed else []
+    return [[job] for job in claimed]
 
 
 def _held(claimed: Sequence[ClaimedJob]) -> list[Lease]:

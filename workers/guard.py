@@ -39,22 +39,12 @@ class TransactionEnded(Exception):
         )
 
 
-class GuardedConnection(PipelineConnection):
-    """The driver's connection; while guarded, it refuses to end its transaction."""
+class Guarded:
+    """What guards a driver's connection."""
 
     guarded = False
     refused = False
     """Whether it had to refuse. What SQLAlchemy holds of the transaction may be wrong since."""
-
-    def commit(self) -> None:
-        """Commit, unless guarded."""
-        self.check()
-        super().commit()
-
-    def rollback(self) -> None:
-        """Roll back, unless guarded."""
-        self.check()
-        super().rollback()
 
     def check(self) -> None:
         """Raise while guarded.
@@ -67,26 +57,45 @@ class GuardedConnection(PipelineConnection):
             raise TransactionEnded
 
 
+class GuardedConnection(Guarded, PipelineConnection):
+    """The driver's connection; while guarded, it refuses to end its transaction."""
+
+    def commit(self) -> None:
+        """Commit, unless guarded."""
+        self.check()
+        super().commit()
+
+    def rollback(self) -> None:
+        """Roll back, unless guarded."""
+        self.check()
+        super().rollback()
+
+
 class GuardedCursor(psycopg.Cursor[Any]):
     """Its cursor, which looks at the statements."""
 
     def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
         """Execute, unless that would end a guarded transaction."""
-        self._look_at(query)
+        look_at(self.connection, query)
         return super().execute(query, *arguments, **options)
 
     def executemany(self, query: Any, *arguments: Any, **options: Any) -> None:
         """Execute many times, unless that would end a guarded transaction."""
-        self._look_at(query)
+        look_at(self.connection, query)
         super().executemany(query, *arguments, **options)
 
-    def _look_at(self, query: Any) -> None:
-        connection = self.connection
-        if isinstance(connection, GuardedConnection) and connection.guarded:
-            if not isinstance(query, str):
-                query = query.decode() if isinstance(query, bytes) else query.as_string(connection)
-            if ends_transaction(query):
-                connection.check()
+
+def look_at(connection: psycopg.BaseConnection[Any], query: Any) -> None:
+    """Refuse a statement that would end a guarded transaction.
+
+    Raises:
+        TransactionEnded: it would.
+    """
+    if isinstance(connection, Guarded) and connection.guarded:
+        if not isinstance(query, str):
+            query = query.decode() if isinstance(query, bytes) else query.as_string(connection)
+        if ends_transaction(query):
+            connection.check()
 
 
 @functools.lru_cache(maxsize=1_000)

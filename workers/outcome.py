@@ -16,8 +16,8 @@ TRACEBACK_LIMIT = 8_000
 LONGEST_SNOOZE_S = 366 * 86_400.0
 WAIT_FOR_KEY_S = 60.0
 """Each time, the attempt is recorded."""
-_CALLER = "workers.batches"
-"""The module whose frames lead to the processor's."""
+_CALLERS = ("workers.batches", "workers.coroutines.calls")
+"""The modules whose frames lead to the processor's."""
 _FRAMES = 20
 
 
@@ -152,7 +152,7 @@ def _trim(error: BaseException) -> str:
     its end."""
     trace = error.__traceback__.tb_next if error.__traceback__ else None
     trace = trace or error.__traceback__
-    while trace and trace.tb_next and trace.tb_frame.f_globals.get("__name__") == _CALLER:
+    while trace and trace.tb_next and trace.tb_frame.f_globals.get("__name__") in _CALLERS:
         trace = trace.tb_next
     frames = traceback.extract_tb(trace)[-_FRAMES:]
     lines = traceback.format_list(frames)

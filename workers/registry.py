@@ -26,6 +26,11 @@ from workers.typed_data import BadModel, Model, model_of
 
 MOST_ATTEMPTS = 1_000
 MOST_THREADS = 100
+IN_FLIGHT = 100
+MOST_IN_FLIGHT = 1_000
+MOST_CONNECTIONS = 20
+"""Connections of a worker process for its async processors: so many calls at once may be between
+their first use of `db` and their end."""
 _LONGEST_ABOUT = 200
 _NO_TYPE = "[]?"
 """What patterns of other kinds have: `*` is the only one here."""
@@ -54,6 +59,8 @@ class Declaration:
     is_outside: bool = False
     schedule: Schedule | None = None
     breaker: Breaker | None = None
+    is_async: bool = False
+    in_flight: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ class Processor:
     """Whether the function takes a list of events."""
     queue: str
     threads: int
-    """How many of its jobs a worker process runs at once."""
+    """How many of its jobs a worker process runs at once, on threads."""
     max_attempts: int
     timeout_s: float
     rules: RetryPolicy
@@ -85,6 +92,14 @@ class Processor:
     """When it is due; None: it runs for events that senders send."""
     breaker: Breaker | None = None
     """When its target is down, so that its jobs wait; None: they are tried whatever fails."""
+    is_async: bool = False
+    in_flight: int = 1
+    """How many calls of an async one a worker process has at once, on its event loop."""
+
+    @property
+    def connections(self) -> int:
+        """How many of its calls a worker process lets use `db` at once."""
+        return min(self.in_flight, MOST_CONNECTIONS) if self.is_async else self.threads
 
     @property
     def about(self) -> str | None:
@@ -104,6 +119,7 @@ def processor(
     batch: bool = False,
     queue: str = queues.LIVE,
     threads: int = 1,
+    in_flight: int | None = None,
     max_attempts: int | None = None,
     timeout_s: float | None = None,
     retry_base_s: float | None = None,
@@ -115,8 +131,9 @@ def processor(
     """Declare a function as a processor of events of `types`.
 
     The function gets `(event, db)`, or `(events, db)` with `batch`. `db` is a SQLAlchemy
-    `Connection` inside a transaction of ours: what is written through it is committed together
-    with the job's success, or not at all. Returning is success; raising is a failed attempt.
+    `Connection` inside a transaction of ours, or an `AsyncConnection` of an `async def`: what is
+    written through it is committed together with the job's success, or not at all. Returning is
+    success; raising is a failed attempt.
 
     Args:
         types: event types, as the sender names them; `*` in one stands for any characters, as in
@@ -130,6 +147,8 @@ def processor(
         threads: how many of its jobs one worker process runs at once, each on a thread, a
             connection and in a transaction of its own. For a function that waits for others (an
             HTTP call) and may be called from several threads; give what it calls a time-out.
+        in_flight: of an `async def`, how many calls one worker process has at once, on one event
+            loop; default: 100. A list (`batch`) is one at a time.
         max_attempts: how often to try before the job is a dead letter.
         timeout_s: time of one call, seconds.
         retry_base_s: longest wait before the second attempt, seconds; doubles with each further
@@ -159,8 +178,13 @@ def processor(
         raise ValueError("a processor takes a list or has threads, not both")
     if threads > MOST_THREADS:
         raise ValueError(f"threads must be at most {MOST_THREADS}")
+    if in_flight is not None and in_flight > MOST_IN_FLIGHT:
+        raise ValueError(f"in_flight must be at most {MOST_IN_FLIGHT}")
+    if batch and in_flight is not None:
+        raise ValueError("a processor takes a list or has in_flight=, not both")
     for what, value in {
         "threads": threads,
+        "in_flight": in_flight,
         "max_attempts": max_attempts,
         "timeout_s": timeout_s,
         "retry_base_s": retry_base_s,
@@ -176,6 +200,11 @@ def processor(
 
     def declare(function: Function) -> Function:
         _check_signature(function)
+        is_async = _is_async(function)
+        if is_async and threads > 1:
+            raise ValueError("an async processor has in_flight=, and no threads")
+        if in_flight is not None and not is_async:
+            raise ValueError("in_flight is for `async def`; give a plain function threads=")
         declared.append(
             Declaration(
                 function=function,
@@ -190,6 +219,8 @@ def processor(
                 retry_max_delay_s=retry_max_delay_s,
                 order=order,
                 breaker=breaker,
+                is_async=is_async,
+                in_flight=(in_flight or IN_FLIGHT) if is_async and not batch else 1,
             )
         )
         return function
@@ -339,6 +370,8 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         is_outside=declaration.is_outside,
         schedule=declaration.schedule,
         breaker=declaration.breaker,
+        is_async=declaration.is_async,
+        in_flight=declaration.in_flight,
     )
 
 
@@ -353,9 +386,12 @@ def _model(declaration: Declaration) -> Model | None:
 
 
 def _check_signature(function: Callable[..., object]) -> None:
-    if inspect.iscoroutinefunction(function):
-        raise TypeError(f"{function.__qualname__} is async; a processor is a plain function")
     try:
         inspect.signature(function).bind(None, None)
     except TypeError:
         raise TypeError(f"{function.__qualname__} must take two arguments, (event, db)") from None
+
+
+def _is_async(function: Callable[..., object]) -> bool:
+    of_object = getattr(type(function), "__call__", None)  # noqa: B004 - it is not called here
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(of_object)

@@ -23,21 +23,22 @@ from workers.guard import GuardedConnection, GuardedCursor, TransactionEnded
 
 _SAVEPOINT = "SAVEPOINT ingest_call"
 _UNDO = "ROLLBACK TO SAVEPOINT ingest_call"
+RESET = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP"
 # Temporary tables come first in the search path unless it names them, and would stand before ours.
-_TIDY = (
-    "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; DISCARD TEMP; "
+SET_FOR_TRANSACTION = (
     "SELECT pg_catalog.set_config("
     "'search_path', pg_catalog.current_setting('search_path') || ', pg_temp', true), "
 )
+"""To be continued by the connection's `settings`."""
 _NEXT = "RELEASE SAVEPOINT ingest_call"
 # What outlives a transaction.
-_RELEASE = "SELECT pg_catalog.pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
+RELEASE = "SELECT pg_catalog.pg_advisory_unlock_all(); UNLISTEN *; CLOSE ALL"
 
 COMMIT_LIMIT_S = 30
 """For how long finishing the jobs, and then the commit, may each take: a deferred trigger of a
 user's own may not hold the worker for ever."""
 # Nor may a worker that is frozen before its commit hold those who count in the same row.
-_COMMIT_LIMITS = (
+COMMIT_LIMITS = (
     f"SET LOCAL statement_timeout = '{COMMIT_LIMIT_S}s';"
     " SET LOCAL idle_in_transaction_session_timeout = '5s'; "
     f"{FOR_OURS}"
@@ -79,7 +80,7 @@ class Effects:
         self._pooled = pooled
         self._driver = driver
         self._options = self.db.get_execution_options()
-        self._tidy = f"{_TIDY}{driver.settings}; {_SAVEPOINT}"
+        self._tidy = f"{RESET}; {SET_FOR_TRANSACTION}{driver.settings}; {_SAVEPOINT}"
 
     def __enter__(self) -> Self:
         try:
@@ -162,7 +163,7 @@ class Effects:
         """
         self._driver.guarded = False
         # After the commit a pooler gives the server connection to somebody else.
-        self._send(_COMMIT_LIMITS if self._driver.is_direct else f"{_RELEASE}; {_COMMIT_LIMITS}")
+        self._send(COMMIT_LIMITS if self._driver.is_direct else f"{RELEASE}; {COMMIT_LIMITS}")
         if breaker_of is not None:
             self.breaker_closed = breakers.answered(
                 self.db, breaker_of, [lease.id for lease in succeeded]
@@ -189,7 +190,7 @@ class Effects:
             return False
         is_open = self._driver.info.transaction_status is not TransactionStatus.IDLE
         end = "ROLLBACK; " if is_open else ""
-        left = self._driver.pgconn.exec_(f"{end}RESET ALL; {_RELEASE}".encode())
+        left = self._driver.pgconn.exec_(f"{end}RESET ALL; {RELEASE}".encode())
         return left.status == ExecStatus.COMMAND_OK
 
     def _give_back(self, *, clean: bool) -> None:

@@ -20,7 +20,7 @@ from ingest.store.reports.heartbeats import ProcessIdentity
 from workers import guard
 from workers.batches import BatchRunner
 from workers.counts import Tally, unshared
-from workers.executor import Executor
+from workers.executor import Executor, Starter
 from workers.recovery.crash_record import CrashRecorder, folder_for
 from workers.recovery.leases import LeaseKeeper, Leases
 from workers.registry import Registry
@@ -138,8 +138,16 @@ def build_worker(
             processors,
             runner,
             lambda connections: traces.watched(effects(connections)),
-            leases,
             recorder,
+            grace_s=grace_s,
+            shutdown=shutdown,
+        ),
+        coroutines=_coroutines(
+            processors,
+            runner,
+            settings,
+            recorder,
+            traces,
             grace_s=grace_s,
             shutdown=shutdown,
         ),
@@ -186,7 +194,6 @@ def _threads(
     processors: Registry,
     runner: Callable[..., BatchRunner],
     effects_engine: Callable[[int], Engine],
-    leases: Leases,
     recorder: CrashRecorder,
     *,
     grace_s: float,
@@ -200,12 +207,45 @@ def _threads(
         lambda thread_recorder, deadlines: runner(
             engine=effects_engine(most), recorder=thread_recorder, time_limit=deadlines
         ),
-        leases,
         recorder,
         most=most,
         grace_s=grace_s,
         shutdown=shutdown,
     )
+
+
+def _coroutines(
+    processors: Registry,
+    runner: Callable[..., BatchRunner],
+    settings: Settings,
+    recorder: CrashRecorder,
+    traces: Traces,
+    *,
+    grace_s: float,
+    shutdown: Shutdown,
+) -> Starter | None:
+    """Return what runs async processors; None: there is none."""
+    most = max((processor.connections for processor in processors if processor.is_async), default=0)
+    if most == 0:
+        return None
+    # Imported here: asyncio and SQLAlchemy's part for it, which other workers go without.
+    from workers.coroutines.calls import CallRunner
+    from workers.coroutines.connection import create_engine as create_async_engine
+    from workers.coroutines.effects import Connections
+    from workers.coroutines.loop import Coroutines
+    from workers.timeouts.watchdog import Watchdog
+
+    engine = create_async_engine(settings.database)
+    calls = CallRunner(
+        runner=runner(
+            engine=traces.watched(engine.sync_engine), recorder=recorder, time_limit=None
+        ),
+        connections=Connections(engine, most=most),
+        shutdown=shutdown,
+        grace_s=grace_s,
+        watchdog=Watchdog(slack_s=grace_s / 2),
+    )
+    return Coroutines(calls, recorder)
 
 
 def register(processors: Registry, connection: Connection) -> None:
@@ -218,7 +258,7 @@ def register(processors: Registry, connection: Connection) -> None:
                 types=processor.types,
                 queue=processor.queue,
                 batch=processor.batch,
-                threads=processor.threads,
+                threads=processor.connections,
                 max_attempts=processor.max_attempts,
                 timeout_s=processor.timeout_s,
                 ordered_by=processor.order.ordered_by if processor.order else None,

@@ -111,8 +111,8 @@ def _breaker(breaker: BreakerRecord) -> Iterator[tuple[str, str]]:
 
 def _takes(details: ProcessorDetails) -> str:
     events = "a list of events" if details.batch else "an event at a time"
-    threads = f", on {details.threads} threads" if details.threads > 1 else ""
-    return f"{events}{threads}, from the queue {details.queue}"
+    at_once = f", in up to {details.threads} transactions at once" if details.threads > 1 else ""
+    return f"{events}{at_once}, from the queue {details.queue}"
 
 
 def _retries(details: ProcessorDetails) -> str:

@@ -112,7 +112,7 @@ _DURABLE = """CASE pg_catalog.current_setting('synchronous_commit')
     WHEN 'off' THEN 'on' ELSE pg_catalog.current_setting('synchronous_commit') END"""
 
 
-def _settings_of(role: Role, connection: PGconn) -> dict[str, str]:
+def settings_of(role: Role, connection: PGconn) -> dict[str, str]:
     """Return the settings of a role, names and values as PostgreSQL spells them."""
     settings = dict(_SETTINGS[role])
     if connection.server_version >= _TRANSACTION_TIMEOUT_SINCE * 10_000:
@@ -120,13 +120,13 @@ def _settings_of(role: Role, connection: PGconn) -> dict[str, str]:
     return settings
 
 
-def _select_settings(names: Iterable[str]) -> str:
+def select_settings(names: Iterable[str]) -> str:
     """Return the statement that selects the id of the server process and its settings."""
     columns = "".join(f", pg_catalog.current_setting('{name}')" for name in names)
     return f"SELECT pg_catalog.pg_backend_pid(){columns}"
 
 
-def _set_configs(settings: Mapping[str, str], *, is_local: bool) -> str:
+def set_configs(settings: Mapping[str, str], *, is_local: bool) -> str:
     """Return the expressions that set `settings`, for the transaction or for the session."""
     scope = "true" if is_local else "false"
     values = {name: f"'{value}'" for name, value in settings.items()}
@@ -134,6 +134,28 @@ def _set_configs(settings: Mapping[str, str], *, is_local: bool) -> str:
         f"pg_catalog.set_config('{name}', {value}, {scope})"
         for name, value in {"synchronous_commit": _DURABLE, **values}.items()
     )
+
+
+BEGIN = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+
+
+def changed(settings: Mapping[str, str], before: Sequence[Any]) -> dict[str, str]:
+    """Return the settings that differ from those that a connection had, as `select_settings` has
+    told them."""
+    had = dict(zip(settings, before[1:], strict=True))
+    return {name: value for name, value in settings.items() if had[name] != value}
+
+
+def send(connection: PGconn, statements: bytes) -> PQGen[None]:
+    """Send statements without parameters in one message.
+
+    Raises:
+        psycopg.Error: one of them failed; those behind it did not run.
+    """
+    connection.send_query(statements)
+    for result in (yield from generators.execute(connection)):
+        if result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result, encoding="utf-8")
 
 
 class PipelineConnection(psycopg.Connection[Any]):
@@ -154,12 +176,8 @@ class PipelineConnection(psycopg.Connection[Any]):
 
         psycopg's own method sends BEGIN alone. It is internal to psycopg, which is pinned for that.
         """
-        if self.autocommit or self.pgconn.transaction_status != TransactionStatus.IDLE:
-            return
-        self.pgconn.send_query(self.begin_statement)
-        for result in (yield from generators.execute(self.pgconn)):
-            if result.status == ExecStatus.FATAL_ERROR:
-                raise psycopg.errors.error_from_result(result, encoding="utf-8")
+        if not self.autocommit and self.pgconn.transaction_status == TransactionStatus.IDLE:
+            yield from send(self.pgconn, self.begin_statement)
 
     @classmethod
     def open(cls, database: Database, role: Role, **options: Any) -> Self:
@@ -172,21 +190,18 @@ class PipelineConnection(psycopg.Connection[Any]):
         connection = cls.connect(**parameters(database, role), **options, autocommit=True)
         try:
             check_server(connection.pgconn)
-            settings = _settings_of(role, connection.pgconn)
-            row = connection.execute(_select_settings(settings)).fetchone() or ()
+            settings = settings_of(role, connection.pgconn)
+            row = connection.execute(select_settings(settings)).fetchone() or ()
             connection.is_direct = is_direct(connection.pgconn, row)
             if connection.is_direct:
-                connection.execute(f"SELECT {_set_configs(settings, is_local=False)}")
-                before = dict(zip(settings, row[1:], strict=True))
-                settings = {
-                    name: value for name, value in settings.items() if before[name] != value
-                }
+                connection.execute(f"SELECT {set_configs(settings, is_local=False)}")
+                settings = changed(settings, row)
             connection.autocommit = False
         except BaseException:
             connection.close()
             raise
-        connection.settings = _set_configs(settings, is_local=True)
-        connection.begin_statement = b"BEGIN ISOLATION LEVEL READ COMMITTED"
+        connection.settings = set_configs(settings, is_local=True)
+        connection.begin_statement = BEGIN
         if not connection.is_direct:
             connection.prepare_threshold = None
             connection.begin_statement += f"; SELECT {connection.settings}".encode()
@@ -215,13 +230,13 @@ class WriterConnection(AsyncConnection[Any]):
         connection = await cls.connect(**parameters(database, role), autocommit=True)
         try:
             check_server(connection.pgconn)
-            settings = _settings_of(role, connection.pgconn)
-            row = await (await connection.execute(_select_settings(settings))).fetchone()
+            settings = settings_of(role, connection.pgconn)
+            row = await (await connection.execute(select_settings(settings))).fetchone()
             if is_direct(connection.pgconn, row or ()):
-                await connection.execute(f"SELECT {_set_configs(settings, is_local=False)}")
+                await connection.execute(f"SELECT {set_configs(settings, is_local=False)}")
             else:
                 connection.prepare_threshold = None
-                connection.settings = f"SELECT {_set_configs(settings, is_local=True)}"
+                connection.settings = f"SELECT {set_configs(settings, is_local=True)}"
         except BaseException:
             await connection.close()
             raise
@@ -327,7 +342,7 @@ def create_engine(
         execution_options={BODY_KEYS: database.body_keys},
     )
     if database.schema != SCHEMA:
-        _rename_schema(engine, database.schema)
+        rename_schema(engine, database.schema)
     return engine
 
 
@@ -348,7 +363,7 @@ def _pool_class(on_wait: Callable[[float], None] | None) -> type[QueuePool]:
     return TimedPool
 
 
-def _rename_schema(engine: Engine, schema: str) -> None:
+def rename_schema(engine: Engine, schema: str) -> None:
     """Make statements of our own use the tables in `schema`."""
 
     @event.listens_for(engine, "before_cursor_execute", retval=True)

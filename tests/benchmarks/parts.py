@@ -163,8 +163,14 @@ def drain(size: Size) -> Iterator[Drain]:
 
 
 def own(size: Size) -> Iterator[Drain]:
-    """Processors of a user's own: a row an event, and one that waits 20 ms first."""
-    for name, count in (("simple", size.drain // 4), ("naps", size.drain // 10)):
+    """Processors of a user's own: a row an event; the same after 20 ms of waiting, on threads and
+    on an event loop; and the waiting alone."""
+    for name, count in (
+        ("simple", size.drain // 4),
+        ("naps", size.drain // 10),
+        ("async_naps", size.drain // 10),
+        ("async_waits", size.drain // 2),
+    ):
         for _ in range(size.rounds):
             subject = Ours(processors=f"tests.benchmarks.own.{name}", read_model="false")
             subject.name = f"ours, {name}"

@@ -1,3 +1,4 @@
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,12 +95,44 @@ def lonely(event: Any) -> None: ...
 def crowded(event: Any, db: Any, more: Any) -> None: ...
 
 
-@pytest.mark.parametrize("function", [asynchronous, lonely, crowded])
+@pytest.mark.parametrize("function", [lonely, crowded])
 def test_a_function_that_cannot_be_called_so_is_refused_where_it_is_declared(
     function: Any,
 ) -> None:
     with pytest.raises(TypeError, match=function.__name__):
         processor("a")(function)
+
+
+class Called:
+    async def __call__(self, event: Any, db: Any) -> None: ...
+
+
+@pytest.mark.parametrize("function", [asynchronous, functools.partial(asynchronous), Called()])
+def test_what_is_awaited_when_it_is_called_is_async(
+    function: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "declared", [])
+    processor("a", name="a")(function)
+    processor("a", name="b", batch=True)(function)
+    declared = [(one.is_async, one.in_flight) for one in registry.declared]
+    assert declared == [(True, registry.IN_FLIGHT), (True, 1)]
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "said"),
+    [
+        (asynchronous, {"threads": 2}, "in_flight=, and no threads"),
+        (asynchronous, {"in_flight": 0}, "in_flight must be above 0"),
+        (asynchronous, {"in_flight": 1_001}, "in_flight must be at most 1000"),
+        (asynchronous, {"in_flight": 2, "batch": True}, "takes a list or has in_flight=, not both"),
+        (lambda event, db: None, {"in_flight": 2}, "threads="),
+    ],
+)
+def test_options_that_make_no_sense_together_are_refused(
+    function: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        processor("a", **options)(function)
 
 
 @pytest.mark.parametrize(
@@ -141,8 +174,8 @@ def g(event, db): pass
         ("def f(:\n  pass", r"broken\.py, line 1: SyntaxError"),
         ("import sys\nsys.exit('no licence')", r"broken\.py, line 2: SystemExit: no licence"),
         (
-            "from workers import processor\n@processor('a')\nasync def f(event, db): pass",
-            r"broken\.py, line 2: TypeError: f is async",
+            "from workers import processor\n@processor('a', in_flight=9)\ndef f(event, db): pass",
+            r"broken\.py, line 2: ValueError: in_flight is for `async def`",
         ),
         ("\nraise KeyboardInterrupt", r"broken\.py, line 2: KeyboardInterrupt\Z"),
         ("\nraise KeyboardInterrupt('now')", r"broken\.py, line 2: KeyboardInterrupt: now\Z"),

@@ -256,7 +256,7 @@ class Pipeline:
             raise NotDeclared(f"{name} is no processor: it lacks @processor(...)")
         for processor in processors:
             if all(_is_of(processor, event) for event in events):
-                return processor
+                return _plain(processor)
         missed = next(event.type for event in events if not _is_of(processors[-1], event))
         types = ", ".join(event_type for known in processors for event_type in known.types)
         raise NotDeclared(f"{name} is a processor of {types}, not of {missed}")
@@ -336,6 +336,14 @@ def _checking(function: Callable[..., object]) -> Callable[[Any, Connection], No
             db.exec_driver_sql(statement)
 
     return call
+
+
+def _plain(processor: Processor) -> Processor:
+    if not processor.is_async:
+        return processor
+    from workers.testing.coroutines import awaited  # asyncio, which other tests go without
+
+    return awaited(processor)
 
 
 def _name(function: Callable[..., object]) -> str:

@@ -3,14 +3,13 @@ own: for processors that wait for others more than they compute."""
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from ingest import logs
 from ingest.store.pipeline.jobs import ClaimedJob, Lease
 from workers.batches import BatchRunner, Result
 from workers.recovery.crash_record import CrashRecorder
-from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.shutdown import Shutdown
 from workers.timeouts.deadlines import Deadlines
@@ -49,7 +48,6 @@ class Threads:
     def __init__(
         self,
         slices: Callable[[ThreadRecorder, Deadlines], BatchRunner],
-        keeper: Leases,
         flight: CrashRecorder,
         *,
         most: int,
@@ -60,16 +58,14 @@ class Threads:
         recorder = ThreadRecorder(flight)
         self._deadlines = Deadlines(grace_s=grace_s, on_stuck=recorder.give_up, shutdown=shutdown)
         self._slices = slices(recorder, self._deadlines)
-        self._keeper = keeper
         self._pool = ThreadPoolExecutor(most, thread_name_prefix="job")
 
-    def start(self, processor: Processor, job: ClaimedJob) -> Future[Result]:
-        """Run one claimed job on a thread, and keep its lease meanwhile."""
-        return self._pool.submit(self._run, processor, job)
+    def start(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Future[Result]:
+        """Run one claimed job on a thread."""
+        return self._pool.submit(self._run, processor, claimed)
 
-    def _run(self, processor: Processor, job: ClaimedJob) -> Result:
-        with self._keeper.holding([Lease(id=job.id, attempt=job.attempt)]):
-            try:
-                return self._slices.run(processor, [job])
-            finally:
-                self._deadlines.forget()  # should its block not have come to that
+    def _run(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:
+        try:
+            return self._slices.run(processor, claimed)
+        finally:
+            self._deadlines.forget()  # should its block not have come to that

@@ -1,0 +1,1 @@
+"""Async processors: many calls at once on one event loop in each worker process."""
