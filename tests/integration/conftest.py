@@ -59,11 +59,10 @@ class Worker:
         uniform: Random = random.uniform,
         **options: Any,
     ) -> None:
-        """`name` is the worker's; `effects` connects its processors; `options` are settings."""
-        loaded = settings.load(
-            database_url=database_url,
-            **({"retry_base_s": 0.001, "retry_max_delay_s": 0.001} | options),
-        )
+        """`name` is the worker's; `effects` connects its processors; `options` are settings. Unless
+        they say otherwise, a task has all the time that a loaded machine may take."""
+        usual = {"retry_base_s": 0.001, "retry_max_delay_s": 0.001, "task_budget_s": 600}
+        loaded = settings.load(database_url=database_url, **(usual | options))
         self.engine = engine
         self.sent = Sent()
         self.registry = Registry(declarations, loaded)

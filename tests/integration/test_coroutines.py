@@ -140,7 +140,7 @@ def test_one_that_takes_its_time_holds_up_no_other(
 def test_one_that_waits_too_long_is_cancelled_and_the_others_are_not(
     engine: Engine, database_url: str, make_worker: MakeWorker, swallows: bool
 ) -> None:
-    @processor("order.created", in_flight=8, max_attempts=1, timeout_s=0.3)
+    @processor("order.created", in_flight=8, max_attempts=1, timeout_s=5)
     async def work(event: Event, db: AsyncConnection) -> None:
         await effect(event, db)
         if event.data["order_id"] == 2:
@@ -161,7 +161,7 @@ def test_one_that_waits_too_long_is_cancelled_and_the_others_are_not(
 def test_a_time_out_inside_a_statement_harms_no_neighbour_of_the_transaction(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    @processor("order.created", in_flight=40, max_attempts=1, timeout_s=0.4)
+    @processor("order.created", in_flight=40, max_attempts=1, timeout_s=5)
     async def work(event: Event, db: AsyncConnection) -> None:
         await effect(event, db)
         if event.data["order_id"] % 10 == 3:

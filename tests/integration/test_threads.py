@@ -92,7 +92,7 @@ def test_each_fails_discards_and_snoozes_alone(
 def test_one_that_loops_is_timed_out_and_the_others_are_not(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    @processor("order.created", threads=4, max_attempts=1, timeout_s=0.3)
+    @processor("order.created", threads=4, max_attempts=1, timeout_s=3)
     def work(event: Event, db: Connection) -> None:
         effect(event, db)
         while event.data["order_id"] == 2:
