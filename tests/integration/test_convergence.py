@@ -312,7 +312,7 @@ def pipeline(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Pipe
 
 
 converging = settings(
-    max_examples=examples(45),
+    max_examples=examples(30),
     deadline=None,
     suppress_health_check=[
         HealthCheck.function_scoped_fixture,

@@ -588,7 +588,7 @@ def test_jobs_move_as_the_model_says_whoever_calls_what_when(machine: type[JobMa
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples(40),
+            max_examples=examples(30),
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],

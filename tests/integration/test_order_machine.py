@@ -491,7 +491,7 @@ def test_whatever_happens_each_key_runs_in_order_and_nothing_starves(
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples(60),
+            max_examples=examples(40),
             stateful_step_count=30,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver
+from tests.support.effort import examples
 from tests.support.reference import read_model
 from tests.support.rows import one, rows
 from tests.support.sources import awalchat
@@ -193,7 +194,9 @@ class Number(float):
 
 
 @settings(
-    max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(250),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(happened=st.lists(happenings, max_size=14), arrival=st.randoms(use_true_random=False))
 def test_any_order_any_repeats_and_any_batches_give_the_reference_rows(

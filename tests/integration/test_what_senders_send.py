@@ -16,6 +16,7 @@ from ingest.phones import normal_phone
 from tests.integration.conftest import Worker
 from tests.integration.test_read_model import apply, event
 from tests.support.deliver import body, deliver
+from tests.support.effort import examples
 from tests.support.rows import execute, one, rows
 from workers import processors, registry
 from workers.processors.orders import MOST_AT_ONCE
@@ -411,7 +412,9 @@ phones = st.text(
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(100),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(phones, min_size=1, max_size=20))
 def test_a_phone_number_has_one_form_here_and_in_the_database(

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import strict_json
+from tests.support.effort import examples
 
 storable = st.characters(exclude_categories=["Cs"])
 json_values = st.recursive(
@@ -72,7 +73,7 @@ _PIECES = [
 bytes_like_json = st.lists(st.sampled_from(_PIECES), max_size=14).map(b"".join)
 
 
-@settings(max_examples=3_000)
+@settings(max_examples=examples(1_500))
 @given(bytes_like_json)
 def test_it_reads_and_refuses_what_the_standard_library_does(raw: bytes) -> None:
     try:
