@@ -29,6 +29,8 @@ from ingest.store.pipeline.jobs import (
 from workers.batch_size import BatchSizer
 from workers.batches import BatchRunner, Result
 from workers.counts import Tally
+from workers.key_reader import KeyReader
+from workers.line import Lines
 from workers.placer import Placer
 from workers.recovery.leases import Leases
 from workers.registry import Processor
@@ -77,7 +79,9 @@ class Executor:
         self._release = release
         self._threads = threads
         self._pace = BatchSizer()
-        self._placer = Placer(engine, slices, worker=worker, lease_s=lease_s, release=release)
+        keys = KeyReader(engine, slices, worker=worker, lease_s=lease_s, release=release)
+        self._placer = Placer(engine, keys)
+        self._lines = Lines(engine, keys, worker=worker, lease_s=lease_s)
 
     def run(
         self, processor: Processor, refs: Sequence[JobRef], *, until: float, apart: bool = False
@@ -85,22 +89,28 @@ class Executor:
         """Run those of `refs` that wait and are due, until the clock says `until`.
 
         Return those that there was no time to claim. `apart` runs each in a slice of its own. With
-        an order, those that are the first of their key are run, and then what was behind them.
+        an order, those that are the first of their key are run, and then what was behind them. With
+        limits, all enter the line, and what may start is run; then the first that still may is
+        returned, so that another goes on.
         """
         waiting, left = deque(refs), list[JobRef]()
         if processor.order:
             waiting, left = _parted(self._placer.in_order(processor, refs), apart=apart)
+        if processor.limits:
+            self._lines.enter(processor, [*waiting, *left])
+            waiting, left, apart = deque([_of_line(processor)]), [], False
         if self._threads is not None and processor.threads > 1 and not apart:
             return self._run_on(self._threads, processor, waiting, until) + left
         while waiting and self._goes_on(until):
             size = 1 if apart else self._pace.batch_size(processor)
-            claimed = self._claim(processor, _next(waiting, size))
+            claimed = self._claim(processor, waiting, size)
             if claimed:
                 with self._keeper.holding(_held(claimed)):
-                    more, later = _parted(self._work(processor, claimed), apart=apart)
-                    waiting += more
-                    left += later
-        return [*waiting, *left]
+                    woken = self._work(processor, claimed)
+                more, later = self._following(processor, woken, apart=apart)
+                waiting += more
+                left += later
+        return self._handed_back(processor, waiting, left)
 
     def place(self, processor: Processor) -> list[JobRef]:
         """Place jobs of a processor with an order whose keys are read; return those that may be
@@ -159,10 +169,17 @@ class Executor:
             while (goes_on := waiting and self._goes_on(until)) or running:
                 free = processor.threads - len(running)
                 if goes_on and free >= processor.threads / 2:
-                    for job in self._claim(processor, _next(waiting, free)):
+                    claimed = self._claim(processor, waiting, free, apart=not running)
+                    if any(job.trigger == "rescue" for job in claimed):  # by itself, of a line
+                        with self._keeper.holding(_held(claimed)):
+                            woken = self._work(processor, claimed)
+                        waiting += self._following(processor, woken, apart=False)[0]
+                        continue
+                    for job in claimed:
                         running[threads.start(processor, job)] = job
                 if running:
-                    more, later = _parted(self._settle(processor, running), apart=False)
+                    woken = self._settle(processor, running)
+                    more, later = self._following(processor, woken, apart=False)
                     waiting += more
                     left += later
         finally:
@@ -171,7 +188,7 @@ class Executor:
                     self._settle(processor, running)
                 except Exception as error:
                     log.warning("another_failed", processor=processor.name, exc_info=error)
-        return [*waiting, *left]
+        return self._handed_back(processor, waiting, left)
 
     def _settle(
         self, processor: Processor, running: dict[Future[Result], ClaimedJob]
@@ -195,7 +212,38 @@ class Executor:
             raise errors[0]
         return [ref for result in results for ref in result.woken]
 
-    def _claim(self, processor: Processor, refs: Sequence[JobRef]) -> list[ClaimedJob]:
+    def _following(
+        self, processor: Processor, woken: Sequence[JobRef], *, apart: bool
+    ) -> tuple[deque[JobRef], list[JobRef]]:
+        """Return what may run once jobs have ended, and what is to be handed back."""
+        if not processor.limits:
+            return _parted(woken, apart=apart)
+        if woken:
+            self._lines.enter(processor, woken)
+        return deque([_of_line(processor)]), []
+
+    def _handed_back(
+        self, processor: Processor, waiting: Iterable[JobRef], left: Iterable[JobRef]
+    ) -> list[JobRef]:
+        """Return jobs that there was no time for. What is in a line is safe there: one of it has
+        another worker go on."""
+        refs = [*waiting, *left]
+        return self._lines.front(processor) if processor.limits and refs else refs
+
+    def _claim(
+        self, processor: Processor, waiting: deque[JobRef], size: int, *, apart: bool = True
+    ) -> list[ClaimedJob]:
+        """Claim up to `size` of the jobs that wait, or of the line of a processor with limits.
+
+        `apart` is whether it may be one that comes back from a lost process.
+        """
+        if processor.limits:
+            claimed = self._lines.pull(processor, at_most=size, may_be_apart=apart)
+            if len(claimed) < size:  # no more may start, until something has ended
+                waiting.clear()
+            self._traces.claimed(self._engine, claimed)
+            return claimed
+        refs = _next(waiting, size)
         claim = jobs.claim_ordered if processor.order else jobs.claim
         with self._engine.begin() as connection:
             claimed = claim(
@@ -264,6 +312,11 @@ def _parted(refs: Iterable[JobRef], *, apart: bool) -> tuple[deque[JobRef], list
     for ref in refs:
         parts[ref.trigger == "rescue" and not apart].append(ref)
     return parts
+
+
+def _of_line(processor: Processor) -> JobRef:
+    """Return what stands for the jobs in the line of a processor with limits."""
+    return JobRef(id=0, processor=processor.name, queue=processor.queue, trigger="delivery")
 
 
 def _next(waiting: deque[JobRef], size: int) -> list[JobRef]:

@@ -18,7 +18,9 @@ from ingest.sources import registry as sources
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
 from ingest.text import storable
-from workers.order import WAIT, Order, OrderedBy, order_of
+from workers.event_key import KeyedBy
+from workers.limits import Limits, limits_of
+from workers.order import WAIT, Order, order_of
 from workers.retry import RetryPolicy
 from workers.schedules import Schedule
 from workers.typed_data import BadModel, Model, model_of
@@ -49,6 +51,7 @@ class Declaration:
     retry_base_s: float | None
     retry_max_delay_s: float | None
     order: Order | None = None
+    limits: Limits | None = None
     sources: tuple[str, ...] = ()
     is_outside: bool = False
     schedule: Schedule | None = None
@@ -74,6 +77,8 @@ class Processor:
     """What the data of its events must be; None: any object."""
     order: Order | None = None
     """What its jobs are kept in order by; None: they run in any order."""
+    limits: Limits | None = None
+    """How many of its jobs run at once, or start in a time, over all workers; None: any number."""
     sources: tuple[str, ...] = ()
     """Only events of these; none: of all."""
     is_outside: bool = False
@@ -104,8 +109,13 @@ def processor(
     timeout_s: float | None = None,
     retry_base_s: float | None = None,
     retry_max_delay_s: float | None = None,
-    ordered_by: OrderedBy | None = None,
+    ordered_by: KeyedBy | None = None,
     on_dead: str = WAIT,
+    concurrency: int | None = None,
+    rate: str | None = None,
+    limit_by: KeyedBy | None = None,
+    key_concurrency: int | None = None,
+    key_rate: str | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a function as a processor of events of `types`.
 
@@ -135,6 +145,13 @@ def processor(
             the event that returns the key. An event without the field, or with None, has no order.
         on_dead: with an order, what becomes of the jobs behind a dead letter: they `wait` until it
             is replayed or discarded, or `skip` it.
+        concurrency: how many of its jobs run at once, over all workers.
+        rate: how many start in any window of time, over all workers: `50/s`, `1000/m`, `10/5s`.
+        limit_by: whose jobs get equal shares of that, as `ordered_by` names keys; and what the
+            limits of a key are for. Events without the field share one share, with no limit of
+            their own.
+        key_concurrency: how many jobs of one key run at once.
+        key_rate: how many jobs of one key start in any window of time.
 
     Raises:
         TypeError, ValueError: the declaration makes no sense.
@@ -162,6 +179,13 @@ def processor(
         if value is not None and value <= 0:
             raise ValueError(f"{what} must be above 0")
     order = order_of(ordered_by, on_dead)
+    limits = limits_of(
+        concurrency=concurrency,
+        rate=rate,
+        limit_by=limit_by,
+        key_concurrency=key_concurrency,
+        key_rate=key_rate,
+    )
     if max_attempts is not None and max_attempts > MOST_ATTEMPTS:
         raise ValueError(f"max_attempts must be at most {MOST_ATTEMPTS}")
 
@@ -180,6 +204,7 @@ def processor(
                 retry_base_s=retry_base_s,
                 retry_max_delay_s=retry_max_delay_s,
                 order=order,
+                limits=limits,
             )
         )
         return function
@@ -325,6 +350,7 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         ),
         model=_model(declaration),
         order=declaration.order,
+        limits=declaration.limits,
         sources=declaration.sources,
         is_outside=declaration.is_outside,
         schedule=declaration.schedule,

@@ -129,7 +129,8 @@ class TaskHandler:
         """Return how many of a message's jobs of `processor` to claim as they are made: the first
         batch."""
         is_elsewhere = processor.queue not in _LANES
-        if is_elsewhere or processor.threads > 1 or processor.order or self._shutdown.has_begun:
+        is_first_placed = processor.order or processor.limits
+        if is_elsewhere or processor.threads > 1 or is_first_placed or self._shutdown.has_begun:
             return 0
         return self._executor.batch_size(processor)
 

@@ -205,6 +205,10 @@ WORDS = _table(
     last_used_at=("When it was used last.", AT),
     lease_until=("Until when the worker holds it; null: nobody does.", None),
     limit=("How many items a page has, at most.", 50),
+    limited_by=(
+        "Of a processor with limits: what the job waits for, if it waits for one.",
+        "a limit: 20 run at once",
+    ),
     linked=("What its rows lead to.",),
     looked_back_to=("How far back was looked; null: to the first event.", None),
     masked=(

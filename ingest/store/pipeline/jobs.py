@@ -1060,6 +1060,31 @@ def undo_dispatch(connection: Connection, job_ids: Iterable[int]) -> None:
     connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(job_ids)})
 
 
+# Of a row that another transaction has locked, the relay finds what is left out here.
+_HINT = statement(
+    """
+    UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :for_s)
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
+          AND hinted_until IS DISTINCT FROM 'infinity'
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ))
+    """
+)
+
+
+def presume_known(connection: Connection, job_ids: Iterable[int], *, for_s: float) -> None:
+    """Have the relay leave waiting jobs alone for so many seconds; parked ones stay parked."""
+    connection.execute(_HINT, {"ids": arrays.literal(job_ids), "for_s": for_s})
+
+
+def forget_hint(connection: Connection, job_ids: Iterable[int]) -> None:
+    """Have the relay dispatch waiting jobs once they are due; parked ones stay parked."""
+    connection.execute(_HINT, {"ids": arrays.literal(job_ids), "for_s": None})
+
+
 # What a job was is kept, so that it can be taken back. A job that waits for another replay still is
 # what it was before that one.
 _REQUEUE = statement(
