@@ -1,4 +1,4 @@
-"""The list of processors, and the forms that pause, resume and run them."""
+"""The list of processors, and the forms that pause, resume, limit and run them."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.paths import processor_path
+from ingest.store.pipeline import limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +52,21 @@ def show(site: Site, request: Request) -> Response:
 
 
 def change(site: Site, request: Request, form: FormData) -> Response:
-    """Pause or resume a processor, or run a periodic one."""
+    """Pause or resume a processor, set its limits, or run a periodic one."""
     name, verb = request.path_params["name"], request.path_params["change"]
     changes = site.console.commands
+    if verb in ("limit", "as-declared"):
+        names = limits.NAMES if verb == "limit" else ()
+        values: dict[str, int | str | None] = {
+            field: text_field(form, field).strip() or None for field in names
+        }
+        changes.set_limits(user(request), name, values, text_field(form, "reason"))
+        return redirect(processor_path(name))
     commands = {"pause": changes.pause, "resume": changes.resume, "run": changes.run_processor}
     if verb not in commands:
-        raise BadRequest("The change must be pause, resume or run.", reason="bad_action")
+        raise BadRequest(
+            "The change must be pause, resume, limit, as-declared or run.", reason="bad_action"
+        )
     commands[verb](user(request), name, text_field(form, "reason"))
     is_of_its_page = text_field(form, "from") == "page"
     return redirect(processor_path(name) if is_of_its_page else "/processors")

@@ -462,3 +462,36 @@ def _reason(bounds: Bounds, *, is_held: bool) -> str:
         return f"a limit of its key: {of_key}"
     limited = bounds.in_words()
     return f"a limit: {limited}" if limited else "its turn"
+
+
+class Use(NamedTuple):
+    """How far the limits of a processor are used."""
+
+    running: int
+    in_line: int
+    """Up to `COUNTED`."""
+    log: Log
+    now: float
+    """Unix time, by the server's clock."""
+
+
+COUNTED = 10_000
+_USE = statement(
+    """
+    SELECT (SELECT count(*) FROM ingest.jobs
+            WHERE lease_until IS NOT NULL AND jobs.processor = limits.processor) AS running,
+           (SELECT count(*) FROM (
+                SELECT FROM ingest.limited_jobs l
+                WHERE l.processor = limits.processor AND NOT claimed LIMIT :limit
+            ) AS line) AS in_line,
+           starts_at, starts, CAST(extract(epoch FROM clock_timestamp()) AS float8) AS now
+    FROM ingest.limits WHERE processor = :processor
+    """
+)
+
+
+def use(connection: Connection, processor: str) -> Use:
+    """Return how far the limits of a processor that has some are used."""
+    row = connection.execute(_USE, {"processor": processor, "limit": COUNTED}).one()
+    log = list(zip(row.starts_at, row.starts, strict=True))
+    return Use(running=row.running, in_line=row.in_line, log=log, now=row.now)
