@@ -22,6 +22,7 @@ from ingest.destinations.message import Message
 from ingest.store import content_types
 from workers.control import Discard, RetryAfter
 from workers.event import Event
+from workers.limits import limits_of
 from workers.order import order_of
 from workers.registry import Declaration, Processor
 
@@ -155,12 +156,19 @@ def _declaration(destination: Destination, loop: Loop) -> Declaration:
         name=destination.name,
         batch=False,
         queue=destination.queue,
-        threads=destination.concurrency,
+        threads=destination.threads,
         max_attempts=destination.max_attempts,
         timeout_s=destination.timeout_s + _GRACE_S,
         retry_base_s=destination.retry_base_s,
         retry_max_delay_s=destination.retry_max_delay_s,
         order=order_of(destination.ordered_by or None, destination.on_dead),
+        limits=limits_of(
+            concurrency=destination.concurrency,
+            rate=destination.rate,
+            limit_by=destination.limit_by or None,
+            key_concurrency=destination.key_concurrency,
+            key_rate=destination.key_rate,
+        ),
         sources=destination.sources,
         is_outside=True,
     )

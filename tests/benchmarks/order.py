@@ -87,9 +87,9 @@ def costs(world: World, count: int, *, rounds: int) -> Iterator[Timed]:
         took["deep"].append(_round(engine, queue, 1, is_ordered=True))
     engine.dispose()
     keys = count // _PER_KEY
-    yield _timed(f"claim and finish {BATCH} of {count:,} jobs, in any order", took[ANY])
-    yield _timed(f"likewise, in order, of {keys:,} keys", took[ORDERED])
-    yield _timed(f"one of a key with {count // 10:,} jobs", took["deep"])
+    yield timed(f"claim and finish {BATCH} of {count:,} jobs, in any order", took[ANY])
+    yield timed(f"likewise, in order, of {keys:,} keys", took[ORDERED])
+    yield timed(f"one of a key with {count // 10:,} jobs", took["deep"])
 
 
 def _round(engine: Engine, waiting: deque[int], size: int, *, is_ordered: bool) -> float:
@@ -158,7 +158,7 @@ def _deep(world: World) -> set[int]:
         return {row[0] for row in connection.execute(_DEEP.encode()).fetchall()}
 
 
-def _timed(what: str, seconds: Sequence[float]) -> Timed:
+def timed(what: str, seconds: Sequence[float]) -> Timed:
     return Timed(
         what=f"{what} ({len(seconds)} times)",
         median_ms=statistics.median(seconds) * 1000,

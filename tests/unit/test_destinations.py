@@ -151,7 +151,12 @@ MISTAKES = {
         "2: destination.0: on_dead needs ordered_by: without an order nothing is behind.",
     ),
     "the replays' queue": (LEAST + 'queue = "replay"\n', "7: destination.0.queue: the queue"),
-    "too many at once": (LEAST + "concurrency = 101\n", "7: destination.0.concurrency: "),
+    "too many at once": (LEAST + "threads = 101\n", "7: destination.0.threads: "),
+    "no rate": (LEAST + 'rate = "50"\n', "7: destination.0.rate: "),
+    "a limit of no key": (
+        LEAST + 'key_rate = "5/s"\n',
+        "2: destination.0: key_concurrency and key_rate need limit_by: what is the key?",
+    ),
 }
 
 
