@@ -9,7 +9,7 @@ from ingest.console.services.limits import ProcessorLimits
 from ingest.console.services.processor_detail import ProcessorDetails
 from ingest.console.services.ranges import Range
 from ingest.durations import in_words
-from ingest.store.pipeline.limited_line import COUNTED
+from ingest.store.pipeline.limit_waits import COUNTED
 from ingest.store.pipeline.schedules import ScheduleRecord
 
 

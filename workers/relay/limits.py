@@ -14,15 +14,16 @@ from sqlalchemy import Engine
 from ingest import queues
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
-from ingest.store.pipeline import jobs, limited_line, pulling
+from ingest.store.pipeline import jobs, limit_waits, pulling
 from ingest.store.pipeline.jobs import JobRef
-from ingest.store.pipeline.limited_line import WaitingLine
+from ingest.store.pipeline.limit_waits import WaitingLine
 
 AGAIN_S = 1.0
 """After so long a line is woken again, though no worker has taken jobs of it."""
 SOONEST_S = 0.02
-"""Between two looks. At 50 looks a second, each of half a millisecond, a rate loses some percent of
-a window of one second at most."""
+"""Between two looks at lines with a rate."""
+LATEST_S = 0.25
+"""Likewise, while it is waited for a worker that was woken."""
 MOST_MESSAGES = 16
 """Messages that wait for a worker in a queue, with one job each. Whoever gets one goes on with the
 line, so that they are as many as workers are to be woken."""
@@ -50,7 +51,7 @@ class LimitWaking:
             SQLAlchemyError: PostgreSQL is away.
         """
         with self._engine.begin() as connection:
-            lines = limited_line.waiting_lines(connection)
+            lines = limit_waits.waiting_lines(connection)
         self._woken = {
             line.processor: self._woken[line.processor]
             for line in lines
@@ -66,7 +67,7 @@ class LimitWaking:
             SQLAlchemyError: PostgreSQL is away.
         """
         with self._engine.begin() as connection:
-            freed = limited_line.dissolve(connection, limit=_DISSOLVED)
+            freed = limit_waits.dissolve(connection, limit=_DISSOLVED)
             if freed:
                 jobs.forget_hint(connection, freed)
 
@@ -76,20 +77,23 @@ class LimitWaking:
             line.bounds, line.log, running=line.running, now=line.now, at_most=MOST_MESSAGES
         )
         now = self._clock()
+        since_s = self._since_woken(line, now)
         if most and line.has_ready:
-            if not self._was_just_woken(line, now):
+            if since_s is None:
                 self._woken[line.processor] = (line.pulled_at, now)
                 self._dispatch(line.processor, most)
-            return SOONEST_S
-        if not line.has_ready and not self._was_just_woken(line, now):
+            return max(SOONEST_S, min(since_s or 0.0, LATEST_S)) if _is_rated(line) else None
+        if not line.has_ready and since_s is None:
             # A key may wait for a job whose worker is gone: to look is to find out.
             self._woken[line.processor] = (line.pulled_at, now)
             self._dispatch(line.processor, 1)
         return _until_next(line)
 
-    def _was_just_woken(self, line: WaitingLine, now: float) -> bool:
-        pulled_at, woken_at = self._woken.get(line.processor, (None, -AGAIN_S))
-        return line.pulled_at == pulled_at and now - woken_at < AGAIN_S
+    def _since_woken(self, line: WaitingLine, now: float) -> float | None:
+        """Return how many seconds ago a line was woken, if that is to be waited for."""
+        pulled_at, woken_at = self._woken.get(line.processor, (None, now - AGAIN_S))
+        has_pulled = line.pulled_at != pulled_at and _is_rated(line)
+        return None if has_pulled or now - woken_at >= AGAIN_S else now - woken_at
 
     def _dispatch(self, processor: str, most: int) -> None:
         """Hint the first jobs of a line to their queues, one a message."""
@@ -106,6 +110,11 @@ class LimitWaking:
             except DispatchFailed:
                 self._woken.pop(processor, None)
                 raise
+
+
+def _is_rated(line: WaitingLine) -> bool:
+    """Return whether time alone lets a job of the line start."""
+    return line.bounds.rate is not None or line.bounds.key_rate is not None
 
 
 def _until_next(line: WaitingLine) -> float | None:

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from ingest import rates
 from ingest.console.errors import BadRequest, NotPossible
-from ingest.store.pipeline import limited_line, limits
+from ingest.store.pipeline import limit_waits, limits
 from ingest.store.pipeline.limits import Bounds, LimitsRecord
 
 
@@ -52,7 +52,7 @@ def read(connection: Connection, processor: str) -> ProcessorLimits | None:
     record = limits.records(connection).get(processor)
     if record is None:
         return None
-    use = limited_line.use(connection, processor)
+    use = limit_waits.use(connection, processor)
     rate = record.bounds.rate
     started = sum(count for _, count in rate.of_window(use.log, use.now)) if rate else None
     return ProcessorLimits(

@@ -175,8 +175,8 @@ def _parameters(declared: DeclaredLimits) -> dict[str, Any]:
 # Those that wait for a limit of their own may not have to any more.
 _LOOK_AGAIN = statement(
     """
-    UPDATE ingest.limited_keys SET held_until = clock_timestamp()
-    WHERE processor = :processor AND waiting AND held_until > clock_timestamp()
+    UPDATE ingest.limited_keys SET held_until = statement_timestamp()
+    WHERE processor = :processor AND waiting AND held_until > statement_timestamp()
     """
 )
 

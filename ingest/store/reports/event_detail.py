@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.encryption.opening import to_show
-from ingest.store.pipeline import limited_line, ordering
+from ingest.store.pipeline import limit_waits, ordering
 from ingest.store.retention import progress
 from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
@@ -310,7 +310,7 @@ def jobs_of(connection: Connection, events: Sequence[UUID]) -> Mapping[UUID, tup
     found = connection.execute(_JOBS, parameters).mappings().all()
     waiting = [row["id"] for row in found if row["state"] in ("pending", "retrying")]
     heads = ordering.heads_before(connection, waiting) if waiting else {}
-    reasons = limited_line.reasons(connection, waiting) if waiting else {}
+    reasons = limit_waits.reasons(connection, waiting) if waiting else {}
     for row in found:
         fields = dict(row)
         of_event = jobs[fields.pop("event")]
