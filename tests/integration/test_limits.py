@@ -450,12 +450,13 @@ def test_a_claim_of_a_key_looks_at_few_rows_whatever_waits_of_another(
         assert len(first) == 1
     _set(engine, {"key_concurrency": 1})
     with engine.begin() as db:
-        pulling.pull(db, DECLARED, at_most=9, claiming=claiming)
+        first += pulling.pull(db, DECLARED, at_most=9, claiming=claiming)
+        assert len(first) == 2
         line = limited_line.lock(db, NAME)
         assert line is not None
         assert limited_line.ready(db, line, limit=9) == []
     with engine.begin() as db:
-        jobs.finish(db, [Lease(id=first[0].id, attempt=1)])
+        jobs.finish(db, [Lease(id=job.id, attempt=1) for job in first])
         line = limited_line.lock(db, NAME)
         assert line is not None
         limited_line.tidy(db, line)

@@ -50,8 +50,7 @@ def test_the_page_shows_the_limits_sets_others_and_takes_them_back(
     form = {"concurrency": " 5 ", "rate": "", "key_rate": "10 / 5s", "reason": "it is slow"}
     assert browser.post(f"{PAGE}/limit", form).status == 303
     assert in_force(browser) == {"concurrency": 5, "rate": "50/s", "key_rate": "10/5s"}
-    said = shown(browser, PAGE)
-    assert f"{NAME} has new limits, for the next jobs on." in said
+    assert f"{NAME} has new limits, for the next jobs on." in browser.get(PAGE).text
     assert get(browser, API)["limits"]["declared"]["concurrency"] == 20
     assert browser.post(f"{PAGE}/as-declared", {}).status == 303
     assert in_force(browser) == {"concurrency": 20, "rate": "50/s"}
@@ -113,4 +112,4 @@ def test_the_command_changes_one_limit_and_leaves_the_others(browser: Browser, r
     assert record["in_force"]["rate"] == "50/s"
     assert record["set_by"] is None
     told = run("processors", "limit", NAME, "--as-declared", "--rate", "1/s", fails=True)
-    assert told == "--as-declared goes with no other limit."
+    assert told == "ingest: --as-declared goes with no other limit."

@@ -24,7 +24,7 @@ IN_LINE_S = 3_600.0
 that what was lost comes back."""
 _ROUNDS = 20
 _MOST_LOOKED_AT = 1_000
-"""Jobs of a key that a round looks at, where many have left the line."""
+"""Jobs that a round looks at, where many have left the line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,11 +146,13 @@ class _Look:
             deep = min(max(4 * deep, self._wanted), _MOST_LOOKED_AT)
         if self.claimed:
             rate = self._line.bounds.rate
-            log = rate.noted(self._line.log, self._now, len(self.claimed)) if rate else []
+            log = self._line.log
+            if rate is not None:
+                log = rate.noted(log, self._now, len(self.claimed))
             limited_line.advance(self._connection, self._line, turn=self._turn, log=log)
 
     def _round(self, deep: int) -> bool:
-        """Look at the next jobs, at `deep` of a key at least; return whether to look again."""
+        """Look at the next jobs, at `deep` at least; return whether to look again."""
         wanted = self._wanted - len(self.claimed)
         keys = limited_line.ready(self._connection, self._line, limit=wanted)
         if not keys:
@@ -238,7 +240,7 @@ class _Look:
         if key.key in SHARED:
             return KeyState(key.key, turn, None, None, ())
         most, rate = self._line.bounds.key_concurrency, self._line.bounds.key_rate
-        log: Log = rate.noted(key.log, self._now, starts) if rate else ()
+        log = rate.noted(key.log, self._now, starts) if rate else key.log
         held_until = rate.next_at(log, self._now) if rate else self._now
         if most is not None and key.running + starts >= most:
             held_until = math.inf
@@ -254,14 +256,14 @@ class _Look:
 def _numbers(
     keys: Sequence[Key], budgets: Mapping[UUID, int], *, wanted: int, deep: int
 ) -> list[tuple[UUID, int]]:
-    """Return how many jobs of each key to look at.
+    """Return how many jobs of each key to look at: as many as it may start, and `deep` of all.
 
     With as many keys as jobs are wanted, no job is among them whose turn is after that of the last
     key.
     """
     last = keys[-1].turn if len(keys) == wanted else math.inf
     return [
-        (key.key, int(min(max(budgets[key.key], deep), last - key.turn + 1)))
+        (key.key, int(max(min(budgets[key.key], last - key.turn + 1), deep // len(keys))))
         for key in keys
         if budgets[key.key] > 0
     ]
