@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Engine
 
 from ingest.destinations import message, sending
 from ingest.destinations.answer import Meaning, Verdict
-from ingest.destinations.description import MOST_CONCURRENCY, Destination
+from ingest.destinations.description import MOST_THREADS, Destination
 from ingest.destinations.message import Message
 from ingest.store import content_types
 from workers.control import Discard, RetryAfter
@@ -70,7 +70,7 @@ class Loop:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
                 # It resolves names. One that takes its time must not hold up the others.
-                self._loop.set_default_executor(ThreadPoolExecutor(MOST_CONCURRENCY))
+                self._loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS))
                 threading.Thread(
                     target=self._loop.run_forever, name="destinations", daemon=True
                 ).start()

@@ -47,7 +47,7 @@ def limits_of(
     )
 
 
-def _concurrency(option: str, value: int | None) -> int | None:
+def _concurrency(option: str, value: object) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool):
@@ -56,7 +56,7 @@ def _concurrency(option: str, value: int | None) -> int | None:
     return value
 
 
-def _rate(option: str, value: str | None) -> rates.Rate | None:
+def _rate(option: str, value: object) -> rates.Rate | None:
     if value is None:
         return None
     if not isinstance(value, str):

@@ -178,7 +178,7 @@ class OrderMachine(RuleBasedStateMachine):
         assert declared is not None
         with self.engine.begin() as db:
             unread = ordering.unread(db, ids)
-            keys = [(job, declared.digest(processor, [self.keys[job.event]])) for job in unread]
+            keys = [(job, declared.key.digest(processor, [self.keys[job.event]])) for job in unread]
             ordering.keep_keys(db, processor, keys)
         assert {job.id for job in unread} == {id_ for id_ in ids if not self.jobs[id_].is_read}
         for job in unread:
