@@ -472,6 +472,31 @@ MUTATIONS = (
     ),
     Mutation(
         promise=4,
+        what="more jobs of a processor run at once than its limit",
+        file="ingest/store/pipeline/pulling.py",
+        old="        at_most = min(at_most, bounds.concurrency - running)\n",
+        new="        at_most = min(at_most, bounds.concurrency)\n",
+        caught_by="integration/test_limits.py::"
+        "test_threads_run_no_more_at_once_than_the_concurrency",
+    ),
+    Mutation(
+        promise=4,
+        what="more jobs of a processor start in a window than its rate",
+        file="ingest/rates.py",
+        old="for at, count in log if at + self.window_s > now]",
+        new="for at, count in log if at + self.window_s / 2 > now]",
+        caught_by="unit/test_rates.py::test_no_window_ever_has_more_starts_than_the_rate",
+    ),
+    Mutation(
+        promise=5,
+        what="a key with many jobs holds up the others that wait for a limit",
+        file="ingest/store/pipeline/pulling.py",
+        old="        turn = key.turn + starts\n",
+        new="        turn = key.turn\n",
+        caught_by="integration/test_limits.py::test_a_flood_of_one_key_holds_up_no_other",
+    ),
+    Mutation(
+        promise=4,
         what="effects are committed before the job is finished",
         file="workers/transaction.py",
         old="        jobs.finish(self.db, succeeded, notes)\n        self.db.commit()\n",

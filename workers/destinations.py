@@ -17,13 +17,14 @@ from sqlalchemy import Connection, Engine
 
 from ingest.destinations import message, sending
 from ingest.destinations.answer import Meaning, Verdict
-from ingest.destinations.description import MOST_CONCURRENCY, Destination
+from ingest.destinations.description import MOST_THREADS, Destination
 from ingest.destinations.message import Message
 from ingest.outgoing import NoAnswer
 from ingest.store import content_types
 from workers.breaker import Breaker, HTTPStatus5xx
 from workers.control import Discard, RetryAfter
 from workers.event import Event
+from workers.limits import limits_of
 from workers.order import order_of
 from workers.registry import Declaration, Processor
 
@@ -88,7 +89,7 @@ def _running_loop() -> asyncio.AbstractEventLoop:
     then nothing is left of the loop."""
     loop = asyncio.new_event_loop()
     # It resolves names. One that takes its time must not hold up the others.
-    loop.set_default_executor(ThreadPoolExecutor(MOST_CONCURRENCY))
+    loop.set_default_executor(ThreadPoolExecutor(MOST_THREADS))
     try:
         threading.Thread(target=loop.run_forever, name="destinations", daemon=True).start()
     except BaseException:
@@ -176,12 +177,19 @@ def _declaration(destination: Destination, loop: Loop) -> Declaration:
         name=destination.name,
         batch=False,
         queue=destination.queue,
-        threads=destination.concurrency,
+        threads=destination.threads,
         max_attempts=destination.max_attempts,
         timeout_s=destination.timeout_s + _GRACE_S,
         retry_base_s=destination.retry_base_s,
         retry_max_delay_s=destination.retry_max_delay_s,
         order=order_of(destination.ordered_by or None, destination.on_dead),
+        limits=limits_of(
+            concurrency=destination.concurrency,
+            rate=destination.rate,
+            limit_by=destination.limit_by or None,
+            key_concurrency=destination.key_concurrency,
+            key_rate=destination.key_rate,
+        ),
         sources=destination.sources,
         is_outside=True,
         breaker=_breaker(destination),

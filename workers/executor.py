@@ -34,6 +34,8 @@ from workers import breaker
 from workers.batch_size import BatchSizer, length_of_runs
 from workers.batches import BatchRunner, Result, Returned, durations, notes_of
 from workers.counts import Tally
+from workers.key_reader import KeyReader
+from workers.line import Lines
 from workers.placer import Placer
 from workers.recovery.leases import Leases
 from workers.registry import Processor
@@ -109,9 +111,11 @@ class Executor:
         self._threads = threads
         self._coroutines = coroutines
         self._pace = BatchSizer()
-        self._placer = Placer(
+        keys = KeyReader(
             engine, slices, worker=worker, lease_s=lease_s, shutdown=shutdown, release=release
         )
+        self._placer = Placer(engine, keys)
+        self._lines = Lines(engine, keys, worker=worker, lease_s=lease_s)
 
     def run(
         self, processor: Processor, refs: Sequence[JobRef], *, until: float, apart: bool = False
@@ -119,11 +123,16 @@ class Executor:
         """Run those of `refs` that wait and are due, until the clock says `until`.
 
         Return those that there was no time to claim. `apart` runs each in a slice of its own. With
-        an order, those that are the first of their key are run, and then what was behind them.
+        an order, those that are the first of their key are run, and then what was behind them. With
+        limits, all enter the line, and what may start is run; then the first that still may is
+        returned, so that another goes on.
         """
         waiting, left = deque(refs), list[JobRef]()
         if processor.order:
             waiting, left = _parted(self._placer.in_order(processor, refs), apart=apart)
+        if processor.limits:
+            self._lines.enter(processor, [*waiting, *left])
+            waiting, left, apart = deque([_of_line(processor)]), [], False
         if self._coroutines is not None and processor.is_async:
             most = 1 if apart else processor.in_flight
             return left + self._run_beside(
@@ -135,17 +144,16 @@ class Executor:
             )
         while waiting and self._goes_on(until):
             size = 1 if apart else self._pace.batch_size(processor)
-            claimed, unseen = self._claim(processor, _next(waiting, size), size)
-            waiting.extendleft(reversed(unseen))
+            claimed = self._claim(processor, waiting, size)
             if claimed:
                 with self._keeper.holding(_held(claimed)):
                     ended = self._work(processor, claimed)
                 if processor.order and (ended.behind or ended.was_broken):
                     self._give_back(ended.behind, claimed)
-                more, later = _parted(ended.woken, apart=apart)
+                more, later = self._following(processor, ended.woken, apart=apart)
                 waiting += more
                 left += later
-        return [*waiting, *left]
+        return self._handed_back(processor, waiting, left)
 
     def place(self, processor: Processor) -> list[JobRef]:
         """Place jobs of a processor with an order whose keys are read; return those that may be
@@ -208,16 +216,18 @@ class Executor:
                 free = most - len(running)
                 if goes_on and free >= most / 2:
                     size = free if not processor.batch else self._pace.batch_size(processor)
-                    size = 1 if apart else size
-                    claimed, unseen = self._claim(processor, _next(waiting, size), size)
-                    waiting.extendleft(reversed(unseen))
+                    claimed = self._claim(
+                        processor, waiting, 1 if apart else size, apart=not running
+                    )
+                    if processor.limits and any(job.trigger == "rescue" for job in claimed):
+                        woken = self._run_rescued(starter, processor, claimed)
+                        waiting += self._following(processor, woken, apart=False)[0]
+                        continue
                     for jobs_of_call in _calls(processor, claimed):
-                        leases = self._keeper.holding(_held(jobs_of_call))
-                        leases.__enter__()
-                        future = starter.start(processor, jobs_of_call)
-                        running[future] = _Running(jobs_of_call, leases)
+                        self._start(starter, processor, jobs_of_call, running)
                 if running:
-                    more, later = _parted(self._settle(processor, running), apart=apart)
+                    woken = self._settle(processor, running)
+                    more, later = self._following(processor, woken, apart=apart)
                     waiting += more
                     left += later
         finally:
@@ -226,7 +236,31 @@ class Executor:
                     self._settle(processor, running)
                 except Exception as error:
                     log.warning("another_failed", processor=processor.name, exc_info=error)
-        return [*waiting, *left]
+        return self._handed_back(processor, waiting, left)
+
+    def _start(
+        self,
+        starter: Starter,
+        processor: Processor,
+        claimed: Sequence[ClaimedJob],
+        running: dict[Future[Result], _Running],
+    ) -> None:
+        """Run the jobs of a call, leased until its end is recorded."""
+        leases = self._keeper.holding(_held(claimed))
+        leases.__enter__()
+        running[starter.start(processor, claimed)] = _Running(claimed, leases)
+
+    def _run_rescued(
+        self, starter: Starter, processor: Processor, claimed: Sequence[ClaimedJob]
+    ) -> list[JobRef]:
+        """Run a job that comes back from a lost process, while no other runs here; return what was
+        behind it."""
+        if not processor.is_async:
+            with self._keeper.holding(_held(claimed)):
+                return self._work(processor, claimed).woken
+        running: dict[Future[Result], _Running] = {}
+        self._start(starter, processor, claimed, running)
+        return self._settle(processor, running)
 
     def _settle(
         self, processor: Processor, running: dict[Future[Result], _Running]
@@ -295,13 +329,43 @@ class Executor:
         jobs.finish(connection, held, notes)
         return []
 
+    def _following(
+        self, processor: Processor, woken: Sequence[JobRef], *, apart: bool
+    ) -> tuple[deque[JobRef], list[JobRef]]:
+        """Return what may run once jobs have ended, and what is to be handed back."""
+        if not processor.limits:
+            return _parted(woken, apart=apart)
+        if woken:
+            self._lines.enter(processor, woken)
+        return deque([_of_line(processor)]), []
+
+    def _handed_back(
+        self, processor: Processor, waiting: Iterable[JobRef], left: Iterable[JobRef]
+    ) -> list[JobRef]:
+        """Return jobs that there was no time for. What is in a line is safe there: one of it has
+        another worker go on."""
+        refs = [*waiting, *left]
+        return self._lines.front(processor) if processor.limits and refs else refs
+
     def _claim(
-        self, processor: Processor, refs: Sequence[JobRef], size: int
-    ) -> tuple[list[ClaimedJob], list[JobRef]]:
-        """Claim up to `size` jobs: of `refs` and, with an order, of what follows them. Return them,
-        and those of `refs` that there was no room for."""
+        self, processor: Processor, waiting: deque[JobRef], size: int, *, apart: bool = True
+    ) -> list[ClaimedJob]:
+        """Claim up to `size` of the jobs that wait and, with an order, of what follows them; or of
+        the line of a processor with limits. What there was no room for waits on.
+
+        `apart` is whether it may be one that comes back from a lost process.
+        """
+        if processor.limits:
+            claimed = self._lines.pull(processor, at_most=size, may_be_apart=apart)
+            if len(claimed) < size:  # no more may start, until something has ended
+                waiting.clear()
+            self._traces.claimed(self._engine, claimed)
+            return claimed
+        refs = _next(waiting, size)
         if processor.order:
-            return self._claim_ordered(processor, refs, size)
+            claimed, unseen = self._claim_ordered(processor, refs, size)
+            waiting.extendleft(reversed(unseen))
+            return claimed
         with self._engine.begin() as connection:
             claimed = jobs.claim(
                 connection,
@@ -311,7 +375,7 @@ class Executor:
                 max_attempts=processor.max_attempts,
             )
         self._traces.claimed(self._engine, claimed)
-        return claimed, []
+        return claimed
 
     def _claim_ordered(
         self, processor: Processor, refs: Sequence[JobRef], size: int
@@ -433,6 +497,11 @@ def _parted(refs: Iterable[JobRef], *, apart: bool) -> tuple[deque[JobRef], list
     for ref in refs:
         parts[ref.trigger == "rescue" and not apart].append(ref)
     return parts
+
+
+def _of_line(processor: Processor) -> JobRef:
+    """Return what stands for the jobs in the line of a processor with limits."""
+    return JobRef(id=0, processor=processor.name, queue=processor.queue, trigger="delivery")
 
 
 def _next(waiting: deque[JobRef], size: int) -> list[JobRef]:

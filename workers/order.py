@@ -1,71 +1,27 @@
-"""What the jobs of a processor are kept in order by, and the key of an event."""
+"""What the jobs of a processor are kept in order by."""
 
-import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from hashlib import sha256
-from typing import Any
-from uuid import UUID
 
-from ingest.ordered_by import MOST_FIELDS, is_field
-from workers.event import Event
+from workers.event_key import EventKey, KeyedBy, key_of
 
 WAIT, SKIP = "wait", "skip"
-
-KeyFunction = Callable[[Event], object]
-OrderedBy = str | Sequence[str] | KeyFunction
-"""A field of an event's data, several, or a function of the event."""
-
-
-class UnreadableKey(Exception):
-    """The key of an event cannot be told: its job is a dead letter at once, and holds up none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
     """How a processor's jobs are kept in order."""
 
-    ordered_by: str
-    """The fields or the function, for people."""
-    fields: tuple[tuple[str, ...], ...]
-    """Their paths in the data; empty with a function."""
-    function: KeyFunction | None
+    key: EventKey
     on_dead: str
     """`wait` or `skip`."""
 
-    def key_of(self, event: Event) -> tuple[str, ...] | None:
-        """Return the key of `event`; None: it has no order.
-
-        Raises:
-            UnreadableKey: what is to be the key is an object or a list.
-            Exception: what the processor's own function raises.
-        """
-        if self.function is None:
-            values = [_value(event.data, path) for path in self.fields]
-        else:
-            returned = self.function(event)
-            values = list(returned) if isinstance(returned, tuple) else [returned]
-        if any(value is None for value in values):
-            return None
-        return tuple(self._spelled(value) for value in values)
-
-    def digest(self, processor: str, key: Sequence[str]) -> UUID:
-        """Return what stands for the key of a processor. Another declaration gives another."""
-        spelled = json.dumps([processor, self.ordered_by, *key]).encode()
-        return UUID(bytes=sha256(spelled).digest()[:16])
-
-    def _spelled(self, value: object) -> str:
-        """Return a value as one text, however the sender spells it: 5 and "5" are one key."""
-        if not isinstance(value, str | int | float | Decimal | UUID):
-            raise UnreadableKey(
-                f"ordered_by {self.ordered_by}: a key is text or a number, not a"
-                f" {type(value).__name__}"
-            )
-        return str(value)
+    @property
+    def ordered_by(self) -> str:
+        """The fields or the function, for people."""
+        return self.key.described
 
 
-def order_of(ordered_by: OrderedBy | None, on_dead: str) -> Order | None:
+def order_of(ordered_by: KeyedBy | None, on_dead: str) -> Order | None:
     """Return the order that a declaration asks for; None: it asks for none.
 
     Raises:
@@ -77,30 +33,4 @@ def order_of(ordered_by: OrderedBy | None, on_dead: str) -> Order | None:
         if on_dead != WAIT:
             raise ValueError("on_dead needs ordered_by: without an order nothing is behind")
         return None
-    if callable(ordered_by):
-        name = getattr(ordered_by, "__qualname__", type(ordered_by).__qualname__)
-        module = getattr(ordered_by, "__module__", None)
-        described = f"{module}.{name}()" if module else f"{name}()"
-        return Order(ordered_by=described, fields=(), function=ordered_by, on_dead=on_dead)
-    names = (ordered_by,) if isinstance(ordered_by, str) else tuple(ordered_by)
-    if not 0 < len(names) <= MOST_FIELDS or not all(isinstance(name, str) for name in names):
-        raise TypeError(
-            f"ordered_by is a field (order_id), up to {MOST_FIELDS} of them, or a function"
-        )
-    for name in names:
-        if not is_field(name):
-            raise ValueError(f"{name!r} is no field: name one (order_id, order.id)")
-    return Order(
-        ordered_by=", ".join(names),
-        fields=tuple(tuple(name.split(".")) for name in names),
-        function=None,
-        on_dead=on_dead,
-    )
-
-
-def _value(data: Any, path: Sequence[str]) -> object:
-    for name in path:
-        if not isinstance(data, dict):
-            return None
-        data = data.get(name)
-    return data
+    return Order(key=key_of(ordered_by, option="ordered_by"), on_dead=on_dead)

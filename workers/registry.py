@@ -19,7 +19,9 @@ from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
 from ingest.text import storable
 from workers.breaker import Breaker
-from workers.order import WAIT, Order, OrderedBy, order_of
+from workers.event_key import KeyedBy
+from workers.limits import Limits, limits_of
+from workers.order import WAIT, Order, order_of
 from workers.retry import RetryPolicy
 from workers.schedules import Schedule
 from workers.typed_data import BadModel, Model, model_of
@@ -55,6 +57,7 @@ class Declaration:
     retry_base_s: float | None
     retry_max_delay_s: float | None
     order: Order | None = None
+    limits: Limits | None = None
     sources: tuple[str, ...] = ()
     is_outside: bool = False
     schedule: Schedule | None = None
@@ -83,6 +86,8 @@ class Processor:
     """What the data of its events must be; None: any object."""
     order: Order | None = None
     """What its jobs are kept in order by; None: they run in any order."""
+    limits: Limits | None = None
+    """How many of its jobs run at once, or start in a time, over all workers; None: any number."""
     sources: tuple[str, ...] = ()
     """Only events of these; none: of all."""
     is_outside: bool = False
@@ -124,9 +129,14 @@ def processor(
     timeout_s: float | None = None,
     retry_base_s: float | None = None,
     retry_max_delay_s: float | None = None,
-    ordered_by: OrderedBy | None = None,
+    ordered_by: KeyedBy | None = None,
     on_dead: str = WAIT,
     breaker: Breaker | None = None,
+    concurrency: int | None = None,
+    rate: str | None = None,
+    limit_by: KeyedBy | None = None,
+    key_concurrency: int | None = None,
+    key_rate: str | None = None,
 ) -> Callable[[Function], Function]:
     """Declare a function as a processor of events of `types`.
 
@@ -161,6 +171,13 @@ def processor(
             is replayed or discarded, or `skip` it.
         breaker: when what the function calls is down: its jobs wait then, and one now and then
             finds out whether it is back.
+        concurrency: how many of its jobs run at once, over all workers.
+        rate: how many start in any window of time, over all workers: `50/s`, `1000/m`, `10/5s`.
+        limit_by: whose jobs get equal shares of that, as `ordered_by` names keys; and what the
+            limits of a key are for. Events without the field share one share, with no limit of
+            their own.
+        key_concurrency: how many jobs of one key run at once.
+        key_rate: how many jobs of one key start in any window of time.
 
     Raises:
         TypeError, ValueError: the declaration makes no sense.
@@ -195,6 +212,13 @@ def processor(
     order = order_of(ordered_by, on_dead)
     if breaker is not None and not isinstance(breaker, Breaker):
         raise TypeError("breaker= takes a Breaker: breaker=Breaker(on=(ConnectionError,))")
+    limits = limits_of(
+        concurrency=concurrency,
+        rate=rate,
+        limit_by=limit_by,
+        key_concurrency=key_concurrency,
+        key_rate=key_rate,
+    )
     if max_attempts is not None and max_attempts > MOST_ATTEMPTS:
         raise ValueError(f"max_attempts must be at most {MOST_ATTEMPTS}")
 
@@ -221,6 +245,7 @@ def processor(
                 breaker=breaker,
                 is_async=is_async,
                 in_flight=(in_flight or IN_FLIGHT) if is_async and not batch else 1,
+                limits=limits,
             )
         )
         return function
@@ -366,6 +391,7 @@ def _complete(declaration: Declaration, settings: Settings) -> Processor:
         ),
         model=_model(declaration),
         order=declaration.order,
+        limits=declaration.limits,
         sources=declaration.sources,
         is_outside=declaration.is_outside,
         schedule=declaration.schedule,

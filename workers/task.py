@@ -130,7 +130,8 @@ class TaskHandler:
         batch."""
         is_elsewhere = processor.queue not in _LANES
         is_beside = processor.threads > 1 or processor.is_async
-        if is_elsewhere or is_beside or processor.order or self._shutdown.has_begun:
+        is_first_placed = processor.order or processor.limits
+        if is_elsewhere or is_beside or is_first_placed or self._shutdown.has_begun:
             return 0
         return self._executor.batch_size(processor)
 

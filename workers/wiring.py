@@ -13,11 +13,11 @@ from ingest.sentry.start import Reports
 from ingest.settings import Settings
 from ingest.sources.registry import readers
 from ingest.store.engine import Role, create_engine
-from ingest.store.pipeline import breakers, schedules
+from ingest.store.pipeline import breakers, limits, schedules
 from ingest.store.pipeline import processors as store
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports.heartbeats import ProcessIdentity
-from workers import guard
+from workers import guard, line
 from workers.batches import BatchRunner
 from workers.counts import Tally, unshared
 from workers.executor import Executor, Starter
@@ -278,6 +278,11 @@ def register(processors: Registry, connection: Connection) -> None:
             if processor.breaker is not None
         ],
         [processor.name for processor in processors if processor.breaker is None],
+    )
+    limits.register(
+        connection,
+        [line.declared(processor) for processor in processors if processor.limits],
+        [processor.name for processor in processors if not processor.limits],
     )
     now = schedules.server_time(connection)
     periodic = [

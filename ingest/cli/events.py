@@ -233,6 +233,8 @@ def _print_job(job: JobRecord) -> None:
     if job.waits_for is not None:
         what = "a dead letter" if job.is_behind_dead else "another job"
         title += f", waits behind {what} of its key: event {job.waits_for}"
+    elif job.limited_by is not None:
+        title += f", waits for {job.limited_by}"
     if not job.attempts:
         output.line(title)
         return

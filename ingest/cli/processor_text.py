@@ -1,13 +1,16 @@
 """How `ingest processors show` tells of a processor."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime
 
 from ingest.cli import output
+from ingest.console.services.limits import ProcessorLimits
 from ingest.console.services.processor_detail import ProcessorDetails
 from ingest.console.services.ranges import Range
 from ingest.durations import in_words
 from ingest.store.pipeline.breakers import BreakerRecord
+from ingest.store.pipeline.limit_waits import COUNTED
 from ingest.store.pipeline.schedules import ScheduleRecord
 
 
@@ -46,6 +49,8 @@ def _facts(details: ProcessorDetails, period: Range) -> Iterator[tuple[str, str]
         yield "order", f"by {details.ordered_by}; a dead letter: {details.on_dead}"
     if details.breaker is not None:
         yield from _breaker(details.breaker)
+    if details.limits is not None:
+        yield from limits(details.limits)
     if (schedule := details.schedule) is not None:
         overlap = "runs may overlap" if schedule.overlap else "runs do not overlap"
         yield "schedule", f"{schedule.expression} ({schedule.zone})"
@@ -71,6 +76,29 @@ def _facts(details: ProcessorDetails, period: Range) -> Iterator[tuple[str, str]
     yield f"last {period}", _did(details)
     if figures.p50_s is not None and figures.p95_s is not None:
         yield "lag", f"p50 {_span(figures.p50_s)}, p95 {_span(figures.p95_s)}"
+
+
+def limits(seen: ProcessorLimits) -> Iterator[tuple[str, str]]:
+    """Yield what is told of a processor's limits."""
+    now = seen.in_force
+    running = f"{seen.holding:,} now"
+    yield "at once", f"{running} of {now.concurrency:,}" if now.concurrency else running
+    if now.rate is not None:
+        yield "rate", f"{now.rate}; {seen.started:,} started in the last window"
+    if seen.limit_by is not None:
+        of_key = [
+            f"{now.key_concurrency:,} at once" if now.key_concurrency else None,
+            now.key_rate,
+        ]
+        yield "shares", f"by {seen.limit_by}" + "".join(f"; {part}" for part in of_key if part)
+    least = "at least " if seen.in_line >= COUNTED else ""
+    yield "in line", f"{least}{seen.in_line:,}"
+    if seen.set_by is not None:
+        declared = ", ".join(
+            f"{name}={value}" for name, value in asdict(seen.declared).items() if value is not None
+        )
+        when = output.cell(seen.set_at)
+        yield "limits set", f"by {seen.set_by} at {when}; declared: {declared or 'none'}"
 
 
 def _last_run(schedule: ScheduleRecord) -> str:

@@ -1,5 +1,5 @@
-"""`ingest processors`: what workers have registered; pause, resume and run them, and override
-their breakers."""
+"""`ingest processors`: what workers have registered; pause, resume, limit and run them, and
+override their breakers."""
 
 import os
 from datetime import UTC, datetime
@@ -12,13 +12,14 @@ from ingest.cli import output, processor_text
 from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
 from ingest.cli.suggestions import check_processor
+from ingest.console.services.limits import ProcessorLimits
 from ingest.console.services.ranges import Range
 from ingest.errors import IngestError, NotFound
 from ingest.store.pipeline import processors
 from ingest.store.pipeline.processors import ProcessorRecord
 
 app = typer.Typer(
-    help="List the processors; pause, resume and run them; override their breakers.",
+    help="List the processors; pause, resume, limit and run them; override their breakers.",
     invoke_without_command=True,
 )
 
@@ -92,6 +93,71 @@ def run(name: _Name, reason: _Reason = None, json: _Json = False) -> None:
         output.as_json(made)
     else:
         output.line(f"{name} runs now: ingest events show {made.event}")
+
+
+@app.command("limit")
+def limit(
+    name: _Name,
+    concurrency: Annotated[int | None, typer.Option(help="How many jobs run at once.")] = None,
+    rate: Annotated[
+        str | None, typer.Option(help="How many start in any window: 50/s, 1000/m, 10/5s.")
+    ] = None,
+    key_concurrency: Annotated[
+        int | None, typer.Option(help="How many jobs of one key run at once.")
+    ] = None,
+    key_rate: Annotated[
+        str | None, typer.Option(help="How many jobs of one key start in any window.")
+    ] = None,
+    as_declared: Annotated[
+        bool, typer.Option("--as-declared", help="Go back to what the workers declare.")
+    ] = False,
+    reason: _Reason = None,
+    json: _Json = False,
+) -> None:
+    """Set limits of a processor that declares some, for the next jobs on; others stay as they are.
+
+    Without options, show them.
+    """
+    from ingest.cli.commands import commands
+
+    values = {
+        "concurrency": concurrency,
+        "rate": rate,
+        "key_concurrency": key_concurrency,
+        "key_rate": key_rate,
+    }
+    is_given = any(value is not None for value in values.values())
+    if as_declared and is_given:
+        raise CommandError("--as-declared goes with no other limit.", reason="bad_limit")
+    try:
+        if as_declared or is_given:
+            with commands() as changes:
+                changes.set_limits(author(), name, values, reason, keeps_others=not as_declared)
+        seen = _limits(name)
+    except NotFound as error:
+        raise _unknown(error) from None
+    except IngestError as error:
+        raise CommandError(str(error), reason=error.reason) from None
+    if json:
+        output.as_json(seen)
+    else:
+        for fact, value in processor_text.limits(seen):
+            output.line(f"{fact}: {value}")
+
+
+def _limits(name: str) -> ProcessorLimits:
+    from ingest.console.services import limits
+
+    with database() as engine, engine.connect() as connection:
+        processors.one(connection, name)
+        seen = limits.read(connection, name)
+    if seen is None:
+        raise CommandError(
+            f"{name} declares no limit. Declare one, for example concurrency=1000: from then on it"
+            " can be changed here.",
+            reason="no_limits",
+        )
+    return seen
 
 
 @app.command("pause")

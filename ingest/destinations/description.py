@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from ingest import queues, setting_values
+from ingest import queues, rates, setting_values
 from ingest.ordered_by import MOST_FIELDS, is_field
 from ingest.public_addresses import is_address, is_public
 from ingest.secret_references import Reference
 
-MOST_CONCURRENCY = 100
-"""Of one worker process: as many threads as a processor may have."""
+MOST_THREADS = 100
+"""Of one worker process: as many as a processor may have."""
 _NAME = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 _TYPE = re.compile(r"[^\s\[\]?]+")
 _HEADER = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -29,6 +29,7 @@ _SECRET_HEADERS = frozenset(
 )
 _Variable = Annotated[str, Field(pattern=r"^[A-Z][A-Z0-9_]*$")]
 _Text = Annotated[str, Field(max_length=2000)]
+_Rate = Annotated[str, AfterValidator(lambda value: str(rates.parse(value)))]
 _Seconds = Annotated[float, Field(gt=0, le=10**8, allow_inf_nan=False)]
 
 
@@ -76,8 +77,16 @@ class Destination(BaseModel):
     """Certificates that are trusted instead of the system's."""
     timeout_s: float = Field(15, gt=0, le=300, allow_inf_nan=False)
     """Of one request, from resolving the name to reading the answer."""
-    concurrency: int = Field(10, ge=1, le=MOST_CONCURRENCY)
+    threads: int = Field(10, ge=1, le=MOST_THREADS)
     """How many requests a worker process makes at once."""
+    concurrency: int | None = Field(None, ge=1, le=rates.MOST_AT_ONCE)
+    """How many requests all workers make at once; None: as many as their threads."""
+    rate: _Rate | None = None
+    """How many requests begin in any window of time, likewise."""
+    limit_by: tuple[str, ...] = ()
+    """Fields of the events' data, whose values get equal shares of that."""
+    key_concurrency: int | None = Field(None, ge=1, le=rates.MOST_AT_ONCE)
+    key_rate: _Rate | None = None
     queue: str = Field("destinations", pattern=r"^[A-Za-z0-9_.-]+$", max_length=100)
     max_attempts: int | None = Field(None, ge=1, le=1_000)
     retry_base_s: _Seconds | None = None
@@ -99,12 +108,12 @@ class Destination(BaseModel):
             raise ValueError("name event types (order.created) or patterns (order.*)")
         return values
 
-    @field_validator("ordered_by", mode="before")
+    @field_validator("ordered_by", "limit_by", mode="before")
     @classmethod
     def _one_or_several(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
 
-    @field_validator("ordered_by")
+    @field_validator("ordered_by", "limit_by")
     @classmethod
     def _are_fields(cls, values: tuple[str, ...]) -> tuple[str, ...]:
         if len(values) > MOST_FIELDS or not all(map(is_field, values)):
@@ -160,6 +169,8 @@ class Destination(BaseModel):
             raise ValueError("a header is given twice")
         if self.on_dead == "skip" and not self.ordered_by:
             raise ValueError("on_dead needs ordered_by: without an order nothing is behind")
+        if not self.limit_by and (self.key_concurrency or self.key_rate):
+            raise ValueError("key_concurrency and key_rate need limit_by: what is the key?")
         if self.url is not None:
             check_rules(self.url, allow_http=self.allow_http, allow_private=self.allow_private)
         return self

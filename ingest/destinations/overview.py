@@ -40,7 +40,7 @@ def explain(destination: Destination, environ: Mapping[str, str]) -> Iterator[st
     if destination.url is not None and destination.url.startswith("http:"):
         yield "What is sent is not encrypted."
     yield (
-        f"A worker process sends {destination.concurrency} at once, and waits"
+        f"A worker process sends {destination.threads} at once, and waits"
         f" {destination.timeout_s:g} s for each answer."
     )
 

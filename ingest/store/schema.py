@@ -345,6 +345,83 @@ keys_in_work = Table(
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 1000},
 )
 
+# The limits of processors that declare any. All claims of such a processor lock its row, so that
+# they are counted exactly.
+limits = Table(
+    "limits",
+    metadata,
+    Column("processor", Text, primary_key=True),
+    Column("declared", Boolean, nullable=False, comment="false: its last release has no limits"),
+    Column("limit_by", Text, comment="whose shares are equal; null: all have one"),
+    Column("concurrency", Integer, comment="jobs at once, as declared; null: any number"),
+    Column("rate", Text, comment="starts in a time, as declared; null: any number"),
+    Column("key_concurrency", Integer),
+    Column("key_rate", Text),
+    Column("override", JSONB, comment="what an operator has set instead; a null lifts a limit"),
+    Column("overridden_at", Timestamp),
+    Column("overridden_by", Text),
+    Column(
+        "turn", BigInteger, nullable=False, server_default=text("0"), comment="of the last started"
+    ),
+    Column(
+        "starts_at",
+        ARRAY(Double),
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="recent starts, Unix time",
+    ),
+    Column("starts", ARRAY(Integer), nullable=False, server_default=text("'{}'")),
+    Column("pulled_at", Timestamp, comment="when a worker last took jobs"),
+    postgresql_with={
+        "fillfactor": 20,
+        "autovacuum_vacuum_scale_factor": 0.0,
+        "autovacuum_vacuum_threshold": 1000,
+    },
+)
+
+# The jobs that wait for a limit, and those that run meanwhile.
+limited_jobs = Table(
+    "limited_jobs",
+    metadata,
+    Column("job", BigInteger, primary_key=True, autoincrement=False),
+    Column("processor", Text, nullable=False),
+    Column("key", Uuid, nullable=False, comment="digest of the processor and the key"),
+    Column("place", BigInteger, Identity(always=True), nullable=False),
+    Column("claimed", Boolean, nullable=False, server_default=text("false")),
+    Index("limited_jobs_line", "processor", "key", "place", postgresql_where=text("NOT claimed")),
+    Index("limited_jobs_claimed", "processor", "key", postgresql_where=text("claimed")),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 1000},
+)
+
+# The keys that jobs wait of, or have started of a while ago.
+limited_keys = Table(
+    "limited_keys",
+    metadata,
+    Column("processor", Text, primary_key=True),
+    Column("key", Uuid, primary_key=True),
+    Column("turn", BigInteger, nullable=False, comment="the lowest is next"),
+    Column("waiting", Boolean, nullable=False, comment="jobs of it wait"),
+    Column(
+        "held_until", Timestamp, comment="its own limit; infinity: until a job ends; null: ready"
+    ),
+    Column("starts_at", ARRAY(Double), nullable=False, server_default=text("'{}'")),
+    Column("starts", ARRAY(Integer), nullable=False, server_default=text("'{}'")),
+    Index(
+        "limited_keys_ready",
+        "processor",
+        "turn",
+        "key",
+        postgresql_where=text("waiting AND held_until IS NULL"),
+    ),
+    Index(
+        "limited_keys_held",
+        "processor",
+        "held_until",
+        postgresql_where=text("held_until IS NOT NULL"),
+    ),
+    postgresql_with={"autovacuum_vacuum_scale_factor": 0.02, "autovacuum_vacuum_threshold": 1000},
+)
+
 # An operator's replay, or discard, of a selection: who, when, why and the progress.
 replays = Table(
     "replays",

@@ -31,6 +31,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "plans": parts.plans,
     "parked": parts.parked,
     "order": parts.order,
+    "limits": parts.limits,
     "gaps": parts.gaps,
     "scaling": parts.scaling,
     "stored": parts.stored,

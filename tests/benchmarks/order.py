@@ -92,10 +92,10 @@ def costs(world: World, count: int, *, rounds: int) -> Iterator[Timed]:
         took["deep"].append(_round(engine, queue, _OF_A_KEY, of_a_key=_OF_A_KEY))
     engine.dispose()
     keys = count // _PER_KEY
-    yield _timed(f"claim and finish {BATCH} of {count:,} jobs, in any order", took[ANY])
-    yield _timed(f"likewise, in order, {_OF_A_KEY} each of {keys:,} keys", took[ORDERED])
-    yield _timed("likewise, one of each key", took["single"])
-    yield _timed(f"{_OF_A_KEY} of a key with {count // 10:,} jobs", took["deep"])
+    yield timed(f"claim and finish {BATCH} of {count:,} jobs, in any order", took[ANY])
+    yield timed(f"likewise, in order, {_OF_A_KEY} each of {keys:,} keys", took[ORDERED])
+    yield timed("likewise, one of each key", took["single"])
+    yield timed(f"{_OF_A_KEY} of a key with {count // 10:,} jobs", took["deep"])
 
 
 def _round(engine: Engine, waiting: deque[int], size: int, *, of_a_key: int = 0) -> float:
@@ -170,7 +170,7 @@ def _deep(world: World) -> set[int]:
         return {row[0] for row in connection.execute(_DEEP.encode()).fetchall()}
 
 
-def _timed(what: str, seconds: Sequence[float]) -> Timed:
+def timed(what: str, seconds: Sequence[float]) -> Timed:
     return Timed(
         what=f"{what} ({len(seconds)} times)",
         median_ms=statistics.median(seconds) * 1000,

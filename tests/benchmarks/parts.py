@@ -9,6 +9,7 @@ from typing import TypeVar
 from tests.benchmarks import console as consoles
 from tests.benchmarks import gaps as holes
 from tests.benchmarks import lag as lags
+from tests.benchmarks import limits as limiting
 from tests.benchmarks import month
 from tests.benchmarks import order as orders
 from tests.benchmarks import parked as parking
@@ -48,7 +49,7 @@ class Size:
     parked: int
     """Jobs that no worker can take."""
     ordered: int
-    """Jobs of a processor with an order; a tenth as many keys."""
+    """Jobs of a processor with an order, or with limits; a tenth as many keys."""
     dead: int
     """Rows that vacuum may not remove, while statements are measured."""
     rounds: int = 2
@@ -234,6 +235,13 @@ def order(size: Size) -> Iterator[stores.Timed]:
     with World() as world:
         Ours().prepare(world)
         yield from orders.costs(world, size.ordered, rounds=100 if size.ordered > 100_000 else 5)
+
+
+def limits(size: Size) -> Iterator[stores.Timed]:
+    """What limits of a processor and of its keys cost."""
+    with World() as world:
+        Ours().prepare(world)
+        yield from limiting.costs(world, size.ordered, rounds=100 if size.ordered > 100_000 else 5)
 
 
 def gaps(_size: Size) -> Iterator[holes.Gap]:

@@ -71,6 +71,7 @@ def markdown(found: Found, machine: str) -> str:
         "plans": _plans,
         "parked": _timed,
         "order": _timed,
+        "limits": _timed,
         "gaps": _gaps,
         "scaling": _scaling,
         "stored": _stored,

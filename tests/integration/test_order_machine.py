@@ -193,7 +193,7 @@ class OrderMachine(RuleBasedStateMachine):
         assert declared is not None
         with self.engine.begin() as db:
             unread = ordering.unread(db, ids)
-            keys = [(job, declared.digest(processor, [self.keys[job.event]])) for job in unread]
+            keys = [(job, declared.key.digest(processor, [self.keys[job.event]])) for job in unread]
             ordering.keep_keys(db, processor, keys)
         assert {job.id for job in unread} == {id_ for id_ in ids if not self.jobs[id_].is_read}
         for job in unread:
@@ -346,7 +346,7 @@ class OrderMachine(RuleBasedStateMachine):
         job = self.jobs[run.ids[0]]
         declared = order_of("key", ON_DEAD[job.processor])
         assert declared is not None
-        return [declared.digest(job.processor, [job.key])]
+        return [declared.key.digest(job.processor, [job.key])]
 
     def _end(self, ended: list[int], state: str) -> None:
         for id_ in ended:

@@ -167,7 +167,12 @@ MISTAKES = {
         LEAST + "[destination.breaker]\nprobe_every = 30\n",
         "8: destination.0.breaker.probe_every: there is no such key; perhaps probe_every_s was",
     ),
-    "too many at once": (LEAST + "concurrency = 101\n", "7: destination.0.concurrency: "),
+    "too many at once": (LEAST + "threads = 101\n", "7: destination.0.threads: "),
+    "no rate": (LEAST + 'rate = "50"\n', "7: destination.0.rate: "),
+    "a limit of no key": (
+        LEAST + 'key_rate = "5/s"\n',
+        "2: destination.0: key_concurrency and key_rate need limit_by: what is the key?",
+    ),
 }
 
 

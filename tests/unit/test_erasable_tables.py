@@ -11,6 +11,9 @@ NAME_NOBODY = {
     "parked",  # processors and queues
     "ordered_jobs",  # numbers, and digests of keys, until the job has ended
     "keys_in_work",  # likewise
+    "limits",  # processors, and operators who set their limits
+    "limited_jobs",  # numbers, and digests of keys, until the job has run
+    "limited_keys",  # digests, until their jobs have run and the window of a rate is over
     "processes",  # hosts, queues, processors
     "console_keys",
     "keyed_requests",  # digests, and answers that only the sender of the request can decrypt

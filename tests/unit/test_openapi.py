@@ -31,7 +31,7 @@ EACH = pytest.mark.parametrize("endpoint", operations.ENDPOINTS, ids=lambda each
 READS = re.compile(r"list_\w+|get_\w+|export_\w+")
 CHANGES = re.compile(
     r"(acknowledge|assign|begin|cancel|close|continue|delete|discard|erase|find|mute|note|order|pause"
-    r"|probe|rename|reopen|replay|resend|resolve|resume|retry|run|save|send|test|unacknowledge)_\w+"
+    r"|probe|rename|reopen|replay|resend|resolve|resume|retry|run|save|send|set|test|unacknowledge)_\w+"
 )
 
 

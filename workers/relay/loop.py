@@ -88,12 +88,25 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
             if swept.rescued or swept.deliveries or swept.jobs:
                 log.info("swept", **dataclasses.asdict(swept))
         liveness.beat(settings.heartbeat_file)
-        stop.wait(settings.relay_interval_s)
+        _rest(relay, stop, settings.relay_interval_s)
     watch.stop()
     presence.leave()
     traces.close()
     reports.close()
     engine.dispose()
+
+
+def _rest(relay: Relay, stop: threading.Event, seconds: float) -> None:
+    """Wait for the next sweep; meanwhile wake lines when a rate allows the next start."""
+    ends_at = time.monotonic() + seconds
+    while (left := ends_at - time.monotonic()) > 0 and not stop.is_set():
+        try:
+            look_in_s = relay.wake_limited()
+        except (DispatchFailed, SQLAlchemyError):  # the sweep says why
+            look_in_s = None
+        stop.wait(left if look_in_s is None else min(left, look_in_s))
+        if look_in_s is None:
+            break
 
 
 def _serve_metrics(settings: Settings, reads: Sequence[Read]) -> None:

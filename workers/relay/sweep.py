@@ -22,6 +22,7 @@ from ingest.settings import Settings
 from ingest.store import causes
 from ingest.store.pipeline import admission, jobs, processors
 from workers.recovery import rescue
+from workers.relay.limits import LimitWaking
 from workers.relay.mending import OrderMending
 from workers.relay.parking import Parking
 from workers.relay.probing import Probing
@@ -72,6 +73,7 @@ class Relay:
         self._mending = OrderMending(engine)
         self._probing = Probing(engine, dispatcher, ttl_s=settings.redispatch_after_s)
         self._schedules = schedules or Schedules(engine)
+        self._limits = LimitWaking(engine, dispatcher, clock=time.monotonic)
 
     def sweep(self) -> Swept:
         """Look for work once.
@@ -92,6 +94,7 @@ class Relay:
             self._parking.sweep()
             self._mending.sweep()
             self._probing.sweep()
+            self._limits.dissolve()
         except SQLAlchemyError as error:  # parking can wait, dispatching cannot
             cause = causes.explain(error, self._settings.database)
             log.warning("parking_waits", reason=cause.reason, cause=cause.sentence)
@@ -100,11 +103,23 @@ class Relay:
         except SQLAlchemyError as error:  # a run that is late is made later
             cause = causes.explain(error, self._settings.database)
             log.warning("schedules_wait", reason=cause.reason, cause=cause.sentence)
-        return Swept(
+        swept = Swept(
             rescued=rescued,
             deliveries=self._dispatch_deliveries(),
             jobs=self._dispatch_jobs(),
         )
+        self.wake_limited()
+        return swept
+
+    def wake_limited(self) -> float | None:
+        """Wake workers for jobs that waited for a limit; return in how many seconds to look again,
+        if that is before the next sweep for sure.
+
+        Raises:
+            DispatchFailed: Redis takes no messages.
+            SQLAlchemyError: PostgreSQL is away.
+        """
+        return self._limits.sweep()
 
     def park_paused(self) -> None:
         """Park the jobs of processors that are paused or whose breaker is open, and unpark those of

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BeforeValidator, ConfigDict, Field
 
+from ingest import rates
 from ingest.console.api import lists
 from ingest.console.api.endpoints import InputModel
 from ingest.console.dependencies import LONGEST_QUERY, PAGE_SIZE
@@ -243,6 +244,28 @@ class ReasonInput(InputModel):
     """The reason, which the audit log keeps."""
 
     reason: _Reason = None
+
+
+class LimitsInput(ReasonInput):
+    """Limits to set in place of the declared ones; what is null is as declared."""
+
+    concurrency: int | None = Field(
+        None, ge=1, le=rates.MOST_AT_ONCE, description="how many jobs run at once"
+    )
+    rate: str | None = Field(
+        None, max_length=40, description="how many jobs start in any window of time: `50/s`"
+    )
+    key_concurrency: int | None = Field(
+        None, ge=1, le=rates.MOST_AT_ONCE, description="how many jobs of one key run at once"
+    )
+    key_rate: str | None = Field(
+        None, max_length=40, description="how many jobs of one key start in any window of time"
+    )
+
+    @property
+    def values(self) -> dict[str, int | str | None]:
+        """Return the limits by name."""
+        return self.model_dump(exclude={"reason"})
 
 
 class ResolveInput(ReasonInput):

@@ -28,6 +28,7 @@ from ingest.console.api.models import (
     ExportQuery,
     FailureQuery,
     FailuresQuery,
+    LimitsInput,
     MuteInput,
     NoteInput,
     NothingInput,
@@ -634,6 +635,17 @@ def resume_processor(console: Console, request: ApiRequest) -> Done:
     return Done()
 
 
+@post("/processors/{name:path}/limits", body=LimitsInput, errors=_CONFLICT)
+def set_limits(console: Console, request: ApiRequest) -> Done:
+    """Set limits of a processor that declares some, for the next jobs on.
+
+    What is null is as its workers declare it. So `{}` goes back to all that is declared.
+    """
+    body: LimitsInput = request.body
+    console.commands.set_limits(request.by, request.path["name"], body.values, body.reason)
+    return Done()
+
+
 @post("/processors/{name:path}/run", body=ReasonInput, errors=_CONFLICT)
 def run_processor(console: Console, request: ApiRequest) -> RunMade:
     """Run a periodic processor now, whatever its schedule says."""
@@ -918,6 +930,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     list_sources,
     pause_processor,
     resume_processor,
+    set_limits,
     run_processor,
     close_breaker,
     probe_processor,

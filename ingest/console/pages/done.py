@@ -122,7 +122,7 @@ _REOPENED = (
     "resolve failure when all has succeeded",
 )
 """What is taken back by opening the failure again."""
-_OPPOSITES: Mapping[str, str] = {"pause": "resume", "resume": "pause"}
+_OPPOSITES: Mapping[str, str] = {"pause": "resume", "resume": "pause", "limit": "as-declared"}
 _BEGUN = "{} has begun: {}."
 _OF_BULK_ACTIONS: Mapping[str, str] = {
     "replay": _BEGUN,
@@ -134,6 +134,8 @@ _OF_BULK_ACTIONS: Mapping[str, str] = {
 _SENTENCES: Mapping[str, str] = {
     "pause": "{} is paused: its jobs wait.",
     "resume": "{} is resumed: its jobs run again.",
+    "limit": "{} has new limits, for the next jobs on.",
+    "limit as declared": "The limits of {} are as its workers declare them.",
     "run": "{} runs now, whatever its schedule says.",
     "close breaker": "The breaker of {} is closed: its jobs run.",
     "probe": "The target of {} is probed now, with one of its jobs.",

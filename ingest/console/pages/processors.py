@@ -1,4 +1,4 @@
-"""The list of processors, and the forms that pause, resume and run them."""
+"""The list of processors, and the forms that pause, resume, limit and run them."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.paths import processor_path
+from ingest.store.pipeline import limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +52,17 @@ def show(site: Site, request: Request) -> Response:
 
 
 def change(site: Site, request: Request, form: FormData) -> Response:
-    """Pause or resume a processor, run a periodic one, close its breaker or probe its target."""
+    """Pause or resume a processor, set its limits, run a periodic one, close its breaker or probe
+    its target."""
     name, verb = request.path_params["name"], request.path_params["change"]
     changes = site.console.commands
+    if verb in ("limit", "as-declared"):
+        names = limits.NAMES if verb == "limit" else ()
+        values: dict[str, int | str | None] = {
+            field: text_field(form, field).strip() or None for field in names
+        }
+        changes.set_limits(user(request), name, values, text_field(form, "reason"))
+        return redirect(processor_path(name))
     commands = {
         "pause": changes.pause,
         "resume": changes.resume,
@@ -62,7 +71,7 @@ def change(site: Site, request: Request, form: FormData) -> Response:
         "probe": changes.probe,
     }
     if verb not in commands:
-        known = "The change must be pause, resume, run, close or probe."
+        known = "The change must be pause, resume, limit, as-declared, run, close or probe."
         raise BadRequest(known, reason="bad_action")
     commands[verb](user(request), name, text_field(form, "reason"))
     is_of_its_page = text_field(form, "from") == "page"

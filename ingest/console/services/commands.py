@@ -22,6 +22,7 @@ from ingest.alerts.configuration import Configuration
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services import breaker_changes
+from ingest.console.services import limits as limits_service
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.errors import TooManyEvents
 from ingest.query import describe
@@ -33,7 +34,7 @@ from ingest.store import alerts
 from ingest.store.alerts import Alert
 from ingest.store.bulk import replay as bulk_actions
 from ingest.store.bulk.replay import DISCARD, REPLAY, Counts, Operation
-from ingest.store.pipeline import jobs, processors, schedules
+from ingest.store.pipeline import jobs, limits, processors, schedules
 from ingest.store.reports import audit_log, event_detail
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.pinned import pinned
@@ -217,6 +218,42 @@ class Commands:
     def probe(self, by: Identity, processor: str, reason: str | None) -> None:
         """Probe the target of an open breaker now (`breaker_changes.probe`)."""
         breaker_changes.probe(self._engine, by, processor, clean(reason))
+
+    def set_limits(
+        self,
+        by: Identity,
+        processor: str,
+        values: Mapping[str, int | str | None],
+        reason: str | None,
+        *,
+        keeps_others: bool = False,
+    ) -> None:
+        """Set limits of a processor in place of the declared ones; those not given are as declared,
+        or, if it `keeps_others`, as they were.
+
+        Raises:
+            BadRequest: one makes no sense.
+            NotFound: no worker has registered it.
+            NotPossible: it declares no limits, or no keys.
+        """
+        given = limits_service.checked(values)
+        with self._engine.begin() as connection:
+            processors.one(connection, processor)
+            record = limits_service.check_declared(
+                processor, limits.lock(connection, processor), given
+            )
+            before = dict(record.override) if keeps_others else {}
+            limits.override(
+                connection,
+                processor,
+                before | given,
+                by=by.name,
+                at=schedules.server_time(connection),
+            )
+            action = "limit" if before | given else "limit as declared"
+            audit_log.record(
+                connection, by=by, action=action, target=processor, reason=clean(reason)
+            )
 
     def run_processor(self, by: Identity, processor: str, reason: str | None) -> RunMade:
         """Make a run of a periodic processor now, whatever its schedule says.

@@ -7,8 +7,9 @@ from difflib import get_close_matches
 
 from sqlalchemy import Connection
 
-from ingest.console.services import failures, ranges
+from ingest.console.services import failures, limits, ranges
 from ingest.console.services.failures import ListedFailure
+from ingest.console.services.limits import ProcessorLimits
 from ingest.console.services.ranges import Window
 from ingest.console.ui import masking
 from ingest.store.pipeline import metrics, processors
@@ -67,6 +68,8 @@ class ProcessorDetails(KnownProcessor):
     """The host that it forwards events to; null: it is no destination."""
     workers: tuple[WorkerRecord, ...]
     """The workers that have it, those that stopped lately without reporting it among them."""
+    limits: ProcessorLimits | None
+    """How many of its jobs run at once and start in a time; null: any number."""
     work: ProcessorWork
     period: ProcessorPeriod
     """What it did in the period that was asked for."""
@@ -103,6 +106,7 @@ def read(
         **{field.name: getattr(known, field.name) for field in fields(KnownProcessor)},
         destination=destinations.get(name),
         workers=tuple(heartbeats.workers_with(connection, name)),
+        limits=limits.read(connection, name),
         work=processor_work.read(connection, known),
         period=_period(connection, name, window, now=now),
         failing=failures.of_processor(connection, name, window, now=now, masked=masked),

@@ -1176,25 +1176,27 @@ def parked(connection: Connection, *, at_most: int | None = None) -> list[Parked
     return [ParkedJobs(**row) for row in rows]
 
 
-# Of a bounded number of jobs that are parked and due, the one with the fewest failures, so that no
-# job is probed to death, and then with the fewest attempts: a snooze and a lost worker may spend
-# none. Lanes that no worker takes are left out.
+# Of a bounded number of jobs that are parked and due, or in a line of limits, the one with the
+# fewest failures, so that no job is probed to death, and then with the fewest attempts: a snooze
+# and a lost worker may spend none. Lanes that no worker takes are left out.
 _CHOOSE_PROBE = statement(
     """
     UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
     WHERE id = (
         SELECT id FROM ingest.jobs
         WHERE id = ANY(ARRAY(
-                  SELECT id FROM ingest.jobs
-                  WHERE hinted_until = 'infinity' AND processor = :processor
-                    AND queue <> ALL(ARRAY(
-                        SELECT parked.queue FROM ingest.parked
-                        WHERE parked.processor = :processor
-                    ))
-                    AND next_attempt_at <= now()
-                  LIMIT :examined
+                  (SELECT id FROM ingest.jobs
+                   WHERE hinted_until = 'infinity' AND processor = :processor
+                     AND next_attempt_at <= now()
+                   LIMIT :examined)
+                  UNION ALL
+                  (SELECT job FROM ingest.limited_jobs
+                   WHERE processor = :processor AND NOT claimed LIMIT :examined)
               ))
-          AND state IN ('pending', 'retrying') AND hinted_until = 'infinity'
+          AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
+          AND queue <> ALL(ARRAY(
+              SELECT parked.queue FROM ingest.parked WHERE parked.processor = :processor
+          ))
         ORDER BY failures, attempt, event LIMIT 1
         FOR UPDATE SKIP LOCKED
     )
@@ -1215,7 +1217,8 @@ class Probe(NamedTuple):
 def choose_probe(
     connection: Connection, processor: str, *, examined: int, ttl_s: float
 ) -> Probe | None:
-    """Return a parked job that may run, unparked, of up to `examined` ones; None: there is none.
+    """Return a parked job that may run, unparked, of up to `examined` ones, or one that waits for
+    a limit; None: there is none.
 
     The relay leaves it to the caller for `ttl_s` seconds.
     """
@@ -1255,6 +1258,31 @@ _UNDO_DISPATCH = statement(
 def undo_dispatch(connection: Connection, job_ids: Iterable[int]) -> None:
     """Undo `dispatch_due` for messages that were not sent."""
     connection.execute(_UNDO_DISPATCH, {"ids": arrays.literal(job_ids)})
+
+
+# Of a row that another transaction has locked, the relay finds what is left out here.
+_HINT = statement(
+    """
+    UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :for_s)
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
+          AND hinted_until IS DISTINCT FROM 'infinity'
+        ORDER BY id
+        FOR UPDATE SKIP LOCKED
+    ))
+    """
+)
+
+
+def presume_known(connection: Connection, job_ids: Iterable[int], *, for_s: float) -> None:
+    """Have the relay leave waiting jobs alone for so many seconds; parked ones stay parked."""
+    connection.execute(_HINT, {"ids": arrays.literal(job_ids), "for_s": for_s})
+
+
+def forget_hint(connection: Connection, job_ids: Iterable[int]) -> None:
+    """Have the relay dispatch waiting jobs once they are due; parked ones stay parked."""
+    connection.execute(_HINT, {"ids": arrays.literal(job_ids), "for_s": None})
 
 
 # What a job was is kept, so that it can be taken back. A job that waits for another replay still is

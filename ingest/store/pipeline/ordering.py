@@ -19,13 +19,13 @@ And code of a release before wakes nobody. The relay looks through the heads for
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
 
 from ingest.store import arrays
+from ingest.store.pipeline import unread as unread_jobs
+from ingest.store.pipeline.unread import UnreadJob
 from ingest.store.search.body_conditions import escape
 from ingest.store.sql import statement
 
@@ -58,43 +58,14 @@ _IS_IDLE = """(
 ) IS NULL"""
 
 
-class UnreadJob(NamedTuple):
-    """A waiting job whose key nobody has read, with its event."""
-
-    id: int
-    attempt: int
-    event: UUID
-    source: str
-    event_id: str
-    type: str
-    received_at: datetime
-    body: bytes | None
-    body_key: str | None
-
-
-_UNREAD = statement(
-    """
-    SELECT j.id, j.attempt, j.event, e.source, e.event_id, e.type, e.received_at, d.body,
-           d.body_key
-    FROM ingest.jobs j
-    CROSS JOIN LATERAL (
-        SELECT source, event_id, type, received_at FROM ingest.events
-        WHERE id BETWEEN j.event AND j.event ORDER BY id LIMIT 1
-    ) AS e
-    LEFT JOIN LATERAL (
-        SELECT body, body_key FROM ingest.deliveries WHERE id = j.event LIMIT 1
-    ) AS d ON true
-    WHERE j.id = ANY(CAST(:ids AS bigint[])) AND j.state IN ('pending', 'retrying')
-      AND (SELECT o.key FROM ingest.ordered_jobs o WHERE o.job = j.id LIMIT 1) IS NULL
-    ORDER BY j.id
-    """
+_UNREAD = unread_jobs.selection(
+    "SELECT o.key IS NOT NULL FROM ingest.ordered_jobs o WHERE o.job = j.id LIMIT 1"
 )
 
 
 def unread(connection: Connection, job_ids: Sequence[int]) -> list[UnreadJob]:
     """Return those of `job_ids` that wait and whose key is still to be read."""
-    rows = connection.execute(_UNREAD, {"ids": arrays.literal(job_ids)})
-    return [UnreadJob(*row) for row in rows]
+    return unread_jobs.select(connection, _UNREAD, job_ids)
 
 
 _KEEP_KEYS = statement(

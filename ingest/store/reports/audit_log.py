@@ -158,8 +158,9 @@ _OF_PROCESSOR = statement(
     SELECT {_COLUMNS} FROM (
         SELECT {_COLUMNS} FROM ingest.actions ORDER BY id DESC LIMIT :examined
     ) AS a
-    WHERE (action IN ('pause', 'resume', 'run', 'close breaker', 'probe') AND replay IS NULL
-           AND target = :name)
+    WHERE (action IN ('pause', 'resume', 'limit', 'limit as declared', 'run', 'close breaker',
+                      'probe')
+           AND replay IS NULL AND target = :name)
        OR (action = 'retry' AND target = split_part(target, ' ', 1) || ' for ' || :name)
        OR EXISTS (SELECT FROM ingest.replays
                   WHERE replays.id = a.replay AND selection ->> 'processor' = :name)

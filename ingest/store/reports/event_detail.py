@@ -12,7 +12,7 @@ from sqlalchemy import Connection, RowMapping
 from ingest import ids
 from ingest.errors import NotFound
 from ingest.store.encryption.opening import to_show
-from ingest.store.pipeline import breakers, ordering
+from ingest.store.pipeline import breakers, limit_waits, ordering
 from ingest.store.retention import progress
 from ingest.store.search.filters import STATE_OF_EVENT
 from ingest.store.sql import statement
@@ -94,6 +94,8 @@ class JobRecord:
     another."""
     is_behind_dead: bool
     """Whether that job is a dead letter: it waits for a replay or discard of that."""
+    limited_by: str | None
+    """Of a processor with limits: what it waits for, if it is in the line."""
     attempts: tuple[AttemptRecord, ...]
 
 
@@ -313,6 +315,7 @@ def jobs_of(connection: Connection, events: Sequence[UUID]) -> Mapping[UUID, tup
     found = connection.execute(_JOBS, parameters).mappings().all()
     waiting = [row["id"] for row in found if row["state"] in ("pending", "retrying")]
     heads = ordering.heads_before(connection, waiting) if waiting else {}
+    reasons = limit_waits.reasons(connection, waiting) if waiting else {}
     for row in found:
         fields = dict(row)
         of_event = jobs[fields.pop("event")]
@@ -322,6 +325,7 @@ def jobs_of(connection: Connection, events: Sequence[UUID]) -> Mapping[UUID, tup
                 **fields,
                 waits_for=head.event if head else None,
                 is_behind_dead=head is not None and head.is_dead,
+                limited_by=reasons.get(row["id"]),
                 attempts=tuple(attempts[row["id"]]),
             )
         )
