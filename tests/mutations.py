@@ -37,10 +37,10 @@ MUTATIONS = (
         promise=4,
         what="an async call commits its effects before its job is known to be its own",
         file="workers/coroutines/effects.py",
-        old="        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s)\n"
+        old="        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s, breaker_of)\n"
         "        await self._driver.send(self._commit)\n",
         new="        await self._driver.send(self._commit)\n"
-        "        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s)\n",
+        "        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s, breaker_of)\n",
         caught_by="integration/test_coroutines.py::"
         "test_one_whose_lease_was_lost_has_its_effects_rolled_back_and_no_other",
     ),
@@ -439,8 +439,8 @@ MUTATIONS = (
         promise=6,
         what="a job is placed although an earlier delivery is not admitted",
         file="ingest/store/pipeline/ordering.py",
-        old="        WHERE step.type LIKE ANY",
-        new="        WHERE false AND step.type LIKE ANY",
+        old="         WHERE replay IS NULL AND type LIKE ANY",
+        new="         WHERE false AND type LIKE ANY",
         caught_by="integration/test_order.py::"
         "test_nothing_runs_before_what_was_received_earlier_is_admitted",
     ),
