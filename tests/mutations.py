@@ -37,10 +37,8 @@ MUTATIONS = (
         promise=4,
         what="an async call commits its effects before its job is known to be its own",
         file="workers/coroutines/effects.py",
-        old="        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s, breaker_of)\n"
-        "        await self._driver.send(self._commit)\n",
-        new="        await self._driver.send(self._commit)\n"
-        "        woken = await greenlet_spawn(self._finish, succeeded, notes, hint_s, breaker_of)\n",
+        old="        woken = await greenlet_spawn(",
+        new="        await self._driver.send(self._commit)\n        woken = await greenlet_spawn(",
         caught_by="integration/test_coroutines.py::"
         "test_one_whose_lease_was_lost_has_its_effects_rolled_back_and_no_other",
     ),

@@ -1,7 +1,6 @@
 """Limits, through real workers and a real relay: how many jobs run at once, start, and whose."""
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -221,12 +220,15 @@ class Together:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._now = self.most = 0
+        self._are_several = threading.Event()
 
     def __enter__(self) -> None:
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
-        time.sleep(0.005)  # long enough for others to come
+            if self._now > 1:
+                self._are_several.set()
+        self._are_several.wait(60)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
