@@ -329,7 +329,7 @@ def _at_length(run: _Run) -> list[tuple[str, str]]:
         lines += [("post to", _url(run, source)), ("secret", _secret(run, source))]
     return [
         *lines,
-        ("database", str(run.database) if run.settings.database_url else run.database_url),
+        ("database", _database(run)),
         ("redis", "in INGEST_REDIS_URL" if run.settings.redis_url else run.redis_url),
         ("logs", str(run.folder.logs)),
         *(("send", f"{_command(run)} {_sending(run, source)}") for source in sources),
@@ -344,9 +344,14 @@ def _in_a_terminal(run: _Run) -> list[tuple[str, str]]:
     sources = _receiving(run)
     for source in sources:
         lines += [("post to", _url(run, source)), ("", f"secret {_secret(run, source)}")]
-    lines += [("logs", _nearby(run.folder.logs))]
+    lines += [("database", _database(run)), ("logs", _nearby(run.folder.logs))]
     lines += [("send", f"{_command(run)} {_sending(run, source)}") for source in sources]
     return [*lines, ("look", f"{_command(run)} events list"), ("", f"{_command(run)} stats")]
+
+
+def _database(run: _Run) -> str:
+    """Return the address of the database, without a password of the settings."""
+    return str(run.database) if run.settings.database_url else run.database_url
 
 
 def _console_url(run: _Run) -> str:

@@ -4,7 +4,7 @@ this package never imports theirs, and what a user's module does must not reach 
 import subprocess
 from collections.abc import Iterator
 
-from ingest import declared
+from ingest import declared, misspelt_types
 from ingest.doctor.findings import Finding, error, note, warning
 from ingest.doctor.setup import Setup
 
@@ -17,6 +17,7 @@ SLOW_IMPORT = error(
 NONE = warning(
     "no_processors", "Name modules in INGEST_PROCESSORS: events are stored and not processed."
 )
+TYPE_MISSPELT = warning("type_misspelt", "Correct the type in @processor, if it is a mistake.")
 PROCESSORS = note("processors")
 
 _TIMEOUT_S = 20.0
@@ -40,3 +41,5 @@ def check(_setup: Setup) -> Iterator[Finding]:
         yield PROCESSORS.found(f"{len(processors)} processors can be imported.")
     else:
         yield NONE.found("There is no processor.")
+    for sentence in misspelt_types.sentences(processors):
+        yield TYPE_MISSPELT.found(sentence)

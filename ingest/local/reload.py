@@ -14,7 +14,7 @@ from typing import Protocol
 
 from watchfiles import PythonFilter, watch
 
-from ingest import declared
+from ingest import declared, misspelt_types
 from ingest.declared import DeclaredProcessor, NotImported
 
 _MOST_NAMED = 3
@@ -114,11 +114,16 @@ class Reloader:
         try:
             processors = declared.read(code, *trial.written())
         except NotImported as problem:
-            self._say(f"{problem} The workers wait for the next save.")
+            said = str(problem)
+            self._say(
+                f"{said if said.endswith('.') else said + '.'} The workers wait for the next save."
+            )
             return
         self._restart()
         count = f"{len(processors)} {'processor' if len(processors) == 1 else 'processors'}"
         self._say(f"{self._told + ': ' if self._told else ''}the workers start with {count}")
+        for sentence in misspelt_types.sentences(processors):
+            self._say(sentence)
         self._offer(processors)
 
     def close(self) -> None:

@@ -291,6 +291,22 @@ def test_a_module_of_processors_that_fails_is_said(
     assert slugs(examine(steps=[step], processors="shop_broken")) == []
 
 
+def test_a_type_that_looks_misspelt_is_said(
+    examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processors, "_TIMEOUT_S", BOUND_S)
+    (tmp_path / "shop_types.py").write_text(
+        "from workers import processor\n\n\n"
+        "@processor('order.craeted', 'order.*', 'order.created', 'parcel.lost', name='shop')\n"
+        "def work(event, db): ...\n"
+    )
+    findings = examine(steps=[Step("the processors", processors.check)], processors="shop_types")
+    assert one(findings, "type_misspelt").sentence == (
+        "shop takes order.craeted, which no sender is known to send; perhaps order.created was"
+        " meant."
+    )
+
+
 def test_a_queue_that_nobody_consumes_is_said(database_url: str, examine: Examine) -> None:
     begin(database_url)
     register(database_url, "crm.push", "crm")

@@ -97,7 +97,7 @@ def test_what_cannot_be_imported_is_told_and_the_next_save_heals_it() -> None:
     world.reloader.look()
     assert world.restarts == 0
     sentence = "The processors in shop cannot be imported: shop.py, line 3"
-    assert world.said == [f"{sentence} The workers wait for the next save."]
+    assert world.said == [f"{sentence}. The workers wait for the next save."]
     world.save("shop.py")
     world.reloader.look()
     world.reloader.look()
