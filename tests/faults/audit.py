@@ -131,7 +131,8 @@ def _wrong_rows(connection: Connection) -> int:
             SELECT e.event_id, d.body FROM events e JOIN deliveries d ON d.id = e.id
             WHERE e.source = 'awalchat'
               AND NOT EXISTS (SELECT FROM jobs WHERE event = e.id AND state <> 'succeeded'
-                              AND processor NOT IN ('poison', 'counter', 'outside', 'in_order'))
+                              AND processor NOT IN ('poison', 'counter', 'outside', 'in_order',
+                                                     'limited'))
             """
         )
     )

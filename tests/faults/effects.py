@@ -28,6 +28,13 @@ CREATE_LINES = """
     )
 """
 
+LIMIT = 3
+CREATE_HOLDS = """
+    CREATE TABLE holds (
+        event uuid PRIMARY KEY, began timestamptz NOT NULL, ended timestamptz NOT NULL
+    )
+"""
+
 _COUNT = text(
     "INSERT INTO counters (event, times) VALUES (:event, 1)"
     " ON CONFLICT (event) DO UPDATE SET times = counters.times + 1"
@@ -35,6 +42,7 @@ _COUNT = text(
 
 _NOW = text("SELECT clock_timestamp()")
 _NOTE = text("INSERT INTO lines VALUES (:event, :line, :began, clock_timestamp())")
+_HOLD = text("INSERT INTO holds VALUES (:event, :began, clock_timestamp())")
 _ENTRY_LINES = 20
 
 if Path(os.environ.get("FAULTS_FLAGS", "."), "import").exists():
@@ -72,6 +80,15 @@ def note_place(event: Event, db: Connection) -> None:
     if event.attempt == 1 and event.id.endswith("00"):
         raise RuntimeError("the first attempt of one in 256")
     db.execute(_NOTE, {"event": event.id, "line": line_of(event), "began": began})
+
+
+@processor("order.status.updated", name="limited", concurrency=LIMIT, retry_base_s=0.2)
+def note_hold(event: Event, db: Connection) -> None:
+    """Note from when to when the event was worked on. A few fail at first."""
+    began = db.execute(_NOW).scalar_one()
+    if event.attempt == 1 and event.id.endswith("00"):
+        raise RuntimeError("the first attempt of one in 256")
+    db.execute(_HOLD, {"event": event.id, "began": began})
 
 
 @processor("order.created", name="outside")

@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 
-from tests.faults import audit, order
+from tests.faults import audit, limit, order
 from tests.faults import load as loads
 from tests.faults.audit import Verdict
 from tests.faults.batches import BatchSender
@@ -125,7 +125,7 @@ class Runner:
             batches.stop()
         problems += entries_wrong(world.engine, batches.acknowledged)
         lines = order.check(world.engine)
-        problems += lines.problems
+        problems += [*lines.problems, *limit.problems(world.engine)]
         return Row(
             name=name,
             strikes=struck,

@@ -17,7 +17,7 @@ from ingest.local.process import Program
 from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
-from tests.faults.effects import CREATE_COUNTERS, CREATE_LINES
+from tests.faults.effects import CREATE_COUNTERS, CREATE_HOLDS, CREATE_LINES
 from tests.support.fleet import Fleet, Member
 from tests.support.signing import SECRET
 
@@ -173,6 +173,7 @@ class World:
         with self.engine.begin() as connection:
             connection.exec_driver_sql(CREATE_COUNTERS)
             connection.exec_driver_sql(CREATE_LINES)
+            connection.exec_driver_sql(CREATE_HOLDS)
 
     def _environment(self, alive: Path) -> dict[str, str]:
         inherited = {name: value for name, value in os.environ.items() if "INGEST_" not in name}
