@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ingest import logs
-from ingest.destinations.answer import retry_after_s
+from ingest.retry_after import retry_after_s
 from ingest.store.pipeline.breaker_state import Sign
 from ingest.store.pipeline.breakers import Declared
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Outcome

@@ -1,17 +1,14 @@
 """What a destination's answer means."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from enum import StrEnum
 
 from ingest.outgoing import Answer, shown
+from ingest.retry_after import retry_after_s
 
-LONGEST_WAIT_S = 86_400.0
-"""What `Retry-After` may ask for, at most."""
 _SAY_WHEN = frozenset({429, 503})
 _GONE = 410
-_DIGITS = 12
 
 
 class Meaning(StrEnum):
@@ -53,24 +50,3 @@ def judge(answer: Answer, *secrets: str, now: datetime) -> Verdict:
         status=answer.status,
         retry_after_s=after if answer.status in _SAY_WHEN else None,
     )
-
-
-def retry_after_s(value: str | None, *, now: datetime) -> float | None:
-    """Return the seconds that a `Retry-After` asks for, a day at most; None: it cannot be read, or
-    its time is over."""
-    text = (value or "").strip()
-    is_number = text.isascii() and text.isdigit()
-    seconds = float(text[:_DIGITS]) if is_number else _until(text, now)
-    return min(seconds, LONGEST_WAIT_S) if seconds > 0 else None
-
-
-def _until(text: str, now: datetime) -> float:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return 0.0
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-    try:
-        return (aware - now).total_seconds()
-    except OverflowError:
-        return 0.0

@@ -61,6 +61,18 @@ def test_the_receiver_starts_without_a_processor() -> None:
     assert printed.stdout.strip() == "[]"
 
 
+def test_a_worker_and_a_relay_start_without_what_few_of_them_need() -> None:
+    """An HTTP client takes 0.2 s of CPU, SQLAlchemy's asyncio half of that."""
+    code = (
+        "import sys, workers.wiring, workers.relay.loop;"
+        "print(sorted({'aiohttp', 'sqlalchemy.ext.asyncio'} & set(sys.modules)))"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert printed.stdout.strip() == "[]"
+
+
 WRITES_JOBS = re.compile(
     r"\b(?:insert\s+into|update|delete\s+from|merge\s+into)\s+(?:only\s+)?(?:ingest\.)?(?:jobs|attempts)\b",
     re.IGNORECASE,

@@ -25,12 +25,13 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from ingest import outgoing, standard_webhooks
 from ingest.cli import main
 from ingest.destinations import files, message, samples, sending
-from ingest.destinations.answer import LONGEST_WAIT_S, Meaning, judge, retry_after_s
+from ingest.destinations.answer import Meaning, judge
 from ingest.destinations.description import Destination
 from ingest.destinations.message import Message
 from ingest.destinations.samples import SampleEvent
 from ingest.errors import SettingsError
 from ingest.outgoing import Answer, NoAnswer
+from ingest.retry_after import LONGEST_WAIT_S, retry_after_s
 from ingest.sources.described import files as sources
 from tests.support.http_taker import Taker, running
 
