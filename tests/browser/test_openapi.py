@@ -197,7 +197,8 @@ BODIES = {
 
 def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
     event = api.value("SELECT id::text FROM events WHERE event_id = 'order.created:1'")
-    job = api.value("SELECT id FROM jobs WHERE state = 'dead'")
+    # A request of another test may be replaying the dead one.
+    job = api.value("SELECT id FROM jobs ORDER BY state = 'dead' DESC, id LIMIT 1")
     replayed = call(api, made("POST", f"{PREFIX}/bulk-actions", body={"everything": True})).json()
     ordered = call(api, made("POST", f"{PREFIX}/erasures", body={"contacts": ["7001"]})).json()
     view = call(api, made("POST", f"{PREFIX}/views", body={"name": "v", "q": ""})).json()
