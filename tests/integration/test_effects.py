@@ -282,10 +282,10 @@ def test_a_connection_that_ends_between_two_slices_is_replaced(
         effect(event, db)
 
     worker = make_worker()
-    statements = "_TIDY" if moment == "before its transaction" else "_RELEASE"
+    statements = "RESET" if moment == "before its transaction" else "RELEASE"
     with monkeypatch.context() as patch:
         patch.setattr(
-            f"workers.transaction.{statements}", "SELECT pg_terminate_backend(pg_backend_pid()), "
+            f"workers.transaction.{statements}", "SELECT pg_terminate_backend(pg_backend_pid())"
         )
         with contextlib.suppress(DBAPIError, psycopg.Error):
             worker.process(deliver(database_url, [order(0)]))
