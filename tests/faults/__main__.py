@@ -16,6 +16,7 @@ from rich.console import Console
 
 from tests.faults import report
 from tests.faults.catalogue import Fault, all_faults
+from tests.faults.effects import ORDERED
 from tests.faults.run import Row, Runner
 from tests.faults.soak import Soak
 from tests.faults.world import World
@@ -30,6 +31,8 @@ def main() -> int:
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 200, highlight=False)
     console.print(f"seed {seed}, {given.rate:g} events a second")
+    if given.ordered:
+        os.environ[ORDERED] = "1"
     home = Path(tempfile.mkdtemp(prefix="ingest-faults-"))
     world = World(home)
     try:
@@ -98,6 +101,12 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py faults", description=__doc__)
     parser.add_argument("--short", action="store_true", help="each fault once, under 10 minutes")
     parser.add_argument("--only", metavar="TEXT", help="only faults whose name has this text")
+    parser.add_argument(
+        "--ordered",
+        action="store_true",
+        help="with a processor that has an order and one that has a limit; they take a machine of"
+        " their own at this rate",
+    )
     parser.add_argument("--rate", type=float, default=300, help="events a second (default: 300)")
     parser.add_argument("--seed", type=int, help="repeat a run's random choices")
     parser.add_argument("--schedule", type=float, metavar="S", help="seconds of random faults")
