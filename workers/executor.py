@@ -10,15 +10,13 @@ Three transactions, each with one reason to exist:
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
 from ingest import logs
-from ingest.errors import LeaseLost
 from ingest.sentry.start import Reports
 from ingest.store.pipeline import breakers, jobs
 from ingest.store.pipeline.jobs import (
@@ -26,13 +24,12 @@ from ingest.store.pipeline.jobs import (
     ClaimedJob,
     Failure,
     JobRef,
-    Lease,
     Outcome,
 )
-from ingest.store.pipeline.metrics import Note
 from workers import breaker
 from workers.batch_size import BatchSizer, length_of_runs
-from workers.batches import BatchRunner, Result, Returned, durations, notes_of
+from workers.batches import BatchRunner, Result
+from workers.beside import Calls, Finisher, Starter, held
 from workers.counts import Tally
 from workers.key_reader import KeyReader
 from workers.line import Lines
@@ -41,9 +38,6 @@ from workers.recovery.leases import Leases
 from workers.registry import Processor
 from workers.shutdown import Shutdown
 from workers.tracing.base import Traces
-
-_LOOK_S = 1.0
-"""How often a thread that waits for others looks whether it was sent a signal."""
 
 log = logs.logger(__name__)
 
@@ -57,20 +51,6 @@ class Ended(NamedTuple):
     """Those of them that have not begun: one before them did not succeed."""
     was_broken: bool
     """Whether some ran again, apart from the others of their key."""
-
-
-class Starter(Protocol):
-    """Runs calls beside each other, on threads or on an event loop."""
-
-    def start(self, processor: Processor, claimed: Sequence[ClaimedJob], /) -> Future[Result]:
-        """Run claimed jobs in one call."""
-
-
-class _Running(NamedTuple):
-    """The jobs of a call that runs, and what keeps them leased."""
-
-    claimed: Sequence[ClaimedJob]
-    leases: AbstractContextManager[None]
 
 
 class Executor:
@@ -110,6 +90,7 @@ class Executor:
         self._release = release
         self._threads = threads
         self._coroutines = coroutines
+        self._finisher = Finisher(engine, slices)
         self._pace = BatchSizer()
         keys = KeyReader(
             engine, slices, worker=worker, lease_s=lease_s, shutdown=shutdown, release=release
@@ -146,7 +127,7 @@ class Executor:
             size = 1 if apart else self._pace.batch_size(processor)
             claimed = self._claim(processor, waiting, size)
             if claimed:
-                with self._keeper.holding(_held(claimed)):
+                with self._keeper.holding(held(claimed)):
                     ended = self._work(processor, claimed)
                 if processor.order and (ended.behind or ended.was_broken):
                     self._give_back(ended.behind, claimed)
@@ -195,7 +176,7 @@ class Executor:
 
     def holding(self, claimed: Sequence[ClaimedJob]) -> AbstractContextManager[None]:
         """Keep claimed jobs leased inside the block."""
-        return self._keeper.holding(_held(claimed))
+        return self._keeper.holding(held(claimed))
 
     def _run_beside(
         self,
@@ -209,125 +190,37 @@ class Executor:
     ) -> list[JobRef]:
         """Keep up to `most` calls running. Their jobs are claimed when half of them have ended,
         several in one statement; one that takes its time holds up no other."""
-        running: dict[Future[Result], _Running] = {}
+        calls = Calls(
+            starter, processor, keeper=self._keeper, finisher=self._finisher, record=self._record
+        )
         left: list[JobRef] = []
         try:
-            while (goes_on := waiting and self._goes_on(until)) or running:
-                free = most - len(running)
+            while (goes_on := waiting and self._goes_on(until)) or calls:
+                free = most - len(calls)
                 if goes_on and free >= most / 2:
                     size = free if not processor.batch else self._pace.batch_size(processor)
-                    claimed = self._claim(
-                        processor, waiting, 1 if apart else size, apart=not running
-                    )
+                    claimed = self._claim(processor, waiting, 1 if apart else size, apart=not calls)
                     if processor.limits and any(job.trigger == "rescue" for job in claimed):
-                        woken = self._run_rescued(starter, processor, claimed)
+                        woken = self._run_rescued(calls, processor, claimed[0])
                         waiting += self._following(processor, woken, apart=False)[0]
                         continue
-                    for jobs_of_call in _calls(processor, claimed):
-                        self._start(starter, processor, jobs_of_call, running)
-                if running:
-                    woken = self._settle(processor, running)
-                    more, later = self._following(processor, woken, apart=apart)
+                    calls.start(claimed)
+                if calls:
+                    more, later = self._following(processor, calls.settle(), apart=apart)
                     waiting += more
                     left += later
         finally:
-            while running:  # after an error too: how the others ended is not to be lost
-                try:
-                    self._settle(processor, running)
-                except Exception as error:
-                    log.warning("another_failed", processor=processor.name, exc_info=error)
+            calls.settle_all()
         return self._handed_back(processor, waiting, left)
 
-    def _start(
-        self,
-        starter: Starter,
-        processor: Processor,
-        claimed: Sequence[ClaimedJob],
-        running: dict[Future[Result], _Running],
-    ) -> None:
-        """Run the jobs of a call, leased until its end is recorded."""
-        leases = self._keeper.holding(_held(claimed))
-        leases.__enter__()
-        running[starter.start(processor, claimed)] = _Running(claimed, leases)
-
-    def _run_rescued(
-        self, starter: Starter, processor: Processor, claimed: Sequence[ClaimedJob]
-    ) -> list[JobRef]:
+    def _run_rescued(self, calls: Calls, processor: Processor, job: ClaimedJob) -> list[JobRef]:
         """Run a job that comes back from a lost process, while no other runs here; return what was
         behind it."""
-        if not processor.is_async:
-            with self._keeper.holding(_held(claimed)):
-                return self._work(processor, claimed).woken
-        running: dict[Future[Result], _Running] = {}
-        self._start(starter, processor, claimed, running)
-        return self._settle(processor, running)
-
-    def _settle(
-        self, processor: Processor, running: dict[Future[Result], _Running]
-    ) -> list[JobRef]:
-        """Wait for the next of `running` and record how they ended that have; return what was
-        behind them.
-
-        Raises:
-            Exception: the first problem of a call's runner, once the others' ends are recorded.
-        """
-        ended: set[Future[Result]] = set()
-        while not ended:  # a signal that another thread got is heeded once this one wakes up
-            ended = wait(running, timeout=_LOOK_S, return_when=FIRST_COMPLETED).done
-        calls = [running.pop(future) for future in ended]
-        errors = [error for future in ended if (error := future.exception()) is not None]
-        results = [future.result() for future in ended if future.exception() is None]
-        try:
-            woken = self._finish(
-                processor, [returned for result in results for returned in result.returned]
-            )
-            self._record(
-                processor,
-                [job for call in calls for job in call.claimed],
-                [failure for result in results for failure in result.failures],
-            )
-        finally:
-            for call in calls:
-                call.leases.__exit__(None, None, None)
-        problems = errors + [result.problem for result in results if result.problem is not None]
-        if problems:
-            raise problems[0]
-        return woken + [ref for result in results for ref in result.woken]
-
-    def _finish(self, processor: Processor, returned: Sequence[Returned]) -> list[JobRef]:
-        """Finish the jobs of calls without effects in PostgreSQL, together; return what was behind
-        them."""
-        while returned:
-            claimed = [job for job, _ in returned]
-            took, lags = durations(returned, now=self._slices.clock())
-            notes = notes_of(processor.name, took, lags)
-            try:
-                with self._traces.commit(claimed), self._engine.begin() as connection:
-                    woken = self._finish_in(connection, processor, _held(claimed), notes)
-            except LeaseLost as error:
-                log.warning("lease_lost", processor=processor.name, jobs=sorted(error.job_ids))
-                returned = [one for one in returned if one.job.id not in error.job_ids]
-            else:
-                self._tally.succeeded(processor.name, took, lags)
-                return woken
-        return []
-
-    def _finish_in(
-        self,
-        connection: Connection,
-        processor: Processor,
-        held: Sequence[Lease],
-        notes: Sequence[Note],
-    ) -> list[JobRef]:
-        if processor.breaker is not None and breakers.answered(
-            connection, processor.name, [lease.id for lease in held]
-        ):
-            log.info("breaker_closed", processor=processor.name)
-        if processor.order:
-            hint_s = self._slices.redispatch_after_s
-            return jobs.finish_ordered(connection, held, notes, hint_s=hint_s)
-        jobs.finish(connection, held, notes)
-        return []
+        if processor.is_async:
+            calls.start([job])
+            return calls.settle()
+        with self._keeper.holding(held([job])):
+            return self._work(processor, [job]).woken
 
     def _following(
         self, processor: Processor, woken: Sequence[JobRef], *, apart: bool
@@ -405,7 +298,7 @@ class Executor:
         number."""
         with self._engine.begin() as connection:
             keys = {job.key for job in claimed if job.key is not None}
-            jobs.give_back(connection, _held(behind), keys=sorted(keys))
+            jobs.give_back(connection, held(behind), keys=sorted(keys))
 
     def _work(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Ended:
         """Run claimed jobs, and record how they ended.
@@ -506,14 +399,3 @@ def _of_line(processor: Processor) -> JobRef:
 
 def _next(waiting: deque[JobRef], size: int) -> list[JobRef]:
     return [waiting.popleft() for _ in range(min(size, len(waiting)))]
-
-
-def _calls(processor: Processor, claimed: Sequence[ClaimedJob]) -> list[Sequence[ClaimedJob]]:
-    """Return the jobs of each call."""
-    if processor.batch:
-        return [claimed] if claimed else []
-    return [[job] for job in claimed]
-
-
-def _held(claimed: Sequence[ClaimedJob]) -> list[Lease]:
-    return [Lease(id=job.id, attempt=job.attempt) for job in claimed]

@@ -19,8 +19,9 @@ from ingest.store.pipeline.processors import Registered
 from ingest.store.reports.heartbeats import ProcessIdentity
 from workers import guard, line
 from workers.batches import BatchRunner
+from workers.beside import Starter
 from workers.counts import Tally, unshared
-from workers.executor import Executor, Starter
+from workers.executor import Executor
 from workers.recovery.crash_record import CrashRecorder, folder_for
 from workers.recovery.leases import LeaseKeeper, Leases
 from workers.registry import Registry

@@ -46,7 +46,7 @@ def in_time(
         took_s = time.perf_counter() - began
         left_s -= took_s if done else 0
         done += size
-        size = min(2 * size, most - done, int(size * left_s / took_s))
+        size = min(2 * size, most - done, int(size * left_s / max(took_s, 1e-9)))
 
 
 def tally(connection: Connection, query: str, *, budget_s: float) -> Tally:

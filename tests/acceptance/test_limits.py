@@ -1,6 +1,7 @@
 """Limits through real processes: two workers and a relay."""
 
 import shutil
+import time
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,7 @@ def ran(stack: Stack, processor: str) -> int:
 def test_two_workers_and_a_relay_keep_within_the_limits_and_use_them(stack: Stack) -> None:
     for start in (stack.receiver, stack.worker, stack.worker, stack.relay):
         start()
+    began = time.monotonic()
     answers = stack.post_all([order(number) for number in range(EVENTS)])
     assert {answer.status for answer in answers} == {200}
     until(
@@ -42,15 +44,12 @@ def test_two_workers_and_a_relay_keep_within_the_limits_and_use_them(stack: Stac
         what="all have run",
         timeout_s=300,
     )
+    spent_s = time.monotonic() - began
     most_at_once = stack.value(
         "SELECT max((SELECT count(*) FROM ran AS other WHERE other.processor = 'few'"
         " AND other.began <= ran.began AND other.ended > ran.began)) FROM ran"
         " WHERE processor = 'few'"
     )
     assert most_at_once <= 2
-    spent_s = stack.value(
-        "SELECT CAST(extract(epoch FROM max(started_at) - min(started_at)) AS float8) FROM jobs"
-        " WHERE processor = 'rated'"
-    )
-    assert spent_s > EVENTS / 25 - 1.5
+    assert spent_s >= EVENTS / 25 - 1  # the last window of a second begins after the others
     assert stack.value("SELECT sum(attempt) FROM jobs") == 2 * EVENTS

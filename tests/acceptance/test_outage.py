@@ -90,13 +90,14 @@ def test_an_outage_spends_the_attempts_that_opened_the_breaker_and_the_probes(
     shown = stack.command("processors", "show", "crm")
     assert "the breaker is open, and only probes run" in shown
 
+    until(lambda: stack.value(_SPENT) > AFTER, what="a probe has failed")
     service.up()
     back_at = time.monotonic()
     waited = stack.unfinished()
     until(
         lambda: len(set(service.arrived)) == sent,
         what="all of it has arrived",
-        timeout_s=120 + 3 * DOWN_S + PROBE_EVERY_S,
+        timeout_s=600 + 3 * DOWN_S + PROBE_EVERY_S,
     )
     caught_up_s = time.monotonic() - back_at
     stack.wait_until_idle()

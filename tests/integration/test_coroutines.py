@@ -18,7 +18,8 @@ from tests.integration.outcomes import effects, job_states, make_tables, run_due
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
-from workers import Discard, Event, Snooze, executor, processor, wiring
+from workers import Discard, Event, Snooze, beside, processor, wiring
+from workers.coroutines import loop
 
 MakeWorker = Callable[..., Worker]
 _INSERT = text("INSERT INTO effects VALUES (:order_id, :attempt)")
@@ -285,17 +286,22 @@ def test_each_call_logs_with_its_own_ids(
 
 
 def test_a_call_that_blocks_the_loop_is_told(
-    engine: Engine, database_url: str, make_worker: MakeWorker, capsys: pytest.CaptureFixture[str]
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(
+        loop.log, "warning", lambda event, **values: told.append((event, values)), raising=False
+    )
+
     @processor("order.created", in_flight=2, name="blocks")
     async def work(event: Event, db: AsyncConnection) -> None:
-        time.sleep(2.5)  # noqa: ASYNC251 - the mistake
+        while not told:
+            time.sleep(0.01)  # noqa: ASYNC251 - the mistake
 
     make_worker().process(orders(database_url, 1))
-    printed = capsys.readouterr().out
-    assert "loop_blocked" in printed
-    assert "processor=blocks" in printed
-    assert "test_coroutines.py" in printed
+    ((event, values),) = told
+    assert (event, values["processor"]) == ("loop_blocked", "blocks")
+    assert "test_coroutines.py" in values["where"]
     assert set(job_states(engine).values()) == {"succeeded"}
 
 
@@ -402,7 +408,7 @@ def test_calls_without_effects_that_end_together_are_finished_in_one_transaction
     @processor("order.created", in_flight=50)
     async def work(event: Event, db: AsyncConnection) -> None: ...
 
-    monkeypatch.setattr(executor, "wait", wait_for_all)
+    monkeypatch.setattr(beside, "wait", wait_for_all)
     make_worker().process(orders(database_url, 50))
     assert set(job_states(engine).values()) == {"succeeded"}
     assert one(engine, "SELECT count(DISTINCT xmin::text) FROM jobs") == 1
@@ -420,7 +426,7 @@ def test_one_without_effects_whose_lease_was_lost_is_left_alone(
             lose = "UPDATE jobs SET attempt = 2 WHERE event = :event"
             await asyncio.to_thread(execute, engine, lose, event=event.id)
 
-    monkeypatch.setattr(executor, "wait", wait_for_all)
+    monkeypatch.setattr(beside, "wait", wait_for_all)
     make_worker().process(orders(database_url, 20))
     states = job_states(engine)
     assert [n for n, state in states.items() if state != "succeeded"] == [5]

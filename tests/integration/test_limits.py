@@ -367,7 +367,7 @@ def _set(engine: Engine, bounds: dict[str, Any]) -> None:
         limits.override(db, NAME, bounds, by="sara", at=_now(db))
 
 
-def test_a_rate_is_reached_with_one_worker_and_a_relay(
+def test_a_rate_is_kept_to_and_used_by_one_worker_and_a_relay(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
     """A worker that waits for the rate is free meanwhile, and little of it is lost by that."""
@@ -377,18 +377,13 @@ def test_a_rate_is_reached_with_one_worker_and_a_relay(
         note(event, db)
 
     arrived = deliver(database_url, events(*range(400)))
-    stop = threading.Event()
+    began = time.monotonic()
     with Crowd(engine, [make_worker()]) as crowd:
         for start in range(0, len(arrived), 50):
             crowd.messages.put((arrived[start : start + 50], []))
-        until(lambda: len(ran(engine)) >= 320, what="most have run", timeout_s=120)
-        stop.set()
-    spent_s = one(
-        engine,
-        "SELECT CAST(extract(epoch FROM max(at) - min(at)) AS float8) FROM"
-        " (SELECT at FROM ran ORDER BY place LIMIT 320) AS first",
-    )
-    assert float(spent_s) >= 6.5  # windows of a second with 40 each, the last begins after seven
+        until(lambda: len(ran(engine)) >= 320, what="most have run", timeout_s=300)
+        spent_s = time.monotonic() - began
+    assert spent_s >= 7  # windows of a second with 40 each: the eighth begins after seven
 
 
 def test_workers_at_once_never_exceed_a_concurrency_or_a_keys(

@@ -16,7 +16,7 @@ from tests.integration.outcomes import effect, effects, job_states, make_tables
 from tests.support.deliver import deliver, order
 from tests.support.refuse import refuse_connections
 from tests.support.rows import one, rows
-from workers import Discard, Event, Snooze, executor, processor
+from workers import Discard, Event, Snooze, beside, processor
 from workers.batches import Result
 
 MakeWorker = Callable[..., Worker]
@@ -169,7 +169,7 @@ def test_how_some_end_is_recorded_although_others_could_not_begin(
         assert all_refused.wait(120)
         raise ValueError("no")
 
-    monkeypatch.setattr(executor, "wait", wait)
+    monkeypatch.setattr(beside, "wait", wait)
     worker = make_worker()
     all_refused = refuse_connections(worker.effects, refused)
     with pytest.raises(OperationalError, match="too many clients"):
