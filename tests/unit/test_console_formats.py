@@ -116,9 +116,9 @@ def test_nothing_of_a_text_is_lost_or_becomes_markup(text: str) -> None:
 
 @pytest.mark.parametrize("hostile", ['"' + '\\"' * 200_000, '"a" ' * 100_000, "\\" * 400_000])
 def test_no_text_takes_long(hostile: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     formats.json_html(hostile)
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 60  # 0.5 s; quadratic, it would be hours
 
 
 def test_an_empty_type_is_seen() -> None:
