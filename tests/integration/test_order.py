@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, text
 
 from ingest.encryption.keys import BodyKeys
 from ingest.store.bulk import replay
-from ingest.store.pipeline import jobs, processors
+from ingest.store.pipeline import jobs, ordering, processors
 from ingest.store.pipeline.jobs import ClaimedJob, Lease
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports import event_detail
@@ -168,6 +168,97 @@ def test_nothing_runs_before_what_was_received_earlier_is_admitted(
     worker.process([first])  # who admits the last one runs what waited for it
     assert ran(engine, 1) == [0, 1]
     assert ran(engine, 2) == [0]
+
+
+def pass_time(engine: Engine, seconds: int) -> None:
+    """Bring forward until when the relay leaves jobs to others."""
+    execute(
+        engine, "UPDATE jobs SET hinted_until = hinted_until - make_interval(secs => :s)", s=seconds
+    )
+
+
+def dispatched(engine: Engine) -> list[int]:
+    """What a sweep of the relay dispatches."""
+    OrderMending(engine).sweep()
+    with engine.begin() as db:
+        return [
+            id_
+            for queue in jobs.queues(db)
+            for id_ in jobs.dispatch_due(db, queue, limit=100, ttl_s=10)
+        ]
+
+
+def test_what_waits_for_its_place_is_tried_by_one_job_and_not_by_all(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    first, *others = deliver(database_url, [*steps(1, 0, 1, 2), *steps(2, 0)])
+    worker = make_worker()
+    worker.process(others)
+    oldest = one(engine, "SELECT min(id) FROM jobs")
+    assert dispatched(engine) == []
+    for _ in range(3):
+        pass_time(engine, 15)
+        assert dispatched(engine) == [oldest]
+        worker.process(jobs=[oldest])
+        assert dispatched(engine) == []
+    assert ran(engine, 2) == []
+    worker.process([first])
+    assert (ran(engine, 1), ran(engine, 2)) == ([0, 1, 2], [0])
+    assert leftovers(engine) == 0
+
+
+def test_what_nobody_has_placed_is_placed_by_the_job_that_is_tried(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    first, *others = deliver(database_url, [*steps(9, 0), *steps(1, 0, 1, 2)])
+    worker = make_worker()
+    worker.process(others)
+    # As a worker leaves it that ends between the two.
+    execute(engine, "DELETE FROM unadmitted WHERE delivery = :first", first=first)
+    pass_time(engine, 15)
+    worker.process(jobs=dispatched(engine))
+    assert ran(engine, 1) == [0, 1, 2]
+
+
+def test_the_relay_leaves_what_was_placed_to_its_worker_for_seconds_only(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    first, *others = deliver(database_url, [*steps(9, 0), *steps(1, 0), *steps(2, 0)])
+    make_worker().process(others)
+    without_time(make_worker).process([first])
+    assert one(engine, "SELECT count(*) FROM ordered_jobs WHERE placed") == 3
+    pass_time(engine, 15)
+    assert len(dispatched(engine)) == 3
+
+
+def test_what_is_left_of_many_that_can_be_placed_is_tried_at_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    first, *others = deliver(database_url, steps(1, *range(7)))
+    worker = make_worker()
+    worker.process(others)
+    monkeypatch.setattr(ordering, "PLACED_AT_ONCE", 3)
+    worker.process([first])
+    for ended in (3, 6, 7):
+        assert ran(engine, 1) == list(range(ended))
+        worker.process(jobs=dispatched(engine))
+    assert leftovers(engine) == 0
 
 
 def test_a_duplicate_that_was_waited_for_lets_the_others_run(

@@ -686,17 +686,72 @@ def wake_behind(connection: Connection, job_ids: Sequence[int]) -> None:
     wake(connection, ordering.forget(connection, job_ids))
 
 
+_PLACED_S = 10
+"""Seconds for which the relay leaves a job that was placed to the worker that placed it."""
+_HELD_S = 300
+"""Seconds for which the relay leaves a job that waits for its place to whoever can place it."""
+# What waits for its place waits for others to be admitted or read: to dispatch it helps nobody. Who
+# places it hints it anew. Placing takes turns, so none of these is being placed.
+_HOLD_UNPLACED = statement(
+    f"""
+    UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => {_HELD_S})
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(ARRAY(
+                  SELECT job FROM ingest.ordered_jobs
+                  WHERE job = ANY(CAST(:ids AS bigint[])) AND NOT placed AND key IS NOT NULL
+              ))
+          AND state IN ('pending', 'retrying') AND hinted_until IS DISTINCT FROM 'infinity'
+        ORDER BY id FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING id
+    """
+)
+_HELD = statement(
+    f"""
+    SELECT id FROM ingest.jobs
+    WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
+      AND hinted_until > now() + make_interval(secs => {_PLACED_S}) AND hinted_until < 'infinity'
+    """
+)
+
+
 def place(
     connection: Connection, processor: str, types: Iterable[str], also: Sequence[int] = ()
 ) -> list[JobRef]:
     """Place the jobs of a processor with an order (`ordering.place`); return those that are due,
-    the first of their key. `also` are jobs that may have been placed before."""
+    the first of their key. Hold those of `also` that cannot be placed yet: the relay leaves them to
+    whoever can place them. `also` may have been placed before."""
     placed = ordering.place(connection, processor, types)
+    known = set(placed)
+    others = [id_ for id_ in also if id_ not in known]
     if placed:
         put_behind(connection, placed)
-    known = set(placed)
-    ids = [*placed, *(id_ for id_ in also if id_ not in known)]
-    return due(connection, ids) if ids else []
+        held = connection.execute(_HELD, {"ids": arrays.literal(placed)}).scalars().all()
+        if held:
+            presume_known(connection, held, for_s=_PLACED_S)
+    if len(placed) == ordering.PLACED_AT_ONCE:
+        forget_hint(connection, ordering.oldest_unplaced(connection, limit=1))
+    elif others:
+        ids = {"ids": arrays.literal(others)}
+        unplaced = set(connection.execute(_HOLD_UNPLACED, ids).scalars())
+        others = [id_ for id_ in others if id_ not in unplaced]
+    return due(connection, [*placed, *others]) if placed or others else []
+
+
+# Once in ten seconds for each processor: a worker may have ended before it placed what it could.
+_TRY_AGAIN = statement(
+    f"""
+    UPDATE ingest.jobs SET hinted_until = NULL
+    WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.jobs
+        WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
+          AND hinted_until BETWEEN now() + make_interval(secs => {_PLACED_S})
+                               AND now() + make_interval(secs => {_HELD_S - _PLACED_S})
+        FOR UPDATE SKIP LOCKED
+    ))
+    """
+)
 
 
 _ARE_BEHIND = statement(
@@ -742,6 +797,8 @@ def mend_order(connection: Connection, *, after: UUID, limit: int) -> UUID | Non
     ids = arrays.literal(head.job for head in kept)
     behind = set(connection.execute(_ARE_BEHIND, {"ids": ids}).scalars())
     wake(connection, [head.key for head in kept if head.job in behind])
+    oldest = ordering.oldest_unplaced(connection, limit=1)
+    connection.execute(_TRY_AGAIN, {"ids": arrays.literal(oldest)})
     return heads[-1].key if len(heads) == limit else None
 
 

@@ -102,7 +102,7 @@ _TAKE_TURN = statement("SELECT pg_advisory_xact_lock(1953460322, hashtext(:proce
 # count: it may take hours by its rate. A backlog of 100,000 deliveries of other types costs 13 ms
 # here; an index by type would cost every delivery 3 µs.
 _PLACE = statement(
-    f"""
+    """
     WITH open AS MATERIALIZED (
         (SELECT delivery AS event FROM ingest.unadmitted
          WHERE replay IS NULL AND type LIKE ANY(CAST(:types AS text[]))
@@ -120,7 +120,7 @@ _PLACE = statement(
         SELECT job FROM ingest.ordered_jobs
         WHERE processor = :processor AND NOT placed AND key IS NOT NULL
           AND event < (SELECT event FROM bound)
-        ORDER BY event LIMIT {PLACED_AT_ONCE}
+        ORDER BY event LIMIT :limit
         FOR UPDATE SKIP LOCKED
     ))
     RETURNING job
@@ -141,8 +141,8 @@ def place(connection: Connection, processor: str, types: Iterable[str]) -> list[
     """
     connection.execute(_TAKE_TURN, {"processor": processor})
     patterns = arrays.literal(escape(of_type).replace("*", "%") for of_type in types)
-    placed = connection.execute(_PLACE, {"processor": processor, "types": patterns}).scalars()
-    return sorted(placed)
+    parameters = {"processor": processor, "types": patterns, "limit": PLACED_AT_ONCE}
+    return sorted(connection.execute(_PLACE, parameters).scalars())
 
 
 # From processor to processor through the index, however many jobs each has.
