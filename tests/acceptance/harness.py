@@ -95,7 +95,7 @@ class Stack:
         process = self.start(
             "console", "--port", str(self.console_port), **(receiver | environment)
         )
-        until(lambda: self._serves(process), what="the console answers", timeout_s=60)
+        until(lambda: self._serves(process), what="the console answers")
         return process
 
     def _serves(self, process: subprocess.Popen[bytes]) -> bool:
@@ -154,7 +154,7 @@ class Stack:
 
     def _post_part(self, number: int, bodies: Sequence[bytes]) -> list[Answer]:
         client = http.client.HTTPConnection(
-            "127.0.0.1", self.ports[number % len(self.ports)], timeout=30
+            "127.0.0.1", self.ports[number % len(self.ports)], timeout=300
         )
         try:
             return [
@@ -172,7 +172,7 @@ class Stack:
             env=os.environ | self.environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         assert (done.returncode == 0) is ok, done.stderr
         return done.stdout if ok else done.stderr
@@ -201,7 +201,7 @@ class Stack:
         )
         return found
 
-    def wait_until_idle(self, *, timeout_s: float = 120) -> None:
+    def wait_until_idle(self, *, timeout_s: float = 300) -> None:
         """Wait until everything has been worked on."""
         until(lambda: self.unfinished() == 0, what="all is worked on", timeout_s=timeout_s)
 
@@ -231,7 +231,7 @@ def request(
     body: bytes | None = None,
     headers: dict[str, str] | None = None,
     *,
-    timeout_s: float = 30,
+    timeout_s: float = 300,
 ) -> Answer:
     """One request over a connection of its own."""
     client = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)

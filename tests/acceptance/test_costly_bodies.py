@@ -116,5 +116,5 @@ def test_the_process_ends_with_its_receiver(stack: Stack, number: signal.Signals
     assert stack.post(costly(0)).status == 200
     child = child_of(stack)
     stack.processes[0].send_signal(number)
-    assert stack.processes[0].wait(120) == (0 if number == signal.SIGTERM else -number)
+    assert stack.processes[0].wait(300) == (0 if number == signal.SIGTERM else -number)
     until(lambda: not is_running(child))

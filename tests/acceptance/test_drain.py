@@ -37,7 +37,7 @@ def test_a_receiver_says_that_it_is_not_ready_and_goes_on_receiving_before_it_en
     stack = make_stack()
     receiver = stack.receiver(shutdown_delay_s="15")
     port = stack.ports[0]
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     assert post(client, 1).getheader("connection") is None
     receiver.send_signal(signal.SIGTERM)
     until(lambda: is_unready(port), what="it says that it ends")
@@ -53,7 +53,7 @@ def test_a_receiver_answers_the_request_whose_body_still_comes(make_stack: MakeS
     stack = make_stack()
     receiver = stack.receiver()
     body = order(1)
-    client = http.client.HTTPConnection("127.0.0.1", stack.ports[0], timeout=30)
+    client = http.client.HTTPConnection("127.0.0.1", stack.ports[0], timeout=300)
     client.putrequest("POST", "/webhooks/awalchat")
     for name, value in (signed_headers(body) | {"content-length": str(len(body))}).items():
         client.putheader(name, value)

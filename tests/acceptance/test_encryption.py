@@ -26,11 +26,11 @@ def test_no_file_holds_the_text_of_a_body(
 ) -> None:
     monkeypatch.setenv("INGEST_BODY_KEYS", KEY)  # for the commands, too
     up = make_up()
-    until(lambda: "ready in" in up.said, what="it is ready", timeout_s=300)
+    until(lambda: "ready in" in up.said, what="it is ready")
     secret = (up.folder / ".ingest" / "awalchat.secret").read_text().strip()
     raw = body("note.made", {"text": SECRET_WORD.decode()})
     _post(up, secret, raw)
-    until(lambda: up.stats()["events"]["total"] == 1, what="it is an event", timeout_s=300)
+    until(lambda: up.stats()["events"]["total"] == 1, what="it is an event")
     _settle(up)
     assert not holding(up)
     (event,) = up.command("events", "list", "--json").splitlines()
@@ -49,7 +49,7 @@ def test_what_a_worker_without_the_key_cannot_read_waits_for_one_that_has_it(
     assert [answer.status for answer in stack.post_all([order(n) for n in range(3)])] == [200] * 3
     keyless = stack.worker()
     given_back = "SELECT count(*) FROM attempts WHERE outcome = 'released'"
-    until(lambda: stack.value(given_back) == 3, what="each job was given back", timeout_s=300)
+    until(lambda: stack.value(given_back) == 3, what="each job was given back")
     (job,) = stack.query("SELECT DISTINCT state, failures FROM jobs")
     assert job == {"state": "retrying", "failures": 0}
     event = str(stack.value("SELECT min(id::text) FROM events"))

@@ -36,7 +36,7 @@ def test_after_an_erasure_no_file_holds_the_number(
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "of_the_user.py").write_text(PROCESSORS)
     up = make_up(PYTHONPATH=str(tmp_path / "shop"), INGEST_PROCESSORS="of_the_user")
-    until(lambda: "ready in" in up.said, what="it is ready", timeout_s=300)
+    until(lambda: "ready in" in up.said, what="it is ready")
     secret = (up.folder / ".ingest" / "awalchat.secret").read_text().strip()
     failing = body("order.failed", {"order_id": 1, "customer": "+966 51 234 5678"})
     # Large, and nothing that could be compressed, so that it is stored out of line as it is; and
@@ -63,7 +63,7 @@ def test_after_an_erasure_no_file_holds_the_number(
     erased = json.loads(up.command("erase", "--phone", "0096651 234 5678", "--yes", "--json"))
     assert erased["sources"] == {"awalchat": 71}
     _post(up, secret, about_sara()[0])  # a late duplicate
-    until(lambda: up.stats()["deliveries"]["duplicates"] == 1, what="it is admitted", timeout_s=300)
+    until(lambda: up.stats()["deliveries"]["duplicates"] == 1, what="it is admitted")
     for statement in erased["vacuum"]:
         _execute(up, statement)
     _settle(up)

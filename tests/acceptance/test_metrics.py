@@ -184,7 +184,7 @@ def test_a_worker_counts_over_all_its_processes_also_those_that_died(watched: Wa
 def test_a_worker_that_is_killed_takes_its_exporter_along(watched: Watched) -> None:
     worker = watched.stack.processes[1]
     worker.kill()
-    worker.wait(30)
+    worker.wait(300)
     until(lambda: not _listens(watched.ports["worker"]), what="nobody serves its metrics")
 
 

@@ -29,7 +29,7 @@ class OwnRedis:
 
     def start(self) -> None:
         self._process: subprocess.Popen[bytes] = process.spawn(self._program)
-        process.wait_until_ready(self._program, self._process, timeout_s=120)
+        process.wait_until_ready(self._program, self._process, timeout_s=300)
 
     def stop(self, *, forget: bool = False) -> None:
         process.stop(self._program, self._process)

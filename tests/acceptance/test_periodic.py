@@ -51,7 +51,7 @@ def test_two_relays_and_two_workers_make_each_run_once(make_periodic: MakeStack)
     for start in (stack.worker, stack.worker, stack.relay, stack.relay):
         start()
     is_due(stack, "minutely")
-    until(lambda: runs(stack, "minutely") >= 10, what="all have run", timeout_s=120)
+    until(lambda: runs(stack, "minutely") >= 10, what="all have run")
     made = stack.query("SELECT due_at, count(*) AS times FROM runs GROUP BY due_at ORDER BY due_at")
     assert {row["times"] for row in made} == {1}
     first = made[0]["due_at"]

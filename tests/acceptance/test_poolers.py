@@ -37,12 +37,12 @@ class House:
     def start(self) -> None:
         """Start PostgreSQL."""
         self._process: subprocess.Popen[bytes] = process.spawn(self._program)
-        process.wait_until_ready(self._program, self._process, timeout_s=60)
+        process.wait_until_ready(self._program, self._process, timeout_s=300)
 
     def stop_immediately(self) -> None:
         """Stop it as `pg_ctl stop --mode=immediate` does: what is not on disk is lost."""
         self._process.send_signal(signal.SIGQUIT)
-        self._process.wait(60)
+        self._process.wait(300)
 
     def close(self) -> None:
         """Stop it for good."""
@@ -110,7 +110,7 @@ def wait_for_success(stack: Stack, count: int) -> None:
     until(
         lambda: stack.value("SELECT count(*) FROM ingest.jobs WHERE state = 'succeeded'") == count,
         what=f"{count} jobs have succeeded",
-        timeout_s=120,
+        timeout_s=300,
     )
     assert stack.value("SELECT count(*) FROM ingest.jobs") == count
     assert stack.value("SELECT coalesce(max(failures), 0) FROM ingest.jobs") == 0
@@ -151,7 +151,7 @@ def test_every_process_works_through_a_pooler_in_transaction_mode(
     until(
         lambda: stack.value("SELECT count(*) FROM ingest.jobs WHERE trigger = 'replay'") == 200,
         what="all is replayed",
-        timeout_s=120,
+        timeout_s=300,
     )
     wait_for_success(stack, 200)
     assert stack.stats()["events"]["total"] == 200

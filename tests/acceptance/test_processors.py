@@ -43,7 +43,7 @@ def job(stack: Stack, order_id: int, processor: str = "whims") -> dict[str, Any]
     return dict(found)
 
 
-def wait_for(stack: Stack, order_id: int, state: str, *, timeout_s: float = 40) -> dict[str, Any]:
+def wait_for(stack: Stack, order_id: int, state: str, *, timeout_s: float = 300) -> dict[str, Any]:
     until(
         lambda: stack.value(
             "SELECT count(*) FROM jobs j JOIN events e ON e.id = j.event"
@@ -86,7 +86,7 @@ def test_a_thread_that_cannot_be_ended_takes_its_process_along_and_alone_is_blam
             and stack.value("SELECT count(*) FROM jobs WHERE state = 'dead'") == 1
         ),
         what="the one is dead and the others are done",
-        timeout_s=60,
+        timeout_s=300,
     )
     dead = stack.query(
         "SELECT e.event_id, j.failures FROM jobs j JOIN events e ON e.id = j.event"
@@ -159,7 +159,7 @@ def test_poison_spends_its_attempts_and_harms_no_neighbour(make_shop: MakeStack,
         assert stack.post(order(number, **({"note": note} if number == 7 else {}))).status == 200
     stack.worker()
     stack.relay()
-    dead = wait_for(stack, 7, "dead", timeout_s=90)
+    dead = wait_for(stack, 7, "dead")
     outcomes = [each["outcome"] for each in dead["attempts"] if each["outcome"] != "released"]
     assert len(outcomes) == 3
     assert set(outcomes) == {"timed_out" if note == "loops" else "lost"}
@@ -253,7 +253,7 @@ def test_a_module_that_cannot_be_imported_stops_the_worker_and_loses_nothing(
     stack = make_shop()
     (stack.folder / "bad_deploy.py").write_text("1 / 0")
     worker = stack.start("worker", processors="bad_deploy")
-    assert worker.wait(120) == 1
+    assert worker.wait(300) == 1
     assert "bad_deploy.py, line 1: ZeroDivisionError" in stack.logs()
     assert stack.post(order(1)).status == 200
     stack.worker()

@@ -37,20 +37,20 @@ def test_saved_code_runs_and_a_broken_save_stops_nothing(
         INGEST_RETRY_BASE_S="0.1",
         INGEST_RETRY_MAX_DELAY_S="1",
     ).wait_until_ready()
-    until(lambda: "parcels.py, line 1: ImportError" in up.said, timeout_s=120)
+    until(lambda: "parcels.py, line 1: ImportError" in up.said)
     up.command("send", "parcel.sent")
-    until(lambda: up.stats()["deliveries"]["accepted"] == 1, timeout_s=120)
+    until(lambda: up.stats()["deliveries"]["accepted"] == 1)
 
     module.write_text(MODULE.format(types="'parcel.*'", fails=True, version=1))
-    until(lambda: "parcels.py: the workers start with" in up.said, timeout_s=120)
+    until(lambda: "parcels.py: the workers start with" in up.said)
     up.command("send", "parcel.lost")
     up.command("send", "refund.made")
-    until(lambda: {"retrying", "unhandled"} <= set(states(up)), timeout_s=120)
+    until(lambda: {"retrying", "unhandled"} <= set(states(up)))
 
     module.write_text("def broken(:\n")
-    until(lambda: "parcels.py, line 1: SyntaxError" in up.said, timeout_s=120)
+    until(lambda: "parcels.py, line 1: SyntaxError" in up.said)
     module.write_text(MODULE.format(types="'parcel.*', 'refund.*'", fails=False, version=2))
-    until(lambda: up.said.count("parcels.py: the workers start with") == 2, timeout_s=120)
+    until(lambda: up.said.count("parcels.py: the workers start with") == 2)
     offer = "1 unhandled refund.made event has a processor now: ingest replay"
-    until(lambda: offer in up.said, timeout_s=120)
-    until(lambda: states(up) == ["succeeded", "succeeded", "unhandled"], timeout_s=120)
+    until(lambda: offer in up.said)
+    until(lambda: states(up) == ["succeeded", "succeeded", "unhandled"])

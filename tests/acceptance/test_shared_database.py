@@ -83,7 +83,7 @@ def test_everything_works_beside_an_application_that_uses_the_same_names(
         waiting = sum(counted["jobs"][state] for state in ("pending", "running", "retrying"))
         return counted["events"]["total"] == 20 and not waiting
 
-    until(idle, what="all is worked on", timeout_s=120)
+    until(idle, what="all is worked on")
     stats = stack.stats()
     assert stats.pop("backlog")["total"] == 0
     assert stats == {

@@ -50,7 +50,7 @@ def test_a_second_one_on_the_same_folder_is_refused_in_one_sentence(
 ) -> None:
     first = make_up().wait_until_ready()
     second = make_up()
-    assert second.process.wait(120) == 1
+    assert second.process.wait(300) == 1
     (sentence,) = second.said.strip().splitlines()
     assert sentence == (
         f"ingest: `ingest up` already runs on {first.folder / '.ingest'}"
@@ -79,7 +79,7 @@ def test_the_console_is_part_of_it(make_up: Callable[..., Up]) -> None:
 def test_a_port_that_is_taken_is_said_before_anything_starts(make_up: Callable[..., Up]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         up = make_up("--port", str(taken.getsockname()[1]))
-        assert up.process.wait(120) == 1
+        assert up.process.wait(300) == 1
     (sentence,) = up.said.strip().splitlines()
     assert "Cannot listen on" in sentence
     assert "--port" in sentence
@@ -123,7 +123,7 @@ def test_a_database_of_ones_own_takes_the_place_of_the_embedded_one(
 
 def test_processors_that_cannot_be_imported_are_said_at_once(make_up: Callable[..., Up]) -> None:
     up = make_up(INGEST_PROCESSORS="no_such_module")
-    assert up.process.wait(60) == 1
+    assert up.process.wait(300) == 1
     assert "no_such_module cannot be imported" in up.said
     assert not up.left()
 

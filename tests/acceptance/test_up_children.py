@@ -24,7 +24,7 @@ def test_killed_it_leaves_nothing_running_and_loses_nothing(make_up: Callable[..
     up.command("send", "order.created", "--count", "50")
     up.process.kill()
     up.process.wait()
-    until(lambda: not up.left(), what="its children are gone", timeout_s=120)
+    until(lambda: not up.left(), what="its children are gone")
     again = make_up().wait_until_ready()
     until(lambda: again.stats()["jobs"]["succeeded"] == 50, what="all are worked on")
 
@@ -50,10 +50,10 @@ def test_a_child_that_is_killed_is_back_soon_and_said_so(
     until(
         lambda: "SIGKILL" in up.said and " restarted (pid " in up.said,
         what="it is said",
-        timeout_s=120,
+        timeout_s=300,
     )
-    until(lambda: _sends(up), what="events are taken again", timeout_s=40)
-    until(lambda: up.stats()["jobs"]["succeeded"] >= 1, what="events are worked on", timeout_s=40)
+    until(lambda: _sends(up), what="events are taken again")
+    until(lambda: up.stats()["jobs"]["succeeded"] >= 1, what="events are worked on")
 
 
 def _sends(up: Up) -> bool:
@@ -93,7 +93,7 @@ def test_root_has_two_ways_to_run_postgres(tmp_path: Path, way: str) -> None:
     assert (program.identity.uid is None) == (way == "namespace")
     running = process.spawn(program)
     try:
-        process.wait_until_ready(program, running, timeout_s=120)
+        process.wait_until_ready(program, running, timeout_s=300)
         with psycopg.connect(postgres.url(sockets)) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
     finally:

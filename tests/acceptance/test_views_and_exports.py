@@ -82,7 +82,7 @@ def test_a_view_is_one_thing_and_an_export_is_what_it_lists(
     assert "no view 'Gone'" in stack.command("export", "--view", "Gone", ok=False)
     assert "no filter" in stack.command("export", "--query", "stat:x", ok=False)
 
-    gone = http.client.HTTPConnection("127.0.0.1", stack.console_port, timeout=30)
+    gone = http.client.HTTPConnection("127.0.0.1", stack.console_port, timeout=300)
     gone.request("GET", "/api/v1/events/export", headers=AS_OPERATOR)
     assert gone.getresponse().read(100).startswith(b'{"id": ')
     gone.close()

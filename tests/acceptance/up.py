@@ -46,7 +46,7 @@ class Up:
         return self._output.read_text()
 
     def wait_until_ready(self) -> "Up":
-        until(lambda: "ready in" in self.said or self.process.poll() is not None, timeout_s=60)
+        until(lambda: "ready in" in self.said or self.process.poll() is not None)
         assert "ready in" in self.said, self.said
         self.family()
         return self

@@ -23,7 +23,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("CI"):
             pytest.fail("There is no chromium: apt-get install chromium.")
         pytest.skip("There is no chromium: apt-get install chromium.")
-    expect.set_options(timeout=60_000)  # of a condition, in ms; a busy machine takes some seconds
+    expect.set_options(timeout=300_000)  # of a condition, in ms; a busy machine takes many seconds
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield running
@@ -61,6 +61,7 @@ def page(browser: Browser, stack: Stack) -> Iterator[Page]:
         timezone_id="Asia/Riyadh",
         locale="en-GB",
     )
+    context.set_default_timeout(300_000)
     opened = context.new_page()
     thrown: list[str] = []
     opened.on("pageerror", lambda error: thrown.append(str(error)))

@@ -241,7 +241,7 @@ def wait_until_quiet(stack: Stack) -> None:
         "SELECT (SELECT count(*) FROM unadmitted) + (SELECT count(*) FROM jobs WHERE state IN"
         " ('pending', 'running') OR (state = 'retrying' AND processor <> 'courier'))"
     )
-    until(lambda: stack.value(left) == 0, what="all is worked on", timeout_s=120)
+    until(lambda: stack.value(left) == 0, what="all is worked on")
 
 
 def operate(stack: Stack) -> None:
@@ -280,7 +280,7 @@ def erase(stack: Stack) -> None:
 def wait_for_erasure(stack: Stack, number: int, status: str) -> None:
     """Until a request to erase a person has a status."""
     sql = "SELECT status FROM erasures WHERE id = :id"
-    until(lambda: stack.value(sql, id=number) == status, what=status, timeout_s=120)
+    until(lambda: stack.value(sql, id=number) == status, what=status)
 
 
 def pause(stack: Stack) -> None:

@@ -152,7 +152,7 @@ class Project:
     def post(self, body: bytes) -> bool:
         """Send a signed body as the sender does; return whether it was answered 200."""
         secret = (self.folder / "secrets" / "awalchat_secrets").read_text().strip()
-        sender = HTTPConnection("127.0.0.1", self.port("RECEIVER_PORT"), timeout=30)
+        sender = HTTPConnection("127.0.0.1", self.port("RECEIVER_PORT"), timeout=300)
         try:
             sender.request("POST", "/webhooks/awalchat", body, signed_headers(body, secret=secret))
             return sender.getresponse().status == 200

@@ -150,7 +150,7 @@ def test_who_notes_the_same_in_another_order_does_not_wait_in_a_circle(engine: E
                 noted.append(pool.submit(note, other_way, [second, first]))
                 until_waiting(engine, 2)
             for each in noted:
-                each.result(20)
+                each.result(300)
     assert (lately(engine, FAILED), lately(engine, SUCCEEDED)) == (2, 2)
 
 
@@ -373,11 +373,11 @@ def test_compacting_while_others_count_loses_nothing(engine: Engine, database_ur
         try:
             batches = [deliveries[n::40] for n in range(40)]
             for done in [pool.submit(admit, engine, batch) for batch in batches]:
-                done.result(60)
+                done.result(300)
         finally:
             ended.set()
         for merged in merging:
-            merged.result(60)
+            merged.result(300)
     points = over_time(engine, TODAY - 2 * DAY, TODAY + 2 * HOUR, span=HOUR)
     assert sum(point.count(EVENT) for point in points) == 400
 

@@ -178,7 +178,7 @@ def test_no_probe_is_due_before_its_time(make_house: MakeHouse) -> None:
 def test_jobs_that_were_in_work_when_it_opened_spend_nothing(
     make_house: MakeHouse, engine: Engine, target: Target
 ) -> None:
-    everybody = threading.Barrier(8, timeout=30)
+    everybody = threading.Barrier(8, timeout=300)
 
     def crm(event: Event, db: Connection) -> None:
         everybody.wait()
@@ -337,7 +337,7 @@ def test_several_relays_make_one_probe(make_house: MakeHouse) -> None:
     house.sweep()
     relays = [house.make_relay() for _ in range(6)]
     execute(house.engine, "UPDATE breakers SET probe_at = now()")
-    together = threading.Barrier(len(relays), timeout=30)
+    together = threading.Barrier(len(relays), timeout=300)
 
     def sweep(number: int) -> None:
         together.wait()

@@ -54,7 +54,7 @@ def test_what_a_failing_call_wrote_is_rolled_back(pipeline: Pipeline) -> None:
 
 
 def test_a_call_that_waits_too_long_is_timed_out(pipeline: Pipeline) -> None:
-    @processor("order.created", timeout_s=0.2)
+    @processor("order.created", timeout_s=1)
     async def work(event: Event, db: AsyncConnection) -> None:
         await note(event, db)
         await asyncio.sleep(600)

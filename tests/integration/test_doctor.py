@@ -500,7 +500,7 @@ def test_a_check_that_hangs_is_given_up_and_one_that_fails_is_told(
     ends = threading.Event()
 
     def hang(_setup: Setup) -> list[Finding]:
-        ends.wait(60)
+        ends.wait(300)
         return []
 
     def fail(_setup: Setup) -> list[Finding]:

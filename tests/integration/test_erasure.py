@@ -247,7 +247,7 @@ def test_a_job_that_runs_meanwhile_cannot_write_the_person_back(
     @processor("message.received")
     def wait(event: Any, db: Any) -> None:
         has_begun.set()
-        assert goes_on.wait(60)
+        assert goes_on.wait(300)
         db.exec_driver_sql(
             "INSERT INTO ingest.contacts (contact_id, phone, versions, last_event_id)"
             " VALUES (1, %s, '{}', 'x')",
@@ -259,12 +259,12 @@ def test_a_job_that_runs_meanwhile_cannot_write_the_person_back(
     working = threading.Thread(target=worker.process, args=(deliveries,))
     working.start()
     try:
-        assert has_begun.wait(60)
+        assert has_begun.wait(300)
         erase(engine)
         assert not holds(engine)
     finally:
         goes_on.set()
-        working.join(60)
+        working.join(300)
     assert not holds(engine)
     states = rows(engine, "SELECT state FROM jobs")
     assert {row["state"] for row in states} == {"dead", "succeeded"}
@@ -405,7 +405,7 @@ def test_duplicates_that_come_while_it_runs_find_the_tombstones(
     finally:
         stop.set()
         for thread in threads:
-            thread.join(60)
+            thread.join(300)
     assert one(engine, "SELECT count(*) FROM unadmitted") == 0
     assert one(engine, "SELECT count(*) FROM events") == 8
     assert not holds(engine)

@@ -381,7 +381,7 @@ def test_a_rate_is_kept_to_and_used_by_one_worker_and_a_relay(
     with Crowd(engine, [make_worker()]) as crowd:
         for start in range(0, len(arrived), 50):
             crowd.messages.put((arrived[start : start + 50], []))
-        until(lambda: len(ran(engine)) >= 320, what="most have run", timeout_s=300)
+        until(lambda: len(ran(engine)) >= 320, what="most have run")
         spent_s = time.monotonic() - began
     assert spent_s >= 7  # windows of a second with 40 each: the eighth begins after seven
 
@@ -401,7 +401,7 @@ def test_workers_at_once_never_exceed_a_concurrency_or_a_keys(
     with Crowd(engine, [make_worker(name=f"test:{n}") for n in range(4)]) as crowd:
         for start in range(0, len(arrived), 7):
             crowd.messages.put((arrived[start : start + 7], []))
-        until(lambda: states(engine) == {"succeeded": 120}, what="all have run", timeout_s=300)
+        until(lambda: states(engine) == {"succeeded": 120}, what="all have run")
     assert together.most <= 3
     assert max(each.most for each in of_key.values()) <= 2
     assert leftovers(engine) == 0

@@ -101,7 +101,7 @@ def test_the_days_wait_for_whoever_makes_them(engine: Engine, database_url: str)
             waiting = pool.submit(make)
             until(lambda: waiting_for_locks(engine) == 1, what="the second waits")
             time.sleep(0.2)  # beyond its patience with readers
-        assert waiting.result(10) == []
+        assert waiting.result(300) == []
     second.dispose()
 
 

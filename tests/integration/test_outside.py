@@ -37,7 +37,7 @@ def outside(function: Callable[[Event, Engine], None], *, threads: int = 1) -> N
             queue="events",
             threads=threads,
             max_attempts=3,
-            timeout_s=20,
+            timeout_s=300,
             retry_base_s=60,
             retry_max_delay_s=60,
             is_outside=True,
@@ -93,7 +93,7 @@ def test_each_fails_discards_and_snoozes_alone(
 def test_as_many_calls_as_it_has_threads_are_made_at_once(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    together = threading.Barrier(4, timeout=20)
+    together = threading.Barrier(4, timeout=300)
 
     def work(_event: Event, _database: Engine) -> None:
         together.wait()  # nobody passes until four are here

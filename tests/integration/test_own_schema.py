@@ -203,7 +203,7 @@ def test_two_who_move_at_once_wait_for_each_other(application: Engine, migrator:
     upgrade(migrator, "0004", OLD)
     with ThreadPoolExecutor() as pool:
         for done in [pool.submit(upgrade, migrator) for _ in range(2)]:
-            done.result(120)
+            done.result(300)
     assert tables(application, "public") == set()
 
 

@@ -278,7 +278,7 @@ def test_a_resume_waits_for_a_relay_that_puts_jobs_aside_and_brings_them_back(
             assert jobs.park(slow, "events", paused, limit=100) == len(second) == 1
             resuming = pool.submit(resume, engine)
             until_waiting(engine, 1)
-        resuming.result(20)
+        resuming.result(300)
     for _ in range(2):
         found.sweep()
     assert aside(engine) == []

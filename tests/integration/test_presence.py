@@ -344,7 +344,7 @@ def test_who_reports_the_same_reasons_in_another_order_does_not_wait_in_a_circle
             told.append(pool.submit(tell, other_way, reasons[::-1]))
             until_waiting(engine, 2)
         for each in told:
-            each.result(20)
+            each.result(300)
     assert counted(engine, REFUSED) == 24
 
 

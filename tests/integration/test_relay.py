@@ -304,7 +304,7 @@ def test_a_long_reader_delays_the_upkeep_and_nothing_else(
         reader.execute(text("SELECT FROM deliveries"))
         began = time.monotonic()
         upkeep.run_if_due(today, now=0)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15  # 0.1 s for each attempt
         upkeep.run_if_due(today, now=59)
         assert found.sweep().jobs == 1
     assert [queue for queue, _, _ in sent.messages] == ["events.overdue"]

@@ -82,7 +82,7 @@ def test_a_replay_of_what_was_rejected_waits_for_its_jobs(
         assert not replayed.done()
         worker.process(ids)
         outcome = {"unadmitted": 0, "unfinished": 0, "succeeded": 1, "dead": 0}
-        assert replayed.result(60) == {"rejected": 2, "opened": 1, "outcome": outcome}
+        assert replayed.result(300) == {"rejected": 2, "opened": 1, "outcome": outcome}
 
 
 def test_one_that_was_rejected_is_opened_again_by_its_id(engine: Engine, database_url: str) -> None:

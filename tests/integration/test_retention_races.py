@@ -86,8 +86,8 @@ def test_a_snapshot_from_before_the_event_is_remembered(engine: Engine, event: U
             until(lambda: len(done) > 3 or removal.done(), what="the removal has looked again")
             assert one(engine, "SELECT count(*) FROM events WHERE event_id = 'z'") == 1
             go_on()
-            assert admission.result(30).duplicates == 1
-            assert removal.result(30)["events"] == 1
+            assert admission.result(300).duplicates == 1
+            assert removal.result(300)["events"] == 1
     assert came_once(engine, event)
 
 
@@ -100,7 +100,7 @@ def test_without_the_wait_it_would_come_twice(engine: Engine, event: UUID) -> No
     with stopped(engine) as (admission, _):
         step(engine, Position())
         step(engine, position(engine))
-    assert admission.result(30).duplicates == 0
+    assert admission.result(300).duplicates == 0
     assert not came_once(engine, event)
 
 
@@ -110,7 +110,7 @@ def test_a_snapshot_from_between_the_two(engine: Engine, event: UUID) -> None:
     assert not writers(engine)
     with stopped(engine) as (admission, _):
         assert step(engine, position(engine)).events == 1
-    assert admission.result(30).duplicates == 1
+    assert admission.result(300).duplicates == 1
     assert came_once(engine, event)
 
 

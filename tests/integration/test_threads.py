@@ -30,7 +30,7 @@ def _tables(engine: Engine) -> None:
 def test_as_many_jobs_as_it_has_threads_run_at_once(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    together = threading.Barrier(5, timeout=20)
+    together = threading.Barrier(5, timeout=300)
 
     @processor("order.created", threads=5)
     def work(event: Event, db: Connection) -> None:
@@ -50,7 +50,7 @@ def test_one_that_takes_its_time_holds_up_no_other(
     @processor("order.created", threads=4)
     def work(event: Event, db: Connection) -> None:
         if event.data["order_id"] == 0:
-            assert all(others.acquire(timeout=20) for _ in range(30))
+            assert all(others.acquire(timeout=300) for _ in range(30))
         else:
             others.release()
 
@@ -166,7 +166,7 @@ def test_how_some_end_is_recorded_although_others_could_not_begin(
 ) -> None:
     @processor("order.created", threads=5)
     def work(event: Event, db: Connection) -> None:
-        assert all_refused.wait(120)
+        assert all_refused.wait(300)
         raise ValueError("no")
 
     monkeypatch.setattr(beside, "wait", wait)

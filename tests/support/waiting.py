@@ -12,7 +12,7 @@ ENDS_WITHIN_S = 600.0
 runs, and up to `INGEST_WORKER_DRAIN_S` and 75 s longer."""
 
 
-def until(condition: Callable[[], Found], *, what: str = "", timeout_s: float = 120) -> Found:
+def until(condition: Callable[[], Found], *, what: str = "", timeout_s: float = 300) -> Found:
     """Call `condition` until what it returns is true, and return that."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -48,7 +48,7 @@ class Limited:
         self.told: TimedOut | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
-        assert self._began.wait(20)
+        assert self._began.wait(300)
 
     def _run(self) -> None:
         try:
@@ -63,7 +63,7 @@ class Limited:
         return self.told is not None
 
     def ended(self) -> bool:
-        self.thread.join(20)
+        self.thread.join(300)
         return not self.thread.is_alive()
 
 
@@ -157,7 +157,7 @@ class Interrupted:
 
     def __exit__(self, *_: object) -> None:
         self._goes_on = False
-        self._thread.join(20)
+        self._thread.join(300)
 
 
 @contextlib.contextmanager

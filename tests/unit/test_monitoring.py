@@ -262,7 +262,7 @@ def listens(port: int) -> bool:
 
 
 def scrape(port: int) -> str:
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         client.request("GET", "/metrics")
         return client.getresponse().read().decode()

@@ -33,8 +33,8 @@ def test_an_endless_loop_is_ended(alarm: Alarm) -> None:
 def test_a_sleep_is_ended(alarm: Alarm) -> None:
     began = time.monotonic()
     with pytest.raises(TimedOut), alarm(0.05):
-        time.sleep(30)
-    assert time.monotonic() - began < 5
+        time.sleep(3_600)
+    assert time.monotonic() - began < 300
 
 
 def test_catching_every_exception_does_not_help(alarm: Alarm) -> None:
@@ -49,9 +49,9 @@ def test_catching_every_exception_does_not_help(alarm: Alarm) -> None:
 
 def test_what_is_quick_enough_is_left_alone(alarm: Alarm) -> None:
     for _ in range(1_000):
-        with alarm(0.05):
+        with alarm(1):
             pass
-    time.sleep(0.1)
+    time.sleep(1.2)
 
 
 def ending(drain_s: float) -> Alarm:

@@ -126,7 +126,7 @@ class Running:
         self._process = process.spawn(program)
 
     def __enter__(self) -> None:
-        process.wait_until_ready(self._program, self._process, timeout_s=60)
+        process.wait_until_ready(self._program, self._process, timeout_s=300)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
