@@ -131,7 +131,7 @@ def call(api: Stack, case: Case[Any], role: str | None = "operator") -> Response
     """The answer, which must be one of those that the document tells of."""
     base_url = f"http://127.0.0.1:{api.console_port}"
     headers = {} if role is None else {"Authorization": f"Bearer {TOKENS[role]}"}
-    response = case.call(base_url, headers=headers, timeout=20)
+    response = case.call(base_url, headers=headers, timeout=300)
     case.validate_response(
         response,
         headers=headers,
