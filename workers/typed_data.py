@@ -5,12 +5,14 @@ Pydantic reads the data, so a model is a dataclass, a `TypedDict` or a class of 
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from types import SimpleNamespace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from workers.control import Discard
 from workers.event import Event
@@ -67,9 +69,10 @@ def model_of(function: Callable[..., object], *, batch: bool) -> Model | None:
         batch: whether it takes a list of events: `list[Event[OrderCreated]]`.
 
     Raises:
-        BadModel: the annotation cannot be resolved, or names no model.
+        BadModel: the annotation cannot be resolved, names no model, or is not that of an event.
     """
     annotation = _first_annotation(function)
+    _check_is_event(annotation, batch=batch)
     if batch and get_args(annotation):
         annotation = get_args(annotation)[0]
     if get_origin(annotation) is not Event:
@@ -77,6 +80,29 @@ def model_of(function: Callable[..., object], *, batch: bool) -> Model | None:
     (data_type,) = get_args(annotation)
     is_plain = data_type is Any or (get_origin(data_type) or data_type) is dict
     return None if is_plain or isinstance(data_type, TypeVar) else Model(data_type)
+
+
+def _check_is_event(annotation: Any, *, batch: bool) -> None:
+    """Look at the annotation of a first parameter.
+
+    Raises:
+        BadModel: no event can be what it says.
+    """
+    of_class = get_origin(annotation) or annotation
+    if not inspect.isclass(of_class) or of_class is Event:
+        return
+    name = getattr(annotation, "__qualname__", str(annotation))
+    if issubclass(of_class, Connection | AsyncConnection):
+        raise BadModel("its first parameter is to be the event, and its second the connection")
+    if of_class is list and not batch:
+        raise BadModel("it is called with one event; batch=True hands it lists")
+    if is_dataclass(of_class) or issubclass(of_class, BaseModel) or _is_typed_dict(of_class):
+        raise BadModel(f"its first parameter is to be the event: annotate it with Event[{name}]")
+
+
+def _is_typed_dict(of_class: type) -> bool:
+    """Return whether it is one, of `typing` or of `typing_extensions`."""
+    return issubclass(of_class, dict) and hasattr(of_class, "__required_keys__")
 
 
 def _first_annotation(function: Callable[..., object]) -> Any:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pydantic
 import pytest
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from ingest import settings
@@ -110,7 +112,7 @@ def test_events_without_a_model_are_left_as_they_are() -> None:
 
 
 def test_what_only_type_checkers_import_does_not_matter_beside_the_event() -> None:
-    def take(event: "Event[Order]", db: "Connection") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+    def take(event: "Event[Order]", db: "Missing") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     assert read(take, order_id=7, total=1) == Order(order_id=7, total=Decimal(1))
 
@@ -151,6 +153,26 @@ def test_a_type_that_data_cannot_be_read_as_is_refused() -> None:
     def take(event: Event[Plain], db: Any) -> None: ...
 
     with pytest.raises(BadModel, match="dataclass"):
+        model_of(take, batch=False)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "sentence"),
+    [
+        (Order, r"to be the event: annotate it with Event\[Order\]"),
+        (OrderFields, r"Event\[OrderFields\]"),
+        (PydanticOrder, r"Event\[PydanticOrder\]"),
+        ("Order", r"Event\[Order\]"),
+        (Connection, "first parameter is to be the event, and its second the connection"),
+        (AsyncConnection, "first parameter is to be the event"),
+        (list[Event], "called with one event; batch=True"),
+    ],
+)
+def test_a_first_parameter_that_no_event_can_be_is_refused(annotation: Any, sentence: str) -> None:
+    def take(event: Any, db: Any) -> None: ...
+
+    take.__annotations__["event"] = annotation
+    with pytest.raises(BadModel, match=sentence):
         model_of(take, batch=False)
 
 
