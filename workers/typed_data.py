@@ -11,8 +11,6 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from workers.control import Discard
 from workers.event import Event
@@ -92,12 +90,21 @@ def _check_is_event(annotation: Any, *, batch: bool) -> None:
     if not inspect.isclass(of_class) or of_class is Event:
         return
     name = getattr(annotation, "__qualname__", str(annotation))
-    if issubclass(of_class, Connection | AsyncConnection):
+    if _is_connection(of_class):
         raise BadModel("its first parameter is to be the event, and its second the connection")
     if of_class is list and not batch:
         raise BadModel("it is called with one event; batch=True hands it lists")
     if is_dataclass(of_class) or issubclass(of_class, BaseModel) or _is_typed_dict(of_class):
         raise BadModel(f"its first parameter is to be the event: annotate it with Event[{name}]")
+
+
+def _is_connection(of_class: type) -> bool:
+    """Return whether it is one of SQLAlchemy's. By name: its asynchronous half takes 0.1 s to
+    import, which only async processors need."""
+    return any(
+        of.__module__.startswith("sqlalchemy.") and of.__name__ in ("Connection", "AsyncConnection")
+        for of in of_class.__mro__
+    )
 
 
 def _is_typed_dict(of_class: type) -> bool:
