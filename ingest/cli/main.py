@@ -1,7 +1,9 @@
-"""Register the commands and run them."""
+"""Run the command that is called."""
 
+import importlib
 import os
 import sys
+from collections.abc import Iterable
 
 import psycopg
 import typer
@@ -9,89 +11,51 @@ from sqlalchemy.exc import SQLAlchemyError
 from typer.exceptions import TyperException
 
 from ingest import __version__, environment, settings
-from ingest.cli import (
-    alerts,
-    audit_log,
-    bulk_actions,
-    console,
-    deliveries,
-    destinations,
-    discard,
-    doctor,
-    encryption,
-    erase,
-    events,
-    export,
-    failures,
-    listen,
-    processes,
-    processors,
-    recover,
-    refusals,
-    replay,
-    resend,
-    retention,
-    send,
-    show,
-    simulate,
-    sources,
-    stats,
-    top,
-    types,
-    up,
-    usage,
-    views,
-)
+from ingest.cli import usage
 from ingest.errors import IngestError
 from ingest.store import causes
 
 _LOGGING = ("serve", "worker", "relay", "console", "doctor")
 """Commands that tell unknown variables of the environment in a way of their own."""
 
-app = typer.Typer(
-    name="ingest",
-    help="Receive signed webhooks, store them in PostgreSQL, process each exactly once.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-app.command("up")(up.up)
-app.command("serve")(processes.serve)
-app.command("worker")(processes.worker)
-app.command("relay")(processes.relay)
-app.add_typer(console.app, name="console")
-app.command("migrate")(processes.migrate)
-app.command("doctor")(doctor.doctor)
-app.command("send")(send.send)
-app.command("simulate")(simulate.simulate)
-app.command("stats")(stats.stats)
-app.command("top")(top.top)
-app.add_typer(events.app, name="events")
-app.command("export")(export.export)
-app.add_typer(views.app, name="views")
-app.command("show")(show.show)
-app.command("types")(types.types)
-app.add_typer(deliveries.app, name="deliveries")
-app.command("replay")(replay.replay)
-app.add_typer(bulk_actions.app, name="bulk-actions")
-app.command("resend")(resend.resend)
-app.command("discard")(discard.discard)
-app.add_typer(processors.app, name="processors")
-app.command("listen")(listen.listen)
-app.add_typer(destinations.app, name="destinations")
-app.add_typer(failures.app, name="failures")
-app.command("audit-log")(audit_log.audit_log)
-app.command("erase")(erase.erase)
-app.add_typer(encryption.app, name="encryption")
-app.command("recover")(recover.recover)
-app.command("retention")(retention.retention)
-app.add_typer(refusals.app, name="refusals")
-app.add_typer(sources.app, name="sources")
-app.add_typer(alerts.app, name="alerts")
+COMMANDS = {
+    "up": "up:up",
+    "serve": "processes:serve",
+    "worker": "processes:worker",
+    "relay": "processes:relay",
+    "console": "console:app",
+    "migrate": "processes:migrate",
+    "doctor": "doctor:doctor",
+    "send": "send:send",
+    "simulate": "simulate:simulate",
+    "stats": "stats:stats",
+    "top": "top:top",
+    "events": "events:app",
+    "export": "export:export",
+    "views": "views:app",
+    "show": "show:show",
+    "types": "types:types",
+    "deliveries": "deliveries:app",
+    "replay": "replay:replay",
+    "bulk-actions": "bulk_actions:app",
+    "resend": "resend:resend",
+    "discard": "discard:discard",
+    "processors": "processors:app",
+    "listen": "listen:listen",
+    "destinations": "destinations:app",
+    "failures": "failures:app",
+    "audit-log": "audit_log:audit_log",
+    "erase": "erase:erase",
+    "encryption": "encryption:app",
+    "recover": "recover:recover",
+    "retention": "retention:retention",
+    "refusals": "refusals:app",
+    "sources": "sources:app",
+    "alerts": "alerts:app",
+}
+"""Which function or group of `ingest.cli` a command is, in the order of the help."""
 
 
-@app.callback(invoke_without_command=True)
 def version(
     context: typer.Context,
     show: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True),
@@ -105,11 +69,34 @@ def version(
             typer.echo(f"ingest: {sentence}", err=True)
 
 
+def program(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the program with the commands `names`. To import them all takes half a second, so
+    `main` asks for the one that is called."""
+    app = typer.Typer(
+        name="ingest",
+        help="Receive signed webhooks, store them in PostgreSQL, process each exactly once.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback(invoke_without_command=True)(version)
+    for name in names:
+        module, _, attribute = COMMANDS[name].partition(":")
+        command = getattr(importlib.import_module(f"ingest.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+    return app
+
+
 def main() -> None:
     """Run a command. Print an error as one sentence on stderr and exit with code 1; with code 2 if
     the command was called in a way that it does not take."""
     try:
-        ended = app(standalone_mode=False)
+        called = [name for name in sys.argv[1:2] if name in COMMANDS]
+        ended = program(called or COMMANDS)(standalone_mode=False)
         sys.exit(ended if isinstance(ended, int) else 0)
     except TyperException as error:
         _refuse(error)

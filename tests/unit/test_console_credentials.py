@@ -6,17 +6,22 @@ from pathlib import Path
 
 import pytest
 from argon2 import PasswordHasher
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from ingest.cli import console as commands
 from ingest.cli.database import CommandError
-from ingest.cli.main import app
+from ingest.cli.main import program
 from ingest.console.auth.credentials import find_token, parse_tokens, parse_users
 from ingest.console.auth.roles import Role
 from ingest.errors import SettingsError
 from tests.support.console import OTHER_PASSWORD, PASSWORD, TOKEN, TOKENS, console, hashed, users
 
 LONG_ENOUGH = "a long enough password"
+
+
+def invoke(arguments: list[str], typed: str | None = None) -> Result:
+    """What `ingest ARGUMENTS` prints."""
+    return CliRunner().invoke(program(["console"]), arguments, input=typed)
 
 
 @pytest.fixture(autouse=True)
@@ -132,9 +137,7 @@ def test_credentials_are_not_in_a_representation() -> None:
 
 
 def test_a_password_from_a_pipe_makes_a_user() -> None:
-    result = CliRunner().invoke(
-        app, ["console", "create-user", "alice"], input=f" {LONG_ENOUGH}\r\nx\n"
-    )
+    result = invoke(["console", "create-user", "alice"], typed=f" {LONG_ENOUGH}\r\nx\n")
     assert result.exit_code == 0
     (user,) = parse_users(result.stdout).values()
     assert (user.name, user.role) == ("alice", Role.OPERATOR)
@@ -144,16 +147,14 @@ def test_a_password_from_a_pipe_makes_a_user() -> None:
 
 
 def test_a_user_may_have_another_role_and_no_name_of_their_own() -> None:
-    result = CliRunner().invoke(
-        app, ["console", "create-user", "--role", "viewer"], input=LONG_ENOUGH
-    )
+    result = invoke(["console", "create-user", "--role", "viewer"], typed=LONG_ENOUGH)
     (user,) = parse_users(result.stdout).values()
     assert (user.name, user.role) == ("operator", Role.VIEWER)
 
 
 @pytest.mark.parametrize("typed", ["", "\n", "elevenchars\n", "x" * 1_025])
 def test_a_password_that_is_too_short_or_too_long_is_refused(typed: str) -> None:
-    result = CliRunner().invoke(app, ["console", "create-user"], input=typed)
+    result = invoke(["console", "create-user"], typed=typed)
     assert isinstance(result.exception, CommandError)
     assert result.exception.reason in ("password_short", "password_long")
     assert not result.stdout
@@ -162,7 +163,7 @@ def test_a_password_that_is_too_short_or_too_long_is_refused(typed: str) -> None
 @pytest.mark.parametrize("command", ["create-user", "create-token"])
 def test_a_name_that_the_setting_could_not_hold_is_refused(command: str) -> None:
     for name in ("a:b", "a b", "", ";", "ä"):
-        result = CliRunner().invoke(app, ["console", command, name], input=LONG_ENOUGH)
+        result = invoke(["console", command, name], typed=LONG_ENOUGH)
         assert isinstance(result.exception, CommandError)
         assert not result.stdout
 
@@ -182,25 +183,22 @@ class _Terminal:
 
 
 def test_a_token_is_shown_once_with_its_line() -> None:
-    result = CliRunner().invoke(app, ["console", "create-token", "deploy", "--role", "operator"])
+    result = invoke(["console", "create-token", "deploy", "--role", "operator"])
     token, line = result.stdout.splitlines()
     assert len(token) >= 43
     found = find_token(parse_tokens(line), token)
     assert found is not None
     assert (found.name, found.role) == ("deploy", Role.OPERATOR)
     assert token not in result.stderr
-    assert (
-        CliRunner().invoke(app, ["console", "create-token", "deploy"]).stdout.splitlines()[0]
-        != token
-    )
+    assert invoke(["console", "create-token", "deploy"]).stdout.splitlines()[0] != token
 
 
 def test_a_token_looks_unless_it_is_to_change() -> None:
-    line = CliRunner().invoke(app, ["console", "create-token", "deploy"]).stdout.splitlines()[1]
+    line = invoke(["console", "create-token", "deploy"]).stdout.splitlines()[1]
     assert parse_tokens(line)[0].role == Role.VIEWER
 
 
 def test_what_the_commands_make_logs_in() -> None:
-    made = CliRunner().invoke(app, ["console", "create-user", "alice"], input=LONG_ENOUGH).stdout
+    made = invoke(["console", "create-user", "alice"], typed=LONG_ENOUGH).stdout
     here = console(console_users=made)
     assert here.logged_in("alice", LONG_ENOUGH).get("/events").status == 200

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ingest.cli.main import app
+from ingest.cli.main import program
 from ingest.doctor import catalogue
 from ingest.settings import variables
 from ingest.sources.described import shipped
@@ -133,7 +133,7 @@ def test_every_command_and_option_a_page_shows_is_there(page: Path) -> None:
         is_group = words[0] in GROUPS
         subcommand = [word for word in words[1:2] if is_group and not word.startswith("-")]
         command = [words[0], *subcommand]
-        printed = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"}).output
+        printed = CliRunner().invoke(program(), [*command, "--help"], env={"COLUMNS": "200"}).output
         assert "Usage" in printed, line
         for option in re.findall(r"--[a-z-]+", line):
             assert option in printed, (line, option)
