@@ -4,26 +4,20 @@ It keeps no position: what is done already is passed over, at the cost of readin
 goes on after an interruption, and several may run.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import psycopg
 from sqlalchemy import Engine
-from sqlalchemy.exc import OperationalError
 
 from ingest.encryption.keys import BodyKeys
 from ingest.errors import BodyKeyMissing, BodyTampered
 from ingest.store.encryption import rotation as store
 from ingest.store.encryption.rotation import StoredBody
+from ingest.store.repeated import until_free
 
 _START = UUID(int=0)
-_MOST_TRIES = 20
-_PAUSE_S = 0.25
-_PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
-"""Errors that go away by themselves."""
 
 
 @dataclass(slots=True)
@@ -80,15 +74,12 @@ def _converted(
 
 def _write(engine: Engine, pairs: Sequence[tuple[StoredBody, bytes]], wanted: str | None) -> int:
     before, bodies = [stored for stored, _ in pairs], [body for _, body in pairs]
-    for tries_left in reversed(range(_MOST_TRIES)):
-        try:
-            with engine.begin() as connection:
-                return store.replace(connection, before, bodies, wanted=wanted)
-        except OperationalError as error:
-            if not tries_left or not isinstance(error.orig, _PASSING):
-                raise
-        time.sleep(_PAUSE_S)
-    raise AssertionError("unreachable")
+
+    def replace() -> int:
+        with engine.begin() as connection:
+            return store.replace(connection, before, bodies, wanted=wanted)
+
+    return until_free(replace)
 
 
 def count_all(

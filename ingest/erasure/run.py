@@ -18,7 +18,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
@@ -33,13 +32,13 @@ from ingest.store.erasure import attempts, ledger, records, tables
 from ingest.store.erasure.ledger import StoredDelivery, Unsettled
 from ingest.store.erasure.records import ERASING, Erasure
 from ingest.store.erasure.tables import TextTable
+from ingest.store.repeated import PAUSE_S, is_passing
 
 _START = UUID(int=0)
 _MARGIN = timedelta(minutes=10)
 """A delivery may be committed so long after the time that its id carries."""
 _MOST_ROUNDS = 5
 _MOST_TRIES = 60
-_PAUSE_S = 0.25
 _SAMPLE = 5
 """Events whose ids a preview shows."""
 
@@ -389,11 +388,7 @@ def advance(engine: Engine, eraser_of: Callable[[Erasure], Eraser], number: int)
         except Unsettled:
             pass
         except OperationalError as error:
-            if not tries_left or not isinstance(error.orig, _PASSING):
+            if not tries_left or not is_passing(error):
                 raise
-        time.sleep(_PAUSE_S)
+        time.sleep(PAUSE_S)
     raise AssertionError("unreachable")
-
-
-_PASSING = (psycopg.errors.DeadlockDetected, psycopg.errors.LockNotAvailable)
-"""Errors that go away by themselves."""

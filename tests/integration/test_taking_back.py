@@ -14,9 +14,12 @@ from sqlalchemy.exc import OperationalError
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.query import parse, spell
+from ingest.store.address import parse as parse_address
 from ingest.store.bulk import changes, replay
 from ingest.store.bulk.changes import CANCELLED, PAUSED, RUNNING
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.engine import Role as StoreRole
+from ingest.store.engine import create_engine
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
 from ingest.store.retention import progress, records
@@ -24,6 +27,7 @@ from ingest.store.search.filters import EventFilter, where
 from tests.integration.test_totals import check_totals
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
+from tests.support.slots import until_waiting
 from tests.support.states import listed
 
 ORDERS = NewJobs(type="order.created", processor="orders", queue="events", max_attempts=3)
@@ -382,6 +386,25 @@ def test_a_discard_is_done_when_it_is_done_and_nothing_of_it_is_taken_back(
     event = one(engine, "SELECT event FROM jobs WHERE id = :id", id=ids[0])
     started(engine, EventFilter(ids=(event,)))
     assert work(engine, number) == {"discarded": 2, "moved_on": 1}
+
+
+def test_cancelling_outlasts_a_lock_that_somebody_holds_for_long(
+    engine: Engine, database_url: str
+) -> None:
+    ids = dead_ones(engine, database_url, 3)
+    number = started(engine, DEAD)
+    mine = create_engine(parse_address(database_url), role=StoreRole.OPERATOR)
+    with ThreadPoolExecutor(1) as pool:
+        with engine.begin() as other:
+            other.execute(text("SELECT FROM replays WHERE id = :id FOR UPDATE"), {"id": number})
+            cancelled = pool.submit(replay.cancel, mine, number)
+            for _ in range(2):  # it waits, gives up, and waits anew
+                until_waiting(engine, 1)
+                until_waiting(engine, 0)
+        cancelled.result(300)
+    mine.dispose()
+    assert read(engine, number).status == "cancelled"
+    assert work(engine, number) == {"taken_back": len(ids)}
 
 
 def test_whoever_claims_while_it_is_taken_back_has_each_job_once(

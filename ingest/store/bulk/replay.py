@@ -53,6 +53,7 @@ from ingest.store.bulk.selected import (
 )
 from ingest.store.bulk.work import Work
 from ingest.store.pipeline import jobs
+from ingest.store.repeated import until_free
 from ingest.store.retention import turns
 from ingest.store.search.filters import EventFilter, where
 from ingest.store.sql import statement
@@ -147,10 +148,20 @@ def drive(engine: Engine, operation: int) -> Iterator[Counts]:
 
 
 def cancel(engine: Engine, operation: int) -> None:
-    """Cancel an operation, and take back all that has not begun; one that has ended stays so."""
-    with engine.begin() as connection:
-        change_status(connection, operation, CANCELLED)
-    take_back_all(engine, operation, within_s=math.inf)
+    """Cancel an operation, and take back all that has not begun; one that has ended stays so.
+
+    Where somebody else holds what this needs, it is repeated.
+
+    Raises:
+        SQLAlchemyError: PostgreSQL is away, or something stays locked.
+    """
+
+    def change() -> None:
+        with engine.begin() as connection:
+            change_status(connection, operation, CANCELLED)
+
+    until_free(change)
+    until_free(lambda: take_back_all(engine, operation, within_s=math.inf))
 
 
 _HOLD = statement(
