@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ingest.cli.main import program
+from ingest.sources.awalchat import Plugin as AwalChat
 from ingest.doctor import catalogue
 from ingest.settings import variables
 from ingest.sources.described import shipped
@@ -121,6 +122,13 @@ def test_every_file_a_page_names_is_there(page: Path) -> None:
         assert (ROOT / "tests" / name).exists(), name
     for name in re.findall(r"`((?:ingest|workers|tests|docs)/[\w/.-]*)`", written):
         assert "NAME" in name or (ROOT / name).exists(), name
+
+
+def test_getting_started_names_every_type_that_awalchat_sends() -> None:
+    started = (ROOT / "docs" / "getting-started.md").read_text()
+    listed = re.search(r"AwalChat sends (.*?)\.$", started, re.MULTILINE | re.DOTALL)
+    assert listed
+    assert set(re.findall(r"`([\w.]+)`", listed[1])) == set(AwalChat.samples.types)
 
 
 @page
