@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ingest.cli.main import program
-from ingest.sources.awalchat import Plugin as AwalChat
 from ingest.doctor import catalogue
 from ingest.settings import variables
+from ingest.sources.awalchat import Plugin as AwalChat
 from ingest.sources.described import shipped
 
 ROOT = Path(__file__).parents[2]
