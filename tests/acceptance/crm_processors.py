@@ -20,5 +20,5 @@ def crm(event: Event, db: Connection) -> None:
     """Tell the CRM of an order."""
     address = os.environ["CRM_URL"]
     request = urllib.request.Request(address, data=event.event_id.encode())  # noqa: S310
-    with urllib.request.urlopen(request, timeout=5):  # noqa: S310
+    with urllib.request.urlopen(request, timeout=60):  # noqa: S310
         pass
