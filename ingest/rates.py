@@ -16,6 +16,11 @@ _PARTS = 100
 """Entries that a log has for a window, at most; so long a part of it is what their sum may lose."""
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _RATE = re.compile(r"\s*([0-9]{1,12})\s*/\s*([0-9]{0,12})\s*([smhd])\s*", re.ASCII)
+PATTERN = (
+    "^([1-9][0-9]{0,5}|1000000)/"
+    "(([1-9][0-9]{0,3})?s|([1-9][0-9]{0,2})?m|([1-9]|1[0-9]|2[0-4])?h|1?d)$"
+)
+"""Rates as they are to be written, for documents. What is read has more forms: `parse`."""
 
 Log = Sequence[tuple[float, int]]
 """Starts: when, oldest first, and how many."""

@@ -227,14 +227,14 @@ def test_what_is_there_is_answered_as_documented(api: Stack) -> None:
         case = made(method, path, BODIES.get(path), id=known.get(kind), kind="order", name=name)
         status = call(api, case).status_code
         # A replay has ended when it is to be paused, "nothing" is nothing to replay or to erase,
-        # nobody is found, no channel is configured, nothing is no name, and no run of what is not
-        # periodic can be made.
+        # nobody is found, no channel is configured, nothing is no name, no run of what is not
+        # periodic can be made, and what declares no limits has none.
         refused = {
             "bulk-actions": (400, 409),
             "erasures": (400, 409),
             "views": (400,),
             "alert-channels": (404, 409),
-            "processors": {"run": (404,), "close": (409,), "probe": (409,)}.get(
+            "processors": {"run": (404,), "close": (409,), "probe": (409,), "limits": (409,)}.get(
                 path.rpartition("/")[2], ()
             ),
         }.get(kind, ())

@@ -84,3 +84,8 @@ def test_a_rate_that_is_lowered_waits_until_enough_starts_are_past() -> None:
     log = [(0.0, 5), (1.0, 5)]
     assert Rate(3, 10).next_at(log, 2.0) == 11.0
     assert Rate(6, 10).next_at(log, 2.0) == 10.0
+
+
+@given(st.from_regex(rates.PATTERN, fullmatch=True))
+def test_every_rate_of_the_documented_pattern_is_read(text: str) -> None:
+    assert rates.parse(text).starts >= 1

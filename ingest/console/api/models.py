@@ -246,20 +246,29 @@ class ReasonInput(InputModel):
     reason: _Reason = None
 
 
+def _whole(value: object) -> object:
+    """Return 3 for 3.0, which is an integer by JSON Schema, and anything else as it is."""
+    if isinstance(value, float | Decimal) and value == value // 1:
+        return int(value)
+    return value
+
+
+_Whole = Annotated[int | None, BeforeValidator(_whole)]
+_Rate = Annotated[str | None, Field(max_length=40, json_schema_extra={"pattern": rates.PATTERN})]
+
+
 class LimitsInput(ReasonInput):
     """Limits to set in place of the declared ones; what is null is as declared."""
 
-    concurrency: int | None = Field(
+    concurrency: _Whole = Field(
         None, ge=1, le=rates.MOST_AT_ONCE, description="how many jobs run at once"
     )
-    rate: str | None = Field(
-        None, max_length=40, description="how many jobs start in any window of time: `50/s`"
-    )
-    key_concurrency: int | None = Field(
+    rate: _Rate = Field(None, description="how many jobs start in any window of time: `50/s`")
+    key_concurrency: _Whole = Field(
         None, ge=1, le=rates.MOST_AT_ONCE, description="how many jobs of one key run at once"
     )
-    key_rate: str | None = Field(
-        None, max_length=40, description="how many jobs of one key start in any window of time"
+    key_rate: _Rate = Field(
+        None, description="how many jobs of one key start in any window of time"
     )
 
     @property
@@ -283,18 +292,11 @@ class ResolveInput(ReasonInput):
     )
 
 
-def _whole(value: object) -> object:
-    """Return 3 for 3.0, which is an integer by JSON Schema, and anything else as it is."""
-    if isinstance(value, float | Decimal) and value == value // 1:
-        return int(value)
-    return value
-
-
 class MuteInput(ReasonInput):
     """For how long a failure is muted: for ever if neither `until` nor `times` is set."""
 
     until: AwareDatetime | None = Field(None, description="open it again at this time")
-    times: Annotated[int | None, BeforeValidator(_whole)] = Field(
+    times: _Whole = Field(
         None, ge=1, le=MOST_TIMES, description="open it once it has happened so often again"
     )
 
