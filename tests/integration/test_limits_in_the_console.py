@@ -6,13 +6,14 @@ import pytest
 from sqlalchemy import Engine
 
 from ingest.rates import parse
-from ingest.store.pipeline import limits, processors
+from ingest.store.pipeline import limit_waits, limits, processors
 from ingest.store.pipeline.limits import Bounds, DeclaredLimits
 from tests.integration.test_behind import REGISTERED
 from tests.integration.test_command_parity import Run, recorded, run
 from tests.integration.test_live_pages import browser
 from tests.integration.test_processor_page import get, shown
 from tests.support.asgi import Browser
+from tests.support.rows import execute
 
 __all__ = ["browser", "run"]
 NAME = REGISTERED.name
@@ -58,6 +59,26 @@ def test_the_page_shows_the_limits_sets_others_and_takes_them_back(
         ("limit", NAME, "it is slow"),
         ("limit as declared", NAME, None),
     ]
+
+
+@pytest.mark.usefixtures("limited")
+@pytest.mark.parametrize(
+    ("jobs", "told"), [(0, ""), (1, "1 job waits"), (3, "at least 3 jobs wait")]
+)
+def test_the_list_of_processors_says_how_many_jobs_wait_for_a_limit(
+    engine: Engine, browser: Browser, monkeypatch: pytest.MonkeyPatch, jobs: int, told: str
+) -> None:
+    monkeypatch.setattr(limit_waits, "COUNTED", 3)
+    execute(
+        engine,
+        "INSERT INTO limited_jobs (job, processor, key, claimed)"
+        " SELECT number, :name, gen_random_uuid(), false FROM generate_series(1, :jobs) AS number",
+        name=NAME,
+        jobs=jobs,
+    )
+    page = " ".join(shown(browser, "/processors").split())
+    assert told in page
+    assert ("for a limit" in page) is (jobs > 0)
 
 
 @pytest.mark.usefixtures("limited")

@@ -1,5 +1,6 @@
 """The list of processors, and the forms that pause, resume, limit and run them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.datastructures import FormData
@@ -14,7 +15,7 @@ from ingest.console.services.processor_view import ProcessorView
 from ingest.console.services.ranges import Range
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.paths import processor_path
-from ingest.store.pipeline import limits
+from ingest.store.pipeline import limit_waits, limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,10 @@ class ProcessorsPage:
     measured_s: float
     """How many seconds of it were measured."""
     rows: tuple[ProcessorView, ...]
+    in_line: Mapping[str, int]
+    """Jobs that wait for limits, by processor."""
+    most_in_line: int
+    """How many of each were counted at most."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -47,7 +52,14 @@ def show(site: Site, request: Request) -> Response:
             now=site.console.now(),
             masked=site.masks(request),
         )
-    view = ProcessorsPage(range=shown.range, measured_s=shown.measured_s, rows=shown.views)
+        in_line = limit_waits.in_line(connection)
+    view = ProcessorsPage(
+        range=shown.range,
+        measured_s=shown.measured_s,
+        rows=shown.views,
+        in_line=in_line,
+        most_in_line=limit_waits.COUNTED,
+    )
     return site.render(request, "processors.html", view, section="processors")
 
 

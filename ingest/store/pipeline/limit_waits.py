@@ -161,6 +161,25 @@ _USE = statement(
 )
 
 
+_IN_LINE = statement(
+    """
+    SELECT limits.processor, count(*) AS jobs
+    FROM ingest.limits CROSS JOIN LATERAL (
+        SELECT FROM ingest.limited_jobs l
+        WHERE l.processor = limits.processor AND NOT claimed LIMIT :limit
+    ) AS line
+    GROUP BY limits.processor
+    """
+)
+
+
+def in_line(connection: Connection) -> dict[str, int]:
+    """Return how many jobs wait for the limits of each processor for which some do, up to `COUNTED`
+    of each."""
+    rows = connection.execute(_IN_LINE, {"limit": COUNTED})
+    return {row.processor: row.jobs for row in rows}
+
+
 def use(connection: Connection, processor: str) -> Use:
     """Return how far the limits of a processor that has some are used."""
     row = connection.execute(_USE, {"processor": processor, "limit": COUNTED}).one()
