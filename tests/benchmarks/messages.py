@@ -4,14 +4,41 @@ documentation alone."""
 import hmac
 import json
 import time
+from functools import cache
+from itertools import accumulate
+from random import Random
 
 from tests.support.signing import SECRET
 
 _TEXT = "مرحبا، أحتاج مساعدة في طلبي "  # "hello, I need help with my order"
+_WORDS = 4_000
+_WRITTEN = 200_000
+"""Words of the text that bodies are cut from: about 1.5 MB."""
+_LETTERS = ("ابتثجحخدذرزسشصضطظعغفقكلمنهوي", "abcdefghijklmnopqrstuvwxyz")
+
+
+@cache
+def _written() -> bytes:
+    """A text in two alphabets, the n-th word 1/n as frequent as the first, as words are."""
+    random = Random(20_260_120)
+    words = [
+        "".join(random.choices(_LETTERS[number % 2], k=random.randint(2, 10)))
+        for number in range(_WORDS)
+    ]
+    weights = list(accumulate(1 / place for place in range(1, _WORDS + 1)))
+    return " ".join(random.choices(words, cum_weights=weights, k=_WRITTEN)).encode()
+
+
+def _words(number: int, length: int) -> str:
+    """At most `length` bytes of words, elsewhere in the text for each number."""
+    written = _written()
+    begins = number * 7_919 % (len(written) - length)
+    return written[begins : begins + length].decode(errors="ignore")
 
 
 def body(number: int, *, body_bytes: int = 300, at: str = "2026-01-20T10:30:00Z") -> bytes:
-    """Message `number`, about `body_bytes` long: 300 is what a short text comes to."""
+    """Message `number`, about `body_bytes` long: 300 is what a short text comes to. A longer one is
+    of words, since a server compresses what repeats itself."""
     data = {
         "message_id": f"wamid.HBgMOTY2NTAwMDAwMDAwFQIAERgS{number:012d}",
         "conversation_id": number % 5_000,
@@ -26,7 +53,7 @@ def body(number: int, *, body_bytes: int = 300, at: str = "2026-01-20T10:30:00Z"
     missing = body_bytes - len(raw)
     if missing <= 0:
         return raw
-    return raw.replace(_TEXT.encode(), _TEXT.encode() + b"." * missing, 1)
+    return raw.replace(_TEXT.encode(), (_TEXT + _words(number, missing)).encode(), 1)
 
 
 def requests(path: str, first: int, count: int, *, body_bytes: int, now: int) -> list[bytes]:

@@ -85,7 +85,7 @@ SHORT = Size(
 )
 
 _CONNECTIONS = (16, 64, 256)
-_BODIES = (2_000, 64_000)
+_BODIES = (2_000, 8_000, 64_000)
 _OFFERED = (200, 1_000, 3_000)
 _PARKED_RATE = 5
 """Events a second of a live processor, while others' jobs are parked."""
