@@ -208,6 +208,7 @@ def test_without_a_database_every_append_is_refused_at_once() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.not_on(*POOLED, reason="the pooler may hand out another that was ended")
 def test_a_connection_that_breaks_in_between_costs_no_request(
     database_url: str, engine: Engine
 ) -> None:
