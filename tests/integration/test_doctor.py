@@ -6,6 +6,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -328,10 +329,10 @@ def test_clocks_are_judged_by_what_is_stored(database_url: str, examine: Examine
     engine = create_engine(parse(database_url), role=Role.OPERATOR)
     refusal = Refusal(
         reason="timestamp_outside_window",
-        at=NOW,
+        at=datetime.now(UTC),
         source="awalchat",
         client="192.0.2.1",
-        detail={"x-awal-webhook-timestamp": str(int(NOW.timestamp()) - 3600)},
+        detail={"x-awal-webhook-timestamp": str(int(time.time()) - 3600)},
     )
     with engine.begin() as connection:
         refused_requests.keep(connection, [refusal])
@@ -460,7 +461,7 @@ def test_the_exit_status_tells_errors_from_warnings(
     monkeypatch.setattr(declared, "COMMAND", [sys.executable, "-c", "print('[]')"])
     environment(redis_prefx="typo")
     begin(database_url)
-    ended = CliRunner().invoke(main.app, ["doctor", "--json"])
+    ended = CliRunner().invoke(main.program(), ["doctor", "--json"])
     told = json.loads(ended.stdout)
     assert (ended.exit_code, told["well"]) == (0, True)
     said = [finding["slug"] for finding in told["findings"] if finding["severity"] == "warning"]
@@ -471,7 +472,7 @@ def test_the_exit_status_tells_errors_from_warnings(
     assert "INGEST_REDIS_PREFIX?" in told["findings"][0]["sentence"]
     with psycopg.connect(database_url) as connection:
         connection.execute("DELETE FROM ingest.processes WHERE kind = 'relay'")
-    ended = CliRunner().invoke(main.app, ["doctor"])
+    ended = CliRunner().invoke(main.program(), ["doctor"])
     assert ended.exit_code == 1
     assert ended.stdout.startswith("ERROR    No relay is alive")
     assert ended.stdout.splitlines()[-1].startswith("1 error, ")

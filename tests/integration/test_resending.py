@@ -310,7 +310,7 @@ def test_the_command_shows_an_order_and_sends_an_event_again(
     command = ["resend", "order.created:790", "--body", str(tmp_path / "body.json")]
 
     def run(*arguments: str) -> str:
-        ended = CliRunner().invoke(main.app, arguments)
+        ended = CliRunner().invoke(main.program(), arguments)
         assert ended.exit_code == 0, (ended.output, ended.exception)
         return ended.output
 
@@ -328,7 +328,7 @@ def test_the_command_shows_an_order_and_sends_an_event_again(
         (["show", "order", " "], "Order: that cannot be the id of one."),
         (["resend", str(event), "--body", "nothing"], "Cannot read nothing"),
     ):
-        ended = CliRunner().invoke(main.app, wrong)
+        ended = CliRunner().invoke(main.program(), wrong)
         assert isinstance(ended.exception, IngestError)
         assert sentence in str(ended.exception)
 

@@ -17,7 +17,7 @@ def _the_database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> str:
-    ended = CliRunner().invoke(main.app, ["types", *arguments])
+    ended = CliRunner().invoke(main.program(), ["types", *arguments])
     assert ended.exit_code == 0, (ended.output, ended.exception)
     return ended.stdout
 
@@ -55,7 +55,7 @@ def test_samples_do_as_well() -> None:
     ],
 )
 def test_what_cannot_be_written_is_a_sentence(arguments: list[str], sentence: str) -> None:
-    ended = CliRunner().invoke(main.app, ["types", *arguments])
+    ended = CliRunner().invoke(main.program(), ["types", *arguments])
     assert isinstance(ended.exception, CommandError)
     assert sentence in str(ended.exception)
 
@@ -64,5 +64,5 @@ def test_events_without_bodies_are_left_out(engine: Engine, database_url: str) -
     store(engine, database_url)
     with engine.begin() as connection:
         connection.exec_driver_sql("UPDATE ingest.deliveries SET body = NULL")
-    ended = CliRunner().invoke(main.app, ["types"])
+    ended = CliRunner().invoke(main.program(), ["types"])
     assert isinstance(ended.exception, CommandError)

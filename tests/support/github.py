@@ -15,7 +15,6 @@ from aiohttp import web
 
 TOKEN = "ghp_the_token_of_the_tests"
 HOOK = "repos/acme/shop/hooks/7"
-NOW = datetime.now(UTC).replace(microsecond=0)
 STATUSES = {200: "OK", 503: "Service Unavailable", 504: "timed out", 502: "failed to connect"}
 
 
@@ -33,6 +32,9 @@ class Github:
     """Its attempts, the newest first, as its API lists them."""
 
     port: int = 0
+    now: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
+    """Before which its attempts were made. Not when the module was imported: a whole suite takes
+    longer than what some tests look back over."""
     page: int = 100
     """Attempts on a page, whatever is asked for, up to that."""
     hook: str = HOOK
@@ -60,7 +62,7 @@ class Github:
         listed = {
             "id": number,
             "guid": guid,
-            "delivered_at": (NOW - ago).isoformat().replace("+00:00", "Z"),
+            "delivered_at": (self.now - ago).isoformat().replace("+00:00", "Z"),
             "redelivery": False,
             "duration": 0.27,
             "status": STATUSES.get(status, "Error"),

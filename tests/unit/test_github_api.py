@@ -5,7 +5,7 @@ import asyncio
 import base64
 import json
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 from ingest.recovery import rate_limits, tokens
 from ingest.recovery.base import MissedDelivery, RecoveryFailed, RedeliveryRefused
 from ingest.recovery.github import GithubApi, GithubHooks
-from tests.support.github import HOOK, NOW, TOKEN, Answer, Github, standing_in
+from tests.support.github import HOOK, TOKEN, Answer, Github, standing_in
 from tests.support.ports import free_port
 
+NOW = datetime(2026, 1, 20, 10, 30, tzinfo=UTC)
 DAY = timedelta(days=1)
 HOUR = timedelta(hours=1)
 
@@ -31,6 +32,7 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def github() -> Iterator[Github]:
     with standing_in() as github:
+        github.now = NOW
         yield github
 
 
