@@ -256,3 +256,19 @@ def test_every_page_has_its_counterpart_in_the_api() -> None:
         " ingest/console/services."
     )
     assert set(COUNTERPARTS.values()) <= BY_NAME.keys()
+
+
+def test_a_source_is_read_although_another_thread_makes_a_tree_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parse, refused = ast.parse, iter([True, True, False])
+
+    def parse_beside_others(source: str) -> ast.Module:
+        if next(refused):
+            raise SystemError("AST constructor recursion depth mismatch (before=84, after=67)")
+        return parse(source)
+
+    monkeypatch.setattr(ast, "parse", parse_beside_others)
+    docstrings._of_module.cache_clear()
+    assert "Limits to set" in str(LimitsInput.__doc__)
+    assert docstrings.of_fields(JobRecord)

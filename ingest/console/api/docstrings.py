@@ -4,11 +4,14 @@ import ast
 import inspect
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 
 _MODULES = re.compile(r" \((?:as )?ingest\.[\w.]+\)")
+_PARSING = threading.Lock()
+_MOST_TRIES = 100
 
 
 def of_fields(cls: type) -> Mapping[str, str]:
@@ -31,7 +34,7 @@ def _of_module(name: str) -> Mapping[str, Mapping[str, str]]:
     if not name.startswith("ingest."):
         return {}
     try:
-        tree = ast.parse(inspect.getsource(sys.modules[name]))
+        tree = _parsed(inspect.getsource(sys.modules[name]))
     except OSError:
         return {}
     return {
@@ -39,6 +42,22 @@ def _of_module(name: str) -> Mapping[str, Mapping[str, str]]:
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
     }
+
+
+def _parsed(source: str) -> ast.Module:
+    """Return the tree of a source.
+
+    Python 3.11 has one count for all threads of how deep it is in a tree, and raises SystemError
+    where two threads make trees at a time (python/cpython#106905). Whoever formats a traceback does
+    so too, so a lock of ours is not enough.
+    """
+    with _PARSING:
+        for _ in range(_MOST_TRIES - 1):
+            try:
+                return ast.parse(source)
+            except SystemError:
+                continue
+        return ast.parse(source)
 
 
 def _said(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
