@@ -5,7 +5,7 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import Any
 from uuid import UUID
 
@@ -60,7 +60,9 @@ class Crowd:
     """Workers in threads, and a relay that dispatches to them."""
 
     def __init__(self, engine: Engine, workers: list[Worker]) -> None:
-        self.messages: SimpleQueue[Message] = SimpleQueue()
+        self.messages: Queue[Message] = (
+            Queue()
+        )  # SimpleQueue's get may outlast its time-out for ever
         self.errors: list[BaseException] = []
         self._stop = threading.Event()
         self._relay = Relay(engine, _To(self.messages), load(redispatch_after_s=1))
@@ -105,7 +107,7 @@ class Crowd:
 
 
 class _To(Sent):
-    def __init__(self, messages: SimpleQueue[Message]) -> None:
+    def __init__(self, messages: Queue[Message]) -> None:
         super().__init__()
         self._messages = messages
 
