@@ -21,8 +21,8 @@ def is_passing(error: OperationalError) -> bool:
 
 
 def until_free(transact: Callable[[], T]) -> T:
-    """Call `transact`, which does one transaction, until no lock is in its way; return what it
-    returns.
+    """Call `transact` until no lock is in its way; return what it returns. What it has committed
+    before is not undone, so it must be safe to repeat.
 
     Raises:
         OperationalError: another error, or a lock was in the way twenty times.

@@ -228,6 +228,34 @@ def test_a_connection_that_breaks_in_between_costs_no_request(
     assert stored(engine) == 19
 
 
+def test_whoever_sends_again_until_it_is_stored_loses_nothing_by_connections_that_break(
+    database_url: str, engine: Engine
+) -> None:
+    """Behind a pooler the next connection may be dead too: that request is refused, and no other
+    is lost or stored twice."""
+
+    async def stored_in_the_end(writer: DeliveryWriter, sent: Delivery) -> None:
+        while True:
+            try:
+                return await writer.append(sent)
+            except StorageUnavailable:
+                await asyncio.sleep(0.1)
+
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            await writer.append(delivery(1))
+            execute(
+                engine,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            sent = [delivery(number) for number in range(2, 20)]
+            await asyncio.gather(*(stored_in_the_end(writer, one_of) for one_of in sent))
+
+    asyncio.run(scenario())
+    assert stored(engine) == 19
+
+
 def test_rows_that_are_sent_again_change_nothing(database_url: str, engine: Engine) -> None:
     async def scenario() -> None:
         one_delivery = delivery()

@@ -707,11 +707,15 @@ _HOLD_UNPLACED = statement(
     RETURNING id
     """
 )
-_HELD = statement(
+_DUE_OF_PLACED = statement(
     f"""
-    SELECT id FROM ingest.jobs
-    WHERE id = ANY(CAST(:ids AS bigint[])) AND state IN ('pending', 'retrying')
-      AND hinted_until > now() + make_interval(secs => {_PLACED_S}) AND hinted_until < 'infinity'
+    SELECT id, processor, queue, trigger,
+           hinted_until > now() + make_interval(secs => {_PLACED_S}) AND hinted_until < 'infinity'
+               AS is_held
+    FROM ingest.jobs
+    WHERE id = ANY(CAST(:ids AS bigint[]))
+      AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
+    ORDER BY id
     """
 )
 
@@ -727,16 +731,21 @@ def place(
     others = [id_ for id_ in also if id_ not in known]
     if placed:
         put_behind(connection, placed)
-        held = connection.execute(_HELD, {"ids": arrays.literal(placed)}).scalars().all()
-        if held:
-            presume_known(connection, held, for_s=_PLACED_S)
-    if len(placed) == ordering.PLACED_AT_ONCE:
+    if len(placed) == ordering.PLACED_AT_ONCE:  # there may be more: another worker places those
         forget_hint(connection, ordering.oldest_unplaced(connection, limit=1))
     elif others:
         ids = {"ids": arrays.literal(others)}
         unplaced = set(connection.execute(_HOLD_UNPLACED, ids).scalars())
         others = [id_ for id_ in others if id_ not in unplaced]
-    return due(connection, [*placed, *others]) if placed or others else []
+    if not placed and not others:
+        return []
+    due_now = connection.execute(_DUE_OF_PLACED, {"ids": arrays.literal([*placed, *others])}).all()
+    if held := [row.id for row in due_now if row.is_held]:
+        presume_known(connection, held, for_s=_PLACED_S)
+    return [
+        JobRef(id=row.id, processor=row.processor, queue=row.queue, trigger=row.trigger)
+        for row in due_now
+    ]
 
 
 # Once in ten seconds for each processor: a worker may have ended before it placed what it could.
@@ -797,8 +806,9 @@ def mend_order(connection: Connection, *, after: UUID, limit: int) -> UUID | Non
     ids = arrays.literal(head.job for head in kept)
     behind = set(connection.execute(_ARE_BEHIND, {"ids": ids}).scalars())
     wake(connection, [head.key for head in kept if head.job in behind])
-    oldest = ordering.oldest_unplaced(connection, limit=1)
-    connection.execute(_TRY_AGAIN, {"ids": arrays.literal(oldest)})
+    if unplaced:
+        oldest = ordering.oldest_unplaced(connection, limit=1)
+        connection.execute(_TRY_AGAIN, {"ids": arrays.literal(oldest)})
     return heads[-1].key if len(heads) == limit else None
 
 
