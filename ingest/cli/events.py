@@ -23,6 +23,7 @@ from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to
 from ingest.store.search.named import resolve
+from ingest.store.search.related import leaves_unfinished
 from ingest.store.search.titles import of_history, titled
 from ingest.store.views import View
 
@@ -92,6 +93,7 @@ def list_(
             listed = list(titled(connection, listed, sources))
             about = entities.about(connection, sources, listed)
         looked_back = looked_back_to(connection, selection)
+        left = bool(selection.about) and leaves_unfinished(connection)
     if json:
         for event in listed:
             known = {name: getattr(event, name) for name in _PRINTED}
@@ -107,6 +109,11 @@ def list_(
         output.line(
             "Events of senders without a read model were looked for back to"
             f" {looked_back.isoformat(timespec='seconds')} only: look before then with --until."
+        )
+    if left and output.is_terminal():
+        output.line(
+            "Not all events that were not worked on were looked through: others that name it may be"
+            " missing."
         )
     if not listed and output.is_terminal():
         output.line("No event matches. `ingest send --documented` posts example events.")

@@ -95,6 +95,13 @@ def _print_rest(stored: Timeline) -> None:
             "Events of senders without a read model were looked for back to"
             f" {stored.looked_back_to.isoformat(timespec='seconds')} only."
         )
+    if stored.is_cut:
+        output.line("It has a great many messages: only the newest were followed to their events.")
+    if stored.leaves_unfinished:
+        output.line(
+            "Not all events that were not worked on were looked through: others that name it may be"
+            " missing."
+        )
     if stored.older is not None:
         output.line(f"Older events: --before {stored.older}")
     if stored.newer is not None:

@@ -29,7 +29,7 @@ from ingest.store.search import events as listing
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.id_range import Span, next_id
-from ingest.store.search.related import Times, first_beyond, is_cut
+from ingest.store.search.related import Times, first_beyond, is_cut, leaves_unfinished
 
 _LONGEST_VALUE = 300
 """Characters of a value that are shown."""
@@ -156,6 +156,8 @@ class Timeline:
     """How far back events of senders without a read model were looked for; None: to the first."""
     is_cut: bool
     """Whether it has more messages or orders than were followed to their events: the newest."""
+    leaves_unfinished: bool
+    """Whether there are more events that were not worked on than were looked through."""
 
 
 def read(
@@ -196,6 +198,7 @@ def read(
         erasures=_erasures(connection, wanted, erasures_of_events),
         looked_back_to=None if beyond is None else received_at(beyond),
         is_cut=has_read_model and is_cut(connection, wanted.kind, wanted.value),
+        leaves_unfinished=leaves_unfinished(connection),
     )
 
 

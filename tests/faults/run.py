@@ -115,7 +115,10 @@ class Runner:
             journal = load.stop()
             self._say("  until all is worked on")
             drained_s = world.fleet.until(
-                self._is_idle, what="all is worked on", timeout_s=_RECOVERS_WITHIN_S, every_s=0.2
+                lambda: is_idle(world),
+                what="all is worked on",
+                timeout_s=_RECOVERS_WITHIN_S,
+                every_s=0.2,
             )
         except NotInTime as error:
             problems.append(str(error))
@@ -187,13 +190,15 @@ class Runner:
             return False
         return row is not None and not row[0]
 
-    def _is_idle(self) -> bool:
-        try:
-            with self._world.connect() as connection:
-                row = connection.execute(
-                    f"SELECT (SELECT count(*) FROM unadmitted)"
-                    f" + (SELECT count(*) FROM jobs WHERE {_UNFINISHED})".encode()
-                ).fetchone()
-        except psycopg.Error:
-            return False
-        return row is not None and row[0] == 0
+
+def is_idle(world: World) -> bool:
+    """Whether everything that was received has been worked on."""
+    try:
+        with world.connect() as connection:
+            row = connection.execute(
+                f"SELECT (SELECT count(*) FROM unadmitted)"
+                f" + (SELECT count(*) FROM jobs WHERE {_UNFINISHED})".encode()
+            ).fetchone()
+    except psycopg.Error:
+        return False
+    return row is not None and row[0] == 0

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import ClassVar
 
 import psycopg
 from sqlalchemy import Engine
@@ -29,11 +30,13 @@ LEDGER_SECRET = "the_secret_of_the_ledger_0123456789"
 SETTINGS = ("max_wal_size=128MB", "track_commit_timestamp=on")
 """The second says in which order deliveries were committed."""
 _POSTGRES_DISK = "2g"
-_RECEIVERS = _WORKERS = _RELAYS = 2
 
 
 class World:
     """Everything that runs, and the files that it keeps."""
+
+    counts: ClassVar[Mapping[str, int]] = {"relay": 2, "worker": 2, "receiver": 2}
+    """How many processes of each kind there are, in the order in which they start."""
 
     def __init__(self, home: Path) -> None:
         """Start it all in `home`, an empty folder."""
@@ -141,7 +144,7 @@ class World:
         """Start the servers, migrate, start the processes."""
         self.start_servers()
         self._migrate()
-        for kind, count in (("relay", _RELAYS), ("worker", _WORKERS), ("receiver", _RECEIVERS)):
+        for kind, count in self.counts.items():
             for number in range(1, count + 1):
                 self.start(kind, number)
 

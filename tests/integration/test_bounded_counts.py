@@ -5,13 +5,16 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import Engine
 
+from ingest.console.services import event_query
 from ingest.entities import timeline
 from ingest.entities.entity import Entity
 from ingest.entities.timeline import Place
 from ingest.store.pipeline import jobs, unfinished
 from ingest.store.reports import failures, rejected
 from ingest.store.reports.rejected import RejectedFilter
-from ingest.store.search.related import FOLLOWED, is_cut
+from ingest.store.search.counts import Kind
+from ingest.store.search.filters import EventFilter
+from ingest.store.search.related import FOLLOWED, LOOKED_THROUGH, is_cut
 from tests.support.rows import execute
 
 DEAD, WAITING = 1_200, 700
@@ -227,3 +230,40 @@ def test_a_conversation_with_fewer_messages_is_followed_whole(engine: Engine) ->
         assert not is_cut(connection, "conversation", "7")
         shown = timeline.read(connection, {}, Entity(kind="conversation", value="7"), Place())
     assert shown.total == FOLLOWED - 1
+
+
+OF_EACH_STATE = {
+    "dead": ("state, finished_at", "'dead', now()"),
+    "discarded": ("state, finished_at, discarded_at", "'dead', now(), now()"),
+    "waiting": ("state, next_attempt_at", "'pending', now()"),
+    "running": ("state, lease_until", "'running', now()"),
+}
+
+
+def leave(engine: Engine, state: str, count: int) -> None:
+    """Events that were not worked on."""
+    if state == "unhandled":
+        sql = "INSERT INTO unhandled (event) SELECT gen_random_uuid()"
+    else:
+        columns, values = OF_EACH_STATE[state]
+        sql = (
+            f"INSERT INTO jobs (event, processor, queue, trigger, attempt, failures, max_attempts,"
+            f" {columns}) SELECT gen_random_uuid(), 'p', 'events', 'delivery', 1, 1, 1, {values}"
+        )
+    execute(engine, f"{sql} FROM generate_series(1, :count)", count=count)
+
+
+@pytest.mark.parametrize("state", [*OF_EACH_STATE, "unhandled"])
+def test_what_is_not_looked_through_of_unfinished_events_is_told(
+    engine: Engine, state: str
+) -> None:
+    about = Entity(kind="message", value="m")
+    leave(engine, state, LOOKED_THROUGH)
+    with engine.connect() as connection:
+        assert not timeline.read(connection, {}, about, Place()).leaves_unfinished
+    leave(engine, state, 1)
+    with engine.connect() as connection:
+        assert timeline.read(connection, {}, about, Place()).leaves_unfinished
+    found = event_query.find(engine, EventFilter(about=(("message", "m"),)), sources={}, limit=5)
+    assert (found.leaves_unfinished, found.count.kind) == (True, Kind.AT_LEAST)
+    assert not event_query.find(engine, EventFilter(), sources={}, limit=5).leaves_unfinished

@@ -95,6 +95,10 @@ class EntityDetails(BaseModel):
     """Those that erased something of it."""
     looked_back_to: datetime | None
     """How far back events of senders without a read model were looked for; None: to the first."""
+    is_cut: bool
+    """Whether it has more messages or orders than were followed to their events: the newest."""
+    leaves_unfinished: bool
+    """Whether there are more events that were not worked on than were looked through."""
     masked: bool
 
     @classmethod

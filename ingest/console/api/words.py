@@ -222,6 +222,10 @@ WORDS = _table(
         "a limit: 20 run at once",
     ),
     limits=("How many of its jobs run at once and start in a time; null: any number.",),
+    leaves_unfinished=(
+        "Whether there are more events that were not worked on than were looked through.",
+        False,
+    ),
     linked=("What its rows lead to.",),
     looked_back_to=("How far back was looked; null: to the first event.", None),
     masked=(

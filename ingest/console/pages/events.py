@@ -77,6 +77,8 @@ class EventsPage:
     """How far back events of senders without a read model were looked for; None: to the first."""
     is_cut: bool
     """Whether only the newest messages were followed to their events."""
+    leaves_unfinished: bool
+    """Whether not all events that were not worked on were looked through."""
 
 
 def routes(site: Site) -> list[BaseRoute]:
@@ -129,6 +131,7 @@ def show(site: Site, request: Request) -> Response:
         read_to=_read_to(page, oldest_first=oldest_first),
         looked_back_to=result.looked_back_to,
         is_cut=result.is_cut,
+        leaves_unfinished=result.leaves_unfinished,
     )
     return site.render(request, "events.html", view, section="events")
 

@@ -123,6 +123,7 @@ class Site:
             "version": self.console.version,
             "notices": status.notices,
             "dead_letters": status.dead_letters,
+            "has_more_dead_letters": status.has_more_dead_letters,
             "done": done.read(self.console.engine, request, user(request)),
             "refresh_s": refresh_s if refreshes else None,
             "as_of": moment,

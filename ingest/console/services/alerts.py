@@ -6,7 +6,7 @@ from typing import Literal
 
 from ingest.alerts import catalogue
 from ingest.alerts.catalogue import RULES
-from ingest.console.services.overview import OverviewCache
+from ingest.console.services.overview import MOST_ON_EACH_PAGE, OverviewCache
 from ingest.store.alerts import Alert
 
 SHOWN = 4
@@ -41,14 +41,20 @@ class PageStatus:
 
     notices: tuple[Notice, ...]
     dead_letters: int
+    has_more_dead_letters: bool
+    """Whether there may be more: they are not counted to the end."""
 
 
 def read(overviews: OverviewCache) -> PageStatus:
     """Return the alerts of now, at most some seconds old."""
     status = overviews.status()
     if status is None:
-        return PageStatus(notices=(), dead_letters=0)
-    return PageStatus(notices=tuple(notices(status.alerts)), dead_letters=status.dead_letters)
+        return PageStatus(notices=(), dead_letters=0, has_more_dead_letters=False)
+    return PageStatus(
+        notices=tuple(notices(status.alerts)),
+        dead_letters=status.dead_letters,
+        has_more_dead_letters=status.dead_letters == MOST_ON_EACH_PAGE,
+    )
 
 
 def notices(alerts: Sequence[Alert]) -> list[Notice]:

@@ -70,6 +70,8 @@ class EntityView:
     """How far back events of senders without a read model were looked for; None: to the first."""
     is_cut: bool
     """Whether it has more messages or orders than were followed to their events: the newest."""
+    leaves_unfinished: bool
+    """Whether there are more events that were not worked on than were looked through."""
     masked: bool
 
 
@@ -155,6 +157,7 @@ class Entities:
             erasures=stored.erasures,
             looked_back_to=stored.looked_back_to,
             is_cut=stored.is_cut,
+            leaves_unfinished=stored.leaves_unfinished,
             masked=masked,
         )
 

@@ -14,7 +14,7 @@ from ingest.store.search import counts, events
 from ingest.store.search.counts import Count, Kind
 from ingest.store.search.events import Page
 from ingest.store.search.filters import EventFilter, looked_back_to, narrow
-from ingest.store.search.related import is_cut
+from ingest.store.search.related import is_cut, leaves_unfinished
 from ingest.store.search.titles import titled
 
 BUDGET_S = 0.045
@@ -33,6 +33,8 @@ class QueryResult:
     None: all of them were, or none had to be."""
     is_cut: bool
     """Whether what is searched has more messages or orders than were followed: the newest."""
+    leaves_unfinished: bool
+    """Whether what is searched was not looked for in all events that were not worked on."""
 
 
 def find(
@@ -51,6 +53,7 @@ def find(
     with engine.connect() as connection:
         looked_back = looked_back_to(connection, selection)
         cut = any(is_cut(connection, kind, value) for kind, value in selection.about)
+        left = bool(selection.about) and leaves_unfinished(connection)
         selection = narrow(connection, selection)
         page = events.page(
             connection,
@@ -69,9 +72,11 @@ def find(
             events=titled(connection, page.events, sources),
             named=titled(connection, page.named, sources),
         )
-    if cut:
+    if cut or left:
         count = replace(count, kind=Kind.AT_LEAST)
-    return QueryResult(page=page, count=count, looked_back_to=looked_back, is_cut=cut)
+    return QueryResult(
+        page=page, count=count, looked_back_to=looked_back, is_cut=cut, leaves_unfinished=left
+    )
 
 
 def _known_types(types_of: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

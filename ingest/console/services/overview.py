@@ -46,6 +46,8 @@ _CACHED_S = 2.0
 """An overview is reused for at least this long."""
 _CACHED_PER_READ = 10
 """And for this many times as long as reading it took."""
+MOST_ON_EACH_PAGE = 1_000
+"""Dead letters that are counted for each page: 20,000 take 35 to 65 ms from the disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,7 @@ class Status:
 
     alerts: tuple[Alert, ...]
     dead_letters: int
+    """Up to `MOST_ON_EACH_PAGE`."""
 
 
 class OverviewCache:
@@ -179,7 +182,8 @@ class OverviewCache:
         now, began = self._now(), time.monotonic()
         with self._engine.connect() as connection:
             status = Status(
-                alerts=tuple(alerts.active(connection)), dead_letters=unfinished.dead(connection)
+                alerts=tuple(alerts.active(connection)),
+                dead_letters=unfinished.dead(connection, most=MOST_ON_EACH_PAGE),
             )
         return status, now, _keep_s(began)
 

@@ -84,14 +84,14 @@ _DEAD = statement(
 )
 
 
-def dead(connection: Connection) -> int:
-    """Count dead letters, up to `MOST_DEAD`."""
-    return int(connection.execute(_DEAD, {"most": MOST_DEAD}).scalar_one())
+def dead(connection: Connection, *, most: int) -> int:
+    """Count dead letters, up to `most`."""
+    return int(connection.execute(_DEAD, {"most": most}).scalar_one())
 
 
 def together(connection: Connection, counted: Unfinished) -> UnfinishedJobs:
     """Return the numbers of all processors; dead letters are counted up to `MOST_DEAD`."""
-    all_dead = dead(connection)
+    all_dead = dead(connection, most=MOST_DEAD)
     at_least = counted.at_least - {"dead"} | ({"dead"} if all_dead == MOST_DEAD else set())
     return UnfinishedJobs(
         pending=counted.total("pending"),

@@ -7,7 +7,8 @@ conversations, and from those to messages and orders. What it does not know:
 - an update that is named by its content (`conversation.updated`, `contact.updated`) and was
   followed by a later one; the changes of an order's status are kept, all of them;
 - events that are not worked on yet, or failed. Those few are looked through for a field that names
-  what was given, at most `LOOKED_THROUGH` in each state;
+  what was given, at most `LOOKED_THROUGH` in each state; `leaves_unfinished` says that there are
+  more;
 - events of types that the built-in processors do not handle;
 - events of sources without a read model. Of the newest events, `NEWEST_LOOKED_THROUGH` within the
   times that are asked for, theirs are looked through likewise; `first_beyond` says where that ends.
@@ -140,6 +141,11 @@ def is_cut(connection: Connection, kind: str, value: str) -> bool:
     counts = ", ".join(f"(SELECT count(*) FROM known_{table})" for table in sorted(cut))
     query = statement(f"WITH {tables} SELECT greatest({counts}) >= {FOLLOWED}")
     return bool(connection.execute(query, _given(kind, value, "about")).scalar_one())
+
+
+def leaves_unfinished(connection: Connection) -> bool:
+    """Return whether there are more events that were not worked on than are looked through."""
+    return bool(connection.execute(_LEAVES_UNFINISHED).scalar_one())
 
 
 def first_beyond(connection: Connection, kinds: Sequence[str], times: Times) -> UUID | None:
@@ -332,17 +338,19 @@ _NAMES = {
 }
 
 # In the order of their indexes, so that the planner takes those.
-_UNFINISHED = f"""
-            (SELECT event FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
-             ORDER BY event DESC LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM ingest.jobs WHERE discarded_at IS NOT NULL
-                   ORDER BY event DESC LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM ingest.unhandled ORDER BY event DESC LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL
-                   ORDER BY queue, due_at LIMIT {LOOKED_THROUGH})
-            UNION (SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL
-                   ORDER BY lease_until LIMIT {LOOKED_THROUGH})
-            """
+_UNFINISHED_KINDS = (
+    """SELECT event FROM ingest.jobs WHERE state = 'dead' AND discarded_at IS NULL
+       ORDER BY event DESC""",
+    "SELECT event FROM ingest.jobs WHERE discarded_at IS NOT NULL ORDER BY event DESC",
+    "SELECT event FROM ingest.unhandled ORDER BY event DESC",
+    "SELECT event FROM ingest.jobs WHERE due_at IS NOT NULL ORDER BY queue, due_at",
+    "SELECT event FROM ingest.jobs WHERE lease_until IS NOT NULL ORDER BY lease_until",
+)
+_UNFINISHED = " UNION ".join(f"({kind} LIMIT {LOOKED_THROUGH})" for kind in _UNFINISHED_KINDS)
+_FURTHER = " OR ".join(
+    f"EXISTS ({kind} OFFSET {LOOKED_THROUGH} LIMIT 1)" for kind in _UNFINISHED_KINDS
+)
+_LEAVES_UNFINISHED = statement(f"SELECT {_FURTHER}")
 _SEALED = """CROSS JOIN LATERAL (
         SELECT id, body_key, body FROM ingest.deliveries
         WHERE body_key IS NOT NULL AND id = candidates.event LIMIT 1

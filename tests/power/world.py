@@ -1,0 +1,144 @@
+"""The system under test on a disk whose power can be cut, and the cut."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import psycopg
+
+from ingest.local import postgres
+from ingest.local.process import Program
+from tests.faults.world import SETTINGS, World
+from tests.power import controls
+from tests.power.disk import SWITCH, Lost
+from tests.support.fleet import Fleet, children_of, send
+from tests.support.waiting import ENDS_WITHIN_S
+
+_SETTINGS = (*SETTINGS, "checkpoint_timeout=30s", "min_wal_size=32MB", "wal_keep_size=0")
+
+
+_STARTING = "the database system is"
+"""What a server answers that starts or recovers."""
+_PATIENCE = 20
+"""So often it is asked anew, and started anew, in vain."""
+
+
+class DoesNotStart(Exception):
+    """PostgreSQL cannot be started with what is left on the disk."""
+
+
+class PowerWorld(World):
+    """One process of each kind, and PostgreSQL's data on the disk of `tests.power.mount`."""
+
+    counts: ClassVar[Mapping[str, int]] = {"relay": 1, "worker": 1, "receiver": 1}
+
+    def __init__(self, home: Path, *, seed: int, control: str | None, settings: tuple[str, ...]):
+        """Start it all in `home`.
+
+        Args:
+            home: an empty folder.
+            seed: of what a cut takes.
+            control: which promise is broken on purpose; None: none.
+            settings: further settings of PostgreSQL.
+        """
+        self._seed = seed
+        self._control = control
+        self._more = (*settings, *([control] if control == controls.NO_SYNC else []))
+        self._disk = home / "disk"
+        self._refused: list[str] = []
+        super().__init__(home)
+
+    def command(self, kind: str, _number: int, alive: Path) -> tuple[list[str], Callable[[], bool]]:
+        """Return how a process is started, and how one sees that it is ready."""
+        command, ready = super().command(kind, _number, alive)
+        if kind == "receiver" and self._control is not None:
+            arguments = command[command.index("serve") :]
+            command = [sys.executable, "-m", "tests.power.controls", self._control, *arguments]
+        return command, ready
+
+    def cut_power(self) -> Lost:
+        """Cut the power in the midst of whatever happens, and give it back with nothing running;
+        return what the disk lost."""
+        self._write_switch("cut")
+        for member in self.fleet.members.values():
+            member.held_down = True
+        for member in self.fleet.members.values():
+            _kill_all_of(self.fleet, member.pid)
+            member.process.wait(ENDS_WITHIN_S)
+        self._write_switch("restore")
+        postgres.clear_stale_lock(self._disk)
+        return Lost(**json.loads((self._disk / SWITCH).read_text()))
+
+    def boot(self) -> float:
+        """Start everything again; return how many seconds PostgreSQL took for its recovery.
+
+        Raises:
+            DoesNotStart: it cannot be started, or no connection be made.
+        """
+        self._refused.clear()
+        self.fleet.bring_back(self.postgres)
+        took_s = self.fleet.until(self._answers, what="PostgreSQL answers", timeout_s=600)
+        members = self.fleet.members
+        others = [members.pop(name) for name in list(members) if name != "postgres"]
+        self.fleet.start_all([member.program for member in others])
+        return took_s
+
+    def close(self) -> None:
+        """End every process, then the disk."""
+        super().close()
+        subprocess.run(["umount", "--lazy", self._disk], check=False)
+        self._mounted.wait(ENDS_WITHIN_S)
+
+    def _answers(self) -> bool:
+        try:
+            with self.connect() as connection:
+                return connection.execute("SELECT true").fetchone() is not None
+        except psycopg.Error as error:
+            if "FATAL" in str(error) and _STARTING not in str(error):
+                self._refused.append(str(error).splitlines()[-1])
+        if not self.postgres.is_running:
+            self._refused.append("it ended")
+        if len(self._refused) > _PATIENCE:
+            raise DoesNotStart(self._refused[0])
+        return False
+
+    def _postgres(self) -> Program:
+        self._disk.mkdir()
+        self._mounted = subprocess.Popen(
+            [sys.executable, "-m", "tests.power.mount", str(self._disk), str(self._seed)],
+            stdin=subprocess.DEVNULL,
+        )
+        switch = self._disk / SWITCH
+        Fleet().until(switch.exists, what="the disk is mounted", timeout_s=60)
+        (self._disk / "logs").symlink_to(self.home / "logs")
+        program = postgres.program(self._disk, self._sockets, settings=(*_SETTINGS, *self._more))
+        self._write_switch("sync")
+        return program
+
+    def _write_switch(self, command: str) -> None:
+        (self._disk / SWITCH).write_text(command)
+
+
+def _kill_all_of(fleet: Fleet, pid: int) -> None:
+    """Kill a process and those that it started, and wait until they have ended."""
+    family = [pid]
+    for parent in family:
+        family += children_of(parent)
+    for member in family:
+        send(member, signal.SIGKILL)
+    orphans = family[1:]
+    fleet.until(
+        lambda: not any(map(_is_alive, orphans)), what="all have ended", timeout_s=ENDS_WITHIN_S
+    )
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
