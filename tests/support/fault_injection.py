@@ -65,6 +65,8 @@ class Mortal:
         self.effects = guard.create_engine(parse(database_url))
         self.is_dead = False
         self.was_cut = False
+        self.has_struck = False
+        """Whether the fault of the last life came to pass: it had as many steps."""
         self._fault: Fault | None = None
         self._meanwhile: Callable[[], None] = _nothing
         self._takes_along: Callable[[], None] = _nothing
@@ -84,7 +86,7 @@ class Mortal:
         self, fault: Fault | None, meanwhile: Callable[[], None] | None = None
     ) -> Iterator["Mortal"]:
         """A process, from start to end; `meanwhile` is what others do while it stalls."""
-        self.is_dead = self.was_cut = False
+        self.is_dead = self.was_cut = self.has_struck = False
         self._steps, self._fault = 0, fault
         self._meanwhile, self._takes_along = meanwhile or _nothing, _nothing
         try:
@@ -145,7 +147,7 @@ class Mortal:
         elif fate is Fate.CUT:
             self._cut(driver)
         elif fate is Fate.STALLED and begins:
-            self._fault = None
+            self._fault, self.has_struck = None, True
             self._meanwhile()
 
     def _after(self, driver: Driver) -> None:
@@ -167,7 +169,7 @@ class Mortal:
 
     def _die(self) -> None:
         """The kernel takes everything; what still runs in Python finds nothing that works."""
-        self.is_dead = True
+        self.is_dead = self.has_struck = True
         for driver in self._drivers:
             _undo(driver)
             driver.pgconn.finish()
@@ -175,7 +177,7 @@ class Mortal:
         raise Killed
 
     def _cut(self, driver: Driver) -> None:
-        self._fault, self.was_cut = None, True
+        self._fault, self.was_cut, self.has_struck = None, True, True
         _undo(driver)
         with socket.socket(fileno=os.dup(driver.pgconn.socket)) as wire:
             wire.shutdown(socket.SHUT_RDWR)
