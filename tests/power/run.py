@@ -112,32 +112,34 @@ class Cuts:
         answering_s, recovery_s = 0.0, 0.0
         problems: list[str] = []
         cuts = 0
-        while cuts < subject.cuts and not (must_lose and (missing or problems)):
+        while cuts < subject.cuts:
             world.fleet.wait(self._random.uniform(0.5, 3))
             self._disturb(world)
             lost = world.cut_power()
             cuts += 1
             sectors += lost.sectors
             names += lost.names
+            told: list[Acknowledged] = []
             try:
-                recovery_s = max(recovery_s, world.boot())
-            except DoesNotStart as error:
-                problems.append(f"PostgreSQL did not start after cut {cuts}: {error}")
+                recovery_s = max(recovery_s, world.boot_database())
                 told = reader.read_on()
-                answered, missing = answered + len(told), missing + len(told)
-                first_loss = first_loss or cuts
-                break
-            told = reader.read_on()
+                gone = _missing(world, told)
+            except (DoesNotStart, psycopg.Error) as error:
+                problems.append(f"after cut {cuts} PostgreSQL was beyond repair: {error}")
+                told += reader.read_on()
+                gone = len(told)
             answered += len(told)
             answering_s += _lasted_s(told)
-            gone = _missing(world, told)
+            missing += gone
             if gone and first_loss is None:
                 first_loss = cuts
-            missing += gone
             self._say(
                 f"{name}: cut {cuts}, {lost.sectors} sectors and {lost.names} names lost,"
                 f" {len(told)} answered, {gone} missing"
             )
+            if problems or (must_lose and missing):
+                break
+            world.boot_others()
         if not must_lose and not problems:
             problems += _wrong_at_the_end(world, sender)
         return Row(

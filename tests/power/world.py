@@ -73,19 +73,21 @@ class PowerWorld(World):
         postgres.clear_stale_lock(self._disk)
         return Lost(**json.loads((self._disk / SWITCH).read_text()))
 
-    def boot(self) -> float:
-        """Start everything again; return how many seconds PostgreSQL took for its recovery.
+    def boot_database(self) -> float:
+        """Start PostgreSQL again; return how many seconds it took until it answered.
 
         Raises:
             DoesNotStart: it cannot be started, or no connection be made.
         """
         self._refused.clear()
         self.fleet.bring_back(self.postgres)
-        took_s = self.fleet.until(self._answers, what="PostgreSQL answers", timeout_s=600)
+        return self.fleet.until(self._answers, what="PostgreSQL answers", timeout_s=600)
+
+    def boot_others(self) -> None:
+        """Start everything else again."""
         members = self.fleet.members
         others = [members.pop(name) for name in list(members) if name != "postgres"]
         self.fleet.start_all([member.program for member in others])
-        return took_s
 
     def close(self) -> None:
         """End every process, then the disk."""
