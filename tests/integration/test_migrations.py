@@ -32,6 +32,7 @@ def schema(servers: Servers, url: str) -> list[str]:
         [
             servers.binaries / "pg_dump",
             "--schema-only",
+            "--no-toast-compression",  # a matter of the server: the migrations ask it
             "--exclude-table=*.deliveries_*",
             "--exclude-table=*.alembic_version",
             "--exclude-schema=public",

@@ -4,6 +4,7 @@ import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import date
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -11,7 +12,7 @@ from sqlalchemy import Engine, text
 
 from ingest.errors import MigrationRefused
 from ingest.queues import REPLAY
-from ingest.store import migrations
+from ingest.store import migrations, partitions
 from ingest.store.address import parse
 from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine
@@ -271,6 +272,27 @@ def test_a_dump_restores_into_an_empty_database(
         engine.dispose()
         assert (counted.events.total, counted.deliveries.duplicates) == (6, 4)
         assert counted.jobs.pending == 6
+
+
+def test_bodies_of_every_day_are_compressed_by_lz4_where_the_server_can(
+    application: Engine, migrator: Engine
+) -> None:
+    can = one(
+        application,
+        "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'",
+    )
+    upgrade(migrator, "0033")
+    with migrator.begin() as connection:
+        partitions.ensure(connection, today=date(2026, 1, 1), days_ahead=0)
+    upgrade(migrator)
+    with migrator.begin() as connection:
+        partitions.ensure(connection, today=date(2026, 1, 1), days_ahead=1)
+    compressed = rows(
+        application,
+        "SELECT attcompression::text AS by FROM pg_attribute WHERE attname = 'body' AND attrelid"
+        " = ANY (SELECT relid FROM pg_partition_tree('ingest.deliveries'))",
+    )
+    assert [row["by"] for row in compressed] == ["l" if can else ""] * 4
 
 
 def test_without_the_read_model_none_of_its_tables_are_made(
