@@ -134,18 +134,40 @@ def summary(
     show: Show = tuple,
 ) -> RefusalSummary:
     """Return what was refused and rejected, by reason and by address, with the likely causes."""
-    totals = refusal_counts.by_reason(connection, wanted, limit=GROUPS)
     return RefusalSummary(
         since=wanted.since,
         until=wanted.until,
-        reasons=tuple(_with_causes(connection, totals, sources, now=now, show=show)),
-        addresses=tuple(refusal_counts.by_address(connection, wanted, limit=GROUPS)),
-        rejected=tuple(
-            RejectedGroup(total=total, cause=causes.of_rejected(total.source))
-            for total in (
-                [] if wanted.client else rejected.by_reason(connection, of_rejected(wanted))
-            )
-        ),
+        reasons=reasons(connection, wanted, sources, now=now, show=show),
+        addresses=addresses(connection, wanted),
+        rejected=rejected_groups(connection, wanted),
+    )
+
+
+def reasons(
+    connection: Connection,
+    wanted: RefusalFilter,
+    sources: Mapping[str, Source],
+    *,
+    now: datetime,
+    show: Show = tuple,
+) -> tuple[ReasonGroup, ...]:
+    """Return what was refused by reason, with the likely causes: the most requests first."""
+    totals = refusal_counts.by_reason(connection, wanted, limit=GROUPS)
+    return tuple(_with_causes(connection, totals, sources, now=now, show=show))
+
+
+def addresses(connection: Connection, wanted: RefusalFilter) -> tuple[AddressTotal, ...]:
+    """Return what was refused by address: the most requests first."""
+    return tuple(refusal_counts.by_address(connection, wanted, limit=GROUPS))
+
+
+def rejected_groups(connection: Connection, wanted: RefusalFilter) -> tuple[RejectedGroup, ...]:
+    """Return what was rejected by reason, with the likely causes: the most deliveries first."""
+    if wanted.client:
+        return ()
+    return tuple(
+        RejectedGroup(total=total, cause=causes.of_rejected(total.source))
+        for total in rejected.by_reason(connection, of_rejected(wanted))
     )
 
 

@@ -1,6 +1,6 @@
 """The page of refused requests and rejected deliveries: why, from where, and each of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -24,9 +24,10 @@ from ingest.console.ui.paths import between, link, parse_uuid
 from ingest.errors import NotFound
 from ingest.recovery import sentences
 from ingest.refusals import report
-from ingest.refusals.report import ListedRejected, RefusalOfRequest, RefusalSummary
+from ingest.refusals.report import ListedRejected, ReasonGroup, RefusalOfRequest, RejectedGroup
+from ingest.sources.base import Source
 from ingest.store.reports import possible_losses, refusal_counts
-from ingest.store.reports.refusal_counts import RefusalFilter, RefusedRequests
+from ingest.store.reports.refusal_counts import AddressTotal, RefusalFilter, RefusedRequests
 
 REFUSED, REJECTED = "refused", "rejected"
 _LONGEST_VALUE = 200
@@ -51,7 +52,12 @@ class RefusalsPage:
     narrow: Narrow
     sources: Sequence[str]
     """The slugs to choose from."""
-    summary: RefusalSummary
+    reasons: Sequence[ReasonGroup]
+    addresses: Sequence[AddressTotal]
+    rejected: Sequence[RejectedGroup]
+    """Why: of refused requests the first two, of rejected deliveries the third."""
+    known_reasons: Sequence[str]
+    """The slugs to choose from."""
     chart: Markup
     refusals: tuple[RefusedRequests, ...]
     deliveries: tuple[ListedRejected, ...]
@@ -85,7 +91,7 @@ def show(site: Site, request: Request) -> Response:
     with console.engine.connect() as connection:
         tell = partial(report.of_request, connection, now=now, show=as_shown)
         looked_up = _look_up(partial(tell, sources=console.sources), number)
-        summary = report.summary(connection, wanted, console.sources, now=now, show=as_shown)
+        why = _why(connection, wanted, kind, console.sources, now=now, show=as_shown)
         chart = _chart(connection, wanted, period, narrow)
         shown = _list(connection, request, wanted, kind, now=now)
         losses = possible_losses.read(connection, now=now)
@@ -96,7 +102,10 @@ def show(site: Site, request: Request) -> Response:
         period=period,
         narrow=narrow,
         sources=sorted(slug for slug, source in console.sources.items() if source.secrets),
-        summary=summary,
+        reasons=why.reasons,
+        addresses=why.addresses,
+        rejected=why.rejected,
+        known_reasons=sorted(why.known),
         chart=chart,
         refusals=shown.refusals,
         deliveries=shown.deliveries,
@@ -190,6 +199,40 @@ def _look_up(
         return tell(number)
     except NotFound:
         return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Why:
+    """Why requests were refused, or deliveries rejected."""
+
+    reasons: tuple[ReasonGroup, ...] = ()
+    addresses: tuple[AddressTotal, ...] = ()
+    rejected: tuple[RejectedGroup, ...] = ()
+
+    @property
+    def known(self) -> set[str]:
+        """Return the slugs of the reasons."""
+        return {group.total.reason for group in self.reasons} | {
+            group.total.reason for group in self.rejected
+        }
+
+
+def _why(
+    connection: Connection,
+    wanted: RefusalFilter,
+    kind: str,
+    sources: Mapping[str, Source],
+    *,
+    now: datetime,
+    show: report.Show,
+) -> _Why:
+    """Read what the list of this kind is about, and not the other."""
+    if kind == REJECTED:
+        return _Why(rejected=report.rejected_groups(connection, wanted))
+    return _Why(
+        reasons=report.reasons(connection, wanted, sources, now=now, show=show),
+        addresses=report.addresses(connection, wanted),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

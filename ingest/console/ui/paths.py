@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from urllib.parse import quote, urlencode
 from uuid import UUID
@@ -79,6 +80,7 @@ def between(link: BetweenTimes, spelled: Callable[[datetime], str]) -> BetweenTi
     """Return what makes the same links as `link`, which spells times by `spelled`. A chart has
     hundreds of them, so what they share is made once."""
 
+    @cache  # each moment ends a bar and begins the next, of every series
     def quoted(moment: datetime) -> str:
         return quote(spelled(moment), safe="")
 
