@@ -17,7 +17,7 @@ from sqlalchemy import Engine, event
 
 from ingest import settings
 from ingest.console import app
-from ingest.console.services import event_query, takers
+from ingest.console.services import event_query, overview, takers
 from ingest.console.services.addresses import Addresses
 from ingest.store import partitions
 from ingest.store.address import parse
@@ -133,6 +133,7 @@ def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
         patch.setattr(behind, "EXAMINED", 500)
         patch.setattr(unfinished, "BUDGET_S", 0.0)
         patch.setattr(unfinished, "MOST_DEAD", 500)
+        patch.setattr(overview, "MOST_ON_EACH_PAGE", 50)
         patch.setattr(event_query, "BUDGET_S", 0.0)
         patch.setattr(event_query, "_MIN_COUNT_S", 0.0)
         patch.setattr(scan, "_SLICE_S", 0.0)
