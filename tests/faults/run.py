@@ -192,7 +192,7 @@ class Runner:
 
 
 def is_idle(world: World) -> bool:
-    """Whether everything that was received has been worked on."""
+    """Return whether everything that was received has been worked on."""
     try:
         with world.connect() as connection:
             row = connection.execute(

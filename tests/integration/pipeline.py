@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -76,7 +76,7 @@ class Turn:
     choice: int
     """Which of the deliveries, messages or events it is about."""
     publish: "FailingPublish | None" = None
-    """Which message of the relay's Redis does not confirm."""
+    """The message of the relay that Redis does not confirm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,14 +156,14 @@ class Process(Worker):
 class Pipeline:
     """Sender, workers, relay and operator around one database, a turn at a time."""
 
-    has_struck: bool
-    """Whether the fault of the last turn came to pass."""
-
     def __init__(self, url: str, engine: Engine, folder: Path, mortals: Sequence[Mortal]) -> None:
         self._url = url
         self._engine = engine
         self._folder = folder
         self._mortals = mortals
+        self.has_struck = False
+        self.struck: list[bool] = []
+        """Whether the fault of each turn of the last run came to pass."""
         # The address is named when a fault cuts the relay's connection.
         self._options = load(database_url=url, redispatch_after_s=0.001, relay_batch=1_000)
 
@@ -176,9 +176,11 @@ class Pipeline:
         self._messages: list[tuple[Sequence[UUID], Sequence[int]]] = []
         self._replayed: Counter[int] = Counter()
         self.has_struck = False
+        self.struck.clear()
         for turn in scenario.turns:
             self.has_struck = False
             getattr(self, f"_{turn.does}")(turn)
+            self.struck.append(self.has_struck)
         self._settle()
         stored.check(self._engine, self._arrived, self._replayed)
 
@@ -229,8 +231,12 @@ class Pipeline:
 
     def _sweep(self, turn: Turn | None) -> None:
         sent = Unconfirmed(turn.publish if turn else None)
-        with self._other_process(turn) as mortal, suppress(DispatchFailed):  # the next one may work
-            Relay(mortal.engine, sent, self._options).sweep()
+
+        def sweep(mortal: Mortal) -> None:
+            with suppress(DispatchFailed):  # the next one may work
+                Relay(mortal.engine, sent, self._options).sweep()
+
+        self._by_another(turn, sweep)
         self.has_struck |= sent.has_failed
         self._messages += [(deliveries, jobs) for _, deliveries, jobs in sent.messages]
 
@@ -239,14 +245,20 @@ class Pipeline:
             self._engine,
             "UPDATE jobs SET lease_until = now() - interval '1 s' WHERE lease_until IS NOT NULL",
         )
-        with self._other_process(turn) as mortal:
-            rescue.recover_expired(mortal.engine, AT_ONCE, limit=100, random=lambda low, _high: low)
+        self._by_another(
+            turn,
+            lambda mortal: rescue.recover_expired(
+                mortal.engine, AT_ONCE, limit=100, random=lambda low, _high: low
+            ),
+        )
 
     def _find_wrecks(self, turn: Turn | None) -> None:
-        with self._other_process(turn) as mortal:
-            rescue.recover_crashed(
+        self._by_another(
+            turn,
+            lambda mortal: rescue.recover_crashed(
                 mortal.engine, self._folder, AT_ONCE, random=lambda low, _high: low
-            )
+            ),
+        )
 
     def _replay(self, turn: Turn) -> None:
         """An operator replays an event, what is dead, what has succeeded, or one processor."""
@@ -259,8 +271,12 @@ class Pipeline:
             EventFilter(state="succeeded", processor=stored.TALLY),
         ]
         selection = selections[turn.choice % len(selections)]
-        with self._other_process(turn) as mortal:
-            list(replay.run(mortal.engine, selection, requested_by="sara", reason=None, rate=None))
+        self._by_another(
+            turn,
+            lambda mortal: list(
+                replay.run(mortal.engine, selection, requested_by="sara", reason=None, rate=None)
+            ),
+        )
         self._replayed.update(before - self._succeeded())
 
     def _bulk(self, turn: Turn) -> None:
@@ -276,25 +292,33 @@ class Pipeline:
     def _take_back(self, turn: Turn) -> None:
         """The runner takes back what it has requeued: an operator has cancelled it."""
         self._bulk(dataclasses.replace(turn, fault=None))
-        for row in rows(self._engine, "SELECT id FROM replays WHERE background ORDER BY id"):
-            with self._engine.begin() as connection:
-                changes.change_status(connection, row["id"], changes.CANCELLED)
+        begun = rows(self._engine, "SELECT id FROM replays WHERE background ORDER BY id")
+        with self._engine.begin() as connection:
+            assert [
+                changes.change_status(connection, row["id"], changes.CANCELLED) for row in begun
+            ].count(True)
         self._run_bulk(turn)
 
     def _run_bulk(self, turn: Turn | None) -> bool:
-        before, has_more = self._succeeded(), False
-        with self._other_process(turn) as mortal:
-            has_more = BulkRunner(mortal.engine).run_batches()
+        before, has_more = self._succeeded(), [False]
+        self._by_another(
+            turn, lambda mortal: has_more.append(BulkRunner(mortal.engine).run_batches())
+        )
         after = self._succeeded()
         self._replayed.update(before - after)
         self._replayed.subtract(after - before)
-        return has_more
+        return any(has_more)
 
-    @contextmanager
-    def _other_process(self, turn: Turn | None) -> Iterator[Mortal]:
+    def _by_another(self, turn: Turn | None, act: Callable[[Mortal], object]) -> None:
+        """Let a process that is no worker act; while it stalls, another does the same."""
         mortal = self._mortals[-1]
-        with mortal.life(turn.fault if turn else None):
-            yield mortal
+
+        def meanwhile() -> None:
+            with self._mortals[0].life(None) as other:
+                act(other)
+
+        with mortal.life(turn.fault if turn else None, meanwhile):
+            act(mortal)
         self.has_struck |= mortal.has_struck
 
     def _settle(self) -> None:

@@ -108,10 +108,11 @@ def pipeline(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Pipe
 
 def play(pipeline: Pipeline, does: str, faulty: Turn) -> bool:
     """Play it out and check the end; return whether the fault came to pass."""
-    pipeline.run(
-        Scenario(arriving=ARRIVING, turns=[*BEFORE[does], faulty], moods=["fails", "snoozes"])
-    )
-    return pipeline.has_struck
+    turns = [*BEFORE[does], faulty]
+    pipeline.run(Scenario(arriving=ARRIVING, turns=turns, moods=["fails", "snoozes"]))
+    *before, has_struck = pipeline.struck
+    assert before == [one.fault is not None for one in BEFORE[does]]
+    return has_struck
 
 
 @pytest.mark.parametrize("fate", Fate)

@@ -4,7 +4,7 @@ import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from alembic.script import ScriptDirectory
@@ -274,6 +274,22 @@ def test_a_dump_restores_into_an_empty_database(
         assert counted.jobs.pending == 6
 
 
+def make_partition(migrator: Engine, day: date) -> None:
+    with migrator.begin() as connection:
+        partitions.ensure(connection, today=day, days_ahead=0)
+
+
+def compression(engine: Engine) -> dict[str, str]:
+    """How bodies are compressed, by the table: `l` for lz4, nothing for the server's default."""
+    found = rows(
+        engine,
+        "SELECT relname, attcompression::text AS by FROM pg_attribute JOIN pg_class"
+        " ON pg_class.oid = attrelid WHERE attname = 'body' AND attrelid"
+        " = ANY (SELECT relid FROM pg_partition_tree('ingest.deliveries'))",
+    )
+    return {row["relname"]: row["by"] for row in found}
+
+
 def test_bodies_of_every_day_are_compressed_by_lz4_where_the_server_can(
     application: Engine, migrator: Engine
 ) -> None:
@@ -281,18 +297,24 @@ def test_bodies_of_every_day_are_compressed_by_lz4_where_the_server_can(
         application,
         "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'",
     )
+    today = datetime.now(UTC).date()
+    long_ago, coming = date(2026, 1, 1), today + timedelta(days=3)
     upgrade(migrator, "0033")
-    with migrator.begin() as connection:
-        partitions.ensure(connection, today=date(2026, 1, 1), days_ahead=0)
+    for day in (long_ago, coming):
+        make_partition(migrator, day)
     upgrade(migrator)
-    with migrator.begin() as connection:
-        partitions.ensure(connection, today=date(2026, 1, 1), days_ahead=1)
-    compressed = rows(
-        application,
-        "SELECT attcompression::text AS by FROM pg_attribute WHERE attname = 'body' AND attrelid"
-        " = ANY (SELECT relid FROM pg_partition_tree('ingest.deliveries'))",
-    )
-    assert [row["by"] for row in compressed] == ["l" if can else ""] * 4
+    make_partition(migrator, coming + timedelta(days=1))
+    now = "l" if can else ""
+    assert compression(application) == {
+        "deliveries": now,
+        "deliveries_default": now,
+        "deliveries_2026_01_01": "",
+        f"deliveries_{coming:%Y_%m_%d}": now,
+        f"deliveries_{coming + timedelta(days=1):%Y_%m_%d}": now,
+    }
+    with migrator.connect() as connection:
+        migrations.downgrade(connection, "0033")
+    assert set(compression(application).values()) == {""}
 
 
 def test_without_the_read_model_none_of_its_tables_are_made(

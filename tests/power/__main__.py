@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -28,7 +29,7 @@ from tests.power.run import Cuts, Row, Subject
 _CUTS = 100
 _SHORT = 4
 _UNTIL_LOST = 10
-"""A control must lose something in so many cuts."""
+"""A control must lose something within so many cuts."""
 _COLUMNS = (
     "what",
     "cuts",
@@ -48,6 +49,8 @@ def main() -> int:
     if os.geteuid() != 0 or not Path("/dev/fuse").exists() or find_library("fuse3") is None:
         raise SystemExit("dev.py power needs root, /dev/fuse and libfuse3 (Debian: fuse3).")
     seed = secrets.randbelow(10**6) if given.seed is None else given.seed
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C, so that nothing is left behind
+        signal.signal(ending, signal.default_int_handler)
     console = Console(stderr=True, width=None if sys.stderr.isatty() else 200, highlight=False)
     console.print(f"seed {seed}, {given.rate:g} events a second")
     began = time.monotonic()
@@ -67,7 +70,7 @@ def main() -> int:
     _show(rows, Console(width=None if sys.stdout.isatty() else 220))
     if given.json:
         Path(given.json).write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    return 0 if all(row.is_as_it_must_be for row in rows) else 1
+    return 0 if rows and all(row.is_as_it_must_be for row in rows) else 1
 
 
 def _rows(cuts: Cuts, given: argparse.Namespace) -> Iterator[Row]:

@@ -5,12 +5,13 @@ the durable state the current one, with a random part of what was not synced:
 
 - Of a file, each changed sector of 512 bytes is the old one or the new one. So writes are
   reordered, and pages torn. A file may have grown without its data, and then has zeros there.
-- Of the changes of names, those of a random prefix survive.
+- Of the changes of names a random prefix survives: the journal of ext4 and XFS is in order.
 
-What is made durable follows ext4 and XFS. `fsync` makes a file's content durable, and all names
-that were changed before it: their journal is in order. `fdatasync` does so with the content, and
-with the names only if the file's own name is new. What nobody syncs is written back in part now and
-then, as the kernel does it.
+What is made durable follows these two. `fsync` makes a file's content durable, and the journal up
+to the last change of the file itself: its name, its times, its size. `fdatasync` makes the content
+durable, and the journal up to the file's creation or last growth. `fsync` of a folder makes the
+journal durable up to the last change of its names. What nobody syncs is written back in part now
+and then, as the kernel does it.
 """
 
 import errno
@@ -34,6 +35,10 @@ class Node:
     uid: int = 0
     gid: int = 0
     mtime_ns: int = 0
+    changed_at: int = 0
+    """How many changes of names there were when it was last changed itself."""
+    grown_at: int = 0
+    """Likewise when it was made, or last grew."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,19 +57,22 @@ class File(Node):
 
     def write(self, data: bytes, offset: int) -> None:
         """Write `data` at `offset`; a gap before it is of zeros."""
+        if not data:
+            return
+        begin, end = min(offset, len(self.content)), offset + len(data)
         if offset > len(self.content):
             self.content.extend(bytes(offset - len(self.content)))
-        self.content[offset : offset + len(data)] = data
-        if data:
-            self.changed.update(range(offset // SECTOR, (offset + len(data) - 1) // SECTOR + 1))
+        self.content[offset:end] = data
+        self.changed.update(range(begin // SECTOR, (end - 1) // SECTOR + 1))
 
     def resize(self, length: int) -> None:
         """Cut it off at `length` bytes, or extend it by zeros."""
+        begin, end = min(length, len(self.content)), max(length, len(self.durable))
         if length <= len(self.content):
             del self.content[length:]
         else:
             self.content.extend(bytes(length - len(self.content)))
-        self.changed.update(range(length // SECTOR, len(self.durable) // SECTOR + 1))
+        self.changed.update(range(begin // SECTOR, end // SECTOR + 1))
 
     def sync(self) -> None:
         """Make its content durable."""
@@ -74,7 +82,7 @@ class File(Node):
 
     def write_back(self, random: Random) -> None:
         """Make a random half of its changed sectors durable."""
-        kept = {sector for sector in self.changed if random.random() < 0.5}
+        kept = {sector for sector in sorted(self.changed) if random.random() < 0.5}
         self._keep(kept)
         self.changed -= kept
 
@@ -158,8 +166,8 @@ class Disk:
         self._random = random
         self._now_ns = now_ns
         self._pending: list[_Naming] = []
-        self._new: set[int] = set()
-        """The `id` of nodes whose names are not durable."""
+        self._committed = 0
+        """How many changes of names are durable; `_pending` has those after them."""
         self._has_power = True
         self.root = Folder(mode=stat.S_IFDIR | 0o755)
 
@@ -169,19 +177,19 @@ class Disk:
 
     def restore(self) -> Lost:
         """Give power back, to what is left; return what was lost."""
+        all_names = self._count
         surviving = self._random.randint(0, len(self._pending))
         lost_names = len(self._pending) - surviving
-        for naming in self._pending[:surviving]:
-            naming.apply(lambda folder: folder.durable)
+        self._commit(self._committed + surviving)
         self._pending.clear()
-        self._new.clear()
+        self._committed = all_names  # the numbers of those that were lost are not used again
         lost_sectors = _restore(self.root, self._random)
         self._has_power = True
         return Lost(sectors=lost_sectors, names=lost_names)
 
     def sync_all(self) -> None:
         """Make everything durable."""
-        self._commit_names()
+        self._commit(self._count)
         for node in walk(self.root):
             if isinstance(node, File):
                 node.sync()
@@ -205,6 +213,7 @@ class Disk:
             raise OSError(errno.EEXIST, path)
         node.mtime_ns = self._now_ns()
         self._change(_Naming(((folder, name, node),)), node)
+        node.grown_at = self._count
 
     def remove(self, path: str) -> None:
         """Remove a name. An open file stays until it is closed."""
@@ -232,8 +241,9 @@ class Disk:
     def write(self, file: File, data: bytes, offset: int) -> None:
         """Write; now and then something of the file is written back."""
         self._check_power()
+        length = len(file.content)
         file.write(data, offset)
-        file.mtime_ns = self._now_ns()
+        self._note(file, grew=len(file.content) > length)
         if self._random.randrange(_WRITTEN_BACK_ONCE_IN) == 0:
             file.write_back(self._random)
 
@@ -241,26 +251,39 @@ class Disk:
         """Change a file's size."""
         self._check_power()
         file.resize(length)
-        file.mtime_ns = self._now_ns()
+        self._note(file, grew=True)
 
     def sync(self, node: Node, *, data_only: bool) -> None:
         """Make a file durable, and names; `data_only` as `fdatasync` does."""
         self._check_power()
         if isinstance(node, File):
             node.sync()
-        if not data_only or id(node) in self._new:
-            self._commit_names()
+        self._commit(node.grown_at if data_only else node.changed_at)
 
-    def _commit_names(self) -> None:
-        for naming in self._pending:
+    @property
+    def _count(self) -> int:
+        return self._committed + len(self._pending)
+
+    def _commit(self, number: int) -> None:
+        """Make the first `number` changes of names durable."""
+        first = max(number - self._committed, 0)
+        for naming in self._pending[:first]:
             naming.apply(lambda folder: folder.durable)
-        self._pending.clear()
-        self._new.clear()
+        del self._pending[:first]
+        self._committed += first
 
-    def _change(self, naming: _Naming, node: Node) -> None:
+    def _change(self, naming: _Naming, *nodes: Node) -> None:
         naming.apply(lambda folder: folder.entries)
         self._pending.append(naming)
-        self._new.add(id(node))
+        for node in (*nodes, *(folder for folder, _, _ in naming.changes)):
+            node.changed_at = self._count
+
+    def _note(self, file: File, *, grew: bool) -> None:
+        """Note that a file was changed, which its times and its size tell the journal."""
+        file.mtime_ns = self._now_ns()
+        file.changed_at = self._count
+        if grew:
+            file.grown_at = self._count
 
     def _place(self, path: str) -> tuple[Folder, str]:
         above, _, name = path.rpartition("/")

@@ -11,7 +11,7 @@ import dataclasses
 import errno
 import itertools
 import json
-import signal
+import os
 import stat
 import sys
 import time
@@ -69,7 +69,10 @@ class _Calls(mfusepy.Operations):
     def open(self, path: str, flags: int) -> int:
         if path == _SWITCH_PATH:
             return _SWITCH_HANDLE
-        return self._handle(self._disk.find(path))
+        node = self._disk.find(path)
+        if flags & os.O_TRUNC and isinstance(node, File):
+            self._disk.resize(node, 0)
+        return self._handle(node)
 
     def create(self, path: str, mode: int, fi: object = None) -> int:
         uid, gid = self._caller()
@@ -206,8 +209,7 @@ class _Mount(mfusepy.FUSE):
 
 
 def main(folder: str, seed: str) -> None:
-    """Serve until the folder is unmounted. Ctrl-C is left to whoever unmounts it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Serve until the folder is unmounted."""
     disk = Disk(Random(int(seed)), now_ns=time.time_ns)
     _Mount(
         _Calls(disk),

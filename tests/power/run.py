@@ -12,9 +12,12 @@ from random import Random
 import psycopg
 
 from ingest.ids import first_id
+from ingest.local.errors import EmbeddedError
 from tests.faults import audit
 from tests.faults.load import Load
 from tests.faults.run import is_idle
+from tests.power.controls import NO_SYNC
+from tests.power.disk import Lost
 from tests.power.journal import Acknowledged, JournalReader
 from tests.power.world import DoesNotStart, PowerWorld
 from tests.support.fleet import NotInTime
@@ -36,7 +39,7 @@ class Subject:
 
     name: str
     cuts: int
-    """So many; with a control, until something is lost."""
+    """At most; a control ends when something is lost."""
     control: str | None = None
     """Which promise is broken on purpose (tests.power.controls); None: none."""
     settings: tuple[str, ...] = ()
@@ -48,12 +51,12 @@ class Row:
     """What some cuts came to."""
 
     name: str
-    must_lose: bool
+    control: str | None
     cuts: int
     answered: int
     """Bodies that were answered 200."""
     rate: float
-    """Of those, a second between the first and the last before a cut."""
+    """Answers a second, between the first and the last answer before each cut."""
     missing: int
     """Of those, which are not there."""
     first_loss: int | None
@@ -67,10 +70,11 @@ class Row:
 
     @property
     def is_as_it_must_be(self) -> bool:
-        """Return whether nothing was lost; of a control: whether something was."""
-        if self.must_lose:
-            return self.missing > 0 or bool(self.problems)
-        return not self.missing and not self.problems
+        """Return whether nothing was lost; of a control: whether something was, and PostgreSQL
+        came back. Without `fsync` it need not."""
+        if self.control is None:
+            return self.answered > 0 and not self.missing and not self.problems
+        return self.missing > 0 and (not self.problems or self.control == NO_SYNC)
 
 
 class Cuts:
@@ -105,56 +109,31 @@ class Cuts:
             world.close()
 
     def _cut(self, world: PowerWorld, sender: Load, journal: Path, subject: Subject) -> Row:
-        must_lose, name = subject.control is not None, subject.name
-        reader = JournalReader(journal)
-        answered, missing, sectors, names = 0, 0, 0, 0
-        first_loss: int | None = None
-        answering_s, recovery_s = 0.0, 0.0
-        problems: list[str] = []
-        cuts = 0
-        while cuts < subject.cuts:
-            world.fleet.wait(self._random.uniform(0.5, 3))
-            self._disturb(world)
-            lost = world.cut_power()
-            cuts += 1
-            sectors += lost.sectors
-            names += lost.names
-            told: list[Acknowledged] = []
-            try:
-                recovery_s = max(recovery_s, world.boot_database())
-                told = reader.read_on()
-                gone = _missing(world, told)
-            except (DoesNotStart, psycopg.Error) as error:
-                problems.append(f"after cut {cuts} PostgreSQL was beyond repair: {error}")
-                told += reader.read_on()
-                gone = len(told)
-            answered += len(told)
-            answering_s += _lasted_s(told)
-            missing += gone
-            if gone and first_loss is None:
-                first_loss = cuts
-            self._say(
-                f"{name}: cut {cuts}, {lost.sectors} sectors and {lost.names} names lost,"
-                f" {len(told)} answered, {gone} missing"
-            )
-            if problems or (must_lose and missing):
-                break
-            world.boot_others()
-        if not must_lose and not problems:
-            problems += _wrong_at_the_end(world, sender)
-        return Row(
-            name=name,
-            must_lose=must_lose,
-            cuts=cuts,
-            answered=answered,
-            rate=answered / answering_s if answering_s else 0.0,
-            missing=missing,
-            first_loss=first_loss,
-            sectors=sectors,
-            names=names,
-            recovery_s=recovery_s,
-            problems=tuple(problems),
-        )
+        run = _Run(subject, JournalReader(journal))
+        try:
+            while run.goes_on():
+                self._wait_for_load(world, run)
+                self._disturb(world)
+                run.count(world.cut_power())
+                run.recovery_s = max(run.recovery_s, world.boot_database())
+                gone = run.check(world)
+                self._say(
+                    f"{subject.name}: cut {run.cuts}, {run.answered:,} answered so far,"
+                    f" {gone} missing"
+                )
+                if run.goes_on() or subject.control is None:
+                    world.boot_others()
+            if subject.control is None:
+                run.problems += _wrong_at_the_end(world, sender)
+        except (DoesNotStart, EmbeddedError, NotInTime, psycopg.Error) as error:
+            run.problems.append(f"after cut {run.cuts}: {error}")
+            run.all_is_gone()
+        return run.row()
+
+    def _wait_for_load(self, world: PowerWorld, run: "_Run") -> None:
+        """Wait until something was answered since the last cut, and for a moment longer."""
+        world.fleet.until(run.read_on, what="something is answered 200", timeout_s=300)
+        world.fleet.wait(self._random.uniform(0.5, 3))
 
     def _disturb(self, world: PowerWorld) -> None:
         """Have pages written, in two cases of three, for a moment: the cut comes in the midst."""
@@ -171,10 +150,73 @@ class Cuts:
         world.fleet.wait(self._random.uniform(0, 0.4))
 
 
-def _lasted_s(told: Sequence[Acknowledged]) -> float:
-    """Return the seconds between the first answer and the last."""
-    times = [one.at for one in told]
-    return max(times) - min(times) if times else 0.0
+class _Run:
+    """What the cuts of a subject have come to so far."""
+
+    def __init__(self, subject: Subject, reader: JournalReader) -> None:
+        self._subject = subject
+        self._reader = reader
+        self._told: list[Acknowledged] = []
+        """What was answered since the last check."""
+        self._answering_s = 0.0
+        self._first_loss: int | None = None
+        self._sectors = self._names = 0
+        self.cuts = self.answered = self._missing = 0
+        self.recovery_s = 0.0
+        self.problems: list[str] = []
+
+    def goes_on(self) -> bool:
+        """Whether there is a further cut."""
+        has_lost = self._subject.control is not None and self._missing > 0
+        return self.cuts < self._subject.cuts and not has_lost
+
+    def read_on(self) -> bool:
+        """Read what was answered meanwhile; return whether anything was since the last check."""
+        self._told += self._reader.read_on()
+        return bool(self._told)
+
+    def count(self, lost: Lost) -> None:
+        """Count a cut, and what the disk lost."""
+        self.cuts += 1
+        self._sectors += lost.sectors
+        self._names += lost.names
+
+    def check(self, world: PowerWorld) -> int:
+        """Hold what was answered since the last check against the database; return how many bodies
+        are missing."""
+        self.read_on()
+        return self._settle(_missing(world, self._told))
+
+    def all_is_gone(self) -> None:
+        """Count all that was answered since the last check as missing."""
+        self.read_on()
+        self._settle(len(self._told))
+
+    def _settle(self, gone: int) -> int:
+        times = [one.at for one in self._told]
+        self._answering_s += max(times) - min(times) if times else 0.0
+        self.answered += len(self._told)
+        self._missing += gone
+        if gone and self._first_loss is None:
+            self._first_loss = self.cuts
+        self._told.clear()
+        return gone
+
+    def row(self) -> Row:
+        """Return all of it."""
+        return Row(
+            name=self._subject.name,
+            control=self._subject.control,
+            cuts=self.cuts,
+            answered=self.answered,
+            rate=self.answered / self._answering_s if self._answering_s else 0.0,
+            missing=self._missing,
+            first_loss=self._first_loss,
+            sectors=self._sectors,
+            names=self._names,
+            recovery_s=self.recovery_s,
+            problems=tuple(self.problems),
+        )
 
 
 def _missing(world: PowerWorld, told: Sequence[Acknowledged]) -> int:

@@ -23,8 +23,8 @@ _SETTINGS = (*SETTINGS, "checkpoint_timeout=30s", "min_wal_size=32MB", "wal_keep
 
 _STARTING = "the database system is"
 """What a server answers that starts or recovers."""
-_PATIENCE = 20
-"""So often it is asked anew, and started anew, in vain."""
+_REFUSALS, _STARTS = 20, 5
+"""A server that refuses so many connections in a row, or ends so often, is beyond repair."""
 
 
 class DoesNotStart(Exception):
@@ -50,6 +50,7 @@ class PowerWorld(World):
         self._more = (*settings, *([control] if control == controls.NO_SYNC else []))
         self._disk = home / "disk"
         self._refused: list[str] = []
+        self._mounted: subprocess.Popen[bytes] | None = None
         super().__init__(home)
 
     def command(self, kind: str, _number: int, alive: Path) -> tuple[list[str], Callable[[], bool]]:
@@ -80,20 +81,51 @@ class PowerWorld(World):
             DoesNotStart: it cannot be started, or no connection be made.
         """
         self._refused.clear()
+        last_start = self.postgres.starts + _STARTS
         self.fleet.bring_back(self.postgres)
-        return self.fleet.until(self._answers, what="PostgreSQL answers", timeout_s=600)
+
+        def answers() -> bool:
+            if self.postgres.starts > last_start:
+                raise DoesNotStart("it ended as often as it was started")
+            return self._answers()
+
+        return self.fleet.until(answers, what="PostgreSQL answers", timeout_s=600)
 
     def boot_others(self) -> None:
-        """Start everything else again."""
+        """Start everything else again.
+
+        Raises:
+            EmbeddedError: something does not become ready.
+        """
         members = self.fleet.members
         others = [members.pop(name) for name in list(members) if name != "postgres"]
-        self.fleet.start_all([member.program for member in others])
+        self.fleet.start_all([self._anew(member.program) for member in others])
+
+    def _anew(self, program: Program) -> Program:
+        """Return a process as it is at its first start: the file by which it says that it is ready
+        is not there."""
+        kind, _, number = program.name.partition("-")
+        return self.program(kind, int(number)) if number else program
 
     def close(self) -> None:
         """End every process, then the disk."""
-        super().close()
-        subprocess.run(["umount", "--lazy", self._disk], check=False)
-        self._mounted.wait(ENDS_WITHIN_S)
+        try:
+            super().close()
+        finally:
+            if self._mounted is not None:
+                subprocess.run(["umount", "--lazy", self._disk], check=False)
+                self._mounted.terminate()
+                self._mounted.wait(ENDS_WITHIN_S)
+
+    def connect(self) -> psycopg.Connection:
+        """An administrator's connection. The disk serves one call after another, so it may take a
+        while to be made."""
+        return psycopg.connect(self.database_url, autocommit=True, connect_timeout=300)
+
+    def _is_mounted(self) -> bool:
+        if self._mounted is not None and self._mounted.poll() is not None:
+            raise RuntimeError("the disk could not be mounted")
+        return (self._disk / SWITCH).exists()
 
     def _answers(self) -> bool:
         try:
@@ -102,9 +134,7 @@ class PowerWorld(World):
         except psycopg.Error as error:
             if "FATAL" in str(error) and _STARTING not in str(error):
                 self._refused.append(str(error).splitlines()[-1])
-        if not self.postgres.is_running:
-            self._refused.append("it ended")
-        if len(self._refused) > _PATIENCE:
+        if len(self._refused) > _REFUSALS:
             raise DoesNotStart(self._refused[0])
         return False
 
@@ -113,9 +143,9 @@ class PowerWorld(World):
         self._mounted = subprocess.Popen(
             [sys.executable, "-m", "tests.power.mount", str(self._disk), str(self._seed)],
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C must not take the disk from a server that runs
         )
-        switch = self._disk / SWITCH
-        Fleet().until(switch.exists, what="the disk is mounted", timeout_s=60)
+        Fleet().until(self._is_mounted, what="the disk is mounted", timeout_s=300)
         (self._disk / "logs").symlink_to(self.home / "logs")
         program = postgres.program(self._disk, self._sockets, settings=(*_SETTINGS, *self._more))
         self._write_switch("sync")
@@ -126,9 +156,11 @@ class PowerWorld(World):
 
 
 def _kill_all_of(fleet: Fleet, pid: int) -> None:
-    """Kill a process and those that it started, and wait until they have ended."""
+    """Kill a process and those that it started, and wait until they have ended. Each is stopped
+    first, so that it starts no others meanwhile."""
     family = [pid]
     for parent in family:
+        send(parent, signal.SIGSTOP)
         family += children_of(parent)
     for member in family:
         send(member, signal.SIGKILL)

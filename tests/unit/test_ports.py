@@ -64,5 +64,25 @@ def test_after_the_last_port_comes_the_first(
     last = tmp_path / "last"
     monkeypatch.setattr(ports, "_LAST_PORT", last)
     every = ports._server_ports()
+    monkeypatch.setattr(ports, "_is_free", lambda port: True)
     last.write_text(str(every[-1]))
-    assert every[0] <= free_port() < every[-1]
+    assert free_port() == every[0]
+
+
+@pytest.mark.parametrize("text", ["", "12", "x", "-1", "\x00", "9" * 5_000])
+def test_a_file_that_names_no_port_is_no_obstacle(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
+    last = tmp_path / "last"
+    last.write_text(text)
+    monkeypatch.setattr(ports, "_LAST_PORT", last)
+    assert free_port() in ports._server_ports()
+
+
+def test_if_no_port_can_be_bound_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ports, "_LAST_PORT", tmp_path / "last")
+    monkeypatch.setattr(ports, "_is_free", lambda port: False)
+    with pytest.raises(OSError, match="can be bound"):
+        free_port()

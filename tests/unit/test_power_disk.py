@@ -2,6 +2,7 @@
 
 import errno
 import stat
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -46,17 +47,21 @@ def read(file: File) -> bytes:
     return bytes(file.content)
 
 
-@given(WRITES, SIZES, SEEDS)
+@given(WRITES, st.lists(st.tuples(SIZES, WRITES), max_size=3), SEEDS)
 def test_what_was_synced_is_there_after_a_cut(
-    writes: list[tuple[int, bytes]], size: int, seed: int
+    first: list[tuple[int, bytes]], then: list[tuple[int, list[tuple[int, bytes]]]], seed: int
 ) -> None:
     disk = make_disk(seed)
     file = make_file(disk, "/file")
-    for offset, data in writes:
+    for offset, data in first:
         disk.write(file, data, offset)
-    disk.resize(file, size)
+    for size, writes in then:
+        disk.resize(file, size)
+        for offset, data in writes:
+            disk.write(file, data, offset)
     before = read(file)
     disk.sync(file, data_only=False)
+    assert bytes(file.durable) == before
     assert cut(disk) == Lost(sectors=0, names=0)
     assert read(file) == before
 
@@ -111,19 +116,93 @@ def test_a_page_may_be_torn_and_writes_may_be_reordered() -> None:
     assert {"0000", "1122", "0022", "1100", "0122", "1000"} <= kinds
 
 
-def test_only_data_is_synced_of_a_file_whose_name_is_known() -> None:
+def test_what_nobody_syncs_is_written_back_in_part_while_others_write() -> None:
     kept = set()
     for seed in range(50):
         disk = make_disk(seed)
         file = make_file(disk, "/file")
-        disk.sync(file, data_only=False)
+        disk.sync_all()
+        disk.write(file, b"1" * SECTOR, 0)
+        for _ in range(20):
+            disk.write(file, b"2", 10 * SECTOR)
+        kept.add(bytes(file.durable[:SECTOR]) == b"1" * SECTOR)
+    assert kept == {True, False}
+
+
+NAMINGS: dict[str, Callable[[Disk, File], object]] = {
+    "another is made": lambda disk, _: make_file(disk, "/other"),
+    "it is renamed": lambda disk, _: disk.rename("/file", "/other"),
+    "it is removed": lambda disk, _: disk.remove("/file"),
+}
+
+
+@pytest.mark.parametrize("happens", NAMINGS)
+def test_data_alone_is_synced_without_names_that_were_changed_since(happens: str) -> None:
+    kept = set()
+    for seed in range(50):
+        disk = make_disk(seed)
+        file = make_file(disk, "/file")
         disk.write(file, b"content", 0)
-        make_file(disk, "/other")
+        disk.sync(file, data_only=False)
+        before = names(disk)
+        NAMINGS[happens](disk, file)
+        disk.write(file, b"CONTENT", 0)
         disk.sync(file, data_only=True)
         cut(disk)
-        assert read(file) == b"content"
+        assert bytes(file.durable) == b"CONTENT"
+        kept.add(names(disk) == before)
+    assert kept == {True, False}
+
+
+def test_a_file_is_synced_without_names_that_were_changed_after_it_was() -> None:
+    kept = set()
+    for seed in range(50):
+        disk = make_disk(seed)
+        file = make_file(disk, "/file")
+        disk.sync_all()
+        make_file(disk, "/other")
+        disk.sync(file, data_only=False)
+        cut(disk)
         kept.add("other" in names(disk))
     assert kept == {True, False}
+
+
+def test_a_file_is_synced_with_names_that_were_changed_before_it_was() -> None:
+    for seed in range(20):
+        disk = make_disk(seed)
+        file = make_file(disk, "/file")
+        make_file(disk, "/other")
+        disk.write(file, b"content", 0)
+        disk.sync(file, data_only=False)
+        cut(disk)
+        assert names(disk) == {"file", "other"}
+
+
+def test_a_name_that_is_new_after_a_cut_is_as_easily_lost_as_any() -> None:
+    kept = set()
+    for seed in range(50):
+        disk = make_disk(seed)
+        file = make_file(disk, "/file")
+        disk.sync_all()
+        for name in "abc":
+            make_file(disk, f"/{name}")
+        disk.write(file, b"content", 0)
+        cut(disk)
+        make_file(disk, "/after")
+        disk.sync(file, data_only=False)
+        cut(disk)
+        kept.add("after" in names(disk))
+    assert kept == {True, False}
+
+
+def test_a_file_that_was_removed_is_there_for_whoever_has_it_open() -> None:
+    disk = make_disk()
+    file = make_file(disk, "/file")
+    disk.write(file, b"content", 0)
+    disk.remove("/file")
+    assert disk.read(file, 10, 0) == b"content"
+    with pytest.raises(OSError, match="/file"):
+        disk.find("/file")
 
 
 def test_a_new_file_has_its_name_once_its_data_is_synced() -> None:

@@ -52,8 +52,8 @@ def read(overviews: OverviewCache) -> PageStatus:
         return PageStatus(notices=(), dead_letters=0, has_more_dead_letters=False)
     return PageStatus(
         notices=tuple(notices(status.alerts)),
-        dead_letters=status.dead_letters,
-        has_more_dead_letters=status.dead_letters == MOST_ON_EACH_PAGE,
+        dead_letters=min(status.dead_letters, MOST_ON_EACH_PAGE),
+        has_more_dead_letters=status.dead_letters > MOST_ON_EACH_PAGE,
     )
 
 

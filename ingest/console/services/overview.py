@@ -115,7 +115,7 @@ class Status:
 
     alerts: tuple[Alert, ...]
     dead_letters: int
-    """Up to `MOST_ON_EACH_PAGE`."""
+    """Up to one more than `MOST_ON_EACH_PAGE`."""
 
 
 class OverviewCache:
@@ -183,7 +183,7 @@ class OverviewCache:
         with self._engine.connect() as connection:
             status = Status(
                 alerts=tuple(alerts.active(connection)),
-                dead_letters=unfinished.dead(connection, most=MOST_ON_EACH_PAGE),
+                dead_letters=unfinished.dead(connection, most=MOST_ON_EACH_PAGE + 1),
             )
         return status, now, _keep_s(began)
 
