@@ -38,6 +38,7 @@ from tests.support.failing import (
 )
 from tests.support.retention import remove
 from tests.support.rows import execute, one, rows
+from tests.support.slots import on_servers_of_its_own, two_backends
 from tests.support.states import listed
 from tests.support.waiting import until
 from workers.registry import Declaration
@@ -115,11 +116,12 @@ def test_snoozed_and_released_attempts_are_no_failures(
     assert len(declared) == 1
 
 
+@on_servers_of_its_own
 def test_the_first_failures_of_two_workers_at_once_make_one_group(
     engine: Engine, database_url: str
 ) -> None:
     ids = [running_job(engine, event) for event in deliver(database_url, [order(1), order(2)])]
-    with engine.connect() as one_worker, engine.connect() as another:
+    with two_backends(engine, of_one_slot=False) as (one_worker, another):
         for connection, job in zip((one_worker, another), ids, strict=True):
             jobs.fail(connection, [failure(connection, job, "KeyError", PLACE, True)])
         one_worker.commit()
