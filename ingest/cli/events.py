@@ -111,10 +111,7 @@ def list_(
             f" {looked_back.isoformat(timespec='seconds')} only: look before then with --until."
         )
     if left and output.is_terminal():
-        output.line(
-            "Not all events that were not worked on were looked through: others that name it may be"
-            " missing."
-        )
+        output.line(output.LEFT_OUT)
     if not listed and output.is_terminal():
         output.line("No event matches. `ingest send --documented` posts example events.")
 

@@ -23,6 +23,11 @@ STATE_COLOURS = {
 }
 
 
+LEFT_OUT = (
+    "Not all events that were not worked on were looked through: others that name it may be"
+    " missing."
+)
+"""What pages say too (`parts.html`)."""
 _JOINERS = "\u200c\u200d"
 """Words of some scripts, and some emoji, are spelled with them."""
 

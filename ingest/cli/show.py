@@ -98,10 +98,7 @@ def _print_rest(stored: Timeline) -> None:
     if stored.is_cut:
         output.line("It has a great many messages: only the newest were followed to their events.")
     if stored.leaves_unfinished:
-        output.line(
-            "Not all events that were not worked on were looked through: others that name it may be"
-            " missing."
-        )
+        output.line(output.LEFT_OUT)
     if stored.older is not None:
         output.line(f"Older events: --before {stored.older}")
     if stored.newer is not None:

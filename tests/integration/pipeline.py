@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -355,3 +355,13 @@ class Pipeline:
 
     def _ids(self, sql: str) -> list[int]:
         return [row["id"] for row in rows(self._engine, f"{sql} ORDER BY id")]
+
+
+@contextmanager
+def playing(engine: Engine, database_url: str, folder: Path) -> Iterator[Pipeline]:
+    """A pipeline on an empty database, whose processes end with this."""
+    execute(engine, "CREATE TABLE effects (event uuid, attempt int)")
+    mortals = [Mortal(database_url) for _ in range(3)]
+    yield Pipeline(database_url, engine, folder, mortals)
+    for mortal in mortals:
+        mortal.close()

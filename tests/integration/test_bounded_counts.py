@@ -1,20 +1,25 @@
 """What pages count for a moment only says so, and what they follow to a bound only, too."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import Engine
 
+from ingest.cli.output import LEFT_OUT
+from ingest.console.app import create_app
 from ingest.console.services import event_query
 from ingest.entities import timeline
 from ingest.entities.entity import Entity
 from ingest.entities.timeline import Place
+from ingest.settings import Settings
 from ingest.store.pipeline import jobs, unfinished
 from ingest.store.reports import failures, rejected
 from ingest.store.reports.rejected import RejectedFilter
 from ingest.store.search.counts import Kind
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.related import FOLLOWED, LOOKED_THROUGH, is_cut
+from tests.support.asgi import Browser, running
 from tests.support.rows import execute
 
 DEAD, WAITING = 1_200, 700
@@ -267,3 +272,21 @@ def test_what_is_not_looked_through_of_unfinished_events_is_told(
     found = event_query.find(engine, EventFilter(about=(("message", "m"),)), sources={}, limit=5)
     assert (found.leaves_unfinished, found.count.kind) == (True, Kind.AT_LEAST)
     assert not event_query.find(engine, EventFilter(), sources={}, limit=5).leaves_unfinished
+
+
+def test_pages_and_api_say_so_and_a_list_is_not_read_to_its_end(
+    engine: Engine, make_settings: Callable[..., Settings]
+) -> None:
+    console = create_app(make_settings())
+    about = "/entities/order/790"
+    with running(console):
+        browser = Browser(app=console)
+        for path in (about, "/events?q=order:790"):
+            assert LEFT_OUT not in browser.get(path).text, path
+        assert "Read to the end." in browser.get("/events?q=order:790").text
+        assert browser.get(f"/api/v1{about}").json()["leaves_unfinished"] is False
+        leave(engine, "dead", LOOKED_THROUGH + 1)
+        for path in (about, "/events?q=order:790"):
+            assert LEFT_OUT in browser.get(path).text, path
+        assert "Read to the end." not in browser.get("/events?q=order:790").text
+        assert browser.get(f"/api/v1{about}").json()["leaves_unfinished"] is True

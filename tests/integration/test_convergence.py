@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from sqlalchemy import Engine
 
-from tests.integration.pipeline import Pipeline, Scenario, Turn
+from tests.integration.pipeline import Pipeline, Scenario, Turn, playing
 from tests.support.effort import examples
-from tests.support.fault_injection import Fate, Fault, Mortal
+from tests.support.fault_injection import Fate, Fault
 from tests.support.generated_events import Happening, retried, shop_days, spell, unruly_days
-from tests.support.rows import execute, one
+from tests.support.rows import one
 
 DOINGS = ["work"] * 7 + ["replay", "arrive", "sweep", "end_leases", "find_wrecks", "forget"]
 choices = st.integers(0, 7)
@@ -61,11 +61,8 @@ def scenarios(draw: DrawFn, days: SearchStrategy[list[Happening]]) -> Scenario:
 
 @pytest.fixture
 def pipeline(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Pipeline]:
-    execute(engine, "CREATE TABLE effects (event uuid, attempt int)")
-    mortals = [Mortal(database_url) for _ in range(3)]
-    yield Pipeline(database_url, engine, tmp_path, mortals)
-    for mortal in mortals:
-        mortal.close()
+    with playing(engine, database_url, tmp_path) as played:
+        yield played
 
 
 converging = settings(

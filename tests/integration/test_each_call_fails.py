@@ -17,9 +17,9 @@ from sqlalchemy import Engine
 from ingest.errors import StorageUnavailable
 from ingest.store.engine import WriterConnection
 from ingest.store.pipeline.deliveries import Delivery
-from tests.integration.pipeline import FailingPublish, Pipeline, Scenario, Turn
+from tests.integration.pipeline import FailingPublish, Pipeline, Scenario, Turn, playing
 from tests.integration.test_writer import delivery, writing
-from tests.support.fault_injection import Fate, Fault, Mortal
+from tests.support.fault_injection import Fate, Fault
 from tests.support.generated_events import Happening, retried, spell
 from tests.support.rows import execute, rows
 
@@ -99,11 +99,8 @@ BEFORE: dict[str, Sequence[Turn]] = {
 
 @pytest.fixture
 def pipeline(engine: Engine, database_url: str, tmp_path: Path) -> Iterator[Pipeline]:
-    execute(engine, "CREATE TABLE effects (event uuid, attempt int)")
-    mortals = [Mortal(database_url) for _ in range(3)]
-    yield Pipeline(database_url, engine, tmp_path, mortals)
-    for mortal in mortals:
-        mortal.close()
+    with playing(engine, database_url, tmp_path) as played:
+        yield played
 
 
 def play(pipeline: Pipeline, does: str, faulty: Turn) -> bool:
