@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from ingest.sources.base import Source
 from ingest.sources.diagnosis import Step
-from ingest.store.reports.key_use import KeyUse
+from ingest.store.reports.key_use import LastUse
 from ingest.store.reports.refusal_counts import ReasonTotal
 from ingest.store.reports.refused_requests import Refusal
 
@@ -36,8 +36,8 @@ class Facts:
     """Every source by its slug."""
     samples: Sequence[Refusal]
     """The last refused requests, the newest first."""
-    uses: Sequence[KeyUse]
-    """How the keys of all sources are used."""
+    uses: Sequence[LastUse]
+    """The keys of the sources that refuse signatures."""
 
 
 def of_refusals(total: ReasonTotal, facts: Facts) -> LikelyCause:

@@ -254,9 +254,10 @@ def _with_causes(
         return []
     samples = show(refused_requests.newest(connection))
     uses = []
-    if any(total.reason == causes.MISMATCH for total in totals):
+    mismatched = {total.source for total in totals if total.reason == causes.MISMATCH}
+    if mismatched:
         keys = {slug: source.key_ids for slug, source in sources.items()}
-        uses = key_use.read(connection, keys, now=now)
+        uses = key_use.last_uses(connection, keys, mismatched, now=now)
     facts = Facts(sources=sources, samples=samples, uses=uses)
     return [
         ReasonGroup(

@@ -50,5 +50,26 @@ def test_uses_are_told_with_their_share_of_the_source(engine: Engine) -> None:
     assert uses[2].last_used_at is None
 
 
+def test_a_source_whose_last_key_was_used_days_ago_is_told_that_key(engine: Engine) -> None:
+    count(engine, "shop 4e34e3", ago=timedelta(minutes=5), deliveries=3)
+    count(engine, "shop 90490a", ago=timedelta(days=8), deliveries=16)
+    count(engine, "other 01d01d", ago=timedelta(days=2), deliveries=7)
+    keys = {"shop": ("4e34e3", "f09a11"), "other": ("f09a11",)}
+    with engine.connect() as connection:
+        uses = key_use.last_uses(connection, keys, {"shop", "other"}, now=NOW)
+        of_shop = key_use.last_uses(connection, keys, {"shop"}, now=NOW)
+    assert {(use.source, use.key_id, use.is_configured, use.last_used_at) for use in uses} == {
+        ("shop", "4e34e3", True, datetime(2026, 1, 20, 10, 55, tzinfo=UTC)),
+        ("shop", "f09a11", True, None),
+        ("shop", "90490a", False, datetime(2026, 1, 12, 11, tzinfo=UTC)),
+        ("other", "f09a11", True, None),
+        ("other", "01d01d", False, datetime(2026, 1, 18, 11, tzinfo=UTC)),
+    }
+    assert [(use.key_id, use.is_configured) for use in of_shop] == [
+        ("4e34e3", True),
+        ("f09a11", True),
+    ], "the last day tells the source's last key, so what was used before is not read"
+
+
 def spans(use: KeyUse) -> tuple[tuple[int, float], ...]:
     return tuple((part.deliveries, part.share) for part in (use.hour, use.day, use.month))

@@ -12,14 +12,13 @@ from ingest.receiver.refusal_counts import RefusalCounts
 from ingest.refusals import causes
 from ingest.refusals.causes import Facts
 from ingest.sources.diagnosis import Step
-from ingest.store.reports.key_use import KeyUse, Part
+from ingest.store.reports.key_use import LastUse
 from ingest.store.reports.refusal_counts import ADDRESSES, ReasonTotal
 from ingest.store.reports.refused_requests import Refusal
 from tests.support.signing import SECRET
 from tests.support.sources import awalchat
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
-NOTHING = Part(deliveries=0, share=0.0)
 OTHER_SECRET = Step(part="secret", is_good=False, sentence="None fits.", advice="Compare them.")
 CHANGED = Step(
     part="body", is_good=False, sentence="The body was changed.", advice="Mend the proxy."
@@ -47,16 +46,13 @@ def total(
     return ReasonTotal(reason=reason, source=source, **(given | more))  # type: ignore[arg-type]
 
 
-def use(key: str, last: timedelta | None, *, is_configured: bool = True) -> KeyUse:
+def use(key: str, last: timedelta | None, *, is_configured: bool = True) -> LastUse:
     """A key that was used last so long after noon."""
-    return KeyUse(
+    return LastUse(
         source="awalchat",
         key_id=key,
         is_configured=is_configured,
         last_used_at=None if last is None else NOON + last,
-        hour=NOTHING,
-        day=NOTHING,
-        month=NOTHING,
     )
 
 
@@ -66,7 +62,7 @@ def sample(*steps: Step, reason: str = "signature_mismatch", **more: object) -> 
 
 
 def cause(
-    refused: ReasonTotal, *, samples: Sequence[Refusal] = (), uses: Sequence[KeyUse] = ()
+    refused: ReasonTotal, *, samples: Sequence[Refusal] = (), uses: Sequence[LastUse] = ()
 ) -> causes.LikelyCause:
     sources = {"awalchat": awalchat(SECRET)}
     return causes.of_refusals(refused, Facts(sources=sources, samples=samples, uses=uses))
@@ -97,7 +93,7 @@ def cause(
     ],
 )
 def test_another_secret_is_told_with_since_when_and_on_which_side(
-    uses: list[KeyUse], told: str
+    uses: list[LastUse], told: str
 ) -> None:
     likely = cause(total(), samples=[sample(OTHER_SECRET)], uses=uses)
     assert told in likely.sentence

@@ -194,7 +194,7 @@ _WHERE = """
     AND (CAST(:reason AS text) IS NULL OR reason = :reason)
     AND (CAST(:client AS text) IS NULL OR client = :client)
     AND (CAST(:text AS text) IS NULL
-         OR strpos(lower(concat_ws(E'\\n', reason, source, client, sentence)),
+         OR strpos(lower(reason || E'\\n' || source || E'\\n' || client || E'\\n' || sentence),
                    lower(CAST(:text AS text))) > 0)
 """
 
