@@ -5,6 +5,7 @@
     python3 dev.py test        run the whole test suite, against real servers
     python3 dev.py check       check format, lint, types, dead code and words, before each commit
     python3 dev.py faults      run the fault suite: break real processes under load (--help)
+    python3 dev.py model       visit every state that the protocol can come to (--help)
     python3 dev.py power       cut the power of PostgreSQL's disk under load (needs root, fuse3)
     python3 dev.py ha          lose the primary of a replicated PostgreSQL under load (needs root)
     python3 dev.py outage      a service that a processor calls is down for ten minutes (--help)
@@ -67,6 +68,7 @@ def main() -> NoReturn:
         become("python", "-m", "pytest", "--numprocesses=0", f"tests/{command}", *rest)
     suites = {
         "faults": "tests.faults",
+        "model": "tests.model",
         "power": "tests.power",
         "ha": "tests.high_availability",
         "deploys": "tests.deploys",

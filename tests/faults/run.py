@@ -17,6 +17,7 @@ from tests.faults.batches import problems as entries_wrong
 from tests.faults.catalogue import Fault
 from tests.faults.load import Load
 from tests.faults.world import World
+from tests.model import histories
 from tests.support.fleet import NotInTime
 
 _RECOVERS_WITHIN_S = 600.0
@@ -37,6 +38,8 @@ class Row:
     """The events that came in batches and were acknowledged, beside those of the verdict."""
     in_order: int
     """Neighbours in a line of one key, of all rows so far, whose order was looked at."""
+    histories: int
+    """Kinds of history of a job in all rows so far, which were replayed against the model."""
     silence_s: float
     """The longest time without an acknowledgement."""
     recovery_s: float | None
@@ -128,7 +131,8 @@ class Runner:
             batches.stop()
         problems += entries_wrong(world.engine, batches.acknowledged)
         lines = order.check(world.engine)
-        problems += [*lines.problems, *limit.problems(world.engine)]
+        told = histories.check(world.engine)
+        problems += [*lines.problems, *limit.problems(world.engine), *told.problems]
         return Row(
             name=name,
             strikes=struck,
@@ -137,6 +141,7 @@ class Runner:
             answers=dict(journal.answers),
             batched=len(batches.acknowledged),
             in_order=lines.pairs,
+            histories=told.kinds,
             silence_s=journal.longest_silence_s,
             recovery_s=max(recoveries, default=None),
             drained_s=drained_s,
