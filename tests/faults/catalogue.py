@@ -1,11 +1,12 @@
 """The faults: what is broken, and the setting that bounds the recovery."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-from tests.faults import database, deploys, doorbell, processes
+from tests.faults import database, deploys, doorbell, network, pressure, processes
 from tests.faults.load import Journal
+from tests.faults.network import Server, Weather
 from tests.faults.world import LEASE_S, World
 
 Strike = Callable[[World, Random], None]
@@ -27,11 +28,106 @@ class Fault:
     """Why it cannot be tried here."""
     alone: bool = False
     """Not part of a random schedule."""
+    in_short: bool = True
+    """Part of the short form."""
 
 
 def all_faults(*, short: bool) -> list[Fault]:
-    """Every fault. The short form keeps PostgreSQL away for less."""
-    away_s = 8 if short else 30
+    """Every fault. The short form has the first of each kind of pressure and of bad network, and
+    keeps PostgreSQL away for less."""
+    faults = [*_breaks(away_s=8 if short else 30), *_pressure(), *_crowding(), *_partitions()]
+    return [fault for fault in faults if fault.in_short or not short]
+
+
+def _pressure() -> Iterator[Fault]:
+    """What others do to PostgreSQL, or an operator."""
+    dispatch, lease = "REDISPATCH_AFTER_S 10", f"LEASE_S {LEASE_S}, RETRY_BASE_S 5"
+    in_short = (pressure.cancel_statements, pressure.take_connections)
+    for name, strike, bound in (
+        ("an old transaction", pressure.hold_snapshot, "-"),
+        ("four long readers", pressure.read_long, "-"),
+        ("no connection left", pressure.take_connections, lease),
+        ("statements cancelled", pressure.cancel_statements, lease),
+        ("commits take 0.1 s", pressure.slow_commits, dispatch),
+        ("read-only", pressure.refuse_writes, lease),
+        ("checkpoints without end", pressure.checkpoint, "-"),
+        ("rows locked", pressure.lock_rows, dispatch),
+        ("rows locked backwards", pressure.lock_backwards, lease),
+        ("300,000 dead rows", pressure.leave_dead_rows, "-"),
+        ("hot tables rewritten", pressure.rewrite_tables, dispatch),
+        ("hot tables reindexed", pressure.reindex, dispatch),
+        ("all rows frozen", pressure.freeze_rows, "-"),
+        ("statistics lost", pressure.forget_statistics, "-"),
+        ("its background frozen", pressure.freeze_checkpointer, "-"),
+        ("a session: kill -9", pressure.kill_backend, f"its recovery, LEASE_S {LEASE_S}"),
+    ):
+        yield Fault(
+            name=f"PostgreSQL: {name}",
+            strike=strike,
+            bound=bound,
+            repeats=2,
+            in_short=strike in in_short,
+        )
+
+
+def _crowding() -> Iterator[Fault]:
+    """What befalls processes and messages beside their end."""
+    dispatch = "REDISPATCH_AFTER_S 10"
+    in_short = (doorbell.repeat_messages, processes.use_up_memory)
+    for name, strike, bound in (
+        ("receiver: frozen", processes.freeze_receiver, "the sender's retry"),
+        ("receiver: no file left", processes.use_up_files, "the sender's retry"),
+        ("relays: frozen", processes.freeze_relays, dispatch),
+        ("relays: away", processes.take_relays_away, dispatch),
+        ("workers: away", processes.take_workers_away, "what waited"),
+        ("workers' children: frozen", processes.freeze_children, "-"),
+        ("workers' children: no memory left", processes.use_up_memory, f"LEASE_S {LEASE_S}"),
+        ("the cores taken by others", processes.crowd_cores, "-"),
+        ("Redis: paused", doorbell.pause, dispatch),
+        ("Redis: connections ended", doorbell.end_connections, dispatch),
+        ("Redis: messages twice", doorbell.repeat_messages, "-"),
+        ("Redis: messages lost", doorbell.lose_messages, dispatch),
+    ):
+        yield Fault(name=name, strike=strike, bound=bound, repeats=2, in_short=strike in in_short)
+
+
+def _partitions() -> Iterator[Fault]:
+    """A bad network between one of two processes and a server."""
+    weathers = {
+        Weather.HELD: "nothing passes",
+        Weather.DEAF: "no answer comes back",
+        Weather.SLOW: "0.15 s late",
+    }
+    bound = f"LEASE_S {LEASE_S}, RETRY_BASE_S 5"
+    for kind, server, bads in (
+        ("receiver", Server.POSTGRES, tuple(weathers)),
+        ("worker", Server.POSTGRES, tuple(weathers)),
+        ("relay", Server.POSTGRES, (Weather.HELD,)),
+        ("receiver", Server.REDIS, (Weather.HELD,)),
+        ("worker", Server.REDIS, (Weather.HELD, Weather.DEAF)),
+    ):
+        for weather in bads:
+            yield Fault(
+                name=f"{kind} to {server.product}: {weathers[weather]}",
+                strike=network.between(kind, server, weather),
+                bound=bound,
+                repeats=1,
+                alone=True,
+                in_short=server is Server.POSTGRES and weather is Weather.DEAF,
+            )
+    for kind in ("receiver", "worker"):
+        yield Fault(
+            name=f"{kind} to PostgreSQL: cut, again and again",
+            strike=network.cutting(kind, Server.POSTGRES),
+            bound=bound,
+            repeats=1,
+            alone=True,
+            in_short=False,
+        )
+
+
+def _breaks(*, away_s: float) -> list[Fault]:
+    """What ends, vanishes or stops."""
     return [
         Fault(name="nothing", strike=_nothing, bound="-", alone=True),
         Fault(

@@ -1,6 +1,8 @@
 """Breaking Redis."""
 
 import signal
+import time
+from collections.abc import Callable
 from random import Random
 
 from tests.faults.world import World
@@ -38,3 +40,58 @@ def refuse_writes(world: World, random: Random) -> None:
     finally:
         with connect(world.redis_url) as client:
             client.config_set("maxmemory", 0)
+
+
+def pause(world: World, random: Random) -> None:
+    """Commands wait, and connections stay open."""
+    with connect(world.redis_url) as client:
+        client.client_pause(int(random.uniform(3_000, 6_000)))
+    world.fleet.wait(6)
+
+
+def end_connections(world: World, random: Random) -> None:
+    """End everybody's connections, over and over."""
+    ends = time.monotonic() + 4
+    with connect(world.redis_url) as client:
+        while time.monotonic() < ends:
+            client.client_kill_filter(_type="normal", skipme=True)
+            world.fleet.wait(random.uniform(0, 0.1))
+
+
+def repeat_messages(world: World, random: Random) -> None:
+    """Every message that waits comes twice, the copies in another order."""
+
+    def again(messages: list[bytes]) -> list[bytes]:
+        return messages + random.sample(messages, len(messages))
+
+    _change_queues(world, random, again)
+
+
+def lose_messages(world: World, random: Random) -> None:
+    """Half of what waits is gone, and the rest in another order."""
+
+    def half(messages: list[bytes]) -> list[bytes]:
+        return random.sample(messages, len(messages) // 2)
+
+    _change_queues(world, random, half)
+
+
+def _change_queues(
+    world: World, random: Random, change: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    """Change what waits in all queues, while no worker takes anything and after they do again."""
+    workers = world.fleet.named("worker")
+    for worker in workers:
+        world.fleet.hold_down(worker)
+    world.fleet.wait(random.uniform(2, 4))
+    with connect(world.redis_url) as client:
+        for queue in client.scan_iter(_type="list"):
+            messages = client.lrange(queue, 0, -1)
+            changed = change(messages)
+            with client.pipeline() as at_once:
+                at_once.delete(queue)
+                if changed:
+                    at_once.rpush(queue, *changed)
+                at_once.execute()
+    for worker in workers:
+        world.fleet.bring_back(worker)

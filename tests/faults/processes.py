@@ -1,7 +1,14 @@
 """Breaking the receivers, workers and relays."""
 
+import contextlib
+import os
+import resource
 import signal
+import subprocess
+import sys
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from random import Random
 
 from tests.faults.world import LEASE_S, World
@@ -20,9 +27,7 @@ def kill_worker(world: World, random: Random) -> None:
 
 def kill_child(world: World, random: Random) -> None:
     """SIGKILL a process that runs processors."""
-    children = [
-        child for member in world.fleet.named("worker") for child in children_of(member.pid)
-    ]
+    children = _children(world)
     if children:
         send(random.choice(children), signal.SIGKILL)
 
@@ -64,6 +69,107 @@ def stall_worker(world: World, random: Random) -> None:
         world.fleet.wait(LEASE_S + random.uniform(1, 3))
     finally:
         send(pid, signal.SIGCONT)
+
+
+def freeze_receiver(world: World, random: Random) -> None:
+    """SIGSTOP one of two receivers: the kernel still accepts connections for it."""
+    _freeze([random.choice(world.fleet.named("receiver")).pid], world, random)
+
+
+def freeze_relays(world: World, random: Random) -> None:
+    """SIGSTOP both relays."""
+    _freeze([relay.pid for relay in world.fleet.named("relay")], world, random)
+
+
+def freeze_children(world: World, random: Random) -> None:
+    """SIGSTOP every process that runs processors, for less than their leases."""
+    _freeze(_children(world), world, random)
+
+
+def take_workers_away(world: World, random: Random) -> None:
+    """No worker for a while; what waits is then worked on while as much comes in."""
+    _away(world, "worker", random.uniform(8, 12))
+
+
+def take_relays_away(world: World, random: Random) -> None:
+    """No relay for a while."""
+    _away(world, "relay", random.uniform(8, 12))
+
+
+def crowd_cores(world: World, random: Random) -> None:
+    """Others take the cores: three spinning processes for each."""
+    spin = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(spin) for _ in range(3 * (os.cpu_count() or 1))]
+    try:
+        world.fleet.wait(random.uniform(6, 9))
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def use_up_memory(world: World, random: Random) -> None:
+    """Processes that run processors get no more memory than they have."""
+    limited = [pid for pid in _children(world) if _limit(pid, resource.RLIMIT_AS, _size_of(pid))]
+    try:
+        world.fleet.wait(random.uniform(4, 7))
+    finally:
+        for pid in limited:
+            _limit(pid, resource.RLIMIT_AS, resource.RLIM_INFINITY)
+
+
+def use_up_files(world: World, random: Random) -> None:
+    """A receiver may open no more files, so that it accepts no connection."""
+    pid = random.choice(world.fleet.named("receiver")).pid
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        before, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        _limit(pid, resource.RLIMIT_NOFILE, len(list(Path(f"/proc/{pid}/fd").iterdir())))
+        try:
+            world.fleet.wait(random.uniform(4, 7))
+        finally:
+            _limit(pid, resource.RLIMIT_NOFILE, before)
+
+
+def _children(world: World) -> list[int]:
+    return [child for worker in world.fleet.named("worker") for child in children_of(worker.pid)]
+
+
+def _freeze(pids: Sequence[int], world: World, random: Random) -> None:
+    for pid in pids:
+        send(pid, signal.SIGSTOP)
+    try:
+        world.fleet.wait(random.uniform(4, 7))
+    finally:
+        for pid in pids:
+            send(pid, signal.SIGCONT)
+
+
+def _away(world: World, kind: str, seconds: float) -> None:
+    members = world.fleet.named(kind)
+    for member in members:
+        world.fleet.hold_down(member)
+    world.fleet.wait(seconds)
+    for member in members:
+        world.fleet.bring_back(member)
+
+
+def _limit(pid: int, what: int, most: int) -> bool:
+    """Change a process's own limit, not that which it may set; return whether it was there."""
+    try:
+        _, hard = resource.prlimit(pid, what)
+        resource.prlimit(pid, what, (most, hard))
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _size_of(pid: int) -> int:
+    """Return the bytes that a process has mapped; 0: it has ended."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(pages) * resource.getpagesize()
 
 
 def _stop_one_that_works(world: World) -> int:

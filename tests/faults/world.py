@@ -64,6 +64,11 @@ class World:
             raise
 
     @property
+    def sockets(self) -> Path:
+        """The folder of the servers' sockets."""
+        return self._sockets
+
+    @property
     def database_url(self) -> str:
         """The address of the database."""
         return postgres.url(self._sockets)

@@ -13,7 +13,7 @@ from tests.model.explore import Explored, explore
 from tests.model.protocol import FAULTS, start
 
 SIZES = ((1, len(FAULTS)), (2, 4))
-SHORT = ((1, 5), (2, 3))
+SHORT = ((2, 3),)
 """How many events there are, and how many of the faults happen in one run."""
 
 

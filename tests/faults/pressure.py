@@ -1,0 +1,240 @@
+"""Pressure on PostgreSQL: nothing is broken, but everything takes longer, or is refused."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator
+from random import Random
+from signal import SIGCONT, SIGKILL, SIGSTOP
+
+import psycopg
+
+from tests.faults.world import World
+from tests.support.fleet import send
+
+_HOT = ("unadmitted", "jobs")
+_READERS = 4
+_DEAD_ROWS = 300_000
+_SLOW_COMMIT_US = 100_000
+"""The most that `commit_delay` takes."""
+_ROWS_LOCKED = 500
+
+
+def hold_snapshot(world: World, random: Random) -> None:
+    """An old transaction: nothing that is deleted or updated meanwhile can be vacuumed."""
+    with world.connect() as connection, connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        connection.execute("SELECT FROM jobs LIMIT 1")
+        world.fleet.wait(random.uniform(8, 14))
+
+
+def read_long(world: World, random: Random) -> None:
+    """Some read everything, again and again, each in one old snapshot."""
+    ended = threading.Event()
+    readers = [threading.Thread(target=_read, args=(world, ended)) for _ in range(_READERS)]
+    for reader in readers:
+        reader.start()
+    try:
+        world.fleet.wait(random.uniform(5, 9))
+    finally:
+        ended.set()
+        for reader in readers:
+            reader.join()
+
+
+def _read(world: World, ended: threading.Event) -> None:
+    with (
+        contextlib.suppress(psycopg.Error),
+        world.connect() as connection,
+        connection.transaction(),
+    ):
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        while not ended.is_set():
+            for table in ("deliveries", "events", "jobs", "unadmitted"):
+                connection.execute(f"SELECT max(octet_length({table}::text)) FROM {table}".encode())
+
+
+def take_connections(world: World, random: Random) -> None:
+    """Take all connections that the server still gives; who lost his gets none."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(psycopg.OperationalError):
+            while True:
+                stack.enter_context(world.connect())
+        with contextlib.suppress(psycopg.OperationalError), world.connect() as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name LIKE 'ingest%' AND random() < 0.3"
+            )
+        world.fleet.wait(random.uniform(4, 7))
+
+
+def cancel_statements(world: World, random: Random) -> None:
+    """Cancel whatever statement runs, over and over, as a short `statement_timeout` would."""
+    ends = time.monotonic() + 4
+    with world.connect() as connection:
+        while time.monotonic() < ends:
+            connection.execute(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+                " WHERE pid <> pg_backend_pid() AND state = 'active'"
+                " AND backend_type = 'client backend'"
+            )
+            world.fleet.wait(random.uniform(0, 0.03))
+
+
+def slow_commits(world: World, random: Random) -> None:
+    """Each commit takes a tenth of a second, as on a disk that is busy."""
+    with _settings(world, commit_delay=str(_SLOW_COMMIT_US), commit_siblings="0"):
+        world.fleet.wait(random.uniform(5, 8))
+
+
+def refuse_writes(world: World, random: Random) -> None:
+    """Transactions are read-only, as at a primary that another has replaced."""
+    with _settings(world, default_transaction_read_only="on"):
+        world.fleet.wait(random.uniform(4, 7))
+
+
+def checkpoint(world: World, random: Random) -> None:
+    """One checkpoint after the other: each page is written whole into the log after it."""
+    ends = time.monotonic() + random.uniform(5, 8)
+    with world.connect() as connection:
+        while time.monotonic() < ends:
+            connection.execute("CHECKPOINT")
+            world.fleet.wait(0.1)
+
+
+def lock_rows(world: World, random: Random) -> None:
+    """Hold locks on rows that wait to be worked on."""
+    with world.connect() as connection, connection.transaction():
+        for query in (
+            "SELECT FROM unadmitted LIMIT %s FOR UPDATE SKIP LOCKED",
+            "SELECT FROM jobs WHERE state <> 'succeeded' LIMIT %s FOR UPDATE SKIP LOCKED",
+        ):
+            connection.execute(query.encode(), [_ROWS_LOCKED])
+        world.fleet.wait(random.uniform(3, 6))
+
+
+def lock_backwards(world: World, random: Random) -> None:
+    """Lock the newest rows in the opposite order, over and over: others deadlock with that."""
+    ends = time.monotonic() + random.uniform(4, 6)
+    with world.connect() as connection:
+        connection.execute("SET lock_timeout = '2s'")
+        while time.monotonic() < ends:
+            with contextlib.suppress(psycopg.OperationalError), connection.transaction():
+                rows = connection.execute(
+                    "SELECT id FROM jobs WHERE lease_until IS NOT NULL OR due_at IS NOT NULL"
+                    " ORDER BY id DESC LIMIT 50"
+                ).fetchall()
+                for row in rows:
+                    connection.execute("SELECT FROM jobs WHERE id = %s FOR UPDATE", row)
+            world.fleet.wait(0.02)
+
+
+def leave_dead_rows(world: World, random: Random) -> None:
+    """Somebody inserts a great many rows and rolls back: the table and its indexes are full of
+    what nobody sees."""
+    with (
+        contextlib.suppress(psycopg.Error),
+        world.connect() as connection,
+        connection.transaction(force_rollback=True),
+    ):
+        connection.execute(
+            """
+                INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at,
+                                        queue, hint_at)
+                SELECT gen_random_uuid(), 'nobody', number::text, 'no.such', 'x', now(), 'events',
+                       now()
+                FROM generate_series(1, %s) AS number
+                """,
+            [_DEAD_ROWS],
+        )
+    world.fleet.wait(random.uniform(1, 3))
+
+
+def rewrite_tables(world: World, random: Random) -> None:
+    """VACUUM FULL of the hot tables, which keeps everybody else out."""
+    _maintain(world, "VACUUM FULL {table}")
+
+
+def reindex(world: World, random: Random) -> None:
+    """REINDEX of the hot tables, which keeps writers out."""
+    _maintain(world, "REINDEX TABLE {table}")
+
+
+def freeze_rows(world: World, random: Random) -> None:
+    """A vacuum of everything that freezes all rows, as PostgreSQL does by itself one day."""
+    with world.connect() as connection:
+        connection.execute("VACUUM (FREEZE, DISABLE_PAGE_SKIPPING)")
+
+
+def forget_statistics(world: World, random: Random) -> None:
+    """The planner knows nothing, as after an upgrade of PostgreSQL; later it does again."""
+    with world.connect() as connection:
+        connection.execute("DELETE FROM pg_catalog.pg_statistic")
+        world.fleet.wait(random.uniform(4, 7))
+        connection.execute("ANALYZE")
+
+
+def freeze_checkpointer(world: World, random: Random) -> None:
+    """SIGSTOP what writes in the background; sessions must do it themselves."""
+    with world.connect() as connection:
+        pids = connection.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE backend_type IN ('checkpointer', 'background writer', 'walwriter')"
+        ).fetchall()
+    for (pid,) in pids:
+        send(pid, SIGSTOP)
+    try:
+        world.fleet.wait(random.uniform(5, 8))
+    finally:
+        for (pid,) in pids:
+            send(pid, SIGCONT)
+
+
+def kill_backend(world: World, random: Random) -> None:
+    """SIGKILL one session's process: the server ends all sessions and recovers."""
+    with world.connect() as connection:
+        pids = connection.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        ).fetchall()
+    if pids:
+        send(random.choice(pids)[0], SIGKILL)
+
+
+def _maintain(world: World, command: str) -> None:
+    """A lock that is not got in time is tried for again, as an operator would."""
+
+    def is_done(table: str) -> bool:
+        try:
+            with world.connect() as connection:
+                connection.execute("SET lock_timeout = '2s'")
+                connection.execute(command.format(table=table).encode())
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    for table in _HOT:
+        world.fleet.until(lambda: is_done(table), what=f"{table} is done", timeout_s=120)  # noqa: B023
+
+
+@contextlib.contextmanager
+def _settings(world: World, **settings: str) -> Iterator[None]:
+    """Change the server's settings, for all sessions, and back."""
+    with _administrator(world) as execute:
+        for name, value in settings.items():
+            execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        execute("SELECT pg_reload_conf()")
+    try:
+        yield
+    finally:
+        with _administrator(world) as execute:
+            for name in settings:
+                execute(f"ALTER SYSTEM RESET {name}")
+            execute("SELECT pg_reload_conf()")
+
+
+@contextlib.contextmanager
+def _administrator(world: World) -> Iterator[Callable[[str], object]]:
+    with world.connect() as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        yield lambda command: connection.execute(command.encode())
