@@ -730,6 +730,25 @@ MUTATIONS = (
         caught_by="integration/test_refusals.py"
         "::test_a_flood_from_many_addresses_costs_a_bounded_number_of_rows",
     ),
+    Mutation(
+        promise=8,
+        what="a replay goes on counting the failures before it",
+        file="ingest/store/pipeline/jobs.py",
+        old="SET state = 'pending', trigger = 'replay', failures = 0, queue = :queue",
+        new="SET state = 'pending', trigger = 'replay', queue = :queue",
+        caught_by="integration/test_protocol.py::"
+        "test_the_statements_do_what_the_model_says_step_by_step",
+    ),
+    Mutation(
+        promise=5,
+        what="a job is claimed before its time",
+        file="ingest/store/pipeline/jobs.py",
+        old="              AND state IN ('pending', 'retrying') AND next_attempt_at <= now()\n"
+        "              AND {_MAY_RUN}",
+        new="              AND state IN ('pending', 'retrying')\n              AND {_MAY_RUN}",
+        caught_by="integration/test_protocol.py::"
+        "test_the_statements_do_what_the_model_says_step_by_step",
+    ),
 )
 
 

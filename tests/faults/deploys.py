@@ -32,13 +32,14 @@ def break_import(world: World, random: Random) -> None:
 def poison(world: World, random: Random) -> None:
     """Send one event of each kind of poison into the load."""
     for what in random.sample(POISONS, len(POISONS)):
-        data = {
-            "id": random.randrange(10**12),
-            "poison": what,
-            "updated_at": "2024-01-20T10:00:00Z",
-        }
-        _post(world, {"event": POISON_TYPE, "timestamp": "2024-01-20T10:00:00Z", "data": data})
+        post_poison(world, what, random)
         world.fleet.wait(random.uniform(0, 1))
+
+
+def post_poison(world: World, what: str, random: Random) -> None:
+    """Send an event of one kind of poison."""
+    data = {"id": random.randrange(10**12), "poison": what, "updated_at": "2024-01-20T10:00:00Z"}
+    _post(world, {"event": POISON_TYPE, "timestamp": "2024-01-20T10:00:00Z", "data": data})
 
 
 def check_poison(world: World) -> list[str]:

@@ -17,8 +17,8 @@ _CHUNK = 65_536
 _DELAY_S = 0.15
 _CUTS = 20
 _LOOKS_S = 0.02
-_SECOND = 2
-"""The number of the process of each kind that gets the bad network; the first is well."""
+_FIRST, _SECOND = 1, 2
+"""The numbers of the processes of each kind; the second gets the bad network."""
 
 
 class Server(enum.StrEnum):
@@ -173,6 +173,8 @@ def _rerouted(world: World, kind: str, server: Server) -> Iterator[Network]:
     with Network(folder, world.sockets / server) as network:
         world.start(kind, _SECOND, more)
         try:
+            if kind == "receiver":  # the sender's connections move to the one that is there
+                world.start(kind, _FIRST)
             yield network
         finally:
             network.weather = Weather.FAIR

@@ -11,8 +11,14 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
+from tests.faults import deploys
 from tests.faults.world import LEASE_S, World
 from tests.support.fleet import Member, children_of, send
+
+_CALLS = 4
+"""Calls of a processor that needs more memory than there is."""
+_CONNECTIONS = 30
+"""New connections that are tried for."""
 
 
 def kill_receiver(world: World, random: Random) -> None:
@@ -109,23 +115,28 @@ def crowd_cores(world: World, random: Random) -> None:
 
 
 def use_up_memory(world: World, random: Random) -> None:
-    """Processes that run processors get no more memory than they have."""
+    """Processes that run processors get no more memory than they have, and a processor that needs
+    much is called."""
     limited = [pid for pid in _children(world) if _limit(pid, resource.RLIMIT_AS, _size_of(pid))]
     try:
-        world.fleet.wait(random.uniform(4, 7))
+        for _ in range(_CALLS):
+            deploys.post_poison(world, "memory", random)
+            world.fleet.wait(random.uniform(1, 2))
     finally:
         for pid in limited:
             _limit(pid, resource.RLIMIT_AS, resource.RLIM_INFINITY)
 
 
 def use_up_files(world: World, random: Random) -> None:
-    """A receiver may open no more files, so that it accepts no connection."""
+    """A receiver may open no more files, so that it takes no new connection."""
     pid = random.choice(world.fleet.named("receiver")).pid
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
         before, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
         _limit(pid, resource.RLIMIT_NOFILE, len(list(Path(f"/proc/{pid}/fd").iterdir())))
         try:
-            world.fleet.wait(random.uniform(4, 7))
+            for _ in range(_CONNECTIONS):
+                world.is_ready()
+                world.fleet.wait(random.uniform(0, 0.4))
         finally:
             _limit(pid, resource.RLIMIT_NOFILE, before)
 
