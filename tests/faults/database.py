@@ -13,8 +13,9 @@ import psycopg
 from sqlalchemy.exc import OperationalError
 
 from ingest.store import migrations
+from tests.faults import processes
 from tests.faults.world import World
-from tests.support.fleet import children_of, send
+from tests.support.fleet import children_of
 
 
 def kill(world: World, random: Random) -> None:
@@ -40,14 +41,8 @@ def stop_for(seconds: float) -> Callable[[World, Random], None]:
 
 def freeze(world: World, random: Random) -> None:
     """SIGSTOP every process of it: connections stay open and nothing answers."""
-    stopped = [world.postgres.pid, *children_of(world.postgres.pid)]
-    for pid in stopped:
-        send(pid, signal.SIGSTOP)
-    try:
+    with processes.stopped([world.postgres.pid, *children_of(world.postgres.pid)]):
         world.fleet.wait(random.uniform(4, 8))
-    finally:
-        for pid in stopped:
-            send(pid, signal.SIGCONT)
 
 
 def terminate_connections(world: World, random: Random) -> None:

@@ -5,8 +5,12 @@ import time
 from collections.abc import Callable
 from random import Random
 
+from tests.faults import processes
+from tests.faults.strike import NotStruck
 from tests.faults.world import World
 from tests.support.redis_client import connect
+
+_ASIDE = "changed by the fault suite"
 
 
 def kill(world: World, random: Random) -> None:
@@ -79,19 +83,18 @@ def lose_messages(world: World, random: Random) -> None:
 def _change_queues(
     world: World, random: Random, change: Callable[[list[bytes]], list[bytes]]
 ) -> None:
-    """Change what waits in all queues, while no worker takes anything and after they do again."""
-    workers = world.fleet.named("worker")
-    for worker in workers:
-        world.fleet.hold_down(worker)
-    world.fleet.wait(random.uniform(2, 4))
-    with connect(world.redis_url) as client:
+    """Change what waits in all queues, while no worker takes anything; afterwards they do again."""
+    changed = 0
+    with processes.held_down(world, "worker"), connect(world.redis_url) as client:
+        world.fleet.wait(random.uniform(2, 4))
         for queue in client.scan_iter(_type="list"):
-            messages = client.lrange(queue, 0, -1)
-            changed = change(messages)
+            client.rename(queue, _ASIDE)  # what is pushed meanwhile makes a new list
+            messages = client.lrange(_ASIDE, 0, -1)
+            changed += len(messages)
             with client.pipeline() as at_once:
-                at_once.delete(queue)
-                if changed:
-                    at_once.rpush(queue, *changed)
+                at_once.delete(_ASIDE)
+                for message in change(messages):
+                    at_once.rpush(queue, message)
                 at_once.execute()
-    for worker in workers:
-        world.fleet.bring_back(worker)
+    if not changed:
+        raise NotStruck("no message waited")

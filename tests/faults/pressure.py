@@ -3,14 +3,17 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
-from signal import SIGCONT, SIGKILL, SIGSTOP
+from signal import SIGKILL
 
 import psycopg
+from psycopg.errors import DeadlockDetected, LockNotAvailable
 
+from tests.faults import processes
+from tests.faults.strike import NotStruck
 from tests.faults.world import World
-from tests.support.fleet import send
+from tests.support.fleet import children_of, send
 
 _HOT = ("unadmitted", "jobs")
 _READERS = 4
@@ -18,6 +21,7 @@ _DEAD_ROWS = 300_000
 _SLOW_COMMIT_US = 100_000
 """The most that `commit_delay` takes."""
 _ROWS_LOCKED = 500
+_BACK_S = 300
 
 
 def hold_snapshot(world: World, random: Random) -> None:
@@ -55,17 +59,28 @@ def _read(world: World, ended: threading.Event) -> None:
 
 
 def take_connections(world: World, random: Random) -> None:
-    """Take all connections that the server still gives; who lost his gets none."""
+    """Take all connections that the server gives, and those that some of the pipeline have."""
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(psycopg.OperationalError):
-            while True:
-                stack.enter_context(world.connect())
-        with contextlib.suppress(psycopg.OperationalError), world.connect() as connection:
-            connection.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name LIKE 'ingest%' AND random() < 0.3"
-            )
+        held = _take_all(world, stack)
+        if not held:
+            raise NotStruck("no connection was free")
+        sessions = (
+            held[0]
+            .execute("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'ingest%'")
+            .fetchall()
+        )
+        for (pid,) in random.sample(sessions, len(sessions) // 3):
+            held[0].execute("SELECT pg_terminate_backend(%s)", [pid])
+        held += _take_all(world, stack)
         world.fleet.wait(random.uniform(4, 7))
+
+
+def _take_all(world: World, stack: contextlib.ExitStack) -> list[psycopg.Connection]:
+    taken: list[psycopg.Connection] = []
+    with contextlib.suppress(psycopg.OperationalError):
+        while True:
+            taken.append(stack.enter_context(world.connect()))
+    return taken
 
 
 def cancel_statements(world: World, random: Random) -> None:
@@ -133,7 +148,6 @@ def leave_dead_rows(world: World, random: Random) -> None:
     """Somebody inserts a great many rows and rolls back: the table and its indexes are full of
     what nobody sees."""
     with (
-        contextlib.suppress(psycopg.Error),
         world.connect() as connection,
         connection.transaction(force_rollback=True),
     ):
@@ -169,9 +183,11 @@ def freeze_rows(world: World, random: Random) -> None:
 def forget_statistics(world: World, random: Random) -> None:
     """The planner knows nothing, as after an upgrade of PostgreSQL; later it does again."""
     with world.connect() as connection:
-        connection.execute("DELETE FROM pg_catalog.pg_statistic")
-        world.fleet.wait(random.uniform(4, 7))
-        connection.execute("ANALYZE")
+        try:
+            connection.execute("DELETE FROM pg_catalog.pg_statistic")
+            world.fleet.wait(random.uniform(4, 7))
+        finally:
+            connection.execute("ANALYZE")
 
 
 def freeze_checkpointer(world: World, random: Random) -> None:
@@ -181,13 +197,8 @@ def freeze_checkpointer(world: World, random: Random) -> None:
             "SELECT pid FROM pg_stat_activity"
             " WHERE backend_type IN ('checkpointer', 'background writer', 'walwriter')"
         ).fetchall()
-    for (pid,) in pids:
-        send(pid, SIGSTOP)
-    try:
+    with processes.stopped([pid for (pid,) in pids]):
         world.fleet.wait(random.uniform(5, 8))
-    finally:
-        for (pid,) in pids:
-            send(pid, SIGCONT)
 
 
 def kill_backend(world: World, random: Random) -> None:
@@ -197,8 +208,10 @@ def kill_backend(world: World, random: Random) -> None:
             "SELECT pid FROM pg_stat_activity"
             " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
         ).fetchall()
-    if pids:
-        send(random.choice(pids)[0], SIGKILL)
+    sessions = {pid for (pid,) in pids} & set(children_of(world.postgres.pid))
+    if not sessions:
+        raise NotStruck("there was no session")
+    send(random.choice(sorted(sessions)), SIGKILL)
 
 
 def _maintain(world: World, command: str) -> None:
@@ -209,28 +222,38 @@ def _maintain(world: World, command: str) -> None:
             with world.connect() as connection:
                 connection.execute("SET lock_timeout = '2s'")
                 connection.execute(command.format(table=table).encode())
-        except psycopg.OperationalError:
+        except (LockNotAvailable, DeadlockDetected):
             return False
         return True
 
     for table in _HOT:
-        world.fleet.until(lambda: is_done(table), what=f"{table} is done", timeout_s=120)  # noqa: B023
+        world.fleet.until(lambda: is_done(table), what=f"{table} is done", timeout_s=_BACK_S)  # noqa: B023
 
 
 @contextlib.contextmanager
 def _settings(world: World, **settings: str) -> Iterator[None]:
     """Change the server's settings, for all sessions, and back."""
-    with _administrator(world) as execute:
-        for name, value in settings.items():
-            execute(f"ALTER SYSTEM SET {name} = '{value}'")
-        execute("SELECT pg_reload_conf()")
     try:
+        with _administrator(world) as execute:
+            for name, value in settings.items():
+                execute(f"ALTER SYSTEM SET {name} = '{value}'")
+            execute("SELECT pg_reload_conf()")
         yield
     finally:
+        world.fleet.until(
+            lambda: _are_reset(world, settings), what="the settings are back", timeout_s=_BACK_S
+        )
+
+
+def _are_reset(world: World, names: Iterable[str]) -> bool:
+    try:
         with _administrator(world) as execute:
-            for name in settings:
+            for name in names:
                 execute(f"ALTER SYSTEM RESET {name}")
             execute("SELECT pg_reload_conf()")
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

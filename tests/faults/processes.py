@@ -6,12 +6,13 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 
 from tests.faults import deploys
+from tests.faults.strike import NotStruck
 from tests.faults.world import LEASE_S, World
 from tests.support.fleet import Member, children_of, send
 
@@ -19,6 +20,7 @@ _CALLS = 4
 """Calls of a processor that needs more memory than there is."""
 _CONNECTIONS = 30
 """New connections that are tried for."""
+_REPORTS_WITHIN_S = 300
 
 
 def kill_receiver(world: World, random: Random) -> None:
@@ -54,12 +56,16 @@ def restart_all(world: World, random: Random) -> None:
         member.process.send_signal(signal.SIGTERM)
         _await_restart(world, member, member.starts)
         if member.program.name.startswith("receiver"):
-            # Its port is not its own, so that it answers there says nothing.
-            world.fleet.until(
-                partial(_has_reported, world, member.process.pid),
-                what=f"{member.program.name} reports",
-                timeout_s=60,
-            )
+            await_report(world, member.program.name)
+
+
+def await_report(world: World, name: str) -> None:
+    """Wait until a receiver has told the database that it runs. Its port is not its own, so that
+    one answers there says nothing."""
+    pid = world.fleet.members[name].pid
+    world.fleet.until(
+        partial(_has_reported, world, pid), what=f"{name} reports", timeout_s=_REPORTS_WITHIN_S
+    )
 
 
 def _has_reported(world: World, pid: int) -> bool:
@@ -70,11 +76,8 @@ def _has_reported(world: World, pid: int) -> bool:
 
 def stall_worker(world: World, random: Random) -> None:
     """SIGSTOP a process while it holds jobs, until its lease has ended; then SIGCONT."""
-    pid = _stop_one_that_works(world)
-    try:
+    with stopped([_stop_one_that_works(world)]):
         world.fleet.wait(LEASE_S + random.uniform(1, 3))
-    finally:
-        send(pid, signal.SIGCONT)
 
 
 def freeze_receiver(world: World, random: Random) -> None:
@@ -94,51 +97,48 @@ def freeze_children(world: World, random: Random) -> None:
 
 def take_workers_away(world: World, random: Random) -> None:
     """No worker for a while; what waits is then worked on while as much comes in."""
-    _away(world, "worker", random.uniform(8, 12))
+    with held_down(world, "worker"):
+        world.fleet.wait(random.uniform(8, 12))
 
 
 def take_relays_away(world: World, random: Random) -> None:
     """No relay for a while."""
-    _away(world, "relay", random.uniform(8, 12))
+    with held_down(world, "relay"):
+        world.fleet.wait(random.uniform(8, 12))
 
 
 def crowd_cores(world: World, random: Random) -> None:
-    """Others take the cores: three spinning processes for each."""
-    spin = [sys.executable, "-c", "while True: pass"]
-    others = [subprocess.Popen(spin) for _ in range(3 * (os.cpu_count() or 1))]
-    try:
-        world.fleet.wait(random.uniform(6, 9))
-    finally:
-        for other in others:
-            other.kill()
-            other.wait()
+    """Others take the cores: three spinning processes for each, which end by themselves."""
+    seconds = random.uniform(6, 9)
+    spin = f"import time\nends = time.monotonic() + {seconds}\nwhile time.monotonic() < ends: pass"
+    others = 3 * (os.cpu_count() or 1)
+    with contextlib.ExitStack() as stack:
+        for _ in range(others):
+            stack.enter_context(subprocess.Popen([sys.executable, "-c", spin]))
+        world.fleet.wait(seconds)
 
 
 def use_up_memory(world: World, random: Random) -> None:
     """Processes that run processors get no more memory than they have, and a processor that needs
     much is called."""
-    limited = [pid for pid in _children(world) if _limit(pid, resource.RLIMIT_AS, _size_of(pid))]
-    try:
+    with contextlib.ExitStack() as stack:
+        for pid in _children(world):
+            stack.enter_context(_limited(pid, resource.RLIMIT_AS, _size_of(pid)))
         for _ in range(_CALLS):
             deploys.post_poison(world, "memory", random)
             world.fleet.wait(random.uniform(1, 2))
-    finally:
-        for pid in limited:
-            _limit(pid, resource.RLIMIT_AS, resource.RLIM_INFINITY)
 
 
 def use_up_files(world: World, random: Random) -> None:
     """A receiver may open no more files, so that it takes no new connection."""
     pid = random.choice(world.fleet.named("receiver")).pid
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        before, _ = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-        _limit(pid, resource.RLIMIT_NOFILE, len(list(Path(f"/proc/{pid}/fd").iterdir())))
-        try:
-            for _ in range(_CONNECTIONS):
-                world.is_ready()
-                world.fleet.wait(random.uniform(0, 0.4))
-        finally:
-            _limit(pid, resource.RLIMIT_NOFILE, before)
+    with _limited(pid, resource.RLIMIT_NOFILE, _next_file_of(pid)):
+        answers = []
+        for _ in range(_CONNECTIONS):
+            answers.append(world.is_ready())
+            world.fleet.wait(random.uniform(0, 0.4))
+    if all(answers):
+        raise NotStruck("no new connection was refused")
 
 
 def _children(world: World) -> list[int]:
@@ -146,41 +146,68 @@ def _children(world: World) -> list[int]:
 
 
 def _freeze(pids: Sequence[int], world: World, random: Random) -> None:
-    for pid in pids:
-        send(pid, signal.SIGSTOP)
-    try:
+    with stopped(pids):
         world.fleet.wait(random.uniform(4, 7))
+
+
+@contextlib.contextmanager
+def stopped(pids: Sequence[int]) -> Iterator[None]:
+    """SIGSTOP for processes, and SIGCONT at the end."""
+    try:
+        for pid in pids:
+            send(pid, signal.SIGSTOP)
+        yield
     finally:
         for pid in pids:
             send(pid, signal.SIGCONT)
 
 
-def _away(world: World, kind: str, seconds: float) -> None:
+@contextlib.contextmanager
+def held_down(world: World, kind: str) -> Iterator[None]:
+    """End all processes of a kind, and have them again at the end."""
     members = world.fleet.named(kind)
-    for member in members:
-        world.fleet.hold_down(member)
-    world.fleet.wait(seconds)
-    for member in members:
-        world.fleet.bring_back(member)
-
-
-def _limit(pid: int, what: int, most: int) -> bool:
-    """Change a process's own limit, not that which it may set; return whether it was there."""
     try:
-        _, hard = resource.prlimit(pid, what)
-        resource.prlimit(pid, what, (most, hard))
+        for member in members:
+            world.fleet.hold_down(member)
+        yield
+    finally:
+        for member in members:
+            world.fleet.bring_back(member)
+
+
+@contextlib.contextmanager
+def _limited(pid: int, what: int, most: int | None) -> Iterator[None]:
+    """Limit a process for now; None, or one that has ended: do nothing."""
+    try:
+        before = resource.prlimit(pid, what)
+        if most is not None:
+            resource.prlimit(pid, what, (most, before[1]))
     except ProcessLookupError:
-        return False
-    return True
-
-
-def _size_of(pid: int) -> int:
-    """Return the bytes that a process has mapped; 0: it has ended."""
+        yield
+        return
     try:
-        pages = Path(f"/proc/{pid}/statm").read_text().split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(pages) * resource.getpagesize()
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            resource.prlimit(pid, what, before)
+
+
+def _size_of(pid: int) -> int | None:
+    """Return the bytes that a process has mapped; None: it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    except (OSError, IndexError):
+        return None
+    return pages * resource.getpagesize() or None
+
+
+def _next_file_of(pid: int) -> int | None:
+    """Return the number of the next file that a process opens; None: it has ended."""
+    try:
+        taken = {int(file.name) for file in Path(f"/proc/{pid}/fd").iterdir()}
+    except OSError:
+        return None
+    return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def _stop_one_that_works(world: World) -> int:

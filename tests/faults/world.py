@@ -29,7 +29,7 @@ PLUGIN = Path(__file__).parents[1] / "plugin"
 LEDGER_SECRET = "the_secret_of_the_ledger_0123456789"
 SETTINGS = ("max_wal_size=128MB", "track_commit_timestamp=on")
 """The second says in which order deliveries were committed."""
-_POSTGRES_DISK = "2g"
+_POSTGRES_DISK = "4g"
 
 
 class World:

@@ -1,6 +1,6 @@
 """Each kind of step of the protocol's model, taken by the real statements: the rows follow it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import cached_property
 from uuid import UUID, uuid4
 
@@ -10,15 +10,18 @@ from sqlalchemy import Connection, Engine, text
 from ingest import queues
 from ingest.errors import LeaseLost
 from ingest.store.pipeline import admission, jobs, processors
-from ingest.store.pipeline.jobs import Claimant, Failure, Lease, NewJobs, Outcome
+from ingest.store.pipeline.jobs import Claimant, ClaimedJob, Failure, Lease, NewJobs, Outcome
 from ingest.store.pipeline.processors import Registered
 from tests.model.paths import Way, ways
 from tests.model.protocol import Event, Job, State, Step, start
 from tests.support.deliver import body, deliver
 from tests.support.effort import EFFORT
 from tests.support.rows import execute, one, rows
+from workers import Discard, Snooze, outcome
 from workers.recovery import rescue
+from workers.registry import Processor
 from workers.retry import RetryPolicy
+from workers.timeouts.signals import Interrupted, TimedOut
 
 NAME, LATER_S, AT_ONCE = "steps", 10_000.0, 10
 MAX_ATTEMPTS = 2
@@ -28,6 +31,17 @@ MADE = NewJobs(
     type="step.taken", processor=NAME, queue=queues.LIVE, max_attempts=MAX_ATTEMPTS, claimed=0
 )
 _RETRIES = RetryPolicy(base_s=LATER_S, cap_s=LATER_S)
+PROCESSOR = Processor(
+    name=NAME,
+    types=(MADE.type,),
+    function=print,
+    batch=False,
+    queue=MADE.queue,
+    threads=1,
+    max_attempts=MAX_ATTEMPTS,
+    timeout_s=30,
+    rules=_RETRIES,
+)
 
 
 @pytest.fixture
@@ -57,19 +71,27 @@ def tables(engine: Engine) -> Iterator[None]:
 def test_the_statements_do_what_the_model_says_step_by_step(
     engine: Engine, database_url: str
 ) -> None:
-    gone = 0
+    taken: set[tuple[str, str | None]] = set()
+    refused: set[Hashable] = set()
     for way in ways(start(events=1, faults=FAULTS)):
-        Real(engine, database_url).go(way)
-        gone += len(way)
-    assert gone > 2_000, "there are fewer steps than the model has"
+        Real(engine, database_url, refused).go(way)
+        taken |= {(step.what, step.kept and step.kept.outcome) for _, step in way}
+    whats = {what for what, _ in taken}
+    assert whats == {*_STEPS, *_STORES, *_OF_A_BUSY_WORKER, *_NOT_IN_THE_DATABASE}
+    assert {outcome for _, outcome in taken} == {None, *Outcome}
+    assert len(refused) > 50
 
 
 class Real:
     """One event in the database, to which happens what happens in the model."""
 
-    def __init__(self, engine: Engine, url: str) -> None:
+    def __init__(self, engine: Engine, url: str, refused: set[Hashable]) -> None:
+        """`refused` has the kinds of state in which all was tried that the model does not allow."""
         self._engine = engine
         self._url = url
+        self._refused = refused
+        self._claimed: dict[int, ClaimedJob] = {}
+        """By the number of the attempt."""
         self._body = body(MADE.type, {}, event_id=str(uuid4()))
         self._deliveries: list[UUID] = []
         self._asked_again = 0
@@ -80,7 +102,9 @@ class Real:
         """Take the steps, and hold the rows against the model after each."""
         for number, (state, step) in enumerate(way):
             self._take(state, step)
-            self._check(step, [taken.what for _, taken in way[: number + 1]])
+            steps = [taken.what for _, taken in way[: number + 1]]
+            self._check(step, steps)
+            self._try_what_is_not_allowed(step.state, steps)
         self._leave()
 
     def _take(self, state: State, step: Step) -> None:
@@ -89,7 +113,7 @@ class Real:
         worker = state.workers[step.by] if step.by >= 0 else None
         if worker is not None and not worker.is_idle:
             self._take_as_worker(step, worker.attempt)
-        elif step.what in ("store", "the sender sends again what was answered"):
+        elif step.what in _STORES:
             self._deliveries += deliver(self._url, [self._body])
         else:
             with self._engine.begin() as db:
@@ -102,8 +126,10 @@ class Real:
             with self._engine.begin() as db:
                 jobs.give_back(db, [lease], keys=[])
         elif step.kept is not None:
+            error = _ERRORS[step.kept.outcome]
+            failure = outcome.of_error(self._claimed[attempt], PROCESSOR, error, random=_longest)
             with self._engine.begin() as db:
-                assert jobs.fail(db, [_failure(lease, step)]) == {lease.id}
+                assert jobs.fail(db, [failure]) == {lease.id}
         elif step.what == "finish":
             self._finish(lease)
         else:
@@ -127,21 +153,27 @@ class Real:
 
     def admit(self, db: Connection, step: Step) -> None:
         claims = step.what == "admit and claim"
+        would_claim = claims or step.state.is_paused
         admitted = admission.admit(
             db,
             self._deliveries,
-            [MADE if not claims else _CLAIMED],
+            [_CLAIMED if would_claim else MADE],
             replay_queue=queues.REPLAY,
             redispatch_after_s=0,
-            claimant=Claimant(worker=f"worker {step.by}", lease_s=60) if claims else None,
+            claimant=Claimant(worker=f"worker {step.by}", lease_s=LATER_S) if would_claim else None,
         )
         assert len(admitted.claimed) == claims
+        self._claimed |= {job.attempt: job for job in admitted.claimed}
 
     def claim(self, db: Connection, step: Step) -> None:
-        claimed = jobs.claim(
-            db, [self._job], worker=f"worker {step.by}", lease_s=60, max_attempts=MAX_ATTEMPTS
-        )
+        claimed = self._claim(db, f"worker {step.by}")
         assert len(claimed) == (step.what == "claim")
+        self._claimed |= {job.attempt: job for job in claimed}
+
+    def _claim(self, db: Connection, worker: str) -> list[ClaimedJob]:
+        return jobs.claim(
+            db, [self._job], worker=worker, lease_s=LATER_S, max_attempts=MAX_ATTEMPTS
+        )
 
     def let_time_pass(self, db: Connection, _step: Step) -> None:
         jobs.run_now(db, [self._job])
@@ -155,12 +187,18 @@ class Real:
     def find_crash(self, db: Connection, step: Step) -> None:
         worker = one(self._engine, "SELECT worker FROM jobs WHERE id = :id", id=self._job)
         (held,) = jobs.held_by(db, worker)
-        jobs.fail(db, [_failure(Lease(id=held.id, attempt=held.attempt), step, rescued=True)])
+        is_blamed = step.kept is not None and step.kept.outcome == Outcome.LOST
+        jobs.fail(
+            db,
+            [
+                outcome.of_lost_worker(
+                    held, "It is gone.", blamed=is_blamed, rules=_RETRIES, random=_longest
+                )
+            ],
+        )
 
     def take_back(self, _db: Connection, _step: Step) -> None:
-        taken = rescue.recover_expired(
-            self._engine, _RETRIES, limit=AT_ONCE, random=lambda _least, most: most
-        )
+        taken = rescue.recover_expired(self._engine, _RETRIES, limit=AT_ONCE, random=_longest)
         assert taken == 1
 
     def park(self, db: Connection, _step: Step) -> None:
@@ -194,6 +232,45 @@ class Real:
                 id=self._job,
             )
             assert kept == [step.kept._asdict()], steps
+
+    def _try_what_is_not_allowed(self, state: State, steps: list[str]) -> None:
+        """In each kind of state once, try all that the model does not allow: nothing changes."""
+        job = state.events[0].job
+        kind = job and (job._replace(attempt=min(job.attempt, 1)), state.is_paused)
+        if job is None or kind in self._refused:
+            return
+        self._refused.add(kind)
+        before = self._read()
+        with self._engine.begin() as db:
+            self._work_under_other_numbers(db, job)
+            if not (job.waits and job.is_due) or state.is_paused:
+                assert self._claim(db, "nobody") == [], steps
+            if not job.is_due or job.is_parked or state.is_paused or not job.waits:
+                for queue in _QUEUES:
+                    assert jobs.dispatch_due(db, queue, limit=AT_ONCE, ttl_s=0) == [], steps
+            if job.state != "running" or job.is_leased:
+                assert jobs.expired(db, limit=AT_ONCE) == [], steps
+            if job.state == "running":
+                replayed = jobs.requeue(
+                    db, [self._job], replay=1, queue=queues.REPLAY, delays_s=[0.0]
+                )
+                assert (replayed.job_ids, replayed.running) == ((), 1), steps
+            if job.state in ("running", "succeeded") or job.is_discarded:
+                assert jobs.discard(db, [self._job], replay=None, why="no") == 0, steps
+        assert self._read() == before, steps
+
+    def _work_under_other_numbers(self, db: Connection, job: Job) -> None:
+        """What a worker tries under the number of an attempt that does not run."""
+        for attempt in range(1, job.attempt + 2):
+            if job.state == "running" and attempt == job.attempt:
+                continue
+            lease = Lease(id=self._job, attempt=attempt)
+            lost = Failure(id=lease.id, attempt=attempt, outcome=Outcome.FAILED, retry_in_s=LATER_S)
+            assert jobs.fail(db, [lost]) == set()
+            assert jobs.renew(db, [lease], lease_s=LATER_S) == set()
+            jobs.give_back(db, [lease], keys=[])
+            with pytest.raises(LeaseLost):
+                jobs.finish(db, [lease])
 
     def _read(self) -> dict[str, object]:
         """What is stored, in the model's words."""
@@ -242,6 +319,21 @@ _CLAIMED = NewJobs(
     type=MADE.type, processor=NAME, queue=MADE.queue, max_attempts=MAX_ATTEMPTS, claimed=1
 )
 _QUEUES = (queues.LIVE, queues.REPLAY)
+_ERRORS: dict[str, BaseException] = {
+    Outcome.FAILED: RuntimeError("no"),
+    Outcome.TIMED_OUT: TimedOut(),
+    Outcome.SNOOZED: Snooze(LATER_S),
+    Outcome.DISCARDED: Discard("no"),
+    Outcome.RELEASED: Interrupted(),
+}
+_STORES = ("store", "the sender sends again what was answered")
+_OF_A_BUSY_WORKER = (
+    "finish",
+    "roll back",
+    "give back",
+    "the processor raises",
+    "the worker is told to end",
+)
 _NOT_IN_THE_DATABASE = (
     "answer",
     "the receiver ends after its commit",
@@ -270,18 +362,8 @@ _STEPS: dict[str, Callable[[Real, Connection, Step], None]] = {
 }
 
 
-def _failure(lease: Lease, step: Step, *, rescued: bool = False) -> Failure:
-    job = step.state.events[0].job
-    assert job is not None
-    assert step.kept is not None
-    wait_s = None if job.state == "dead" else 0.0 if job.is_due else LATER_S
-    return Failure(
-        id=lease.id,
-        attempt=lease.attempt,
-        outcome=Outcome(step.kept.outcome),
-        retry_in_s=wait_s,
-        rescued=rescued,
-    )
+def _longest(_least: float, most: float) -> float:
+    return most
 
 
 def _as_read(event: Event, asked_again: int) -> dict[str, object]:

@@ -20,7 +20,7 @@ SHORT = ((2, 3),)
 def main() -> int:
     """Exit code 0: the protocol is right, and each of its rules is needed."""
     parser = argparse.ArgumentParser(prog="dev.py model", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="fewer faults at once: half a minute")
+    parser.add_argument("--short", action="store_true", help="fewer faults in a run: half a minute")
     sizes = SHORT if parser.parse_args().short else SIZES
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     explored = [_shown(console, events, faults) for events, faults in sizes]

@@ -1,7 +1,7 @@
 """Hold the histories of jobs in a database against the model: could it have come to each?"""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -49,15 +49,18 @@ class Histories:
 
     kinds: int
     """So many different ones."""
-    problems: tuple[str, ...]
-    """Those that the model cannot come to, in sentences."""
+    impossible: Mapping[History, str]
+    """Those that the model cannot come to, each with a sentence."""
 
 
 def check(engine: Engine) -> Histories:
-    """Return which histories of jobs the model cannot come to."""
+    """Return which histories of jobs the model cannot come to.
+
+    Of each job the `max_attempts` of today is taken for those of its whole history.
+    """
     with engine.connect() as connection:
         rows = connection.execute(_HISTORIES).all()
-    problems = []
+    impossible = {}
     for row in rows:
         kept = zip(row.numbers, row.triggers, row.outcomes, strict=True)
         history = History(
@@ -70,36 +73,36 @@ def check(engine: Engine) -> Histories:
             is_discarded=row.is_discarded,
         )
         if not is_possible(history):
-            problems.append(_sentence(history, row.jobs, row.event))
-    return Histories(kinds=len(rows), problems=tuple(problems))
+            impossible[history] = _sentence(history, row.jobs, row.event)
+    return Histories(kinds=len(rows), impossible=impossible)
 
 
 def is_possible(history: History) -> bool:
     """Return whether the model can come to a history, whatever goes wrong and how often."""
     rules = Rules(max_attempts=history.max_attempts, faults_end=False)
-    arrived = Event(sender="told", stored=1, unadmitted=1, is_hinted=True)
+    arrived = Event(sender="matched", stored=1, unadmitted=1, is_hinted=True)
     first = (State((arrived,), (IDLE,), False, 0, 0), 0)
     known, waiting = {first}, deque([first])
     while waiting:
-        state, told = waiting.popleft()
-        if told == len(history.attempts) and _is_end(state, history):
+        state, matched = waiting.popleft()
+        if matched == len(history.attempts) and _is_end(state, history):
             return True
         for step in steps(state, rules):
-            if step.what in _NOT_OF_A_JOB or not _fits(step, history, told):
+            if step.what in _NOT_OF_A_JOB or not _fits(step, history, matched):
                 continue
-            after = (step.state, told + (step.kept is not None))
+            after = (step.state, matched + (step.kept is not None))
             if after not in known:
                 known.add(after)
                 waiting.append(after)
     return False
 
 
-def _fits(step: Step, history: History, told: int) -> bool:
+def _fits(step: Step, history: History, matched: int) -> bool:
     """Return whether the step keeps the attempt that comes next, or none."""
     job = step.state.events[0].job
     if job is not None and job.attempt > history.attempt:
         return False
-    return step.kept is None or history.attempts[told : told + 1] == (step.kept,)
+    return step.kept is None or history.attempts[matched : matched + 1] == (step.kept,)
 
 
 def _is_end(state: State, history: History) -> bool:
@@ -120,11 +123,11 @@ def _is_end(state: State, history: History) -> bool:
 
 
 def _sentence(history: History, jobs: int, event: str | UUID) -> str:
-    told: Sequence[str] = [
+    attempts = [
         f"{attempt.number} {attempt.trigger} {attempt.outcome}" for attempt in history.attempts
     ]
     return (
         f"the model cannot come to what {jobs} jobs went through, one of the event {event}:"
-        f" {', '.join(told) or 'no attempt kept'}; {history.state} by {history.trigger} at attempt"
-        f" {history.attempt}, {history.failures} of {history.max_attempts} failures"
+        f" {', '.join(attempts) or 'no attempt kept'}; {history.state} by {history.trigger} at"
+        f" attempt {history.attempt}, {history.failures} of {history.max_attempts} failures"
     )

@@ -145,8 +145,8 @@ class Rules:
     """Success commits if the attempt is still the one that runs."""
     effects_commit_with_success: bool = True
     failure_is_fenced: bool = True
-    leases_end: bool = True
-    """The lease of a worker that is gone ends some day."""
+    abandoned_are_taken_back: bool = True
+    """The lease of a worker that is gone ends some day, or its crash record is found."""
     losses_are_kept: bool = True
     """Who takes back a job keeps its attempt."""
     replay_leaves_running: bool = True
@@ -254,9 +254,9 @@ def _of_rescue(state: State, number: int, event: Event, job: Job, rules: Rules) 
         lapsed = event._replace(job=job._replace(is_leased=False))
         if not is_abandoned:
             yield from _fault("the worker stalls past its lease", state, rules, number, lapsed)
-        elif rules.leases_end:
+        elif rules.abandoned_are_taken_back:
             yield _moved("the lease ends", state, number, lapsed)
-    if is_abandoned and rules.leases_end:  # its crash record tells which job it ran
+    if is_abandoned and rules.abandoned_are_taken_back:  # its crash record tells which job it ran
         yield _ended("find the crash", state, number, event, job, "lost", rules, rescued=True)
         yield _ended("find the crash", state, number, event, job, "released", rules, rescued=True)
     if not job.is_leased:
@@ -309,9 +309,7 @@ def _of_busy_worker(state: State, by: int, worker: Worker, rules: Rules) -> Iter
         half = event._replace(effects=event.effects + 1)
         yield _moved("commit the effects", state, number, half, by=by, idle=True)
     if is_ours or not rules.failure_is_fenced:
-        for outcome in ("failed", "timed_out"):
-            yield from _own_end("the processor raises", state, by, outcome, rules)
-        for outcome in ("snoozed", "discarded"):
+        for outcome in ("failed", "timed_out", "snoozed", "discarded"):
             yield from _own_end("the processor raises", state, by, outcome, rules)
         yield from _own_end("the worker is told to end", state, by, "released", rules)
     if is_ours and job.trigger in ("delivery", "replay"):
@@ -325,9 +323,9 @@ def _own_end(fault: str, state: State, by: int, outcome: str, rules: Rules) -> I
     worker = state.workers[by]
     event = state.events[worker.event]
     assert event.job is not None
-    after, left = _may(fault, state, rules), state.workers
+    after = _may(fault, state, rules)
     if after is not None:
-        idle = after._replace(workers=_with(left, by, IDLE))
+        idle = after._replace(workers=_with(after.workers, by, IDLE))
         yield _ended(
             fault, idle, worker.event, event, event.job, outcome, rules, by=by, is_fault=True
         )

@@ -35,12 +35,12 @@ class LastUse:
     """False: the key is retired."""
     last_used_at: datetime | None
     """To the minute for two hours, then to the quarter of an hour, after a day to the hour. None:
-    it was not used in the last 30 days."""
+    it was not used in the time that was read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyUse(LastUse):
-    """How often a key was used."""
+    """How often a key was used in the last 30 days."""
 
     hour: Part
     day: Part
@@ -99,8 +99,8 @@ def last_uses(
 ) -> list[LastUse]:
     """Return when the keys of these sources were used last.
 
-    The last day is read alone if it has a key of each source: what was used before is then missing,
-    since no key of it was the source's last one. Reading 30 days takes four times as long.
+    If a key of each source was used in the last day, only that day is read: older uses are left
+    out. Otherwise 30 days are read, which takes four times as long.
 
     Args:
         connection: in whose transaction to read.
