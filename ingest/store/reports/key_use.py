@@ -27,7 +27,19 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastUse:
-    """A key that is configured, or was used lately, and when it was used last."""
+    """When a key was used last, that is configured or was used lately."""
+
+    source: str
+    key_id: str
+    is_configured: bool
+    """False: the key is retired."""
+    last_used_at: datetime | None
+    """As of a `KeyUse`. None: it was not used in the time that was read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyUse:
+    """A key that is configured, or was used lately."""
 
     source: str
     key_id: str
@@ -35,13 +47,7 @@ class LastUse:
     """False: the key is retired."""
     last_used_at: datetime | None
     """To the minute for two hours, then to the quarter of an hour, after a day to the hour. None:
-    it was not used in the time that was read."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyUse(LastUse):
-    """How often a key was used in the last 30 days."""
-
+    it was not used in the last 30 days."""
     hour: Part
     day: Part
     month: Part
