@@ -99,7 +99,7 @@ def _is_possible(fault: Fault, world: World, console: Console) -> bool:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py faults", description=__doc__)
-    parser.add_argument("--short", action="store_true", help="27 of the faults, each once")
+    parser.add_argument("--short", action="store_true", help="25 of the faults, each once")
     parser.add_argument("--only", metavar="TEXT", help="only faults whose name has this text")
     parser.add_argument(
         "--ordered",

@@ -32,8 +32,8 @@ class Fault:
 
 def all_faults(*, short: bool) -> list[Fault]:
     """Every fault. The short form keeps PostgreSQL away for less, and leaves out most of the
-    pressure and of the bad networks: of those it has the ones that make commits ambiguous, take
-    something away, or repeat something."""
+    pressure and of the bad networks: of those it has the ones that make commits ambiguous or
+    repeat messages."""
     faults = [*_breaks(away_s=8 if short else 30), *_pressure(), *_crowding(), *_partitions()]
     return [fault for fault in faults if fault.in_short or not short]
 
@@ -41,7 +41,6 @@ def all_faults(*, short: bool) -> list[Fault]:
 def _pressure() -> Iterator[Fault]:
     """What others do to PostgreSQL, or an operator."""
     dispatch, lease = "REDISPATCH_AFTER_S 10", f"LEASE_S {LEASE_S}, RETRY_BASE_S 5"
-    in_short = (pressure.cancel_statements, pressure.take_connections)
     for name, strike, bound in (
         ("an old transaction", pressure.hold_snapshot, "-"),
         ("four long readers", pressure.read_long, "-"),
@@ -65,14 +64,13 @@ def _pressure() -> Iterator[Fault]:
             strike=strike,
             bound=bound,
             repeats=2,
-            in_short=strike in in_short,
+            in_short=strike is pressure.cancel_statements,
         )
 
 
 def _crowding() -> Iterator[Fault]:
     """What befalls processes and messages beside their end."""
     dispatch = "REDISPATCH_AFTER_S 10"
-    in_short = (doorbell.repeat_messages, processes.use_up_memory)
     for name, strike, bound in (
         ("receiver: frozen", processes.freeze_receiver, "the sender's retry"),
         ("receiver: no file left", processes.use_up_files, "the sender's retry"),
@@ -87,7 +85,13 @@ def _crowding() -> Iterator[Fault]:
         ("Redis: messages twice", doorbell.repeat_messages, "what waited"),
         ("Redis: messages lost", doorbell.lose_messages, dispatch),
     ):
-        yield Fault(name=name, strike=strike, bound=bound, repeats=2, in_short=strike in in_short)
+        yield Fault(
+            name=name,
+            strike=strike,
+            bound=bound,
+            repeats=2,
+            in_short=strike is doorbell.repeat_messages,
+        )
 
 
 def _partitions() -> Iterator[Fault]:
