@@ -15,7 +15,7 @@ from tests.support.deliver import body, order
 from tests.support.otlp import Collector, TakenSpan, collector
 from tests.support.rows import execute
 from tests.support.signing import signed_headers
-from tests.support.waiting import ENDS_WITHIN_S
+from tests.support.waiting import ENDS_WITHIN_S, until
 
 MakeStack = Callable[..., Stack]
 PHONE = "966512345678"
@@ -119,14 +119,15 @@ def test_a_retry_begins_a_trace_that_links_the_attempt_before_and_the_request(
     attempts = sorted(
         taking.spans("process records"), key=lambda span: span.attributes["ingest.attempt"]
     )
-    (received,) = taking.spans(REQUEST)
+    (received,) = taking.wait_for(REQUEST)
     first, second, *_ = attempts
     assert (first.trace, first.parent) == (received.trace, received.id)
     assert (first.is_error, first.attributes["error.type"]) == (True, "ValueError")
     assert len({attempt.trace for attempt in attempts}) == len(attempts)
     assert (second.parent, second.links) == ("", (first.id, received.id))
-    sent = [span for span in taking.wait_for("send events.overdue") if span.trace == second.trace]
-    assert sent
+    sent = until(
+        lambda: [span for span in taking.spans("send events.overdue") if span.trace == second.trace]
+    )
     assert {span.service for span in sent} == {"ingest-relay"}
     assert PHONE.encode() not in taking.raw
 

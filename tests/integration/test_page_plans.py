@@ -24,6 +24,7 @@ from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import unfinished
 from ingest.store.reports import behind, failures, newest_dead, processor_work, rejected
+from ingest.store.retention import report
 from ingest.store.search import scan
 from tests.conftest import Servers, cloned
 from tests.support import console_paths
@@ -134,6 +135,7 @@ def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
         patch.setattr(unfinished, "BUDGET_S", 0.0)
         patch.setattr(unfinished, "MOST_DEAD", 500)
         patch.setattr(overview, "MOST_ON_EACH_PAGE", 50)
+        patch.setattr(report, "SMALL_BYTES", 10_000)  # no table that has rows
         patch.setattr(event_query, "BUDGET_S", 0.0)
         patch.setattr(event_query, "_MIN_COUNT_S", 0.0)
         patch.setattr(scan, "_SLICE_S", 0.0)

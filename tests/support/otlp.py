@@ -56,7 +56,7 @@ class Collector:
     def wait_for(self, name: str, number: int = 1) -> list[TakenSpan]:
         """Return the spans of a name once there are so many."""
         try:
-            until(lambda: len(self.spans(name)) >= number, timeout_s=60)
+            until(lambda: len(self.spans(name)) >= number)
         except AssertionError:
             arrived = Counter(span.name for span in self.spans())
             raise AssertionError(f"not {number} spans {name!r}, but {arrived}") from None
