@@ -1,7 +1,7 @@
 """Visit every state that the protocol can come to, and hold what must be true of each."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tests.model.protocol import RULES, Event, Rules, State, Step, Worker, steps
@@ -28,7 +28,6 @@ def explore(
     rules: Rules = RULES,
     *,
     most: int = 10_000_000,
-    visit: Callable[[State, Step], None] | None = None,
 ) -> Explored:
     """Visit all states breadth first; stop at the first of which something is wrong.
 
@@ -38,7 +37,6 @@ def explore(
         first: where to begin.
         rules: of the protocol.
         most: so many states may be visited.
-        visit: is called for each step with the state that it is taken in.
 
     Raises:
         TooManyStates: there are more.
@@ -57,8 +55,6 @@ def explore(
             ended.append(state)
         for step in steps(state, rules):
             taken += 1
-            if visit is not None:
-                visit(state, step)
             after = _canonical(step.state)
             if not step.is_fault:
                 before.setdefault(after, []).append(state)

@@ -80,7 +80,7 @@ def check(engine: Engine) -> Histories:
 def is_possible(history: History) -> bool:
     """Return whether the model can come to a history, whatever goes wrong and how often."""
     rules = Rules(max_attempts=history.max_attempts, faults_end=False)
-    arrived = Event(sender="matched", stored=1, unadmitted=1, is_hinted=True)
+    arrived = Event(sender="told", stored=1, unadmitted=1, is_hinted=True)
     first = (State((arrived,), (IDLE,), False, 0, 0), 0)
     known, waiting = {first}, deque([first])
     while waiting:
