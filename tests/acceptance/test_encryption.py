@@ -25,8 +25,7 @@ def test_no_file_holds_the_text_of_a_body(
     make_up: Callable[..., Up], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("INGEST_BODY_KEYS", KEY)  # for the commands, too
-    up = make_up()
-    until(lambda: "ready in" in up.said, what="it is ready")
+    up = make_up().wait_until_ready()
     secret = (up.folder / ".ingest" / "awalchat.secret").read_text().strip()
     raw = body("note.made", {"text": SECRET_WORD.decode()})
     _post(up, secret, raw)

@@ -36,7 +36,7 @@ def test_after_an_erasure_no_file_holds_the_number(
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "of_the_user.py").write_text(PROCESSORS)
     up = make_up(PYTHONPATH=str(tmp_path / "shop"), INGEST_PROCESSORS="of_the_user")
-    until(lambda: "ready in" in up.said, what="it is ready")
+    up.wait_until_ready()
     secret = (up.folder / ".ingest" / "awalchat.secret").read_text().strip()
     failing = body("order.failed", {"order_id": 1, "customer": "+966 51 234 5678"})
     # Large, and nothing that could be compressed, so that it is stored out of line as it is; and

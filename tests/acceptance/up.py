@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -46,10 +47,16 @@ class Up:
         return self._output.read_text()
 
     def wait_until_ready(self) -> "Up":
-        until(lambda: "ready in" in self.said or self.process.poll() is not None)
-        assert "ready in" in self.said, self.said
+        until(lambda: self._has_greeted() or self.process.poll() is not None)
+        assert self._has_greeted(), self.said
         self.family()
         return self
+
+    def _has_greeted(self) -> bool:
+        """Whether it has said that it is ready, and all that it says then."""
+        return (
+            re.search(r"ready in .*^  look .*\n", self.said, re.DOTALL | re.MULTILINE) is not None
+        )
 
     def command(self, *arguments: str) -> str:
         """A command in the same folder, with no settings at all."""

@@ -6,6 +6,7 @@ not matter.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,13 +18,13 @@ from sqlalchemy import Engine, event
 
 from ingest import settings
 from ingest.console import app
-from ingest.console.services import event_query, overview, takers
+from ingest.console.services import event_query, overview
 from ingest.console.services.addresses import Addresses
 from ingest.store import partitions
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import unfinished
-from ingest.store.reports import behind, failures, newest_dead, processor_work, rejected
+from ingest.store.reports import behind
 from ingest.store.retention import report
 from ingest.store.search import scan
 from tests.conftest import Servers, cloned
@@ -127,22 +128,34 @@ def _rows_read(plan: Mapping[str, Any], is_meant: Callable[[str], bool]) -> floa
 def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
     """Each page with what it read of few events, and of many."""
     with pytest.MonkeyPatch.context() as patch:
-        # Bounds that these few events reach too, and no slice after the first.
-        for bounded in (failures, newest_dead, processor_work, rejected, takers):
-            patch.setattr(bounded, "BUDGET_S", 0.0)
-        patch.setattr(failures, "EVENTS_BUDGET_S", 0.0)
+        _leave_no_time(patch)
+        # Bounds that these few events reach too.
         patch.setattr(behind, "EXAMINED", 500)
-        patch.setattr(unfinished, "BUDGET_S", 0.0)
         patch.setattr(unfinished, "MOST_DEAD", 500)
         patch.setattr(overview, "MOST_ON_EACH_PAGE", 50)
         patch.setattr(report, "SMALL_BYTES", 10_000)  # no table that has rows
-        patch.setattr(event_query, "BUDGET_S", 0.0)
-        patch.setattr(event_query, "_MIN_COUNT_S", 0.0)
-        patch.setattr(scan, "_SLICE_S", 0.0)
         few, many = (
             list(_read(servers, template, servers.redis_url, count)) for count in (FEW, TIMES * FEW)
         )
     return [(path, rows, more) for (path, rows), (_, more) in zip(few, many, strict=True)]
+
+
+def _leave_no_time(patch: pytest.MonkeyPatch) -> None:
+    """Have no slice after the first, and the overview kept from page to page, so that what is read
+    does not depend on the machine's speed."""
+    budgets = [
+        (module, constant)
+        for name, module in sorted(sys.modules.items())
+        if name.startswith(("ingest.console.", "ingest.store."))
+        for constant in vars(module)
+        if constant.endswith("BUDGET_S")
+    ]
+    assert len(budgets) >= 10, budgets
+    for module, constant in budgets:
+        patch.setattr(module, constant, 0.0)
+    patch.setattr(event_query, "_MIN_COUNT_S", 0.0)
+    patch.setattr(scan, "_SLICE_S", 0.0)
+    patch.setattr(overview, "_CACHED_S", 3600.0)
 
 
 def _read(

@@ -14,7 +14,7 @@ from ingest.store.search.id_range import Span
 from ingest.store.search.scan import walk
 
 MOST = 10_000
-_BUDGET_S = 20.0
+_LONGEST_S = 20.0
 _IDS = "SELECT id FROM hits"
 
 
@@ -45,10 +45,10 @@ def pinned(
     for part_of_it in _walked(selection):
         for part in walk(connection, part_of_it, Span(), select=_IDS, wanted=most + 1):
             found.update(row["id"] for row in part.rows if row["id"] is not None)
-            if len(found) > most or clock() - began > _BUDGET_S:
+            if len(found) > most or clock() - began > _LONGEST_S:
                 raise TooManyEvents(
                     f"Bodies are encrypted: at most {most:,} events can be selected by what they"
-                    f" hold, within {_BUDGET_S:g} s. Narrow it, for example by time.",
+                    f" hold, within {_LONGEST_S:g} s. Narrow it, for example by time.",
                     reason="too_many_events",
                 )
     return replace(selection, among=tuple(sorted(found)) or (_NO_EVENT,))
