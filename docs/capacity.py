@@ -31,7 +31,7 @@ WORKER_MS = Measured(0.16, "performance.md", _END_TO_END)
 """CPU of an event, milliseconds."""
 HELD = Measured(2_500, "performance.md", "2,500 a second, 0.43 of *verify only* here")
 FULL = Measured(3_300, "performance.md", "cores are full at 3,300 a second")
-WAL_BYTES = Measured(3_400, "performance.md", "3.4 kB of write-ahead log")
+WAL_BYTES = Measured(3_300, "performance.md", "3.3 kB of write-ahead log")
 STATEMENTS = Measured(0.21, "performance.md", "An event costs 0.21 SQL statements")
 KEPT_BYTES = Measured(817, "retention.md", "an event is kept with one job for 817 B")
 STORED_BYTES = Measured(1_335, "retention.md", "with its body for 1,335 B")
@@ -206,7 +206,7 @@ def _database() -> str:
 - A checkpoint that comes sooner makes more log: the first change of a page after it writes the whole page. PostgreSQL begins one
   when about half of `max_wal_size` has been written, hence the factor 2. Set `checkpoint_timeout = 15min`, `max_wal_size` as above,
   `checkpoint_completion_target = 0.9` (the default), and `wal_compression = lz4`. How much less log that is has not been measured: the
-  3.4 kB are those of PostgreSQL's defaults.
+  3.3 kB are those of PostgreSQL's defaults.
 - After a crash PostgreSQL replays what was written since the last checkpoint. Receivers answer 503 meanwhile.
 - Deliveries that come while a commit runs share the next one, up to `INGEST_FLUSH_MAX_ROWS` (500). So the number of flushes does not
   grow with the rate, and what counts is how long one takes: an answer waits for one or two. Put the log (`pg_wal`) on a disk of its

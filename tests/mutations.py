@@ -333,6 +333,15 @@ MUTATIONS = (
     ),
     Mutation(
         promise=1,
+        what="rows that are there already fail the second try of a commit in doubt",
+        file="ingest/store/pipeline/deliveries.py",
+        old="queue, dispatch_grace_s, is_repeat=is_repeat\n",
+        new="queue, dispatch_grace_s, is_repeat=False\n",
+        caught_by="integration/test_writer.py::"
+        "test_what_was_committed_before_the_answer_was_lost_is_there_once",
+    ),
+    Mutation(
+        promise=1,
         what="a role's synchronous_commit = off is left as it is",
         file="ingest/store/engine.py",
         old="    WHEN 'off' THEN 'on' ELSE",

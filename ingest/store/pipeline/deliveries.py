@@ -56,14 +56,14 @@ _STORE = """
                                    rejected{columns}{encrypted})
     SELECT id, source, received_at, key_id, headers::jsonb, body, nullif(rejected, ''){columns}{key}
     FROM batch
-    ON CONFLICT (id) DO NOTHING
+    {unless_stored}
 ), noted AS (
     INSERT INTO ingest.unadmitted (delivery, source, event_id, type, fingerprint, received_at,
                                    queue, hint_at)
     SELECT id, source, event_id, type, fingerprint, received_at, %b,
            now() + make_interval(secs => %b)
     FROM batch WHERE {is_event}
-    ON CONFLICT (delivery) DO NOTHING
+    {unless_noted}
 )
 """
 _BATCH = """
@@ -89,15 +89,24 @@ _OF_ELEMENTS = {"columns": ", part_of", "is_event": "is_event"}
 # One more parameter a flush, and only where bodies are encrypted: the id of the key.
 _IN_CLEAR = {"encrypted": "", "key": ""}
 _ENCRYPTED = {"encrypted": ", body_key", "key": ", %b::text"}
+# Only a repeat can meet its own rows. To look for them, PostgreSQL reads the index before it writes
+# a row, and confirms the row afterwards: 48 bytes of write-ahead log.
+_FIRST = {"unless_stored": "", "unless_noted": ""}
+_REPEAT = {
+    "unless_stored": "ON CONFLICT (id) DO NOTHING",
+    "unless_noted": "ON CONFLICT (delivery) DO NOTHING",
+}
 _INSERT = {
-    (has_elements, is_encrypted): batch + _STORE.format(**rows, **bodies)
+    (has_elements, is_encrypted, is_repeat): batch + _STORE.format(**rows, **bodies, **repeats)
     for has_elements, batch, rows in (
         (False, _BATCH, _OF_EVENTS),
         (True, _BATCH_WITH_ELEMENTS, _OF_ELEMENTS),
     )
     for is_encrypted, bodies in ((False, _IN_CLEAR), (True, _ENCRYPTED))
+    for is_repeat, repeats in ((False, _FIRST), (True, _REPEAT))
 }
-"""The statement, by whether there are elements, and whether bodies are encrypted."""
+"""The statement, by whether there are elements, whether bodies are encrypted, and whether the rows
+may be there already."""
 
 
 class Also(NamedTuple):
@@ -120,15 +129,17 @@ async def insert(
     """Store deliveries with their elements, and mark those that are events as unadmitted, in one
     statement.
 
-    Storing the same deliveries again changes nothing, so a batch whose commit is in doubt can be
-    repeated, with `is_repeat`. They are dispatched to `queue`. After `dispatch_grace_s` seconds the
-    relay presumes the message lost. `also` is stored with them, or nothing is.
+    A batch whose commit is in doubt can be repeated, with `is_repeat`: what is stored already stays
+    as it is. They are dispatched to `queue`. After `dispatch_grace_s` seconds the relay presumes
+    the message lost. `also` is stored with them, or nothing is.
 
     Raises:
         UnfitDatabase: they are stored, but the server has not written them to disk, or not to that
             of its synchronous standby.
     """
-    sql, values = _prepared(connection.body_keys, deliveries, queue, dispatch_grace_s)
+    sql, values = _prepared(
+        connection.body_keys, deliveries, queue, dispatch_grace_s, is_repeat=is_repeat
+    )
     if also is not None:
         sql, values = f"{sql}, {also.sql}", (*values, *also.values)
     await connection.commit_durably(sql, values, is_repeat=is_repeat)
@@ -138,30 +149,36 @@ async def try_to_insert(connection: WriterConnection, delivery: Delivery) -> Non
     """Store a delivery as `insert` does, and roll it back, so that nobody sees it.
 
     An insert without rows would also find a missing privilege and a read-only server, but not a
-    locked partition, a full disk or a failing trigger.
+    locked partition, a full disk or a failing trigger. It is stored as a repeat would be, which
+    needs every privilege.
 
     Raises:
         psycopg.Error: no delivery can be stored; the caller closes the connection.
         UnfitDatabase: the server does not write to disk.
     """
-    await connection.try_out(*_prepared(connection.body_keys, [delivery], "", 0.0))
+    await connection.try_out(*_prepared(connection.body_keys, [delivery], "", 0.0, is_repeat=True))
 
 
 _NO_NAME = EventIdentity(event_id="", type="", fingerprint=b"")
 
 
 def _prepared(
-    keys: BodyKeys, deliveries: Sequence[Delivery], queue: str, dispatch_grace_s: float
+    keys: BodyKeys,
+    deliveries: Sequence[Delivery],
+    queue: str,
+    dispatch_grace_s: float,
+    *,
+    is_repeat: bool,
 ) -> tuple[str, tuple[Any, ...]]:
     """Return the statement that stores deliveries, and its values."""
     has_elements = any(delivery.elements for delivery in deliveries)
     columns = _columns_with_elements(deliveries) if has_elements else _columns(deliveries)
     key = keys.newest
     if key is None:
-        return _INSERT[has_elements, False], (*columns, queue, dispatch_grace_s)
+        return _INSERT[has_elements, False, is_repeat], (*columns, queue, dispatch_grace_s)
     ids, bodies = columns[0], columns[_BODY]
     columns[_BODY] = [keys.seal(body, row, key) for row, body in zip(ids, bodies, strict=True)]
-    return _INSERT[has_elements, True], (*columns, key, queue, dispatch_grace_s)
+    return _INSERT[has_elements, True, is_repeat], (*columns, key, queue, dispatch_grace_s)
 
 
 def _columns_with_elements(deliveries: Sequence[Delivery]) -> list[list[Any]]:

@@ -362,7 +362,8 @@ _CLAIM = statement(
 # leaves it alone. Keys are inserted in one order, so that two claims of several do not deadlock.
 #
 # What follows a head is claimed with it up to the first job that is not due, has failed before or
-# is parked. A retry runs alone: it may well fail again. The key is in work of the last of the run.
+# is parked: that is where the key stops. A retry runs alone: it may well fail again. The key is in
+# work of the last of the run.
 # `line` stops at the limit: of heads beyond it nothing is read.
 _CLAIM_ORDERED = statement(
     _CLAIM_SQL.format(
@@ -385,15 +386,15 @@ _CLAIM_ORDERED = statement(
           AND (next_attempt_at <= now() OR next_attempt_at = 'infinity') AND {_MAY_RUN}
         ORDER BY id
         FOR UPDATE SKIP LOCKED
+    ), stops AS MATERIALIZED (
+        SELECT DISTINCT ON (key) key, event FROM line
+        WHERE (job IN (SELECT id FROM free WHERE is_fresh)) IS NOT TRUE
+        ORDER BY key, event
     ), run AS MATERIALIZED (
-        SELECT job, key, event FROM (
-            SELECT job, key, event,
-                   bool_and((job IN (SELECT id FROM free WHERE is_fresh)) IS TRUE)
-                       OVER (PARTITION BY key ORDER BY event)
-                   OR is_head AND (job IN (SELECT id FROM free)) IS TRUE AS is_ours
-            FROM line
-        ) AS consecutive
-        WHERE is_ours
+        SELECT job, key, event FROM line
+        WHERE (key IN (SELECT key FROM stops)) IS NOT TRUE
+           OR event < (SELECT event FROM stops WHERE key = line.key)
+           OR is_head AND (job IN (SELECT id FROM free)) IS TRUE
     ), begun AS (
         INSERT INTO ingest.keys_in_work (key, job)
         SELECT DISTINCT ON (key) key, job FROM run ORDER BY key, event DESC
