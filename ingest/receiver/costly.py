@@ -1,5 +1,7 @@
 """Says when naming the events of a body takes long."""
 
+from ingest import strict_json
+
 BIG_BYTES = 128 * 1024
 """Plain text takes up to 30 ns a byte to name: 4 ms up to this size. Larger bodies are costly."""
 _SMALL_BYTES = 16 * 1024
@@ -12,10 +14,11 @@ def is_costly(body: bytes) -> bool:
     size = len(body)
     if size <= _SMALL_BYTES:
         return False
-    return size > BIG_BYTES or sum(_count(body, mark) for mark in (b",", b"[", b"{")) > _MAX_VALUES
+    return size > BIG_BYTES or _values(body) > _MAX_VALUES
 
 
-def _count(body: bytes, mark: bytes) -> int:
-    """Return how often a byte is in a body; more than `_MAX_VALUES` count as one more than that.
-    In 64 kB of text this takes 3 us, and `bytes.count` 30."""
-    return len(body) - len(body.replace(mark, b"", _MAX_VALUES + 1))
+def _values(body: bytes) -> int:
+    """Return about how many values there are; more than `_MAX_VALUES` of a kind count as one more
+    than that."""
+    marks = (b",", b"[", b"{")
+    return sum(strict_json.count(body, mark, most=_MAX_VALUES + 1) for mark in marks)

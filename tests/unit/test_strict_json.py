@@ -91,6 +91,13 @@ def test_the_canonical_spelling_is_the_standard_librarys(value: Any) -> None:
     assert strict_json.canonical(value) == spelled_by_the_standard_library(value)
 
 
+def test_each_character_is_spelled_as_the_standard_library_spells_it() -> None:
+    """Each alone, since one that is rare decides how a whole text is spelled."""
+    for code in (*range(0x1_0000), 0x1_0000, 0x10_FFFF):
+        text = chr(code)
+        assert strict_json.canonical(text) == spelled_by_the_standard_library(text), hex(code)
+
+
 @pytest.mark.parametrize(
     "text", ["\x7f", "\x00\x1f", "\u2028", "é", "مرحبا", "😀", "\ud800", '"\\/', "9" * 4_300]
 )
