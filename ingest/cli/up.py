@@ -21,7 +21,7 @@ from ingest import settings
 from ingest.cli.database import migration_failed
 from ingest.cli.listening import listen
 from ingest.cli.processes import WORKER_ENDS_S
-from ingest.cli.up_screen import Counter, Screen
+from ingest.cli.up_screen import EVERY_S, EVERY_S_UNSEEN, Counter, Screen
 from ingest.local import postgres, valkey
 from ingest.local.errors import EmbeddedError
 from ingest.local.folder import DataFolder
@@ -91,7 +91,10 @@ def up(
         )
         run.publish()
         _greet(run, screen, time.monotonic() - began)
-        counter = Counter(create_engine(run.database, role=Role.OPERATOR))
+        counter = Counter(
+            create_engine(run.database, role=Role.OPERATOR),
+            every_s=EVERY_S if screen.is_terminal else EVERY_S_UNSEEN,
+        )
         counter.start()
         reloader = _reloader(run, supervisor, screen, work) if reload else None
 

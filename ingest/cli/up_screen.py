@@ -21,6 +21,9 @@ from ingest.store.reports import behind, totals
 from ingest.store.reports.behind import Backlog
 from ingest.store.reports.totals import Stats
 
+EVERY_S = 1.0
+EVERY_S_UNSEEN = 5.0
+"""Where no status is shown, only a backlog is told."""
 _COUNT_SHARE = 10
 """Counting takes at most a tenth of the time; with millions of rows it happens rarely."""
 _RATE_S = 10.0
@@ -94,9 +97,11 @@ class Screen:
 class Counter(threading.Thread):
     """Counts in the background, so that a hanging database does not delay the supervisor."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, every_s: float) -> None:
+        """Count through `engine`, again after `every_s` seconds."""
         super().__init__(name="counter", daemon=True)
         self._engine = engine
+        self._every_s = every_s
         self.newest: Status | None = None
 
     def run(self) -> None:
@@ -117,7 +122,7 @@ class Counter(threading.Thread):
                 before = earlier[0] if earlier else None
                 self.newest = describe(counted, backlog, began, before, due=due)
                 earlier.append((began, counted))
-            time.sleep(max(1.0, (time.monotonic() - began) * _COUNT_SHARE))
+            time.sleep(max(self._every_s, (time.monotonic() - began) * _COUNT_SHARE))
 
 
 def describe(

@@ -28,6 +28,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "lag": parts.lag,
     "sustained": parts.sustained,
     "price": parts.price,
+    "idle": parts.idle,
     "plans": parts.plans,
     "parked": parts.parked,
     "order": parts.order,

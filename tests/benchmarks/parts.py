@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from tests.benchmarks import console as consoles
 from tests.benchmarks import gaps as holes
+from tests.benchmarks import idle as idling
 from tests.benchmarks import lag as lags
 from tests.benchmarks import limits as limiting
 from tests.benchmarks import month
@@ -212,6 +213,11 @@ def price(size: Size) -> Iterator[prices.Price]:
     """What an event costs under load."""
     with World(settings=prices.SETTINGS) as world:
         yield prices.measure(world, Ours(), max(2_000, size.drain // 4))
+
+
+def idle(size: Size) -> Iterator[idling.Idle]:
+    """What a pipeline costs that has nothing to do."""
+    yield from idling.measure(settle_s=size.steady_s, seconds=size.confirm_s)
 
 
 def plans(size: Size) -> Iterator[planned.Cost]:

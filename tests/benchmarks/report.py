@@ -10,6 +10,7 @@ from urllib.parse import unquote_plus
 from tests.benchmarks.answers import Answers
 from tests.benchmarks.console import Waited
 from tests.benchmarks.gaps import Gap
+from tests.benchmarks.idle import BUDGET, Idle
 from tests.benchmarks.lag import Lag
 from tests.benchmarks.parts import Drain, Stored
 from tests.benchmarks.plans import Cost
@@ -47,6 +48,8 @@ def line(row: Any) -> str:
             cold = "" if row.cold_ms is None else f"{row.cold_ms:.0f} ms cold, "
             partly = ", read partly" if row.is_partial else ""
             return f"{row.path}: {cold}{row.warm_ms:.1f} ms warm{partly}"
+        case Idle():
+            return f"idle, {row.kind}: {row.percent:.2f} % of a core"
         case Figure():
             return f"{row.what}: {row.value:,.2f} {row.unit}"
         case _:
@@ -68,6 +71,7 @@ def markdown(found: Found, machine: str) -> str:
         "lag": _lags,
         "sustained": _sustained,
         "price": _prices,
+        "idle": _idle,
         "plans": _plans,
         "parked": _timed,
         "order": _timed,
@@ -220,6 +224,14 @@ def _prices(rows: Sequence[Price]) -> Table:
             *([f"memory, {kind}", f"{mib:,.0f} MiB"] for kind, mib in row.memory_mib.items()),
         ]
     return table
+
+
+def _idle(rows: Sequence[Idle]) -> Table:
+    return [
+        ["with nothing to do", "of a core"],
+        *([row.kind, f"{row.percent:.2f} %"] for row in rows),
+        ["budget for all", f"{BUDGET:.2f} %"],
+    ]
 
 
 def _plans(rows: Sequence[Cost]) -> Table:

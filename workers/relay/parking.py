@@ -49,7 +49,11 @@ class Parking:
         self._after_s = after_s
         self._limit = limit
         self._served_at: dict[Lane, float] = {}
-        self._began = clock()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Take it that each lane had a worker until now: no job waits, so none lacked one."""
+        self._began = self._clock()
         self._unserved: dict[str, list[str]] = {}
 
     def unserved(self, queue: str) -> Sequence[str]:
@@ -64,12 +68,11 @@ class Parking:
         """
         with self._engine.begin() as connection:
             served = heartbeats.served(connection)
-            now = self._clock()
-            self._unserved = {}
             if served is None:
-                self._began = now
+                self.begin_anew()
                 return
-            self._served_at |= dict.fromkeys(served, now)
+            self._unserved = {}
+            self._served_at |= dict.fromkeys(served, self._clock())
             if not jobs.take_turn_to_park(connection):
                 return
             present = processors.present_queues(connection)

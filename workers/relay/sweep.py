@@ -20,7 +20,7 @@ from ingest.errors import DispatchFailed
 from ingest.sentry.start import Reports
 from ingest.settings import Settings
 from ingest.store import causes
-from ingest.store.pipeline import admission, jobs, processors
+from ingest.store.pipeline import admission, jobs, processors, relay_work
 from workers.recovery import rescue
 from workers.relay.limits import LimitWaking
 from workers.relay.mending import OrderMending
@@ -74,14 +74,26 @@ class Relay:
         self._probing = Probing(engine, dispatcher, ttl_s=settings.redispatch_after_s)
         self._schedules = schedules or Schedules(engine)
         self._limits = LimitWaking(engine, dispatcher, clock=time.monotonic)
+        self.look_in_s: float | None = None
+        """In how many seconds after the last sweep to wake what a rate allows; None: the next sweep
+        is soon enough."""
 
     def sweep(self) -> Swept:
-        """Look for work once.
+        """Look for work once: by one statement if there is none, and step by step if there is.
 
         Raises:
             DispatchFailed: Redis takes no messages. The next sweep finds the same work again.
             SQLAlchemyError: PostgreSQL is away.
         """
+        self.look_in_s = None
+        with self._engine.begin() as connection:
+            is_there = relay_work.is_there(connection)
+        if is_there:
+            return self._sweep()
+        self._parking.begin_anew()
+        return Swept(rescued=0, deliveries=0, jobs=0)
+
+    def _sweep(self) -> Swept:
         rescued = rescue.recover_expired(
             self._engine,
             self._rules,
@@ -108,7 +120,7 @@ class Relay:
             deliveries=self._dispatch_deliveries(),
             jobs=self._dispatch_jobs(),
         )
-        self.wake_limited()
+        self.look_in_s = self.wake_limited()
         return swept
 
     def wake_limited(self) -> float | None:

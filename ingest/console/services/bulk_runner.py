@@ -8,6 +8,10 @@ from ingest.console.services.runner import Runner
 from ingest.store.bulk import replay as bulk_actions
 
 _QUERY_CANCELED = "57014"
+_WHILE_ONE_WAITS_S = 0.5
+_IDLE_S = 5.0
+"""Of an action that is begun here the runner is told at once. So this is how soon it finds one that
+another process has begun or left."""
 
 log = logs.logger(__name__)
 
@@ -16,7 +20,7 @@ class BulkRunner(Runner):
     """The thread that runs bulk actions."""
 
     name = "bulk runner"
-    pause_s = 0.5
+    pause_s = _IDLE_S
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
@@ -27,6 +31,7 @@ class BulkRunner(Runner):
         with self._engine.connect() as connection:
             running = bulk_actions.running_in_background(connection)
             stopped = bulk_actions.taking_back(connection)
+        self.pause_s = _WHILE_ONE_WAITS_S if running or stopped else _IDLE_S
         has_more = [self._take_back(number) for number in stopped]
         has_more += [self._advance(number) for number in running]
         return any(has_more)

@@ -26,7 +26,7 @@ class ErasureRunner(Runner):
     took, because pages are answered by the same process."""
 
     name = "erasure runner"
-    pause_s = 2.0
+    pause_s = 5.0
 
     def __init__(self, engine: Engine, sources: Mapping[str, Source]) -> None:
         super().__init__()
