@@ -374,6 +374,14 @@ MUTATIONS = (
     ),
     Mutation(
         promise=2,
+        what="the relay takes it that nothing is to be done while only deliveries wait",
+        file="ingest/store/pipeline/relay_work.py",
+        old="FROM ingest.unadmitted ORDER BY queue DESC, hint_at DESC LIMIT 1",
+        new="FROM ingest.unadmitted WHERE false LIMIT 1",
+        caught_by="integration/test_relay_work.py",
+    ),
+    Mutation(
+        promise=2,
         what="the relay does not look for deliveries that were never admitted",
         file="workers/relay/sweep.py",
         old="deliveries=self._dispatch_deliveries()",

@@ -426,7 +426,11 @@ class DeliveryWriter:
         task.add_done_callback(self._abandoned.discard)
 
     async def _isolate(self, batch: list[_Waiting], error: psycopg.Error) -> None:
-        """Insert one by one: a row that PostgreSQL refuses must not fail its neighbours."""
+        """Insert one by one: a row that PostgreSQL refuses must not fail its neighbours.
+
+        None of them is stored, though the batch may have been sent twice: what was committed the
+        first time would not be refused the second.
+        """
         if len(batch) > 1:
             try:
                 for waiting in batch:

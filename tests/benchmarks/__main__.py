@@ -27,6 +27,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "own": parts.own,
     "lag": parts.lag,
     "sustained": parts.sustained,
+    "endurance": parts.endurance,
     "price": parts.price,
     "idle": parts.idle,
     "plans": parts.plans,

@@ -1,10 +1,13 @@
 """What a pipeline costs that has nothing to do: `ingest up`, without a terminal or a page open."""
 
+import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.acceptance.up import Up
 
@@ -31,31 +34,46 @@ class Idle:
 
 
 def measure(*, settle_s: float, seconds: float) -> Iterator[Idle]:
-    """Start `ingest up`, let it come to rest for `settle_s` seconds, then measure for `seconds`."""
+    """Start `ingest up`, let it come to rest for `settle_s` seconds, then measure for `seconds`.
+
+    Raises:
+        RuntimeError: a process that is to be there is not.
+    """
     with tempfile.TemporaryDirectory(prefix="ingest-idle-") as folder:
-        up = Up(Path(folder)).wait_until_ready()
+        up = Up(Path(folder))
         try:
+            up.wait_until_ready()
             time.sleep(settle_s)
             before, began = _by_process(up), time.monotonic()
             time.sleep(seconds)
             after, took_s = _by_process(up), time.monotonic() - began
         finally:
             up.end()
-    spent = {
-        (kind, pid): used_s - before.get((kind, pid), 0.0) for (kind, pid), used_s in after.items()
-    }
-    totals = {
-        kind: sum(used_s for (of_kind, _), used_s in spent.items() if of_kind == kind)
-        for kind in _KINDS.values()
-    }
-    for kind, used_s in {**totals, "all": sum(spent.values())}.items():
+    spent: dict[str, float] = dict.fromkeys(_KINDS.values(), 0.0)
+    for process, used_s in after.items():
+        spent[process.kind] = spent.get(process.kind, 0.0) + used_s - before.get(process, 0.0)
+    if missing := spent.keys() - {process.kind for process in after}:
+        raise RuntimeError(f"not running: {', '.join(sorted(missing))}")
+    for kind, used_s in {**spent, "all": sum(spent.values())}.items():
         yield Idle(kind=kind, percent=100 * used_s / took_s)
 
 
-def _by_process(up: Up) -> dict[tuple[str, int], float]:
-    """CPU seconds so far, by kind of process and process id."""
-    commands = {**up.family(), up.process.pid: "ingest up"}
-    return {(_kind(command), pid): _cpu_s(pid) for pid, command in commands.items()}
+class _Process(NamedTuple):
+    pid: int
+    started: int
+    """In the system's ticks: an id may be used again."""
+    kind: str
+
+
+def _by_process(up: Up) -> dict[_Process, float]:
+    """CPU seconds so far, those of children that have ended included."""
+    used: dict[_Process, float] = {}
+    for pid, command in {**up.family(), up.process.pid: "ingest up"}.items():
+        with contextlib.suppress(OSError):  # it has ended
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ended_s = (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+            used[_Process(pid, int(fields[19]), _kind(command))] = _cpu_s(pid) + ended_s
+    return used
 
 
 def _kind(command: str) -> str:
@@ -63,10 +81,6 @@ def _kind(command: str) -> str:
 
 
 def _cpu_s(pid: int) -> float:
-    """What the scheduler counted, to the nanosecond: `stat` counts ticks of 10 ms, and most of
-    these processes run for less than one at a time."""
-    try:
-        tasks = [task / "schedstat" for task in Path(f"/proc/{pid}/task").iterdir()]
-        return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
-    except OSError:  # it has ended
-        return 0.0
+    """By the clock of the process, in nanoseconds: `stat` counts ticks of 10 ms, and most of these
+    run for less than one at a time. Its number is Linux's: CPUCLOCK_SCHED of all threads."""
+    return time.clock_gettime((~pid << 3) | 2)

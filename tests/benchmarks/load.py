@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from array import array
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 
 from tests.benchmarks import messages
@@ -38,6 +38,8 @@ class Plan:
     """Number of the first message; no two runs against one database may share numbers."""
     seconds: float | None = None
     """Stop sending after so long."""
+    is_long: bool = False
+    """Sign each request when it is due, since signatures are good for minutes only; with a rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +54,12 @@ class Result:
     p50: float
     p95: float
     p99: float
+    p999: float
     worst: float
     behind_ms: float
     """How late the client itself was with a request, at worst."""
+    by_second: list[tuple[float, float]] = field(default_factory=list)
+    """In an open loop: the 99th percentile and the worst, of the requests due in each second."""
     after: float = field(default_factory=time.time)
     """Unix time of the last answer."""
 
@@ -113,7 +118,11 @@ def run(plan: Plan) -> Result:
         ConnectionError, TimeoutError: the server hung up, or an answer never came.
     """
     requests = messages.requests(
-        plan.path, plan.first, plan.count, body_bytes=plan.body_bytes, now=int(time.time())
+        plan.path,
+        plan.first,
+        0 if plan.is_long else plan.count,
+        body_bytes=plan.body_bytes,
+        now=int(time.time()),
     )
     connections = {}
     for _ in range(plan.connections):
@@ -122,7 +131,7 @@ def run(plan: Plan) -> Result:
     loop = _closed_loop if plan.rate is None else _open_loop
     cpu = time.process_time()
     began = time.perf_counter()
-    answers, latencies, behind = loop(plan, requests, connections)
+    answers, latencies, due_at, behind = loop(plan, requests, connections)
     seconds = time.perf_counter() - began
     cpu = time.process_time() - cpu
     for connection in connections.values():
@@ -135,12 +144,16 @@ def run(plan: Plan) -> Result:
         p50=_percentile(ordered, 0.50),
         p95=_percentile(ordered, 0.95),
         p99=_percentile(ordered, 0.99),
+        p999=_percentile(ordered, 0.999),
         worst=_percentile(ordered, 1.0),
         behind_ms=behind * 1000,
+        by_second=_by_second(latencies, due_at),
     )
 
 
-_Outcome = tuple[Counter[str], "array[float]", float]
+_Outcome = tuple[Counter[str], "array[float]", "array[float]", float]
+"""Answers by status, latencies, when each was due, and how late the client was at worst; seconds.
+"""
 
 
 def _closed_loop(
@@ -177,7 +190,7 @@ def _closed_loop(
             else:
                 waiting -= 1
     poll.close()
-    return answers, latencies, 0.0
+    return answers, latencies, array("d"), 0.0
 
 
 def _open_loop(plan: Plan, requests: list[bytes], connections: dict[int, _Connection]) -> _Outcome:
@@ -185,11 +198,11 @@ def _open_loop(plan: Plan, requests: list[bytes], connections: dict[int, _Connec
     clock = time.perf_counter
     gap = 1 / plan.rate
     answers: Counter[str] = Counter()
-    latencies = array("d")
+    latencies, due_at = array("d"), array("d")
     free = deque(connections.values())
     busy: set[int] = set()
     began = clock()
-    total = len(requests) if plan.seconds is None else min(len(requests), int(plan.seconds / gap))
+    total = plan.count if plan.seconds is None else min(plan.count, int(plan.seconds / gap))
     sent, behind = 0, 0.0
     while sent < total or busy:
         now = clock()
@@ -197,7 +210,7 @@ def _open_loop(plan: Plan, requests: list[bytes], connections: dict[int, _Connec
             connection = free.popleft()
             connection.started = began + sent * gap
             behind = max(behind, now - connection.started)
-            connection.socket.sendall(requests[sent])
+            connection.socket.sendall(_request(plan, sent) if plan.is_long else requests[sent])
             busy.add(connection.socket.fileno())
             sent += 1
             now = clock()
@@ -213,9 +226,28 @@ def _open_loop(plan: Plan, requests: list[bytes], connections: dict[int, _Connec
                 continue
             answers[status.decode()] += 1
             latencies.append(clock() - connection.started)
+            due_at.append(connection.started - began)
             busy.discard(number)
             free.append(connection)
-    return answers, latencies, behind
+    return answers, latencies, due_at, behind
+
+
+def _request(plan: Plan, number: int) -> bytes:
+    """The request of a number, signed now."""
+    (request,) = messages.requests(
+        plan.path, plan.first + number, 1, body_bytes=plan.body_bytes, now=int(time.time())
+    )
+    return request
+
+
+def _by_second(latencies: "array[float]", due_at: "array[float]") -> list[tuple[float, float]]:
+    seconds: dict[int, list[float]] = defaultdict(list)
+    for latency, due in zip(latencies, due_at, strict=False):  # a closed loop has no due times
+        seconds[int(due)].append(latency)
+    return [
+        (_percentile(ordered, 0.99), _percentile(ordered, 1.0))
+        for ordered in (sorted(seconds[second]) for second in range(max(seconds, default=-1) + 1))
+    ]
 
 
 def _percentile(ordered: list[float], share: float) -> float:

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from tests.benchmarks import console as consoles
+from tests.benchmarks import endurance as enduring
 from tests.benchmarks import gaps as holes
 from tests.benchmarks import idle as idling
 from tests.benchmarks import lag as lags
@@ -46,6 +47,7 @@ class Size:
     """Events of a drain; a tenth for subjects that are that much slower."""
     steady_s: float
     confirm_s: float
+    endurance_s: float
     stored: int
     parked: int
     """Jobs that no worker can take."""
@@ -66,6 +68,7 @@ FULL = Size(
     drain=100_000,
     steady_s=20,
     confirm_s=120,
+    endurance_s=600,
     stored=10_000_000,
     parked=120_000,
     ordered=1_000_000,
@@ -77,6 +80,7 @@ SHORT = Size(
     drain=2_000,
     steady_s=2,
     confirm_s=2,
+    endurance_s=4,
     stored=20_000,
     parked=2_000,
     ordered=20_000,
@@ -88,6 +92,8 @@ SHORT = Size(
 _CONNECTIONS = (16, 64, 256)
 _BODIES = (2_000, 8_000, 64_000)
 _OFFERED = (200, 1_000, 3_000)
+_ENDURED = 0.3
+"""Of the rate of *verify only*: what is to be held for minutes, from the request to the effect."""
 _PARKED_RATE = 5
 """Events a second of a live processor, while others' jobs are parked."""
 _BESIDE_RETENTION = 300
@@ -209,6 +215,20 @@ def sustained(size: Size) -> Iterator[steady.Lease]:
         )
 
 
+def endurance(size: Size) -> Iterator[enduring.Endurance]:
+    """Minutes at 0.3 of the rate of *verify only*, and at a third and two thirds of that."""
+    with World() as world:
+        verify_only = _rate(world, VerifyOnly(), size)
+    with World(settings=enduring.SETTINGS) as world:
+        yield from enduring.measure(
+            world,
+            Ours(),
+            verify_only=verify_only,
+            rate=_ENDURED * verify_only,
+            runs=((1 / 3, size.confirm_s), (2 / 3, size.confirm_s), (1.0, size.endurance_s)),
+        )
+
+
 def price(size: Size) -> Iterator[prices.Price]:
     """What an event costs under load."""
     with World(settings=prices.SETTINGS) as world:
@@ -301,11 +321,16 @@ def retention(size: Size) -> Iterator[removal.Figure]:
         yield from removal.admission(world, remembered=size.stored)
 
 
-def _rates(world: World, ours: Ours, size: Size) -> dict[str, float]:
-    target = Target(world, ours)
-    answered = target.ask(
+def _rate(world: World, subject: Receiving, size: Size) -> float:
+    """Answers a second of 64 connections."""
+    asked = Target(world, subject).ask(
         count=int(_MOST_A_SECOND * size.answer_s), connections=64, seconds=size.answer_s
     )
+    return asked.result.rate
+
+
+def _rates(world: World, ours: Ours, size: Size) -> dict[str, float]:
+    answered = _rate(world, ours, size)
     ours.start_workers(world)  # for the hints of these requests, which wait in Redis
     world.fleet.until(lambda: ours.is_done(world), what="all is done", timeout_s=300, every_s=0.2)
     world.stop("worker", "relay", "receiver")
@@ -313,4 +338,4 @@ def _rates(world: World, ours: Ours, size: Size) -> dict[str, float]:
     ours.fill(world, max(1_000, size.drain // 2), first=10**9)
     ours.start_workers(world)
     world.fleet.until(lambda: ours.is_done(world), what="all is done", timeout_s=300, every_s=0.5)
-    return {"answers/s": answered.result.rate, "drained/s": ours.drained(world, since=began).rate}
+    return {"answers/s": answered, "drained/s": ours.drained(world, since=began).rate}

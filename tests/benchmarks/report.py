@@ -9,6 +9,7 @@ from urllib.parse import unquote_plus
 
 from tests.benchmarks.answers import Answers
 from tests.benchmarks.console import Waited
+from tests.benchmarks.endurance import Endurance, Second
 from tests.benchmarks.gaps import Gap
 from tests.benchmarks.idle import BUDGET, Idle
 from tests.benchmarks.lag import Lag
@@ -44,6 +45,8 @@ def line(row: Any) -> str:
             )
         case Lease():
             return f"sustained: {row.rate:,.0f}/s, lag at most {max(row.lags_s, default=0):.2f} s"
+        case Endurance():
+            return f"endurance: {row.held.rate:,.0f}/s, {_answered(row)}"
         case Waited():
             cold = "" if row.cold_ms is None else f"{row.cold_ms:.0f} ms cold, "
             partly = ", read partly" if row.is_partial else ""
@@ -70,6 +73,7 @@ def markdown(found: Found, machine: str) -> str:
         "own": _drains,
         "lag": _lags,
         "sustained": _sustained,
+        "endurance": _endured,
         "price": _prices,
         "idle": _idle,
         "plans": _plans,
@@ -207,6 +211,53 @@ def _sustained(rows: Sequence[Lease]) -> Table:
         p95 = "-" if row.result is None else f"{row.result.p95:.1f} ms"
         table.append([f"{row.rate:,.0f}", f"{max(row.lags_s, default=0.0):.2f} s", p95])
     return table
+
+
+def _endured(rows: Sequence[Endurance]) -> Table:
+    table = [["a second", "of verify only", "seconds", "answers", "memory before, after"]]
+    for row in rows:
+        memory = ", ".join(
+            f"{kind} {before:,.0f}, {after:,.0f}"
+            for kind, (before, after) in row.memory_mib.items()
+        )
+        waiting = ", ".join(f"{mib:,.1f}" for mib in row.waiting_mib)
+        seconds = 0.0 if row.held.result is None else row.held.result.seconds
+        table.append(
+            [
+                f"{row.held.rate:,.0f}",
+                f"{row.of_verify_only:.2f}",
+                f"{seconds:,.0f}",
+                _answered(row),
+                f"{memory} MiB; what is not admitted {waiting} MiB",
+            ]
+        )
+        table += [
+            [
+                "",
+                "",
+                f"second {second.at}",
+                _of_second(second),
+                ", ".join(second.beside),
+            ]
+            for second in row.worst
+        ]
+    return table
+
+
+def _of_second(second: Second) -> str:
+    answers = f"p99 {second.p99_ms:.1f} ms, worst {second.worst_ms:.1f}"
+    return f"{answers}, lag {second.lag_s:.2f} s"
+
+
+def _answered(row: Endurance) -> str:
+    """Percentiles of the answers, and the lag."""
+    result = row.held.result
+    if result is None:
+        return "not held"
+    return (
+        f"p50 {result.p50:.1f} ms, p99 {result.p99:.1f}, p99.9 {result.p999:.1f}, "
+        f"worst {result.worst:.1f}, lag at most {max(row.held.lags_s, default=0):.2f} s"
+    )
 
 
 def _prices(rows: Sequence[Price]) -> Table:

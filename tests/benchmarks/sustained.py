@@ -30,6 +30,8 @@ class Lease:
     rate: float
     lags_s: list[float] = field(default_factory=list)
     """Age of the oldest event that is not worked on, sampled while requests come."""
+    sampled_at: list[float] = field(default_factory=list)
+    """Unix times of these."""
     result: Result | None = None
 
     @property
@@ -53,8 +55,11 @@ class Line:
         self._path = ours.path
         self._first = 0
 
-    def offer(self, rate: float, seconds: float, *, connections: int = 64) -> Lease:
-        """Send at `rate` for so long, and see how far the effects are behind."""
+    def offer(
+        self, rate: float, seconds: float, *, connections: int = 64, is_long: bool = False
+    ) -> Lease:
+        """Send at `rate` for so long, and see how far the effects are behind. More than some
+        minutes are long: requests are signed one by one."""
         count = int(rate * seconds)
         plan = Plan(
             port=self._port,
@@ -63,6 +68,7 @@ class Line:
             connections=connections,
             rate=rate,
             first=self._first,
+            is_long=is_long,
         )
         self._first += count
         held = Lease(rate=rate)
@@ -71,6 +77,7 @@ class Line:
             while client.is_running:
                 row = connection.execute(_OLDEST).fetchone()
                 held.lags_s.append(_age_s(row[0] if row else None))
+                held.sampled_at.append(time.time())
                 if held.lags_s[-1] > _GIVE_UP_S:
                     client.kill()
                     break

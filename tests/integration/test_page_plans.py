@@ -142,7 +142,7 @@ def pages(servers: Servers, template: str) -> list[tuple[str, Rows, Rows]]:
 
 def _leave_no_time(patch: pytest.MonkeyPatch) -> None:
     """Have no slice after the first, and the overview kept from page to page, so that what is read
-    does not depend on the machine's speed."""
+    does not depend on the machine's speed. (What raises when its time is over is no budget.)"""
     budgets = [
         (module, constant)
         for name, module in sorted(sys.modules.items())

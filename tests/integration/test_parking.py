@@ -152,6 +152,21 @@ def test_jobs_of_a_removed_processor_are_parked_and_those_behind_them_are_hinted
         assert backlog.oldest(connection).job == received_at(oldest)
 
 
+def test_what_comes_after_idle_hours_waits_for_a_worker_before_it_is_parked(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.relay.sweep()
+    house.clock.now += 3_600
+    house.worker("w", ["live"])
+    house.relay.sweep()
+    house.make("removed", 3)
+    house.relay.sweep()
+    assert house.parked() == []
+    house.sweep_late()
+    assert house.parked() == [("removed", "events", "unknown", 3)]
+
+
 def test_what_is_parked_is_never_written_again(make_house: MakeHouse, engine: Engine) -> None:
     house = make_house()
     house.make("removed", 20)

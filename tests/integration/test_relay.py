@@ -17,6 +17,8 @@ from ingest.errors import DispatchFailed
 from ingest.ids import first_id
 from ingest.settings import Settings
 from ingest.store import partitions
+from ingest.store.address import parse
+from ingest.store.engine import Role, create_engine
 from ingest.store.pipeline import admission, jobs
 from ingest.store.pipeline.jobs import Lease, NewJobs
 from tests.integration.conftest import Sent
@@ -75,6 +77,19 @@ def test_deliveries_that_nobody_admitted_are_hinted_in_few_messages(
     assert [queue for queue, _, _ in sent.messages] == ["events.overdue"] * 3
     hinted = [each for _, ids, _ in sent.messages for each in ids]
     assert sorted(hinted) == sorted(deliveries)
+
+
+def test_a_lock_on_what_is_parked_keeps_nothing_from_being_dispatched(
+    engine: Engine, database_url: str
+) -> None:
+    deliver(database_url, [order(1)])
+    of_a_relay = create_engine(parse(database_url), role=Role.RELAY)
+    with engine.begin() as connection:
+        connection.execute(text("LOCK TABLE ingest.parked IN ACCESS EXCLUSIVE MODE"))
+        found, sent = relay(of_a_relay)
+        assert found.sweep().deliveries == 1
+    of_a_relay.dispose()
+    assert len(sent.messages) == 1
 
 
 def test_a_fresh_delivery_is_left_to_the_hint_that_its_receiver_sent(

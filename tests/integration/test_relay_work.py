@@ -32,7 +32,6 @@ WORK = {
     "a job with an order": f"""
         INSERT INTO ordered_jobs (job, processor, event, placed) VALUES (1, 'p', '{NUMBER}', false)
     """,
-    "a key in work": f"INSERT INTO keys_in_work (key, job) VALUES ('{NUMBER}', 1)",
     "a job with a limit": f"""
         INSERT INTO limited_jobs (job, processor, key, claimed)
         VALUES (1, 'p', '{NUMBER}', false)
@@ -48,6 +47,7 @@ WORK = {
 }
 NO_WORK = {
     "nothing": "SELECT",
+    "a key in work": f"INSERT INTO keys_in_work (key, job) VALUES ('{NUMBER}', 1)",
     "a job that runs": _JOB % "'running', NULL, now() + interval '1 h', NULL",
     "a job that has succeeded": _JOB % "'succeeded', NULL, NULL, now()",
     "a dead letter": _JOB % "'dead', NULL, NULL, now()",

@@ -238,7 +238,7 @@ def test_a_connection_that_breaks_in_between_costs_no_request(
 def test_what_was_committed_before_the_answer_was_lost_is_there_once(
     database_url: str, engine: Engine, has_elements: bool, is_encrypted: bool
 ) -> None:
-    """Of a batch that is repeated some rows may be there, and others not."""
+    """What is repeated is a batch that is there, or is not; here, both at once."""
     elements = (delivery(7), delivery(8)) if has_elements else ()
     first = delivery(1, elements=elements, name=None if has_elements else EVENT)
     second = delivery(2)
@@ -264,12 +264,12 @@ def test_whoever_sends_again_until_it_is_stored_loses_nothing_by_connections_tha
     database_url: str, engine: Engine
 ) -> None:
     """Behind a pooler the next connection may be dead too: that request is refused, and no other
-    is lost or stored twice."""
+    is lost."""
 
-    async def stored_in_the_end(writer: DeliveryWriter, sent: Delivery) -> None:
+    async def stored_in_the_end(writer: DeliveryWriter, number: int) -> None:
         while True:
             try:
-                return await writer.append(sent)
+                return await writer.append(delivery(number))
             except StorageUnavailable:
                 await asyncio.sleep(0.1)
 
@@ -281,11 +281,32 @@ def test_whoever_sends_again_until_it_is_stored_loses_nothing_by_connections_tha
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()",
             )
-            sent = [delivery(number) for number in range(2, 20)]
-            await asyncio.gather(*(stored_in_the_end(writer, one_of) for one_of in sent))
+            await asyncio.gather(*(stored_in_the_end(writer, number) for number in range(2, 20)))
 
     asyncio.run(scenario())
-    assert stored(engine) == 19
+    assert one(engine, "SELECT count(DISTINCT event_id) FROM unadmitted") == 19
+
+
+def test_a_row_that_the_database_refuses_fails_none_of_its_neighbours(
+    database_url: str, engine: Engine
+) -> None:
+    """No receiver gives an id twice. Were it to happen, the second would not be answered 200."""
+    first = delivery(1)
+
+    async def scenario() -> None:
+        async with writing(database_url) as writer:
+            await writer.append(first)
+            again = delivery(2, id=first.id)
+            refused, taken = await asyncio.gather(
+                writer.append(again), writer.append(delivery(3)), return_exceptions=True
+            )
+        assert isinstance(refused, StorageUnavailable)
+        assert refused.reason == "refused_by_database"
+        assert taken is None
+
+    asyncio.run(scenario())
+    names = {row["event_id"] for row in rows(engine, "SELECT event_id FROM unadmitted")}
+    assert names == {"x:1", "x:3"}
 
 
 def backend(engine: Engine) -> int:

@@ -99,7 +99,8 @@ def test_each_character_is_spelled_as_the_standard_library_spells_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\x7f", "\x00\x1f", "\u2028", "é", "مرحبا", "😀", "\ud800", '"\\/', "9" * 4_300]
+    "text",
+    ["\x7f", "\x00\x1f", "\u2028", "é", "مرحبا", "😀", "\ud800", '"\\/', "9" * 4_300, "\\u0041Ā"],
 )
 def test_no_character_is_spelled_otherwise_than_before(text: str) -> None:
     for value in (text, {text: [text]}, [1, "a", {"b": text}]):

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -99,15 +100,12 @@ def run(settings: Settings, stop: threading.Event, *, today: Callable[[], date])
 def _rest(relay: Relay, stop: threading.Event, seconds: float) -> None:
     """Wait for the next sweep; meanwhile wake lines when a rate allows the next start."""
     ends_at = time.monotonic() + seconds
-    look_in_s = relay.look_in_s
-    while (left := ends_at - time.monotonic()) > 0 and not stop.is_set():
-        stop.wait(left if look_in_s is None else min(left, look_in_s))
-        if look_in_s is None:
-            break
-        try:
-            look_in_s = relay.wake_limited()
-        except (DispatchFailed, SQLAlchemyError):  # the sweep says why
-            look_in_s = None
+    while (look_at := relay.look_at) is not None and look_at < ends_at:
+        if stop.wait(max(0.0, look_at - time.monotonic())):
+            return
+        with suppress(DispatchFailed, SQLAlchemyError):  # the sweep says why
+            relay.wake_limited()
+    stop.wait(max(0.0, ends_at - time.monotonic()))
 
 
 def _serve_metrics(settings: Settings, reads: Sequence[Read]) -> None:

@@ -52,7 +52,7 @@ class Parking:
         self.begin_anew()
 
     def begin_anew(self) -> None:
-        """Take it that each lane had a worker until now: no job waits, so none lacked one."""
+        """Take it that each lane had a worker until now: no job waits, or no worker is alive."""
         self._began = self._clock()
         self._unserved: dict[str, list[str]] = {}
 

@@ -74,9 +74,9 @@ class Relay:
         self._probing = Probing(engine, dispatcher, ttl_s=settings.redispatch_after_s)
         self._schedules = schedules or Schedules(engine)
         self._limits = LimitWaking(engine, dispatcher, clock=time.monotonic)
-        self.look_in_s: float | None = None
-        """In how many seconds after the last sweep to wake what a rate allows; None: the next sweep
-        is soon enough."""
+        self.look_at: float | None = None
+        """When a rate may allow the next start, by `time.monotonic`; None: the next sweep is soon
+        enough."""
 
     def sweep(self) -> Swept:
         """Look for work once: by one statement if there is none, and step by step if there is.
@@ -85,13 +85,20 @@ class Relay:
             DispatchFailed: Redis takes no messages. The next sweep finds the same work again.
             SQLAlchemyError: PostgreSQL is away.
         """
-        self.look_in_s = None
-        with self._engine.begin() as connection:
-            is_there = relay_work.is_there(connection)
-        if is_there:
+        self.look_at = None
+        if self._has_work():
             return self._sweep()
         self._parking.begin_anew()
         return Swept(rescued=0, deliveries=0, jobs=0)
+
+    def _has_work(self) -> bool:
+        """Return whether there is work, or it cannot be told: a lock on one of the tables must not
+        keep what is in the others from being dispatched."""
+        try:
+            with self._engine.begin() as connection:
+                return relay_work.is_there(connection)
+        except SQLAlchemyError:
+            return True
 
     def _sweep(self) -> Swept:
         rescued = rescue.recover_expired(
@@ -120,18 +127,20 @@ class Relay:
             deliveries=self._dispatch_deliveries(),
             jobs=self._dispatch_jobs(),
         )
-        self.look_in_s = self.wake_limited()
+        self.wake_limited()
         return swept
 
-    def wake_limited(self) -> float | None:
-        """Wake workers for jobs that waited for a limit; return in how many seconds to look again,
-        if that is before the next sweep for sure.
+    def wake_limited(self) -> None:
+        """Wake workers for jobs that waited for a limit, and set `look_at`.
 
         Raises:
             DispatchFailed: Redis takes no messages.
             SQLAlchemyError: PostgreSQL is away.
         """
-        return self._limits.sweep()
+        self.look_at = None
+        look_in_s = self._limits.sweep()
+        if look_in_s is not None:
+            self.look_at = time.monotonic() + look_in_s
 
     def park_paused(self) -> None:
         """Park the jobs of processors that are paused or whose breaker is open, and unpark those of

@@ -26,7 +26,7 @@ class ErasureRunner(Runner):
     took, because pages are answered by the same process."""
 
     name = "erasure runner"
-    pause_s = 5.0
+    pause_s = 5.0  # it is told at once of what is ordered here
 
     def __init__(self, engine: Engine, sources: Mapping[str, Source]) -> None:
         super().__init__()

@@ -90,7 +90,7 @@ _OF_ELEMENTS = {"columns": ", part_of", "is_event": "is_event"}
 _IN_CLEAR = {"encrypted": "", "key": ""}
 _ENCRYPTED = {"encrypted": ", body_key", "key": ", %b::text"}
 # Only a repeat can meet its own rows. To look for them, PostgreSQL reads the index before it writes
-# a row, and confirms the row afterwards: 48 bytes of write-ahead log.
+# each row, and confirms it afterwards: 48 bytes of write-ahead log a row.
 _FIRST = {"unless_stored": "", "unless_noted": ""}
 _REPEAT = {
     "unless_stored": "ON CONFLICT (id) DO NOTHING",

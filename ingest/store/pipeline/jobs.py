@@ -393,8 +393,8 @@ _CLAIM_ORDERED = statement(
     ), run AS MATERIALIZED (
         SELECT job, key, event FROM line
         WHERE (key IN (SELECT key FROM stops)) IS NOT TRUE
-           OR event < (SELECT event FROM stops WHERE key = line.key)
            OR is_head AND (job IN (SELECT id FROM free)) IS TRUE
+           OR event < (SELECT event FROM stops WHERE key = line.key)
     ), begun AS (
         INSERT INTO ingest.keys_in_work (key, job)
         SELECT DISTINCT ON (key) key, job FROM run ORDER BY key, event DESC

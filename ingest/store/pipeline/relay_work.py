@@ -14,8 +14,7 @@ _IS_THERE = statement(
          ORDER BY queue DESC, due_at DESC LIMIT 1),
         (SELECT true FROM ingest.jobs WHERE lease_until <= now() ORDER BY lease_until LIMIT 1),
         (SELECT true FROM ingest.ordered_jobs LIMIT 1),
-        (SELECT true FROM ingest.keys_in_work LIMIT 1),
-        (SELECT true FROM ingest.limited_jobs LIMIT 1),
+        (SELECT true FROM ingest.limited_jobs WHERE NOT claimed LIMIT 1),
         (SELECT true FROM ingest.parked LIMIT 1),
         (SELECT true FROM ingest.schedules LIMIT 1),
         false
@@ -26,7 +25,7 @@ _IS_THERE = statement(
 
 def is_there(connection: Connection) -> bool:
     """Return whether there is a delivery to be admitted, a job that waits, a lease that has ended,
-    a job with an order or a limit, something parked, or a periodic processor.
+    a job with an order, one in the line of a limit, something parked, or a periodic processor.
 
     Without any of them a sweep changes nothing that anybody waits for.
     """
