@@ -22,6 +22,7 @@ from tests.benchmarks.parts import Size
 
 PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "answers": parts.answers,
+    "pgbench": parts.pgbench,
     "latency": parts.latency,
     "drain": parts.drain,
     "own": parts.own,

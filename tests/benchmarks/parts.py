@@ -12,7 +12,7 @@ from tests.benchmarks import gaps as holes
 from tests.benchmarks import idle as idling
 from tests.benchmarks import lag as lags
 from tests.benchmarks import limits as limiting
-from tests.benchmarks import month
+from tests.benchmarks import month, single_rows
 from tests.benchmarks import order as orders
 from tests.benchmarks import parked as parking
 from tests.benchmarks import plans as planned
@@ -160,6 +160,18 @@ def latency(size: Size) -> Iterator[Answers]:
             for rate in _OFFERED:
                 if rate == _OFFERED[0] or isinstance(subject, Ours):
                     yield target.ask(count=int(rate * size.latency_s), connections=64, rate=rate)
+
+
+def pgbench(size: Size) -> Iterator[removal.Figure]:
+    """Durable answers beside `pgbench` inserting single rows over as many connections, by turns."""
+    for _ in range(size.rounds):
+        with World() as world:
+            rows = single_rows.rate(world, connections=64, seconds=size.answer_s)
+        yield removal.Figure(what="pgbench, 64 connections", value=rows, unit="rows/s")
+        with World() as world:
+            answered = _rate(world, Ours(), size)
+        yield removal.Figure(what="ours, 64 connections", value=answered, unit="answers/s")
+        yield removal.Figure(what="ours is of pgbench", value=answered / rows, unit="")
 
 
 def drain(size: Size) -> Iterator[Drain]:

@@ -68,6 +68,7 @@ def markdown(found: Found, machine: str) -> str:
     """The tables, with a line on the machine."""
     tables: dict[str, Callable[[Sequence[Any]], Table]] = {
         "answers": _answers,
+        "pgbench": _figures,
         "latency": _latency,
         "drain": _drains,
         "own": _drains,
