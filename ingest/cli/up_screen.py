@@ -22,8 +22,9 @@ from ingest.store.reports.behind import Backlog
 from ingest.store.reports.totals import Stats
 
 EVERY_S = 1.0
+"""Seconds between two counts in a terminal."""
 EVERY_S_UNSEEN = 5.0
-"""Where no status is shown, only a backlog is told."""
+"""Likewise elsewhere, where only a backlog is told."""
 _COUNT_SHARE = 10
 """Counting takes at most a tenth of the time; with millions of rows it happens rarely."""
 _RATE_S = 10.0

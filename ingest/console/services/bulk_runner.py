@@ -10,8 +10,8 @@ from ingest.store.bulk import replay as bulk_actions
 _QUERY_CANCELED = "57014"
 _WHILE_ONE_WAITS_S = 0.5
 _IDLE_S = 5.0
-"""Of an action that is begun here the runner is told at once. So this is how soon it finds one that
-another process has begun or left."""
+"""After so long an action is found that another process has begun or left. Of those that are begun
+here the runner is told at once."""
 
 log = logs.logger(__name__)
 
