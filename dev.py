@@ -14,6 +14,7 @@
     python3 dev.py browser     test the console in a real browser (needs Chromium)
     python3 dev.py container   build the image and run docker-compose.yml (needs podman and root)
     python3 dev.py bench       measure speed and compare with alternatives (--help)
+    python3 dev.py harness     run the public benchmark of job queues on a clone of it (--help)
     python3 dev.py mutations   break each promise in a copy and check that a test fails
     python3 dev.py docs        build docs/ as a site in site/ (--serve: show it while you write)
     python3 dev.py ANY ...     run `ingest ANY ...`
@@ -50,7 +51,7 @@ def main() -> NoReturn:
     command, *rest = sys.argv[1:]
     try:
         ensure_environment("requirements.lock")
-        if command in ("bench", "browser", "container", "docs"):
+        if command in ("bench", "browser", "container", "docs", "harness"):
             ensure_environment(f"requirements-{command}.lock")
     except subprocess.CalledProcessError as error:
         sys.exit(f"dev.py: the installation failed (exit {error.returncode}); see above.")
@@ -76,6 +77,7 @@ def main() -> NoReturn:
         "monitoring": "tests.monitoring",
         "mutations": "tests.mutations",
         "bench": "tests.benchmarks",
+        "harness": "tests.harness",
     }
     if command in suites:
         os.chdir(ROOT)

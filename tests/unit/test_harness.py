@@ -1,0 +1,49 @@
+"""The protocol of the public benchmark's systems."""
+
+from pathlib import Path
+
+from tests.harness.protocol import Counts, settings
+
+DESCRIBED = {"DATABASE_URL": "postgres://bench:bench@localhost:15555/ours_bench"}
+
+
+def test_what_the_harness_does_not_say_is_as_its_guide_has_it() -> None:
+    wanted = settings(DESCRIBED)
+    assert (wanted.rate, wanted.workers, wanted.work_s, wanted.sample_every_s) == (
+        800,
+        32,
+        0.001,
+        5,
+    )
+    assert (wanted.batch_most, wanted.target_depth, wanted.instance) == (128, None, 0)
+
+
+def test_jobs_come_at_a_rate_or_up_to_a_depth() -> None:
+    assert settings(DESCRIBED | {"TARGET_DEPTH": "500"}).target_depth is None
+    asked = DESCRIBED | {"PRODUCER_MODE": "depth-target", "TARGET_DEPTH": "500"}
+    assert settings(asked).target_depth == 500
+
+
+def test_the_rate_of_now_is_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "rate"
+    wanted = settings(DESCRIBED | {"PRODUCER_RATE_CONTROL_FILE": str(file), "PRODUCER_RATE": "7"})
+    assert wanted.rate_now() == 7
+    file.write_text("10.5\n")
+    assert wanted.rate_now() == 10.5
+    file.write_text("")
+    assert wanted.rate_now() == 7
+
+
+def test_percentiles_are_those_of_the_nearest_rank() -> None:
+    counts = Counts()
+    assert counts.percentiles(0.5, 0.99) == [0, 0]
+    for number in range(100, 0, -1):
+        counts.ended(number / 1000)
+    assert counts.done == 100
+    assert [round(ms) for ms in counts.percentiles(0.5, 0.95, 0.99, 1.0)] == [50, 95, 99, 100]
+
+
+def test_a_clock_that_went_back_makes_no_job_early() -> None:
+    counts = Counts()
+    counts.ended(-3.0)
+    assert counts.percentiles(1.0) == [0]
