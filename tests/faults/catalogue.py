@@ -7,6 +7,7 @@ from random import Random
 from tests.faults import database, deploys, doorbell, network, pressure, processes
 from tests.faults.load import Journal
 from tests.faults.network import Passing, Server
+from tests.faults.overload import Overload
 from tests.faults.strike import Strike
 from tests.faults.world import LEASE_S, World
 
@@ -34,7 +35,13 @@ def all_faults(*, short: bool) -> list[Fault]:
     """Every fault. The short form keeps PostgreSQL away for less, and leaves out most of the
     pressure and of the bad networks: of those it has the ones that make commits ambiguous or
     repeat messages."""
-    faults = [*_breaks(away_s=8 if short else 30), *_pressure(), *_crowding(), *_partitions()]
+    faults = [
+        *_breaks(away_s=8 if short else 30),
+        *_pressure(),
+        *_crowding(),
+        *_partitions(),
+        *_lengthy(),
+    ]
     return [fault for fault in faults if fault.in_short or not short]
 
 
@@ -92,6 +99,46 @@ def _crowding() -> Iterator[Fault]:
             repeats=2,
             in_short=strike is doorbell.repeat_messages,
         )
+
+
+def _lengthy() -> Iterator[Fault]:
+    """What takes a minute or more, or leaves the server another one; once each, in no schedule."""
+    overload = Overload()
+    yield Fault(
+        name="more events than can be worked on",
+        strike=overload.strike,
+        bound="what waited",
+        repeats=1,
+        check=overload.check,
+        alone=True,
+        in_short=False,
+    )
+    yield Fault(
+        name="clocks put forward and back",
+        strike=deploys.step_clocks,
+        bound="-",
+        repeats=1,
+        missing=_has_no_faketime,
+        alone=True,
+        in_short=False,
+    )
+    yield Fault(
+        name="PostgreSQL: ten million dead rows",
+        strike=pressure.leave_ten_million_dead_rows,
+        bound="-",
+        repeats=1,
+        alone=True,
+        in_short=False,
+    )
+    yield Fault(
+        name="PostgreSQL: transaction ids used up",
+        strike=database.near_wraparound,
+        bound=f"its restart, LEASE_S {LEASE_S}",
+        repeats=1,
+        check=lambda world, _journal: database.frozen_again(world),
+        alone=True,
+        in_short=False,
+    )
 
 
 def _partitions() -> Iterator[Fault]:
@@ -231,10 +278,14 @@ def _breaks(*, away_s: float) -> list[Fault]:
             strike=deploys.skew_clocks,
             bound="-",
             repeats=1,
-            missing=lambda _world: None if deploys.faketime() else "apt-get install faketime",
+            missing=_has_no_faketime,
             alone=True,
         ),
     ]
+
+
+def _has_no_faketime(_world: World) -> str | None:
+    return None if deploys.faketime() else "apt-get install faketime"
 
 
 def _nothing(world: World, _random: Random) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,10 +13,20 @@ from random import Random
 import psycopg
 from sqlalchemy.exc import OperationalError
 
+from ingest.local import postgres
+from ingest.local.process import Program
 from ingest.store import migrations
 from tests.faults import processes
+from tests.faults.strike import NotStruck
 from tests.faults.world import World
-from tests.support.fleet import children_of
+from tests.support.fleet import NotInTime, children_of
+
+_LEFT = 20_000_000
+"""Transaction ids that are left. Below 40 million each statement that takes one warns, and below 3
+million none gets one (PostgreSQL 18, "Preventing Transaction ID Wraparound Failures")."""
+_IDS, _IDS_OF_A_FILE = 2**31, 2**20
+_FILE_BYTES = 262_144
+_FROZEN_WITHIN_S = 1_800
 
 
 def kill(world: World, random: Random) -> None:
@@ -94,6 +105,69 @@ def migrate(world: World, random: Random) -> None:
         world.fleet.until(lambda: _upgraded(world, scripts), what="migrated", timeout_s=60)
         with world.engine.begin() as connection:  # this code knows only its own revisions
             connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{before}'")
+
+
+def near_wraparound(world: World, random: Random) -> None:
+    """Most transaction ids are used up, as after years in which nothing could be vacuumed."""
+    with world.connect() as connection:
+        row = connection.execute(
+            "SELECT min(datfrozenxid::text::bigint), pg_current_xact_id()::text::bigint"
+            " FROM pg_database"
+        ).fetchone()
+    assert row is not None
+    oldest, now = row
+    first = (oldest + _IDS - _LEFT) // _IDS_OF_A_FILE * _IDS_OF_A_FILE
+    if now >= first - _IDS_OF_A_FILE:
+        raise NotStruck("they are used up already")
+    world.fleet.hold_down(world.postgres, signal.SIGINT)
+    try:
+        _advance_ids(world.postgres.program, first)
+    finally:
+        world.fleet.bring_back(world.postgres)
+        await_database(world)
+    with world.connect() as connection:
+        row = connection.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+    if row is None or row[0] < first:
+        raise NotStruck("the next transaction id is not what it was set to")
+    world.fleet.wait(random.uniform(4, 8))
+
+
+def _advance_ids(program: Program, first: int) -> None:
+    """Let the next transaction have the id `first`, the first of a file of their states."""
+    data, runs_as = Path(program.command[2]), program.identity
+    states = data / "pg_xact" / f"{first // _IDS_OF_A_FILE:04X}"
+    states.write_bytes(bytes(_FILE_BYTES))
+    runs_as.own(states)
+    done = subprocess.run(
+        [postgres.find_binaries() / "pg_resetwal", "--next-transaction-id", str(first), data],
+        check=False,
+        capture_output=True,
+        text=True,
+        preexec_fn=runs_as.enter,
+        user=runs_as.uid,
+        group=runs_as.gid,
+        extra_groups=None if runs_as.uid is None else [],
+    )
+    if done.returncode != 0:
+        raise NotStruck(f"pg_resetwal: {done.stderr.strip()}")
+
+
+def frozen_again(world: World) -> list[str]:
+    """Wait until PostgreSQL has frozen its old rows by itself, so that it has ids again."""
+
+    def is_frozen() -> bool:
+        with world.connect() as connection:
+            row = connection.execute(
+                "SELECT max(age(datfrozenxid)) < current_setting('autovacuum_freeze_max_age')::int"
+                " FROM pg_database"
+            ).fetchone()
+        return row is not None and bool(row[0])
+
+    try:
+        world.fleet.until(is_frozen, what="old rows are frozen", timeout_s=_FROZEN_WITHIN_S)
+    except NotInTime as error:
+        return [str(error)]
+    return []
 
 
 def await_database(world: World) -> None:

@@ -11,6 +11,7 @@ from tests.support.signing import signed_headers
 
 POISONS = ("exit", "segfault", "loop", "stuck", "kill", "memory")
 _MAY_SUCCEED = ("memory",)  # if the machine has it, and gives it in time
+_STORED_WITHIN_S = 300
 _FAKETIME = (
     "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
     "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
@@ -86,6 +87,58 @@ def skew_clocks(world: World, random: Random) -> None:
     world.fleet.wait(random.uniform(4, 8))
     for kind in kinds:
         world.start(kind, 1)
+
+
+def step_clocks(world: World, random: Random) -> None:
+    """Put the clocks of one of each kind forward and back by minutes, over and over, while it runs;
+    later restart it with the right one."""
+    library = faketime()
+    assert library is not None
+    clock = world.home / "clock"
+    clock.write_text("+0m")
+    kinds = ("receiver", "worker", "relay")
+    for kind in kinds:
+        world.start(
+            kind,
+            1,
+            {
+                "LD_PRELOAD": str(library),
+                "FAKETIME_TIMESTAMP_FILE": str(clock),
+                "FAKETIME_NO_CACHE": "1",
+                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            },
+        )
+    try:
+        for minutes in (4, -4, random.choice((-3, 3))):
+            _put_clock(clock, minutes)
+            world.fleet.until(
+                lambda: _has_stored(world, minutes),  # noqa: B023 - called at once
+                what=f"a delivery is stored whose clock is {minutes} minutes off",
+                timeout_s=_STORED_WITHIN_S,
+            )
+            world.fleet.wait(random.uniform(0.5, 2))
+    finally:
+        for kind in kinds:
+            world.start(kind, 1)
+
+
+def _put_clock(clock: Path, minutes: int) -> None:
+    written = clock.with_suffix(".new")
+    written.write_text(f"{minutes:+d}m")
+    written.rename(clock)
+
+
+def _has_stored(world: World, minutes: int) -> bool:
+    """Whether a receiver stored something just now by a clock that is so far off."""
+    with world.connect() as connection:
+        row = connection.execute(
+            "SELECT true FROM deliveries"
+            " WHERE received_at - now() - make_interval(mins => %s)"
+            "       BETWEEN interval '-20 s' AND interval '20 s'"
+            "  AND pg_xact_commit_timestamp(xmin) > now() - interval '20 s' LIMIT 1",
+            [minutes],
+        ).fetchone()
+    return row is not None
 
 
 def _post(world: World, envelope: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from signal import SIGKILL
 
@@ -17,11 +18,11 @@ from tests.support.fleet import children_of, send
 
 _HOT = ("unadmitted", "jobs")
 _READERS = 4
-_DEAD_ROWS = 300_000
+_DEAD_ROWS, _A_GREAT_MANY = 300_000, 10_000_000
 _SLOW_COMMIT_US = 100_000
 """The most that `commit_delay` takes."""
 _ROWS_LOCKED = 500
-_BACK_S = 300
+_BACK_S, _LONGEST_S = 300, 3_600
 
 
 def hold_snapshot(world: World, random: Random) -> None:
@@ -145,8 +146,22 @@ def lock_backwards(world: World, random: Random) -> None:
 
 
 def leave_dead_rows(world: World, random: Random) -> None:
-    """Somebody inserts a great many rows and rolls back: the table and its indexes are full of
-    what nobody sees."""
+    """Somebody inserts many rows and rolls back: the table and its indexes are full of what nobody
+    sees."""
+    _leave_dead_rows(world, _DEAD_ROWS)
+    world.fleet.wait(random.uniform(1, 3))
+
+
+def leave_ten_million_dead_rows(world: World, random: Random) -> None:
+    """The same with ten million, which takes a minute or more."""
+    with ThreadPoolExecutor(1) as pool:
+        inserting = pool.submit(_leave_dead_rows, world, _A_GREAT_MANY)
+        world.fleet.until(inserting.done, what="the rows are inserted", timeout_s=_LONGEST_S)
+        inserting.result()
+    world.fleet.wait(random.uniform(1, 3))
+
+
+def _leave_dead_rows(world: World, count: int) -> None:
     with (
         world.connect() as connection,
         connection.transaction(force_rollback=True),
@@ -159,9 +174,8 @@ def leave_dead_rows(world: World, random: Random) -> None:
                        now()
                 FROM generate_series(1, %s) AS number
                 """,
-            [_DEAD_ROWS],
+            [count],
         )
-    world.fleet.wait(random.uniform(1, 3))
 
 
 def rewrite_tables(world: World, random: Random) -> None:

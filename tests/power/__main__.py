@@ -88,6 +88,7 @@ def _subjects(count: int, *, short: bool) -> Iterator[Subject]:
             cuts=_UNTIL_LOST,
             settings=("synchronous_commit=off",),
         )
+        yield Subject(name="on a disk whose syncs take 20 ms", cuts=_UNTIL_LOST, sync_s=0.02)
     for control in CONTROLS:
         yield Subject(name=f"control: {control}", cuts=_UNTIL_LOST, control=control)
 

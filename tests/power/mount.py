@@ -2,7 +2,8 @@
 
 The file `.power` in FOLDER is the switch. Writing `cut` to it cuts the power: every call fails from
 then on. Writing `restore` brings back what is left; reading it then says what was lost, as JSON.
-Writing `sync` makes everything durable.
+Writing `sync` makes everything durable. `slow 0.02` lets each sync take
+so many seconds from then on.
 
 One thread serves all calls, so a cut falls between two of them. The kernel caches nothing.
 """
@@ -39,6 +40,7 @@ class _Calls(mfusepy.Operations):
         self._open: dict[int, Node] = {}
         self._handles = itertools.count(_SWITCH_HANDLE + 1)
         self._said = b""
+        self._sync_s = 0.0
 
     def getattr(self, path: str | None, fh: int | None = None) -> dict[str, Any]:
         if path == _SWITCH_PATH or fh == _SWITCH_HANDLE:
@@ -101,6 +103,7 @@ class _Calls(mfusepy.Operations):
 
     def fsync(self, path: str | None, datasync: int, fh: int) -> int:
         if fh != _SWITCH_HANDLE:
+            time.sleep(self._sync_s)  # every other call waits too, as for a disk that is busy
             self._disk.sync(self._node(None, fh), data_only=bool(datasync))
         return 0
 
@@ -164,13 +167,15 @@ class _Calls(mfusepy.Operations):
         )
 
     def _switch(self, command: str) -> None:
-        match command:
-            case "cut":
+        match command.split():
+            case ["cut"]:
                 self._disk.cut()
                 self._open.clear()
-            case "restore":
+            case ["slow", seconds]:
+                self._sync_s = float(seconds)
+            case ["restore"]:
                 self._said = json.dumps(dataclasses.asdict(self._disk.restore())).encode()
-            case "sync":
+            case ["sync"]:
                 self._disk.sync_all()
             case _:
                 raise OSError(errno.EINVAL, command)

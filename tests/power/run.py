@@ -44,6 +44,8 @@ class Subject:
     """Which promise is broken on purpose (tests.power.controls); None: none."""
     settings: tuple[str, ...] = ()
     """Further settings of PostgreSQL."""
+    sync_s: float = 0.0
+    """Seconds that each sync of the disk takes, beside its own time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class Cuts:
         journal = home / "journal.jsonl"
         seed = self._random.randrange(10**6)
         try:
+            world.slow_down(subject.sync_s)
             sender = Load(world, rate=self._rate, seed=seed, journal=journal)
             try:
                 return self._cut(world, sender, journal, subject)

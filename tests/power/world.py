@@ -74,6 +74,10 @@ class PowerWorld(World):
         postgres.clear_stale_lock(self._disk)
         return Lost(**json.loads((self._disk / SWITCH).read_text()))
 
+    def slow_down(self, sync_s: float) -> None:
+        """Let each sync of the disk take so many seconds from now on."""
+        self._write_switch(f"slow {sync_s}")
+
     def boot_database(self) -> float:
         """Start PostgreSQL again; return how many seconds it took until it answered.
 
