@@ -37,6 +37,7 @@ PARTS: dict[str, Callable[[Size], Iterator[Any]]] = {
     "limits": parts.limits,
     "gaps": parts.gaps,
     "scaling": parts.scaling,
+    "cores": parts.cores,
     "stored": parts.stored,
     "console": parts.console,
     "retention": parts.retention,

@@ -12,6 +12,9 @@ from tests.benchmarks.world import World
 
 SETTINGS = ("log_checkpoints=on", "log_autovacuum_min_duration=0")
 """Of the PostgreSQL whose log tells what else ran."""
+ROOM = ("max_wal_size=20GB",)
+"""Room for the log of 3,400 events a second (docs/capacity.md), so that checkpoints come by the
+clock, every five minutes. By default one begins with each gigabyte, about once a minute then."""
 _SHOWN = 10
 _LOGGED = re.compile(
     r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+) UTC \[\d+\] LOG:  "
@@ -38,6 +41,8 @@ class Second:
 class Endurance:
     """A run at one rate."""
 
+    settings: tuple[str, ...]
+    """Of PostgreSQL, beside its defaults."""
     share: float
     """Of the highest rate of this part."""
     of_verify_only: float
@@ -55,12 +60,13 @@ def measure(
     world: World,
     ours: Ours,
     *,
+    settings: tuple[str, ...],
     verify_only: float,
     rate: float,
     runs: Sequence[tuple[float, float]],
 ) -> Iterator[Endurance]:
-    """Offer shares of `rate` for so many seconds each; `verify_only` is the rate of *verify only*
-    in this run of the benchmark."""
+    """Offer shares of `rate` for so many seconds each; `settings` are those of the world, and
+    `verify_only` is the rate of *verify only* in this run of the benchmark."""
     line = Line(world, ours)
     line.offer(rate / 3, 5)  # processes have loaded what they need, and memory is what it will be
     line.settle()
@@ -70,6 +76,7 @@ def measure(
         line.settle()
         after = world.memory_mib()
         yield Endurance(
+            settings=settings,
             share=share,
             of_verify_only=rate * share / verify_only,
             held=held,

@@ -1,5 +1,6 @@
 """The parts of the benchmark: which subjects, in which order, with which numbers."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +8,13 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from tests.benchmarks import console as consoles
+from tests.benchmarks import cores as quotas
 from tests.benchmarks import endurance as enduring
 from tests.benchmarks import gaps as holes
 from tests.benchmarks import idle as idling
 from tests.benchmarks import lag as lags
 from tests.benchmarks import limits as limiting
-from tests.benchmarks import month, single_rows
+from tests.benchmarks import month, quota, single_rows
 from tests.benchmarks import order as orders
 from tests.benchmarks import parked as parking
 from tests.benchmarks import plans as planned
@@ -228,17 +230,21 @@ def sustained(size: Size) -> Iterator[steady.Lease]:
 
 
 def endurance(size: Size) -> Iterator[enduring.Endurance]:
-    """Minutes at 0.3 of the rate of *verify only*, and at a third and two thirds of that."""
+    """0.3 of the rate of *verify only*, and a third and two thirds of that, for two minutes each;
+    then ten minutes of it, with room for the log."""
     with World() as world:
         verify_only = _rate(world, VerifyOnly(), size)
-    with World(settings=enduring.SETTINGS) as world:
-        yield from enduring.measure(
-            world,
-            Ours(),
-            verify_only=verify_only,
-            rate=_ENDURED * verify_only,
-            runs=((1 / 3, size.confirm_s), (2 / 3, size.confirm_s), (1.0, size.endurance_s)),
-        )
+    short = tuple((share, size.confirm_s) for share in (1 / 3, 2 / 3, 1.0))
+    for settings, runs in (((), short), (enduring.ROOM, ((1.0, size.endurance_s),))):
+        with World(settings=(*enduring.SETTINGS, *settings)) as world:
+            yield from enduring.measure(
+                world,
+                Ours(),
+                settings=settings,
+                verify_only=verify_only,
+                rate=_ENDURED * verify_only,
+                runs=runs,
+            )
 
 
 def price(size: Size) -> Iterator[prices.Price]:
@@ -286,6 +292,14 @@ def gaps(_size: Size) -> Iterator[holes.Gap]:
     """How long one body holds up everybody else."""
     with World() as world:
         yield from holes.measure(world, Ours())
+
+
+def cores(size: Size) -> Iterator[removal.Figure]:
+    """The same work with quotas of CPU time; needs root and control groups."""
+    if not quota.is_possible():
+        sys.stderr.write("cores: left out, needs root and control groups (/sys/fs/cgroup).\n")
+        return
+    yield from quotas.measure(seconds=size.answer_s, count=size.drain)
 
 
 def scaling(size: Size) -> Iterator[Drain | Answers]:

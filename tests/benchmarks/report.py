@@ -15,7 +15,7 @@ from tests.benchmarks.idle import BUDGET, Idle
 from tests.benchmarks.lag import Lag
 from tests.benchmarks.parts import Drain, Stored
 from tests.benchmarks.plans import Cost
-from tests.benchmarks.price import Price
+from tests.benchmarks.price import BUDGETS, Price
 from tests.benchmarks.retention import Figure
 from tests.benchmarks.stored import Timed
 from tests.benchmarks.sustained import Lease
@@ -69,6 +69,7 @@ def markdown(found: Found, machine: str) -> str:
     tables: dict[str, Callable[[Sequence[Any]], Table]] = {
         "answers": _answers,
         "pgbench": _figures,
+        "cores": _figures,
         "latency": _latency,
         "drain": _drains,
         "own": _drains,
@@ -215,7 +216,9 @@ def _sustained(rows: Sequence[Lease]) -> Table:
 
 
 def _endured(rows: Sequence[Endurance]) -> Table:
-    table = [["a second", "of verify only", "seconds", "answers", "memory before, after"]]
+    table = [
+        ["a second", "of verify only", "seconds", "PostgreSQL", "answers", "memory before, after"]
+    ]
     for row in rows:
         memory = ", ".join(
             f"{kind} {before:,.0f}, {after:,.0f}"
@@ -228,6 +231,7 @@ def _endured(rows: Sequence[Endurance]) -> Table:
                 f"{row.held.rate:,.0f}",
                 f"{row.of_verify_only:.2f}",
                 f"{seconds:,.0f}",
+                ", ".join(row.settings) or "defaults",
                 _answered(row),
                 f"{memory} MiB; what is not admitted {waiting} MiB",
             ]
@@ -237,6 +241,7 @@ def _endured(rows: Sequence[Endurance]) -> Table:
                 "",
                 "",
                 f"second {second.at}",
+                "",
                 _of_second(second),
                 ", ".join(second.beside),
             ]
@@ -262,20 +267,31 @@ def _answered(row: Endurance) -> str:
 
 
 def _prices(rows: Sequence[Price]) -> Table:
-    table = [["per event", "figure"]]
+    table = [["per event", "figure", "budget"]]
     for row in rows:
+        calls, cpu = row.system_calls, row.cpu_s
+        ours_s = sum(seconds for kind, seconds in cpu.items() if kind != "client")
         table += [
-            ["SQL statements", f"{row.statements:.3f}"],
-            ["write-ahead log", f"{row.wal_bytes:,.0f} B"],
-            ["Redis commands", f"{row.redis_commands:.3f}"],
-            ["Redis messages", f"{row.redis_messages:.4f}"],
-            *(
-                [f"CPU per 1,000, {kind}", f"{seconds:.3f} s"]
-                for kind, seconds in row.cpu_s.items()
-            ),
-            *([f"memory, {kind}", f"{mib:,.0f} MiB"] for kind, mib in row.memory_mib.items()),
+            _against("SQL statements", row.statements, "statements"),
+            _against("pages dirtied", row.pages_dirtied, "pages_dirtied"),
+            _against("bytes of write-ahead log", row.wal_bytes, "wal_bytes"),
+            ["Redis commands", f"{row.redis_commands:.3f}", ""],
+            _against("Redis messages", row.redis_messages, "redis_messages"),
+            *([f"system calls, {kind}", f"{count:.2f}", ""] for kind, count in calls.items()),
+            _against("system calls", sum(calls.values()), "system_calls")
+            if calls
+            else ["system calls", "could not be counted", f"{BUDGETS['system_calls']:g}"],
+            *([f"CPU per 1,000, {kind}", f"{seconds:.3f} s", ""] for kind, seconds in cpu.items()),
+            _against("seconds of CPU per 1,000, without the client", ours_s, "cpu_s"),
+            *([f"memory, {kind}", f"{mib:,.0f} MiB", ""] for kind, mib in row.memory_mib.items()),
         ]
     return table
+
+
+def _against(what: str, figure: float, budget: str) -> list[str]:
+    """A figure beside its budget."""
+    exceeded = ", exceeded" if figure > BUDGETS[budget] else ""
+    return [what, f"{figure:,.4g}", f"{BUDGETS[budget]:,g}{exceeded}"]
 
 
 def _idle(rows: Sequence[Idle]) -> Table:

@@ -129,13 +129,16 @@ class World:
         """Memory by kind of process: what is its own, and its share of what is shared (PSS)."""
         return self._by_kind(_pss_mib)
 
-    def _by_kind(self, measure: Callable[[int], float]) -> dict[str, float]:
-        found: dict[str, float] = {}
+    def pids(self) -> dict[str, list[int]]:
+        """The processes of each kind, and their children."""
+        pids: dict[str, list[int]] = {}
         for name, member in self.fleet.members.items():
-            kind = name.partition("-")[0]
-            pids = [member.pid, *children_of(member.pid)]
-            found[kind] = found.get(kind, 0.0) + sum(map(measure, pids))
-        return found
+            kind = pids.setdefault(name.partition("-")[0], [])
+            kind += [member.pid, *children_of(member.pid)]
+        return pids
+
+    def _by_kind(self, measure: Callable[[int], float]) -> dict[str, float]:
+        return {kind: sum(map(measure, pids)) for kind, pids in self.pids().items()}
 
 
 def answers(port: int, path: str) -> bool:
