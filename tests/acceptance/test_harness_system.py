@@ -61,5 +61,7 @@ def _values(system: "subprocess.Popen[bytes]", printed: Path) -> dict[str, float
     for record in measured:
         metric = record["metric"]
         values[metric] = max(record["value"], values.get(metric, 0.0))
-    moves = values.get("enqueue_rate") and values.get("completion_rate")
+    moves = (
+        values.keys() >= REQUIRED and values["enqueue_rate"] > 0 and values["completion_rate"] > 0
+    )
     return values if moves else {}

@@ -20,7 +20,7 @@ from tests.support.fleet import Member
 from tests.support.ports import free_port
 from tests.support.signing import SECRET
 
-_RUNS, _COLD_RUNS = 7, 3
+_COLD_RUNS = 3
 _DROPS = Path("/proc/sys/vm/drop_caches")
 _READ_PARTLY = re.compile(rb'read-to"[^>]*>(?!\s*Read to the end)\s*\S|at least')
 """How pages say that they have not read everything."""
@@ -43,8 +43,8 @@ class Waited:
     """Whether the page says that it has not read everything."""
 
 
-def pages(world: World, *, cold: bool) -> Iterator[Waited]:
-    """Every page and search, each `cold`, if that is wanted and may be, then warm."""
+def pages(world: World, *, cold: bool, runs: int) -> Iterator[Waited]:
+    """Every page and search, each `cold`, if that is wanted and may be, then so many times warm."""
     engine = create_engine(parse(world.database_url), role=Role.OPERATOR)
     with engine.connect() as connection:
         about = console_paths.stored(connection)
@@ -57,7 +57,7 @@ def pages(world: World, *, cold: bool) -> Iterator[Waited]:
             _cold(world, postgres, port, path) for _ in range(_COLD_RUNS if is_cold else 0)
         ]
         _first_byte(port, path)
-        waited = [_first_byte(port, path) for _ in range(_RUNS)]
+        waited = [_first_byte(port, path) for _ in range(runs)]
         taken = [ms for ms, _ in waited]
         yield Waited(
             path=path,

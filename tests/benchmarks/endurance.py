@@ -14,7 +14,8 @@ SETTINGS = ("log_checkpoints=on", "log_autovacuum_min_duration=0")
 """Of the PostgreSQL whose log tells what else ran."""
 ROOM = ("max_wal_size=20GB",)
 """Room for the log of 3,400 events a second (docs/capacity.md), so that checkpoints come by the
-clock, every five minutes. By default one begins with each gigabyte, about once a minute then."""
+clock, every five minutes. By default one begins with each half gigabyte or so, about once a minute.
+"""
 _SHOWN = 10
 _CONNECTIONS = 256
 """With 64, answers that take 13 ms on the average allow no more than 4,900 a second."""

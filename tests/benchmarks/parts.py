@@ -58,6 +58,8 @@ class Size:
     dead: int
     """Rows that vacuum may not remove, while statements are measured."""
     rounds: int = 2
+    page_runs: int = 7
+    """How often each page is asked for, once its caches are full."""
     cold: bool = True
     """Whether pages are also asked for with all caches empty, a second each."""
     home: Path | None = None
@@ -88,6 +90,7 @@ SHORT = Size(
     ordered=20_000,
     dead=10_000,
     rounds=1,
+    page_runs=1,
     cold=False,
 )
 
@@ -334,7 +337,7 @@ def console(size: Size) -> Iterator[consoles.Waited]:
         TemporaryDirectory(prefix="ingest-month-") as folder,
         month.kept(size.home or Path(folder), size.stored) as world,
     ):
-        yield from consoles.pages(world, cold=size.cold)
+        yield from consoles.pages(world, cold=size.cold, runs=size.page_runs)
 
 
 def retention(size: Size) -> Iterator[removal.Figure]:

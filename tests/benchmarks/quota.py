@@ -24,7 +24,9 @@ class Quota:
         """
         self._is_v2 = (_ROOT / "cgroup.controllers").exists()
         self._outside = _own_group(is_v2=self._is_v2)
-        self._group = self._outside / f"ingest-bench-{os.getpid()}"
+        # Of cgroups v2, only the topmost group surely lets its children have a quota.
+        parent = _ROOT if self._is_v2 else self._outside
+        self._group = parent / f"ingest-bench-{os.getpid()}"
         self._group.mkdir()
         used = round(cores * _PERIOD_US)
         try:
@@ -38,7 +40,11 @@ class Quota:
             raise
 
     def __enter__(self) -> Self:
-        self.enter()
+        try:
+            self.enter()
+        except OSError:
+            self.remove()
+            raise
         return self
 
     def __exit__(
@@ -91,7 +97,8 @@ def _move(group: Path) -> None:
 def is_possible() -> bool:
     """Whether this user can make such groups here."""
     try:
-        Quota(1).remove()
+        with Quota(1):
+            pass
     except OSError:
         return False
     return True

@@ -13,7 +13,7 @@ _RATE = 600.0
 """Events a second of each sender that comes beside the usual one."""
 _EVERY_S = 6.0
 """Another sender comes so often, until what waits grows."""
-_SENDERS = 8
+_SENDERS = 24
 _GROWN = 3_000
 """So many more that wait are an overload."""
 _LASTS_S = 15.0

@@ -19,6 +19,8 @@ from tests.support.fleet import children_of, send
 _HOT = ("unadmitted", "jobs")
 _READERS = 4
 _DEAD_ROWS, _A_GREAT_MANY = 300_000, 10_000_000
+_DEAD_ROW_BYTES = 60
+"""A row takes more than twice as much."""
 _SLOW_COMMIT_US = 100_000
 """The most that `commit_delay` takes."""
 _ROWS_LOCKED = 500
@@ -158,6 +160,10 @@ def leave_ten_million_dead_rows(world: World, random: Random) -> None:
         inserting = pool.submit(_leave_dead_rows, world, _A_GREAT_MANY)
         world.fleet.until(inserting.done, what="the rows are inserted", timeout_s=_LONGEST_S)
         inserting.result()
+    with world.connect() as connection:
+        row = connection.execute("SELECT pg_relation_size('unadmitted')").fetchone()
+    if row is None or row[0] < _A_GREAT_MANY * _DEAD_ROW_BYTES:
+        raise NotStruck("the table has not grown")
     world.fleet.wait(random.uniform(1, 3))
 
 

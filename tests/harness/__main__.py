@@ -2,8 +2,9 @@
 
     python3 dev.py harness CHECKOUT run --systems ours,awa-python,pgboss --scenario …
 
-CHECKOUT is a clone of https://github.com/hardbyte/postgresql-job-queue-benchmarking. What follows
-it are the benchmark's own arguments (`run --help`). Its results are in CHECKOUT/results.
+CHECKOUT is a clone of https://github.com/hardbyte/postgresql-job-queue-benchmarking (this was
+written for its commit 93677ca). What follows it are the benchmark's own arguments (`run --help`).
+Its results are in CHECKOUT/results.
 
 It starts its systems and PostgreSQL by Docker; here they are processes, all on this machine.
 Systems: ours, awa-python and pgqueuer by programs of this repository; procrastinate and pgboss by
@@ -28,10 +29,12 @@ from ingest.local import valkey
 from ingest.local.errors import EmbeddedError
 from tests.harness import awa_python, ours, pgqueuer_system
 from tests.harness.server import Server
-from tests.support.fleet import Fleet, children_of, send
+from tests.support.fleet import Fleet, send
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SYSTEMS = (ours.Ours, awa_python.Awa, pgqueuer_system.PgQueuerSystem)
+_COMMIT = "93677ca"
+"""Of the benchmark: what this was written for."""
 _ITS_OWN = ("procrastinate", "pgboss")
 _NEEDED = ("bench_harness/orchestrator.py", "postgres.conf", "pgboss-bench/main.js")
 _PRODUCERS = {
@@ -46,8 +49,8 @@ _PRODUCERS = {
 def main(arguments: list[str]) -> int:
     """Exit code of the harness; 2: it cannot be run as asked."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        sys.stderr.write(__doc__ or "")
-        return 2
+        (sys.stdout if arguments else sys.stderr).write(__doc__ or "")
+        return 0 if arguments else 2
     checkout = Path(arguments[0]).resolve()
     for name in _NEEDED:
         if not (checkout / name).exists():
@@ -80,26 +83,38 @@ def _run(checkout: Path, arguments: list[str]) -> int:
         _register(importlib.import_module("bench_harness.adapters"), checkout, home)
         return int(orchestrator.main(arguments))
     finally:
-        redis.stop()
-        for pid in children_of(os.getpid()):  # systems, if this was interrupted
-            send(pid, signal.SIGKILL)
         server.remove()
+        redis.stop()
+        for pid in _systems_left():
+            send(pid, signal.SIGKILL)
         shutil.rmtree(home, ignore_errors=True)
+
+
+def _systems_left() -> set[int]:
+    """Systems that still run, if this was interrupted: children of any of the harness's threads."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(pid) for children in lists for pid in children.read_text().split()}
 
 
 def _own_server(orchestrator: Any, server: Server) -> None:
     """Replace what starts and stops PostgreSQL by Docker, and what the report calls it."""
-    orchestrator.start_postgres = lambda _image: server.start()
-    orchestrator.stop_postgres = lambda _image: server.remove()
-    orchestrator._compose_start_postgres = lambda _image: server.start()
-    orchestrator._compose_stop_postgres = lambda _image: server.stop()
     drive = orchestrator.drive
-    orchestrator.drive = lambda **given: drive(**given | {"pg_image": f"none: {server.version()}"})
     packages = {"procrastinate": "procrastinate", "pgqueuer": "pgqueuer", "awa-python": "awa-pg"}
-    orchestrator.capture_adapter_revision = lambda system: {
-        "source": "package",
-        "version": version(packages[system]) if system in packages else "as it says itself",
+    instead: dict[str, Callable[..., Any]] = {
+        "start_postgres": lambda _image: server.start(),
+        "stop_postgres": lambda _image: server.remove(),
+        "_compose_start_postgres": lambda _image: server.start(),
+        "_compose_stop_postgres": lambda _image: server.stop(),
+        "drive": lambda **given: drive(**given | {"pg_image": f"none: {server.version()}"}),
+        "capture_adapter_revision": lambda system: {
+            "source": "package",
+            "version": version(packages[system]) if system in packages else "as it says itself",
+        },
     }
+    for name, function in instead.items():
+        if not hasattr(orchestrator, name):
+            raise RuntimeError(f"the clone is not as {_COMMIT} is: it has no {name}")
+        setattr(orchestrator, name, function)
 
 
 def _register(adapters: Any, checkout: Path, home: Path) -> None:

@@ -1,9 +1,10 @@
 """awa from Python. It polls as often as the benchmark's own program for it, which is Rust."""
 
 import asyncio
+import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +14,6 @@ from psycopg import AsyncConnection
 from tests.harness.protocol import Counts, Settings, run
 
 _QUEUE = "bench"
-_PADDING = "x" * 160
 _CONNECTIONS = 80
 _POLL_MS = 50
 _TABLES = """
@@ -45,7 +45,7 @@ class Awa:
 
     async def open(self, settings: Settings, counts: Counts) -> None:
         """Migrate, and start the workers."""
-        self._counts, self._inserted = counts, 0
+        self._settings, self._counts, self._inserted = settings, counts, 0
         self._client = awa.AsyncClient(settings.database_url, max_connections=_CONNECTIONS)
         if settings.instance == 0:
             await self._client.migrate()
@@ -63,10 +63,9 @@ class Awa:
 
     async def insert(self, count: int) -> int:
         """Insert a batch."""
-        now = time.time()
-        await self._client.enqueue_many_copy(
-            [Work(sent_at=now, padding=_PADDING) for _ in range(count)], queue=_QUEUE
-        )
+        work = Work(sent_at=time.time(), padding="")
+        work.padding = self._settings.padding(json.dumps(asdict(work)))
+        await self._client.enqueue_many_copy([work] * count, queue=_QUEUE)
         self._inserted += count
         return count
 

@@ -21,7 +21,6 @@ from pgqueuer.queries import Queries
 from tests.harness.protocol import Counts, Settings, run
 
 _ENTRYPOINT = "bench"
-_PADDING = "x" * 160
 _RESTART_S = 1
 
 
@@ -71,7 +70,9 @@ class PgQueuerSystem:
 
     async def insert(self, count: int) -> int:
         """Insert a batch."""
-        payload = json.dumps({"sent_at": time.time(), "padding": _PADDING}).encode()
+        job: dict[str, object] = {"sent_at": time.time(), "padding": ""}
+        job["padding"] = self._settings.padding(json.dumps(job))
+        payload = json.dumps(job).encode()
         await self._queries.enqueue([_ENTRYPOINT] * count, [payload] * count, [0] * count)
         return count
 

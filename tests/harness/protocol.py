@@ -40,9 +40,14 @@ class Settings:
     """Jobs that are to wait at any time; None: jobs come at the rate."""
     batch_most: int
     batch_s: float
+    payload_bytes: int
     workers: int
     work_s: float
     sample_every_s: int
+
+    def padding(self, spelled: str) -> str:
+        """Return what is missing from `spelled`, a job as JSON without its padding."""
+        return "x" * max(0, self.payload_bytes - len(spelled))
 
     def rate_now(self) -> float:
         """Return the jobs a second that are asked for at this moment."""
@@ -65,6 +70,7 @@ def settings(environment: Mapping[str, str]) -> Settings:
         target_depth=number.get("TARGET_DEPTH", 1_000) if wants_depth else None,
         batch_most=max(1, number.get("PRODUCER_BATCH_MAX", 128)),
         batch_s=max(1, number.get("PRODUCER_BATCH_MS", 25)) / 1000,
+        payload_bytes=number.get("JOB_PAYLOAD_BYTES", 256),
         workers=number.get("WORKER_COUNT", 32),
         work_s=number.get("JOB_WORK_MS", 1) / 1000,
         sample_every_s=number.get("SAMPLE_EVERY_S", 5),
@@ -73,8 +79,8 @@ def settings(environment: Mapping[str, str]) -> Settings:
 
 _NUMBERS = frozenset(
     {
-        *("BENCH_INSTANCE_ID", "JOB_WORK_MS", "PRODUCER_BATCH_MAX", "PRODUCER_BATCH_MS"),
-        *("PRODUCER_RATE", "SAMPLE_EVERY_S", "TARGET_DEPTH", "WORKER_COUNT"),
+        *("BENCH_INSTANCE_ID", "JOB_PAYLOAD_BYTES", "JOB_WORK_MS", "PRODUCER_BATCH_MAX"),
+        *("PRODUCER_BATCH_MS", "PRODUCER_RATE", "SAMPLE_EVERY_S", "TARGET_DEPTH", "WORKER_COUNT"),
     }
 )
 
@@ -138,20 +144,20 @@ async def _run(system: System, wanted: Settings) -> None:
     await system.open(wanted, counts)
     _print(
         wanted,
-        kind="descriptor",
-        system=system.name,
-        event_tables=list(system.tables),
-        extensions=[],
-        version=system.version,
-        schema_version=system.version,
-        db_name=wanted.database_url.rpartition("/")[2].partition("?")[0],
-        started_at=_now(),
+        {
+            "kind": "descriptor",
+            "system": system.name,
+            "event_tables": list(system.tables),
+            "extensions": [],
+            "version": system.version,
+            "schema_version": system.version,
+            "db_name": wanted.database_url.rpartition("/")[2].partition("?")[0],
+            "started_at": _now(),
+        },
     )
     depth = _Depth(system)
     tasks = [
-        asyncio.create_task(
-            depth.watch(is_wanted=wanted.instance == 0 or bool(wanted.target_depth))
-        ),
+        asyncio.create_task(depth.watch()),
         asyncio.create_task(_produce(system, wanted, counts, depth)),
         asyncio.create_task(_sample(system, wanted, counts, depth)),
     ]
@@ -173,8 +179,8 @@ class _Depth:
         self._system = system
         self.jobs = 0
 
-    async def watch(self, *, is_wanted: bool) -> None:
-        while is_wanted:
+    async def watch(self) -> None:
+        while True:
             try:
                 self.jobs = await self._system.depth()
             except Exception as error:  # the database is away: that is what is tried
@@ -230,23 +236,21 @@ async def _sample(system: System, wanted: Settings, counts: Counts, depth: _Dept
                 0.0 if wanted.target_depth else wanted.rate_now(),
                 0,
             )
-        for metric, (value, window_s) in metrics.items():
-            _print(
-                wanted,
-                t=_now(),
-                system=system.name,
-                kind="adapter",
-                subject_kind="adapter",
-                subject="",
-                metric=metric,
-                value=value,
-                window_s=window_s,
-            )
+        about = {"t": _now(), "system": system.name, "kind": "adapter", "subject_kind": "adapter"}
+        _print(
+            wanted,
+            *(
+                about | {"subject": "", "metric": metric, "value": value, "window_s": window_s}
+                for metric, (value, window_s) in metrics.items()
+            ),
+        )
         inserted, done, at = counts.inserted, counts.done, now
 
 
-def _print(wanted: Settings, **record: object) -> None:
-    sys.stdout.write(json.dumps(record | {"instance_id": wanted.instance}) + "\n")
+def _print(wanted: Settings, *records: Mapping[str, object]) -> None:
+    """Print records as lines, at once."""
+    own = {"instance_id": wanted.instance}
+    sys.stdout.write("".join(json.dumps({**record, **own}) + "\n" for record in records))
     sys.stdout.flush()
 
 

@@ -72,6 +72,7 @@ class Server:
         if self._process is not None and self._home is not None:
             self._process.send_signal(self._program(self._home).stop_signal)
             self._process.wait()
+        self._guard.watch([])
         self._process = None
 
     def remove(self) -> None:

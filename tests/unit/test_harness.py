@@ -47,3 +47,10 @@ def test_a_clock_that_went_back_makes_no_job_early() -> None:
     counts = Counts()
     counts.ended(-3.0)
     assert counts.percentiles(1.0) == [0]
+
+
+def test_jobs_are_as_long_as_the_harness_wants_them() -> None:
+    wanted = settings(DESCRIBED | {"JOB_PAYLOAD_BYTES": "300"})
+    bare = '{"padding": ""}'
+    assert len(bare.replace('""', f'"{wanted.padding(bare)}"')) == 300
+    assert settings(DESCRIBED | {"JOB_PAYLOAD_BYTES": "3"}).padding(bare) == ""
