@@ -217,10 +217,10 @@ async def _produce(system: System, wanted: Settings, counts: Counts, depth: _Dep
 async def _sample(system: System, wanted: Settings, counts: Counts, depth: _Depth) -> None:
     """Print the measurements, at whole multiples of the period."""
     every = wanted.sample_every_s
-    await asyncio.sleep(every - time.time() % every)
+    await _next_multiple(every)
     inserted, done, at = counts.inserted, counts.done, time.monotonic()
     while True:
-        await asyncio.sleep(every - time.time() % every)
+        await _next_multiple(every)
         now = time.monotonic()
         p50, p95, p99 = counts.percentiles(0.50, 0.95, 0.99)
         metrics: dict[str, tuple[float, float]] = {
@@ -245,6 +245,13 @@ async def _sample(system: System, wanted: Settings, counts: Counts, depth: _Dept
             ),
         )
         inserted, done, at = counts.inserted, counts.done, now
+
+
+async def _next_multiple(period_s: int) -> None:
+    """Sleep until the clock is at the next multiple of the period; not at one that is so near that
+    the last sleep, which may end a moment early, was for it."""
+    left_s = period_s - time.time() % period_s
+    await asyncio.sleep(left_s if left_s > period_s / 10 else left_s + period_s)
 
 
 def _print(wanted: Settings, *records: Mapping[str, object]) -> None:
