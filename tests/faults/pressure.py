@@ -155,7 +155,7 @@ def leave_dead_rows(world: World, random: Random) -> None:
 
 
 def leave_ten_million_dead_rows(world: World, random: Random) -> None:
-    """The same with ten million, which takes a minute or more."""
+    """Somebody does so with ten million rows, which takes minutes."""
     with ThreadPoolExecutor(1) as pool:
         inserting = pool.submit(_leave_dead_rows, world, _A_GREAT_MANY)
         world.fleet.until(inserting.done, what="the rows are inserted", timeout_s=_LONGEST_S)

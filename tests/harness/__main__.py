@@ -35,7 +35,6 @@ _ROOT = Path(__file__).resolve().parents[2]
 _SYSTEMS = (ours.Ours, awa_python.Awa, pgqueuer_system.PgQueuerSystem)
 _COMMIT = "93677ca"
 """Of the benchmark: what this was written for."""
-_ITS_OWN = ("procrastinate", "pgboss")
 _NEEDED = ("bench_harness/orchestrator.py", "postgres.conf", "pgboss-bench/main.js")
 _PRODUCERS = {
     "PRODUCER_BATCH_MAX": "128",
@@ -140,12 +139,12 @@ def _register(adapters: Any, checkout: Path, home: Path) -> None:
             ),
         )
     commands = {"procrastinate": [sys.executable, "main.py"], "pgboss": [_node("node"), "main.js"]}
-    for name in _ITS_OWN:
+    for name, command in commands.items():
         folder = checkout / f"{name}-bench"
         adapters.ADAPTERS[name] = adapters.AdapterEntry(
             bench_dir=folder,
             builder=_install(folder) if name == "pgboss" else lambda _skip: None,
-            launcher=_launcher(adapters, commands[name], {}, folder),
+            launcher=_launcher(adapters, command, {}, folder),
         )
 
 

@@ -140,6 +140,15 @@ async def _run(system: System, wanted: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
+    await serve(system, wanted, ended)
+
+
+async def serve(system: System, wanted: Settings, ended: asyncio.Event) -> None:
+    """Insert, work and measure until `ended` is set.
+
+    Raises:
+        Exception: what inserts, looks or measures has failed; the system is closed all the same.
+    """
     counts = Counts()
     await system.open(wanted, counts)
     _print(

@@ -2,8 +2,7 @@
 
 The file `.power` in FOLDER is the switch. Writing `cut` to it cuts the power: every call fails from
 then on. Writing `restore` brings back what is left; reading it then says what was lost, as JSON.
-Writing `sync` makes everything durable. `slow 0.02` lets each sync take
-so many seconds from then on.
+Writing `sync` makes everything durable. Writing `slow 0.02` lets each sync take 0.02 s longer.
 
 One thread serves all calls, so a cut falls between two of them. The kernel caches nothing.
 """

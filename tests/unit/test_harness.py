@@ -1,8 +1,11 @@
 """The protocol of the public benchmark's systems."""
 
+import asyncio
 from pathlib import Path
 
-from tests.harness.protocol import Counts, settings
+import pytest
+
+from tests.harness.protocol import Counts, Settings, serve, settings
 
 DESCRIBED = {"DATABASE_URL": "postgres://bench:bench@localhost:15555/ours_bench"}
 
@@ -54,3 +57,68 @@ def test_jobs_are_as_long_as_the_harness_wants_them() -> None:
     bare = '{"padding": ""}'
     assert len(bare.replace('""', f'"{wanted.padding(bare)}"')) == 300
     assert settings(DESCRIBED | {"JOB_PAYLOAD_BYTES": "3"}).padding(bare) == ""
+
+
+class Silent:
+    """A system that takes everything and does nothing."""
+
+    name, version = "silent", "1"
+    tables: tuple[str, ...] = ()
+
+    def __init__(self) -> None:
+        self.asked = self.inserted = self.closed = 0
+        self.goes_on = asyncio.Event()
+
+    async def open(self, settings: Settings, counts: Counts) -> None:
+        """Nothing is to be made."""
+
+    async def insert(self, count: int) -> int:
+        """Take them."""
+        self.inserted += count
+        self._look()
+        return count
+
+    async def depth(self) -> int:
+        """None ever waits."""
+        self.asked += 1
+        self._look()
+        return 0
+
+    def _look(self) -> None:
+        if self.asked >= 3 and self.inserted:
+            self.goes_on.set()
+
+    async def close(self) -> None:
+        """Count."""
+        self.closed += 1
+
+
+@pytest.mark.parametrize("instance", ["0", "1"])
+def test_each_instance_goes_on_until_it_is_told_to_end(instance: str) -> None:
+    async def run(system: Silent) -> None:
+        ended = asyncio.Event()
+        wanted = settings(DESCRIBED | {"BENCH_INSTANCE_ID": instance})
+        serving = asyncio.create_task(serve(system, wanted, ended))
+        going_on = asyncio.create_task(system.goes_on.wait())
+        await asyncio.wait({serving, going_on}, return_when=asyncio.FIRST_COMPLETED)
+        assert going_on.done()
+        assert not serving.done()
+        ended.set()
+        await serving
+
+    system = Silent()
+    asyncio.run(asyncio.wait_for(run(system), 300))
+    assert system.closed == 1
+
+
+def test_a_system_whose_measurements_fail_ends_with_that_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def fail(*_: object) -> None:
+        raise BrokenPipeError("nobody reads")
+
+    monkeypatch.setattr("tests.harness.protocol._sample", fail)
+    system = Silent()
+    with pytest.raises(BrokenPipeError):
+        asyncio.run(serve(system, settings(DESCRIBED), asyncio.Event()))
+    assert system.closed == 1
