@@ -18,9 +18,11 @@ from ingest.redis_address import SOCKET_TIMEOUT_S, RedisAddress
 IDS_PER_MESSAGE = 200
 
 _PAUSE_AFTER_FAILURE_S = 1.0
-# A message costs a worker several commits, however few ids it has. After a quiet time ids are
-# dispatched at once; under load they are collected for this long.
-_GATHER_S = 0.05
+# A message costs a worker several commits, however few ids it has.
+_GATHER_PER_ID_S = 0.01
+_MOST_IDS = 5
+_GATHER_PER_WAITING_S = 0.005
+_LONGEST_GATHER_S = 1.0
 _WAITING_LIMIT = 50_000
 
 log = logs.logger(__name__)
@@ -106,6 +108,21 @@ class Dispatcher:
         self._redis.close()
 
 
+def gather_s(sent: int, waiting: int) -> float:
+    """Return for how many seconds to collect ids after a message, before the next one.
+
+    Few ids are followed by others soon: up to 100 a second each go at once. From 5 ids a message on
+    they are collected for 50 ms. What would wait behind other messages anyway is collected for
+    longer, up to a second: fewer and larger messages let workers that are late catch up.
+
+    Args:
+        sent: ids in the message.
+        waiting: messages that wait in the queue.
+    """
+    usual_s = _GATHER_PER_ID_S * min(sent, _MOST_IDS)
+    return min(_LONGEST_GATHER_S, max(usual_s, _GATHER_PER_WAITING_S * waiting))
+
+
 class BackgroundDispatcher:
     """Dispatches committed deliveries from a thread, so that the event loop never waits for Redis.
 
@@ -143,11 +160,17 @@ class BackgroundDispatcher:
             while ids := self._take():
                 self._send(ids)
                 if len(ids) < IDS_PER_MESSAGE:
-                    self._closing.wait(_GATHER_S)
+                    self._closing.wait(gather_s(len(ids), self._waiting_messages()))
 
     def _take(self) -> list[UUID]:
         count = min(len(self._waiting), IDS_PER_MESSAGE)
         return [self._waiting.popleft() for _ in range(count)]
+
+    def _waiting_messages(self) -> int:
+        try:
+            return self._dispatcher.backlog(queues.LIVE)
+        except DispatchFailed:
+            return 0
 
     def _send(self, ids: Sequence[UUID]) -> None:
         try:

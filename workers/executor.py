@@ -101,29 +101,31 @@ class Executor:
     def run(
         self, processor: Processor, refs: Sequence[JobRef], *, until: float, apart: bool = False
     ) -> list[JobRef]:
-        """Run those of `refs` that wait and are due, until the clock says `until`.
+        """Run those of `refs` that wait and are due, until the clock says `until`, but at least one
+        slice: a message's other jobs may have used up its time.
 
         Return those that there was no time to claim. `apart` runs each in a slice of its own. With
-        an order, those that are the first of their key are run, and then what was behind them. With
-        limits, all enter the line, and what may start is run; then the first that still may is
-        returned, so that another goes on.
+        an order, `refs` are placed, and what was behind them is run too. With limits, all enter the
+        line, and what may start is run; then the first that still may is returned, so that another
+        goes on.
         """
-        waiting, left = deque(refs), list[JobRef]()
-        if processor.order:
-            waiting, left = _parted(self._placer.in_order(processor, refs), apart=apart)
+        waiting = deque(refs)
         if processor.limits:
-            self._lines.enter(processor, [*waiting, *left])
-            waiting, left, apart = deque([_of_line(processor)]), [], False
+            self._lines.enter(processor, refs)
+            waiting, apart = deque([_of_line(processor)]), False
         if self._coroutines is not None and processor.is_async:
             most = 1 if apart else processor.in_flight
-            return left + self._run_beside(
+            return self._run_beside(
                 self._coroutines, processor, waiting, until, most=most, apart=apart
             )
         if self._threads is not None and processor.threads > 1 and not apart:
-            return left + self._run_beside(
+            return self._run_beside(
                 self._threads, processor, waiting, until, most=processor.threads, apart=apart
             )
-        while waiting and self._goes_on(until):
+        left: list[JobRef] = []
+        has_begun = False
+        while waiting and self._goes_on(until, has_begun=has_begun):
+            has_begun = True
             size = 1 if apart else self._pace.batch_size(processor)
             claimed = self._claim(processor, waiting, size)
             if claimed:
@@ -136,10 +138,10 @@ class Executor:
                 left += later
         return self._handed_back(processor, waiting, left)
 
-    def place(self, processor: Processor) -> list[JobRef]:
-        """Place jobs of a processor with an order whose keys are read; return those that may be
-        claimed."""
-        return self._placer.in_order(processor, [])
+    def place(self, processor: Processor, refs: Sequence[JobRef]) -> list[JobRef]:
+        """Place jobs of a processor with an order: `refs`, whose keys are read now, and others
+        whose keys were read before. Return those that may be claimed."""
+        return self._placer.in_order(processor, refs)
 
     def unplaced(self, processors: Iterable[Processor]) -> list[Processor]:
         """Return those of `processors` with an order that have jobs to be placed."""
@@ -147,8 +149,10 @@ class Executor:
         names = self._placer.unplaced() if ordered else set()
         return [processor for processor in ordered if processor.name in names]
 
-    def _goes_on(self, until: float) -> bool:
-        return self._clock() < until and not self._shutdown.has_begun
+    def _goes_on(self, until: float, *, has_begun: bool) -> bool:
+        """Return whether to claim a slice. The first has all the time that it needs."""
+        is_in_time = not has_begun or self._clock() < until
+        return is_in_time and not self._shutdown.has_begun
 
     @property
     def claimant(self) -> Claimant:
@@ -194,10 +198,12 @@ class Executor:
             starter, processor, keeper=self._keeper, finisher=self._finisher, record=self._record
         )
         left: list[JobRef] = []
+        has_begun = False
         try:
-            while (goes_on := waiting and self._goes_on(until)) or calls:
+            while (goes_on := waiting and self._goes_on(until, has_begun=has_begun)) or calls:
                 free = most - len(calls)
                 if goes_on and free >= most / 2:
+                    has_begun = True
                     size = free if not processor.batch else self._pace.batch_size(processor)
                     claimed = self._claim(processor, waiting, 1 if apart else size, apart=not calls)
                     if processor.limits and any(job.trigger == "rescue" for job in claimed):

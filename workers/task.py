@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from ingest import logs, queues
-from ingest.dispatch import Dispatcher
+from ingest.dispatch import IDS_PER_MESSAGE, Dispatcher
 from ingest.errors import DispatchFailed
 from ingest.monitoring import catalogue
 from ingest.store.pipeline import admission, jobs
@@ -69,13 +69,15 @@ class TaskHandler:
                 with self._engine.begin() as connection:
                     here += jobs.due(connection, job_ids)
             self._dispatch(elsewhere)
-            self._executor.run_claimed(self._by_processor(claimed))
+            # Until the keys of what was admitted are read, nothing received later can be placed.
+            here = self._placed(here)
             if deliveries:
-                placed = self._place_others(here)
-                here += [ref for ref in placed if ref.queue in _LANES]
-                self._dispatch([ref for ref in placed if ref.queue not in _LANES])
+                others = self._place_others(here)
+                here += [ref for ref in others if ref.queue in _LANES]
+                self._dispatch([ref for ref in others if ref.queue not in _LANES])
+            self._executor.run_claimed(self._by_processor(claimed))
         left = self._run(here, until=started + self._budget_s)
-        self._dispatch(left)
+        self._dispatch(left, is_overdue=True)
         log.debug(
             "processed",
             deliveries=len(deliveries),
@@ -156,30 +158,48 @@ class TaskHandler:
             left += self._executor.run(processor, group, until=until, apart=apart)
         return left
 
+    def _placed(self, refs: Sequence[JobRef]) -> list[JobRef]:
+        """Place the jobs of processors with an order; return those that may be claimed, and all
+        jobs of other processors."""
+        by_processor: dict[str, list[JobRef]] = defaultdict(list)
+        for ref in refs:
+            by_processor[ref.processor].append(ref)
+        may_run: list[JobRef] = []
+        for name, group in by_processor.items():
+            processor = self._registry.get(name)
+            is_ordered = processor is not None and processor.order is not None
+            may_run += self._place(processor, group) if processor and is_ordered else group
+        return may_run
+
+    def _place(self, processor: Processor, refs: Sequence[JobRef]) -> list[JobRef]:
+        try:
+            return self._executor.place(processor, refs)
+        except SQLAlchemyError as error:  # the relay dispatches them again
+            log.warning("not_placed", processor=processor.name, reason=type(error).__name__)
+            return []
+
     def _place_others(self, refs: Sequence[JobRef]) -> list[JobRef]:
         """Place jobs that had to wait for what was admitted here, of processors with an order that
         have none of `refs`; return those that may be claimed."""
         had = {ref.processor for ref in refs}
         try:
-            return [
-                ref
-                for processor in self._executor.unplaced(self._registry)
-                if processor.name not in had
-                for ref in self._executor.place(processor)
-            ]
+            unplaced = self._executor.unplaced(self._registry)
         except SQLAlchemyError as error:  # whoever admits or reads next places them
             log.warning("not_placed", reason=type(error).__name__)
             return []
+        others = [processor for processor in unplaced if processor.name not in had]
+        return [ref for processor in others for ref in self._place(processor, [])]
 
-    def _dispatch(self, refs: Sequence[JobRef]) -> None:
-        """Hint jobs to their own queues, in two messages a queue so that two workers can share
-        them."""
+    def _dispatch(self, refs: Sequence[JobRef], *, is_overdue: bool = False) -> None:
+        """Hint jobs to their own queues, in two messages a queue or more, so that two workers can
+        share them. `is_overdue`: they are not to wait behind what comes now."""
         by_queue: dict[str, list[int]] = defaultdict(list)
         for ref in refs:
-            by_queue[ref.queue].append(ref.id)
+            by_queue[queues.overdue(ref.queue) if is_overdue else ref.queue].append(ref.id)
         for queue, ids in by_queue.items():
-            middle = (len(ids) + 1) // 2
-            for part in filter(None, (ids[:middle], ids[middle:])):
+            size = min(IDS_PER_MESSAGE, (len(ids) + 1) // 2)
+            for start in range(0, len(ids), size):
+                part = ids[start : start + size]
                 try:
                     self._dispatcher.dispatch(queue, jobs=part)
                     self._tally.add(catalogue.DISPATCHES)

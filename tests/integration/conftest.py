@@ -92,6 +92,10 @@ class Worker:
         """What the task does."""
         self._parts.task.process(deliveries, jobs)
 
+    def only_place(self) -> None:
+        """From now on read keys and place, and hand back what could be run."""
+        self._parts.task._run = lambda refs, *, until: list(refs)  # type: ignore[method-assign]
+
     def close(self) -> None:
         """End as a process does."""
         self.alarm.rest()

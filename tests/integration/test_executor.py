@@ -414,7 +414,7 @@ def test_a_lease_is_renewed_while_its_processor_works(
     assert job_states(engine) == {1: "succeeded"}
 
 
-def test_what_takes_too_long_is_handed_back_to_the_queue(
+def test_what_takes_too_long_is_handed_back_and_does_not_wait_behind_what_comes_now(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
     @processor("order.created")
@@ -426,8 +426,33 @@ def test_what_takes_too_long_is_handed_back_to_the_queue(
     states = list(job_states(engine).values())
     assert 0 < states.count("succeeded") < 40
     handed_back = [job for _, _, ids in worker.sent.messages for job in ids]
-    assert len(worker.sent.messages) == 2
+    assert [queue for queue, _, _ in worker.sent.messages] == ["events.overdue"] * 2
     assert len(handed_back) == states.count("pending")
+
+
+def test_a_message_that_used_up_its_time_works_on_each_processors_jobs(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    """Otherwise those of a processor that stands behind a slow one in each message never run."""
+
+    @processor("order.created", name="slow")
+    def slow(event: Event, db: Connection) -> None:
+        now[0] += 3_600
+
+    @processor("order.created", name="threaded", threads=2)
+    @processor("order.created", name="quick")
+    def quick(event: Event, db: Connection) -> None:
+        pass
+
+    now = [0.0]
+    worker = make_worker(clock=lambda: now[0])
+    worker.only_place()
+    worker.process(deliver(database_url, [order(n) for n in range(12)]))
+    execute(engine, "DELETE FROM jobs WHERE state = 'succeeded'")  # claimed as they were made
+    ids = [row["id"] for row in rows(engine, "SELECT id FROM jobs ORDER BY id")]
+    make_worker(clock=lambda: now[0]).process(jobs=ids)
+    names = "SELECT DISTINCT processor FROM jobs WHERE state = 'succeeded' ORDER BY 1"
+    assert [row["processor"] for row in rows(engine, names)] == ["quick", "slow", "threaded"]
 
 
 def test_a_processor_with_a_queue_of_its_own_is_dispatched_there(

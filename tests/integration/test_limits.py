@@ -407,6 +407,52 @@ def test_workers_at_once_never_exceed_a_concurrency_or_a_keys(
     assert leftovers(engine) == 0
 
 
+def test_a_job_that_waits_for_its_retry_is_not_hidden_from_the_relay(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    """It was in two messages, and has failed since the second one was read."""
+
+    @processor("order.*", name=NAME, limit_by="order_id", concurrency=1)
+    def work(event: Event, db: Connection) -> None:
+        raise RuntimeError
+
+    worker = make_worker()
+    worker.process(deliver(database_url, events("one")))
+    execute(engine, "UPDATE jobs SET next_attempt_at = now() + interval '1 min'")
+    retry = one(engine, "SELECT id FROM jobs WHERE state = 'retrying'")
+    with engine.begin() as db:
+        pulling.enter(db, DECLARED, [(retry, limited_line.NO_KEY)])
+    assert one(engine, "SELECT hinted_until FROM jobs") is None
+    assert leftovers(engine) == 0
+
+
+def test_a_job_whose_place_is_not_tidied_up_enters_the_line_again(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, limit_by="order_id", concurrency=1)
+    def work(event: Event, db: Connection) -> None:
+        raise RuntimeError
+
+    worker = make_worker()
+    worker.process(deliver(database_url, events("one")))
+    execute(engine, "UPDATE jobs SET next_attempt_at = now()")
+    retry = one(engine, "SELECT id FROM jobs")
+    execute(
+        engine,
+        "INSERT INTO limited_jobs (job, processor, key, claimed)"
+        " VALUES (:id, :processor, :key, true)",
+        id=retry,
+        processor=NAME,
+        key=limited_line.NO_KEY,
+    )
+    with engine.begin() as db:
+        line = limited_line.lock(db, NAME)
+        assert line is not None
+        assert limited_line.enter(db, line, [(retry, limited_line.NO_KEY)]) == [retry]
+        assert limited_line.enter(db, line, [(retry, limited_line.NO_KEY)]) == [retry]
+    assert leftovers(engine) == 1
+
+
 def test_a_worker_that_is_gone_gives_its_place_back(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:

@@ -59,6 +59,7 @@ LIMITS: dict[str, dict[str, Any]] = {
     "a line of all": {"concurrency": 100},
     "one at once": {"concurrency": 1},
     "keys": {"limit_by": "order_id", "key_concurrency": 1},
+    "one of all keys at once": {"limit_by": "order_id", "concurrency": 1},
     "keys in order": {"concurrency": 100, "ordered_by": "order_id"},
 }
 
@@ -99,6 +100,42 @@ def test_a_probe_that_fails_goes_back_into_the_line_and_the_next_is_another(
     target.error = None
     house.probe()
     house.drain()
+
+
+def test_a_probe_waits_for_the_limits_of_its_key_and_is_tried_again(
+    make_house: MakeHouse, target: Target, engine: Engine
+) -> None:
+    house = make_house(limit_by=lambda event: "all", key_concurrency=1)
+    house.deliver(EVENTS)
+    house.run()
+    (probe,) = house.sweep(probe=True)
+    neighbour = one(
+        engine, "SELECT max(id) FROM jobs WHERE state = 'pending' AND id <> :id", id=probe
+    )
+    execute(
+        engine,
+        "UPDATE jobs SET state = 'running', lease_until = now() + interval '1 h', worker = 'other',"
+        " next_attempt_at = NULL, hinted_until = NULL WHERE id = :id",
+        id=neighbour,
+    )
+    execute(engine, "UPDATE limited_jobs SET claimed = true WHERE job = :id", id=neighbour)
+    spent = house.spent()
+    house.run([probe])
+    assert house.spent() == spent
+    soon = "hinted_until < now() + interval '50 min'"
+    assert one(engine, f"SELECT {soon} FROM jobs WHERE id = :id", id=probe)
+    execute(
+        engine,
+        "UPDATE jobs SET state = 'pending', lease_until = NULL, next_attempt_at = now()"
+        " WHERE id = :id",
+        id=neighbour,
+    )
+    target.error = None
+    assert house.sweep() == [probe]
+    house.run([probe])
+    assert not house.is_open()
+    house.drain()
+    assert effects(engine) == list(range(EVENTS))
 
 
 class Together:

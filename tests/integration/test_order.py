@@ -1,6 +1,5 @@
 """Order per key, through real workers: jobs of one key run one after another, as received."""
 
-import itertools
 import random
 import struct
 import time
@@ -103,7 +102,9 @@ def register(engine: Engine, worker: Worker) -> None:
 
 def without_time(make_worker: MakeWorker) -> Worker:
     """A worker that reads keys and places, and has no time to run anything."""
-    return make_worker(name="places:1", clock=itertools.count(step=3_600).__next__)
+    worker = make_worker(name="places:1")
+    worker.only_place()
+    return worker
 
 
 def claim(db: Connection, ids: Sequence[int], *, of_a_key: int = 1) -> list[ClaimedJob]:
@@ -322,6 +323,43 @@ def test_a_queue_of_its_own_gets_what_had_to_wait(
         worker.process(jobs=ids)
     drain(engine, worker)
     assert ran(engine, 1) == [0, 1]
+
+
+def test_keys_are_read_before_the_messages_other_jobs_run(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    """What others have received meanwhile waits for its place until they are."""
+    placed = []
+
+    @processor("order.*", name="other")
+    def other(event: Event, db: Connection) -> None:
+        placed.append(one(engine, "SELECT count(*) FROM ordered_jobs WHERE placed"))
+
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    make_worker().process(deliver(database_url, steps(1, 0, 1)))
+    assert placed == [2, 2]
+    assert ran(engine, 1) == [0, 1]
+
+
+def test_what_is_admitted_through_the_replay_queue_is_not_waited_for(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    """Thousands of deliveries that were rejected once may be opened again, and take hours."""
+
+    @processor("order.*", name=NAME, ordered_by="order_id")
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    opened, live = deliver(database_url, [*steps(9, 0), *steps(1, 0)])
+    execute(engine, "UPDATE unadmitted SET queue = 'replay' WHERE delivery = :id", id=opened)
+    worker = make_worker()
+    worker.process([live])
+    assert ran(engine, 1) == [0]
+    worker.process([opened])
+    assert ran(engine, 9) == [0]
 
 
 def test_another_type_is_not_waited_for(

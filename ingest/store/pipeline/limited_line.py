@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from ingest import queues
 from ingest.rates import Log
@@ -146,6 +146,8 @@ def tidy(connection: Connection, line: Line) -> Counted:
     return Counted(*connection.execute(_TIDY, parameters).one())
 
 
+# A row of a job that has run stays until the next `tidy`: the job may wait again by then. Nobody
+# claims it meanwhile, since the line is locked.
 _ENTER = statement(
     """
     WITH entered AS (
@@ -156,21 +158,28 @@ _ENTER = statement(
         WHERE (SELECT state IN ('pending', 'retrying') AND next_attempt_at <= clock_timestamp()
                FROM ingest.jobs WHERE id = r.job LIMIT 1)
         ORDER BY r.number
-        ON CONFLICT (job) DO NOTHING
-        RETURNING key
+        ON CONFLICT (job) DO UPDATE SET claimed = false WHERE limited_jobs.claimed
+        RETURNING job, key
+    ), keys AS (
+        INSERT INTO ingest.limited_keys AS known (processor, key, turn, waiting)
+        SELECT :processor, key, CAST(:turn AS bigint) + 1, true FROM entered GROUP BY key
+        ON CONFLICT (processor, key) DO UPDATE
+        SET waiting = true, turn = greatest(known.turn, excluded.turn), held_until = NULL
+        WHERE NOT known.waiting
     )
-    INSERT INTO ingest.limited_keys AS known (processor, key, turn, waiting)
-    SELECT :processor, key, CAST(:turn AS bigint) + 1, true FROM entered GROUP BY key
-    ON CONFLICT (processor, key) DO UPDATE
-    SET waiting = true, turn = greatest(known.turn, excluded.turn), held_until = NULL
-    WHERE NOT known.waiting
+    SELECT job FROM entered
+    UNION
+    SELECT job FROM ingest.limited_jobs WHERE job = ANY(CAST(:jobs AS bigint[])) AND NOT claimed
     """
 )
 
 
-def enter(connection: Connection, line: Line, entries: Sequence[tuple[int, UUID]]) -> None:
-    """Put jobs that wait and are due into the line, each with its key; what is there, stays."""
-    connection.execute(
+def enter(connection: Connection, line: Line, entries: Sequence[tuple[int, UUID]]) -> list[int]:
+    """Put jobs that wait and are due into the line, each with its key; what is there, stays.
+
+    Return those of `entries` that wait in the line now.
+    """
+    waiting = connection.execute(
         _ENTER,
         {
             "processor": line.processor,
@@ -179,10 +188,11 @@ def enter(connection: Connection, line: Line, entries: Sequence[tuple[int, UUID]
             "keys": arrays.literal(key for _, key in entries),
         },
     )
+    return list(waiting.scalars())
 
 
 class Key(NamedTuple):
-    """A key with waiting jobs that is not known to be at a limit of its own."""
+    """A key with waiting jobs."""
 
     key: UUID
     turn: int
@@ -190,13 +200,15 @@ class Key(NamedTuple):
     log: Log
 
 
-_READY = statement(
-    """
+_KEY = """
     SELECT key, turn, (
         SELECT count(*) FROM ingest.limited_jobs l
         WHERE l.processor = :processor AND l.key = k.key AND l.claimed
     ) AS running, starts_at, starts
     FROM ingest.limited_keys k
+"""
+_READY = statement(
+    f"""{_KEY}
     WHERE processor = :processor AND waiting AND held_until IS NULL
     ORDER BY turn, key LIMIT :limit
     """
@@ -204,12 +216,28 @@ _READY = statement(
 
 
 def ready(connection: Connection, line: Line, *, limit: int) -> list[Key]:
-    """Return the keys whose turn is next."""
+    """Return the keys whose turn is next, of those not known to be at a limit of their own."""
     rows = connection.execute(_READY, {"processor": line.processor, "limit": limit})
-    return [
-        Key(row.key, row.turn, row.running, list(zip(row.starts_at, row.starts, strict=True)))
-        for row in rows
-    ]
+    return [_key(row) for row in rows]
+
+
+_OF_JOB = statement(
+    f"""{_KEY}
+    WHERE processor = :processor AND key = (
+        SELECT key FROM ingest.limited_jobs WHERE job = :job AND NOT claimed
+    )
+    """
+)
+
+
+def key_of(connection: Connection, line: Line, job: int) -> Key | None:
+    """Return the key of a job, ready or not; None: the job does not wait in the line."""
+    row = connection.execute(_OF_JOB, {"processor": line.processor, "job": job}).one_or_none()
+    return None if row is None else _key(row)
+
+
+def _key(row: Row[Any]) -> Key:
+    return Key(row.key, row.turn, row.running, list(zip(row.starts_at, row.starts, strict=True)))
 
 
 class Candidate(NamedTuple):

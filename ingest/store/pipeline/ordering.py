@@ -23,6 +23,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from ingest import queues
 from ingest.store import arrays
 from ingest.store.pipeline import unread as unread_jobs
 from ingest.store.pipeline.unread import UnreadJob
@@ -99,13 +100,14 @@ def keep_keys(
 # Two numbers: no other lock of the pipeline has this first one.
 _TAKE_TURN = statement("SELECT pg_advisory_xact_lock(1953460322, hashtext(:processor))")
 # What was received before the bound is admitted and read, all of it. A replay's events do not
-# count: it may take hours by its rate. A backlog of 100,000 deliveries of other types costs 13 ms
-# here; an index by type would cost every delivery 3 µs.
+# count, nor what goes through the replay queue: it may take hours. A backlog of 100,000 deliveries
+# of other types costs 13 ms here; an index by type would cost every delivery 3 µs.
 _PLACE = statement(
-    """
+    f"""
     WITH open AS MATERIALIZED (
         (SELECT delivery AS event FROM ingest.unadmitted
-         WHERE replay IS NULL AND type LIKE ANY(CAST(:types AS text[]))
+         WHERE replay IS NULL AND queue <> '{queues.REPLAY}'
+           AND type LIKE ANY(CAST(:types AS text[]))
          ORDER BY delivery LIMIT 1)
         UNION ALL
         (SELECT event FROM ingest.ordered_jobs

@@ -6,7 +6,7 @@ is exact, with any number of workers.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
@@ -51,12 +51,14 @@ def enter(
 ) -> None:
     """Put jobs that wait and are due into the line, each with its key.
 
-    What is in it keeps its place. The relay leaves all of them alone for a while.
+    What is in it keeps its place. The relay leaves alone for a while what is in the line by then,
+    but for the probe of an open breaker: nothing else has a worker look at that line.
     """
     line = _lock(connection, declared)
     limited_line.tidy(connection, line)
-    limited_line.enter(connection, line, entries)
-    jobs.presume_known(connection, [job for job, _ in entries], for_s=IN_LINE_S)
+    waiting = limited_line.enter(connection, line, entries)
+    known = [job for job in waiting if not (line.is_broken and job == line.probe)]
+    jobs.presume_known(connection, known, for_s=IN_LINE_S)
 
 
 def pull(
@@ -105,15 +107,20 @@ def _lock(connection: Connection, declared: DeclaredLimits) -> Line:
 
 
 def _probe(connection: Connection, line: Line, claiming: Claiming) -> list[ClaimedJob]:
-    """Claim the probe of a processor whose breaker is open, whosever turn it is."""
+    """Claim the probe of a processor whose breaker is open, whosever turn it is, if it waits in the
+    line and the limits allow it, those of its key too."""
     running, now = limited_line.tidy(connection, line)
     if line.probe is None or not allowed(
         line.bounds, line.log, running=running, now=now, at_most=1
     ):
         return []
+    key = limited_line.key_of(connection, line, line.probe)
+    if key is None or not _budget(line.bounds, key, wanted=1, now=now):
+        return []
     claimed = _claim(connection, claiming, [line.probe])
     if claimed:
         limited_line.mark(connection, [line.probe], [])
+        limited_line.keep(connection, line, [_state(line.bounds, key, starts=1, now=now)])
         log = line.bounds.rate.noted(line.log, now, 1) if line.bounds.rate else line.log
         limited_line.advance(connection, line, turn=line.turn, log=log)
     return claimed
@@ -193,7 +200,8 @@ class _Look:
         keys = limited_line.ready(self._connection, self._line, limit=wanted)
         if not keys:
             return False
-        budgets = {key.key: self._budget(key, wanted) for key in keys}
+        bounds, now = self._line.bounds, self._now
+        budgets = {key.key: _budget(bounds, key, wanted=wanted, now=now) for key in keys}
         numbers = _numbers(keys, budgets, wanted=wanted, deep=deep)
         candidates = limited_line.candidates(self._connection, self._line, numbers)
         following = _in_turn(
@@ -208,21 +216,11 @@ class _Look:
         gone = {one.ref.id: one.key for one in candidates if not one.is_due}
         if self._claiming is not None and self._claiming.is_ordered:
             gone |= self._behind(following, started)
-        self._settle(keys, budgets, started, gone)
-        is_held = min(budgets.values()) <= 0
-        return not is_cut and bool(started or gone or is_held)
-
-    def _budget(self, key: Key, wanted: int) -> int:
-        """Return how many jobs of a key may start now, by its own limits."""
-        bounds = self._line.bounds
-        if key.key in SHARED:
-            return wanted
-        budget = wanted
-        if bounds.key_concurrency is not None:
-            budget = min(budget, bounds.key_concurrency - key.running)
-        if bounds.key_rate is not None:
-            budget = min(budget, bounds.key_rate.allowed(key.log, self._now))
-        return max(0, budget)
+        # Nothing waits of a key where a release before has claimed its last job as a probe.
+        empty = {key for key, _ in numbers} - {one.key for one in candidates}
+        passed = empty | {key for key, most in budgets.items() if most <= 0}
+        self._settle(keys, passed, started, gone)
+        return not is_cut and bool(started or gone or passed)
 
     def _may_start(self, one: Candidate) -> bool:
         is_apart = one.ref.trigger == "rescue" and not self._may_be_apart
@@ -247,39 +245,57 @@ class _Look:
     def _settle(
         self,
         keys: Sequence[Key],
-        budgets: Mapping[UUID, int],
+        passed: Set[UUID],
         started: Sequence[_Next],
         gone: Mapping[int, UUID],
     ) -> None:
-        """Note what was started, what has left the line, and how its keys are now."""
+        """Note what was started, what has left the line, and how its keys are now. `passed` are
+        those of which nothing may start, or nothing waits."""
         if started or gone:
             limited_line.mark(self._connection, [job.ref.id for job in started], list(gone))
         if gone:
             jobs.forget_hint(self._connection, sorted(gone))
         starts = Counter(job.key for job in started)
-        touched = {*starts, *gone.values(), *(key for key, most in budgets.items() if most <= 0)}
-        states = [self._state(key, starts[key.key]) for key in keys if key.key in touched]
+        touched = {*starts, *gone.values(), *passed}
+        states = [
+            _state(self._line.bounds, key, starts=starts[key.key], now=self._now)
+            for key in keys
+            if key.key in touched
+        ]
         if states:
             limited_line.keep(self._connection, self._line, states)
         self._turn = max([self._turn, *(job.turn for job in started)])
 
-    def _state(self, key: Key, starts: int) -> KeyState:
-        """Return a key as it is once so many jobs of it were started."""
-        turn = key.turn + starts
-        if key.key in SHARED:
-            return KeyState(key.key, turn, None, None, ())
-        most, rate = self._line.bounds.key_concurrency, self._line.bounds.key_rate
-        log = rate.noted(key.log, self._now, starts) if rate else key.log
-        held_until = rate.next_at(log, self._now) if rate else self._now
-        if most is not None and key.running + starts >= most:
-            held_until = math.inf
-        return KeyState(
-            key=key.key,
-            turn=turn,
-            held_until=held_until if held_until > self._now else None,
-            idle_until=log[-1][0] + rate.window_s if rate and log else None,
-            log=log,
-        )
+
+def _budget(bounds: Bounds, key: Key, *, wanted: int, now: float) -> int:
+    """Return how many jobs of a key may start now, by its own limits; `wanted` at most."""
+    if key.key in SHARED:
+        return wanted
+    budget = wanted
+    if bounds.key_concurrency is not None:
+        budget = min(budget, bounds.key_concurrency - key.running)
+    if bounds.key_rate is not None:
+        budget = min(budget, bounds.key_rate.allowed(key.log, now))
+    return max(0, budget)
+
+
+def _state(bounds: Bounds, key: Key, *, starts: int, now: float) -> KeyState:
+    """Return a key as it is once so many jobs of it were started."""
+    turn = key.turn + starts
+    if key.key in SHARED:
+        return KeyState(key.key, turn, None, None, ())
+    most, rate = bounds.key_concurrency, bounds.key_rate
+    log = rate.noted(key.log, now, starts) if rate else key.log
+    held_until = rate.next_at(log, now) if rate else now
+    if most is not None and key.running + starts >= most:
+        held_until = math.inf
+    return KeyState(
+        key=key.key,
+        turn=turn,
+        held_until=held_until if held_until > now else None,
+        idle_until=log[-1][0] + rate.window_s if rate and log else None,
+        log=log,
+    )
 
 
 def _numbers(
