@@ -49,9 +49,10 @@ body, no secret and no phone number.
 
 Messages wait in the database, one line for each channel, and are sent in their order by whichever
 relay is first. A channel that is down is tried again after 15 s, then after twice as long each
-time, up to half an hour, for a day; it holds up no other. The console shows what waits and the last
-error. A process that is killed between the sending and its record sends that message again: a
-webhook's `webhook-id` and a mail's `Message-ID` are the same then.
+time, up to half an hour, for a day; it holds up no other. What waits for a channel that is no
+longer in the file is given up after a day too. The console shows what waits and the last error. A
+process that is killed between the sending and its record sends that message again: a webhook's
+`webhook-id` and a mail's `Message-ID` are the same then.
 
 ## When a message is sent
 
@@ -78,6 +79,14 @@ enabled = false
 [heartbeat]                  # asked every minute while the rules are evaluated
 url_env = "HEARTBEAT_URL"
 ```
+
+An alert recovers when its condition is known to be over: a quiet source has delivered again, a
+processor that failed has succeeded, the machine of a full disk sees room on it. While that is not
+known the alert stays as it is, for an hour at most; `old_key_used` for a day and `source_quiet` for
+a week. Then it ends, and no recovery is told. It ends so at once if its rule is switched off, or its
+subject removed: a source, a schedule, an old key, a channel. A process without the secrets of
+senders cannot tell which sources are removed. Give it those of all sources or none: it takes one
+whose secret it lacks for removed, and does not watch it.
 
 ## Who tells that no relay is alive
 

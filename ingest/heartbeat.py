@@ -57,13 +57,16 @@ class Heartbeat:
         *,
         introduce: Report | None = None,
         report: Report | None = None,
+        confirm: Callable[[], None] | None = None,
     ) -> None:
-        """Also run `introduce` with the first report, and `report` with each."""
+        """Also run `introduce` with the first report, and `report` with each; call `confirm` once
+        the report is committed."""
         self._engine = create_engine(database, role=Role.OPERATOR)
         self._database = database
         self._process = process
         self._introduce = introduce
         self._report = report
+        self._confirm = confirm
         self._lacks: list[str] = []
         self._asks_in = 0
         self._ends = threading.Event()
@@ -97,6 +100,8 @@ class Heartbeat:
                 else:
                     heartbeats.upsert(connection, self._process, lacks=self._lacks)
             self._introduce = None
+            if self._confirm is not None:
+                self._confirm()
         except SQLAlchemyError as error:
             cause = causes.explain(error, self._database)
             log.debug("presence_not_reported", reason=cause.reason, cause=cause.sentence)

@@ -98,9 +98,15 @@ def origin(connection: Connection, sources: Mapping[str, Source], event: UUID) -
         source=slug,
         event_id=record.event_id,
         type=record.type,
-        headers=[pair for pair in headers if not source.is_signed(encoded_headers([pair]))],
+        headers=[pair for pair in headers if not _is_signature(source, pair)],
         body=first.body,
     )
+
+
+def _is_signature(source: Source, header: tuple[str, str]) -> bool:
+    """Return whether a header is what says that a request is signed. Of a sender whose signature is
+    in no header, none is."""
+    return not source.is_signed(()) and source.is_signed(encoded_headers([header]))
 
 
 def _why_not(connection: Connection, event: UUID, unreadable: str | None) -> str:

@@ -808,16 +808,16 @@ def _of_sources(environ: Mapping[str, str]) -> dict[str, Any]:
         for field in source.settings.model_fields:
             variable = source.variable(field)
             value = values.get(variable)
+            place = variable
             if value is None:
                 value = _text(f"{variable}_FILE", environ)
-                if value is not None and field == "secrets" and not value.strip():
-                    path = environ[f"{variable}_FILE"]
-                    raise SettingsError(
-                        f"{variable}_FILE: {path}: it is empty.", reason="bad_setting"
-                    )
+                place = f"{variable}_FILE: {environ.get(f'{variable}_FILE')}"
                 file = source.file(field)
                 if value is None and file is not None:
-                    value = _content(variable, str(file))
+                    value, place = _content(variable, str(file)), f"{variable}: {file}"
+            if value is not None and field == "secrets" and not value.strip():
+                # Without secrets the source would not be received, which nobody would notice.
+                raise SettingsError(f"{place}: it is empty.", reason="bad_setting")
             if value is not None:
                 settings.setdefault(slug, {})[field] = value
     return {"sources": settings}

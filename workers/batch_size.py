@@ -1,14 +1,19 @@
 """How many jobs of a processor to claim at once: what fits into a moment.
 
-A slice is what a killed process takes with it, what waits behind a slow call, and what shares one
-commit. Quick processors get large slices, slow ones a job at a time.
+A slice is what a killed process takes with it, what waits behind a slow call, what shares one
+commit, and what is in memory. Quick processors get large slices, slow ones a job at a time; those
+of large bodies get smaller ones.
 """
+
+from collections.abc import Sequence
 
 from workers.registry import Processor
 
 MOMENT_S = 0.25
 LARGEST = 100
 LARGEST_BATCH = 200
+_MOST_BYTES = 32 * 1024 * 1024
+"""Of the bodies of a slice. Read and parsed they take several times as much memory."""
 _FIRST = 10
 _MEMORY = 0.3
 """Weight of the newest slice in the moving average."""
@@ -35,22 +40,34 @@ def length_of_runs(processor: Processor, *, size: int, keys: int) -> int:
 
 
 class BatchSizer:
-    """The moving average of each processor's time per job."""
+    """The moving averages of each processor's time and bytes per job."""
 
     def __init__(self) -> None:
         self._seconds_per_job: dict[str, float] = {}
+        self._bytes_per_job: dict[str, float] = {}
 
     def batch_size(self, processor: Processor) -> int:
         """Return how many jobs of `processor` to claim next."""
+        fitting = int(_MOST_BYTES / max(self._bytes_per_job.get(processor.name, 1), 1))
+        return max(1, min(fitting, self._worked_on_in_a_moment(processor)))
+
+    def _worked_on_in_a_moment(self, processor: Processor) -> int:
         if processor.batch:
             return LARGEST_BATCH
         seconds = self._seconds_per_job.get(processor.name)
         if seconds is None:
             return _FIRST
-        return max(1, min(LARGEST, int(MOMENT_S / max(seconds, 1e-6))))
+        return min(LARGEST, int(MOMENT_S / max(seconds, 1e-6)))
 
-    def observe(self, processor: Processor, jobs: int, seconds: float) -> None:
-        """Take in that a slice of `jobs` took `seconds`."""
-        newest = seconds / jobs
-        before = self._seconds_per_job.get(processor.name, newest)
-        self._seconds_per_job[processor.name] = before + _MEMORY * (newest - before)
+    def observe(self, processor: Processor, sizes: Sequence[int], seconds: float) -> None:
+        """Take in that a slice took `seconds`, whose jobs have bodies of `sizes` bytes.
+
+        Larger bodies are heeded at once, and forgotten as slowly as everything else."""
+        name = processor.name
+        newest = seconds / len(sizes)
+        before = self._seconds_per_job.get(name, newest)
+        self._seconds_per_job[name] = before + _MEMORY * (newest - before)
+        bytes_now = sum(sizes) / len(sizes)
+        bytes_before = self._bytes_per_job.get(name, bytes_now)
+        averaged = bytes_before + _MEMORY * (bytes_now - bytes_before)
+        self._bytes_per_job[name] = max(bytes_now, averaged)

@@ -324,7 +324,8 @@ class Executor:
             alone = self._run_slice(processor, [job])
             stopped |= alone.stopped
             ended.woken.extend(alone.woken)
-        self._pace.observe(processor, len(claimed), self._clock() - started)
+        sizes = [len(job.body or b"") for job in claimed]
+        self._pace.observe(processor, sizes, self._clock() - started)
         return ended
 
     def _run_slice(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:

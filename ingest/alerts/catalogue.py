@@ -49,9 +49,9 @@ class Rule:
     """The console's page that says more."""
     grows: bool = False
     """Whether it is told again when its value has grown."""
-    is_local: bool = False
-    """Whether it is about the machine of the process that evaluates. Then subjects begin with the
-    name of that machine."""
+    unknown_for_s: float = 3600
+    """How long an alert stays of which the facts say nothing. Then it ends, and no recovery is
+    told."""
 
 
 def _seconds(default: float, meaning: str) -> Threshold:
@@ -198,6 +198,7 @@ SOURCE_QUIET = Rule(
     advice="Look at the sender's dashboard: is the webhook switched off, or our address"
     " unreachable? What it did not send can be recovered from some senders.",
     href="/sources",
+    unknown_for_s=604_800,  # a week: after that it is compared with its own silence
 )
 NO_RECEIVER = Rule(
     slug="no_receiver",
@@ -278,7 +279,6 @@ DISK_LOW = Rule(
     recovered="{subject} has room again.",
     advice="Make room, or let bodies go sooner (INGEST_BODY_RETENTION_DAYS).",
     href="/",
-    is_local=True,
 )
 DATABASE_LARGE = Rule(
     slug="database_large",
@@ -306,6 +306,7 @@ OLD_KEY_USED = Rule(
     recovered="{subject} was used no more.",
     advice="Set the new secret at the sender; do not retire the old one yet.",
     href="/sources",
+    unknown_for_s=86_400,  # a day: many sources deliver nothing at night
 )
 JOBS_PARKED = Rule(
     slug="jobs_parked",

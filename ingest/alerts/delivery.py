@@ -16,8 +16,6 @@ from ingest.store.alerts import Outgoing
 
 FIRST_WAIT = timedelta(seconds=15)
 LONGEST_WAIT = timedelta(minutes=30)
-GIVEN_UP_AFTER = timedelta(days=1)
-"""A message older than that is not tried again: the console shows the alert anyway."""
 _AT_ONCE = 8
 """Channels that are sent to at the same time."""
 
@@ -97,4 +95,4 @@ def next_attempt(message: Outgoing, now: datetime) -> datetime | None:
     """
     doublings = min(message.attempts - 1, 20)
     at = now + min(FIRST_WAIT * 2**doublings, LONGEST_WAIT)
-    return at if at - message.made_at < GIVEN_UP_AFTER else None
+    return at if at - message.made_at < alerts.GIVEN_UP_AFTER else None

@@ -6,12 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine
 
-from ingest.alerts import facts, judges, lifecycle, notices
-from ingest.alerts.catalogue import RULES
+from ingest.alerts import absence, facts, judges, lifecycle, notices
 from ingest.alerts.configuration import Configuration
 from ingest.alerts.facts import Facts, Surroundings
 from ingest.store import alerts
-from ingest.store.alerts import Alert
 
 _PURPOSE = "evaluation"
 
@@ -75,6 +73,7 @@ class Evaluation:
                 return False
             self._advance(connection, seen)
             self._tell(connection, seen.now)
+            alerts.give_up(connection, now=seen.now)
             alerts.forget(connection, now=seen.now)
         return True
 
@@ -85,7 +84,10 @@ class Evaluation:
             current,
             judges.findings(seen, policies),
             policies,
-            known=[(alert.rule, alert.subject) for alert in current if _is_known(alert, seen)],
+            absences={
+                (alert.rule, alert.subject): absence.explain(seen, alert.rule, alert.subject)
+                for alert in current
+            },
             now=seen.now,
         )
         alerts.delete(connection, changes.deleted)
@@ -107,8 +109,3 @@ class Evaluation:
             content: Mapping[str, object] = notices.to_json(message)
             number = UUID(bytes=self._random(16), version=4)
             alerts.queue(connection, number, channel, content, now=now)
-
-
-def _is_known(alert: Alert, seen: Facts) -> bool:
-    rule = RULES.get(alert.rule)
-    return rule is None or judges.is_known(seen, rule, alert.subject)

@@ -2,7 +2,7 @@
 
 import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -10,15 +10,16 @@ from pathlib import Path
 import redis
 from sqlalchemy import Connection
 
-from ingest.alerts import folders
+from ingest.alerts import catalogue, folders
 from ingest.alerts.configuration import Configuration
 from ingest.redis_address import RedisAddress
 from ingest.settings import Settings
 from ingest.store import alerts, partitions
 from ingest.store.failures import records
 from ingest.store.failures.records import FailureRecord
-from ingest.store.pipeline import breakers, schedules
+from ingest.store.pipeline import breakers, metrics, processors, schedules
 from ingest.store.pipeline.breakers import BreakerRecord
+from ingest.store.pipeline.metrics import SUCCEEDED
 from ingest.store.reports import alert_facts, gauges, heartbeats, possible_losses
 from ingest.store.reports.alert_facts import PastHour
 from ingest.store.reports.gauges import Gauges
@@ -50,10 +51,16 @@ class Facts:
     """Days after today that have a partition; -1: today has none."""
     overdue: Mapping[str, datetime]
     """When each periodic processor was due of which no run has begun, though one could."""
+    due: Mapping[str, datetime]
+    """When each periodic processor is due, whether or not a run can begin."""
+    paused: Collection[str]
+    """The processors that are paused still, of those whose pause is an alert."""
     open_breakers: Mapping[str, BreakerRecord]
     """The breakers that are open, by processor."""
     attempts: Mapping[str, tuple[int, int]]
     """Failed and succeeded ones of each processor that failed, in its rule's window."""
+    succeeded: Collection[str]
+    """The processors that succeeded in that window."""
     refused: Mapping[str, int]
     """Requests by reason, in its rule's window."""
     stored: int
@@ -64,8 +71,10 @@ class Facts:
     keys: Mapping[str, int]
     """Deliveries by key, in the window of the rule about old keys."""
     configured_keys: Mapping[str, Sequence[str]]
-    """The ids of each source's keys, newest first; empty where the process has no secrets."""
+    """The ids of the keys of each source that the process could receive, newest first."""
     losses: Sequence[PossibleLoss]
+    unrecovered: Collection[str]
+    """The sources whose losses nobody has recovered, those that are no longer told included."""
     returned_failures: Sequence[FailureRecord]
     """Those that came back by themselves, and that nobody has reacted to."""
     disks: Mapping[str, Disk]
@@ -75,6 +84,19 @@ class Facts:
     redis_answers: bool
     waiting_channels: Mapping[str, datetime]
     """When the oldest message that waits for a channel was written."""
+    channels: Collection[str]
+    """Those that are configured."""
+    taking_channels: Collection[str]
+    """Those that took the last message that does not wait for them."""
+
+    @property
+    def has_secrets(self) -> bool:
+        """Return whether the process that evaluates has those of the sources: relays need none."""
+        return any(self.configured_keys.values())
+
+    def may_receive(self, source: str) -> bool:
+        """Return whether a source is configured; without secrets, any may be."""
+        return source in self.configured_keys or not self.has_secrets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +107,8 @@ class Surroundings:
     kind: str
     """What it is: a relay, or a console that stands in."""
     configured_keys: Callable[[], Mapping[str, Sequence[str]]]
-    """Returns the ids of the keys of each source, newest first."""
+    """Returns the ids of the keys of each source that the process could receive, newest first. A
+    process without secrets has none, or only sources that need none."""
 
 
 def read(connection: Connection, configuration: Configuration, around: Surroundings) -> Facts:
@@ -111,8 +134,16 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
         processes=heartbeats.all_of_them(connection),
         partition_days=(days[-1] - now.date()).days if days else -1,
         overdue=schedules.overdue(connection),
+        due={
+            processor: schedule.next_due_at
+            for processor, schedule in schedules.records(connection).items()
+        },
+        paused=_paused_still(connection),
         open_breakers=breakers.open_ones(connection),
         attempts=alert_facts.attempts(connection, now=now, window=window("processor_fails")),
+        succeeded=metrics.by_label(
+            connection, SUCCEEDED, since=now - window("processor_fails")
+        ).keys(),
         refused=refused,
         stored=stored,
         recent=alert_facts.key_uses(connection, now=now, window=quiet),
@@ -120,6 +151,7 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
         keys=alert_facts.key_uses(connection, now=now, window=window("old_key_used")),
         configured_keys=around.configured_keys(),
         losses=possible_losses.read(connection, now=now),
+        unrecovered=_unrecovered(connection, now),
         returned_failures=records.returned(connection),
         disks=_disks(folders.on_disks(around.settings, connection)),
         database_bytes=(
@@ -127,7 +159,14 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
         ),
         redis_answers=answers(around.settings.redis),
         waiting_channels=alerts.oldest_waiting(connection),
+        channels=configuration.channels.keys(),
+        taking_channels=alerts.taking_channels(connection),
     )
+
+
+def sources_of(uses: Mapping[str, int]) -> set[str]:
+    """Return the sources that delivered, from their deliveries by key."""
+    return {key.partition(" ")[0] for key, deliveries in uses.items() if deliveries}
 
 
 def answers(address: RedisAddress) -> bool:
@@ -140,6 +179,21 @@ def answers(address: RedisAddress) -> bool:
     finally:
         client.close()
     return True
+
+
+def _paused_still(connection: Connection) -> set[str]:
+    told = {
+        alert.subject
+        for alert in alerts.unfinished(connection)
+        if alert.rule == catalogue.PROCESSOR_PAUSED.slug
+    }
+    return {processor for processor in told if processors.is_paused(connection, processor)}
+
+
+def _unrecovered(connection: Connection, now: datetime) -> set[str]:
+    # Twice the time that losses are told for: an alert is there a while longer than they are.
+    losses = possible_losses.read(connection, now=now - possible_losses.WINDOW)
+    return {loss.source for loss in losses}
 
 
 def _disks(paths: Sequence[Path]) -> dict[str, Disk]:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from ingest.alerts import catalogue
 from ingest.alerts.catalogue import NO_PROCESS, RULES, Rule
 from ingest.alerts.configuration import Policy
-from ingest.alerts.facts import Facts
+from ingest.alerts.facts import Facts, sources_of
 from ingest.recovery import sentences
 from ingest.store.reports.alert_facts import DAYS_COMPARED
 from ingest.store.reports.key_use import label
@@ -22,8 +22,6 @@ SIGNED_REASONS: Mapping[str, str] = MappingProxyType(
     }
 )
 """The reasons for which a request is refused that has a signature."""
-_MOST = 100
-"""Subjects of one rule, at most."""
 _UNKNOWN = "unknown"
 
 
@@ -46,21 +44,8 @@ def findings(facts: Facts, policies: Mapping[str, Policy]) -> list[Finding]:
     held: list[Finding] = []
     for slug, policy in policies.items():
         if policy.enabled:
-            judged = sorted(_JUDGES[slug](facts, policy), key=lambda finding: finding.subject)
-            held += judged[:_MOST]
+            held += sorted(_JUDGES[slug](facts, policy), key=lambda finding: finding.subject)
     return held
-
-
-def is_known(facts: Facts, rule: Rule, subject: str) -> bool:
-    """Return whether these facts say anything of a subject.
-
-    Disks of other machines are not seen, nor do processes without secrets know which key is old.
-    """
-    if rule.is_local:
-        return subject.removeprefix(f"{facts.host}:") in facts.disks
-    if rule is catalogue.OLD_KEY_USED:
-        return bool(facts.configured_keys.get(subject.partition(" ")[0]))
-    return True
 
 
 def _found(rule: Rule, value: float, subject: str = "", **fields: str) -> Finding:
@@ -78,7 +63,10 @@ def _no_process(kind: str) -> _Judge:
 
 
 def _privileges_missing(facts: Facts, _policy: Policy) -> Iterator[Finding]:
-    lacks = {process.kind: process.lacks for process in facts.processes if process.alive}
+    lacks: defaultdict[str, dict[str, None]] = defaultdict(dict)
+    for process in facts.processes:  # those of one kind may have different roles
+        if process.alive:
+            lacks[process.kind] |= dict.fromkeys(process.lacks)
     for kind, missing in lacks.items():
         if missing:
             yield _found(
@@ -208,9 +196,9 @@ def _signatures_refused(facts: Facts, policy: Policy) -> Iterator[Finding]:
 def _source_quiet(facts: Facts, policy: Policy) -> Iterator[Finding]:
     busy_days: defaultdict[str, set[int]] = defaultdict(set)
     for hour in facts.past_hours:
-        if hour.deliveries >= max(1, policy["usually"]):
+        if hour.deliveries >= max(1, policy["usually"]) and facts.may_receive(hour.source):
             busy_days[hour.source].add(hour.days_ago)
-    delivering = {key.partition(" ")[0] for key, count in facts.recent.items() if count}
+    delivering = sources_of(facts.recent)
     for source, days in busy_days.items():
         if source in delivering or len(days) < policy["days"] or DAYS_COMPARED not in days:
             continue

@@ -1,15 +1,20 @@
-"""The life of an alert: begun, fired after a while, over, recovered after a while. Pure."""
+"""The life of an alert: begun, fired after a while, over, recovered after a while. Pure.
 
-from collections.abc import Iterable, Mapping, Sequence
+One of which nothing is known stays for a while, and ends without a recovery.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from ingest.alerts.absence import Absence
 from ingest.alerts.configuration import Policy
 from ingest.alerts.judges import Finding
 from ingest.store.alerts import Alert
 
-UNSEEN_FOR = timedelta(hours=1)
-"""An alert of which nobody knows any more ends after this: its machine is gone, for one."""
+MOST = 100
+"""Alerts of one rule, at most: no further ones begin."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,11 +28,11 @@ class Changes:
 
 
 def advance(
-    alerts: Iterable[Alert],
+    alerts: Collection[Alert],
     findings: Iterable[Finding],
     policies: Mapping[str, Policy],
     *,
-    known: Iterable[tuple[str, str]],
+    absences: Mapping[tuple[str, str], Absence],
     now: datetime,
 ) -> Changes:
     """Return how the alerts go on.
@@ -36,12 +41,10 @@ def advance(
         alerts: those that have not recovered.
         findings: the conditions that hold now.
         policies: of each rule.
-        known: the rules and subjects of `alerts` of which the findings say something. Others stay
-            as they are for an hour.
+        absences: why there is no finding, if there is none, by the rules and subjects of `alerts`.
         now: the time of the findings.
     """
     held = {(finding.rule, finding.subject): finding for finding in findings}
-    judged = set(known)
     saved: list[Alert] = []
     deleted: list[int] = []
     for alert in alerts:
@@ -50,15 +53,24 @@ def advance(
         policy = policies.get(alert.rule)
         if finding is not None and policy is not None:
             saved.append(_holds(alert, finding, policy, now))
-        elif key not in judged and now - alert.seen_at < UNSEEN_FOR:
             continue
-        elif alert.fired_at is None:
+        after = _not_found(alert, policy, absences[key], now)
+        if after is not None and alert.fired_at is None:
             deleted.append(alert.id)
-        else:
-            wait_s = policy.recover_for_s if policy is not None and policy.enabled else 0
-            saved.append(_over(alert, wait_s, now))
-    saved += [_begun(finding, policies[finding.rule], now) for finding in held.values()]
+        elif after is not None:
+            saved.append(after)
+    counts = Counter(alert.rule for alert in alerts)
+    new = _limited(held.values(), counts)
+    saved += [_begun(finding, policies[finding.rule], now) for finding in new]
     return Changes(saved=saved, deleted=deleted)
+
+
+def _limited(new: Iterable[Finding], counts: Counter[str]) -> Iterator[Finding]:
+    """Yield new findings until their rule has `MOST` alerts, those in `counts` included."""
+    for finding in new:
+        counts[finding.rule] += 1
+        if counts[finding.rule] <= MOST:
+            yield finding
 
 
 def _begun(finding: Finding, policy: Policy, now: datetime) -> Alert:
@@ -86,6 +98,25 @@ def _holds(alert: Alert, finding: Finding, policy: Policy, now: datetime) -> Ale
         clear_since=None,
         told_value=None if told_value is None else min(told_value, finding.value),
     )
+
+
+def _not_found(
+    alert: Alert, policy: Policy | None, absence: Absence, now: datetime
+) -> Alert | None:
+    """Return an alert of which there is no finding as it is now; None: it stays as it is.
+
+    One whose rule is off has not recovered either: nobody looks.
+    """
+    if policy is None or not policy.enabled or absence is Absence.GONE:
+        return _ended(alert, now)
+    if absence is Absence.OVER:
+        return _over(alert, policy.recover_for_s, now)
+    unknown_s = (now - alert.seen_at).total_seconds()
+    return _ended(alert, now) if unknown_s >= policy.rule.unknown_for_s else None
+
+
+def _ended(alert: Alert, now: datetime) -> Alert:
+    return replace(alert, clear_since=None, recovered_at=now)
 
 
 def _over(alert: Alert, wait_s: float, now: datetime) -> Alert:

@@ -105,7 +105,8 @@ def _kind(
     if quiet is not None and not policy.urgent and quiet.include(now):
         return None
     if alert.recovered_at is not None:
-        is_due = alert.told_at is not None and alert.recovery_told_at is None
+        is_over = alert.clear_since is not None
+        is_due = is_over and alert.told_at is not None and alert.recovery_told_at is None
         return "recovered" if is_due else None
     if alert.clear_since is not None or _within(last_told, configuration.throttle_s, now):
         return None

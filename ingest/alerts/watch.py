@@ -67,7 +67,7 @@ class Watch:
         around = Surroundings(
             settings=settings,
             kind="console" if stands_in else "relay",
-            configured_keys=_Keys(settings, environ).read,
+            configured_keys=ConfiguredKeys(settings, environ).read,
         )
         self._evaluation = Evaluation(self._engine, configuration, around, by=by, random=os.urandom)
         self._delivery = Delivery(self._engine, configuration, environ)
@@ -139,20 +139,25 @@ def _succeeds(waiting: str, act: Callable[[], object]) -> bool:
     return False
 
 
-class _Keys:
-    """The ids of the keys of each source, as their files hold them now."""
+class ConfiguredKeys:
+    """The ids of the keys of each source that can be received, as their files hold them now."""
 
     def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        """Read the files that `settings` and `environ` name."""
         self._sources = settings.sources
         self._environ = environ
 
     def read(self) -> dict[str, Sequence[str]]:
-        """Return the ids, newest first."""
+        """Return the ids, newest first. A source that needs no secret has none."""
         try:
             sources = registry.configured(reload_secrets(self._sources, self._environ))
         except SettingsError:  # a file is being written, or is wrong: `ingest doctor` says so
             sources = registry.configured(self._sources)
-        return {slug: source.key_ids for slug, source in sources.items()}
+        return {
+            slug: source.key_ids
+            for slug, source in sources.items()
+            if source.secrets or not source.needs_secret()
+        }
 
 
 def load(settings: Settings) -> Configuration:

@@ -144,7 +144,8 @@ def _row(alert: Alert, now: datetime) -> tuple[object, ...]:
 
 def _state(alert: Alert, now: datetime) -> str:
     if alert.recovered_at is not None:
-        return f"recovered {output.ago(alert.recovered_at, now)}"
+        how = "ended" if alert.clear_since is None else "recovered"
+        return f"{how} {output.ago(alert.recovered_at, now)}"
     if alert.acknowledged_by is not None:
         return f"acknowledged by {alert.acknowledged_by}"
     return "told" if alert.told_at is not None else "not told"

@@ -19,7 +19,8 @@ OVERDUE = warning(
 )
 DEFAULT_IN_USE = warning(
     "default_partition_in_use",
-    "Run `ingest migrate` or a relay. Deliveries whose days are far away stay: look at the clocks.",
+    "Run `ingest migrate` or a relay, for the days to come. Those of past days go at the age of all"
+    " bodies; for days far away look at the clocks.",
 )
 
 _SHOWN = 3

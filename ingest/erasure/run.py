@@ -2,8 +2,9 @@
 
 Everything that is stored is read, in two ways. A search reads the read model and all bodies, again
 and again until it learns nothing more about the person, and changes nothing. An erasure then reads
-all of it once more and erases; after that it looks at what has come meanwhile. Every batch is a
-transaction that also records how far it got, so an erasure that was killed goes on from there.
+all of it once more and erases; after that it looks at what has come meanwhile. If it has learned
+who else the person is, it reads all of it again. Every batch is a transaction that also records how
+far it got, so an erasure that was killed goes on from there.
 
 A batch of events is erased while nothing is admitted. Their jobs are revoked in the same
 transaction: a worker that runs one of them, from the body that it has read, cannot commit. The read
@@ -104,6 +105,8 @@ class Position:
     """Deliveries that were erased in this round."""
     read: int = 0
     """Rows that were read in all rounds."""
+    is_whole: bool = False
+    """Whether an erasure reads everything once more, by what the round before has learned."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -152,8 +155,11 @@ class Eraser:
         position = Position(**erasure.position)
         counts = Counts.from_json(erasure.counts)
         places = self._places(search=False)
-        if position.place == 0 and position.after is None and position.round > 1:
-            position.after = str(first_id(erasure.requested_at - _MARGIN))
+        if position.place == 0 and position.after is None:
+            position.is_whole = position.round > 1 and position.identity != person.identity_size
+            if position.round > 1 and not position.is_whole:
+                position.after = str(first_id(erasure.requested_at - _MARGIN))
+            position.identity = person.identity_size
         batch = _Batch(self, person, connection)
         place = places[position.place]
         position.after = batch.read(place, position.after)
@@ -161,7 +167,8 @@ class Eraser:
         position.erased += batch.erase(erasure.id, counts)
         has_ended = False
         if position.after is None:
-            is_quiet = position.round > 1 and position.place == 0 and not position.erased
+            is_late = position.round > 1 and not position.is_whole
+            is_quiet = is_late and position.place == 0 and not position.erased
             position.place += 1
             if position.place == len(places):
                 position.round, position.place, position.erased = position.round + 1, 0, 0

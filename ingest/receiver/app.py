@@ -67,7 +67,7 @@ def create_receiver(settings: Settings) -> Receiver:
     """
     traces = tracing.requests(settings)
     sources = _receiving(settings, settings.sources, traces)
-    _check_body_limits(sources.values(), settings.max_inflight_body_bytes)
+    _check_body_limits(sources.values(), settings)
     secrets = SecretFiles(
         secret_files(os.environ).values(), partial(_reload, settings, sources, traces)
     )
@@ -88,7 +88,10 @@ def create_receiver(settings: Settings) -> Receiver:
         refused=refused,
     )
     presence = Heartbeat(
-        settings.database, identity("receiver", random=os.urandom), report=metrics.report
+        settings.database,
+        identity("receiver", random=os.urandom),
+        report=metrics.report,
+        confirm=metrics.confirm_report,
     )
     endpoint = monitoring.endpoint(
         settings,
@@ -169,13 +172,19 @@ def _reload(settings: Settings, sources: dict[str, Source], traces: "RequestTrac
     sources.update(_receiving(settings, fresh, traces))
 
 
-def _check_body_limits(sources: Iterable[Source], inflight_bytes: int) -> None:
-    for source in sources:
-        if source.body_limit is not None and source.body_limit > inflight_bytes:
+def _check_body_limits(sources: Iterable[Source], settings: Settings) -> None:
+    limits = {"INGEST_MAX_BODY_BYTES": settings.max_body_bytes}
+    limits |= {
+        f"The body_limit of the source {source.slug}": source.body_limit
+        for source in sources
+        if source.body_limit is not None
+    }
+    inflight_bytes = settings.max_inflight_body_bytes
+    for name, limit in limits.items():
+        if limit > inflight_bytes:
             raise SettingsError(
-                f"The body_limit of the source {source.slug} is {source.body_limit} bytes, and"
-                f" INGEST_MAX_INFLIGHT_BODY_BYTES is {inflight_bytes}: raise this or lower that, or"
-                " its largest bodies are never read.",
+                f"{name} is {limit} bytes, and INGEST_MAX_INFLIGHT_BODY_BYTES is {inflight_bytes}:"
+                " raise this or lower that, or the largest bodies are never read.",
                 reason="bad_setting",
             )
 

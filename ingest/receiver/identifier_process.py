@@ -64,7 +64,7 @@ class Namer:
         Raises:
             StorageUnavailable: too many bodies wait already.
         """
-        if self._waiting + len(body) > self._waiting_bytes:
+        if self._waiting and self._waiting + len(body) > self._waiting_bytes:
             raise StorageUnavailable("Too many deliveries wait already.", reason="backlog_full")
         self._waiting += len(body)
         try:

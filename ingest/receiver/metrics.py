@@ -7,11 +7,12 @@ loses the counts of some seconds at most, and never a delivery.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -24,6 +25,7 @@ from ingest.sources.diagnosis import Step
 from ingest.store.pipeline import metrics
 from ingest.store.pipeline.metrics import ANSWER, KEY, POSSIBLE_LOSS, REFUSED, Note
 from ingest.store.reports import key_use, refusal_counts, refused_requests
+from ingest.store.reports.refusal_counts import RefusedRequests
 from ingest.store.reports.refused_requests import Refusal
 from ingest.text import storable
 
@@ -73,6 +75,14 @@ class _Refused:
         )
 
 
+class _Report(NamedTuple):
+    """What was written in a transaction that may not be committed."""
+
+    counts: Counter[_Row]
+    samples: dict[str, _Refused]
+    refused: Sequence[RefusedRequests]
+
+
 class ReceiverMetrics:
     """Counts of one receiver."""
 
@@ -100,6 +110,7 @@ class ReceiverMetrics:
         self._losses: Counter[str] = Counter()
         self._samples: dict[str, _Refused] = {}
         self._reported: Counter[_Row] = Counter()
+        self._unconfirmed: _Report | None = None
         self._used: dict[tuple[str, str], tuple[int, float]] = {}
         """Of each key, its count when that was last seen to grow, and when that was."""
 
@@ -166,26 +177,30 @@ class ReceiverMetrics:
         self._losses[source] += 1
 
     def report(self, connection: Connection) -> None:
-        """Write what was counted since the last report."""
+        """Write what was counted since the last report that was confirmed."""
+        if self._unconfirmed is not None:
+            self._refusals.hold_again(self._unconfirmed.refused)
+            self._samples = self._unconfirmed.samples | self._samples
         counts = self._rows()
         samples, self._samples = self._samples, {}
         refused = self._refusals.take()
-        try:
-            refusals = [samples[reason].as_stored() for reason in sorted(samples)]
-            metrics.record(
-                connection,
-                [
-                    Note(what=what, label=label, cell=cell, count=count)
-                    for (what, label, cell), count in (counts - self._reported).items()
-                ],
-            )
-            refused_requests.keep(connection, refusals)
-            refusal_counts.add(connection, refused)
-        except BaseException:
-            self._refusals.hold_again(refused)
-            self._samples = samples | self._samples
-            raise
-        self._reported = counts
+        self._unconfirmed = _Report(counts, samples, refused)
+        metrics.record(
+            connection,
+            [
+                Note(what=what, label=label, cell=cell, count=count)
+                for (what, label, cell), count in (counts - self._reported).items()
+            ],
+        )
+        refusals = [samples[reason].as_stored() for reason in sorted(samples)]
+        refused_requests.keep(connection, refusals)
+        refusal_counts.add(connection, refused)
+
+    def confirm_report(self) -> None:
+        """Note that the last report was committed. Until then the next one has it again."""
+        if self._unconfirmed is not None:
+            self._reported = self._unconfirmed.counts
+            self._unconfirmed = None
 
     def _rows(self) -> Counter[_Row]:
         """Return the counts since the start, as a report has them."""

@@ -185,8 +185,9 @@ class DeliveryWriter:
         return _FULL if self._is_full(1) else None
 
     def _is_full(self, size: int) -> bool:
-        """Return whether a delivery of so many bytes has no room."""
-        return (
+        """Return whether a delivery of so many bytes has no room. One that is larger than all of
+        it has, while nothing else waits."""
+        return self._backlog_rows > 0 and (
             self._backlog_rows >= self._limits.backlog_rows
             or self._backlog_bytes + size > self._limits.backlog_bytes
         )

@@ -6,6 +6,9 @@ from typing import Any, NoReturn
 from ingest import strict_json
 from ingest.errors import InvalidEnvelope
 
+MAX_SPLIT_BYTES = 64 * 1024 * 1024
+"""The most that the bodies of a request's events may have together."""
+
 
 def json_object(body: bytes) -> dict[str, Any]:
     """Return the fields of a body that is a JSON object.

@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterable
 from ingest.errors import InvalidSignature
 from ingest.sources.base import Headers
 
+MAX_UNVERIFIED_BYTES = 64 * 1024
+"""The largest body that is parsed before it is verified: at most some 30 ms of the event loop."""
+
 Key = tuple[str, bytes]
 """The id of a secret, and the secret as a key."""
 

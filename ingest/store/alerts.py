@@ -20,6 +20,8 @@ from ingest.store.sql import statement
 
 KEPT = timedelta(days=30)
 """Recovered alerts and ended messages are deleted after that."""
+GIVEN_UP_AFTER = timedelta(days=1)
+"""A message older than that is not tried again: the console shows the alert anyway."""
 LEASE = timedelta(minutes=3)
 """Longer than any channel may take for a message."""
 
@@ -42,8 +44,10 @@ class Alert:
     fired_at: datetime | None = None
     """None: it has not held long enough."""
     clear_since: datetime | None = None
-    """None: the condition holds. Otherwise since when it does not."""
+    """None: the condition holds, as far as is known. Otherwise since when it does not."""
     recovered_at: datetime | None = None
+    """When it ended. It has recovered if `clear_since` is there too; otherwise nothing was known of
+    it any more, and no recovery is told."""
     told_at: datetime | None = None
     """When a message about it was last written; None: never."""
     told_value: float | None = None
@@ -84,7 +88,7 @@ class ChannelState:
     attempts: int
     """Of the oldest waiting one."""
     error: str | None
-    """Why that one, or the last one that was given up, was not sent."""
+    """Why that one, or the last one that was tried and given up, was not sent."""
 
 
 _TAKE_TURN = statement(
@@ -133,14 +137,15 @@ _COLUMNS = """id, rule, subject, sentence, value, since, seen_at, fired_at, clea
 _UNFINISHED = statement(
     f"""
     SELECT {_COLUMNS} FROM ingest.alerts
-    WHERE recovered_at IS NULL OR (told_at IS NOT NULL AND recovery_told_at IS NULL)
+    WHERE recovered_at IS NULL
+       OR (clear_since IS NOT NULL AND told_at IS NOT NULL AND recovery_told_at IS NULL)
     ORDER BY id
     """
 )
 
 
 def unfinished(connection: Connection) -> list[Alert]:
-    """Return the alerts that have not recovered, and those whose recovery is not told yet."""
+    """Return the alerts that have not ended, and those whose recovery is not told yet."""
     return _alerts(connection.execute(_UNFINISHED))
 
 
@@ -212,6 +217,18 @@ def delete(connection: Connection, ids: Sequence[int]) -> None:
     """Delete alerts that never fired."""
     if ids:
         connection.execute(_DELETE, {"ids": list(ids)})
+
+
+_GIVE_UP = statement(
+    "UPDATE ingest.alert_messages SET next_at = NULL WHERE next_at IS NOT NULL"
+    " AND made_at <= CAST(:now AS timestamptz) - CAST(:age AS interval)"
+)
+
+
+def give_up(connection: Connection, *, now: datetime) -> None:
+    """Give up the messages that have waited for `GIVEN_UP_AFTER`. Nobody tries those of a channel
+    that is no longer configured."""
+    connection.execute(_GIVE_UP, {"now": now, "age": GIVEN_UP_AFTER})
 
 
 _FORGET_ALERTS = statement(
@@ -353,7 +370,8 @@ _CHANNELS = statement(
            coalesce(
                (array_agg(error ORDER BY number) FILTER (WHERE next_at IS NOT NULL))[1],
                (array_agg(error ORDER BY number DESC) FILTER (WHERE sent_at IS NULL
-                                                              AND next_at IS NULL))[1]
+                                                              AND next_at IS NULL
+                                                              AND error IS NOT NULL))[1]
            ) AS error
     FROM ingest.alert_messages GROUP BY channel ORDER BY channel
     """
@@ -377,6 +395,22 @@ _OLDEST_WAITING = statement(
 def oldest_waiting(connection: Connection) -> dict[str, datetime]:
     """Return when the oldest message that waits was written, for each channel that has one."""
     return {row.channel: row.made_at for row in connection.execute(_OLDEST_WAITING)}
+
+
+_TAKING = statement(
+    """
+    SELECT channel FROM (
+        SELECT DISTINCT ON (channel) channel, sent_at FROM ingest.alert_messages
+        WHERE next_at IS NULL ORDER BY channel, number DESC
+    ) AS last
+    WHERE sent_at IS NOT NULL
+    """
+)
+
+
+def taking_channels(connection: Connection) -> set[str]:
+    """Return the channels whose last message that does not wait was sent, and not given up."""
+    return set(connection.execute(_TAKING).scalars())
 
 
 def _alerts(result: Any) -> list[Alert]:

@@ -8,14 +8,18 @@ dump, an open transaction) the lock is not available, and waiting for it would m
 wait too. So the attempt gives up almost at once and is repeated later.
 """
 
+import re
 from datetime import UTC, date, datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection
 
-from ingest.ids import first_id
+from ingest.ids import first_id, received_at
 from ingest.store.sql import statement
 
 _PREFIX = "deliveries_"
+_NAME = re.compile(_PREFIX + r"[0-9]{4}_[0-9]{2}_[0-9]{2}")
 _LOCK_KEY = 0x64617973  # "days"
 _ONE_AT_A_TIME = statement("SELECT pg_advisory_xact_lock(:key)").bindparams(key=_LOCK_KEY)
 _PATIENCE = statement("SET LOCAL lock_timeout = '100ms'")
@@ -47,13 +51,13 @@ _PARTITIONS = statement(
 
 
 def days(connection: Connection) -> list[date]:
-    """Return the days that have a partition, oldest first."""
+    """Return the days that have a partition, oldest first. One that somebody else has attached, by
+    another name, is left alone."""
     names = connection.execute(_PARTITIONS).scalars()
-    suffixes = (name.removeprefix(_PREFIX) for name in names)
     return sorted(
-        datetime.strptime(suffix, "%Y_%m_%d").replace(tzinfo=UTC).date()
-        for suffix in suffixes
-        if suffix != "default"
+        datetime.strptime(name, f"{_PREFIX}%Y_%m_%d").replace(tzinfo=UTC).date()
+        for name in names
+        if _NAME.fullmatch(name)
     )
 
 
@@ -76,6 +80,15 @@ def drop(connection: Connection, day: date) -> int | None:
     Raises:
         OperationalError: a reader of deliveries holds a lock; try again later.
     """
+    unfinished = _lock_unless_unfinished(connection, day)
+    if unfinished:
+        return unfinished
+    connection.execute(statement(f"DROP TABLE IF EXISTS {_name(day)}"))
+    return None
+
+
+def _lock_unless_unfinished(connection: Connection, day: date) -> int:
+    """Lock deliveries against everybody, if nothing of a day is unfinished; return how much is."""
     first, last = _bounds(day)
     bounds = {"first": first, "last": last}
     unfinished: int = connection.execute(_UNFINISHED, bounds).scalar_one()
@@ -84,11 +97,60 @@ def drop(connection: Connection, day: date) -> int | None:
     connection.execute(_PATIENCE)
     # A replay reads the body in the transaction that requeues its job, so none can from here on.
     connection.execute(statement("LOCK TABLE ingest.deliveries IN ACCESS EXCLUSIVE MODE"))
-    unfinished = connection.execute(_UNFINISHED, bounds).scalar_one()
+    return int(connection.execute(_UNFINISHED, bounds).scalar_one())
+
+
+_FIRST_STRAY = statement(
+    """
+    SELECT id FROM ingest.deliveries_default
+    WHERE id >= CAST(:after AS uuid) AND id < CAST(:before AS uuid) ORDER BY id LIMIT 1
+    """
+)
+
+
+def stray_days(connection: Connection, *, before: date) -> list[date]:
+    """Return the days before one whose deliveries are in the default partition, oldest first. No
+    relay made the partitions of those days in time."""
+    days_found: list[date] = []
+    bounds = {"after": str(UUID(int=0)), "before": _bounds(before)[0]}
+    while (first := connection.execute(_FIRST_STRAY, bounds).scalar()) is not None:
+        days_found.append(received_at(first).date())
+        bounds["after"] = _bounds(days_found[-1])[1]
+    return days_found
+
+
+class DroppedStrays(NamedTuple):
+    """What became of deliveries of a day in the default partition."""
+
+    removed: int
+    unfinished: int
+    """The day's unfinished deliveries and jobs. With any, nothing is removed."""
+
+
+STRAYS_AT_ONCE = 5_000
+"""Deliveries that one transaction removes. Receivers wait for it."""
+_REMOVE_SOME = statement(
+    """
+    DELETE FROM ingest.deliveries_default WHERE id = ANY(ARRAY(
+        SELECT id FROM ingest.deliveries_default
+        WHERE id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid) ORDER BY id LIMIT :limit
+    ))
+    """
+)
+
+
+def drop_strays(connection: Connection, day: date) -> DroppedStrays:
+    """Do what `drop` does with up to `STRAYS_AT_ONCE` bodies of a day in the default partition.
+
+    Raises:
+        OperationalError: a reader of deliveries holds a lock; try again later.
+    """
+    unfinished = _lock_unless_unfinished(connection, day)
     if unfinished:
-        return unfinished
-    connection.execute(statement(f"DROP TABLE IF EXISTS {_name(day)}"))
-    return None
+        return DroppedStrays(0, unfinished)
+    first, last = _bounds(day)
+    parameters = {"first": first, "last": last, "limit": STRAYS_AT_ONCE}
+    return DroppedStrays(connection.execute(_REMOVE_SOME, parameters).rowcount, 0)
 
 
 _IN_DAY = "id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)"

@@ -27,6 +27,9 @@ _RECOVERS_WITHIN_S = 600.0
 """A loaded machine took two minutes over what usually takes ten seconds."""
 _TRIES = 3
 """So often a fault is tried that could not be made, since one before was not got over."""
+_LOOKS_EVERY_S = 0.25
+"""A look takes CPU from what it looks at: in one run every 0.05 s, with all that had waited, 0.4 of
+a core."""
 _UNFINISHED = "state IN ('pending', 'running', 'retrying')"
 
 
@@ -177,11 +180,11 @@ class Runner:
             return bool(waiting)
 
         self._world.fleet.until(know_what_waits, what="PostgreSQL answers", timeout_s=60)
-        deliveries, jobs = waiting
         self._world.fleet.until(
-            lambda: self._is_done(deliveries, jobs),
+            lambda: self._is_done(waiting),
             what="what waited is worked on",
             timeout_s=_RECOVERS_WITHIN_S,
+            every_s=_LOOKS_EVERY_S,
         )
         return time.monotonic() - began
 
@@ -199,20 +202,30 @@ class Runner:
         except psycopg.Error:
             return None
 
-    def _is_done(self, deliveries: list[Any], jobs: list[Any]) -> bool:
+    def _is_done(self, waiting: list[list[Any]]) -> bool:
+        """Return whether nothing of `waiting` is left, deliveries and jobs; take out what is done,
+        so that the next look costs less."""
+        deliveries, jobs = waiting
         try:
             with self._world.connect() as connection:
                 row = connection.execute(
                     f"""
-                    SELECT EXISTS (SELECT FROM unadmitted WHERE delivery = ANY(%(deliveries)s))
-                        OR EXISTS (SELECT FROM jobs WHERE {_UNFINISHED} AND processor <> 'poison'
-                            AND (id = ANY(%(jobs)s) OR event = ANY(%(deliveries)s)))
+                    SELECT ARRAY(
+                        SELECT d FROM unnest(CAST(%(deliveries)s AS uuid[])) AS d
+                        WHERE EXISTS (SELECT FROM unadmitted WHERE delivery = d)
+                           OR EXISTS (SELECT FROM jobs WHERE event = d AND {_UNFINISHED}
+                                      AND processor <> 'poison')
+                    ), ARRAY(
+                        SELECT id FROM jobs WHERE id = ANY(%(jobs)s) AND {_UNFINISHED}
+                    )
                     """.encode(),
                     {"deliveries": deliveries, "jobs": jobs},
                 ).fetchone()
         except psycopg.Error:
             return False
-        return row is not None and not row[0]
+        assert row is not None
+        waiting[:] = [list(row[0]), list(row[1])]
+        return not row[0] and not row[1]
 
 
 def is_idle(world: World) -> bool:

@@ -88,6 +88,12 @@ class Pipeline:
             listed = alerts.newest(connection, recovered=False)
         return {alert.rule: alert for alert in listed}
 
+    def fires(self, alert: Alert) -> bool:
+        """Whether this alert, and not another of its rule, has not ended."""
+        with self.engine.connect() as connection:
+            listed = alerts.newest(connection, recovered=False)
+        return alert.id in {firing.id for firing in listed}
+
     def titles(self) -> list[str]:
         """The titles of all messages."""
         found = rows(
@@ -176,6 +182,11 @@ def nothing_counted(pipeline: Pipeline) -> None:
     pipeline.forget()
 
 
+def only_counted(what: str, label: str) -> Act:
+    """What forgets all counts and makes one."""
+    return both(nothing_counted, lambda pipeline: pipeline.count(what, label, 1))
+
+
 def say(**changes: Any) -> Act:
     """What lets the facts say something."""
     return lambda pipeline: pipeline.changes.update(changes)
@@ -232,6 +243,7 @@ _PAUSED = (
     " registered_at, paused_at, parked) VALUES ('crm', '[]', 'events', false, 1, 8, 30, now(),"
     " now(), true)"
 )
+_RESUMED = "UPDATE processors SET paused_at = NULL, parked = false"
 _STUCK = (
     "INSERT INTO alert_messages (id, channel, content, made_at, next_at, attempts) VALUES"
     " (gen_random_uuid(), 'pager', '{\"title\": \"stuck\"}', now() - interval '20 min', now(), 3)"
@@ -288,7 +300,7 @@ CASES: dict[str, tuple[Act, Act, str]] = {
             lambda pipeline: pipeline.count("failed", "crm", 30),
             lambda pipeline: pipeline.count("succeeded", "crm", 70),
         ),
-        nothing_counted,
+        only_counted("succeeded", "crm"),
         "crm fails: 30 of its 100 attempts of the last 10 min",
     ),
     "dead_letters": (
@@ -325,7 +337,7 @@ CASES: dict[str, tuple[Act, Act, str]] = {
     ),
     "processor_paused": (
         both(lambda pipeline: pipeline.job("parked"), sql(f"DELETE FROM unadmitted; {_PAUSED}")),
-        sql("DELETE FROM jobs"),
+        sql(_RESUMED),
         "crm is paused: its jobs wait",
     ),
     "breaker_open": (
@@ -353,7 +365,7 @@ CASES: dict[str, tuple[Act, Act, str]] = {
             lambda pipeline: pipeline.count("refused", "signature_mismatch", 12),
             lambda pipeline: pipeline.count("answer", "", 88),
         ),
-        nothing_counted,
+        only_counted("answer", ""),
         "12 requests were refused in the last 10 min for a wrong signature, of 100",
     ),
     "source_quiet": (
@@ -366,7 +378,7 @@ CASES: dict[str, tuple[Act, Act, str]] = {
             lambda pipeline: pipeline.count("key", "shop old1", 5),
             lambda pipeline: setattr(pipeline, "keys", KEYS),
         ),
-        nothing_counted,
+        only_counted("key", "shop new1"),
         "shop still signs with its older key old1: 5 deliveries in the last 60 min",
     ),
     "partitions_short": (
@@ -379,7 +391,7 @@ CASES: dict[str, tuple[Act, Act, str]] = {
     "redis_away": (redis_goes, redis_returns, "Redis does not answer"),
     "channel_fails": (
         sql(_STUCK),
-        sql("UPDATE alert_messages SET next_at = NULL WHERE channel = 'pager'"),
+        sql("UPDATE alert_messages SET next_at = NULL, sent_at = now() WHERE channel = 'pager'"),
         "The channel pager takes no messages; the oldest has waited for 20 min",
     ),
 }
@@ -409,6 +421,131 @@ def test_a_rule_fires_on_its_fault_and_recovers(slug: str, pipeline: Pipeline) -
     assert slug not in pipeline.firing()
     recovered = RULES[slug].recovered.format(subject=fired.subject)
     assert f"Recovered: {recovered}" in pipeline.titles()
+
+
+def fire(slug: str, pipeline: Pipeline) -> Alert:
+    """Let a rule fire on its fault, and return the alert."""
+    CASES[slug][0](pipeline)
+    pipeline.evaluate()
+    pipeline.evaluate(RULES[slug].for_s)
+    return pipeline.firing()[slug]
+
+
+def recoveries(pipeline: Pipeline) -> list[str]:
+    """The titles of the messages that tell a recovery."""
+    return [title for title in pipeline.titles() if title.startswith("Recovered")]
+
+
+def use_pager(pipeline: Pipeline) -> None:
+    """The channel pager is configured, and is told nothing of what these tests break."""
+    pager = Slack(kind="slack", url_env="PAGER_URL", rules=("redis_away",))
+    channels = CHANNELS | {"pager": pager}
+    pipeline.configuration = replace(pipeline.configuration, channels=channels)
+
+
+_GIVEN_UP = "UPDATE alert_messages SET next_at = NULL WHERE channel = 'pager'"
+_PARKED_NOW = f"UPDATE jobs SET hinted_until = 'infinity'; {_PARKED}"
+_LONG_PAST = "UPDATE activity SET minute = minute - interval '4 days'"
+UNKNOWN: dict[str, Act] = {
+    "privileges_missing": sql("DELETE FROM processes WHERE kind = 'relay'"),
+    "jobs_old": sql(_PARKED_NOW),
+    "schedule_overdue": sql("UPDATE processors SET paused_at = now()"),
+    "processor_fails": nothing_counted,
+    "jobs_parked": sql(f"DELETE FROM parked; {_PAUSED}"),
+    "processor_paused": sql("DELETE FROM jobs"),
+    "possible_losses": sql(_LONG_PAST),
+    "signatures_refused": nothing_counted,
+    "source_quiet": say(past_hours=()),
+    "old_key_used": nothing_counted,
+    "disk_low": say(disks={}, host="elsewhere"),
+    "channel_fails": both(use_pager, sql(_GIVEN_UP)),
+}
+"""What hides the fault of a rule and does not mend it."""
+
+
+@pytest.mark.parametrize("slug", UNKNOWN)
+def test_an_alert_of_which_nothing_is_known_stays_and_ends_without_a_recovery(
+    slug: str, pipeline: Pipeline
+) -> None:
+    alert = fire(slug, pipeline)
+    UNKNOWN[slug](pipeline)
+    pipeline.evaluate(1)
+    pipeline.evaluate(RULES[slug].recover_for_s)
+    pipeline.evaluate(RULES[slug].unknown_for_s / 2)
+    assert pipeline.fires(alert)
+    pipeline.evaluate(RULES[slug].unknown_for_s / 2)
+    assert not pipeline.fires(alert)
+    assert not recoveries(pipeline)
+
+
+GONE: dict[str, Act] = {
+    "schedule_overdue": sql("DELETE FROM schedules"),
+    "source_quiet": lambda pipeline: setattr(pipeline, "keys", {"other": ("new1",)}),
+    "old_key_used": lambda pipeline: setattr(pipeline, "keys", {"shop": ("new1",)}),
+    "channel_fails": sql(_GIVEN_UP),
+}
+"""What removes the subject of a rule."""
+
+
+@pytest.mark.parametrize("slug", GONE)
+def test_an_alert_whose_subject_is_removed_ends_at_once_without_a_recovery(
+    slug: str, pipeline: Pipeline
+) -> None:
+    alert = fire(slug, pipeline)
+    GONE[slug](pipeline)
+    pipeline.evaluate(1)
+    assert not pipeline.fires(alert)
+    assert not recoveries(pipeline)
+
+
+def test_a_quiet_source_recovers_only_once_it_delivers_again(pipeline: Pipeline) -> None:
+    alert = fire("source_quiet", pipeline)
+    pipeline.changes["past_hours"] = ()
+    pipeline.evaluate(3600)  # the next hour is not usually busy
+    pipeline.evaluate(4 * 86_400)  # and too few of the days before were
+    assert pipeline.fires(alert)
+    assert not recoveries(pipeline)
+    pipeline.count("key", "shop new1", 1)
+    pipeline.evaluate(15)
+    assert not pipeline.fires(alert)
+    assert recoveries(pipeline) == ["Recovered: shop delivers again."]
+
+
+def test_a_process_without_secrets_takes_no_source_for_removed(pipeline: Pipeline) -> None:
+    pipeline.keys = {"unsigned": ()}
+    alert = fire("source_quiet", pipeline)
+    pipeline.changes["past_hours"] = ()
+    pipeline.evaluate(3600)
+    assert pipeline.fires(alert)
+
+
+def test_an_alert_whose_rule_is_switched_off_ends_without_a_recovery(pipeline: Pipeline) -> None:
+    alert = fire("database_large", pipeline)
+    assert not DEFAULTS.policies["database_large"].enabled
+    pipeline.configuration = replace(pipeline.configuration, policies=DEFAULTS.policies)
+    pipeline.evaluate(1)
+    assert not pipeline.fires(alert)
+    with pipeline.engine.connect() as connection:
+        assert not alerts.unfinished(connection)
+    limit_of(10**15)(pipeline)
+    pipeline.evaluate(1)
+    assert not recoveries(pipeline)
+
+
+def test_what_any_process_of_a_kind_lacks_is_told(pipeline: Pipeline) -> None:
+    pipeline.process("relay", "{lacks UPDATE on ingest.jobs}")
+    execute(
+        pipeline.engine,
+        "INSERT INTO processes (id, kind, host, pid, version, started_at, seen_at, lacks)"
+        " SELECT id || number, kind, 'z', pid, version, started_at, seen_at,"
+        " CASE number WHEN 1 THEN lacks || ARRAY['lacks SELECT on ingest.events'] ELSE '{}' END"
+        " FROM processes, generate_series(1, 2) AS number WHERE kind = 'relay'",
+    )
+    pipeline.evaluate()
+    assert pipeline.firing()["privileges_missing"].sentence == (
+        "The database role of the relays lacks UPDATE on ingest.jobs;"
+        " lacks SELECT on ingest.events."
+    )
 
 
 @contextmanager
@@ -547,6 +684,31 @@ def test_a_message_that_is_not_taken_for_a_day_is_given_up(pipeline: Pipeline) -
     with pipeline.engine.connect() as connection:
         state = alerts.channel_states(connection)["team"]
     assert (state.given_up, state.waiting, state.error) == (1, 0, "HTTP 500.")
+
+
+def test_messages_for_a_channel_that_was_removed_are_given_up_after_a_day_and_its_alert_ends(
+    pipeline: Pipeline,
+) -> None:
+    alert = fire("channel_fails", pipeline)
+    pipeline.evaluate(86_400 - 21 * 60)  # the message was 20 minutes old already
+    assert pipeline.fires(alert)
+    pipeline.evaluate(60)  # it is given up
+    pipeline.evaluate(15)
+    assert not pipeline.fires(alert)
+    assert not recoveries(pipeline)
+    with pipeline.engine.connect() as connection:
+        state = alerts.channel_states(connection)["pager"]
+    assert (state.given_up, state.waiting) == (1, 0)
+
+
+def test_why_a_channel_failed_stays_told_when_later_messages_are_given_up_untried(
+    pipeline: Pipeline,
+) -> None:
+    execute(pipeline.engine, f"{_STUCK}; UPDATE alert_messages SET error = 'HTTP 500.'; {_STUCK}")
+    pipeline.evaluate(86_400)
+    with pipeline.engine.connect() as connection:
+        state = alerts.channel_states(connection)["pager"]
+    assert (state.given_up, state.error) == (2, "HTTP 500.")
 
 
 def test_who_acknowledged_an_alert_stays_recorded(pipeline: Pipeline) -> None:

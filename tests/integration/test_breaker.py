@@ -456,6 +456,31 @@ def test_with_an_order_the_first_of_a_key_is_the_probe(
     assert [n for n in ran if not n % 2] == [0, 2, 4, 6, 8, 10]
 
 
+def test_with_an_order_an_event_whose_key_is_not_read_is_probed_before_what_waits_for_it(
+    make_house: MakeHouse, target: Target, engine: Engine
+) -> None:
+    """Its worker died, so it has had an attempt. Nothing else reads its key while it is parked."""
+
+    def crm(event: Event, db: Connection) -> None:
+        target.call(event.data["order_id"])
+
+    house = make_house(
+        crm, breaker=Breaker(after=3), ordered_by=lambda event: event.data["order_id"]
+    )
+    house.deliver(6)
+    house.run()
+    assert house.is_open()
+    house.sweep()
+    unread = one(engine, "SELECT min(id) FROM jobs WHERE failures = 0")
+    execute(engine, "UPDATE jobs SET attempt = attempt + 1 WHERE id = :id", id=unread)
+    execute(engine, "UPDATE ordered_jobs SET placed = false")
+    execute(engine, "UPDATE ordered_jobs SET key = NULL WHERE job = :id", id=unread)
+    target.error = None
+    assert house.probe() == [unread]
+    assert not house.is_open()
+    house.drain()
+
+
 def test_what_ran_apart_and_what_is_replayed_is_probed_likewise(
     make_house: MakeHouse, target: Target, engine: Engine
 ) -> None:

@@ -50,6 +50,22 @@ def test_a_secret_signs_deliveries_of_its_own_source_only(
     assert (said in page.text) is not is_signed
 
 
+@pytest.mark.parametrize("body", [b'{"secret_token":"x","type":"paid","id":"1"}', b"[]"])
+def test_an_event_whose_source_cannot_sign_has_its_page(
+    engine: Engine, database_url: str, make_settings: Callable[..., Settings], body: bytes
+) -> None:
+    """Moyasar sends its secret in the body. So there is no header to sign it by."""
+    event = admitted(engine, database_url, "moyasar")
+    execute(engine, "UPDATE deliveries SET body = :body", body=body)
+    app = create_app(make_settings(sources={"moyasar": {"secrets": "s" * 20}}))
+    with running(app):
+        page = Browser(app=app).get(f"/events/{event}")
+    assert page.status == 200
+    assert "the console cannot sign deliveries of moyasar" in page.text
+    assert 'id="tab-curl"' not in page.text
+    assert f'action="/events/{event}/replay"' in page.text
+
+
 def test_the_attempts_since_a_replay_are_told_apart_and_what_is_due_waits_for_a_worker(
     engine: Engine, database_url: str, make_settings: Callable[..., Settings]
 ) -> None:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlencode
@@ -23,7 +24,7 @@ from ingest.store.schema import READ_MODEL
 from ingest.store.search.filters import EventFilter
 from tests.integration.conftest import Worker
 from tests.integration.test_what_senders_send import BUILT_IN
-from tests.support.deliver import body
+from tests.support.deliver import body, deliver
 from tests.support.erasing import begin, everything, finish, store, wamid
 from tests.support.meta import body_of, change, whatsapp
 from tests.support.meta import text as message_of
@@ -236,6 +237,35 @@ def test_errors_searches_and_refusals_are_searched(
         "(erased)",
         "orders",
     ]
+
+
+def test_the_search_of_a_bulk_action_that_names_a_contact_is_erased(
+    engine: Engine, database_url: str, worker: Worker
+) -> None:
+    worker.process(store(database_url, AWALCHAT, [*about_sara(), *about_omar()]))
+    with engine.begin() as connection:
+        for contact in ("5", "6"):
+            selection = EventFilter(about=(("contact", contact),))
+            replay.begin(connection, selection, requested_by="op", reason=None)
+    erase(engine)
+    with engine.connect() as connection:
+        selections = [one.selection.about for one in replay.operations(connection, limit=5)]
+    assert selections == [(("contact", "6"),), (("contact", "(erased)"),)]
+
+
+def test_a_number_that_is_learned_while_erasing_is_looked_for_in_what_was_read_before(
+    engine: Engine, database_url: str, worker: Worker
+) -> None:
+    other = "966511112222"
+    an_hour_ago = time.time() - 3_600
+    worker.process(deliver(database_url, [body("voice.note", {"caller": other})], now=an_hour_ago))
+    worker.process(store(database_url, AWALCHAT, about_sara()))
+    number, _ = begin(engine, phones=[SARA], sources=SOURCES)
+    changed = body("contact.updated", {"id": 5, "name": "Sara", "phone": other})
+    worker.process(store(database_url, AWALCHAT, [changed]))
+    finish(engine, number, SOURCES)
+    assert not holds(engine)
+    assert not holds(engine, other)
 
 
 def test_a_job_that_runs_meanwhile_cannot_write_the_person_back(

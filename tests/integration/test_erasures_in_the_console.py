@@ -13,9 +13,11 @@ from ingest.console.auth.roles import Role
 from ingest.console.errors import BadRequest, NotPossible
 from ingest.console.services.erasure_runner import ErasureRunner
 from ingest.console.services.erasures import Erasures, Wanted
+from ingest.encryption.keys import BodyKeys, key_id
 from ingest.erasure import orders, sentences
 from ingest.erasure.report import Report
 from ingest.erasure.request import BadPerson
+from ingest.errors import BodyKeyMissing
 from ingest.store.erasure import ledger
 from tests.integration.conftest import Worker
 from tests.integration.test_erasure import (
@@ -30,6 +32,7 @@ from tests.integration.test_erasure import (
     message,
 )
 from tests.integration.test_what_senders_send import BUILT_IN
+from tests.support.deliver import deliver
 from tests.support.erasing import begin, everything, store
 from tests.support.rows import execute, one, rows
 from workers.registry import Declaration
@@ -132,6 +135,36 @@ def test_another_source_is_another_order(found: Report, erasures: Erasures) -> N
     assert erasures.order(NOURA, other).id != found.id
     with pytest.raises(BadRequest, match="no such source"):
         erasures.order(NOURA, Wanted(phones=OF_SARA.phones, source="nobody"))
+
+
+@pytest.mark.parametrize(
+    "narrower", [Wanted(phones=OF_SARA.phones, source="awalchat"), OF_SARA], ids=["source", "names"]
+)
+def test_an_order_that_asks_for_more_than_was_erased_is_not_cancelled(
+    found: Report, runner: ErasureRunner, erasures: Erasures, narrower: Wanted
+) -> None:
+    wider = erasures.order(NOURA, Wanted(phones=[*OF_SARA.phones, OMAR])).id
+    assert run(runner, erasures, wider).status == "found"
+    number = erasures.order(NOURA, narrower).id
+    run(runner, erasures, number)
+    erasures.erase(NOURA, number)
+    assert run(runner, erasures, number).status == "finished"
+    assert erasures.read(wider).status == "found"
+    # The first asks for one person in all sources.
+    assert erasures.read(found.id).status == ("found" if narrower.source else "finished")
+
+
+def test_an_order_that_is_cancelled_while_it_searches_keeps_no_key_of_what_it_has_read(
+    engine: Engine, found: Report, erasures: Erasures
+) -> None:
+    """The keys of messages and identities hold numbers."""
+    execute(
+        engine,
+        "UPDATE erasures SET status = 'searching',"
+        " position = position || jsonb_build_object('after', jsonb_build_array('966512345678'))",
+    )
+    erasures.cancel(NOURA, found.id)
+    assert SARA not in str(one(engine, "SELECT position FROM erasures"))
 
 
 def test_a_console_that_restarts_goes_on_with_searching_and_erasing(
@@ -252,6 +285,15 @@ def test_the_command_that_erases_the_person_ends_the_order(
     assert not holds(engine)
     ended = erasures.read(found.id)
     assert (ended.status, ended.problem) == ("cancelled", "Erasure 2 has erased the person.")
+
+
+def test_a_console_that_lacks_the_receivers_key_says_so(
+    engine: Engine, database_url: str, runner: ErasureRunner, erasures: Erasures
+) -> None:
+    key = bytes(range(32))
+    deliver(database_url, about_sara(), keys=BodyKeys([key]))
+    waiting = run(runner, erasures, erasures.order(NOURA, OF_SARA).id)
+    assert (waiting.status, waiting.problem) == ("searching", str(BodyKeyMissing(key_id(key))))
 
 
 def test_a_batch_that_fails_says_why_and_is_repeated(

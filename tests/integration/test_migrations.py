@@ -201,6 +201,20 @@ def test_without_a_partition_nothing_is_lost_and_the_day_is_set_right_later(engi
         assert homes(connection) == [f"deliveries_{far:%Y_%m_%d}", "deliveries_default"]
 
 
+def test_a_partition_that_somebody_else_has_attached_is_left_alone(engine: Engine) -> None:
+    with engine.begin() as connection:
+        before = partitions.days(connection)
+        connection.execute(
+            text(
+                "CREATE TABLE ingest.deliveries_2025_archive PARTITION OF ingest.deliveries FOR"
+                " VALUES FROM ('01800000-0000-0000-0000-000000000000')"
+                " TO ('01810000-0000-0000-0000-000000000000')"
+            )
+        )
+        assert partitions.days(connection) == before
+        assert partitions.ensure(connection, today=before[0], days_ahead=1) == []
+
+
 def test_a_migration_waits_for_a_lock_far_less_than_receivers_wait_behind_it(
     database_url: str,
 ) -> None:

@@ -667,6 +667,29 @@ def test_a_function_that_ends_its_process_spends_an_attempt_and_holds_others_up_
     assert attempt == {"job": job, "number": 1, "outcome": "lost"}
 
 
+def test_a_job_whose_key_its_worker_died_over_is_tried_again_at_once(
+    engine: Engine, database_url: str, make_worker: MakeWorker, tmp_path: Path
+) -> None:
+    """What was received later waits for its key, whatever its own key is."""
+
+    @processor("order.*", name=NAME, ordered_by="order_id", max_attempts=3)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = without_time(make_worker)
+    register(engine, worker)
+    worker.process(deliver(database_url, steps(1, 0)))
+    job = one(engine, "SELECT id FROM jobs")
+    execute(engine, "UPDATE ordered_jobs SET key = NULL, placed = false")
+    lost = Worker(engine, database_url, tmp_path, [], name="lost", effects=worker.effects)
+    lost.record(Lease(id=job, attempt=1))
+    lost.vanish()
+    rules = RetryPolicy(base_s=3_600, cap_s=3_600)
+    assert rescue.recover_crashed(engine, tmp_path, rules, random=lambda low, high: high) == 1
+    assert one(engine, "SELECT state = 'retrying' AND next_attempt_at <= now() FROM jobs")
+    assert one(engine, "SELECT failures FROM jobs") == 1
+
+
 def test_a_processor_that_has_no_order_any_more_lets_all_run(
     engine: Engine, database_url: str, make_worker: MakeWorker, declared: list[Any]
 ) -> None:

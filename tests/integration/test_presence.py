@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from ingest import heartbeat
-from ingest.heartbeat import Heartbeat, Report, identity
+from ingest.heartbeat import Heartbeat, identity
 from ingest.receiver import refused as refused_by
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.sources.base import WebhookRequest
@@ -137,7 +137,7 @@ def make_presence(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.02)
     made: list[Heartbeat] = []
 
-    def make(process: ProcessIdentity = RECEIVER, **reports: Report) -> Heartbeat:
+    def make(process: ProcessIdentity = RECEIVER, **reports: Any) -> Heartbeat:
         made.append(Heartbeat(parse(database_url), process, **reports))
         made[-1].start()
         return made[-1]
@@ -178,7 +178,7 @@ def test_what_was_counted_last_is_reported_as_it_leaves(
 ) -> None:
     monkeypatch.setattr(heartbeat, "INTERVAL_S", 60.0)
     metrics = ReceiverMetrics()
-    process = make_presence(report=metrics.report)
+    process = make_presence(report=metrics.report, confirm=metrics.confirm_report)
     until(lambda: found(engine), what="it was seen")
     metrics.count_answer(0.5)
     process.leave()
@@ -234,9 +234,10 @@ def kept(engine: Engine) -> list[refused_requests.Refusal]:
 def report(engine: Engine, metrics: ReceiverMetrics) -> None:
     with engine.begin() as connection:
         metrics.report(connection)
+    metrics.confirm_report()
 
 
-@pytest.mark.parametrize("lacking", ["activity", "refusals", "refusal_counts"])
+@pytest.mark.parametrize("lacking", ["activity", "refusals", "refusal_counts", "processes"])
 def test_counts_that_could_not_be_reported_are_reported_with_the_next(
     lacking: str, engine: Engine, make_presence: MakePresence
 ) -> None:
@@ -252,7 +253,7 @@ def test_counts_that_could_not_be_reported_are_reported_with_the_next(
         metrics.count_answer(0.002)
         refuse(metrics)
     refuse(metrics, "too_large")
-    make_presence(report=tell)
+    make_presence(report=tell, confirm=metrics.confirm_report)
     until(lambda: reports.times > 2, what="it reports in vain")
     metrics.count_answer(0.002)
     refuse(metrics)

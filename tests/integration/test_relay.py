@@ -307,6 +307,51 @@ def test_days_that_nobody_keeps_are_dropped_unless_work_is_left(
     assert one(engine, "SELECT count(*) FROM pg_inherits") < keeping_all
 
 
+def test_bodies_of_days_that_never_had_a_partition_are_dropped_too_unless_work_is_left(
+    engine: Engine, database_url: str
+) -> None:
+    """No relay ran for weeks, so they came into the default partition."""
+    today = datetime.now(UTC).date()
+    make_jobs(engine, database_url, 1)
+    unfinished, old, kept = (
+        first_id(datetime(day.year, day.month, day.day, 12, tzinfo=UTC))
+        for day in (today - timedelta(days=age) for age in (40, 30, 3))
+    )
+    for number in range(3):
+        for id_ in (unfinished, old, kept):
+            execute(
+                engine,
+                "INSERT INTO deliveries (id, source, received_at, key_id, headers, body)"
+                " VALUES (:id, 'awalchat', now(), 'k', '[]', '{}')",
+                id=UUID(int=id_.int + number),
+            )
+    execute(engine, "UPDATE jobs SET event = :event", event=unfinished)
+    DailyMaintenance(engine, options()).run(today)
+    assert one(engine, "SELECT count(*) FROM deliveries_default") == 9
+    DailyMaintenance(engine, options(body_retention_days=7)).run(today)
+    left = rows(engine, "SELECT id FROM deliveries_default ORDER BY id")
+    assert [row["id"].int >> 80 for row in left] == [
+        id_.int >> 80 for id_ in (unfinished, kept) for _ in range(3)
+    ]
+
+
+def test_days_that_nobody_keeps_are_dropped_however_many_strays_they_have(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "STRAYS_AT_ONCE", 2)
+    today = datetime.now(UTC).date()
+    first = first_id(datetime.now(UTC) - timedelta(days=30))
+    for number in range(5):
+        execute(
+            engine,
+            "INSERT INTO deliveries (id, source, received_at, key_id, headers, body)"
+            " VALUES (:id, 'awalchat', now(), 'k', '[]', '{}')",
+            id=UUID(int=first.int + number),
+        )
+    DailyMaintenance(engine, options(body_retention_days=7)).run(today)
+    assert one(engine, "SELECT count(*) FROM deliveries") == 0
+
+
 def test_a_long_reader_delays_the_upkeep_and_nothing_else(
     engine: Engine, database_url: str
 ) -> None:

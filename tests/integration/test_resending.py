@@ -33,6 +33,7 @@ from tests.support.asgi import Browser, ask, running
 from tests.support.console import TOKEN, TOKENS, VIEWER_TOKEN
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
+from tests.support.sources import described
 from workers import Event
 from workers.registry import Declaration, processor
 
@@ -162,6 +163,25 @@ def test_one_order_is_sent_once_and_a_copy_can_be_edited_again(
     worker.process([second.event])
     assert one(engine, "SELECT total FROM orders WHERE order_id = 790") == 3
     assert one(engine, "SELECT count(*) FROM jobs WHERE state <> 'succeeded'") == 0
+
+
+def test_headers_stay_where_a_sender_signs_in_none(
+    engine: Engine, database_url: str, worker: Worker
+) -> None:
+    """Its events may be named by one of them."""
+    (event,) = deliver(database_url, [order(total=1)])
+    worker.process([event])
+    headers = [["content-type", "application/json"], ["x-kind", "paid"]]
+    execute(
+        engine,
+        "UPDATE deliveries SET source = 'moyasar', headers = CAST(:headers AS jsonb)",
+        headers=json.dumps(headers),
+    )
+    execute(engine, "UPDATE events SET source = 'moyasar'")
+    sources = {"moyasar": described("moyasar", "s" * 20)}
+    with engine.connect() as connection:
+        origin = resending.origin(connection, sources, event)
+    assert [list(pair) for pair in origin.headers] == headers
 
 
 def test_what_cannot_be_sent_is_told_in_a_sentence(

@@ -188,6 +188,21 @@ def test_the_backlog_is_bounded_in_bytes(database_url: str) -> None:
     asyncio.run(scenario())
 
 
+def test_a_delivery_larger_than_the_backlog_has_room_while_nothing_else_waits(
+    database_url: str, engine: Engine
+) -> None:
+    async def scenario() -> None:
+        async with writing(database_url, backlog_bytes=20_000) as writer:
+            first = writer.submit(delivery(1, body=b"x" * 50_000))
+            with pytest.raises(StorageUnavailable):
+                writer.submit(delivery(2, body=b"x"))
+            await first
+            await writer.append(delivery(2, body=b"x" * 50_000))
+
+    asyncio.run(scenario())
+    assert stored(engine) == 2
+
+
 def test_close_commits_what_waits_and_refuses_what_comes(database_url: str, engine: Engine) -> None:
     async def scenario() -> None:
         async with writing(database_url) as writer:

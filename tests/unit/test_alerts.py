@@ -1,5 +1,6 @@
 """What is told when, and by which message: pure functions, with the test's own clock."""
 
+import os
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,13 +11,17 @@ from uuid import UUID
 import pytest
 import yaml
 
+from ingest import settings
 from ingest.alerts import configuration, explain, lifecycle, notices
+from ingest.alerts.absence import Absence
 from ingest.alerts.catalogue import RULES
 from ingest.alerts.channels import check as channels
 from ingest.alerts.configuration import Configuration, QuietHours, Slack
 from ingest.alerts.delivery import next_attempt
 from ingest.alerts.judges import Finding
+from ingest.alerts.watch import ConfiguredKeys
 from ingest.errors import SettingsError
+from ingest.sources import registry
 from ingest.store.alerts import Alert, Outgoing
 
 ROOT = Path(__file__).parents[2]
@@ -24,6 +29,19 @@ NOW = datetime(2026, 3, 1, 20, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 TEAM = {"team": Slack(kind="slack", url_env="SLACK_URL")}
 SETUP = replace(configuration.read(None), channels=TEAM)
+SOURCES = """
+[riyadh]
+preset = "shopify"
+[jeddah]
+preset = "shopify"
+[till]
+title = "The till"
+id = "body.id"
+type = "body.type"
+verify.scheme = "none"
+samples = [{type = "sold", body = '{"id": "<id>", "type": "sold"}'}]
+"""
+NOTHING = lifecycle.Changes(saved=[], deleted=[])
 
 
 def alert(rule: str = "jobs_old", subject: str = "crm", **fields: Any) -> Alert:
@@ -122,14 +140,17 @@ def test_a_channel_is_told_its_rules_and_never_that_it_fails() -> None:
     assert [each.rule for each in decided.told] == ["jobs_old", "no_worker"]
 
 
+def finding(subject: str = "crm") -> Finding:
+    """What the rule about old jobs finds of a subject."""
+    return Finding(rule="jobs_old", subject=subject, value=1, sentence=f"{subject}!")
+
+
 def advance(
-    current: list[Alert], holds: bool, now: datetime, known: bool = True
+    current: list[Alert], holds: bool, now: datetime, absence: Absence = Absence.OVER
 ) -> lifecycle.Changes:
-    finding = Finding(rule="jobs_old", subject="crm", value=1, sentence="crm!")
-    keys = [(each.rule, each.subject) for each in current] if known else []
-    return lifecycle.advance(
-        current, [finding] if holds else [], SETUP.policies, known=keys, now=now
-    )
+    absences = {(known.rule, known.subject): absence for known in current}
+    findings = [finding()] if holds else []
+    return lifecycle.advance(current, findings, SETUP.policies, absences=absences, now=now)
 
 
 def test_an_alert_fires_after_its_hold_and_recovers_after_another() -> None:
@@ -149,11 +170,25 @@ def test_an_alert_fires_after_its_hold_and_recovers_after_another() -> None:
     assert ended.recovered_at == NOW + 8 * MINUTE
 
 
-def test_an_alert_of_which_nobody_knows_stays_for_an_hour() -> None:
-    fired = alert(seen_at=NOW)
-    assert not advance([fired], False, NOW + 59 * MINUTE, known=False).saved
-    (over,) = advance([fired], False, NOW + 60 * MINUTE, known=False).saved
-    assert over.clear_since is not None
+def test_an_alert_of_which_nothing_is_known_stays_for_an_hour_and_does_not_recover() -> None:
+    fired = alert(seen_at=NOW, clear_since=NOW, told_at=NOW, told_value=1)
+    assert advance([fired], False, NOW + 59 * MINUTE, Absence.UNKNOWN) == NOTHING
+    late = NOW + 60 * MINUTE
+    (ended,) = advance([fired], False, late, Absence.UNKNOWN).saved
+    assert (ended.recovered_at, ended.clear_since) == (late, None)
+    assert not told(ended, now=late)
+    held = replace(fired, fired_at=None)
+    assert advance([held], False, NOW + 59 * MINUTE, Absence.UNKNOWN) == NOTHING
+    assert advance([held], False, late, Absence.UNKNOWN).deleted == [held.id]
+
+
+def test_a_rule_has_a_hundred_alerts_at_most_and_none_makes_way_for_another() -> None:
+    last = alert(subject="z")
+    findings = [finding(f"crm {number}") for number in range(100)] + [finding("z")]
+    absences = {(last.rule, last.subject): Absence.OVER}
+    saved = lifecycle.advance([last], findings, SETUP.policies, absences=absences, now=NOW).saved
+    assert len(saved) == 100
+    assert saved[0] == last
 
 
 def test_a_message_that_is_not_taken_is_tried_for_a_day() -> None:
@@ -167,6 +202,21 @@ def test_a_message_that_is_not_taken_is_tried_for_a_day() -> None:
     assert (
         next_attempt(replace(message, attempts=60), NOW + timedelta(hours=23, minutes=45)) is None
     )
+
+
+def test_a_source_can_be_received_if_it_has_a_secret_or_needs_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    described = tmp_path / "sources.toml"
+    described.write_text(SOURCES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INGEST_SOURCES", str(described))
+    monkeypatch.setenv("INGEST_RIYADH_SECRETS", "a_secret_of_the_tests_0123456789")
+    try:
+        configured = ConfiguredKeys(settings.load(), os.environ).read()
+    finally:
+        registry.use({})
+    assert {source: len(keys) for source, keys in configured.items()} == {"riyadh": 1, "till": 0}
 
 
 WRONG = [

@@ -1,5 +1,6 @@
 """The command that sends a delivery again sends these bytes, signed."""
 
+import json
 import os
 import shlex
 import stat
@@ -19,6 +20,7 @@ from tests.support.signing import SECRET, signed_headers
 from tests.support.sources import awalchat, described
 
 NOW = 1_795_000_000
+VARIABLE = "${SECRET:?is the secret of the source}"
 # Stands in for curl: keeps its arguments and what comes in.
 RECORDER = f"""#!{sys.executable}
 import json, sys
@@ -42,6 +44,24 @@ def test_a_shell_sends_the_same_bytes_with_a_good_signature(tmp_path: Path) -> N
         assert f"{name}: {value}".lower() in arguments.lower()
 
 
+@pytest.mark.parametrize("given", ["the/token'1234567890", ""])
+def test_a_token_is_taken_from_a_variable_by_the_shell(tmp_path: Path, given: str) -> None:
+    fake = tmp_path / "curl"
+    fake.write_text(RECORDER)
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    source = described("gitlab", "the/token'1234567890")
+    command = resend_command.command("http://localhost/hook", source, b"{}", (), now=NOW)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SECRET": given}
+    ran = subprocess.run(
+        ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    if given:
+        assert f"x-gitlab-token: {given}" in json.loads((tmp_path / "arguments").read_text())
+    else:
+        assert "SECRET: is the secret of the source" in ran.stderr
+        assert not (tmp_path / "arguments").exists()
+
+
 @pytest.mark.parametrize("name", [name for name in shipped.names() if name != "moyasar"])
 @pytest.mark.parametrize("alternative", [0, 1])
 def test_what_is_sent_again_is_the_same_event_stamped_and_signed_anew(
@@ -49,7 +69,8 @@ def test_what_is_sent_again_is_the_same_event_stamped_and_signed_anew(
 ) -> None:
     """Whichever of two headers names it: Svix's are an alternative to those of Standard
     Webhooks."""
-    source = described(name, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    source = described(name, secret)
     body = source.samples.make(source.samples.types[0], Random(1), datetime.fromtimestamp(0, UTC))
     naming = {
         part.names[0]: part.names[min(alternative, len(part.names) - 1)]
@@ -64,7 +85,9 @@ def test_what_is_sent_again_is_the_same_event_stamped_and_signed_anew(
     kept = as_headers(stored, only=source.kept_headers)
     sent = source.sign_again(body, kept, now=NOW)
     command = resend_command.command("http://localhost/hook", source, body, kept, now=NOW)
-    assert {f"{header}: {value}" for header, value in sent.items()} <= set(shlex.split(command))
+    shown = {f"{header}: {value}".replace(secret, VARIABLE) for header, value in sent.items()}
+    assert shown <= set(shlex.split(command))
+    assert secret not in command
     again = as_headers(sent)
     request = WebhookRequest("POST", f"/webhooks/{name}", again, body)
     assert source.verify(request, now=NOW) in source.key_ids

@@ -14,7 +14,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from ingest.errors import InvalidSignature
+from ingest.errors import InvalidEnvelope, InvalidSignature
 from ingest.receiver.body import BodyLimits, BodyReader
 from ingest.receiver.endpoint import Endpoint
 from ingest.receiver.fastpath import FastPath
@@ -297,3 +297,30 @@ def test_a_batch_is_split_into_bodies_that_have_ids_of_their_own() -> None:
     ids = {source.identify(source.parse(body), headers).event_id for body in bodies[:2]}
     assert len(ids) == 2
     assert source.split(b'{"message":{"id":"a"}}') is None
+
+
+ENVELOPE: dict[str, Any] = {
+    "split": {"path": "entry.0.items", "element": "envelope"},
+    "id": ["{path:entry.0.items.0.id}"],
+    "type": ["{path:kind}"],
+}
+
+
+def test_an_envelope_is_kept_around_each_event_of_a_list_in_a_list() -> None:
+    source = described("standard-webhooks", OLD, **ENVELOPE)
+    batch = b'{"kind":"x","entry":[{"items":[{"id":"a"},{"id":"b"}]},9]}'
+    bodies = source.split(batch)
+    assert bodies is not None
+    assert [json.loads(body) for body in bodies] == [
+        {"kind": "x", "entry": [{"items": [{"id": name}]}, 9]} for name in "ab"
+    ]
+
+
+def test_a_batch_whose_events_would_take_gigabytes_is_rejected() -> None:
+    """Each of them repeats what stands beside the list."""
+    source = described("standard-webhooks", OLD, **ENVELOPE)
+    items = [{"id": number} for number in range(5_000)]
+    batch = json.dumps({"kind": "x", "entry": [{"items": items}], "other": "x" * 500_000})
+    with pytest.raises(InvalidEnvelope) as refused:
+        source.split(batch.encode())
+    assert refused.value.reason == "events_too_large"

@@ -126,6 +126,19 @@ def test_a_public_key_among_the_secrets_verifies_the_items_of_its_version() -> N
         described("standard-webhooks", public).sign(BODY, now=NOW)
 
 
+def test_of_many_signatures_by_public_keys_the_first_few_are_checked() -> None:
+    """Each takes as long as it takes to read the body, whoever has sent them."""
+    private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+    public = "whpk_" + base64.b64encode(private.public_key().public_bytes_raw()).decode()
+    good = base64.b64encode(private.sign(f"msg_1.{NOW}.".encode() + BODY)).decode()
+    wrong = "v1a," + base64.b64encode(bytes(64)).decode()
+    source = described("standard-webhooks", public)
+    headers = by_standardwebhooks(OTHER)
+    for others, is_good in ((3, True), (4, False)):
+        items = " ".join([*[wrong] * others, f"v1a,{good}"])
+        assert accepts(source, headers | {"webhook-signature": items}) is is_good
+
+
 def test_a_sender_with_public_keys_alone_is_described_too() -> None:
     """As Discord signs: Ed25519 over the timestamp and the body, everything in hex."""
     private = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -79,6 +79,18 @@ def test_an_empty_or_short_secret_stops_the_start(
     assert "long_enough" not in str(caught.value)
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+def test_a_secret_that_is_set_to_nothing_stops_the_start(
+    blank: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another source may be configured: then only this one would be answered 404."""
+    monkeypatch.setenv("INGEST_TWILIO_SECRETS", "long_enough_0123456789")
+    monkeypatch.setenv("INGEST_TWILIO_PUBLIC_URL", "https://example.com/webhooks/twilio")
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", blank)
+    with pytest.raises(SettingsError, match="INGEST_AWALCHAT_SECRETS: it is empty"):
+        settings.load()
+
+
 def test_a_secret_comes_from_a_file_without_the_newline_of_an_editor(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,33 @@ def test_a_body_limit_that_can_never_be_met_is_refused_at_the_start(
     monkeypatch.delenv("INGEST_OCTO_SECRETS")  # the source receives nothing
     monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", SECRET)
     create_receiver(settings.load())
+
+
+def test_a_body_limit_of_all_sources_that_can_never_be_met_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("INGEST_AWALCHAT_SECRETS", SECRET)
+    monkeypatch.setenv("INGEST_DATABASE_URL", "postgresql://localhost/x")
+    monkeypatch.setenv("INGEST_REDIS_URL", "redis://localhost")
+    monkeypatch.setenv("INGEST_MAX_BODY_BYTES", "5000000")
+    monkeypatch.setenv("INGEST_MAX_INFLIGHT_BODY_BYTES", "4000000")
+    with pytest.raises(SettingsError, match="INGEST_MAX_BODY_BYTES is 5000000 bytes, and"):
+        create_receiver(settings.load())
+
+
+def test_a_file_of_secrets_that_was_emptied_is_told_and_revokes_nothing_silently(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "octo.secret"
+    file.write_text(SECRET)
+    described = f'[octo]\npreset = "github"\nsecrets_file = "{file}"\n'
+    monkeypatch.setenv("INGEST_SOURCES", str(write(described)))
+    loaded = settings.load()
+    file.write_text("\n")
+    with pytest.raises(SettingsError, match=r"octo\.secret: it is empty"):
+        settings.reload_secrets(loaded.sources, os.environ)
+    with pytest.raises(SettingsError, match=r"octo\.secret: it is empty"):
+        settings.load()
 
 
 CHECKED = """

@@ -210,6 +210,14 @@ def test_untrusted_input_raises_nothing_but_invalid_signature(body: bytes, query
         SOURCE.verify(posted(body, signed({"x": "y"}), query=query), now=NOW)
 
 
+def test_a_form_that_takes_long_to_read_is_refused_before_its_signature_is_checked() -> None:
+    """Whoever sends it is unknown by then, and every other request waits."""
+    form = b"Body=" + "%é".encode() * 350_000
+    with pytest.raises(InvalidSignature) as refused:
+        SOURCE.verify(posted(form, signed({"x": "y"})), now=NOW)
+    assert refused.value.reason == "form_too_long"
+
+
 def identify(body: bytes) -> tuple[str, str]:
     identity = SOURCE.identify(SOURCE.parse(body))
     return identity.type, identity.event_id

@@ -1,6 +1,7 @@
 """Jobs whose worker is gone: what becomes of them, and who may say so."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Engine
@@ -55,16 +56,19 @@ def _after(
 ) -> Sequence[Failure]:
     with engine.begin() as connection:
         failures = []
-        if wreck.running is not None:
-            jobs.claim_for_the_lost(connection, wreck.running, worker=wreck.worker)
+        read_key = wreck.running is not None and jobs.claim_for_the_lost(
+            connection, wreck.running, worker=wreck.worker
+        )
         for job in jobs.held_by(connection, wreck.worker):
             ran_it = wreck.running == Lease(id=job.id, attempt=job.attempt)
             # What runs apart has no neighbour to blame, recorded or not.
             blamed = ran_it or (wreck.running is None and job.trigger == "rescue")
             why = _OVER_THIS if blamed else _OVER_ANOTHER
-            failures.append(
-                outcome.of_lost_worker(job, why, blamed=blamed, rules=rules, random=random)
-            )
+            failure = outcome.of_lost_worker(job, why, blamed=blamed, rules=rules, random=random)
+            if ran_it and read_key and failure.retry_in_s is not None:
+                # Until its key is read, no event received later comes to its place.
+                failure = replace(failure, retry_in_s=0.0)
+            failures.append(failure)
         jobs.fail(connection, failures)
     if failures:
         log.warning("worker_process_lost", jobs=len(failures))

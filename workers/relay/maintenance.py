@@ -63,6 +63,7 @@ class DailyMaintenance:
     def _drop_before(self, first_kept: date) -> None:
         with self._engine.begin() as connection:
             old_days = [day for day in partitions.days(connection) if day < first_kept]
+            stray_days = partitions.stray_days(connection, before=first_kept)
         for day in old_days:
             with self._engine.begin() as connection:
                 unfinished = partitions.drop(connection, day)
@@ -70,6 +71,21 @@ class DailyMaintenance:
                 log.info("bodies_dropped", day=str(day))
             else:
                 log.warning("bodies_kept", day=str(day), unfinished=unfinished)
+        for day in stray_days:
+            self._drop_strays(day)
+
+    def _drop_strays(self, day: date) -> None:
+        total = 0
+        while True:
+            with self._engine.begin() as connection:
+                removed, unfinished = partitions.drop_strays(connection, day)
+            total += removed
+            if unfinished:
+                log.warning("bodies_kept", day=str(day), unfinished=unfinished)
+                return
+            if removed < partitions.STRAYS_AT_ONCE:
+                log.info("bodies_dropped", day=str(day), strays=total)
+                return
 
 
 class MinuteTasks:

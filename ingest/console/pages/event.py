@@ -19,8 +19,9 @@ from ingest.console.services.event_view import EventView
 from ingest.console.ui import resend_command
 from ingest.console.ui.forms import text_field
 from ingest.console.ui.json_view import pretty
+from ingest.errors import InvalidSignature
 from ingest.sources import operator, schedule
-from ingest.sources.base import encoded_headers
+from ingest.sources.base import CannotSign, encoded_headers
 from ingest.store.bulk.replay import DISCARD, REPLAY
 from ingest.store.reports import event_detail
 from ingest.store.reports.event_detail import AttemptRecord, JobRecord
@@ -81,16 +82,15 @@ def show(site: Site, request: Request) -> Response:
             entities=partial(site.console.entities.of_event, masked=masked),
         )
     may_send = is_operator(request)
+    command = _resend_command(site, event) if may_send else None
     is_unfinished = any(job.state in _UNFINISHED for job in event.jobs) or not all(
         copy.is_stored for copy in event.copies
     )
     view = EventPage(
         event=event,
         body=_body(event),
-        resend_command=_resend_command(site, event) if may_send else None,
-        unsigned_source=event.source
-        if may_send and event.source not in (*site.console.sources, operator.SLUG, schedule.SLUG)
-        else None,
+        resend_command=command,
+        unsigned_source=event.source if may_send and not _may_sign(site, event.source) else None,
         now=site.console.now(),
     )
     return site.render(
@@ -160,7 +160,10 @@ def _body(event: EventView) -> Body | None:
 
 
 def _resend_command(site: Site, event: EventView) -> str | None:
-    """Return the command that sends the first body again, signed with its own source's secret."""
+    """Return the command that sends the first body again, signed with its own source's secret.
+
+    None: the body is gone or too long, or nothing that is configured can sign it.
+    """
     first = event.deliveries[0]
     body = first.body
     source = site.console.sources.get(event.source)
@@ -169,7 +172,21 @@ def _resend_command(site: Site, event: EventView) -> str | None:
     url = public_url(site.console.settings, source.slug)
     headers = encoded_headers(first.headers or ())
     now = int(site.console.clock())
-    return resend_command.command(url, source, body.encode(), headers, now=now)
+    try:
+        return resend_command.command(url, source, body.encode(), headers, now=now)
+    except (CannotSign, InvalidSignature):
+        return None
+
+
+def _may_sign(site: Site, slug: str) -> bool:
+    """Return whether deliveries of a source can be signed here, or need no signature."""
+    if slug in (operator.SLUG, schedule.SLUG):
+        return True
+    source = site.console.sources.get(slug)
+    try:
+        return source is not None and (not source.secrets or bool(source.newest_secret()))
+    except CannotSign:
+        return False
 
 
 FILTERS: Mapping[str, Callable[..., Any]] = {

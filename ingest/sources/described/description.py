@@ -16,9 +16,7 @@ from pydantic import (
 )
 
 from ingest.sources.described import template
-
-MAX_UNVERIFIED_BYTES = 64 * 1024
-"""The largest body that is parsed before it is verified: at most some 30 ms of the event loop."""
+from ingest.sources.signatures import MAX_UNVERIFIED_BYTES
 
 _HEADER = re.compile(r"[a-z0-9-]+(\|[a-z0-9-]+)*")
 

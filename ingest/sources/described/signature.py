@@ -13,9 +13,12 @@ from ingest.errors import InvalidSignature
 from ingest.sources.base import Headers, WebhookRequest
 from ingest.sources.bodies import lookup
 from ingest.sources.described import keys, template
-from ingest.sources.described.description import MAX_UNVERIFIED_BYTES, Description, Time, Verify
+from ingest.sources.described.description import Description, Time, Verify
+from ingest.sources.signatures import MAX_UNVERIFIED_BYTES
 
 _MAX_ITEMS = 64
+_MOST_PUBLIC_SIGNATURES = 4
+"""A sender whose key changes signs with two."""
 _MAX_PARAMETERS = 100
 _TIME_FORM = re.compile(rb"[0-9]{1,15}")
 
@@ -168,9 +171,10 @@ class Verifier:
         return items
 
     def _public_signatures(self, value: bytes, fields: Fields) -> list[bytes]:
-        """Return the Ed25519 signatures in the header."""
+        """Return the Ed25519 signatures in the header, the first few: to check one reads the whole
+        body, whoever sent it."""
         values = fields.get(self._public_field, ()) if self._separator else (value,)
-        return self._matched(self._public_form, values)
+        return self._matched(self._public_form, values)[:_MOST_PUBLIC_SIGNATURES]
 
     def _forms(self, values: Sequence[bytes]) -> list[bytes]:
         return self._matched(self._form, values)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from pydantic import Field, SecretStr, create_model, field_validator
 
 from ingest import strict_json
+from ingest.ids import MAX_ELEMENTS
 from ingest.recovery.base import Recovery
 from ingest.sources import verify_tokens
 from ingest.sources.base import (
@@ -29,7 +30,7 @@ from ingest.sources.base import (
     column_type,
     join_event_id,
 )
-from ingest.sources.bodies import lookup, refuse
+from ingest.sources.bodies import MAX_SPLIT_BYTES, lookup, refuse
 from ingest.sources.described import keys, naming, template, titles
 from ingest.sources.described.description import (
     Challenge,
@@ -209,9 +210,11 @@ class DescribedSource(Source):
         is_batch = split.if_field is None or lookup(fields, split.if_field) is True
         if not isinstance(items, list) or not is_batch:
             return None
+        if len(items) > MAX_ELEMENTS:
+            refuse("too_many_events", f"the body holds more than {MAX_ELEMENTS:,} events")
         if split.element == "item":
             return [strict_json.canonical(item) for item in items]
-        return [strict_json.canonical(_with(fields, split.path, [item])) for item in items]
+        return _bounded(strict_json.canonical(_with(fields, split.path, [item])) for item in items)
 
     @classmethod
     def file(cls, field: str) -> Path | None:
@@ -389,7 +392,26 @@ def _is_challenge(fields: object, challenge: Challenge) -> bool:
     return is_post and lookup(fields, challenge.match_field) == challenge.match_value
 
 
+def _bounded(bodies: Iterable[bytes]) -> list[bytes]:
+    """Return the bodies of a request's events, each of which repeats what stands beside them."""
+    kept: list[bytes] = []
+    size = 0
+    for body in bodies:
+        kept.append(body)
+        size += len(body)
+        if size > MAX_SPLIT_BYTES:
+            refuse(
+                "events_too_large",
+                f"the events of the body have more than {MAX_SPLIT_BYTES:,} bytes together",
+            )
+    return kept
+
+
 def _with(fields: Any, path: str, value: Any) -> Any:
     """Return a copy of `fields` with another value under a path."""
     step, _, rest = path.partition(".")
+    if isinstance(fields, list):
+        place = int(step)
+        inner = _with(fields[place], rest, value) if rest else value
+        return [*fields[:place], inner, *fields[place + 1 :]]
     return {**fields, step: _with(fields[step], rest, value) if rest else value}

@@ -28,7 +28,12 @@ from ingest.sources.base import (
     join_event_id,
 )
 from ingest.sources.bodies import json_object, refuse
-from ingest.sources.signatures import key_id, matching_key, only_header
+from ingest.sources.signatures import (
+    MAX_UNVERIFIED_BYTES,
+    key_id,
+    matching_key,
+    only_header,
+)
 from ingest.sources.titles import Title
 from ingest.sources.twilio import form, samples, titles
 
@@ -218,6 +223,11 @@ def _check_hash(body_hash: str, body: bytes) -> None:
 
 
 def _signed_form(body: bytes) -> str:
+    """Return what is signed of a form. Nobody knows yet who sends it."""
+    if len(body) > MAX_UNVERIFIED_BYTES:
+        raise InvalidSignature(
+            f"The form has more than {MAX_UNVERIFIED_BYTES} bytes.", reason="form_too_long"
+        )
     try:
         return form.signed_text(form.pairs(body))
     except ValueError:

@@ -224,12 +224,19 @@ _FINISH = statement(
 )
 _CANCEL = """
     UPDATE ingest.erasures
-    SET status = 'cancelled', identifiers = NULL, finished_at = now(), problem = :problem
+    SET status = 'cancelled', identifiers = NULL, position = position - 'after',
+        finished_at = now(), problem = :problem
     WHERE status IN ('searching', 'found') AND
 """
 _CANCEL_ONE = statement(f"{_CANCEL} id = :id")
-_CANCEL_OTHERS = statement(
-    f"{_CANCEL} persons && (SELECT persons FROM ingest.erasures WHERE id = :id)"
+# Those that mean nobody else, and no source that was left out.
+_CANCEL_COVERED = statement(
+    f"""{_CANCEL} (
+        SELECT erasures.persons && done.persons AND erasures.persons <@ done.persons
+               AND (done.source IS NULL OR erasures.source = done.source)
+        FROM ingest.erasures AS done WHERE done.id = :id
+    )
+    """
 )
 _CANCEL_OLD = statement(
     f"{_CANCEL} status = 'found' AND advanced_at < now() - CAST(:age AS interval)"
@@ -238,16 +245,19 @@ _FORGET_REASON = statement("UPDATE ingest.erasures SET reason = NULL WHERE id = 
 
 
 def finish(connection: Connection, number: int) -> None:
-    """Record that a request has ended. What was searched for is no longer kept, nor what other
-    requests for the person, which nobody has confirmed, have learned."""
+    """Record that a request has ended. What was searched for is no longer kept.
+
+    Requests that nobody has confirmed, and that ask for nothing more than this one did, are
+    cancelled."""
     connection.execute(_FINISH, {"id": number})
     problem = f"Erasure {number} has erased the person."
-    connection.execute(_CANCEL_OTHERS, {"id": number, "problem": problem})
+    connection.execute(_CANCEL_COVERED, {"id": number, "problem": problem})
 
 
 def cancel(connection: Connection, number: int, problem: str | None) -> None:
     """Record that nobody is erased by a request that was not confirmed. What was searched for is no
-    longer kept. `problem` says why, unless an operator wanted it."""
+    longer kept, nor how far the search had got: a key of the read model may be a number. `problem`
+    says why, unless an operator wanted it."""
     connection.execute(_CANCEL_ONE, {"id": number, "problem": problem})
 
 

@@ -213,6 +213,8 @@ def _redacted(value: Any, is_personal: Callable[[str], bool]) -> Any:
             for name, item in value.items()
         }
     if isinstance(value, list):
+        if (named := _as_search(value)) is not None and is_personal(named):
+            return [value[0], ERASED]
         return [_redacted(item, is_personal) for item in value]
     return ERASED if any(map(is_personal, _texts(value))) else value
 
@@ -222,5 +224,14 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         return [text for pair in value.items() for item in pair for text in _texts(item)]
     if isinstance(value, list):
-        return [text for item in value for text in _texts(item)]
+        texts = [text for item in value for text in _texts(item)]
+        return texts if (named := _as_search(value)) is None else [*texts, named]
     return [] if value is None or isinstance(value, bool) else [str(value)]
+
+
+def _as_search(value: list[Any]) -> str | None:
+    """Return a pair of texts as a search spells it, `contact:55`; None: it is no pair. What a bulk
+    action was told to take is stored as such pairs."""
+    if len(value) == 2 and all(isinstance(item, str) for item in value):
+        return ":".join(value)
+    return None

@@ -939,13 +939,13 @@ _CLAIM_FOR_THE_LOST = statement(
 )
 
 
-def claim_for_the_lost(connection: Connection, lease: Lease, *, worker: str) -> None:
+def claim_for_the_lost(connection: Connection, lease: Lease, *, worker: str) -> bool:
     """Claim the job whose key a lost worker was reading, as that worker: it spends an attempt.
 
-    A job that the worker had claimed itself is left alone.
+    Return whether there is such a job. One that the worker had claimed itself is left alone.
     """
     parameters = {"id": lease.id, "attempt": lease.attempt, "worker": worker}
-    connection.execute(_CLAIM_FOR_THE_LOST, parameters)
+    return connection.execute(_CLAIM_FOR_THE_LOST, parameters).rowcount > 0
 
 
 _EXPIRED = statement(
@@ -1246,7 +1246,8 @@ def parked(connection: Connection, *, at_most: int | None = None) -> list[Parked
 
 # Of a bounded number of jobs that are parked and due, or in a line of limits, the one with the
 # fewest failures, so that no job is probed to death, and then with the fewest attempts: a snooze
-# and a lost worker may spend none. Lanes that no worker takes are left out.
+# and a lost worker may spend none. Lanes that no worker takes are left out, and what waits for its
+# place behind an event whose key is not read: that one can be the probe.
 _CHOOSE_PROBE = statement(
     """
     UPDATE ingest.jobs SET hinted_until = now() + make_interval(secs => :ttl_s)
@@ -1265,6 +1266,8 @@ _CHOOSE_PROBE = statement(
           AND queue <> ALL(ARRAY(
               SELECT parked.queue FROM ingest.parked WHERE parked.processor = :processor
           ))
+          AND (SELECT placed OR key IS NULL FROM ingest.ordered_jobs o
+               WHERE o.job = jobs.id LIMIT 1) IS NOT FALSE
         ORDER BY failures, attempt, event LIMIT 1
         FOR UPDATE SKIP LOCKED
     )
