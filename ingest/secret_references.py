@@ -39,7 +39,7 @@ class Reference:
             why = "it is not set"
         else:
             try:
-                value, why = self.file.read_text().strip(), "it is empty"
+                value, why = self.file.read_text(encoding="utf-8").strip(), "it is empty"
             except (OSError, ValueError) as error:
                 value = ""
                 why = (error.strerror if isinstance(error, OSError) else None) or "not UTF-8 text"

@@ -64,7 +64,7 @@ def run(
         bool, typer.Option("--decrypt", help="Store every body in clear instead.")
     ] = False,
     rate: Annotated[
-        float | None, typer.Option(min=1, help="Rows to read a second, at most.")
+        float | None, typer.Option(min=1, max=1_000_000_000, help="Rows to read a second, at most.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -43,7 +43,7 @@ def erase(
         bool, typer.Option("--dry-run", help="Only look and count; change nothing.")
     ] = False,
     rate: Annotated[
-        float | None, typer.Option(min=1, help="Rows to read a second, at most.")
+        float | None, typer.Option(min=1, max=1_000_000_000, help="Rows to read a second, at most.")
     ] = None,
     reason: Annotated[
         str | None, typer.Option(help="Why; it is kept, so it must not name the person.")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from typer.exceptions import TyperException
 
 from ingest import __version__, environment, settings
-from ingest.cli import usage
+from ingest.cli import start, usage
 from ingest.errors import IngestError
 from ingest.store import causes
 
@@ -95,6 +95,7 @@ def main() -> None:
     """Run a command. Print an error as one sentence on stderr and exit with code 1; with code 2 if
     the command was called in a way that it does not take."""
     try:
+        start.prepare(sys.argv[1:])
         called = [name for name in sys.argv[1:2] if name in COMMANDS]
         ended = program(called or COMMANDS)(standalone_mode=False)
         sys.exit(ended if isinstance(ended, int) else 0)

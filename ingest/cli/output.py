@@ -48,8 +48,11 @@ def line(text: str) -> None:
 
 
 def as_json(value: Any, *, indent: int | None = None) -> None:
-    """Print one JSON document: times as ISO 8601, ids as strings."""
-    sys.stdout.write(json.dumps(value, default=_plain, ensure_ascii=False, indent=indent) + "\n")
+    """Print one JSON document: times as ISO 8601, ids as strings. What stdout's encoding may lack
+    is escaped as JSON does it."""
+    has_all = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    document = json.dumps(value, default=_plain, ensure_ascii=not has_all, indent=indent)
+    sys.stdout.write(f"{document}\n")
 
 
 def table(

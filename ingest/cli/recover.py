@@ -34,7 +34,8 @@ def recover(
         bool, typer.Option("--dry-run", help="Only list them; ask for nothing.")
     ] = False,
     rate: Annotated[
-        float, typer.Option(min=0.001, help="Deliveries to ask for a second, at most.")
+        float,
+        typer.Option(min=0.001, max=1_000_000, help="Deliveries to ask for a second, at most."),
     ] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -49,7 +49,8 @@ def replay(
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count; change nothing.")] = False,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Jobs to start a second, at most.")
+        float | None,
+        typer.Option(min=0.001, max=1_000_000, help="Jobs to start a second, at most."),
     ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; stored with every attempt.")] = None,
     wait: Annotated[

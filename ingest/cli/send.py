@@ -50,7 +50,9 @@ def send(
         bool, typer.Option("--documented", help="Send the examples of the sender's documentation.")
     ] = False,
     count: Annotated[int, typer.Option(min=1, help="How often to send each.")] = 1,
-    rate: Annotated[float | None, typer.Option(min=0.001, help="Requests a second.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, max=1_000_000, help="Requests a second.")
+    ] = None,
     duplicates: Annotated[
         int, typer.Option(min=0, help="How many duplicates of each to send.")
     ] = 0,

@@ -26,8 +26,11 @@ _OPENED_BEFORE = timedelta(days=2)
 
 
 def simulate(
-    rate: Annotated[float, typer.Option(min=0.01, help="Events a second.")] = 20,
-    duration: Annotated[float, typer.Option(min=0, help="Seconds to generate events for.")] = 30,
+    rate: Annotated[float, typer.Option(min=0.01, max=1_000_000, help="Events a second.")] = 20,
+    duration: Annotated[
+        float,
+        typer.Option(min=0, max=1_000_000_000, help="Seconds to generate events for."),
+    ] = 30,
     connections: Annotated[int, typer.Option(min=1, help="Concurrent requests, at most.")] = 16,
     duplicates: Annotated[
         float, typer.Option(min=0, max=1, help="Share that is sent twice.")
@@ -37,7 +40,8 @@ def simulate(
     ] = 0.1,
     burst: Annotated[int, typer.Option(min=0, help="Events to send at once every 5 s.")] = 0,
     time_factor: Annotated[
-        float, typer.Option(min=1, help="Divide the sender's retry delays by this.")
+        float,
+        typer.Option(min=1, max=1_000_000_000, help="Divide the sender's retry delays by this."),
     ] = 60,
     seed: Annotated[int | None, typer.Option(help="The same seed makes the same events.")] = None,
     journal: Annotated[
@@ -89,7 +93,7 @@ def _open(path: Path | None, stack: ExitStack) -> TextIO | None:
     if path is None:
         return None
     try:
-        return stack.enter_context(path.open("a", buffering=1))
+        return stack.enter_context(path.open("a", buffering=1, encoding="utf-8"))
     except OSError as error:
         raise CommandError(f"Cannot write {path}: {error.strerror}.", reason="no_file") from None
 

@@ -130,7 +130,7 @@ def _write(text: str, output: Path | None) -> None:
         typer.echo(text, nl=False)
         return
     try:
-        output.write_text(text)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise CommandError(
             f"{output} cannot be written: {error.strerror}.", reason="cannot_write"

@@ -39,6 +39,8 @@ def named_in(sources: Mapping[str, Source], event: NamedEvent, body: bytes) -> t
     if source is None or len(body) > LARGEST_READ:
         return ()
     named = bodies.named_in(source, event.type, body)
+    if not named:
+        return ()  # its source has changed and cannot read it any more
     phones = named["phone"]
     values = [(kind, value) for kind in bodies.KINDS for value in sorted(named[kind])]
     if source.read_model is None:

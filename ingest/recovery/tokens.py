@@ -26,7 +26,7 @@ def read(variable: str | None, file: Path | None) -> str:
     """
     if file is not None:
         try:
-            text = file.read_text().strip()
+            text = file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             raise RecoveryFailed(f"{file}: the token cannot be read.", reason="no_token") from None
         where = str(file)

@@ -62,6 +62,17 @@ def test_a_body_that_is_gone_or_too_large_names_nothing(engine: Engine) -> None:
         assert listed.about(connection, SOURCES, ()) == {}
 
 
+def test_a_body_that_its_source_reads_no_more_names_nothing(
+    engine: Engine, browser: Browser, run: Run
+) -> None:
+    execute(engine, "UPDATE deliveries SET body = 'no JSON'")
+    (order,) = [one for one in list_events(engine, EventFilter()) if one.type == "order.created"]
+    assert browser.get("/events").text.count('class="chip entity"') == 0
+    for page in (f"/events/{order.id}", "/entities/order/789", "/events?q=789"):
+        assert browser.get(page).status == 200, page
+    assert {line["about"] for line in run("events", "list", "--json")} == {None}
+
+
 def test_each_row_of_the_page_leads_to_what_it_is_about(browser: Browser) -> None:
     page = browser.get("/events").text
     links = re.findall(r'<a class="chip entity" href="([^"]*)"><bdi>([^<]*)<', page)

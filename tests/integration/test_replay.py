@@ -1,5 +1,6 @@
 """Everything replays; history stays; what runs is left alone and said so."""
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
@@ -180,6 +181,14 @@ def test_a_rate_spreads_the_jobs_over_time(engine: Engine, database_url: str) ->
     assert 69 < spread < 75
     due = one(engine, "SELECT count(*) FROM jobs WHERE next_attempt_at <= now() + interval '2 s'")
     assert due <= 35
+
+
+def test_what_a_bug_ends_has_failed_and_holds_nothing_up(engine: Engine, database_url: str) -> None:
+    end(engine, admit(engine, deliver(database_url, [order(1)])), dead=True)
+    with pytest.raises(OverflowError):
+        run(engine, EventFilter(state="dead"), rate=math.inf)
+    (kept,) = rows(engine, "SELECT status, problem FROM replays")
+    assert kept == {"status": "failed", "problem": "A bug in ingest: OverflowError."}
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def outcome(
                 continue
             raise KeyInUse(
                 "This form was sent before, and it is not known what that led to. If it was minutes"
-                " ago, its console was stopped in the middle: see in the audit log whether it was"
-                " done, then load the page again.",
+                " ago, it failed, or its console was stopped in the middle: see in the audit log"
+                " whether it was done, then load the page again.",
                 reason=error.reason,
             ) from None
         except KeyMisused as error:

@@ -16,12 +16,13 @@ from uuid import UUID
 import aiohttp
 from sqlalchemy import Connection, Engine
 
+from ingest import logs
 from ingest.alerts import testing
 from ingest.alerts.channels.base import ChannelFailed
 from ingest.alerts.configuration import Configuration
 from ingest.console.auth.identity import Identity
 from ingest.console.errors import BadRequest, NotPossible
-from ingest.console.services import breaker_changes
+from ingest.console.services import breaker_changes, lasting
 from ingest.console.services import limits as limits_service
 from ingest.console.services.bulk_runner import BulkRunner
 from ingest.errors import TooManyEvents
@@ -45,6 +46,8 @@ _IMMEDIATE = 20
 """Up to this many selected events are done before the response; more are done after it."""
 _ALL_SUCCEEDED = "All jobs have succeeded. Ask for all jobs to run them again."
 _TEST_TIMEOUT_S = 5
+
+log = logs.logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,8 +125,9 @@ class Commands:
     ) -> Operation:
         """Begin to replay or discard everything that is selected.
 
-        A few selected events are done on return, more of them in the background. A replay leaves
-        the jobs of named events alone that have succeeded, unless `all_jobs` are wanted.
+        A few selected events are done on return, unless something is in the way; more of them in
+        the background. A replay leaves the jobs of named events alone that have succeeded, unless
+        `all_jobs` are wanted.
 
         Raises:
             BadRequest: the action is neither a replay nor a discard; or as `preview`.
@@ -157,8 +161,15 @@ class Commands:
                 replay=number,
             )
         if 0 < len(selection.ids) <= _IMMEDIATE:
-            bulk_actions.advance(self._engine, number)
+            self._advance_now(number)
         return self._wake_and_read(number)
+
+    def _advance_now(self, number: int) -> None:
+        """Run the first batch of a bulk action. If that fails, the runner goes on with it."""
+        try:
+            bulk_actions.advance(self._engine, number)
+        except Exception as error:  # the action is begun: whatever fails is for who runs it
+            log.warning("bulk_action_waits", number=number, reason=type(error).__name__)
 
     def change(self, by: Identity, number: int, status: str, reason: str | None) -> Operation:
         """Pause, resume or cancel a bulk action, by its number and its new status.
@@ -305,8 +316,9 @@ class Commands:
                     reason=clean(reason),
                 )
                 return
-        if job.state != "dead":
-            raise NotPossible(f"Job {number} is {job.state}.", reason="not_waiting")
+            if job.state != "dead":
+                raise NotPossible(f"Job {number} is {job.state}.", reason="not_waiting")
+            connection.rollback()  # a commit would count as a change
         self.replay_job(by, number, reason)
 
     def replay_job(self, by: Identity, number: int, reason: str | None) -> Operation:
@@ -359,6 +371,7 @@ class Commands:
             answer = testing.send_test(self._alerting, name, by=by.name, environ=os.environ)
         except (ChannelFailed, SecretMissing) as error:
             answer = NotPossible(f"{name}: {error}", reason=error.reason)
+        lasting.note()  # a channel that fails may have told somebody
         with self._engine.begin() as connection:
             result = "failed" if isinstance(answer, NotPossible) else "sent"
             audit_log.record(connection, by=by, action="test alert", target=f"{name}, {result}")
@@ -414,8 +427,11 @@ class Commands:
                 client.post(url, data=body, headers=headers) as response,
             ):
                 await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError):
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            if not isinstance(error, aiohttp.ClientConnectorError):
+                lasting.note()  # it may have arrived
             raise NotPossible(f"No receiver answers at {url}.", reason="no_receiver") from None
+        lasting.note()
         return TestEvent(
             type=event_type,
             status=response.status,

@@ -11,6 +11,7 @@ from ingest import logs
 from ingest.console.services.runner import Runner
 from ingest.erasure import orders
 from ingest.erasure.run import Eraser
+from ingest.errors import IngestError
 from ingest.sources.base import Source
 from ingest.store import causes
 from ingest.store.erasure import records
@@ -50,6 +51,9 @@ class ErasureRunner(Runner):
         except SQLAlchemyError as error:
             cause = causes.explain(error)
             self._wait(number, cause.reason, cause.sentence)
+            return False
+        except IngestError as error:  # for example, receivers have a newer key than this console
+            self._wait(number, error.reason, str(error))
             return False
         except Exception as bug:  # its text may quote what was read
             kind = type(bug).__name__

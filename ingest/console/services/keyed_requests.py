@@ -3,7 +3,8 @@
 
 The key is claimed before anything is done, in a transaction of its own, and gets its answer
 afterwards. Between the two the process may be killed: then nobody knows whether the change was
-made, and the key is refused until it is forgotten. A change is never made twice.
+made, and the key is refused until it is forgotten. So it is where a change failed after a part of
+it was committed or sent. A change is never made twice.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from ingest import logs
 from ingest.console.auth.identity import Identity
+from ingest.console.services import lasting
 from ingest.errors import IngestError, KeyInUse, KeyMisused
 from ingest.resending import NotStored
 from ingest.store import keyed_requests as store
@@ -78,6 +80,7 @@ class KeyedRequests:
         """`random` returns that many random bytes."""
         self._engine = engine
         self._random = random
+        lasting.note_commits(engine)
 
     def new_token(self) -> str:
         """Return a token that nobody guesses, for the forms of a page."""
@@ -89,19 +92,20 @@ class KeyedRequests:
         Raises:
             KeyMisused: the key was used for another request.
             KeyInUse: the request of the key runs, or nobody knows how it ended.
-            Exception: whatever `act` raises. If that says that nothing was changed, the key may be
-                used again.
+            Exception: whatever `act` raises. If nothing was committed or sent before, and the error
+                says that nothing was changed, the key may be used again.
         """
         with self._engine.begin() as connection:
             earlier = store.claim(connection, request.digest, request.fingerprint)
         if earlier is not None:
             return Answer(content=_known(request, earlier), is_replayed=True)
-        try:
-            content = act()
-        except Exception as error:
-            if _changed_nothing(error):
-                self._give_back(request)
-            raise
+        with lasting.watched() as done:
+            try:
+                content = act()
+            except Exception as error:
+                if not done.lasts and _changed_nothing(error):
+                    self._give_back(request)
+                raise
         self._keep(request, content)
         return Answer(content=content, is_replayed=False)
 
@@ -138,8 +142,8 @@ def _known(request: KeyedRequest, earlier: Earlier) -> bytes:
         began = f"{earlier.began_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
         raise KeyInUse(
             f"The request with this Idempotency-Key began at {began} and has no answer yet. If that"
-            " is minutes ago, its console was stopped: see in the audit log whether the change was"
-            " made.",
+            " is minutes ago, it failed in the middle, or its console was stopped: see in the audit"
+            " log whether the change was made.",
             reason="idempotency_key_in_use",
         )
     nonce, sealed = earlier.answer[:_NONCE_BYTES], earlier.answer[_NONCE_BYTES:]
@@ -149,7 +153,8 @@ def _known(request: KeyedRequest, earlier: Earlier) -> bytes:
 def _changed_nothing(error: Exception) -> bool:
     """Return whether it is sure that a request which failed has changed nothing.
 
-    It is not if the connection broke, perhaps at the commit, or if there is a bug.
+    It is not if the connection broke, perhaps at the commit, or if there is a bug. What it had
+    committed before is not asked here.
     """
     if isinstance(error, DBAPIError):
         return getattr(error.orig, "sqlstate", None) is not None

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from ingest import resending
 from ingest.console.auth.identity import Identity
+from ingest.console.services import lasting
 from ingest.console.services.commands import clean
 from ingest.console.services.event_view import DiffLine, difference
 from ingest.console.ui.json_view import pretty
@@ -108,6 +109,7 @@ class Resending:
             now=time.time(),
             random=os.urandom,
         )
+        lasting.note()  # it was committed past the engine
         return Resent(preview=_preview(examined), event=sent.event, is_new=sent.is_new)
 
     def _examine(self, event: UUID, body: str) -> Examined:

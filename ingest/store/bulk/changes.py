@@ -64,6 +64,7 @@ def change(
     with engine.begin() as connection:
         operations.check(connection, operation)
         if not change_status(connection, operation, status, in_background=in_background):
+            connection.rollback()  # a commit would count as a change
             return False
         audit_log.record(
             connection,

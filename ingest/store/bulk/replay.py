@@ -134,6 +134,7 @@ def drive(engine: Engine, operation: int) -> Iterator[Counts]:
     Raises:
         SQLAlchemyError: PostgreSQL is away, or a statement took too long. The operation has failed,
             and can be resumed.
+        Exception: there is a bug. The operation has failed, and blocks nothing.
     """
     try:
         while not (progress := advance(engine, operation)).has_ended:
@@ -141,9 +142,10 @@ def drive(engine: Engine, operation: int) -> Iterator[Counts]:
     except (GeneratorExit, KeyboardInterrupt):
         cancel(engine, operation)
         raise
-    except SQLAlchemyError as error:
+    except Exception as error:
+        whose = "PostgreSQL" if isinstance(error, SQLAlchemyError) else "A bug in ingest"
         with contextlib.suppress(SQLAlchemyError), engine.begin() as connection:
-            fail(connection, operation, f"PostgreSQL: {type(error).__name__}.")
+            fail(connection, operation, f"{whose}: {type(error).__name__}.")
         raise
 
 
