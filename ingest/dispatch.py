@@ -167,6 +167,8 @@ class BackgroundDispatcher:
         return [self._waiting.popleft() for _ in range(count)]
 
     def _waiting_messages(self) -> int:
+        if self.failing or self._closing.is_set():
+            return 0
         try:
             return self._dispatcher.backlog(queues.LIVE)
         except DispatchFailed:

@@ -223,7 +223,7 @@ class Settings(BaseSettings):
         " for the live queue, one for all queues that processors have for themselves",
     )
     task_budget_s: _Seconds = Field(
-        2, description="a task hands the rest of its jobs back to the queue after this long"
+        2, description="a task hands the rest of its jobs back after this long"
     )
     worker_drain_s: _Seconds = Field(
         30,

@@ -14,6 +14,8 @@ LARGEST = 100
 LARGEST_BATCH = 200
 _MOST_BYTES = 32 * 1024 * 1024
 """Of the bodies of a slice. Read and parsed they take several times as much memory."""
+_BYTES_OF_FIRST = 1024 * 1024
+"""Of each body that was not seen yet: most senders post no more."""
 _FIRST = 10
 _MEMORY = 0.3
 """Weight of the newest slice in the moving average."""
@@ -48,8 +50,12 @@ class BatchSizer:
 
     def batch_size(self, processor: Processor) -> int:
         """Return how many jobs of `processor` to claim next."""
-        fitting = int(_MOST_BYTES / max(self._bytes_per_job.get(processor.name, 1), 1))
-        return max(1, min(fitting, self._worked_on_in_a_moment(processor)))
+        return min(self.fitting(processor), self._worked_on_in_a_moment(processor))
+
+    def fitting(self, processor: Processor) -> int:
+        """Return how many bodies of a processor's jobs to have in memory at once; one at least."""
+        bytes_per_job = self._bytes_per_job.get(processor.name, _BYTES_OF_FIRST)
+        return max(1, int(_MOST_BYTES / max(bytes_per_job, 1)))
 
     def _worked_on_in_a_moment(self, processor: Processor) -> int:
         if processor.batch:
@@ -57,17 +63,20 @@ class BatchSizer:
         seconds = self._seconds_per_job.get(processor.name)
         if seconds is None:
             return _FIRST
-        return min(LARGEST, int(MOMENT_S / max(seconds, 1e-6)))
+        return max(1, min(LARGEST, int(MOMENT_S / max(seconds, 1e-6))))
 
-    def observe(self, processor: Processor, sizes: Sequence[int], seconds: float) -> None:
-        """Take in that a slice took `seconds`, whose jobs have bodies of `sizes` bytes.
+    def observe(self, processor: Processor, jobs: int, seconds: float) -> None:
+        """Take in that a slice of `jobs` took `seconds`."""
+        newest = seconds / jobs
+        before = self._seconds_per_job.get(processor.name, newest)
+        self._seconds_per_job[processor.name] = before + _MEMORY * (newest - before)
 
-        Larger bodies are heeded at once, and forgotten as slowly as everything else."""
-        name = processor.name
-        newest = seconds / len(sizes)
-        before = self._seconds_per_job.get(name, newest)
-        self._seconds_per_job[name] = before + _MEMORY * (newest - before)
-        bytes_now = sum(sizes) / len(sizes)
-        bytes_before = self._bytes_per_job.get(name, bytes_now)
-        averaged = bytes_before + _MEMORY * (bytes_now - bytes_before)
-        self._bytes_per_job[name] = max(bytes_now, averaged)
+    def observe_sizes(self, processor: Processor, sizes: Sequence[int]) -> None:
+        """Take in that claimed jobs have bodies of `sizes` bytes, one or more.
+
+        Larger ones are heeded at once, and forgotten as slowly as everything else.
+        """
+        newest = sum(sizes) / len(sizes)
+        before = self._bytes_per_job.get(processor.name, newest)
+        averaged = before + _MEMORY * (newest - before)
+        self._bytes_per_job[processor.name] = max(newest, averaged)

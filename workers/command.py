@@ -101,8 +101,8 @@ def _work(
         hostname=f"worker-{os.getpid()}@{socket.gethostname()}",
         pool="prefork",
         concurrency=share.processes,
-        # A queue and its overdue lane take turns, so that neither waits for the other to be empty.
-        queues=[lane for queue in share.queues for lane in (queue, queues.overdue(queue))],
+        # The lanes of a queue take turns, so that none waits for another to be empty.
+        queues=[lane for queue in share.queues for lane in queues.lanes(queue)],
         without_gossip=True,
         without_mingle=True,
         without_heartbeat=True,

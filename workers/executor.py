@@ -105,9 +105,9 @@ class Executor:
         slice: a message's other jobs may have used up its time.
 
         Return those that there was no time to claim. `apart` runs each in a slice of its own. With
-        an order, `refs` are placed, and what was behind them is run too. With limits, all enter the
-        line, and what may start is run; then the first that still may is returned, so that another
-        goes on.
+        an order, `refs` are those that `place` returned, and what was behind them is run too. With
+        limits, all enter the line, and what may start is run; then the first that still may is
+        returned, so that another goes on.
         """
         waiting = deque(refs)
         if processor.limits:
@@ -171,6 +171,7 @@ class Executor:
         """
         problem: Exception | None = None
         for processor, claimed in groups:
+            self._note_sizes(processor, claimed)
             try:
                 self._work(processor, claimed)
             except Exception as error:
@@ -205,6 +206,7 @@ class Executor:
                 if goes_on and free >= most / 2:
                     has_begun = True
                     size = free if not processor.batch else self._pace.batch_size(processor)
+                    size = min(size, self._pace.fitting(processor))
                     claimed = self._claim(processor, waiting, 1 if apart else size, apart=not calls)
                     if processor.limits and any(job.trigger == "rescue" for job in claimed):
                         woken = self._run_rescued(calls, processor, claimed[0])
@@ -254,6 +256,17 @@ class Executor:
 
         `apart` is whether it may be one that comes back from a lost process.
         """
+        claimed = self._claim_next(processor, waiting, size, apart=apart)
+        self._note_sizes(processor, claimed)
+        return claimed
+
+    def _note_sizes(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> None:
+        if claimed:
+            self._pace.observe_sizes(processor, [len(job.body or b"") for job in claimed])
+
+    def _claim_next(
+        self, processor: Processor, waiting: deque[JobRef], size: int, *, apart: bool
+    ) -> list[ClaimedJob]:
         if processor.limits:
             claimed = self._lines.pull(processor, at_most=size, may_be_apart=apart)
             if len(claimed) < size:  # no more may start, until something has ended
@@ -324,8 +337,7 @@ class Executor:
             alone = self._run_slice(processor, [job])
             stopped |= alone.stopped
             ended.woken.extend(alone.woken)
-        sizes = [len(job.body or b"") for job in claimed]
-        self._pace.observe(processor, sizes, self._clock() - started)
+        self._pace.observe(processor, len(claimed), self._clock() - started)
         return ended
 
     def _run_slice(self, processor: Processor, claimed: Sequence[ClaimedJob]) -> Result:

@@ -66,8 +66,9 @@ class Lines:
 
     def _entries(
         self, processor: Processor, refs: Sequence[JobRef]
-    ) -> tuple[list[tuple[int, UUID]], bool]:
-        """Return jobs with their keys, and whether the process goes on."""
+    ) -> tuple[list[tuple[int, UUID | None]], bool]:
+        """Return jobs with their keys, and whether the process goes on. No key was read of what was
+        in the line, or did not wait."""
         assert processor.limits is not None
         shared = {ref.id: shared_key(ref.queue) for ref in refs}
         if processor.limits.key is None:
@@ -76,13 +77,9 @@ class Lines:
             unread = limited_line.unread(connection, list(shared))
         keys, goes_on = self._keys.read(processor, processor.limits.key, unread)
         read = {job.id: key or shared[job.id] for job, key in keys}
-        in_line = shared.keys() - {job.id for job in unread}
-        # What is in the line keeps its key: which one is said here does not matter.
-        return [
-            (ref.id, read.get(ref.id, shared[ref.id]))
-            for ref in refs
-            if ref.id in read or ref.id in in_line
-        ], goes_on
+        given_up = {job.id for job in unread} - read.keys()
+        entries = [(job, read.get(job)) for job in shared if job not in given_up]
+        return entries, goes_on
 
 
 def declared(processor: Processor) -> DeclaredLimits:

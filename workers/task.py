@@ -45,8 +45,9 @@ class TaskHandler:
         shutdown: Shutdown,
         traces: Traces,
     ) -> None:
-        """A call works for about `budget_s` seconds; `clock` is monotonic, in seconds. Once
-        `shutdown` has begun, what a call admits is handed on."""
+        """A call works for about `budget_s` seconds, and on a slice of each processor's jobs at
+        least; `clock` is monotonic, in seconds. Once `shutdown` has begun, what a call admits is
+        handed on."""
         self._engine = engine
         self._registry = registry
         self._executor = executor
@@ -77,7 +78,7 @@ class TaskHandler:
                 self._dispatch([ref for ref in others if ref.queue not in _LANES])
             self._executor.run_claimed(self._by_processor(claimed))
         left = self._run(here, until=started + self._budget_s)
-        self._dispatch(left, is_overdue=True)
+        self._dispatch(left, continues=True)
         log.debug(
             "processed",
             deliveries=len(deliveries),
@@ -190,12 +191,12 @@ class TaskHandler:
         others = [processor for processor in unplaced if processor.name not in had]
         return [ref for processor in others for ref in self._place(processor, [])]
 
-    def _dispatch(self, refs: Sequence[JobRef], *, is_overdue: bool = False) -> None:
+    def _dispatch(self, refs: Sequence[JobRef], *, continues: bool = False) -> None:
         """Hint jobs to their own queues, in two messages a queue or more, so that two workers can
-        share them. `is_overdue`: they are not to wait behind what comes now."""
+        share them. `continues`: they are not to wait behind what comes now."""
         by_queue: dict[str, list[int]] = defaultdict(list)
         for ref in refs:
-            by_queue[queues.overdue(ref.queue) if is_overdue else ref.queue].append(ref.id)
+            by_queue[queues.continued(ref.queue) if continues else ref.queue].append(ref.id)
         for queue, ids in by_queue.items():
             size = min(IDS_PER_MESSAGE, (len(ids) + 1) // 2)
             for start in range(0, len(ids), size):

@@ -73,7 +73,7 @@ class Evaluation:
                 return False
             self._advance(connection, seen)
             self._tell(connection, seen.now)
-            alerts.give_up(connection, now=seen.now)
+            alerts.give_up(connection, channels=seen.channels, now=seen.now)
             alerts.forget(connection, now=seen.now)
         return True
 

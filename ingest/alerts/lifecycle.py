@@ -116,7 +116,8 @@ def _not_found(
 
 
 def _ended(alert: Alert, now: datetime) -> Alert:
-    return replace(alert, clear_since=None, recovered_at=now)
+    # Noted as told, so that a process of the release before does not tell it as a recovery.
+    return replace(alert, clear_since=None, recovered_at=now, recovery_told_at=now)
 
 
 def _over(alert: Alert, wait_s: float, now: datetime) -> Alert:

@@ -141,14 +141,14 @@ def keys(setup: Setup) -> Iterator[Finding]:
 
 
 def _lanes(setup: Setup) -> list[str]:
-    """Return the names of our queues and of their backlogs, as far as the database knows them."""
+    """Return the names of our queues and their lanes, as far as the database knows them."""
     names = {queues.LIVE, queues.REPLAY}
     try:
         with setup.connected() as connection:
             names.update(processors.queues(connection))
     except (SQLAlchemyError, SettingsError):  # told by the checks of the database
         pass
-    return [lane for name in sorted(names) for lane in (name, queues.overdue(name))]
+    return [lane for name in sorted(names) for lane in queues.lanes(name)]
 
 
 def _others(client: redis.Redis, address: RedisAddress, *, known: set[str]) -> list[str]:

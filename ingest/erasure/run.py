@@ -100,13 +100,12 @@ class Position:
     identity: int = -1
     """How much was known of who the person is when the round began."""
     known: int = -1
-    """How much was known at all when the round before ended."""
+    """Of a search: how much was known at all when the round before ended. Of an erasure: the last
+    round that read everything; others read what came since it was requested."""
     erased: int = 0
     """Deliveries that were erased in this round."""
     read: int = 0
     """Rows that were read in all rounds."""
-    is_whole: bool = False
-    """Whether an erasure reads everything once more, by what the round before has learned."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON."""
@@ -156,8 +155,9 @@ class Eraser:
         counts = Counts.from_json(erasure.counts)
         places = self._places(search=False)
         if position.place == 0 and position.after is None:
-            position.is_whole = position.round > 1 and position.identity != person.identity_size
-            if position.round > 1 and not position.is_whole:
+            if position.round == 1 or position.identity != person.identity_size:
+                position.known = position.round
+            else:
                 position.after = str(first_id(erasure.requested_at - _MARGIN))
             position.identity = person.identity_size
         batch = _Batch(self, person, connection)
@@ -167,7 +167,7 @@ class Eraser:
         position.erased += batch.erase(erasure.id, counts)
         has_ended = False
         if position.after is None:
-            is_late = position.round > 1 and not position.is_whole
+            is_late = position.round > 1 and position.known != position.round
             is_quiet = is_late and position.place == 0 and not position.erased
             position.place += 1
             if position.place == len(places):

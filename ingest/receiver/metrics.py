@@ -2,7 +2,8 @@
 
 The event loop counts. A thread reports what was added since its last report (ingest.heartbeat), and
 another reads all of it for Prometheus. The counts of a report that fails go into the next. A crash
-loses the counts of some seconds at most, and never a delivery.
+loses the counts of some seconds at most, a commit whose answer is lost counts them twice, and
+neither loses a delivery.
 """
 
 import time

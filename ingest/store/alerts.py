@@ -7,7 +7,7 @@ its record sends the message again after that: it has the same id then.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -222,13 +222,15 @@ def delete(connection: Connection, ids: Sequence[int]) -> None:
 _GIVE_UP = statement(
     "UPDATE ingest.alert_messages SET next_at = NULL WHERE next_at IS NOT NULL"
     " AND made_at <= CAST(:now AS timestamptz) - CAST(:age AS interval)"
+    " AND channel <> ALL(CAST(:channels AS text[]))"
 )
 
 
-def give_up(connection: Connection, *, now: datetime) -> None:
-    """Give up the messages that have waited for `GIVEN_UP_AFTER`. Nobody tries those of a channel
-    that is no longer configured."""
-    connection.execute(_GIVE_UP, {"now": now, "age": GIVEN_UP_AFTER})
+def give_up(connection: Connection, *, channels: Iterable[str], now: datetime) -> None:
+    """Give up the messages that have waited for `GIVEN_UP_AFTER` for others than `channels`, which
+    are configured: nobody tries those."""
+    parameters = {"now": now, "age": GIVEN_UP_AFTER, "channels": list(channels)}
+    connection.execute(_GIVE_UP, parameters)
 
 
 _FORGET_ALERTS = statement(

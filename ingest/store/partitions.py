@@ -80,24 +80,22 @@ def drop(connection: Connection, day: date) -> int | None:
     Raises:
         OperationalError: a reader of deliveries holds a lock; try again later.
     """
-    unfinished = _lock_unless_unfinished(connection, day)
+    unfinished = _unfinished(connection, day)
+    if unfinished:
+        return unfinished
+    connection.execute(_PATIENCE)
+    # A replay reads the body in the transaction that requeues its job, so none can from here on.
+    connection.execute(statement("LOCK TABLE ingest.deliveries IN ACCESS EXCLUSIVE MODE"))
+    unfinished = _unfinished(connection, day)
     if unfinished:
         return unfinished
     connection.execute(statement(f"DROP TABLE IF EXISTS {_name(day)}"))
     return None
 
 
-def _lock_unless_unfinished(connection: Connection, day: date) -> int:
-    """Lock deliveries against everybody, if nothing of a day is unfinished; return how much is."""
+def _unfinished(connection: Connection, day: date) -> int:
     first, last = _bounds(day)
-    bounds = {"first": first, "last": last}
-    unfinished: int = connection.execute(_UNFINISHED, bounds).scalar_one()
-    if unfinished:
-        return unfinished
-    connection.execute(_PATIENCE)
-    # A replay reads the body in the transaction that requeues its job, so none can from here on.
-    connection.execute(statement("LOCK TABLE ingest.deliveries IN ACCESS EXCLUSIVE MODE"))
-    return int(connection.execute(_UNFINISHED, bounds).scalar_one())
+    return int(connection.execute(_UNFINISHED, {"first": first, "last": last}).scalar_one())
 
 
 _FIRST_STRAY = statement(
@@ -111,12 +109,12 @@ _FIRST_STRAY = statement(
 def stray_days(connection: Connection, *, before: date) -> list[date]:
     """Return the days before one whose deliveries are in the default partition, oldest first. No
     relay made the partitions of those days in time."""
-    days_found: list[date] = []
+    stray: list[date] = []
     bounds = {"after": str(UUID(int=0)), "before": _bounds(before)[0]}
     while (first := connection.execute(_FIRST_STRAY, bounds).scalar()) is not None:
-        days_found.append(received_at(first).date())
-        bounds["after"] = _bounds(days_found[-1])[1]
-    return days_found
+        stray.append(received_at(first).date())
+        bounds["after"] = _bounds(stray[-1])[1]
+    return stray
 
 
 class DroppedStrays(NamedTuple):
@@ -127,8 +125,8 @@ class DroppedStrays(NamedTuple):
     """The day's unfinished deliveries and jobs. With any, nothing is removed."""
 
 
-STRAYS_AT_ONCE = 5_000
-"""Deliveries that one transaction removes. Receivers wait for it."""
+STRAYS_AT_ONCE = 1_000
+"""Deliveries that one transaction removes: with bodies of 1 MiB each a gigabyte."""
 _REMOVE_SOME = statement(
     """
     DELETE FROM ingest.deliveries_default WHERE id = ANY(ARRAY(
@@ -142,10 +140,9 @@ _REMOVE_SOME = statement(
 def drop_strays(connection: Connection, day: date) -> DroppedStrays:
     """Do what `drop` does with up to `STRAYS_AT_ONCE` bodies of a day in the default partition.
 
-    Raises:
-        OperationalError: a reader of deliveries holds a lock; try again later.
+    Nobody waits for it. A replay of one of them at this very moment may find its body gone.
     """
-    unfinished = _lock_unless_unfinished(connection, day)
+    unfinished = _unfinished(connection, day)
     if unfinished:
         return DroppedStrays(0, unfinished)
     first, last = _bounds(day)

@@ -426,7 +426,7 @@ def test_what_takes_too_long_is_handed_back_and_does_not_wait_behind_what_comes_
     states = list(job_states(engine).values())
     assert 0 < states.count("succeeded") < 40
     handed_back = [job for _, _, ids in worker.sent.messages for job in ids]
-    assert [queue for queue, _, _ in worker.sent.messages] == ["events.overdue"] * 2
+    assert [queue for queue, _, _ in worker.sent.messages] == ["events.continued"] * 2
     assert len(handed_back) == states.count("pending")
 
 

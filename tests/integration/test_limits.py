@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Connection, Engine, text
@@ -429,28 +429,35 @@ def test_a_job_that_waits_for_its_retry_is_not_hidden_from_the_relay(
 def test_a_job_whose_place_is_not_tidied_up_enters_the_line_again(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    @processor("order.*", name=NAME, limit_by="order_id", concurrency=1)
+    """And its key does not wait for ever for it to end."""
+
+    @processor("order.*", name=NAME, limit_by="order_id", key_concurrency=1)
     def work(event: Event, db: Connection) -> None:
-        raise RuntimeError
+        note(event, db)
 
     worker = make_worker()
-    worker.process(deliver(database_url, events("one")))
-    execute(engine, "UPDATE jobs SET next_attempt_at = now()")
-    retry = one(engine, "SELECT id FROM jobs")
-    execute(
-        engine,
-        "INSERT INTO limited_jobs (job, processor, key, claimed)"
-        " VALUES (:id, :processor, :key, true)",
-        id=retry,
-        processor=NAME,
-        key=limited_line.NO_KEY,
-    )
+    worker.only_place()
+    worker.process(deliver(database_url, events("one", "one")))
+    retry, neighbour = waiting(engine)
+    key = uuid4()
+    claiming = Claiming(worker="other", lease_s=60, max_attempts=3)
+    declared = DeclaredLimits(processor=NAME, limit_by="order_id", bounds=Bounds(key_concurrency=1))
+    with engine.begin() as db:
+        pulling.enter(db, declared, [(retry, key), (neighbour, key)])
+        (held,) = pulling.pull(db, declared, at_most=5, claiming=claiming)
+        assert pulling.pull(db, declared, at_most=5, claiming=claiming) == []
     with engine.begin() as db:
         line = limited_line.lock(db, NAME)
         assert line is not None
-        assert limited_line.enter(db, line, [(retry, limited_line.NO_KEY)]) == [retry]
-        assert limited_line.enter(db, line, [(retry, limited_line.NO_KEY)]) == [retry]
-    assert leftovers(engine) == 1
+        limited_line.tidy(db, line)
+        released = Failure(
+            id=held.id, attempt=held.attempt, outcome=Outcome.RELEASED, retry_in_s=0.0
+        )
+        assert jobs.fail(db, [released]) == {held.id}
+        assert limited_line.enter(db, line, [(held.id, key)]) == [held.id]
+    assert leftovers(engine) == 2
+    make_worker(name="test:2").process(jobs=waiting(engine))
+    assert states(engine) == {"succeeded": 2}
 
 
 def test_a_worker_that_is_gone_gives_its_place_back(

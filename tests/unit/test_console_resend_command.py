@@ -44,19 +44,19 @@ def test_a_shell_sends_the_same_bytes_with_a_good_signature(tmp_path: Path) -> N
         assert f"{name}: {value}".lower() in arguments.lower()
 
 
-@pytest.mark.parametrize("given", ["the/token'1234567890", ""])
-def test_a_token_is_taken_from_a_variable_by_the_shell(tmp_path: Path, given: str) -> None:
+@pytest.mark.parametrize("variable", ["the/token'1234567890", ""])
+def test_a_token_is_taken_from_a_variable_by_the_shell(tmp_path: Path, variable: str) -> None:
     fake = tmp_path / "curl"
     fake.write_text(RECORDER)
     fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
     source = described("gitlab", "the/token'1234567890")
     command = resend_command.command("http://localhost/hook", source, b"{}", (), now=NOW)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SECRET": given}
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SECRET": variable}
     ran = subprocess.run(
         ["sh", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
-    if given:
-        assert f"x-gitlab-token: {given}" in json.loads((tmp_path / "arguments").read_text())
+    if variable:
+        assert f"x-gitlab-token: {variable}" in json.loads((tmp_path / "arguments").read_text())
     else:
         assert "SECRET: is the secret of the source" in ran.stderr
         assert not (tmp_path / "arguments").exists()

@@ -56,7 +56,7 @@ def _after(
 ) -> Sequence[Failure]:
     with engine.begin() as connection:
         failures = []
-        read_key = wreck.running is not None and jobs.claim_for_the_lost(
+        is_waited_for = wreck.running is not None and jobs.claim_for_the_lost(
             connection, wreck.running, worker=wreck.worker
         )
         for job in jobs.held_by(connection, wreck.worker):
@@ -65,8 +65,7 @@ def _after(
             blamed = ran_it or (wreck.running is None and job.trigger == "rescue")
             why = _OVER_THIS if blamed else _OVER_ANOTHER
             failure = outcome.of_lost_worker(job, why, blamed=blamed, rules=rules, random=random)
-            if ran_it and read_key and failure.retry_in_s is not None:
-                # Until its key is read, no event received later comes to its place.
+            if ran_it and is_waited_for and failure.retry_in_s is not None:
                 failure = replace(failure, retry_in_s=0.0)
             failures.append(failure)
         jobs.fail(connection, failures)

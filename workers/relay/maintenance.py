@@ -26,15 +26,20 @@ class DailyMaintenance:
         self._settings = settings
         self._done: date | None = None
         self._not_before = 0.0
+        self._stray_days: list[date] = []
+        """Of which bodies in the default partition are to be removed, some at each sweep."""
 
     def run_if_due(self, today: date, *, now: float) -> None:
-        """Do the day's work if it is not done yet. `today` is the date in UTC, `now` is monotonic,
-        in seconds."""
-        if today == self._done or now < self._not_before:
+        """Do the day's work if it is not done yet, or a part of it. `today` is the date in UTC,
+        `now` is monotonic, in seconds."""
+        if (today == self._done and not self._stray_days) or now < self._not_before:
             return
         try:
-            self.run(today)
-            self._done = today
+            if today != self._done:
+                self.run(today)
+                self._done = today
+            else:
+                self._drop_some_strays()
         except SQLAlchemyError as error:
             cause = causes.explain(error)
             log.warning(
@@ -71,21 +76,19 @@ class DailyMaintenance:
                 log.info("bodies_dropped", day=str(day))
             else:
                 log.warning("bodies_kept", day=str(day), unfinished=unfinished)
-        for day in stray_days:
-            self._drop_strays(day)
+        self._stray_days = stray_days
 
-    def _drop_strays(self, day: date) -> None:
-        total = 0
-        while True:
-            with self._engine.begin() as connection:
-                removed, unfinished = partitions.drop_strays(connection, day)
-            total += removed
-            if unfinished:
-                log.warning("bodies_kept", day=str(day), unfinished=unfinished)
-                return
-            if removed < partitions.STRAYS_AT_ONCE:
-                log.info("bodies_dropped", day=str(day), strays=total)
-                return
+    def _drop_some_strays(self) -> None:
+        day = self._stray_days[0]
+        with self._engine.begin() as connection:
+            removed, unfinished = partitions.drop_strays(connection, day)
+        if unfinished:
+            log.warning("bodies_kept", day=str(day), unfinished=unfinished)
+        elif removed == partitions.STRAYS_AT_ONCE:
+            return  # there may be more
+        else:
+            log.info("bodies_dropped", day=str(day))
+        self._stray_days.pop(0)
 
 
 class MinuteTasks:

@@ -61,7 +61,7 @@ def of_redis(address: RedisAddress, queue_names: Iterable[str]) -> RedisHealth:
     try:
         version = str(client.info("server")["redis_version"])
         answers_in_s = time.perf_counter() - began
-        keys = [key for name in queue_names for key in (name, queues.overdue(name))]
+        keys = [key for name in queue_names for key in queues.lanes(name)]
         waiting = {key: int(client.llen(address.key(key))) for key in keys}
     except (redis.RedisError, OSError):
         return UNKNOWN_REDIS

@@ -935,6 +935,7 @@ _CLAIM_FOR_THE_LOST = statement(
     SET state = 'running', attempt = attempt + 1, worker = :worker, started_at = now(),
         lease_until = now(), next_attempt_at = NULL, hinted_until = NULL
     WHERE id = :id AND attempt = CAST(:attempt AS integer) - 1 AND state IN ('pending', 'retrying')
+    RETURNING (SELECT key IS NULL FROM ingest.ordered_jobs WHERE job = jobs.id LIMIT 1) IS TRUE
     """
 )
 
@@ -942,10 +943,11 @@ _CLAIM_FOR_THE_LOST = statement(
 def claim_for_the_lost(connection: Connection, lease: Lease, *, worker: str) -> bool:
     """Claim the job whose key a lost worker was reading, as that worker: it spends an attempt.
 
-    Return whether there is such a job. One that the worker had claimed itself is left alone.
+    One that the worker had claimed itself is left alone. Return whether other jobs wait for the
+    key, to come to their places.
     """
     parameters = {"id": lease.id, "attempt": lease.attempt, "worker": worker}
-    return connection.execute(_CLAIM_FOR_THE_LOST, parameters).rowcount > 0
+    return connection.execute(_CLAIM_FOR_THE_LOST, parameters).scalar() is True
 
 
 _EXPIRED = statement(
@@ -1261,6 +1263,10 @@ _CHOOSE_PROBE = statement(
                   UNION ALL
                   (SELECT job FROM ingest.limited_jobs
                    WHERE processor = :processor AND NOT claimed LIMIT :examined)
+                  UNION ALL
+                  (SELECT job FROM ingest.ordered_jobs
+                   WHERE processor = :processor AND NOT placed AND key IS NULL
+                   ORDER BY event LIMIT 1)
               ))
           AND state IN ('pending', 'retrying') AND next_attempt_at <= now()
           AND queue <> ALL(ARRAY(

@@ -147,7 +147,7 @@ def tidy(connection: Connection, line: Line) -> Counted:
 
 
 # A row of a job that has run stays until the next `tidy`: the job may wait again by then. Nobody
-# claims it meanwhile, since the line is locked.
+# claims it meanwhile, since the line is locked. Its key may have waited for its end.
 _ENTER = statement(
     """
     WITH entered AS (
@@ -155,7 +155,8 @@ _ENTER = statement(
         SELECT r.job, :processor, r.key
         FROM unnest(CAST(:jobs AS bigint[]), CAST(:keys AS uuid[]))
              WITH ORDINALITY AS r (job, key, number)
-        WHERE (SELECT state IN ('pending', 'retrying') AND next_attempt_at <= clock_timestamp()
+        WHERE r.key IS NOT NULL
+          AND (SELECT state IN ('pending', 'retrying') AND next_attempt_at <= clock_timestamp()
                FROM ingest.jobs WHERE id = r.job LIMIT 1)
         ORDER BY r.number
         ON CONFLICT (job) DO UPDATE SET claimed = false WHERE limited_jobs.claimed
@@ -165,7 +166,7 @@ _ENTER = statement(
         SELECT :processor, key, CAST(:turn AS bigint) + 1, true FROM entered GROUP BY key
         ON CONFLICT (processor, key) DO UPDATE
         SET waiting = true, turn = greatest(known.turn, excluded.turn), held_until = NULL
-        WHERE NOT known.waiting
+        WHERE NOT known.waiting OR known.held_until = 'infinity'
     )
     SELECT job FROM entered
     UNION
@@ -174,8 +175,11 @@ _ENTER = statement(
 )
 
 
-def enter(connection: Connection, line: Line, entries: Sequence[tuple[int, UUID]]) -> list[int]:
-    """Put jobs that wait and are due into the line, each with its key; what is there, stays.
+def enter(
+    connection: Connection, line: Line, entries: Sequence[tuple[int, UUID | None]]
+) -> list[int]:
+    """Put jobs that wait and are due into the line, each with its key; what is there, stays, and so
+    does what has no key here: it was there, or did not wait, when keys were read.
 
     Return those of `entries` that wait in the line now.
     """

@@ -47,9 +47,10 @@ def allowed(bounds: Bounds, log: Log, *, running: int, now: float, at_most: int)
 
 
 def enter(
-    connection: Connection, declared: DeclaredLimits, entries: Sequence[tuple[int, UUID]]
+    connection: Connection, declared: DeclaredLimits, entries: Sequence[tuple[int, UUID | None]]
 ) -> None:
-    """Put jobs that wait and are due into the line, each with its key.
+    """Put jobs that wait and are due into the line, each with its key; None: it was not read,
+    because the job was in the line or did not wait.
 
     What is in it keeps its place. The relay leaves alone for a while what is in the line by then,
     but for the probe of an open breaker: nothing else has a worker look at that line.
