@@ -80,8 +80,7 @@ def fails(*_: object, **__: object) -> Any:
 
 
 def event_of(engine: Engine) -> UUID:
-    found: UUID = one(engine, "SELECT event FROM jobs")
-    return found
+    return UUID(str(one(engine, "SELECT event FROM jobs")))
 
 
 def count_of(table: str) -> Callable[[Engine, Taker], int]:
