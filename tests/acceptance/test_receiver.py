@@ -189,7 +189,7 @@ def test_a_body_that_drips_is_503_at_the_deadline(receiving: Stack) -> None:
 def test_bodies_that_are_half_there_take_a_bounded_amount_of_memory(
     make_stack: Callable[..., Stack],
 ) -> None:
-    stack = make_stack(max_inflight_body_bytes="1000000")
+    stack = make_stack(max_body_bytes="1000000", max_inflight_body_bytes="1000000")
     stack.receiver()
     head = b"POST /webhooks/awalchat HTTP/1.1\r\nHost: x\r\nContent-Length: 400000\r\n\r\n"
     with contextlib.ExitStack() as open_ones:

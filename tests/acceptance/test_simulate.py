@@ -81,7 +81,8 @@ def _log(stack: Stack) -> bytes:
 
 
 def test_what_is_wrong_is_one_sentence(make_stack: Callable[..., Stack]) -> None:
-    stack = make_stack(awalchat_secrets="")
+    stack = make_stack()
+    del stack.environment["INGEST_AWALCHAT_SECRETS"]
     done = subprocess.run(
         [sys.executable, "-m", "ingest", "simulate", "--duration", "0"],
         cwd=stack.folder,
