@@ -22,6 +22,8 @@ from ingest.public_addresses import is_public
 _REFUSED = "the address is not of the internet"
 _READ_BYTES = 1024
 _SHOWN = 200
+_LEAST_CUT = 4
+"""Characters of a secret that an answer may end with by chance, and one more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,9 +116,13 @@ async def request(
 
 
 def shown(text: str, *secrets: str) -> str:
-    """Return a part of an answer from outside, on one line and without our secrets."""
+    """Return a part of an answer from outside, on one line and without our secrets. What was read
+    of the answer may end in the middle of one."""
     for secret in filter(None, secrets):
         text = text.replace(secret, "…")
+        cut = next((n for n in range(len(secret) - 1, 0, -1) if text.endswith(secret[:n])), 0)
+        if cut >= _LEAST_CUT:
+            text = f"{text[:-cut]}…"
     line = " ".join(text.split())
     return "".join(character for character in line if character.isprintable())[:_SHOWN]
 

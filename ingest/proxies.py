@@ -1,7 +1,7 @@
 """Find the client of a request that a proxy forwarded."""
 
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,6 +54,8 @@ class Trusted:
             parsed = ip_address(address)
         except ValueError:  # the name of a socket
             return False
+        if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:  # of a socket of both families
+            parsed = parsed.ipv4_mapped
         return any(parsed in network for network in self._networks)
 
 

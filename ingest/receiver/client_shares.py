@@ -126,6 +126,9 @@ def _sender(host: str) -> str:
     if ":" not in host:
         return host
     try:
-        return str(ipaddress.IPv6Network((host.partition("%")[0], _SENDER_PREFIX), strict=False))
+        address = ipaddress.IPv6Address(host.partition("%")[0])
     except ValueError:
         return host
+    if address.ipv4_mapped:  # as a socket of both families names a client of the older one
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((address, _SENDER_PREFIX), strict=False))

@@ -84,3 +84,12 @@ def test_what_shrinks_leaves_room_and_what_has_ended_holds_nothing() -> None:
     first.hold(100)
     assert given_up == ["first"]
     assert first.size == 0
+
+
+def test_a_socket_of_both_families_tells_clients_of_the_older_one_apart() -> None:
+    bodies = Bodies(10)
+    bodies.begin("honest", "::ffff:10.0.0.2", 2)
+    bodies.begin("a", "::ffff:10.0.0.1", 4)
+    bodies.begin("b", "::ffff:10.0.0.1", 4)
+    bodies.begin("another", "::ffff:10.0.0.3", 3)
+    assert bodies.given_up == ["a"]

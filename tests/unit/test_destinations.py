@@ -452,3 +452,16 @@ def test_a_destination_is_listed_without_its_secret_and_explained(
         "  - They are signed with the secrets in CRM_SECRETS.",
         "  - A worker process sends 10 at once, and waits 15 s for each answer.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("answered", "told"),
+    [
+        ("no: s3cret-token is wrong", "no: … is wrong"),
+        ("the token s3cret-tok", "the token …"),
+        ("s3cret-token s3cret-t", "… …"),
+        ("ends", "ends"),
+    ],
+)
+def test_no_part_of_a_secret_is_told_where_the_answer_was_cut(answered: str, told: str) -> None:
+    assert outgoing.shown(answered, "s3cret-token") == told
