@@ -54,9 +54,10 @@ class Trusted:
             parsed = ip_address(address)
         except ValueError:  # the name of a socket
             return False
+        forms = {parsed}
         if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:  # of a socket of both families
-            parsed = parsed.ipv4_mapped
-        return any(parsed in network for network in self._networks)
+            forms.add(parsed.ipv4_mapped)
+        return any(form in network for network in self._networks for form in forms)
 
 
 _MOST_HOPS = 10

@@ -15,7 +15,7 @@ LARGEST_BATCH = 200
 _MOST_BYTES = 32 * 1024 * 1024
 """Of the bodies of a slice. Read and parsed they take several times as much memory."""
 _BYTES_OF_FIRST = 1024 * 1024
-"""Of each body that was not seen yet: most senders post no more."""
+"""Of each body of the first list of a processor: most senders post no more."""
 _FIRST = 10
 _MEMORY = 0.3
 """Weight of the newest slice in the moving average."""
@@ -54,7 +54,8 @@ class BatchSizer:
 
     def fitting(self, processor: Processor) -> int:
         """Return how many bodies of a processor's jobs to have in memory at once; one at least."""
-        bytes_per_job = self._bytes_per_job.get(processor.name, _BYTES_OF_FIRST)
+        unseen = _BYTES_OF_FIRST if processor.batch else 1
+        bytes_per_job = self._bytes_per_job.get(processor.name, unseen)
         return max(1, int(_MOST_BYTES / max(bytes_per_job, 1)))
 
     def _worked_on_in_a_moment(self, processor: Processor) -> int:

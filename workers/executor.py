@@ -93,7 +93,13 @@ class Executor:
         self._finisher = Finisher(engine, slices)
         self._pace = BatchSizer()
         keys = KeyReader(
-            engine, slices, worker=worker, lease_s=lease_s, shutdown=shutdown, release=release
+            engine,
+            slices,
+            worker=worker,
+            lease_s=lease_s,
+            shutdown=shutdown,
+            fitting=self._pace.fitting,
+            release=release,
         )
         self._placer = Placer(engine, keys)
         self._lines = Lines(engine, keys, worker=worker, lease_s=lease_s)
@@ -202,11 +208,11 @@ class Executor:
         has_begun = False
         try:
             while (goes_on := waiting and self._goes_on(until, has_begun=has_begun)) or calls:
-                free = most - len(calls)
-                if goes_on and free >= most / 2:
+                fitting = most if processor.batch else min(most, self._pace.fitting(processor))
+                free = fitting - len(calls)
+                if goes_on and free >= fitting / 2:
                     has_begun = True
                     size = free if not processor.batch else self._pace.batch_size(processor)
-                    size = min(size, self._pace.fitting(processor))
                     claimed = self._claim(processor, waiting, 1 if apart else size, apart=not calls)
                     if processor.limits and any(job.trigger == "rescue" for job in claimed):
                         woken = self._run_rescued(calls, processor, claimed[0])

@@ -20,8 +20,8 @@ from workers.timeouts.signals import Interrupted
 
 log = logs.logger(__name__)
 
-AT_ONCE = 100
-"""Bodies that are in memory at a time."""
+_AT_ONCE = 100
+"""Bodies that are in memory at a time, at most."""
 
 
 class KeyReader:
@@ -35,16 +35,23 @@ class KeyReader:
         worker: str,
         lease_s: float,
         shutdown: Shutdown,
+        fitting: Callable[[Processor], int],
         release: str | None = None,
     ) -> None:
         """`worker` and `release` name this process and the application in failed attempts. Once
-        `shutdown` has begun, no more keys are read."""
+        `shutdown` has begun, no more keys are read. `fitting` returns how many bodies of a
+        processor's jobs to have in memory."""
         self._engine = engine
         self._runner = runner
         self._worker = worker
         self._lease_s = lease_s
         self._shutdown = shutdown
+        self._fitting = fitting
         self._release = release
+
+    def at_once(self, processor: Processor) -> int:
+        """Return how many jobs of a processor to read the keys of at once."""
+        return min(_AT_ONCE, self._fitting(processor))
 
     @property
     def goes_on(self) -> bool:

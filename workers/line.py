@@ -10,7 +10,7 @@ from ingest.store.pipeline.jobs import ClaimedJob, JobRef
 from ingest.store.pipeline.limited_line import shared_key
 from ingest.store.pipeline.limits import DeclaredLimits
 from ingest.store.pipeline.pulling import Claiming
-from workers.key_reader import AT_ONCE, KeyReader
+from workers.key_reader import KeyReader
 from workers.registry import Processor
 
 
@@ -29,8 +29,9 @@ class Lines:
 
         A job whose key cannot be told has failed for good.
         """
-        for start in range(0, len(refs), AT_ONCE):
-            entries, goes_on = self._entries(processor, refs[start : start + AT_ONCE])
+        size = self._keys.at_once(processor)
+        for start in range(0, len(refs), size):
+            entries, goes_on = self._entries(processor, refs[start : start + size])
             with self._engine.begin() as connection:
                 pulling.enter(connection, declared(processor), entries)
             if not goes_on:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine
 
 from ingest.store.pipeline import jobs, ordering
 from ingest.store.pipeline.jobs import JobRef
-from workers.key_reader import AT_ONCE, KeyReader
+from workers.key_reader import KeyReader
 from workers.registry import Processor
 
 
@@ -27,8 +27,9 @@ class Placer:
         before them. A job whose key cannot be told has failed for good.
         """
         ids = [ref.id for ref in refs]
-        for start in range(0, len(ids), AT_ONCE):
-            if not self._read(processor, ids[start : start + AT_ONCE]):
+        size = self._keys.at_once(processor)
+        for start in range(0, len(ids), size):
+            if not self._read(processor, ids[start : start + size]):
                 break
         with self._engine.begin() as connection:
             return jobs.place(connection, processor.name, processor.types, ids)

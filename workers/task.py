@@ -24,6 +24,8 @@ from workers.tracing.base import Traces
 log = logs.logger(__name__)
 
 _ADMIT_RUNS = 3
+_CONTINUED_FOR = 3
+"""How many times as long as other jobs the relay leaves alone what is to be continued."""
 # What is admitted here is worked on here; a processor with a queue of its own is not to delay it.
 _LANES = (queues.LIVE, queues.REPLAY)
 
@@ -78,7 +80,7 @@ class TaskHandler:
                 self._dispatch([ref for ref in others if ref.queue not in _LANES])
             self._executor.run_claimed(self._by_processor(claimed))
         left = self._run(here, until=started + self._budget_s)
-        self._dispatch(left, continues=True)
+        self._hand_back(left)
         log.debug(
             "processed",
             deliveries=len(deliveries),
@@ -190,6 +192,21 @@ class TaskHandler:
             return []
         others = [processor for processor in unplaced if processor.name not in had]
         return [ref for processor in others for ref in self._place(processor, [])]
+
+    def _hand_back(self, refs: Sequence[JobRef]) -> None:
+        """Dispatch what there was no time for. The relay leaves it alone for longer than usual, so
+        that it does not fill the backlog queue with what waits to be continued already."""
+        if not refs:
+            return
+        with self._engine.begin() as connection:
+            ids = [ref.id for ref in refs if not self._has_limits(ref)]
+            jobs.presume_known(connection, ids, for_s=_CONTINUED_FOR * self._redispatch_after_s)
+        self._dispatch(refs, continues=True)
+
+    def _has_limits(self, ref: JobRef) -> bool:
+        """Return whether a job waits in the line of a processor with limits, which hints it."""
+        processor = self._registry.get(ref.processor)
+        return processor is not None and processor.limits is not None
 
     def _dispatch(self, refs: Sequence[JobRef], *, continues: bool = False) -> None:
         """Hint jobs to their own queues, in two messages a queue or more, so that two workers can

@@ -10,6 +10,8 @@ from types import MappingProxyType
 
 from ingest.alerts.catalogue import RULES
 from ingest.alerts.facts import Facts, sources_of
+from ingest.store.failures.records import LISTED
+from ingest.store.reports.gauges import EXAMINED
 
 
 class Absence(enum.Enum):
@@ -46,8 +48,18 @@ def _is_not_parked(facts: Facts, subject: str) -> bool:
     return all(f"{processor} in {queue}" != subject for processor, queue, _ in facts.state.parked)
 
 
-def _is_not_due(facts: Facts, subject: str) -> bool:
-    return subject in facts.due and facts.due[subject] > facts.now
+def _is_not_late(facts: Facts, subject: str) -> bool:
+    """Without a finding, a schedule that is overdue is so for a little while only."""
+    is_coming = subject in facts.due and facts.due[subject] > facts.now
+    return is_coming or subject in facts.overdue
+
+
+def _all_dead_are_counted(facts: Facts, _subject: str) -> bool:
+    return sum(facts.state.dead.values()) < EXAMINED
+
+
+def _all_returned_are_listed(facts: Facts, _subject: str) -> bool:
+    return len(facts.returned_failures) < LISTED
 
 
 def _is_periodic(facts: Facts, subject: str) -> bool:
@@ -108,8 +120,10 @@ _IS_OVER: Mapping[str, _Says] = MappingProxyType(
     {
         "privileges_missing": _one_reports,
         "jobs_old": _is_not_parked,
-        "schedule_overdue": _is_not_due,
+        "schedule_overdue": _is_not_late,
         "processor_fails": _has_succeeded,
+        "dead_letters": _all_dead_are_counted,
+        "failure_back": _all_returned_are_listed,
         "jobs_parked": _is_not_parked,
         "processor_paused": _is_not_paused,
         "possible_losses": _is_recovered,

@@ -168,7 +168,8 @@ class Eraser:
         has_ended = False
         if position.after is None:
             is_late = position.round > 1 and position.known != position.round
-            is_quiet = is_late and position.place == 0 and not position.erased
+            has_learned = position.identity != person.identity_size
+            is_quiet = is_late and position.place == 0 and not (position.erased or has_learned)
             position.place += 1
             if position.place == len(places):
                 position.round, position.place, position.erased = position.round + 1, 0, 0

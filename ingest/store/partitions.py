@@ -16,6 +16,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.ids import first_id, received_at
+from ingest.store import arrays
 from ingest.store.sql import statement
 
 _PREFIX = "deliveries_"
@@ -122,32 +123,39 @@ class DroppedStrays(NamedTuple):
 
     removed: int
     unfinished: int
-    """The day's unfinished deliveries and jobs. With any, nothing is removed."""
+    """Unfinished deliveries and jobs among the next. With any, none of those is removed."""
 
 
-STRAYS_AT_ONCE = 1_000
-"""Deliveries that one transaction removes: with bodies of 1 MiB each a gigabyte."""
-_REMOVE_SOME = statement(
+STRAYS_AT_ONCE = 500
+"""Deliveries that one transaction removes: with bodies of 1 MiB each half a gigabyte."""
+_NEXT_STRAYS = statement(
     """
-    DELETE FROM ingest.deliveries_default WHERE id = ANY(ARRAY(
-        SELECT id FROM ingest.deliveries_default
-        WHERE id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid) ORDER BY id LIMIT :limit
-    ))
+    SELECT id FROM ingest.deliveries_default
+    WHERE id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)
+    ORDER BY id LIMIT :limit FOR UPDATE
     """
 )
+_REMOVE = statement("DELETE FROM ingest.deliveries_default WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
 def drop_strays(connection: Connection, day: date) -> DroppedStrays:
-    """Do what `drop` does with up to `STRAYS_AT_ONCE` bodies of a day in the default partition.
+    """Do what `drop` does with the next `STRAYS_AT_ONCE` bodies of a day in the default partition.
 
-    Nobody waits for it. A replay of one of them at this very moment may find its body gone.
+    No receiver waits for it. The deliveries are locked first, so none is opened again meanwhile;
+    a replay of one at this very moment may find its body gone.
     """
-    unfinished = _unfinished(connection, day)
-    if unfinished:
-        return DroppedStrays(0, unfinished)
     first, last = _bounds(day)
     parameters = {"first": first, "last": last, "limit": STRAYS_AT_ONCE}
-    return DroppedStrays(connection.execute(_REMOVE_SOME, parameters).rowcount, 0)
+    strays = list(connection.execute(_NEXT_STRAYS, parameters).scalars())
+    if not strays:
+        return DroppedStrays(0, 0)
+    beyond = UUID(int=strays[-1].int + 1)
+    bounds = {"first": str(strays[0]), "last": str(beyond)}
+    unfinished = int(connection.execute(_UNFINISHED, bounds).scalar_one())
+    if unfinished:
+        return DroppedStrays(0, unfinished)
+    connection.execute(_REMOVE, {"ids": arrays.literal(strays)})
+    return DroppedStrays(len(strays), 0)
 
 
 _IN_DAY = "id >= CAST(:first AS uuid) AND id < CAST(:last AS uuid)"

@@ -427,6 +427,8 @@ def test_what_takes_too_long_is_handed_back_and_does_not_wait_behind_what_comes_
     assert 0 < states.count("succeeded") < 40
     handed_back = [job for _, _, ids in worker.sent.messages for job in ids]
     assert [queue for queue, _, _ in worker.sent.messages] == ["events.continued"] * 2
+    soon = "hinted_until < now() + interval '20 s' AND state = 'pending'"
+    assert one(engine, f"SELECT count(*) FROM jobs WHERE {soon}") == 0
     assert len(handed_back) == states.count("pending")
 
 

@@ -240,7 +240,7 @@ def test_the_relay_leaves_what_was_placed_to_its_worker_for_seconds_only(
     make_worker().process(others)
     without_time(make_worker).process([first])
     assert one(engine, "SELECT count(*) FROM ordered_jobs WHERE placed") == 3
-    pass_time(engine, 15)
+    pass_time(engine, 45)
     assert len(dispatched(engine)) == 3
 
 

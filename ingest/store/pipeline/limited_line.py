@@ -166,7 +166,9 @@ _ENTER = statement(
         SELECT :processor, key, CAST(:turn AS bigint) + 1, true FROM entered GROUP BY key
         ON CONFLICT (processor, key) DO UPDATE
         SET waiting = true, turn = greatest(known.turn, excluded.turn), held_until = NULL
-        WHERE NOT known.waiting OR known.held_until = 'infinity'
+        WHERE NOT known.waiting OR known.held_until = 'infinity' AND known.key = ANY(ARRAY(
+            SELECT key FROM ingest.limited_jobs WHERE job = ANY(CAST(:jobs AS bigint[])) AND claimed
+        ))
     )
     SELECT job FROM entered
     UNION
