@@ -28,6 +28,7 @@ class TracedDispatcher(Dispatcher):
         self, queue: str, *, deliveries: Sequence[UUID] = (), jobs: Sequence[int] = ()
     ) -> None:
         """Send one message, as the base does."""
+        places = self._places_of(deliveries, jobs)
         began_ns = time.time_ns()
         error: str | None = None
         try:
@@ -36,20 +37,30 @@ class TracedDispatcher(Dispatcher):
             error = failed.reason
             raise
         finally:
-            self._trace(queue, deliveries, jobs, began_ns=began_ns, error=error)
+            ids = len(deliveries) + len(jobs)
+            self._trace(queue, ids, places, began_ns=began_ns, error=error)
+
+    def _places_of(self, deliveries: Sequence[UUID], jobs: Sequence[int]) -> Sequence[Place]:
+        """Return where the spans stand. Asked before a worker knows of the jobs: an attempt that
+        has ended already would have its span in the trace of the next one."""
+        try:
+            return self._places(deliveries, jobs)
+        except Exception as bug:  # such as PostgreSQL, which is asked for the places
+            self._tracing.note_fault(bug)
+            return ()
 
     def _trace(
         self,
         queue: str,
-        deliveries: Sequence[UUID],
-        jobs: Sequence[int],
+        ids: int,
+        places: Sequence[Place],
         *,
         began_ns: int,
         error: str | None,
     ) -> None:
         ended_ns = time.time_ns()
         try:
-            for place in self._places(deliveries, jobs):
+            for place in places:
                 self._tracing.add(
                     f"send {queue}",
                     SpanKind.PRODUCER,
@@ -59,11 +70,11 @@ class TracedDispatcher(Dispatcher):
                         conventions.MESSAGING_OPERATION: "send",
                         conventions.MESSAGING_OPERATION_TYPE: "send",
                         conventions.MESSAGING_DESTINATION: queue,
-                        conventions.MESSAGING_BATCH: len(deliveries) + len(jobs),
+                        conventions.MESSAGING_BATCH: ids,
                     },
                     began_ns=began_ns,
                     ended_ns=ended_ns,
                     error=error,
                 )
-        except Exception as bug:  # such as PostgreSQL, which is asked for the places
+        except Exception as bug:
             self._tracing.note_fault(bug)
