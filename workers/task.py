@@ -73,9 +73,9 @@ class TaskHandler:
                     here += jobs.due(connection, job_ids)
             self._dispatch(elsewhere)
             # Until the keys of what was admitted are read, nothing received later can be placed.
-            here = self._placed(here)
+            refs, here = here, self._placed(here)
             if deliveries:
-                others = self._place_others(here)
+                others = self._place_others(refs)
                 here += [ref for ref in others if ref.queue in _LANES]
                 self._dispatch([ref for ref in others if ref.queue not in _LANES])
             self._executor.run_claimed(self._by_processor(claimed))
@@ -170,8 +170,9 @@ class TaskHandler:
         may_run: list[JobRef] = []
         for name, group in by_processor.items():
             processor = self._registry.get(name)
-            is_ordered = processor is not None and processor.order is not None
-            may_run += self._place(processor, group) if processor and is_ordered else group
+            if processor is not None and processor.order is not None:
+                group = self._place(processor, group)
+            may_run += group
         return may_run
 
     def _place(self, processor: Processor, refs: Sequence[JobRef]) -> list[JobRef]:
@@ -198,9 +199,12 @@ class TaskHandler:
         that it does not fill the backlog queue with what waits to be continued already."""
         if not refs:
             return
-        with self._engine.begin() as connection:
-            ids = [ref.id for ref in refs if not self._has_limits(ref)]
-            jobs.presume_known(connection, ids, for_s=_CONTINUED_FOR * self._redispatch_after_s)
+        ids = [ref.id for ref in refs if not self._has_limits(ref)]
+        try:
+            with self._engine.begin() as connection:
+                jobs.presume_known(connection, ids, for_s=_CONTINUED_FOR * self._redispatch_after_s)
+        except SQLAlchemyError as error:  # the relay dispatches them sooner
+            log.warning("not_left_alone", jobs=len(ids), reason=type(error).__name__)
         self._dispatch(refs, continues=True)
 
     def _has_limits(self, ref: JobRef) -> bool:

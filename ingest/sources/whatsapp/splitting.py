@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ingest import strict_json
+from ingest.sources.bodies import MAX_SPLIT_BYTES
 from ingest.sources.whatsapp.updates import FIELD, LISTS, OBJECT
 
-MAX_BYTES = 64 * 1024 * 1024
+MAX_BYTES = MAX_SPLIT_BYTES
 """Of all bodies together. Those of 1,000 updates with Meta's largest body, 3 MB, take 4 MB."""
 
 # Numbers stay text: of the values only names and ids are looked at.
