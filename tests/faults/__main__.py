@@ -63,7 +63,8 @@ def _run(world: World, given: argparse.Namespace, random: Random, console: Conso
     if given.soak:
         return [_soaked(world, runner, possible, given.soak, console)]
     for fault in possible:
-        rows.append(runner.alone(fault, repeats=1 if given.short else fault.repeats))
+        repeats = 1 if given.short or given.once else fault.repeats
+        rows.append(runner.alone(fault, repeats=repeats))
         if not rows[-1].is_clean:
             console.print(f"{fault.name}: {rows[-1]}", style="red")
     if not given.only:
@@ -100,6 +101,7 @@ def _is_possible(fault: Fault, world: World, console: Console) -> bool:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="dev.py faults", description=__doc__)
     parser.add_argument("--short", action="store_true", help="25 of the faults, each once")
+    parser.add_argument("--once", action="store_true", help="all of the faults, each once")
     parser.add_argument("--only", metavar="TEXT", help="only faults whose name has this text")
     parser.add_argument(
         "--ordered",
