@@ -311,6 +311,14 @@ BAD: dict[str, tuple[str, str]] = {
         '[a]\npreset = "github"\n[a.recover]\ntoken = "SENTINEL"\n',
         "4: a.recover.token: there is no such key; perhaps token_env was meant.",
     ),
+    "a wait without end": (
+        '[a]\npreset = "github"\n[a.retries]\nwaits_s = [60, inf]\n',
+        "4: a.retries.waits_s",
+    ),
+    "a time-out that is no number": (
+        '[a]\npreset = "github"\n[a.retries]\ntimeout_s = nan\n',
+        "4: a.retries.timeout_s: input should be a finite number.",
+    ),
     "a template without end": (
         '[a]\npreset = "github"\nid = "{path:id"\n',
         "3: a.id: the template has a brace",

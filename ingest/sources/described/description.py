@@ -209,9 +209,9 @@ class SuccessAnswer(_Frozen):
 class RetryPolicy(_Frozen):
     """When the sender sends again, for the simulator and for people."""
 
-    waits_s: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    waits_s: tuple[Annotated[float, Field(ge=0, le=10**8, allow_inf_nan=False)], ...] = ()
     final: tuple[Annotated[str, Field(pattern=r"^[1-5]([0-9]{2}|xx)$")], ...] = ("2xx",)
-    timeout_s: float | None = None
+    timeout_s: float | None = Field(None, gt=0, le=10**8, allow_inf_nan=False)
     recovery: str = ""
     """How missed events can be fetched, in a sentence."""
 
