@@ -24,7 +24,7 @@ class BadAddress(IngestError):
 
 
 class MigrationRefused(IngestError):
-    """The database's schema cannot be migrated. Nothing in it has changed."""
+    """The database's schema cannot be migrated. The revisions made so far stay."""
 
 
 class UnknownSource(IngestError):

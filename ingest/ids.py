@@ -32,7 +32,7 @@ def element_id(delivery: UUID, position: int) -> UUID:
 
 def last_element_id(delivery: UUID) -> UUID:
     """Return the greatest id that an element of a delivery may have."""
-    return element_id(delivery, MAX_ELEMENTS - 1)
+    return UUID(int=min(delivery.int + MAX_ELEMENTS, 2**128 - 1))
 
 
 def position(delivery: UUID, element: UUID) -> int:

@@ -26,9 +26,14 @@ _QUIET = {
     "opentelemetry": logging.CRITICAL,  # ingest.tracing.sending tells of what is dropped
 }
 
+_LOOPS = "asyncio"
+"""The logger of every event loop."""
+
 # Loggers of libraries that a stranger can trigger, for example with a request that is not HTTP.
-_SAMPLED = ("uvicorn.error", "asyncio")
+_SAMPLED = ("uvicorn.error", _LOOPS)
 _SAMPLED_BEGINNING = 40
+_IN_CALLBACK = "Exception in callback"
+_LONGEST_CHAIN = 5
 
 
 def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
@@ -50,6 +55,7 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
             foreign_pre_chain=[
                 structlog.stdlib.PositionalArgumentsFormatter(),
                 _tell_left_out,
+                _cut_of_a_loop,
                 *shared,
             ],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
@@ -130,6 +136,18 @@ def _tell_left_out(
     return {**event, "left_out": left_out} if left_out else event
 
 
+def _cut_of_a_loop(
+    _logger: Any, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Of what an event loop tells leave what kind of thing it is. It quotes tasks and callbacks,
+    with the messages of their exceptions and with arguments."""
+    record = event.get("_record")
+    if record is None or record.name != _LOOPS or record.levelno < logging.WARNING:
+        return event
+    kind = str(record.msg).partition("\n")[0]
+    return {**event, "event": _IN_CALLBACK if kind.startswith(_IN_CALLBACK) else kind}
+
+
 def _describe_exception(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
@@ -138,12 +156,12 @@ def _describe_exception(
     if info is True:
         info = sys.exc_info()
     error = info if isinstance(info, BaseException) else info[1] if info else None
-    chain = []
-    while error is not None:
+    chain: list[dict[str, object]] = []
+    while error is not None and len(chain) < _LONGEST_CHAIN:
         frames = traceback.extract_tb(error.__traceback__)
         where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames[-3:]]
         chain.append({"type": f"{type(error).__module__}.{type(error).__qualname__}", "at": where})
-        error = error.__cause__ or error.__context__
+        error = error.__context__ if error.__cause__ is None else error.__cause__
     if chain:
-        event["exception"] = chain[:5]
+        event["exception"] = chain
     return event

@@ -21,6 +21,8 @@ from ingest.public_addresses import is_public
 
 _REFUSED = "the address is not of the internet"
 _READ_BYTES = 1024
+_BODY_S = 2.0
+"""For the beginning of a body, once its status has come."""
 _SHOWN = 200
 _LEAST_CUT = 4
 """Characters of a secret that an answer may end with by chance, and one more."""
@@ -34,7 +36,7 @@ class Answer:
     headers: Mapping[str, str]
     """By their lower-case names."""
     text: str
-    """The beginning of the body. It may hold anything: see `shown`."""
+    """The beginning of the body; empty, if none came. It may hold anything: see `shown`."""
 
     @property
     def is_success(self) -> bool:
@@ -104,7 +106,7 @@ async def request(
                 allow_redirects=False,
             ) as response,
         ):
-            text = (await response.content.read(_READ_BYTES)).decode("utf-8", errors="replace")
+            text = await _beginning(response)
             sent = {name.lower(): value for name, value in response.headers.items()}
             return Answer(status=response.status, headers=sent, text=text)
     except TimeoutError:
@@ -113,6 +115,17 @@ async def request(
         if _was_refused(error):
             raise NotPublic from None
         raise NoAnswer(f"It cannot be reached ({_why(error)}).", reason="unreachable") from None
+
+
+async def _beginning(response: aiohttp.ClientResponse) -> str:
+    """Return the beginning of a body. The status says what the answer is, so a body that breaks off
+    or does not come is an empty one."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            read = await response.content.read(_READ_BYTES)
+    except Exception:
+        return ""
+    return read.decode("utf-8", errors="replace")
 
 
 def shown(text: str, *secrets: str) -> str:

@@ -44,7 +44,7 @@ FILTERS = {
     "replay": "has a job that this replay or discard acted on last; its state then is that job's",
     "taken_back": "this replay took it back, when it was paused or cancelled",
     "id": "its id, a delivery's, or its id at the sender",
-    "delivery": "the event of the delivery of this id",
+    "delivery": "the events of the delivery of this id",
     "deliveries": "how often it was delivered: 2, >1, >=3",
     "is": "`duplicate`: delivered more than once; `conflict`: a delivery has another content",
 }

@@ -20,7 +20,7 @@ def retry_after_s(value: str | None, *, now: datetime) -> float | None:
 def _until(text: str, now: datetime) -> float:
     try:
         moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     try:

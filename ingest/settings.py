@@ -48,6 +48,8 @@ OWN_SOURCES = "sources.toml"
 """The file in its data folder where `ingest up` describes the source that it starts with."""
 
 MIB = 1024 * 1024
+MOST_SECONDS = 10**9
+"""Of any wait or time-out."""
 
 _SOURCES = f"{PREFIX}SOURCES"
 _SOURCE_FILES = "source_files"
@@ -55,7 +57,7 @@ _OF_A_SOURCE = "of_a_source"
 """The type of an error whose message is complete: it names the variable itself."""
 _PROCESSES = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 _Positive = Annotated[int, Field(gt=0, lt=2**31)]
-_Seconds = Annotated[float, Field(gt=0, le=10**9, allow_inf_nan=False)]
+_Seconds = Annotated[float, Field(gt=0, le=MOST_SECONDS, allow_inf_nan=False)]
 _Days = Annotated[int, Field(gt=0, le=36_500)]
 _MetricsPort = Annotated[int | None, Field(ge=1, le=65535)]
 _Names = Annotated[tuple[str, ...], NoDecode]

@@ -14,6 +14,19 @@ _RFC_3339 = re.compile(
 )
 # The form of most senders; it is read in half the time.
 _USUAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?:[01][0-9]|2[0-3]):[0-9]{2}:[0-5][0-9]Z")
+_OFFSET = r"[+-](?:[01][0-9]|2[0-3])[0-5][0-9]"
+# The same with the zone as Ruby and PHP write it: ` UTC`, ` +0300`, `+0300`.
+_OTHER_ZONE = re.compile(
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]((?:[01][0-9]|2[0-3]):[0-9]{2}:)([0-9]{2})"
+    rf"(?:(\.[0-9]{{1,6}})[0-9]*)?(?: UTC| ?({_OFFSET}))"
+)
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# `Tue May 24 2022 09:24:17 GMT+0300 (Arabian Standard Time)`; no locale changes its names.
+_JAVASCRIPT = re.compile(
+    rf"({'|'.join(_DAYS)}) ({'|'.join(_MONTHS)}) ([0-9]{{2}}) ([0-9]{{4}})"
+    rf" ((?:[01][0-9]|2[0-3]):[0-9]{{2}}:[0-5][0-9]) GMT({_OFFSET})(?: \([^()]+\))?"
+)
 _EPOCH = re.compile(r"[1-9][0-9]{9}(?:[0-9]{3})?")
 # A person may leave out the offset, and the time of the day.
 _BY_HAND = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(?:[Tt ][0-9:.]+)?")
@@ -23,15 +36,19 @@ _LEAP_SECOND = "60"
 def parse_timestamp(value: object) -> datetime | None:
     """Return a sender's time, aware and in UTC. None: it is unreadable.
 
-    Readable are a date-time of RFC 3339 with its offset, and the time since the epoch in seconds
+    Readable are a date-time of RFC 3339 with its offset, also as ` UTC` or `+0300`; what JavaScript
+    makes of a date (`Tue May 24 2022 09:24:17 GMT+0300`); and the time since the epoch in seconds
     (10 digits) or milliseconds (13 digits), as a number or in a string. Nothing else is: the
-    meaning of what merely resembles a time (`20250101`, `1759`) is unknown.
+    meaning of what merely resembles a time (`20250101`, `1759`) is unknown, and so is that of a
+    time without an offset.
     """
     if isinstance(value, str):
         if _USUAL.fullmatch(value):
             return _in_utc(value)
         match = _RFC_3339.fullmatch(value)
-        return _of_epoch(value) if match is None else _of_rfc_3339(*match.groups())
+        if match is None:
+            return _of_epoch(value) or _of_other_forms(value)
+        return _of_rfc_3339(*match.groups())
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**13:
         return _of_epoch(str(value))
     return None
@@ -65,6 +82,17 @@ def _of_rfc_3339(
     # A leap second counts as the last one before it.
     kept = "59" if second == _LEAP_SECOND else second
     return _in_utc(f"{date}T{time}{kept}{fraction or ''}{offset or '+00:00'}")
+
+
+def _of_other_forms(written: str) -> datetime | None:
+    if match := _OTHER_ZONE.fullmatch(written):
+        return _of_rfc_3339(*match.groups())
+    if match := _JAVASCRIPT.fullmatch(written):
+        day, month, of_month, year, time, offset = match.groups()
+        date = f"{year}-{_MONTHS.index(month) + 1:02}-{of_month}"
+        moment = _in_utc(f"{date}T{time}{offset}")
+        return moment if moment and _DAYS[datetime.fromisoformat(date).weekday()] == day else None
+    return None
 
 
 def _of_epoch(digits: str) -> datetime | None:

@@ -1,7 +1,7 @@
 """Alembic's environment, for `ingest migrate` (ingest.store.migrations) and for `alembic`."""
 
 from alembic import context
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 
 from ingest import settings
 from ingest.store import migrations
@@ -17,13 +17,15 @@ def include_object(
 
 
 def run(connection: Connection, home: str) -> None:
-    """Run the migrations that Alembic was asked for, in the open transaction."""
+    """Run the migrations that Alembic was asked for: in the open transaction, or else each in one
+    of its own."""
     context.configure(
         connection=connection,
         target_metadata=metadata,
         include_object=include_object,
         include_schemas=True,
         version_table_schema=home,
+        transaction_per_migration=True,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -38,11 +40,17 @@ def main() -> None:
     configured = settings.load()
     engine = create_engine(configured.migration_database, role=Role.MIGRATION)
     attributes.update(home=configured.database_schema, read_model=configured.read_model)
-    with engine.connect() as connection, connection.begin():
-        migrations.take_turns(connection)
-        migrations.ensure_schema(connection, configured.database_schema)
+    with engine.connect() as connection:
+        event.listen(connection, "begin", begin)
         run(connection, configured.database_schema)
+        connection.commit()
     engine.dispose()
+
+
+def begin(connection: Connection) -> None:
+    """Begin a transaction as `ingest migrate` does."""
+    migrations.take_turns(connection)
+    migrations.ensure_schema(connection, context.config.attributes["home"])
 
 
 main()

@@ -246,7 +246,7 @@ MUTATIONS = (
     Mutation(
         promise=8,
         what="a resumed replay repeats a job that has run",
-        file="ingest/store/bulk/replay.py",
+        file="ingest/store/bulk/next_jobs.py",
         old='"coalesce(jobs.replay, 0) < :operation"',
         new='"true"',
         caught_by="integration/test_taking_back.py::"

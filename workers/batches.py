@@ -5,6 +5,7 @@ committed, and the jobs that are not to blame are returned to be run again, apar
 """
 
 import inspect
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -26,6 +27,7 @@ from ingest.errors import (
 )
 from ingest.sources import operator
 from ingest.sources.base import Source
+from ingest.store.pipeline.breaker_state import Sign
 from ingest.store.pipeline.histograms import Counted, counted
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, JobRef, Lease
 from ingest.store.pipeline.metrics import LAG, SUCCEEDED, Note
@@ -39,6 +41,9 @@ from workers.tracing.base import Traces
 from workers.transaction import Effects
 
 log = logs.logger(__name__)
+
+_ends = itertools.count(1)
+"""Numbers the ends of calls, on whatever thread they end."""
 
 
 class Recorder(Protocol):
@@ -67,11 +72,24 @@ class Result:
     """Calls without effects in PostgreSQL, whose jobs the caller finishes."""
     problem: Exception | None = None
     """Why the jobs in none of the lists did not come to a result: there is no database."""
+    ended_at: int = 0
+    """The number of its last end, among those of all calls of this process."""
+    answered_at: int = 0
+    """That of the last end that says that the target is up; 0: none does."""
 
     def fail(self, job: ClaimedJob, failure: Failure) -> None:
         """Note that a job failed, and that what is behind it is not to run."""
         self.failures.append(failure)
+        self.ended_at = next(_ends)
+        if failure.sign is Sign.UP:
+            self.answered_at = self.ended_at
         self.stop(job)
+
+    def answer(self) -> None:
+        """Note that a call has succeeded: with a breaker, no failure before it is in a row with one
+        after it."""
+        breaker.answered(self.failures)
+        self.ended_at = self.answered_at = next(_ends)
 
     def stop(self, job: ClaimedJob) -> None:
         """Note that what is behind a job is not to run."""
@@ -164,6 +182,8 @@ class BatchRunner:
             failure = outcome.of_error(call.job, processor, error, random=self.random)
             result.fail(call.job, failure)
             return
+        if processor.breaker is not None:
+            result.answer()
         with Effects(self.engine) as effects:
             transaction = _BatchTransaction(self, processor, [call], effects, result)
             transaction.run(took_s={call.job.id: took_s})
@@ -334,7 +354,7 @@ class _BatchTransaction:
             self._took_s.update((call.job.id, took_s) for call in calls)
             self._effects.release_savepoint()
             if self._processor.breaker is not None:
-                breaker.answered(self._result.failures)
+                self._result.answer()
             return
         except BaseException as error:  # sys.exit() too is no way to leave a processor
             failure = error

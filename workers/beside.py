@@ -13,8 +13,10 @@ from sqlalchemy import Connection, Engine
 from ingest import logs
 from ingest.errors import LeaseLost
 from ingest.store.pipeline import breakers, jobs
+from ingest.store.pipeline.breaker_state import Sign
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, JobRef, Lease
 from ingest.store.pipeline.metrics import Note
+from workers import breaker
 from workers.batches import BatchRunner, Result, Returned, durations, notes_of
 from workers.recovery.leases import Leases
 from workers.registry import Processor
@@ -62,6 +64,11 @@ class Finisher:
             return woken
         return []
 
+    def note_answer(self, processor: Processor) -> None:
+        """Begin the count of the processor's breaker anew, unless it is open."""
+        with self._engine.begin() as connection:
+            breakers.answered(connection, processor.name, [])
+
     def _finish(
         self,
         connection: Connection,
@@ -106,6 +113,10 @@ class Calls:
         self._finisher = finisher
         self._record = record
         self._running: dict[Future[Result], _Call] = {}
+        self._answered_at = 0
+        """The number of the last end known to say that the target is up."""
+        self._counted_from = 0
+        """That of the first failure recorded since then that the breaker counts; 0: none is."""
 
     def __len__(self) -> int:
         return len(self._running)
@@ -158,12 +169,34 @@ class Calls:
     def _settle(self, calls: Sequence[_Call], results: Sequence[Result]) -> list[JobRef]:
         returned = [call for result in results for call in result.returned]
         woken = self._finisher.finish(self._processor, returned)
+        self._note_answers(results, are_noted=bool(returned))
         self._record(
             self._processor,
             [job for call in calls for job in call.claimed],
-            [failure for result in results for failure in result.failures],
+            self._failures(results),
         )
         return woken + [ref for result in results for ref in result.woken]
+
+    def _note_answers(self, results: Sequence[Result], *, are_noted: bool) -> None:
+        """Note when the target answered last. A call that finished its jobs itself may have done so
+        before failures ahead of it were recorded: they are still counted, unless `are_noted`."""
+        for result in results:
+            self._answered_at = max(self._answered_at, result.answered_at)
+        if 0 < self._counted_from < self._answered_at:
+            self._counted_from = 0
+            if not are_noted:
+                self._finisher.note_answer(self._processor)
+
+    def _failures(self, results: Sequence[Result]) -> list[Failure]:
+        """Return how calls failed, in the order in which they did, as they are to be counted."""
+        failures = []
+        for result in sorted(results, key=lambda result: result.ended_at):
+            if result.ended_at < self._answered_at:
+                breaker.answered(result.failures)
+            elif any(failure.sign is Sign.DOWN for failure in result.failures):
+                self._counted_from = self._counted_from or result.ended_at
+            failures += result.failures
+        return failures
 
 
 def held(claimed: Sequence[ClaimedJob]) -> list[Lease]:

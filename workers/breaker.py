@@ -16,7 +16,7 @@ from ingest.store.pipeline.breaker_state import Sign
 from ingest.store.pipeline.breakers import Declared
 from ingest.store.pipeline.jobs import ClaimedJob, Failure, Outcome
 from ingest.text import storable
-from workers.control import Discard, RetryAfter, Snooze
+from workers.control import Discard, RetryAfter, Snooze, asked_s
 
 LONGEST_PROBE_S = 86_400.0
 """Between two probes, whatever was declared or asked for."""
@@ -114,11 +114,13 @@ class Breaker:
     def sign_of(self, error: BaseException) -> Sign | None:
         """Return what an error says of the target; None: nothing.
 
-        What a processor decides itself, by `Discard` or `Snooze`, says nothing. An HTTP status that
-        the breaker does not open on is an answer.
+        What a processor decides itself, by `Discard` or `Snooze`, says nothing, unless a `Discard`
+        is declared an answer. An HTTP status that the breaker does not open on is one.
         """
-        if isinstance(error, (Discard, Snooze)):
+        if isinstance(error, Snooze):
             return None
+        if isinstance(error, Discard):
+            return Sign.UP if type(error).is_answer is True else None
         errors = list(chain_of(error))
         if any(map(self._is_meant, errors)):
             return Sign.DOWN
@@ -138,7 +140,8 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
     while one is not None and id(one) not in seen and len(seen) < _LONGEST_CHAIN:
         seen.add(id(one))
         yield one
-        one = one.__cause__ or one.__context__
+        cause = _attribute(one, "__cause__")
+        one = cause if cause is not None else _attribute(one, "__context__")
 
 
 def status_of(error: BaseException) -> int | None:
@@ -167,9 +170,9 @@ def back_in_s(error: BaseException, *, now: datetime | None = None) -> float | N
     """
     for one in chain_of(error):
         if isinstance(one, RetryAfter):
-            seconds = _attribute(one, "seconds")
-            if isinstance(seconds, (int, float)) and seconds > 0:
-                return min(float(seconds), LONGEST_PROBE_S)
+            seconds = asked_s(one, most=LONGEST_PROBE_S)
+            if seconds > 0:
+                return seconds
         for holder in (_attribute(one, "response"), one):
             value = _header(_attribute(holder, "headers"))
             wait_s = retry_after_s(value, now=now or datetime.now(UTC))
@@ -203,8 +206,12 @@ def is_down(breaker: Breaker | None, failures: Sequence[Failure]) -> bool:
 
 
 def answered(failures: list[Failure]) -> None:
-    """Note that a call has succeeded after `failures`: they are in a row with none that follows."""
-    failures[:] = [replace(failure, sign=None) for failure in failures]
+    """Note that the target has answered after `failures`: they are in a row with none that
+    follows."""
+    failures[:] = [
+        replace(failure, sign=Sign.OVER) if failure.sign is Sign.DOWN else failure
+        for failure in failures
+    ]
 
 
 def not_called(job: ClaimedJob) -> Failure:

@@ -57,6 +57,8 @@ class RefusedUntil(RetryAfter):
 class GoneAway(Discard):
     """A destination wants no further attempt at an event."""
 
+    is_answer = True
+
 
 class Loop:
     """An event loop on a thread of its own, started by the first call, since a worker's processes

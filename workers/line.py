@@ -1,10 +1,12 @@
 """Jobs of processors with limits: putting them into their line, and taking those that may start."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID
 
 from sqlalchemy import Engine
 
+from ingest import queues
 from ingest.store.pipeline import limited_line, pulling
 from ingest.store.pipeline.jobs import ClaimedJob, JobRef
 from ingest.store.pipeline.limited_line import shared_key
@@ -61,9 +63,17 @@ class Lines:
             )
 
     def front(self, processor: Processor) -> list[JobRef]:
-        """Return the first job that may start now; none: there is none."""
+        """Return the first job that may start now; none: there is none.
+
+        It is one of the processor's queue, in which a worker gets word of it, unless it is a
+        replay: the queue may be another since the job came to the line.
+        """
         with self._engine.begin() as connection:
-            return pulling.front(connection, processor.name, at_most=1)
+            first = pulling.front(connection, processor.name, at_most=1)
+        return [
+            ref if ref.queue == queues.REPLAY else replace(ref, queue=processor.queue)
+            for ref in first
+        ]
 
     def _entries(
         self, processor: Processor, refs: Sequence[JobRef]

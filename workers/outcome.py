@@ -6,14 +6,13 @@ from ingest.errors import BodyKeyMissing
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
 from ingest.text import storable
 from workers import breaker, places, retry
-from workers.control import Discard, RetryAfter, Snooze
+from workers.control import Discard, RetryAfter, Snooze, asked_s
 from workers.registry import Processor
 from workers.retry import Random, RetryPolicy
 from workers.timeouts.signals import Interrupted, TimedOut
 
 MESSAGE_LIMIT = 1_000
 TRACEBACK_LIMIT = 8_000
-LONGEST_SNOOZE_S = 366 * 86_400.0
 WAIT_FOR_KEY_S = 60.0
 """Each time, the attempt is recorded."""
 _CALLERS = ("workers.batches", "workers.coroutines.calls")
@@ -24,12 +23,22 @@ _FRAMES = 20
 def of_error(
     job: ClaimedJob, processor: Processor, error: BaseException, *, random: Random
 ) -> Failure:
-    """Return what follows from the exception that ended an attempt."""
+    """Return what follows from the exception that ended an attempt, whatever it holds."""
+    try:
+        return _of_error(job, processor, error, random=random)
+    except BaseException as broken:  # code of a user's exception, which reading it runs
+        retry_in_s = _retry_in_s(job.failures + 1, processor.max_attempts, processor.rules, random)
+        return _unread(job, error, broken, Outcome.FAILED, retry_in_s=retry_in_s)
+
+
+def _of_error(
+    job: ClaimedJob, processor: Processor, error: BaseException, *, random: Random
+) -> Failure:
     if isinstance(error, Snooze):
-        wait_s = min(max(0.0, _asked_for(error)), LONGEST_SNOOZE_S)
-        return _failure(job, processor, error, Outcome.SNOOZED, retry_in_s=wait_s)
+        return _failure(job, processor, error, Outcome.SNOOZED, retry_in_s=asked_s(error))
     if isinstance(error, Discard):
-        return _failure(job, processor, error, Outcome.DISCARDED, retry_in_s=None)
+        discarded = _failure(job, processor, error, Outcome.DISCARDED, retry_in_s=None)
+        return breaker.marked(discarded, processor.breaker, error)
     if isinstance(error, Interrupted):
         ended = InterruptedError("its worker was told to end; this attempt does not count")
         ended = ended.with_traceback(error.__traceback__)
@@ -43,7 +52,7 @@ def of_error(
         outcome = Outcome.FAILED
     retry_in_s = _retry_in_s(job.failures + 1, processor.max_attempts, processor.rules, random)
     if retry_in_s is not None and isinstance(error, RetryAfter):
-        retry_in_s = min(max(0.0, _asked_for(error)), LONGEST_SNOOZE_S)
+        retry_in_s = asked_s(error)
     failure = _failure(job, processor, error, outcome, retry_in_s=retry_in_s)
     return breaker.marked(failure, processor.breaker, error)
 
@@ -64,7 +73,10 @@ def of_missing_body(job: ClaimedJob) -> Failure:
 def of_unreadable_key(job: ClaimedJob, processor: Processor, error: BaseException) -> Failure:
     """Return what follows when the key that orders the job cannot be told: nobody knows what it is
     to go before, and a retry would tell the same."""
-    return _failure(job, processor, error, Outcome.DISCARDED, retry_in_s=None)
+    try:
+        return _failure(job, processor, error, Outcome.DISCARDED, retry_in_s=None)
+    except BaseException as broken:
+        return _unread(job, error, broken, Outcome.DISCARDED, retry_in_s=None)
 
 
 def of_missing_key(job: ClaimedJob, error: BodyKeyMissing) -> Failure:
@@ -133,11 +145,22 @@ def _failure(
     )
 
 
-def _asked_for(error: Snooze | RetryAfter) -> float:
-    try:
-        return float(error.seconds)
-    except (AttributeError, TypeError, ValueError):  # a subclass of a user's own
-        return 0.0
+def _unread(
+    job: ClaimedJob,
+    error: BaseException,
+    broken: BaseException,
+    outcome: Outcome,
+    *,
+    retry_in_s: float | None,
+) -> Failure:
+    return Failure(
+        id=job.id,
+        attempt=job.attempt,
+        outcome=outcome,
+        retry_in_s=retry_in_s,
+        error_type=storable(type(error).__qualname__, limit=200),
+        error_message=f"(it cannot be read: {type(broken).__name__})",
+    )
 
 
 def _message(error: BaseException) -> str:

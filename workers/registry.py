@@ -13,7 +13,7 @@ from typing import TypeVar
 from ingest import queues
 from ingest.destinations import files
 from ingest.errors import SettingsError
-from ingest.settings import Settings
+from ingest.settings import MOST_SECONDS, Settings
 from ingest.sources import registry as sources
 from ingest.sources.base import column_type
 from ingest.store.pipeline.jobs import ANY_SOURCE, NewJobs
@@ -191,24 +191,22 @@ def processor(
             )
     if queue == queues.REPLAY:
         raise ValueError(f"the queue {queues.REPLAY!r} is for replays")
-    if batch and threads > 1:
-        raise ValueError("a processor takes a list or has threads, not both")
-    if threads > MOST_THREADS:
-        raise ValueError(f"threads must be at most {MOST_THREADS}")
-    if in_flight is not None and in_flight > MOST_IN_FLIGHT:
-        raise ValueError(f"in_flight must be at most {MOST_IN_FLIGHT}")
-    if batch and in_flight is not None:
-        raise ValueError("a processor takes a list or has in_flight=, not both")
-    for what, value in {
-        "threads": threads,
-        "in_flight": in_flight,
-        "max_attempts": max_attempts,
+    _check_whole("threads", threads, MOST_THREADS)
+    if in_flight is not None:
+        _check_whole("in_flight", in_flight, MOST_IN_FLIGHT)
+    if max_attempts is not None:
+        _check_whole("max_attempts", max_attempts, MOST_ATTEMPTS)
+    for option, seconds in {
         "timeout_s": timeout_s,
         "retry_base_s": retry_base_s,
         "retry_max_delay_s": retry_max_delay_s,
     }.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{what} must be above 0")
+        if seconds is not None:
+            _check_seconds(option, seconds)
+    if batch and threads > 1:
+        raise ValueError("a processor takes a list or has threads, not both")
+    if batch and in_flight is not None:
+        raise ValueError("a processor takes a list or has in_flight=, not both")
     order = order_of(ordered_by, on_dead)
     if breaker is not None and not isinstance(breaker, Breaker):
         raise TypeError("breaker= takes a Breaker: breaker=Breaker(on=(ConnectionError,))")
@@ -219,8 +217,6 @@ def processor(
         key_concurrency=key_concurrency,
         key_rate=key_rate,
     )
-    if max_attempts is not None and max_attempts > MOST_ATTEMPTS:
-        raise ValueError(f"max_attempts must be at most {MOST_ATTEMPTS}")
 
     def declare(function: Function) -> Function:
         _check_signature(function)
@@ -409,6 +405,22 @@ def _model(declaration: Declaration) -> Model | None:
             f"The processor {declaration.name} ({_declared_at(declaration)}): {error}",
             reason="bad_model",
         ) from error
+
+
+def _check_whole(option: str, value: object, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{option} is a whole number")
+    if value <= 0:
+        raise ValueError(f"{option} must be above 0")
+    if value > most:
+        raise ValueError(f"{option} must be at most {most}")
+
+
+def _check_seconds(option: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{option} is a number of seconds")
+    if not 0 < value <= MOST_SECONDS:
+        raise ValueError(f"{option} must be above 0 and at most {MOST_SECONDS:,}")
 
 
 def _check_signature(function: Callable[..., object]) -> None:

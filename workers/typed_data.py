@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
 from workers.control import Discard
 from workers.event import Event
@@ -39,7 +39,8 @@ class Model:
         """
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(data_type)
-        except PydanticUserError as error:
+            self._adapter.rebuild(raise_errors=True)  # a name of its fields may be unknown
+        except (PydanticUserError, PydanticUndefinedAnnotation) as error:
             name = getattr(data_type, "__qualname__", data_type)
             why = str(error).strip().splitlines()[0].removesuffix(".")
             raise BadModel(

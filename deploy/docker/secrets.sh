@@ -6,6 +6,7 @@
 set -eu
 umask 022 # processes in containers run as other users, and have to read the files
 mkdir -p secrets
+chmod 700 secrets # but nobody else on this machine
 cd secrets
 
 random() { od -An -N24 -tx1 /dev/urandom | tr -d ' \n'; }

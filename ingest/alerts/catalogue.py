@@ -353,8 +353,9 @@ POSSIBLE_LOSSES = Rule(
     urgent=True,
     for_s=0,
     recover_for_s=0,
-    condition="A signed request was answered 5xx in the last 3 days, its sender does not send it"
-    " again, and nobody has recovered it; told again whenever there are more than were told.",
+    condition="A request with a verified signature was answered 5xx in the last 3 days, its sender"
+    " does not send it again, and nobody has recovered it; told again whenever there are more than"
+    " were told.",
     fired="{sentence}",
     recovered="Nothing of {subject} is known to be missing any more.",
     advice="Recover it from the sender, or look there for what is missing.",

@@ -49,7 +49,7 @@ def list_(
                 operation.id,
                 operation.action,
                 operation.status,
-                f"{operation.work.done:,} of {operation.work.total:,}",
+                _done(operation.work),
                 operation.work.dead,
                 operation.requested_by,
                 output.ago(operation.requested_at, now)
@@ -61,6 +61,10 @@ def list_(
         ],
         whole=("", "status", "done"),
     )
+
+
+def _done(work: Work) -> str:
+    return f"{work.done:,}{'+' if work.is_capped else ''} of {work.total:,}"
 
 
 def _selected(operation: Operation) -> str:
@@ -185,5 +189,6 @@ def _lines(work: Work) -> list[tuple[str, int]]:
         "taken back": work.taken_back,
         "replayed or discarded by a later one, or removed": work.moved_on,
         "events without a job": work.without_job,
+        "more, not counted": work.uncounted,
     }
     return [(label, number) for label, number in words.items() if number]

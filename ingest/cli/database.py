@@ -85,7 +85,9 @@ def target_url(url: str | None, settings: Settings, source: Source) -> str:
 def migration_failed(error: SQLAlchemyError, where: Database) -> CommandError:
     """Return the error to raise when the database refuses a migration."""
     cause = causes.explain(error, where)
-    return CommandError(f"Nothing was migrated. {cause.sentence}", reason=cause.reason)
+    return CommandError(
+        f"The migration stopped before its end. {cause.sentence}", reason=cause.reason
+    )
 
 
 def _explain(error: SQLAlchemyError, where: Database) -> CommandError:

@@ -60,10 +60,17 @@ def _selected(ids: list[str], text: str) -> EventFilter:
 
 
 def _finished(number: int) -> Counts:
-    """Return what a discard has done, once it has ended. A console may work on it too."""
+    """Return what a discard has done, once it has ended. A console may work on it too.
+
+    Ctrl-C cancels it, or the console would go on.
+    """
     with database() as engine:
-        while not bulk_actions.advance(engine, number).has_ended:
-            pass
+        try:
+            while not bulk_actions.advance(engine, number).has_ended:
+                pass
+        except KeyboardInterrupt:
+            bulk_actions.cancel(engine, number)
+            raise
         with engine.connect() as connection:
             return bulk_actions.operation(connection, number).counts
 

@@ -229,12 +229,11 @@ def _span(text: str) -> timedelta:
 
 
 def _print_groups(shown: "FailuresShown", state: str, now: datetime) -> None:
-    if not shown.groups:
-        return
-    columns = ["id", "jobs", "dead", "processor", "error", "place", "last", "example", "state"]
-    rows = [_row(group, now) for group in shown.groups]
-    title = "What fails" if state == State.OPEN else f"Failures, {state}"
-    output.table(title, columns, rows, whole=("id", "jobs", "dead", "last"))
+    if shown.groups:
+        columns = ["id", "jobs", "dead", "processor", "error", "place", "last", "example", "state"]
+        rows = [_row(group, now) for group in shown.groups]
+        title = "What fails" if state == State.OPEN else f"Failures, {state}"
+        output.table(title, columns, rows, whole=("id", "jobs", "dead", "last"))
     if not shown.is_whole:
         output.line(f"Only the newest {reports.EXAMINED:,} failing jobs were looked at.")
 

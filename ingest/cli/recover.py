@@ -18,6 +18,7 @@ from ingest.recovery.run import Outcome
 from ingest.recovery.run import recover as run
 from ingest.sources import registry
 from ingest.sources.base import Source
+from ingest.store.alerts import server_time
 from ingest.store.reports import audit_log, known_events, possible_losses
 
 
@@ -53,6 +54,7 @@ def recover(
     outcome = Outcome()
     try:
         with database() as engine:
+            listed_at = _server_time(engine)
             asyncio.run(
                 run(
                     source,
@@ -65,13 +67,15 @@ def recover(
                     say=_say,
                 )
             )
-    except RecoveryFailed:
+    except (RecoveryFailed, KeyboardInterrupt):
         if outcome.wanted:  # what was done before it failed
             _report(source, outcome, begins, dry_run=dry_run, json=json)
+        if outcome.asked:
+            _record(source, outcome, begins, listed_at, has_ended=False)
         raise
     _report(source, outcome, begins, dry_run=dry_run, json=json)
     if not dry_run:
-        _record(source, outcome, begins, now)
+        _record(source, outcome, begins, listed_at, has_ended=True)
     if outcome.refused:
         raise CommandError(
             f"{output.number_of(len(outcome.refused), 'delivery', 'deliveries')} will not be sent"
@@ -97,12 +101,21 @@ def _known(engine: Engine, source: Source, event_ids: Sequence[str]) -> set[str]
         return known_events.known(connection, source.slug, event_ids)
 
 
-def _record(source: Source, outcome: Outcome, since: datetime, now: datetime) -> None:
-    """Record that it was asked, and, if nothing is left, that nothing may be lost any more."""
+def _server_time(engine: Engine) -> datetime:
+    with engine.connect() as connection:
+        return server_time(connection)
+
+
+def _record(
+    source: Source, outcome: Outcome, since: datetime, now: datetime, *, has_ended: bool
+) -> None:
+    """Record that it was asked, and, if nothing is left, that nothing of before `now` may be lost
+    any more, by the server's clock. It takes hours for thousands, and what is lost meanwhile was
+    not listed."""
     with database() as engine, engine.begin() as connection:
         losses = possible_losses.read(connection, now=now)
         first = min((loss.since for loss in losses if loss.source == source.slug), default=None)
-        is_whole = not outcome.refused and (first is None or first >= since)
+        is_whole = has_ended and not outcome.refused and (first is None or first >= since)
         if outcome.asked or (first is not None and is_whole):
             audit_log.record(
                 connection,
@@ -112,6 +125,7 @@ def _record(source: Source, outcome: Outcome, since: datetime, now: datetime) ->
                 else f"{possible_losses.RECOVERED} in part",
                 target=source.slug,
                 reason=f"{len(outcome.asked)} asked for again",
+                at=now,
             )
 
 

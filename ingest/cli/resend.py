@@ -13,7 +13,7 @@ from ingest import resending, settings
 from ingest.cli import output
 from ingest.cli.author import author
 from ingest.cli.database import CommandError, database
-from ingest.resending import Examined, Sent
+from ingest.resending import Examined, NotStored, Sent
 from ingest.sources.registry import configured
 from ingest.store.search.named import resolve
 
@@ -51,16 +51,23 @@ def resend(
                 connection, sources, edited, raw, body_limit=loaded.max_body_bytes
             )
         if not dry_run:
-            sent = resending.send(
-                engine,
-                loaded.database,
-                examined,
-                number=number or uuid4(),
-                by=author(),
-                reason=reason,
-                now=time.time(),
-                random=os.urandom,
-            )
+            number = number or uuid4()
+            try:
+                sent = resending.send(
+                    engine,
+                    loaded.database,
+                    examined,
+                    number=number,
+                    by=author(),
+                    reason=reason,
+                    now=time.time(),
+                    random=os.urandom,
+                )
+            except NotStored as error:
+                raise CommandError(
+                    f"{error} Repeat it with --number {number}: then it is sent once.",
+                    reason=error.reason,
+                ) from error
     _report(examined, sent, json=json)
 
 

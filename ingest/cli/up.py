@@ -26,7 +26,7 @@ from ingest.local import postgres, valkey
 from ingest.local.errors import EmbeddedError
 from ingest.local.folder import DataFolder
 from ingest.local.process import Program
-from ingest.local.supervisor import Supervisor
+from ingest.local.supervisor import StopRequested, Supervisor
 from ingest.settings import DEFAULT_DATA, PREFIX, Settings
 from ingest.sources import registry
 from ingest.sources.base import Source
@@ -109,6 +109,10 @@ def up(
             if reloader is not None:
                 reloader.close()
         screen.say("stopping")
+    except (StopRequested, EmbeddedError):
+        if not supervisor.is_stopping:
+            raise
+        screen.say("stopping before it was ready")
     finally:
         folder.withdraw()
         supervisor.stop()
@@ -278,7 +282,7 @@ def _start_servers(configured: Settings, folder: DataFolder, supervisor: Supervi
     sockets = folder.sockets()
     programs: list[Program] = []
     if configured.database_url is None:
-        postgres.clear_stale_lock(folder.path)
+        postgres.clear_stale_lock(folder.path, sockets)
         programs.append(postgres.program(folder.path, sockets))
     if configured.redis_url is None:
         programs.append(valkey.program(folder.path, sockets))

@@ -43,10 +43,11 @@ def judge(answer: Answer, *secrets: str, now: datetime) -> Verdict:
         return Verdict(meaning=Meaning.GONE, sentence=told, status=answer.status)
     if 300 <= answer.status < 400:
         told = f"HTTP {answer.status}: redirects are not followed"
-    after = retry_after_s(answer.headers.get("retry-after"), now=now)
+    may_say_when = answer.status in _SAY_WHEN
+    asked = answer.headers.get("retry-after") if may_say_when else None
     return Verdict(
         meaning=Meaning.REFUSED,
         sentence=told,
         status=answer.status,
-        retry_after_s=after if answer.status in _SAY_WHEN else None,
+        retry_after_s=retry_after_s(asked, now=now),
     )

@@ -19,11 +19,12 @@ from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.exported_bodies import ExportedBody, bodies
 from ingest.store.search.filters import EventFilter
-from ingest.store.search.recent_ids import OVERLAP, RecentIds
+from ingest.store.search.recent_ids import RecentIds, next_start
 
 _BATCH = 50
 """Events whose bodies are in memory at once."""
-_REMEMBERED = 50_000
+_REMEMBERED = 200_000
+"""Some tens of megabytes; with a backlog many are read again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +61,15 @@ class Listening:
 
     def new(self, now: datetime) -> Iterator[Forwarding]:
         """Yield what is there and was not yielded before, the oldest first. What is received while
-        it is read is among it."""
+        it is read is among it. What waits to be admitted is yielded once it is, if that takes no
+        longer than `recent_ids.LATEST` and no more than `_REMEMBERED` newer ones come before it."""
+        with self._engine.connect() as connection:
+            following = next_start(connection, now)
         selection = replace(self._selection, since=self._from)
         batches = events.batches(self._engine, selection, sizes=(_BATCH, _BATCH), oldest_first=True)
         for batch in batches:
             yield from self._forwardings(self._seen.add_new(batch))
-        self._from = max(self._first, now - OVERLAP)
+        self._from = max(self._first, self._seen.since, following)
 
     def _forwardings(self, found: Sequence[ListedEvent]) -> Iterator[Forwarding]:
         if not found:

@@ -19,8 +19,9 @@ OVERDUE = warning(
 )
 DEFAULT_IN_USE = warning(
     "default_partition_in_use",
-    "Run `ingest migrate` or a relay, for the days to come. Those of past days go at the age of all"
-    " bodies; for days far away look at the clocks.",
+    "Run `ingest migrate` or a relay, for the days to come. A day with more than"
+    f" {partitions.STRAYS_AT_ONCE} there stays, and past days: their bodies go at the age of all"
+    " bodies. For days far away look at the clocks.",
 )
 
 _SHOWN = 3
@@ -30,12 +31,14 @@ _STRAYS = statement("SELECT EXISTS (SELECT FROM ingest.deliveries_default)")
 def check(setup: Setup) -> Iterator[Finding]:
     """Compare the partitions with the days that the settings ask for."""
     today = setup.clock().astimezone(UTC).date()
+    days_ahead = setup.settings.partition_days_ahead
     with setup.connected() as connection:
         existing = partitions.days(connection)
         has_strays = connection.execute(_STRAYS).scalar_one()
+        stray_days = partitions.stray_days(connection, before=today + timedelta(days=days_ahead))
     # The relay makes the last day only in the course of today.
-    coming = (today + timedelta(days=ahead) for ahead in range(setup.settings.partition_days_ahead))
-    missing = [day for day in coming if day not in existing]
+    coming = (today + timedelta(days=ahead) for ahead in range(days_ahead))
+    missing = [day for day in coming if day not in existing and day not in stray_days]
     if missing:
         yield MISSING.found(f"There is no partition for the deliveries of {_days(missing)}.")
     retention = setup.settings.body_retention_days

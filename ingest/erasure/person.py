@@ -4,9 +4,13 @@ A person is given by phone numbers, contact ids or conversation ids. Whatever na
 a field that its source declares may name further ones: a conversation's creation names its contact
 and its number. These links are followed. A conversation in which somebody else takes part too is
 shared: of it, only what names the person is theirs.
+
+Phone numbers are given to others. So a number that was merely learned leads to no further user id
+of WhatsApp: what names another one is somebody else's, who has that number now or had it before.
 """
 
 import enum
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +20,13 @@ from ingest.phones import normal_phone
 
 ANY_SCOPE = "*"
 """The scope of ids that were given: whatever source uses them."""
+_LEARNED = "+"
+"""The scope of learned numbers in JSON, where they stand among what was requested. The release
+before takes no further keys, and this is nothing to it."""
+_USER_ID = re.compile(r"[A-Z]{2}\.(?!ENT\.)\S+")
+"""A user id of WhatsApp (`SA.13491208655302741918`); `SA.ENT.…` is that of a group of accounts."""
+_USER_ID_NOT_NAME = re.compile(r"[A-Z]{2}\.(?!ENT\.)(?=[A-Za-z]*[0-9])[A-Za-z0-9]{8,128}")
+"""The same where a name may stand as well: `DR.Sara` is none."""
 _SHORTEST_PHONE, _LONGEST_PHONE = 7, 15
 _SHORTEST_TEXT_ID = 6
 """An id of fewer characters may stand in a text by chance."""
@@ -29,6 +40,8 @@ class Verdict(enum.Enum):
     """What a body or a row has to do with the person."""
 
     NOTHING = "nothing"
+    ANOTHERS = "another's"
+    """It is somebody else's, who has a number that the person had: there it names the other."""
     MENTIONS = "mentions"
     """Its text names the person; it may be somebody else's."""
     OWN = "own"
@@ -40,6 +53,8 @@ class Person:
     """What identifies a person. An id is spelled `SCOPE ID`: sources number theirs alike."""
 
     phones: set[str] = field(default_factory=set)
+    learned: set[str] = field(default_factory=set)
+    """Those of `phones` that are merely learned: another user id of WhatsApp may have them, too."""
     contacts: set[str] = field(default_factory=set)
     requested: set[str] = field(default_factory=set)
     """Conversations that the operator named: all of them is the person's."""
@@ -53,17 +68,25 @@ class Person:
 
     def to_json(self) -> dict[str, list[str]]:
         """Return it as JSON."""
-        return {name: sorted(getattr(self, name)) for name in self.__slots__}
+        document = {name: sorted(getattr(self, name)) for name in self.__slots__}
+        document["requested"] += sorted(_scoped(_LEARNED, document.pop("learned")))
+        return document
 
     @classmethod
     def from_json(cls, document: Mapping[str, Iterable[str]]) -> "Person":
         """Return what `to_json` made."""
-        return cls(**{name: set(values) for name, values in document.items()})
+        known = {name: set(values) for name, values in document.items()}
+        requested = known.get("requested", set())
+        learned = {id_ for id_ in requested if id_.startswith(f"{_LEARNED} ")}
+        requested -= learned
+        return cls(**known, learned={id_.partition(" ")[2] for id_ in learned})
 
     @property
     def size(self) -> int:
         """Return how much is known; it grows while something is learned."""
-        return sum(len(getattr(self, name)) for name in self.__slots__)
+        followed = len(self.phones - self.learned)
+        known = (name for name in self.__slots__ if name != "learned")
+        return followed + sum(len(getattr(self, name)) for name in known)
 
     @property
     def identity_size(self) -> int:
@@ -75,11 +98,11 @@ class Person:
         self.orders.clear()
         self.messages.clear()
 
-    def spellings(self) -> Spellings:
-        """Return what recognises the person in texts."""
+    def spellings(self, *, without: Iterable[str] = ()) -> Spellings:
+        """Return what recognises the person in texts; `without` some phone numbers."""
         ids = {id_.partition(" ")[2] for id_ in self.contacts}
         unmistakable = {id_ for id_ in ids if len(id_) >= _SHORTEST_TEXT_ID and not id_.isdigit()}
-        return Spellings(self.phones, unmistakable)
+        return Spellings(self.phones.difference(without), unmistakable)
 
     def operator_spellings(self) -> Spellings:
         """Return what recognises the person in what operators wrote: searches and reasons."""
@@ -107,9 +130,12 @@ class Person:
         is_requested = _meets(conversations, self.requested)
         if is_requested:
             self.participants |= phones
+        elif self._is_anothers(scope, named):
+            # The row of the number itself says what was said of the number alone.
+            is_of_number = not phones.isdisjoint(named.get("contact", ()))
+            return Verdict.MENTIONS if is_of_number else Verdict.ANOTHERS
         if is_requested or phones & self.phones or _meets(contacts, self.contacts):
-            self.phones |= phones
-            self.contacts |= contacts
+            self._learn(scope, named, is_requested=is_requested)
             self.conversations |= conversations
         elif messages & self.messages:
             pass
@@ -121,6 +147,32 @@ class Person:
         self.orders |= orders
         self.messages |= messages
         return Verdict.OWN
+
+    def _is_anothers(self, scope: str, named: Named) -> bool:
+        """Return whether something names a user id that is not known, and of the person at most
+        numbers that were learned."""
+        user_ids = _user_ids(named) if self.learned else set()
+        if not user_ids or _meets(_scoped(scope, user_ids), self.contacts):
+            return False
+        numbers = numbers_in(named) & self.phones
+        return bool(numbers) and numbers <= self.learned
+
+    def _learn(self, scope: str, named: Named, *, is_requested: bool) -> None:
+        """Learn the numbers and contacts of something that is the person's.
+
+        The numbers of a contact or conversation that was given are followed like given ones. Beside
+        a user id, a number is no contact of its own, and may be another's next.
+        """
+        phones = {phone for phone in named.get("phone", ()) if is_phone(phone)}
+        contacts = named.get("contact", frozenset())
+        given = {id_ for id_ in self.contacts if id_.startswith(f"{ANY_SCOPE} ")}
+        is_given = is_requested or _meets(_scoped(scope, contacts), given)
+        if is_given and not _user_ids(named):
+            self.learned -= phones
+        else:
+            self.learned |= phones - self.phones
+        self.phones |= phones
+        self.contacts |= _scoped(scope, set(filter(_USER_ID.fullmatch, contacts)) or contacts)
 
     def _by_other_fields(self, scope: str, named: Named) -> Verdict:
         others = named.get("person", frozenset())
@@ -134,6 +186,18 @@ def is_phone(digits: str) -> bool:
     """Return whether a text in its normal form can be a phone number."""
     is_number = digits.isascii() and digits.isdigit()
     return is_number and _SHORTEST_PHONE <= len(digits) <= _LONGEST_PHONE
+
+
+def numbers_in(named: Named) -> set[str]:
+    """Return the phone numbers that something names, in whichever fields."""
+    others = map(normal_phone, named.get("person", ()))
+    return {digits for digits in (*named.get("phone", ()), *others) if is_phone(digits)}
+
+
+def _user_ids(named: Named) -> set[str]:
+    """Return the user ids of WhatsApp that say whose something is."""
+    contacts = set(filter(_USER_ID.fullmatch, named.get("contact", ())))
+    return contacts or set(filter(_USER_ID_NOT_NAME.fullmatch, named.get("person", ())))
 
 
 def identifiers(kind: str, value: Any) -> Iterable[str]:

@@ -23,7 +23,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
 from ingest.erasure import bodies
-from ingest.erasure.person import Person, Verdict, identifiers
+from ingest.erasure.person import Person, Verdict, identifiers, numbers_in
 from ingest.erasure.spellings import Spellings
 from ingest.ids import first_id
 from ingest.sources.base import Source
@@ -223,7 +223,8 @@ class _Batch:
         self._deliveries: list[StoredDelivery] = []
         self._events: list[UUID] = []
         self._attempts: list[tuple[int, int]] = []
-        self._rows: list[tuple[Verdict, Mapping[str, Any]]] = []
+        self._rows: list[tuple[Verdict, Mapping[str, Any], set[str]]] = []
+        """Each with the numbers that are another's in it."""
 
     def read(self, place: _Place, after: Any) -> Any:
         """Read the next batch of a place; return where it ended; None: the place is done."""
@@ -285,11 +286,12 @@ class _Batch:
         return len(deliveries) + len(self._events)
 
     def _erase_rows(self, place: TextTable, counts: Counts) -> None:
-        spellings = self._spellings_of(place)
-        for verdict, row in self._rows:
+        usual = self._spellings_of(place)
+        for verdict, row, others in self._rows:
             if verdict is Verdict.OWN:
                 tables.remove(self._connection, place, row)
             else:
+                spellings = self._person.spellings(without=others) if others else usual
                 tables.blank(self._connection, place, row, is_personal=spellings.are_in)
             counts.tables[place.name] += 1
 
@@ -313,9 +315,11 @@ class _Batch:
         source = self._eraser.sources.get(slug)
         named = bodies.named_in(source, delivery.type, delivery.body)
         verdict = self._person.weigh(bodies.scope_of(slug, source), named)
-        return verdict is not Verdict.NOTHING or any(
-            map(spellings.are_in, (delivery.body, delivery.headers, delivery.event_id))
-        )
+        if verdict is Verdict.ANOTHERS:
+            spellings = self._person.spellings(without=numbers_in(named))
+        elif verdict is not Verdict.NOTHING:
+            return True
+        return any(map(spellings.are_in, (delivery.body, delivery.headers, delivery.event_id)))
 
     def _read_events(self, after: UUID) -> str | None:
         rows = ledger.events_after(self._connection, after)
@@ -345,19 +349,28 @@ class _Batch:
         rows = tables.rows_after(self._connection, place, after)
         self.rows_read = len(rows)
         spellings = self._spellings_of(place)
-        scope = self._eraser.model_of(place)
         for row in rows:
-            verdict = Verdict.NOTHING
-            if place.fields:
-                size = self._person.size
-                verdict = self._person.weigh(scope, _named(place, row))
-                if self._person.size != size:
-                    spellings = self._spellings_of(place)
-            if verdict is Verdict.NOTHING and self._mentions(place, row, spellings):
-                verdict = Verdict.MENTIONS
+            size = self._person.size
+            verdict, others = self._weigh(place, row, spellings)
+            if self._person.size != size:
+                spellings = self._spellings_of(place)
             if verdict is not Verdict.NOTHING:
-                self._rows.append((verdict, row))
+                self._rows.append((verdict, row, others))
         return tables.key_of(place, rows[-1]) if rows else None
+
+    def _weigh(
+        self, place: TextTable, row: Mapping[str, Any], spellings: Spellings
+    ) -> tuple[Verdict, set[str]]:
+        """Return what a row has to do with the person, and the numbers that are another's in it."""
+        others: set[str] = set()
+        named = _named(place, row)
+        verdict = self._person.weigh(self._eraser.model_of(place), named)
+        if verdict is Verdict.ANOTHERS:
+            verdict, others = Verdict.NOTHING, numbers_in(named)
+            spellings = self._person.spellings(without=others)
+        if verdict is Verdict.NOTHING and self._mentions(place, row, spellings):
+            verdict = Verdict.MENTIONS
+        return verdict, others
 
     def _mentions(self, place: TextTable, row: Mapping[str, Any], spellings: Spellings) -> bool:
         return any(map(spellings.are_in, tables.texts_of(place, row)))

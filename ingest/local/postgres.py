@@ -14,6 +14,7 @@ from ingest.local.identity import Identity
 from ingest.local.process import Program
 
 USER = "ingest"
+_PORT = 5432
 _INITDB_OPTIONS = ("-U", USER, "-A", "trust", "-E", "UTF8", "--no-instructions")
 # Independent of the machine's locales, which may be missing.
 _BUILTIN_LOCALE = ("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C")
@@ -76,18 +77,20 @@ def program(
     )
 
 
-def clear_stale_lock(home: Path) -> None:
-    """Remove the lock file of a killed server: after a reboot another process may have its pid.
+def clear_stale_lock(home: Path, sockets: Path) -> None:
+    """Remove the lock files of a killed server: after a reboot another process may have its pid.
 
     The caller must hold the lock of the folder. Every server of ours inherits that lock, so none
     runs then.
     """
     (home / "postgres" / "postmaster.pid").unlink(missing_ok=True)
+    (sockets / f".s.PGSQL.{_PORT}.lock").unlink(missing_ok=True)
 
 
-def url(sockets: Path, database: str = "postgres") -> str:
-    """Return the address of `database` on the server whose socket is in `sockets`."""
-    return f"postgresql://{USER}@/{database}?host={quote(str(sockets), safe='')}"
+def url(sockets: Path, database: str = "postgres", *, port: int = _PORT) -> str:
+    """Return the address of `database` on the server whose socket is in `sockets`. It names the
+    port, which `PGPORT` of a user's shell would else be."""
+    return f"postgresql://{USER}@/{database}?host={quote(str(sockets), safe='')}&port={port}"
 
 
 def find_binaries() -> Path:

@@ -59,17 +59,25 @@ def spawn(program: Program, *, inherit: tuple[int, ...] = ()) -> subprocess.Pope
         )
 
 
+def _never() -> bool:
+    return False
+
+
 def wait_until_ready(
-    program: Program, process: subprocess.Popen[bytes], *, timeout_s: float
+    program: Program,
+    process: subprocess.Popen[bytes],
+    *,
+    timeout_s: float,
+    is_stopping: Callable[[], bool] = _never,
 ) -> None:
-    """Wait until `program` is ready.
+    """Wait until `program` is ready, or `is_stopping` says that it is wanted no more.
 
     Raises:
         EmbeddedError: it ended, or took longer than `timeout_s` seconds. The message quotes the
             end of its log.
     """
     deadline = time.monotonic() + timeout_s
-    while not program.ready(process.pid):
+    while not program.ready(process.pid) and not is_stopping():
         ended = process.poll()
         if ended is not None or time.monotonic() > deadline:
             what = f"ended with {describe_exit(ended)}" if ended is not None else "is not ready"

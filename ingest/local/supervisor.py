@@ -18,6 +18,10 @@ _STEADY_S = 30.0
 _POLL_S = 1.0
 
 
+class StopRequested(Exception):
+    """A signal asked this process to stop while it started."""
+
+
 class _Child:
     """A program, its process, and the time of its next restart."""
 
@@ -41,6 +45,7 @@ class Supervisor:
         self._lock_fd = lock_fd
         self._stages: list[list[_Child]] = []
         self._signals = 0
+        self._signals_until_stop = 1
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
@@ -65,7 +70,9 @@ class Supervisor:
 
         Raises:
             EmbeddedError: a program ended or took too long.
+            StopRequested: a signal came meanwhile.
         """
+        self.heed_signals()
         started = [[_Child(program) for program in stage] for stage in stages]
         self._stages += started
         children = [child for stage in started for child in stage]
@@ -73,7 +80,18 @@ class Supervisor:
             self._spawn(child)
         for child in children:
             assert child.process is not None
-            process.wait_until_ready(child.program, child.process, timeout_s=timeout_s)
+            process.wait_until_ready(
+                child.program,
+                child.process,
+                timeout_s=timeout_s,
+                is_stopping=lambda: self.is_stopping,
+            )
+        self.heed_signals()
+
+    def heed_signals(self) -> None:
+        """Raise `StopRequested` if a signal asked this process to stop."""
+        if self.is_stopping:
+            raise StopRequested
 
     def watch(self, each_second: Callable[[], None]) -> None:
         """Restart children that end, until a signal comes."""
@@ -100,7 +118,9 @@ class Supervisor:
                 self._spawn(child)
 
     def stop(self) -> None:
-        """Stop all children, the last started stage first. A second signal kills them at once."""
+        """Stop all children, the last started stage first. Another signal kills them at once; an
+        impatient user's further ones while they started do not."""
+        self._signals_until_stop = max(self._signals, 1)
         while self._stages:
             stage = self._stages.pop()
             for child in stage:
@@ -151,7 +171,7 @@ class Supervisor:
             return
         deadline = time.monotonic() + child.program.stop_timeout_s
         while child.process.poll() is None:
-            if time.monotonic() > deadline or self._signals > 1:
+            if time.monotonic() > deadline or self._signals > self._signals_until_stop:
                 child.process.kill()
                 child.process.wait()
                 return

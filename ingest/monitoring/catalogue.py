@@ -71,7 +71,8 @@ KEY_LAST_USED = _gauge(
 )
 POSSIBLE_LOSSES = _counter(
     "possible_losses",
-    "signed requests that were answered 5xx, and whose sender does not send them again",
+    "requests with a verified signature that were answered 5xx, and whose sender does not send them"
+    " again",
     "source",
 )
 CLOCK_SKEW = _gauge(

@@ -59,7 +59,7 @@ class Endpoint:
         except HTTPException:
             raise
         except Exception as error:
-            await _send(send, request, self._intake.fail(error, request))
+            await _send(send, request, self._intake.fail(error, request, body))
         else:
             await _send(send, request, response)
 

@@ -119,7 +119,7 @@ class FastPath:
             if isinstance(error, IngestError):
                 answer = self._intake.refuse(request, error, body)
             else:
-                answer = self._intake.fail(error, request)
+                answer = self._intake.fail(error, request, body)
             response.send(_head(request, answer), answer.body)
         except Exception as bug:
             self._intake.fail(bug, request)

@@ -174,7 +174,8 @@ class ReceiverMetrics:
         )
 
     def count_possible_loss(self, source: str) -> None:
-        """Count a delivery that a source was refused, and whose sender does not send it again."""
+        """Count a verified delivery that a source was refused, and whose sender does not send it
+        again."""
         self._losses[source] += 1
 
     def report(self, connection: Connection) -> None:

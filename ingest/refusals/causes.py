@@ -194,13 +194,15 @@ _BY_REASON: Mapping[str, LikelyCause] = MappingProxyType(
         ),
         "body_too_slow": LikelyCause(
             sentence="Bodies do not come whole in time: a slow line, or a stranger who holds"
-            " connections. The sender sends again.",
-            advice="If a sender's address is among them, raise INGEST_BODY_DEADLINE_S.",
+            " connections. Most senders send again.",
+            advice="If a sender's address is among them, raise INGEST_BODY_DEADLINE_S. For senders"
+            " that do not send again: `ingest recover`.",
         ),
         "too_many_bodies": LikelyCause(
-            sentence="More bodies were on their way than there is room for. Senders send again.",
+            sentence="More bodies were on their way than there is room for. Most senders send"
+            " again.",
             advice="Start more receivers, or raise INGEST_MAX_INFLIGHT_BODY_BYTES. One address that"
-            " has most of them is an attack.",
+            " has most of them is an attack. For senders that do not send again: `ingest recover`.",
         ),
         "backlog_full": LikelyCause(
             sentence="Deliveries come faster than PostgreSQL stores them. Senders send again.",

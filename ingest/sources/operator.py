@@ -12,7 +12,13 @@ from ingest.sources.base import join_event_id
 SLUG = "operator"
 MARK = "~"
 """Before the last parts of a copy's event id. Of ASCII it sorts last: of two events of one time the
-read model takes the greater id, which is then the one that an operator has set right."""
+read model takes the greater id, which is then the one that an operator has set right. Where more
+than the time and the id decides, that comes first: a message's status only moves forward. Of an
+order's changes a copy counts before their chain does."""
+NUMBER_LENGTH = 36
+"""Characters that a copy's event id ends with: of two copies the later has the greater ones."""
+COPIES = f"%:{MARK}%:{MARK}{'_' * NUMBER_LENGTH}"
+"""What SQL's LIKE knows the event ids of copies by."""
 
 
 def event_id(event_type: str, source: str, delivery: UUID) -> str:

@@ -60,6 +60,8 @@ def parse(url: str, *, schema: str = SCHEMA) -> Database:
         libpq = conninfo.conninfo_to_dict("postgresql" + url[scheme.end(1) :])
     except psycopg.Error:  # its text quotes the address
         raise _bad(f"is not of the form {FORM}?OPTIONS") from None
+    if _is_cut(url):
+        raise _bad(_SPECIAL)
     parameters = {name: str(value) for name, value in libpq.items() if value not in (None, "")}
     _check_hosts(parameters.get("host", ""))
     if "@" in parameters.get("dbname", ""):
@@ -90,8 +92,20 @@ _SPECIAL = (
 )
 
 
+def _is_cut(url: str) -> bool:
+    """Return whether libpq takes a part of the password for hosts, ports, database or options.
+
+    For libpq, user and password end at the first @, and there are none if a / is before it. So a
+    further @, or one behind a /, is where they were meant to end.
+    """
+    login, at, rest = url.partition("://")[2].partition("@")
+    return "@" in rest or (bool(at) and "/" in login)
+
+
 def _check_hosts(hosts: str) -> None:
     for host in filter(None, hosts.split(",")):
+        if "@" in host[1:] and not host.startswith("/"):  # one before it marks an abstract socket
+            raise _bad(_SPECIAL)
         try:
             host.startswith("/") or host.encode("idna")
         except UnicodeError:  # a lookup would raise it too

@@ -103,7 +103,12 @@ _SETTINGS: Mapping[Role, Mapping[str, str]] = MappingProxyType(
         Role.PROCESSOR: _COMMON | {"lock_timeout": "10s", "client_connection_check_interval": "1s"},
         Role.RELAY: _OURS | _BY_INDEX | {"statement_timeout": "10s", "lock_timeout": "2s"},
         Role.OPERATOR: _OURS | {"statement_timeout": "30s", "lock_timeout": "2s"},
-        Role.MIGRATION: _OURS | {"statement_timeout": "1min", "lock_timeout": "4s"},
+        Role.MIGRATION: _OURS
+        | {
+            "statement_timeout": "1min",
+            "lock_timeout": "4s",
+            "client_connection_check_interval": "1s",
+        },
     }
 )
 # A role may turn it off, and then an answer of 200 would not wait for the disk. A reload of the

@@ -1,8 +1,12 @@
-"""Migrations: bring a database's schema up to date in one transaction, or change nothing.
+"""Migrations: bring a database's schema up to date, each revision in a transaction of its own.
 
 The pipeline has a schema of its own, which holds Alembic's version table too. So an application
 that shares the database keeps its own `alembic_version`. Installations from before revision 0005
 have their tables where the search path led; they are moved (ingest.store.schema_move).
+
+A revision's locks end with it. In one transaction with the others, that of `deliveries` would be
+kept while a later revision reads all jobs, and receivers would answer 503. A revision is made whole
+or not at all, and the next migration goes on from there.
 
 Old and new code run side by side during a deploy. So a revision adds what new code needs and leaves
 what old code uses, which a later release removes (docs/upgrading.md). Each revision records in
@@ -41,9 +45,13 @@ _LOCK_KEY = 0x696E67657374  # "ingest"
 _LOCK_TRIES = 150
 _LOCK_PAUSE_S = 0.25
 _PATIENCE = statement("SET LOCAL lock_timeout = '200ms'")
+_STATEMENT_TIMEOUT = statement("SELECT pg_catalog.current_setting('statement_timeout')")
+_SET_STATEMENT_TIMEOUT = statement(
+    "SELECT pg_catalog.set_config('statement_timeout', :longest, true)"
+)
 _TABLES_IN_USE = (
     "Somebody keeps the pipeline's tables locked (a dump, an open transaction):"
-    " migrate again when that has ended. Nothing has changed."
+    " migrate again when that has ended. It goes on from where it is."
 )
 
 
@@ -80,7 +88,7 @@ def prepare(engine: Engine, target: Target = _DEFAULT, *, today: date, days_ahea
     start must not fail for them, and nothing is lost meanwhile.
 
     Raises:
-        MigrationRefused: this database cannot be migrated; nothing has changed.
+        MigrationRefused: this database cannot be migrated; the revisions made so far stay.
         SQLAlchemyError: PostgreSQL is away or refuses, or a table stays locked.
     """
     with engine.connect() as connection:
@@ -101,12 +109,20 @@ def upgrade(connection: Connection, revision: str = "head", *, target: Target = 
     A schema that a later release has migrated stays as it is, if this code runs on it.
 
     Raises:
-        MigrationRefused: this database cannot be migrated; nothing has changed.
-        SQLAlchemyError: PostgreSQL refuses; nothing has changed.
+        MigrationRefused: this database cannot be migrated; the revisions made so far stay.
+        SQLAlchemyError: PostgreSQL refuses the next revision; those made so far stay.
     """
-    for tries_left in reversed(range(_LOCK_TRIES)):
+    while _patiently(connection, revision, target):
+        pass
+
+
+def _patiently(connection: Connection, revision: str, target: Target) -> bool:
+    """Take the next step, as often as its locks are refused. Return whether there is another."""
+    tries_left = _LOCK_TRIES
+    while True:
+        tries_left -= 1
         try:
-            _upgrade(connection, revision, target)
+            return _step(connection, revision, target)
         except OperationalError as error:
             connection.rollback()
             if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
@@ -114,28 +130,44 @@ def upgrade(connection: Connection, revision: str = "head", *, target: Target = 
             if not tries_left:
                 raise MigrationRefused(_TABLES_IN_USE, reason="tables_in_use") from error
             time.sleep(_LOCK_PAUSE_S)
-        else:
-            return
 
 
-def _upgrade(connection: Connection, revision: str, target: Target) -> None:
+def _step(connection: Connection, revision: str, target: Target) -> bool:
+    """Make what is missing next, in one transaction. Return whether more is missing."""
     with connection.begin():
         take_turns(connection)
-        if state(connection, target).is_newer:
-            return
+        found = state(connection, target)
+        if found.is_newer:
+            return False
         old_home = schema_move.old_home(connection, target.schema)
-        if old_home is not None and schema_move.is_before_last(connection, old_home):
-            _run(connection, command.upgrade, schema_move.LAST, target, home=old_home)
-    with connection.begin():
-        take_turns(connection)
-        old_home = schema_move.old_home(connection, target.schema)
-        if old_home is not None:  # committed alone, because its locks stop everybody
-            ensure_schema(connection, target.schema)
-            schema_move.move(connection, old_home, target.schema)
-            _run(connection, command.upgrade, schema_move.FIRST_IN_SCHEMA, target)
-    with connection.begin():
-        take_turns(connection)
-        _run(connection, command.upgrade, revision, target)
+        if old_home is not None:
+            _leave(connection, old_home, target)
+            return True
+        following = _following(found, revision, target)
+        _run(connection, command.upgrade, following, target)
+        return following != revision
+
+
+def _leave(connection: Connection, old_home: str, target: Target) -> None:
+    """Bring an installation up to the last revision before the move, or else move it."""
+    if schema_move.is_before_last(connection, old_home):
+        _run(connection, command.upgrade, schema_move.LAST, target, home=old_home)
+        return
+    ensure_schema(connection, target.schema)
+    schema_move.move(connection, old_home, target.schema)
+    _run(connection, command.upgrade, schema_move.FIRST_IN_SCHEMA, target)
+
+
+def _following(found: State, revision: str, target: Target) -> str:
+    """Return the revision to go to in one transaction: the next one, or `revision` at the end.
+
+    An empty database gets all at once: nobody waits for the locks of tables that are not there.
+    """
+    script = ScriptDirectory.from_config(config(target.scripts))
+    missing = list(script.iterate_revisions(revision, found.revision))  # the newest first
+    if found.revision is None or len(missing) < 2:
+        return revision
+    return missing[-1].revision
 
 
 def downgrade(connection: Connection, revision: str, *, target: Target = _DEFAULT) -> None:
@@ -186,10 +218,16 @@ def config(scripts: Path | None = None) -> Config:
 
 
 def take_turns(connection: Connection) -> None:
-    """Wait until no other migration runs, and exclude others until the transaction ends."""
+    """Wait until no other migration runs, and exclude others until the transaction ends.
+
+    The other may take half an hour, so no time-out holds meanwhile.
+    """
+    longest = connection.execute(_STATEMENT_TIMEOUT).scalar_one()
     connection.execute(statement("SET LOCAL lock_timeout = 0"))
+    connection.execute(statement("SET LOCAL statement_timeout = 0"))
     connection.execute(statement("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK_KEY})
     connection.execute(_PATIENCE)
+    connection.execute(_SET_STATEMENT_TIMEOUT, {"longest": longest})
 
 
 def _run(

@@ -92,6 +92,7 @@ unadmitted = Table(
     Column("processor", Text, comment="make a job for this processor only"),
     Column("replay", BigInteger),
     Index("unadmitted_due", "queue", "hint_at"),
+    Index("unadmitted_replayed", "replay", "hint_at", postgresql_where=text("replay IS NOT NULL")),
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
 )
 
@@ -491,6 +492,13 @@ replays = Table(
         nullable=False,
         server_default=text("false"),
         comment="there may be more to take back",
+    ),
+    Column(
+        "after_jobs_of",
+        Uuid,
+        nullable=False,
+        server_default=text(f"'{UUID(int=0)}'"),
+        comment="the jobs of events up to this one are done",
     ),
     _one_of("action", BULK_ACTIONS),
     _one_of("status", BULK_STATUSES),

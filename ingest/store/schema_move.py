@@ -178,7 +178,6 @@ def move(connection: Connection, home: str, schema: str) -> None:
 def _lock(connection: Connection, tables: list[str]) -> None:
     connection.execute(statement("SET LOCAL lock_timeout = '200ms'"))
     connection.execute(statement(f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"))
-    connection.execute(statement("SET LOCAL lock_timeout = '4s'"))
 
 
 def _versions(connection: Connection, home: str) -> list[str]:

@@ -11,6 +11,7 @@ oldest_code = "0004"
 
 
 def upgrade() -> None:
+    op.execute("SET LOCAL statement_timeout = '30min'")  # the index reads all jobs once
     op.execute(ADDED)
     op.execute(f"INSERT INTO revisions VALUES ('{revision}', '{oldest_code}')")
 

@@ -13,7 +13,6 @@ oldest_code = "0005"
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '200ms'")  # receivers wait behind it
     op.execute("ALTER TABLE deliveries ADD COLUMN part_of uuid")
-    op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute(f"COMMENT ON COLUMN deliveries.part_of IS '{COMMENT}'")
     op.execute(f"INSERT INTO revisions VALUES ('{revision}', '{oldest_code}')")
 

@@ -14,7 +14,6 @@ whose id was erased: nobody is erased before all workers are new."""
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '200ms'")  # receivers wait behind it
     op.execute("ALTER TABLE deliveries ALTER COLUMN body DROP NOT NULL")
-    op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("COMMENT ON COLUMN deliveries.body IS 'null: it was erased'")
     op.execute(SCHEMA)
     op.execute(f"INSERT INTO revisions VALUES ('{revision}', '{oldest_code}')")

@@ -15,7 +15,6 @@ was removed by retention, or a person erased. Before the first body is encrypted
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '200ms'")  # receivers wait behind it
     op.execute("ALTER TABLE deliveries ADD COLUMN body_key text")
-    op.execute("SET LOCAL lock_timeout = '4s'")
     op.execute("COMMENT ON COLUMN deliveries.body_key IS 'what encrypts the body; null: nothing'")
     op.execute("ALTER TABLE processes ADD COLUMN body_keys text[]")
     op.execute(

@@ -12,6 +12,7 @@ was removed by retention, or a person erased. Older code keeps no order."""
 
 
 def upgrade() -> None:
+    op.execute("SET LOCAL statement_timeout = '30min'")  # each index reads all jobs once
     op.execute(SCHEMA)
     op.execute(
         f"INSERT INTO revisions SELECT '{revision}', greatest('{oldest_code}', max(oldest_code))"

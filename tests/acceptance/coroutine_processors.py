@@ -35,7 +35,7 @@ async def crm(event: Event, db: AsyncConnection) -> None:
         await record(event, db, "crm")
 
 
-@processor("conversation.created", name="waits", in_flight=20, max_attempts=2, timeout_s=1)
+@processor("conversation.created", name="waits", in_flight=20, max_attempts=2)
 async def waits(event: Event, db: AsyncConnection) -> None:
     """Does what must not be done on an event loop, if its conversation says so."""
     await record(event, db, "waits")

@@ -51,6 +51,7 @@ class Stack:
             "INGEST_RETRY_BASE_S": "0.2",
             "INGEST_RETRY_MAX_DELAY_S": "1",
             "INGEST_WORKER_DRAIN_S": "5",
+            "INGEST_FLUSH_TIMEOUT_S": "60",
             "TMPDIR": str(folder),
         } | {f"INGEST_{name.upper()}": value for name, value in environment.items()}
         self.engine: Engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)

@@ -25,7 +25,7 @@ def ledger(event: Event, db: Connection) -> None:
     record(event, db, "ledger")
 
 
-@processor("order.created", name="whims", max_attempts=3, timeout_s=1)
+@processor("order.created", name="whims", max_attempts=3)
 def whims(event: Event, db: Connection) -> None:
     """Does what the order says."""
     record(event, db, "whims")
@@ -52,7 +52,7 @@ def whims(event: Event, db: Connection) -> None:
         raise Snooze(0.2)
 
 
-@processor("conversation.created", name="waits", threads=4, max_attempts=2, timeout_s=1)
+@processor("conversation.created", name="waits", threads=4, max_attempts=2)
 def waits(event: Event, db: Connection) -> None:
     """Waits for something outside, as its conversation says."""
     record(event, db, "waits")

@@ -21,7 +21,7 @@ from tests.conftest import Servers
 from tests.support import dumps
 from tests.support.deliver import body, order
 from tests.support.rows import execute
-from tests.support.servers import Running
+from tests.support.servers import PATIENT, Running
 from tests.support.waiting import end, until
 
 FULL_COUNTS = {
@@ -245,7 +245,7 @@ class ArchivingPostgres:
 
     def url(self, name: str) -> str:
         """Return the address of one of the two."""
-        return postgres.url(self._homes[name])
+        return postgres.url(self._homes[name]) + PATIENT
 
     def base_backup(self) -> None:
         """Copy the first, while it runs, to where the second is to be."""

@@ -68,7 +68,7 @@ def test_a_call_that_cannot_be_ended_takes_its_process_along_and_alone_is_blamed
     def conversation(number: int, **more: str) -> bytes:
         return body("conversation.created", {"conversation_id": number, **more})
 
-    stack.worker()
+    stack.worker(attempt_timeout_s="5")  # the neighbours have as long
     stack.relay()
     stack.post_all([conversation(n) for n in range(4)] + [conversation(4, note=note)])
     stack.post_all([conversation(n) for n in range(5, 10)])

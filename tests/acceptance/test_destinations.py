@@ -265,6 +265,7 @@ def test_no_transaction_is_open_while_an_answer_is_awaited(
             not stack.query(
                 "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
                 " AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
+                " AND backend_type = 'client backend'"
             )
         ),
         what="no transaction is open",

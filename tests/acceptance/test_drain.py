@@ -3,7 +3,6 @@
 import http.client
 import shutil
 import signal
-import time
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +11,7 @@ from tests.acceptance import slow_processors
 from tests.acceptance.harness import Stack, request
 from tests.support.deliver import order
 from tests.support.rows import execute
+from tests.support.servers.debian import accepts
 from tests.support.signing import signed_headers
 from tests.support.waiting import ENDS_WITHIN_S, until
 
@@ -58,9 +58,10 @@ def test_a_receiver_answers_the_request_whose_body_still_comes(make_stack: MakeS
     for name, value in (signed_headers(body) | {"content-length": str(len(body))}).items():
         client.putheader(name, value)
     client.endheaders(body[:10])
-    time.sleep(0.2)  # no more than likely, and enough: the head has come
+    for _ in range(2):  # it has read what had come before, and turns to what came later
+        assert request(stack.ports[0], "GET", "/health/live").status == 200
     receiver.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
+    until(lambda: not accepts(stack.ports[0]), what="it takes no new connection")
     client.send(body[10:])
     assert client.getresponse().status == 200
     assert receiver.wait(ENDS_WITHIN_S) == 0

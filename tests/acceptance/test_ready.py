@@ -22,8 +22,8 @@ pytestmark = pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)
 
 @pytest.fixture
 def stack(servers: Servers, database_url: str, redis_url: str, tmp_path: Path) -> Iterator[Stack]:
-    """A receiver whose role may have two connections: its writer's and its presence's."""
-    with servers.role("CONNECTION LIMIT 2", used_in=database_url) as role:
+    """A receiver with a role of its own."""
+    with servers.role(used_in=database_url) as role:
         found = Stack(as_role(database_url, role), redis_url, tmp_path)
         found.engine.dispose()
         found.engine = create_engine(parse(database_url), role=Role.PROCESSOR, pool_size=5)
@@ -55,8 +55,11 @@ def connections(stack: Stack) -> int:
     return count
 
 
-def test_probes_open_no_connection_and_answer_as_deliveries_are_answered(stack: Stack) -> None:
-    until(lambda: connections(stack) == 2, what="the presence is connected")
+def test_probes_open_no_connection_and_answer_as_deliveries_are_answered(
+    servers: Servers, stack: Stack
+) -> None:
+    until(lambda: connections(stack) == 2, what="the presence is connected, as the writer is")
+    servers.execute(f"ALTER ROLE {role_of(stack)} CONNECTION LIMIT 2")
     with ThreadPoolExecutor(30) as pool:
         answers = list(pool.map(lambda _: ready(stack), range(150)))
     assert {answer.status for answer in answers} == {200}
@@ -97,14 +100,21 @@ def test_it_is_503_with_the_cause_while_deliveries_are_and_200_while_they_are(
     servers.execute(breaks.format(role=role), database=database)
     disconnect(servers, stack)
     until(lambda: both() == (503, 503), what="neither is answered 200")
-    document = ready(stack).json
-    assert document["database"] == reason
+    # The first cause may be that its connection was ended.
+    document = until(lambda: _told(stack, reason), what=f"it says {reason}")
     assert says in document["problem"]
     assert stack.post(order(3)).json["error"] == reason
     servers.execute(mends.format(role=role), database=database)
     until(lambda: both() == (200, 200), what="both are answered 200")
     told = [line for line in stack.logs().splitlines() if f'"reason": "{reason}"' in line]
-    assert sum("storage_fails" in line for line in told) == 1
+    # Not each time that it fails: again only if there was another cause in between.
+    assert sum("storage_fails" in line for line in told) in (1, 2)
+
+
+def _told(stack: Stack, reason: str) -> dict[str, str]:
+    """What readiness says, once that is the reason."""
+    document: dict[str, str] = ready(stack).json
+    return document if document["database"] == reason else {}
 
 
 def posts_and_probes(stack: Stack) -> Callable[[], tuple[int, int]]:

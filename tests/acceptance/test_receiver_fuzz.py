@@ -357,7 +357,7 @@ def test_a_sender_that_does_not_read_its_answers_holds_up_nobody(
     receiving: Stack, pid: int, port: int
 ) -> None:
     """It is hung up on when more requests wait than a pipeline holds."""
-    with ThreadPoolExecutor(1) as pool, Wire(port, receives=4_096, deadline_s=20) as wire:
+    with ThreadPoolExecutor(1) as pool, Wire(port, receives=4_096) as wire:
         with growth(pid) as grown:
             sent = pool.submit(wire.send, signed(EVENT) * 2_000)
             answers = [receiving.post(order(100 + number)) for number in range(50)]

@@ -13,10 +13,10 @@ from tests.acceptance import slow_processors
 from tests.acceptance.harness import Stack
 from tests.support.deliver import body, order
 from tests.support.rows import execute
-from tests.support.waiting import end, until
+from tests.support.waiting import ENDS_WITHIN_S, end, until
 
 MakeStack = Callable[..., Stack]
-LIMIT_S = 60
+LIMIT_S = 300
 
 
 @pytest.fixture
@@ -101,4 +101,4 @@ def test_a_share_that_ends_unasked_ends_the_worker(stack: Stack) -> None:
 
 
 def _exit_code(worker: subprocess.Popen[bytes]) -> int:
-    return worker.wait(LIMIT_S)
+    return worker.wait(ENDS_WITHIN_S)

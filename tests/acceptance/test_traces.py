@@ -209,7 +209,7 @@ def test_a_silent_collector_delays_no_answer_no_effect_and_no_end(
             began = time.monotonic()
             process.send_signal(signal.SIGTERM)
             assert process.wait(ENDS_WITHIN_S) == 0, stack.logs()[-3000:]
-            assert time.monotonic() - began < 30  # a flush that is not bounded takes longer
+            assert time.monotonic() - began < 100  # tests/unit/test_trace_parts.py: its bound
     told = [json.loads(line) for line in stack.logs().splitlines() if "spans_dropped" in line]
     assert {line["reason"] for line in told} & {"queue_full", "collector_fails"}
     assert "process_ends" in {line["reason"] for line in told}

@@ -101,6 +101,29 @@ def test_it_ends_with_all_its_children_and_goes_on_where_it_was(
     assert again.stats()["jobs"]["succeeded"] == 6
 
 
+def test_a_signal_ends_it_before_it_is_ready_and_another_kills_no_server(
+    make_up: Callable[..., Up], tmp_path: Path
+) -> None:
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "slow.py").write_text("import time\ntime.sleep(3_600)\n")
+    up = make_up(INGEST_PROCESSORS="slow")
+    until(lambda: any("workers worker" in command for command in up.family().values()))
+    for _ in range(2):
+        up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(300) == 0
+    assert up.left() == set()
+    assert "stopping before it was ready" in up.said
+    log = (up.folder / ".ingest" / "logs" / "postgres.log").read_text()
+    assert "database system is shut down" in log
+
+
+def test_the_port_of_another_postgres_in_the_shell_is_not_taken(
+    make_up: Callable[..., Up],
+) -> None:
+    up = make_up(PGPORT="5433", PGDATABASE="shop", PGUSER="sara").wait_until_ready()
+    assert up.stats()["events"]["total"] == 0
+
+
 @pytest.mark.parametrize(
     "name", ["with a space", "ünïcödé", "x" * 120], ids=["space", "unicode", "long"]
 )

@@ -163,18 +163,20 @@ def test_a_person_is_found_confirmed_and_erased(page: Page, stack: Stack) -> Non
 
 def test_events_arrive_live_and_wait_while_it_is_paused(page: Page, stack: Stack) -> None:
     page.goto("/live?q=type:message.*")
-    until(lambda: page.evaluate("document.querySelector('[data-tail]') !== null"))
-    page.wait_for_timeout(700)  # the stream's first reading
-    post(stack, message(1, ARABIC), order(300))
-    expect(page.locator("tbody tr").filter(has_text="wamid.1")).to_be_visible(timeout=10_000)
+    state = page.locator("[data-tail-state]")
+    expect(state).to_have_text("connected")
+    post(stack, order(300))
+    post(stack, message(1, ARABIC))  # when it is there, the order before it would be
+    expect(page.locator("tbody tr").filter(has_text="wamid.1")).to_be_visible()
     expect(page.locator("tbody tr").filter(has_text="300")).to_have_count(0)
     page.get_by_role("button", name=re.compile("pause", re.I)).click()
     post(stack, message(2, "paused"))
-    page.wait_for_timeout(1_500)
+    expect(state).to_have_text(re.compile(r"^paused, \d+ held back$"))
     expect(page.locator("tbody tr").filter(has_text="wamid.2")).to_have_count(0)
     page.get_by_role("button", name=re.compile("resume|go on", re.I)).click()
+    expect(page.locator("tbody tr").filter(has_text="wamid.2")).to_be_visible()
     post(stack, message(3, "again"))
-    expect(page.locator("tbody tr").filter(has_text="wamid.3")).to_be_visible(timeout=10_000)
+    expect(page.locator("tbody tr").filter(has_text="wamid.3")).to_be_visible()
 
 
 def test_a_row_says_what_happened_and_leads_to_its_event(page: Page, stack: Stack) -> None:

@@ -63,7 +63,7 @@ class Server:
                 )
             time.sleep(0.05)
         if is_new:
-            address = f"{postgres.url(self._home / 'run')}&port={PORT}"
+            address = postgres.url(self._home / "run", port=PORT)
             with psycopg.connect(address, autocommit=True) as connection:
                 connection.execute(f"CREATE ROLE {_ROLE} SUPERUSER LOGIN".encode())
 

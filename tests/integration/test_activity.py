@@ -30,6 +30,14 @@ TODAY = NOW.replace(minute=0, second=0, microsecond=0)
 """The hour that has begun."""
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of the test, and not of the import."""
+    now = datetime.now(UTC)
+    monkeypatch.setitem(globals(), "NOW", now)
+    monkeypatch.setitem(globals(), "TODAY", now.replace(minute=0, second=0, microsecond=0))
+
+
 def over_time(
     engine: Engine, since: datetime, until: datetime, span: timedelta = MINUTE
 ) -> list[Point]:
@@ -69,9 +77,10 @@ def insert(engine: Engine, found: Sequence[tuple[datetime, str, str, int, int, i
             )
 
 
-def compact(engine: Engine, *, now: datetime = NOW) -> int:
+def compact(engine: Engine, *, now: datetime | None = None) -> int:
+    ages = {"keep_minutes": 2 * HOUR, "keep_quarters": 26 * HOUR}
     with engine.begin() as connection:
-        return metrics.compact(connection, now=now, keep_minutes=2 * HOUR, keep_quarters=26 * HOUR)
+        return metrics.compact(connection, now=now or NOW, **ages)
 
 
 def admit(

@@ -173,9 +173,11 @@ def sql(statements: str) -> Act:
 
 
 def past_days(pipeline: Pipeline) -> None:
-    """The source shop was busy in this hour on each of the days before."""
-    for days in range(1, 8):
-        pipeline.count("key", "shop new1", 30, ago=timedelta(days=days, minutes=15))
+    """The source shop was busy on each of the days before, in the clock hour that counts now and in
+    the next, which may have begun when the rule is evaluated."""
+    for days, hours in itertools.product(range(1, 8), range(2)):
+        ago = timedelta(days=days, hours=-hours, minutes=15)
+        pipeline.count("key", "shop new1", 30, ago=ago)
 
 
 def nothing_counted(pipeline: Pipeline) -> None:

@@ -150,6 +150,49 @@ def test_failing_jobs_are_grouped_for_as_long_as_there_is_time(
     assert newest == jobs["OSError"]
 
 
+_SNOOZED_BEFORE_FAILING = """
+    WITH made AS (
+        INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
+                          next_attempt_at, hinted_until)
+        SELECT gen_random_uuid(), 'a', CASE WHEN n <= :snoozed THEN 'bulk' ELSE 'events' END,
+               'retrying', 'delivery', 1, 0, 8, now() + n * interval '1 s', now()
+        FROM generate_series(1, :snoozed + :failing) AS n
+        RETURNING id, queue
+    )
+    INSERT INTO attempts (job, number, trigger, worker, started_at, finished_at, outcome,
+                          error_type, place)
+    SELECT id, 1, 'delivery', 'w', now(), now(),
+           CASE queue WHEN 'bulk' THEN 'snoozed' ELSE 'failed' END,
+           CASE queue WHEN 'events' THEN 'KeyError' END, 'shop.crm:call'
+    FROM made
+"""
+
+
+@pytest.mark.parametrize(
+    ("budget_s", "failing", "is_whole"), [(0.0, {}, False), (600.0, {"KeyError": 7}, True)]
+)
+def test_failing_jobs_behind_snoozed_ones_are_grouped_or_said_to_be_left_out(
+    engine: Engine,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    budget_s: float,
+    failing: dict[str, int],
+    is_whole: bool,
+) -> None:
+    execute(engine, _SNOOZED_BEFORE_FAILING, snoozed=failures.FIRST + 1, failing=7)
+    monkeypatch.setattr(failures, "BUDGET_S", budget_s)
+    with engine.connect() as connection:
+        found = failures.groups(connection, now=datetime.now(UTC))
+    assert {group.error_type: group.jobs for group in found.groups} == failing
+    assert found.is_whole is is_whole
+    app = create_app(make_settings())
+    with running(app):
+        shown = Browser(app=app).get("/failures")
+    assert ("KeyError" in shown.text) is is_whole
+    assert ("There was no time to look at every job." in shown.text) is not is_whole
+    assert "Nothing fails" not in shown.text
+
+
 def test_rejected_deliveries_are_looked_at_for_as_long_as_there_is_time(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,17 +1,20 @@
 """A target that is down parks its processor: no attempt is spent but those of the probes."""
 
+import asyncio
 import random
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures._base import DoneAndNotDoneFutures
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingest.store.pipeline import breakers, jobs
 from tests.integration.conftest import Worker
@@ -25,14 +28,18 @@ from workers import (
     HTTPStatus5xx,
     RetryAfter,
     Snooze,
+    beside,
     processor,
     registry,
 )
+from workers.batches import Result
+from workers.destinations import GoneAway
 from workers.recovery import rescue
 from workers.retry import RetryPolicy
 
 MakeWorker = Callable[..., Worker]
 AFTER = 10
+_INSERT = text("INSERT INTO effects VALUES (:order_id, :attempt)")
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +57,10 @@ def make_house(
     engine: Engine, database_url: str, make_worker: MakeWorker, target: Target
 ) -> Callable[..., House]:
     def make(
-        call: Callable[..., None] | None = None,
+        call: Callable[..., Any] | None = None,
         *,
         breaker: Breaker | None = None,
+        is_outside: bool = False,
         **declared: Any,
     ) -> House:
         def crm(event: Event, db: Connection) -> None:
@@ -61,6 +69,7 @@ def make_house(
 
         given: dict[str, Any] = {"name": NAME, "breaker": breaker or Breaker(after=AFTER)}
         processor("order.created", **given | {"max_attempts": 50} | declared)(call or crm)
+        registry.declared[-1] = replace(registry.declared[-1], is_outside=is_outside)
         return House(engine, database_url, make_worker())
 
     return make
@@ -120,6 +129,90 @@ def test_failures_before_a_success_of_the_same_slice_are_in_no_row_with_those_af
     house.deliver(2 * AFTER - 2)
     assert house.states() == {"succeeded": 1, "retrying": 2 * AFTER - 3}
     assert (house.is_open(), house.breaker.failures) == (False, AFTER - 2)
+
+
+class Turns:
+    """Lets calls that run beside each other end in the order of their events, and has the worker
+    see so many ends at once when all have ended."""
+
+    def __init__(self, count: int, *, at_once: int) -> None:
+        self._turns: list[Future[None]] = [Future() for _ in range(count)]
+        self._had = 0
+        self._ended: list[Future[Result]] = []
+        self._at_once = at_once
+
+    def of(self, event: Event) -> Future[None]:
+        """What an event's call waits for before it ends."""
+        number: int = event.data["order_id"]
+        return self._turns[number]
+
+    def wait(self, running: Mapping[Future[Result], object], **_: object) -> object:
+        """In place of `concurrent.futures.wait`."""
+        while pending := set(running) - set(self._ended):
+            self._turns[self._had].set_result(None)
+            self._had += 1
+            self._ended += wait(pending, timeout=300, return_when=FIRST_COMPLETED).done
+        seen = [future for future in self._ended if future in running][: self._at_once]
+        return DoneAndNotDoneFutures(set(seen), set(running) - set(seen))
+
+
+def fail_but_each_third(event: Event) -> None:
+    if event.data["order_id"] % 3 != 2:
+        raise ConnectionError("refused")
+
+
+@pytest.mark.parametrize("at_once", [8, 2])
+@pytest.mark.parametrize("how", ["threads", "async", "async with effects"])
+def test_failures_of_calls_beside_each_other_are_in_a_row_as_they_ended(
+    make_house: MakeHouse, monkeypatch: pytest.MonkeyPatch, how: str, at_once: int
+) -> None:
+    turns = Turns(8, at_once=at_once)
+
+    def on_a_thread(event: Event, db: Connection) -> None:
+        turns.of(event).result(timeout=300)
+        fail_but_each_third(event)
+
+    async def on_the_loop(event: Event, db: AsyncConnection) -> None:
+        await asyncio.wrap_future(turns.of(event))
+        fail_but_each_third(event)
+        if how == "async with effects":
+            await db.execute(_INSERT, {"order_id": event.data["order_id"], "attempt": 1})
+
+    monkeypatch.setattr(beside, "wait", turns.wait)
+    breaker = Breaker(after=3)
+    if how == "threads":
+        house = make_house(on_a_thread, breaker=breaker, threads=8)
+    else:
+        house = make_house(on_the_loop, breaker=breaker, in_flight=8)
+    house.deliver(8)
+    assert house.states() == {"succeeded": 2, "retrying": 6}
+    assert (house.is_open(), house.breaker.failures) == (False, 2)
+
+
+@pytest.mark.parametrize("uses_db", [True, False])
+def test_of_a_list_of_an_async_processor_they_are_in_no_row_either(
+    make_house: MakeHouse, uses_db: bool
+) -> None:
+    async def crm(events: Sequence[Event], db: AsyncConnection) -> None:
+        if uses_db:
+            await db.execute(text("SELECT 1"))
+        if any(event.data["order_id"] % 2 == 0 for event in events):
+            raise ConnectionError("refused")
+
+    house = make_house(crm, breaker=Breaker(after=3), batch=True)
+    house.deliver(9)
+    assert house.states() == {"succeeded": 4, "retrying": 5}
+    assert (house.is_open(), house.breaker.failures) == (False, 1)
+
+
+def test_of_calls_outside_a_transaction_they_are_in_no_row_either(make_house: MakeHouse) -> None:
+    def crm(event: Event, engine: Engine) -> None:
+        fail_but_each_third(event)
+
+    house = make_house(crm, breaker=Breaker(after=3), is_outside=True)
+    house.deliver(8)
+    assert house.states() == {"succeeded": 2, "retrying": 6}
+    assert (house.is_open(), house.breaker.failures) == (False, 2)
 
 
 def test_the_probe_alone_is_claimed_and_closes_the_breaker(
@@ -197,8 +290,9 @@ def test_jobs_that_were_in_work_when_it_opened_spend_nothing(
     assert one(engine, "SELECT sum(failures) FROM jobs WHERE state = 'retrying'") == 0
 
 
+@pytest.mark.parametrize("is_async", [False, True])
 def test_a_list_is_not_halved_to_the_end_while_the_target_is_down(
-    make_house: MakeHouse, target: Target, engine: Engine
+    make_house: MakeHouse, target: Target, engine: Engine, is_async: bool
 ) -> None:
     calls = []
 
@@ -208,7 +302,14 @@ def test_a_list_is_not_halved_to_the_end_while_the_target_is_down(
         for each in events:
             effect(each, db)
 
-    house = make_house(crm, breaker=Breaker(after=3), batch=True)
+    async def async_crm(events: Sequence[Event], db: AsyncConnection) -> None:
+        calls.append(len(events))
+        target.call(0)
+        for each in events:
+            await db.execute(_INSERT, {"order_id": each.data["order_id"], "attempt": each.attempt})
+
+    function = async_crm if is_async else crm
+    house = make_house(function, breaker=Breaker(after=3), batch=True)
     house.deliver(64)
     assert house.is_open()
     assert house.spent() == calls.count(1) == 3
@@ -236,6 +337,27 @@ def test_an_answer_that_it_does_not_open_on_is_an_answer(
     target.error = answer(422)
     house.probe()
     assert not house.is_open()
+
+
+def test_an_endpoint_that_wants_no_further_attempt_has_answered(
+    make_house: MakeHouse, target: Target
+) -> None:
+    house = make_house(breaker=Breaker(after=3))
+    house.deliver(2)
+    target.error = GoneAway("HTTP 410")
+    house.deliver(1, first=10)
+    assert house.breaker.failures == 0
+    target.error = ConnectionError("refused")
+    house.deliver(3, first=20)
+    assert house.is_open()
+    house.sweep()
+    target.error = GoneAway("HTTP 410")
+    house.probe()
+    assert (house.is_open(), house.breaker.closed_by) == (False, None)
+    assert house.states() == {"dead": 2, "retrying": 4}
+    target.error = None
+    house.run()
+    assert house.states() == {"dead": 2, "succeeded": 4}
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), Snooze(60), Discard("not for us")])

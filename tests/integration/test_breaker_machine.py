@@ -109,7 +109,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.probe_is_held = self.probe_is_held or self.probe in allowed
 
     @precondition(lambda self: self.held)
-    @rule(choice=choices, sign=st.sampled_from([Sign.DOWN, Sign.DOWN, Sign.UP, None]))
+    @rule(choice=choices, sign=st.sampled_from([Sign.DOWN, Sign.DOWN, Sign.UP, Sign.OVER, None]))
     def fail(self, choice: int, sign: Sign | None) -> None:
         """Some attempts of a batch fail, all in one way."""
         ended = [job for n, job in enumerate(sorted(self.held)) if choice >> (n % 16) & 1]
@@ -139,7 +139,8 @@ class BreakerMachine(RuleBasedStateMachine):
     def note(self, job: int, sign: Sign | None) -> None:
         """What an attempt that failed does to the model."""
         is_probe = self.probe_is_held and job == self.probe
-        counts = not (self.is_open and sign is Sign.DOWN and not is_probe)
+        was_down = sign in (Sign.DOWN, Sign.OVER)
+        counts = not (self.is_open and was_down and not is_probe)
         self.spent += counts
         if not counts:
             return

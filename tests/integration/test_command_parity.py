@@ -124,6 +124,21 @@ def test_failures_are_shown_and_discarded(run: Run, engine: Engine, database_url
     ]
 
 
+def test_ctrl_c_ends_a_discard_and_no_console_goes_on_with_it(
+    run: Run, engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kill(engine, database_url, 3)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ingest.cli.discard.bulk_actions.advance", interrupted)
+    run("discard", "--query", "state:dead", fails=True)
+    monkeypatch.undo()
+    assert one(engine, "SELECT status FROM replays") == "cancelled"
+    assert one(engine, "SELECT count(*) FROM jobs WHERE discarded_at IS NULL") == 3
+
+
 @pytest.mark.parametrize("command", [["discard"], ["discard", "abc", "--query", "state:dead"]])
 def test_a_discard_of_nothing_in_particular_is_refused(run: Run, command: list[str]) -> None:
     sentence = run(*command, fails=True)

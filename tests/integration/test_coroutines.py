@@ -19,7 +19,10 @@ from tests.support.deliver import deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
 from workers import Discard, Event, Snooze, beside, processor, wiring
+from workers.batches import Result
 from workers.coroutines import loop
+from workers.coroutines.calls import CallRunner
+from workers.timeouts.watchdog import Watchdog
 
 MakeWorker = Callable[..., Worker]
 _INSERT = text("INSERT INTO effects VALUES (:order_id, :attempt)")
@@ -157,6 +160,29 @@ def test_one_that_waits_too_long_is_cancelled_and_the_others_are_not(
     assert rows(engine, "SELECT outcome, error_type FROM attempts") == [
         {"outcome": "timed_out", "error_type": "TimeoutError"}
     ]
+
+
+def test_a_call_that_cannot_be_prepared_fails_and_leaves_nothing(
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @processor("order.created", retry_base_s=60, retry_max_delay_s=60)
+    async def work(event: Event, db: AsyncConnection) -> None:
+        await effect(event, db)
+
+    def refuse(_watchdog: Watchdog, _at: float) -> None:
+        raise RuntimeError("unable to start watchdog thread")
+
+    async def noted(runner: CallRunner, *given: Any) -> Result:
+        runners.append(runner)
+        return await run(runner, *given)
+
+    runners: list[CallRunner] = []
+    run = CallRunner.run
+    monkeypatch.setattr(CallRunner, "run", noted)
+    monkeypatch.setattr(Watchdog, "extend", refuse)
+    make_worker().process(orders(database_url, 1))
+    assert job_states(engine) == {0: "retrying"}
+    assert [runner.running for runner in runners] == [{}]
 
 
 def test_a_time_out_inside_a_statement_harms_no_neighbour_of_the_transaction(

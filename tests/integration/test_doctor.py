@@ -1,6 +1,7 @@
 """`ingest doctor` on a set-up that is well, and on those that are broken, each in one way."""
 
 import json
+import re
 import shutil
 import socket
 import sys
@@ -318,7 +319,7 @@ def test_a_queue_that_nobody_consumes_is_said(database_url: str, examine: Examin
 
 def test_a_clock_that_differs_from_the_databases_is_said(examine: Examine) -> None:
     ahead = examine(clock=lambda: datetime.now(UTC) + timedelta(seconds=20))
-    assert "20.0 s ahead of" in one(ahead, "clock_differs").sentence
+    assert re.search(r"(1[5-9]|2[0-5])\.\d s ahead of", one(ahead, "clock_differs").sentence)
     behind = examine(clock=lambda: datetime.now(UTC) - timedelta(minutes=10))
     assert "10 min behind" in one(behind, "clock_wrong").sentence
 
@@ -514,10 +515,10 @@ def test_a_check_that_hangs_is_given_up_and_one_that_fails_is_told(
         Step("the moon", lambda _setup: [fine.found("It is there.")]),
     ]
     setup = Setup(settings=settings, clock=lambda: NOW)
-    findings = examination.examine(setup, steps, bound_s=0.05)
+    findings = examination.examine(setup, steps, bound_s=2)
     ends.set()
     assert [finding.slug for finding in findings] == ["check_timed_out", "check_failed", "fine"]
-    assert findings[0].sentence == "The check of the weather took over 0.05 s: given up."
+    assert findings[0].sentence == "The check of the weather took over 2 s: given up."
     assert findings[1].sentence == "The check of the tides failed. A bug: ZeroDivisionError."
 
 
@@ -574,7 +575,7 @@ class OwnServers:
         stack.enter_context(
             Running(debian.redis_program(self.home, redis, certificates, port=ports[1]))
         )
-        self.administrator = f"{postgres.url(sockets)}&port={ports[0]}"
+        self.administrator = postgres.url(sockets, port=ports[0])
         self.database_url = debian.postgres_url(certificates, port=ports[0]).format("postgres")
         self.redis_url = debian.redis_url(certificates, port=ports[1])
         with psycopg.connect(self.administrator) as connection:

@@ -116,7 +116,7 @@ def another_role(servers: Servers) -> Iterator[str]:
         "SET search_path TO elsewhere",
         "SET LOCAL search_path TO elsewhere",
         "SET default_transaction_read_only = on",
-        "SET statement_timeout = 1",
+        "SET statement_timeout = 60000",
         "SET LOCAL ROLE {role}",
         pytest.param(
             "SET SESSION AUTHORIZATION {role}",

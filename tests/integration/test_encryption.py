@@ -253,6 +253,65 @@ SEARCHES = [
 ]
 
 
+KINDS = [
+    *('{"x": "text"}', '{"x": ""}', '{"x": "[1, 2]"}', '{"x": "null"}', '{"x": null}', "{}"),
+    *('{"x": 0}', '{"x": 12.50}', '{"x": 1e400000}', '{"x": true}', '{"x": false}'),
+    *('{"x": [1, 2]}', '{"x": []}', '{"x": {"y": 1}}', '{"x": {}}', '{"x": {"y": null}}'),
+    *('{"x": {"y": {"z": [{"x": "text"}]}}}', '{"x": [{"y": true}, null]}'),
+]
+"""What may be under a path."""
+UNDER_PATHS = [
+    ("data.x", "*", {0, 1, 2, 3, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17}),
+    ("data.x", "", {1}),
+    ("data.x", "null", {3}),
+    ("data.x", "text", {0}),
+    ("data.x", "12.5", {7}),
+    ("data.x", "0*", {6}),
+    ("data.x", "true", {9}),
+    ("data.x", "f*", {10}),
+    ("data.x", "[1, 2]", {2}),
+    ("data.x", "[*", {2}),
+    ("data.x", "[]", set()),
+    ("data.x", "{}", set()),
+    ("data.x", "{*", set()),
+    ("data.x", '{"y": 1}', set()),
+    ("data.x.y", "*", {13, 16}),
+    ("data.x.y", "1", {13}),
+    ("data.x.y.z", "*", {16}),
+    ("data.x.y.z.0", "*", {16}),
+    ("data.x.y.z.0.x", "t*", {16}),
+    ("data.x.0", "*", {11, 17}),
+    ("data.x.0.y", "true", {17}),
+    ("data.x.1", "*", {11}),
+    ("data", "*", {*range(len(KINDS))}),
+]
+"""Paths and values, and which of `KINDS` have them."""
+
+
+def test_whatever_is_under_a_path_it_is_found_alike_in_clear_and_encrypted(
+    engine: Engine, keyed: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    raws = [
+        f'{{"event": "note.made", "data": {data}, "id": {number}}}'.encode()
+        for number, data in enumerate(KINDS)
+    ]
+    ids = deliver(database_url, raws)
+    make_worker(body_keys=TEXT).process(ids)
+
+    def check(reader: Engine) -> None:
+        for path, value, numbers in UNDER_PATHS:
+            alone = EventFilter(fields=((path, value),))
+            expected = {ids[number] for number in numbers}
+            assert {event.id for event in listed(reader, alone)} == expected, alone
+            others = {event.id for event in listed(reader, EventFilter(excluded=(alone,)))}
+            assert others == {*ids} - expected, alone
+
+    check(engine)
+    encrypt_some(keyed, ids, key_id(NEW))
+    assert keys_in_use(engine) == {key_id(NEW)}
+    check(keyed)
+
+
 def bodies_to_search() -> list[bytes]:
     return [
         raw

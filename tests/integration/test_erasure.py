@@ -34,7 +34,7 @@ from tests.unit.test_twilio import twilio
 from workers.registry import Declaration, processor
 
 SARA, OMAR = "966512345678", "966598765432"
-SHOP = "966500000001"
+SHOP, NEW = "966500000001", "966533334444"
 AWALCHAT, WHATSAPP, TWILIO = awalchat(), whatsapp(), twilio()
 SHOPIFY = described("shopify", slug="shop-one", id=["{path:id}"], type=["{path:topic}"])
 SOURCES: dict[str, Source] = {one.slug: one for one in (AWALCHAT, WHATSAPP, TWILIO, SHOPIFY)}
@@ -193,6 +193,60 @@ def test_other_senders_and_headers_and_rejected_requests_are_searched(
     finish(engine, number, SOURCES)
     assert not holds(engine)
     assert one(engine, "SELECT count(*) FROM deliveries WHERE body IS NOT NULL") == 1
+
+
+def written(number: int, user_id: str | None, phone: str, **more: Any) -> bytes:
+    """A message on WhatsApp; the number stands in its id, too."""
+    sender = {"from": phone} | ({"from_user_id": user_id} if user_id else {})
+    told = message_of(number, **sender, id=wamid(phone, b"%06d" % number), **more)
+    return body_of(change(messages=[told]))
+
+
+def test_whoever_has_the_number_of_an_erased_user_id_next_keeps_what_is_theirs(
+    engine: Engine, database_url: str, worker: Worker
+) -> None:
+    others = [written(3, "SA.bbbbbbbb", SARA), written(4, "SA.bbbbbbbb", OMAR)]
+    moved = {"type": "user_changed_number", "user_id": "SA.cccccccc", "wa_id": NEW}
+    own = [
+        written(1, None, SARA, text={"body": "before there were user ids"}),
+        written(2, "SA.aaaaaaaa", SARA),
+        written(5, "SA.aaaaaaaa", SARA, type="system", system=moved),
+        written(6, "SA.cccccccc", NEW),
+    ]
+    worker.process(store(database_url, WHATSAPP, [*own[:2], *others, *own[2:]]))
+    number, counts = begin(engine, contacts=["SA.aaaaaaaa"], sources=SOURCES)
+    assert counts.sources == {"whatsapp": len(own)}
+    finish(engine, number, SOURCES)
+    kept = rows(engine, "SELECT body FROM deliveries WHERE body IS NOT NULL ORDER BY id")
+    assert [bytes(row["body"]) for row in kept] == others
+    kept = rows(
+        engine, "SELECT contact_user_id AS id, contact_phone AS phone FROM whatsapp_messages"
+    )
+    assert {(row["id"], row["phone"]) for row in kept} == {
+        ("SA.bbbbbbbb", SARA),
+        ("SA.bbbbbbbb", OMAR),
+    }
+    assert rows(engine, "SELECT contact_id, phone FROM whatsapp_contacts") == [
+        {"contact_id": "SA.bbbbbbbb", "phone": OMAR}
+    ]
+    kept = rows(engine, "SELECT identity FROM whatsapp_identities ORDER BY identity")
+    assert [row["identity"] for row in kept] == [OMAR, "SA.bbbbbbbb"]
+    assert "SA.aaaaaaaa" not in everything(engine)
+    assert "SA.cccccccc" not in everything(engine)
+    assert not holds(engine, NEW)
+
+
+def test_a_number_that_is_given_leads_to_all_who_had_it(
+    engine: Engine, database_url: str, worker: Worker
+) -> None:
+    worker.process(store(database_url, WHATSAPP, [written(1, "SA.aaaaaaaa", SARA)]))
+    worker.process(store(database_url, WHATSAPP, [written(2, "SA.bbbbbbbb", SARA)]))
+    worker.process(store(database_url, WHATSAPP, [written(3, "SA.bbbbbbbb", OMAR)]))
+    number, counts = begin(engine, phones=[SARA], sources=SOURCES)
+    assert counts.sources == {"whatsapp": 3}
+    finish(engine, number, SOURCES)
+    assert not holds(engine)
+    assert not holds(engine, OMAR)
 
 
 def test_errors_searches_and_refusals_are_searched(

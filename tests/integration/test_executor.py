@@ -225,7 +225,7 @@ def test_when_the_work_is_done_nothing_watches_the_process(
 def test_a_call_that_takes_too_long_fails_alone(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    @processor("order.created", timeout_s=1)
+    @processor("order.created", timeout_s=5)
     def work(event: Event, db: Connection) -> None:
         effect(event, db)
         while event.data["order_id"] == 1:
@@ -240,7 +240,7 @@ def test_a_call_that_takes_too_long_fails_alone(
 def test_a_query_that_takes_too_long_fails_alone_although_it_breaks_the_connection(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:
-    @processor("order.created", timeout_s=1)
+    @processor("order.created", timeout_s=5)
     def work(event: Event, db: Connection) -> None:
         effect(event, db)
         if event.data["order_id"] == 1:

@@ -334,6 +334,19 @@ def test_a_discarded_job_is_nothing_that_is_left_to_do(engine: Engine, database_
     assert group(engine).state is State.RESOLVED
 
 
+def test_a_discarded_job_that_is_replayed_holds_up_its_group(
+    engine: Engine, database_url: str
+) -> None:
+    ids = fail_jobs(engine, database_url)
+    count(engine)
+    with engine.begin() as connection:
+        jobs.discard(connection, ids, replay=None, why="a test order")
+    requeue(engine, ids)
+    change(engine, changes.resolve_when_succeeded, group(engine).id)
+    count(engine)
+    assert group(engine).state is State.OPEN
+
+
 def test_a_job_that_fails_otherwise_by_now_does_not_hold_up_a_group(
     engine: Engine, database_url: str
 ) -> None:
@@ -421,10 +434,12 @@ def test_the_relay_counts_in_its_own_thread(engine: Engine, database_url: str) -
     kill(engine, database_url, 2)
     fail_jobs(engine, database_url, 3, first=100)
     stop = threading.Event()
-    Grouping(engine, stop=stop).start()
+    grouping = Grouping(engine, stop=stop)
+    grouping.start()
     try:
         until(lambda: len(groups(engine)) == 2, what="both ways of failing are recorded")
         until(lambda: waiting(engine) == 0, what="all attempts are counted")
     finally:
         stop.set()
+        grouping._thread.join(300)
     assert sorted(found.attempts for found in groups(engine)) == [2, 3]

@@ -139,6 +139,7 @@ def set_for_database(engine: Engine, setting: str) -> Iterator[None]:
     others = (
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_type = 'client backend'"
     )
     execute(engine, f"ALTER DATABASE {name} SET {setting} = on")
     execute(engine, others)
@@ -166,7 +167,7 @@ def test_any_number_of_probes_costs_one_trial_which_leaves_nothing(
             connected = one(
                 engine,
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND pid <> pg_backend_pid()",
+                " AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
             )
             assert connected == 1
 

@@ -11,10 +11,12 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from ingest.settings import load
-from ingest.store.pipeline import jobs, limited_line, limits, processors, pulling
+from ingest.store.pipeline import jobs, limit_waits, limited_line, limits, processors, pulling
 from ingest.store.pipeline.jobs import Failure, Lease, Outcome
 from ingest.store.pipeline.limits import Bounds, DeclaredLimits
 from ingest.store.pipeline.pulling import Claiming
+from ingest.store.reports import heartbeats
+from ingest.store.reports.heartbeats import ProcessIdentity
 from tests.integration.conftest import Worker
 from tests.integration.test_order import register
 from tests.integration.test_order_races import Crowd
@@ -22,6 +24,7 @@ from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
 from tests.support.waiting import until
 from workers import Event, processor
+from workers.relay.parking import Parking
 from workers.relay.sweep import Relay
 
 MakeWorker = Callable[..., Worker]
@@ -338,6 +341,120 @@ def test_a_processor_without_limits_any_more_runs_what_waits_in_its_line(
     later.process(jobs=[id_ for _, _, ids in later.sent.messages for id_ in ids])
     assert states(engine) == {"succeeded": 3}
     assert one(engine, "SELECT count(*) FROM limited_jobs") == 0
+
+
+def test_a_line_that_is_dissolved_in_part_goes_on_once_there_are_limits_again(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, limit_by="order_id", concurrency=1)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    _admit_only(engine, worker, deliver(database_url, events(*"aabbcd")))
+    with engine.begin() as db:
+        limits.register(db, [], [NAME])
+        freed = limit_waits.dissolve(db, limit=3)
+        limits.register(db, [DECLARED], [])
+    assert len(freed) == leftovers(engine) == 3
+    of_line = "SELECT DISTINCT key FROM limited_jobs ORDER BY key"
+    assert rows(engine, "SELECT key FROM limited_keys ORDER BY key") == rows(engine, of_line)
+    worker.process(jobs=freed[:1])
+    assert states(engine) == {"succeeded": 4, "pending": 2}
+    worker.process(jobs=freed)
+    assert states(engine) == {"succeeded": 6}
+
+
+def test_a_line_that_a_job_enters_meanwhile_is_dissolved_afterwards(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, concurrency=1)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    _admit_only(engine, make_worker(), deliver(database_url, events("a")))
+    with engine.begin() as db:
+        limits.register(db, [], [NAME])
+    with engine.begin() as entering, engine.begin() as db:
+        assert limited_line.lock(entering, NAME) is not None
+        assert limit_waits.dissolve(db, limit=9) == []
+    with engine.begin() as db:
+        assert limit_waits.dissolve(db, limit=9) == waiting(engine)
+    assert one(engine, "SELECT count(*) FROM limited_keys") == 0
+
+
+def test_a_job_in_the_line_brings_back_its_key_and_writes_none_that_is_there(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, limit_by="order_id", concurrency=1)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    _admit_only(engine, worker, deliver(database_url, events("a", "b")))
+    lost = one(engine, "SELECT min(key::text)::uuid FROM limited_keys")
+    execute(engine, "DELETE FROM limited_keys WHERE key = :key", key=lost)
+    kept = "SELECT key, xmin::text, xmax::text FROM limited_keys WHERE key <> :key"
+    before = rows(engine, kept, key=lost)
+    with engine.begin() as db:
+        pulling.enter(db, DECLARED, [(job, None) for job in waiting(engine)])
+    assert rows(engine, kept, key=lost) == before
+    worker.process(jobs=waiting(engine)[:1])
+    assert states(engine) == {"succeeded": 2}
+
+
+def test_with_an_order_too_a_line_that_no_worker_takes_is_parked_and_goes_on_afterwards(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, ordered_by="order_id", concurrency=2)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker()
+    _admit_only(engine, worker, deliver(database_url, events(*"ababab")))
+    worker.sent.messages.clear()
+    parking = Parking(engine, clock=lambda: 1.0, after_s=0)
+    relay = Relay(engine, worker.sent, load(), parking=parking)
+    _alive(engine, "another")
+    relay.sweep()
+    parked = "SELECT count(*) FROM jobs WHERE hinted_until = 'infinity'"
+    assert (one(engine, parked), worker.sent.messages) == (2, [])
+    _alive(engine, NAME)
+    relay = Relay(engine, worker.sent, load())
+    relay.sweep()
+    assert one(engine, parked) == 0
+    worker.process(jobs=[id_ for _, _, ids in worker.sent.messages for id_ in ids])
+    assert states(engine) == {"succeeded": 6}
+
+
+def _alive(engine: Engine, name: str) -> None:
+    """Have a worker that is alive and takes a processor."""
+    process = ProcessIdentity(
+        id=f"worker of {name}",
+        kind="worker",
+        host="h",
+        pid=1,
+        version="1",
+        queues=("events",),
+        processors=(name,),
+    )
+    with engine.begin() as db:
+        heartbeats.upsert(db, process)
+
+
+def test_a_worker_hands_a_line_on_to_the_present_queue_of_its_processor(
+    engine: Engine, database_url: str, make_worker: MakeWorker
+) -> None:
+    @processor("order.*", name=NAME, queue="new", concurrency=9)
+    def work(event: Event, db: Connection) -> None:
+        note(event, db)
+
+    worker = make_worker(task_budget_s=1e-9)
+    worker.process(deliver(database_url, events(*range(40))))
+    execute(engine, "UPDATE jobs SET queue = 'old'")
+    worker.sent.messages.clear()
+    worker.process(jobs=waiting(engine))
+    assert [queue for queue, _, _ in worker.sent.messages] == ["new.continued"]
 
 
 def test_a_limit_that_was_set_holds_for_the_next_job_and_goes_back_to_what_is_declared(

@@ -1,14 +1,15 @@
 """Lists of events: each filter, and all of them together, against a selection in plain Python."""
 
 from collections.abc import Callable
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import Engine
 
-from ingest.store.search import scan
+from ingest.store.search import events, scan
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
+from ingest.store.search.named import named_by, resolve
 from tests.support.deliver import deliver, order
 from tests.support.rows import execute
 from tests.support.states import listed, selections, store
@@ -66,6 +67,32 @@ def test_what_a_search_names_exactly_comes_first(
         found = [event.id for event in listed(engine, EventFilter(search=text))]
         assert found[0] == ids[0]
         assert found[1:] == ([*ids[:0:-1]] if text == "77" else [])
+
+
+def test_an_id_at_the_sender_that_is_a_uuid_is_named_exactly_too(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GitHub's ids of deliveries are UUIDs, and their events `push:UUID`."""
+    given, plain, whole = str(uuid4()), uuid4().hex, str(uuid4())
+    ids = deliver(database_url, [order(n, note="-") for n in range(10)])
+    execute(
+        engine,
+        "INSERT INTO events SELECT delivery, source, event_id, type, fingerprint, received_at"
+        " FROM unadmitted",
+    )
+    names = {ids[0]: f"order.created:{given}", ids[1]: f"order.created:{plain}", ids[2]: whole}
+    for event, name in names.items():
+        execute(engine, "UPDATE events SET event_id = :name WHERE id = :id", name=name, id=event)
+    for text, event in ((given, ids[0]), (plain, ids[1]), (whole, ids[2]), (str(ids[3]), ids[3])):
+        with engine.connect() as connection:
+            assert named_by(connection, text) == (event,)
+    with engine.connect() as connection:
+        assert resolve(connection, [whole]) == (ids[2],)
+        assert named_by(connection, str(uuid4())) == named_by(connection, str(UUID(int=0))) == ()
+        # Of a page whose time is up at once, the names are all that is found so far back.
+        monkeypatch.setattr(scan, "FIRST_SLICE", 3)
+        page = events.page(connection, EventFilter(search=given), limit=5, budget_s=0)
+    assert [event.id for event in page.named] == [ids[0]]
 
 
 def test_a_key_lists_the_events_whose_first_delivery_it_signed(

@@ -1,20 +1,24 @@
 """A processor without effects in PostgreSQL: no transaction is open while it is called, and its
 success is fenced all the same."""
 
+import base64
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import OperationalError
 
+from ingest.destinations import files
 from ingest.store.address import parse
 from tests.integration.conftest import Worker
 from tests.integration.outcomes import job_states
 from tests.support.deliver import deliver, order
+from tests.support.http_taker import running
 from tests.support.rows import execute, one, rows
 from tests.support.servers import Servers, as_role
-from workers import Discard, Event, Snooze, guard, registry
+from workers import Discard, Event, Snooze, destinations, guard, registry
 from workers.registry import Declaration
 
 MakeWorker = Callable[..., Worker]
@@ -141,3 +145,49 @@ def test_what_failed_before_postgresql_went_away_is_recorded(
         effects.dispose()
     assert job_states(engine) == {0: "retrying", 1: "running"}
     assert one(engine, "SELECT error_type FROM attempts") == "ValueError"
+
+
+DESTINATION = """
+[[destination]]
+name = "crm"
+url = "{url}"
+types = ["order.*"]
+queue = "events"
+secrets_env = "CRM_SECRETS"
+allow_http = true
+allow_private = true
+[destination.breaker]
+"""
+FAR = b"Retry-After: Mon, 01 Jan 99999999999 00:00:00 GMT\r\n"
+
+
+@pytest.mark.parametrize(
+    ("raw", "state", "told"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", "succeeded", []),
+        (b"HTTP/1.1 503 No\r\n" + FAR + b"Content-Length: 2\r\n\r\n", "retrying", ["HTTP 503"]),
+        (b"HTTP/1.1 404 No\r\n" + FAR + b"Content-Length: 0\r\n\r\n", "retrying", ["HTTP 404"]),
+    ],
+    ids=["a body that breaks off", "a wait without an end", "a wait that is not meant"],
+)
+def test_the_status_of_a_destination_is_its_answer_whatever_else_it_sends(
+    engine: Engine,
+    database_url: str,
+    make_worker: MakeWorker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    raw: bytes,
+    state: str,
+    told: list[str],
+) -> None:
+    monkeypatch.setenv("CRM_SECRETS", "whsec_" + base64.b64encode(bytes(24)).decode())
+    file = tmp_path / "sources.toml"
+    with running() as taker:
+        taker.raw = raw
+        file.write_text(DESTINATION.format(url=taker.url))
+        registry.declared += destinations.declarations(files.read([file], []))
+        make_worker().process(deliver(database_url, [order(1)]))
+    assert job_states(engine) == {1: state}
+    failed = rows(engine, "SELECT error_message FROM attempts WHERE outcome = 'failed'")
+    assert [attempt["error_message"] for attempt in failed] == told
+    assert one(engine, "SELECT count(*) FROM jobs WHERE next_attempt_at > now() + '2 days'") == 0

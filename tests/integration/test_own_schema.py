@@ -135,10 +135,12 @@ def fill_old(application: Engine, count: int) -> None:
         SELECT gen_random_uuid(), 'awalchat', now(), 'k', '[]', '{}'
         FROM generate_series(1, :count);
         INSERT INTO events (id, source, event_id, type, fingerprint, received_at)
-        SELECT id, source, id::text, 'order.created', 'f', received_at FROM deliveries;
+        SELECT id, source, id::text, 'order.created', 'f', received_at FROM deliveries
+        ON CONFLICT (id) DO NOTHING;
         INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
                           next_attempt_at)
-        SELECT id, 'orders', 'events', 'pending', 'delivery', 0, 0, 3, now() FROM events;
+        SELECT id, 'orders', 'events', 'pending', 'delivery', 0, 0, 3, now() FROM events
+        ON CONFLICT (event, processor) DO NOTHING;
         """.replace(":count", str(count)),
     )
 
@@ -149,6 +151,26 @@ def test_processes_of_the_release_before_go_on_after_the_move(
     upgrade(migrator, "0004", OLD)
     fill_old(application, 2)
     upgrade(migrator)
+    work_old(application)
+    assert one(application, "SELECT count(*) FROM ingest.unadmitted") == 1
+    assert one(application, "SELECT count(*) FROM ingest.jobs WHERE state = 'running'") == 2
+
+
+def test_they_go_on_wherever_the_migration_stops(application: Engine, migrator: Engine) -> None:
+    """Each revision is committed by itself, so each may be the last for a while."""
+    upgrade(migrator, "0004", OLD)
+    script = ScriptDirectory.from_config(migrations.config())
+    passed = [each.revision for each in script.iterate_revisions("head", "0004")]
+    for revision in reversed(passed):
+        upgrade(migrator, revision)
+        fill_old(application, 1)
+        work_old(application)
+    assert one(application, "SELECT count(*) FROM ingest.unadmitted") == len(passed)
+    assert one(application, "SELECT count(*) FROM ingest.jobs") == len(passed)
+
+
+def work_old(application: Engine) -> None:
+    """Store a delivery, and claim all jobs, as an earlier release did, by bare names."""
     fill_old_again = """
         INSERT INTO unadmitted (delivery, source, event_id, type, fingerprint, received_at, queue,
                                 hint_at)
@@ -161,8 +183,6 @@ def test_processes_of_the_release_before_go_on_after_the_move(
         WHERE id = ANY(ARRAY(SELECT id FROM jobs ORDER BY id FOR UPDATE SKIP LOCKED))
     """
     execute(application, claimed)
-    assert one(application, "SELECT count(*) FROM ingest.unadmitted") == 1
-    assert one(application, "SELECT count(*) FROM ingest.jobs WHERE state = 'running'") == 2
 
 
 def test_two_installations_in_one_database_leave_each_other_alone(

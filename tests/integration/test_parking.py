@@ -9,8 +9,10 @@ from sqlalchemy import Engine
 
 from ingest import settings
 from ingest.ids import received_at
-from ingest.store.pipeline import admission, jobs, processors
+from ingest.rates import Rate
+from ingest.store.pipeline import admission, jobs, limited_line, processors, pulling
 from ingest.store.pipeline.jobs import NewJobs, ParkedJobs
+from ingest.store.pipeline.limits import Bounds, DeclaredLimits
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports import backlog, heartbeats
 from ingest.store.reports.heartbeats import ALIVE_FOR, ProcessIdentity
@@ -21,6 +23,8 @@ from workers.relay.parking import Parking
 from workers.relay.sweep import Relay
 
 AFTER_S = 30.0
+AT_ONCE = 2
+_LINE = "SELECT job, key, place, claimed FROM limited_jobs ORDER BY place"
 
 
 class Clock:
@@ -81,6 +85,19 @@ class House:
                 replay_queue="replay",
                 redispatch_after_s=0,
             )
+
+    def enter(self, processor: str) -> None:
+        """Put its jobs into the line of its limits: two may start."""
+        declared = DeclaredLimits(
+            processor=processor, limit_by=None, bounds=Bounds(rate=Rate(AT_ONCE, 3_600))
+        )
+        of_it = "SELECT id FROM jobs WHERE processor = :processor ORDER BY id"
+        entries = [
+            (row["id"], limited_line.NO_KEY)
+            for row in rows(self.engine, of_it, processor=processor)
+        ]
+        with self.engine.begin() as connection:
+            pulling.enter(connection, declared, entries)
 
     def sweep_late(self, sweeps: int = 1) -> None:
         """Sweep, and again when what lacks a worker has lacked it for long."""
@@ -218,6 +235,97 @@ def test_jobs_follow_their_processor_to_its_present_queue(make_house: MakeHouse)
     house.relay.sweep()
     assert house.hints() == {"new.overdue": 5}
     assert house.parked() == []
+
+
+def test_a_line_is_woken_through_the_present_queue_of_its_processor(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.make("crm", 5, queue="old")
+    house.enter("crm")
+    house.worker("w", ["crm"], ["new", "events", "replay"])
+    house.relay.sweep()
+    assert house.hints() == {"new.overdue": AT_ONCE}
+
+
+def test_during_a_deploy_a_line_is_woken_through_the_queue_that_a_worker_takes(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.make("crm", 5, queue="old")
+    house.enter("crm")
+    house.worker("w", ["crm"], ["old"])
+    with house.engine.begin() as connection:
+        processors.register(connection, [registered("crm", "new")])
+    house.relay.sweep()
+    assert house.hints() == {"old.overdue": AT_ONCE}
+
+
+def test_a_line_of_replays_that_nobody_takes_is_woken_through_the_queue_of_its_processor(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.make("crm", 5, queue="replay")
+    house.enter("crm")
+    house.worker("w", ["crm"], ["crm"])
+    house.relay.sweep()
+    assert house.hints() == {"crm.overdue": AT_ONCE}
+
+
+def test_a_line_that_no_worker_takes_is_not_woken_but_parked_and_keeps_its_places(
+    make_house: MakeHouse, engine: Engine
+) -> None:
+    house = make_house(limit=7)
+    house.make("removed", 20)
+    house.enter("removed")
+    line = rows(engine, _LINE)
+    house.worker("w", ["live"])
+    house.relay.sweep()
+    assert house.parked() == []
+    house.clock.now += AFTER_S
+    for _ in range(3):
+        house.relay.sweep()
+    assert house.parked() == [("removed", "events", "unknown", 20)]
+    before = rows(engine, "SELECT id, xmin::text FROM jobs ORDER BY id")
+    house.relay.sweep()
+    assert rows(engine, "SELECT id, xmin::text FROM jobs ORDER BY id") == before
+    assert house.hints() == {}
+    assert house.relay.look_at is None
+    house.worker("w2", ["removed"])
+    for _ in range(4):
+        house.relay.sweep()
+    assert house.parked() == []
+    assert {id_ for _, _, ids in house.sent.messages for id_ in ids} == {row["job"] for row in line}
+    assert rows(engine, _LINE) == line
+
+
+def test_a_line_of_which_no_worker_takes_the_queue_is_parked_and_its_replays_go_on(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.make("crm", 3, queue="crm")
+    house.make("crm", 2, queue="replay", first=50)
+    house.enter("crm")
+    house.worker("w", ["crm"], ["events", "replay"])
+    execute(house.engine, "UPDATE processors SET queue = 'crm'")
+    house.clock.now += AFTER_S
+    house.relay.sweep()
+    assert house.parked() == [("crm", "crm", "unconsumed", 3)]
+    assert house.hints() == {"replay.overdue": 2}
+
+
+def test_a_line_that_is_paused_is_neither_woken_nor_parked_while_a_worker_has_it(
+    make_house: MakeHouse,
+) -> None:
+    house = make_house()
+    house.worker("w", ["a"])
+    house.make("a", 4)
+    house.enter("a")
+    with house.engine.begin() as connection:
+        processors.pause(connection, "a", by="sara", reason=None)
+    house.clock.now += AFTER_S
+    house.relay.sweep()
+    assert (house.parked(), house.hints()) == ([], {})
 
 
 def test_parked_jobs_too_follow_it(make_house: MakeHouse) -> None:

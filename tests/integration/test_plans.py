@@ -1,5 +1,7 @@
 """With many events, lists and counts go by indexes: no plan reads a table from end to end."""
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from functools import partial
@@ -15,6 +17,7 @@ from ingest.console.services import overview
 from ingest.console.services.health import UNKNOWN_REDIS
 from ingest.console.services.ranges import Range
 from ingest.query import spell
+from ingest.store import partitions
 from ingest.store.address import parse
 from ingest.store.bulk import replay
 from ingest.store.engine import Role, create_engine
@@ -270,6 +273,19 @@ def test_the_removal_reads_no_whole_table(seeded: Engine) -> None:
         connection.rollback()
     assert not scanned
     assert removed
+
+
+def test_a_days_unfinished_jobs_are_counted_without_a_look_at_the_finished(
+    seeded: Engine,
+) -> None:
+    """At 1,000 events a second a day has 86 million, and receivers wait for the second count."""
+    with seeded.connect() as connection:
+        (newest,) = events.page(connection, EventFilter(), limit=1).events
+        drop = partial(partitions.drop, day=newest.received_at.date())
+        counting, *_ = _statements(connection, drop)
+        connection.rollback()
+        plan = json.dumps(_plan(connection, *counting))
+    assert set(re.findall(r'"Index Name": "(jobs_\w+)"', plan)) == {"jobs_due", "jobs_leased"}
 
 
 def test_a_whole_table_that_is_read_is_noticed(seeded: Engine) -> None:

@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, text
 
+from ingest.sources import operator
 from tests.integration.conftest import Worker
 from tests.support.deliver import body, deliver
 from tests.support.effort import examples
@@ -36,12 +38,18 @@ source = awalchat()
 
 
 def event(raw: bytes) -> Event:
-    """An event as a worker hands it to a processor."""
+    """An event as a worker hands it to a processor. `copy` numbers what an operator has edited."""
     envelope = source.parse(raw)
+    copy = envelope.fields.get("copy")
+    event_id = (
+        source.identify(envelope).event_id
+        if copy is None
+        else operator.event_id(envelope.type, source.slug, UUID(int=copy))
+    )
     return Event(
         id="-",
         source="awalchat",
-        event_id=source.identify(envelope).event_id,
+        event_id=event_id,
         type=envelope.type,
         occurred_at=envelope.occurred_at,
         received_at=datetime.now(UTC),
@@ -101,7 +109,11 @@ def make(event_type: str, **fields: Any) -> Any:
                 },
             ),
         },
-        optional={"timestamp": stamps | st.just("soon"), "id": st.sampled_from(["a", "b", 1])},
+        optional={
+            "timestamp": stamps | st.just("soon"),
+            "id": st.sampled_from(["a", "b", 1]),
+            "copy": st.sampled_from([1, 2]),
+        },
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from ingest.cli import main
+from ingest.cli import main, recover
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.sources import registry
 from ingest.store.pipeline import metrics as minutes
@@ -132,13 +132,14 @@ def test_what_is_not_sent_again_is_listed_and_the_others_are_sent(run: Run, gith
     )
 
 
-def test_what_was_done_before_it_failed_is_told(run: Run, github: Github) -> None:
+def test_what_was_done_before_it_failed_is_told(run: Run, github: Github, engine: Engine) -> None:
     github.attempt("g-1", ago=timedelta(hours=2))
     number = github.attempt("g-2")
     github.refuses[number] = 401
     told, failure = run("hub")
     assert "1 was asked for again" in told
     assert "does not accept the token (401)" in failure
+    assert actions(engine) == [("recover in part", "hub", "1 asked for again")]
 
 
 def test_a_limit_is_waited_for_and_told(run: Run, github: Github) -> None:
@@ -249,3 +250,21 @@ def test_possible_losses_are_told_until_all_of_them_are_recovered(
     with engine.connect() as connection:
         (_, loss) = possible_losses.read(connection, now=now + timedelta(minutes=1))
     assert abs(loss.since - now) < timedelta(minutes=5)
+
+
+def test_what_is_lost_while_others_are_asked_for_is_told_after_it(
+    run: Run,
+    stats: Callable[[], Any],
+    github: Github,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At one a second, 5,000 take 83 minutes."""
+
+    began = datetime.now(UTC) - timedelta(minutes=83)
+    monkeypatch.setattr(recover, "server_time", lambda _connection: began)
+    lose(engine, "hub", 7, timedelta(minutes=20))
+    github.attempt("g-1", ago=timedelta(hours=2))
+    run("hub")
+    assert actions(engine) == [("recover", "hub", "1 asked for again")]
+    assert stats() == [("hub", 7)]

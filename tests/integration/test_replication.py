@@ -18,7 +18,7 @@ from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from tests.integration.test_writer import delivery, writing
 from tests.support.rows import one
-from tests.support.servers import Running, pgbouncer, setups
+from tests.support.servers import PATIENT, Running, pgbouncer, setups
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.not_on(
@@ -28,6 +28,8 @@ pytestmark = pytest.mark.not_on(
 
 WAITS = "SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
 ENDINGS = ("pg_cancel_backend", "pg_terminate_backend")
+_UNLIMITED = "-c statement_timeout=0"
+"""For the tests' own statements, whatever is set for the database."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Primary:
 
     def execute(self, statement: str) -> None:
         """Run a statement outside of a transaction, and wait for no standby."""
-        with psycopg.connect(self.url, autocommit=True) as connection:
+        with psycopg.connect(self.url, autocommit=True, options=_UNLIMITED) as connection:
             connection.execute(b"SET synchronous_commit = local")
             connection.execute(statement.encode())
 
@@ -59,7 +61,7 @@ class Primary:
         return pid
 
     def _waiting(self) -> list[int]:
-        with psycopg.connect(self.url) as connection:
+        with psycopg.connect(self.url, options=_UNLIMITED) as connection:
             return [pid for (pid,) in connection.execute(WAITS.encode())]
 
 
@@ -71,14 +73,14 @@ def primary(
     (home / "logs").mkdir()
     with ExitStack() as stack:
         stack.enter_context(Running(postgres.program(home, home, settings=("wal_level=replica",))))
-        url = given = postgres.url(home)
+        url = given = postgres.url(home) + PATIENT
         if request.param == "transaction":
             binary = setups.installed(pgbouncer.find_binary(), "PgBouncer")
             bouncer = pgbouncer.program(
                 home, home, binary=binary, mode="transaction", user=postgres.USER
             )
             stack.enter_context(Running(bouncer))
-            given = pgbouncer.url(home, "transaction", "postgres", user=postgres.USER)
+            given = pgbouncer.url(home, "transaction", "postgres", user=postgres.USER) + PATIENT
         engine = create_engine(parse(url), role=Role.MIGRATION)
         stack.callback(engine.dispose)
         migrations.prepare(
@@ -176,7 +178,7 @@ def test_a_wait_that_is_terminated_is_waited_for_again(away: Primary) -> None:
 
 def test_a_role_that_hides_warnings_and_limits_statements_hides_nothing(away: Primary) -> None:
     away.execute("ALTER DATABASE postgres SET client_min_messages = error")
-    away.execute("ALTER DATABASE postgres SET statement_timeout = '100ms'")
+    away.execute("ALTER DATABASE postgres SET statement_timeout = '2s'")
 
     async def scenario(writer: DeliveryWriter) -> None:
         answer = writer.submit(delivery())
@@ -191,13 +193,13 @@ def test_a_role_that_hides_warnings_and_limits_statements_hides_nothing(away: Pr
 
 def test_a_statement_timeout_does_not_end_the_wait(away: Primary) -> None:
     """PostgreSQL's own, in force when the commit begins: it stops before the wait."""
-    statements = b"SET statement_timeout = '50ms'; CREATE TABLE public.u ()"
+    statements = b"SET statement_timeout = '2s'; CREATE TABLE public.u ()"
 
     async def scenario() -> None:
         connection = await psycopg.AsyncConnection.connect(away.url, autocommit=True)
         committed = asyncio.create_task(connection.execute(statements))
         await asyncio.get_running_loop().run_in_executor(None, away.waiting)
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(2.5)
         assert not committed.done()
         await in_thread(lambda: away.expect_standby(""))
         await committed

@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from ingest import resending
 from ingest.cli import main
+from ingest.cli.database import CommandError
 from ingest.console.app import create_app
 from ingest.console.auth import roles
 from ingest.console.auth.identity import Identity
 from ingest.encryption.keys import NO_KEYS, BodyKeys
 from ingest.errors import IngestError, SettingsError
-from ingest.resending import CannotResend, Sent
+from ingest.resending import CannotResend, NotStored, Sent
 from ingest.settings import Settings
 from ingest.sources import operator, registry
 from ingest.store import copies
@@ -143,6 +144,24 @@ def test_a_copy_runs_as_its_origins_and_is_no_event_of_the_sender(
             "reason": "the total was wrong",
         }
     ]
+
+
+def test_a_copy_sets_right_what_an_order_was_changed_to(
+    engine: Engine, database_url: str, worker: Worker
+) -> None:
+    def change(new: str, old: str = "accepted") -> bytes:
+        data = {"order_id": 790, "old_status": old, "new_status": new, "updated_at": TIME}
+        return body("order.status.updated", data)
+
+    accepted, shipped = deliver(database_url, [change("accepted", "pending"), change("shipped")])
+    worker.process([accepted, shipped])
+    assert one(engine, "SELECT status FROM orders") == "shipped"
+    for status in ("accepted", "delivered"):  # by its chain the first is no end
+        sent = send(engine, database_url, shipped, change(status))
+        worker.process([sent.event])
+        assert one(engine, "SELECT status FROM orders") == status
+    worker.process([accepted, shipped])
+    assert one(engine, "SELECT status FROM orders") == "delivered"
 
 
 def test_one_order_is_sent_once_and_a_copy_can_be_edited_again(
@@ -314,6 +333,10 @@ def test_an_operator_edits_in_the_console_and_a_viewer_does_not(
         assert again[0].json()["event"] == again[1].json()["event"]
 
 
+def not_stored(*_: object, **__: object) -> None:
+    raise NotStored("The connection broke.", reason="no_answer")
+
+
 def test_the_command_shows_an_order_and_sends_an_event_again(
     engine: Engine,
     database_url: str,
@@ -335,7 +358,13 @@ def test_the_command_shows_an_order_and_sends_an_event_again(
         return ended.output
 
     assert "Nothing was sent." in run(*command, "--dry-run")
-    assert "Sent as event" in run(*command, "--reason", "wrong")
+    with monkeypatch.context() as without:
+        without.setattr(resending, "send", not_stored)
+        with pytest.raises(CommandError) as failed:
+            CliRunner().invoke(main.program(), command, catch_exceptions=False)
+    again = str(failed.value).partition("--number ")[2].partition(":")[0]
+    assert "Sent as event" in run(*command, "--reason", "wrong", "--number", again)
+    assert "Sent before, as event" in run(*command, "--reason", "wrong", "--number", again)
     (copy,) = (row["event"] for row in rows(engine, "SELECT event FROM copies"))
     worker.process([copy])
     shown = run("show", "order", "790", "--oldest-first")

@@ -31,6 +31,12 @@ AGES = Ages(
 NOW = datetime.now(UTC)
 
 
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of the test, and not of the import."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC))
+
+
 @pytest.fixture
 def relay(database_url: str) -> Iterator[Engine]:
     engine = create_engine(parse(database_url), role=Role.RELAY)

@@ -22,8 +22,9 @@ from ingest.store.bulk.replay import Counts
 from ingest.store.search import counts, related
 from ingest.store.search.counts import Count, Kind
 from ingest.store.search.filters import EVENT_STATES, EventFilter, looked_back_to, narrow, where
+from ingest.store.search.named import named_by, resolve
 from tests.integration.conftest import Worker
-from tests.support.deliver import body, deliver, order
+from tests.support.deliver import body, deliver, deliver_together, order
 from tests.support.rows import execute
 from tests.support.states import give_job, listed
 from workers import processors, registry
@@ -47,12 +48,14 @@ def found(engine: Engine, selection: EventFilter) -> set[UUID]:
 def store(engine: Engine, database_url: str, bodies: Sequence[bytes]) -> list[UUID]:
     """Events that nobody works on."""
     ids = deliver(database_url, bodies)
-    execute(
-        engine,
-        "INSERT INTO events SELECT delivery, source, event_id, type, fingerprint, received_at"
-        " FROM unadmitted",
-    )
+    execute(engine, ADMIT)
     return ids
+
+
+ADMIT = (
+    "INSERT INTO events SELECT delivery, source, event_id, type, fingerprint, received_at"
+    " FROM unadmitted"
+)
 
 
 DATA = [
@@ -151,6 +154,28 @@ def test_events_are_named_by_any_of_their_ids(engine: Engine, database_url: str)
     named = EventFilter(ids=(ids[0], repeat), event_ids=("order.created:2", "order.created:9"))
     assert found(engine, named) == {ids[0], ids[1], ids[2]}
     assert found(engine, EventFilter(event_ids=("order.created:9",))) == set()
+
+
+def test_the_events_of_a_delivery_are_found_by_its_id(engine: Engine, database_url: str) -> None:
+    """What the page of refusals leads to for a delivery that was acknowledged."""
+    whole, elements = deliver_together(database_url, [order(1), order(2)])
+    _, others = deliver_together(database_url, [order(3)])
+    execute(engine, ADMIT)
+    again, repeats = deliver_together(database_url, [order(1), order(4)])
+    execute(engine, f"{ADMIT} WHERE event_id = 'order.created:4'")
+    execute(
+        engine,
+        "INSERT INTO duplicates VALUES (:repeat, :event, now(), false)",
+        repeat=repeats[0],
+        event=elements[0],
+    )
+    assert found(engine, EventFilter(ids=(whole,))) == set(elements)
+    assert found(engine, EventFilter(ids=(again,))) == {elements[0], repeats[1]}
+    assert found(engine, EventFilter(ids=(whole, others[0]))) == {*elements, *others}
+    assert found(engine, EventFilter(ids=(UUID(int=2**128 - 1),))) == set()
+    with engine.connect() as connection:
+        assert resolve(connection, [str(whole)]) == tuple(elements)
+        assert named_by(connection, str(again)) == (elements[0], repeats[1])
 
 
 def test_failures_are_found_by_their_error(engine: Engine, database_url: str) -> None:

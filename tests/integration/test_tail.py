@@ -82,6 +82,48 @@ def test_an_event_that_is_admitted_late_is_seen_and_none_twice(
     assert asyncio.run(watch()) == ["order.created:2", "order.created:1"]
 
 
+class Clock:
+    """The time, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+        self.asked = 0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        return time.time() + self.passed_s
+
+    def wait_for_reads(self, reads: int) -> None:
+        """Wait until so many more have begun."""
+        enough = self.asked + reads
+        until(lambda: self.asked >= enough)
+
+
+def test_an_event_that_is_admitted_minutes_late_is_seen(engine: Engine, database_url: str) -> None:
+    async def watch() -> list[str]:
+        clock = Clock()
+        live_feed = LiveFeed(engine, {}, clock=clock)
+        seen: list[str] = []
+
+        async def collect() -> None:
+            async for found in live_feed.watch():
+                seen.extend(each.event_id for each in found.events)
+
+        collecting = asyncio.create_task(collect())
+        await asyncio.sleep(0)
+        late = await asyncio.to_thread(deliver, database_url, [order(1)])
+        await asyncio.to_thread(clock.wait_for_reads, 2)
+        clock.passed_s = 600
+        await asyncio.to_thread(clock.wait_for_reads, 3)
+        await asyncio.to_thread(admit, engine, late)
+        await asyncio.to_thread(until, lambda: bool(seen))
+        collecting.cancel()
+        await live_feed.close()
+        return seen
+
+    assert asyncio.run(watch()) == ["order.created:1"]
+
+
 def make(database_url: str, engine: Engine, count: int, *, first: int = 0) -> None:
     """Orders, delivered and admitted."""
     admit(engine, deliver(database_url, [order(first + n) for n in range(count)]))

@@ -1,8 +1,9 @@
 """A replay that is paused or cancelled takes back what has not begun, and says what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 from uuid import UUID
@@ -10,14 +11,19 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
+from typer.testing import CliRunner
 
+from ingest.cli import main
+from ingest.console.app import create_app
 from ingest.console.auth.identity import Identity
 from ingest.console.auth.roles import Role
 from ingest.query import parse, spell
+from ingest.settings import Settings
 from ingest.store.address import parse as parse_address
-from ingest.store.bulk import changes, replay
+from ingest.store.bulk import changes, operations, replay
 from ingest.store.bulk.changes import CANCELLED, PAUSED, RUNNING
 from ingest.store.bulk.replay import DISCARD, REPLAY, Operation
+from ingest.store.bulk.work import Work
 from ingest.store.engine import Role as StoreRole
 from ingest.store.engine import create_engine
 from ingest.store.pipeline import admission, jobs
@@ -25,7 +31,8 @@ from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
 from ingest.store.retention import progress, records
 from ingest.store.search.filters import EventFilter, where
 from tests.integration.test_totals import check_totals
-from tests.support.deliver import deliver, order
+from tests.support.asgi import Browser, running
+from tests.support.deliver import body, deliver, order
 from tests.support.rows import execute, one, rows
 from tests.support.slots import until_waiting
 from tests.support.states import listed
@@ -289,6 +296,85 @@ def test_a_resumed_replay_goes_on_without_repeating_what_has_run(
     assert read(engine, number).status == "finished"
     attempts = "SELECT max(attempt) FROM jobs"
     assert one(engine, attempts) == 2
+
+
+def test_the_events_that_wait_are_counted_for_each_operation_by_itself(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list said "4 of 5" of the second, of which nothing had begun: the first took the room."""
+    orders = deliver(database_url, [order(number) for number in range(5)])
+    notes = deliver(database_url, [body("note.made", {"note": number}) for number in range(5)])
+    admit(engine, [*orders, *notes], [])
+    started(engine, EventFilter(types=("order.*",)))
+    started(engine, EventFilter(types=("note.*",)))
+    monkeypatch.setattr(operations, "MOST_IN_LIST", 6)
+    for counted in listed_work(engine):
+        assert (counted.unadmitted, counted.done, counted.total) == (5, 0, 5)
+        assert not counted.is_capped
+    monkeypatch.setattr(operations, "MOST_IN_LIST", 4)
+    for counted in listed_work(engine):
+        assert (counted.unadmitted, counted.done, counted.total) == (4, 0, 5)
+        assert counted.is_capped
+
+
+def listed_work(engine: Engine) -> list[Work]:
+    with engine.connect() as connection:
+        return [operation.work for operation in replay.operations(connection, limit=10)]
+
+
+def test_events_that_have_jobs_in_several_states_are_not_without_a_job(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of no state there are more than are counted, but of all together."""
+    made = deliver(database_url, [order(number) for number in range(6)])
+    admit(engine, made, [])
+    started(engine, EventFilter(types=("order.*",)))
+    ids = admit(engine, made)
+    succeed(engine, ids[:2])
+    fail(engine, ids[2:4])
+    monkeypatch.setattr(operations, "MOST_IN_LIST", 3)
+    (counted,) = listed_work(engine)
+    assert (counted.pending, counted.without_job, counted.done, counted.total) == (2, 0, 4, 6)
+
+
+def test_what_is_beyond_the_jobs_that_are_counted_belongs_to_the_whole(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead_ones(engine, database_url, 6)
+    started(engine, DEAD)
+    monkeypatch.setattr(operations, "MOST_IN_LIST", 4)
+    (counted,) = listed_work(engine)
+    assert (counted.pending, counted.is_capped, counted.total) == (4, True, 6)
+
+
+def test_a_count_that_was_not_taken_to_its_end_says_so_everywhere(
+    engine: Engine,
+    database_url: str,
+    make_settings: Callable[..., Settings],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    made = deliver(database_url, [order(number) for number in range(5)])
+    admit(engine, made, [])
+    number = started(engine, EventFilter(types=("order.*",)))
+    for name in ("ingest.store.bulk.operations", "ingest.console.pages.bulk_action"):
+        monkeypatch.setattr(f"{name}.MOST", 3)
+    monkeypatch.setattr(operations, "MOST_IN_LIST", 3)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INGEST_DATABASE_URL", database_url)
+
+    def run(*arguments: str) -> str:
+        ended = CliRunner().invoke(main.program(), ["bulk-actions", *arguments])
+        assert ended.exit_code == 0, (ended.output, ended.exception)
+        return ended.output
+
+    assert "\t0+ of 5\t" in run("list")
+    assert "waiting\t3\nmore, not counted\t2\n" in run("show", str(number))
+    app = create_app(make_settings())
+    with running(app):
+        shown = Browser(app=app).get(f"/bulk-actions/{number}").text
+    assert ">0+ of 5 (0 %)<" in shown
+    assert '<b class="num">3+</b>' in shown
 
 
 def test_events_without_a_job_are_admitted_again_after_a_pause(

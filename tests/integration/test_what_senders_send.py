@@ -260,6 +260,25 @@ def newest_by_id(bodies: list[bytes], steps: list[tuple[str | None, str]]) -> st
     return max(zip(bodies, steps, strict=True), key=lambda each: event(each[0]).event_id)[1][1]
 
 
+def test_of_changes_in_one_second_an_operators_last_copy_counts_before_the_chain(
+    shared_engine: Engine,
+) -> None:
+    def change(old: str, new: str, **more: object) -> bytes:
+        data = {"order_id": 1, "old_status": old, "new_status": new, "updated_at": TWELVE}
+        return body("order.status.updated", data, **more)
+
+    first = change("pending", "accepted")
+    wrong = change("accepted", "shipped", id="\U0001f339")  # greater than a copy's id
+    edited = change("accepted", "pending", copy=1)
+    again = change("pending", "accepted", copy=2)
+
+    def check(row: Any) -> None:
+        assert row["status"] == "accepted"
+        assert row["updated_event_id"] == row["last_event_id"] == event(again).event_id
+
+    in_any_order(shared_engine, [first, wrong, edited, again], "orders", check)
+
+
 def test_a_chain_ends_alike_whatever_the_ids_are(shared_engine: Engine) -> None:
     """The old way was a coin toss: right for 17 of 30 orders."""
     with shared_engine.connect() as db:

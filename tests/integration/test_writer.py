@@ -240,7 +240,8 @@ def test_a_connection_that_breaks_in_between_costs_no_request(
             execute(
                 engine,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND backend_type = 'client backend'",
             )
             await asyncio.gather(*(writer.append(delivery(n)) for n in range(2, 20)))
 
@@ -294,7 +295,8 @@ def test_whoever_sends_again_until_it_is_stored_loses_nothing_by_connections_tha
             execute(
                 engine,
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                " AND backend_type = 'client backend'",
             )
             await asyncio.gather(*(stored_in_the_end(writer, number) for number in range(2, 20)))
 
@@ -330,6 +332,7 @@ def backend(engine: Engine) -> int:
         engine,
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid() AND query NOT LIKE 'SELECT pid%'"
+        " AND backend_type = 'client backend'"
         " ORDER BY backend_start DESC LIMIT 1",
     )
     return pid

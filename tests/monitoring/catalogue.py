@@ -34,6 +34,7 @@ FAULTS = (
         what="the receiver is stopped",
         strike=strikes.stopped("receiver"),
         alerts=("NoReceiver", "ProcessGone"),
+        may=("PossibleLosses",),  # of what it is sent while it ends
         short=_ENDS,
     ),
     Fault(
@@ -77,6 +78,7 @@ FAULTS = (
         what="a request runs into a bug of a sender's plugin",
         strike=strikes.sent(strikes.BUG, source="till"),
         alerts=("Bug", "PossibleLosses"),
+        may=("ProcessGone",),  # with all the others at once, a scrape is late
         short=_TROUBLES,
     ),
     Fault(

@@ -18,7 +18,8 @@ SCRAPE_S = 1
 """Between two scrapes, and two evaluations."""
 
 _SHARE = 60
-_FOR_S = (1, 10)
+_FOR_S = (5, 10)
+"""Less than five scrapes may fail because the machine stands still."""
 _WINDOW_S = (10, 30)
 """A rate needs several scrapes; what has grown is seen to be over when the window has passed."""
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

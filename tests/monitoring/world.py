@@ -186,6 +186,7 @@ class World:
             "INGEST_AWALCHAT_SECRETS": f"{SECRET},{OLDER_SECRET}",
             "INGEST_TILL_SECRETS": SECRET,
             "INGEST_READ_MODEL": "false",
+            "INGEST_FLUSH_TIMEOUT_S": "60",  # a machine that stands still is no fault of storage
             "INGEST_ACTIVITY_RETENTION_DAYS": "30",
             "INGEST_PROCESSORS": BOTH_MODULES,
             "INGEST_LOG_FORMAT": "json",

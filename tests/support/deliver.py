@@ -12,7 +12,7 @@ from uuid import UUID
 
 from ingest import queues
 from ingest.encryption.keys import NO_KEYS, BodyKeys
-from ingest.ids import delivery_id
+from ingest.ids import delivery_id, element_id
 from ingest.store.address import parse
 from ingest.store.engine import WriterConnection
 from ingest.store.pipeline import deliveries
@@ -42,9 +42,27 @@ def deliver(
     keys: BodyKeys = NO_KEYS,
 ) -> list[UUID]:
     """Store deliveries of `bodies` that came `now` (Unix time), unadmitted; returns their ids."""
-    database = replace(parse(database_url), body_keys=keys)
     now = time.time() if now is None else now
     made = [_delivery(each, now + position / 1000) for position, each in enumerate(bodies)]
+    _store(database_url, made, keys, dispatch_grace_s)
+    return [delivery.id for delivery in made]
+
+
+def deliver_together(database_url: str, bodies: Sequence[bytes]) -> tuple[UUID, list[UUID]]:
+    """Store one delivery that holds several events, unadmitted; returns its id, and theirs."""
+    whole = _delivery(bodies[0], time.time())
+    elements = tuple(
+        _delivery(each, time.time())._replace(id=element_id(whole.id, position))
+        for position, each in enumerate(bodies)
+    )
+    _store(database_url, [whole._replace(name=None, elements=elements)], NO_KEYS, 0)
+    return whole.id, [element.id for element in elements]
+
+
+def _store(
+    database_url: str, made: Sequence[Delivery], keys: BodyKeys, dispatch_grace_s: float
+) -> None:
+    database = replace(parse(database_url), body_keys=keys)
 
     async def insert() -> None:
         async with await WriterConnection.open(database) as connection:
@@ -57,7 +75,6 @@ def deliver(
                 )
 
     asyncio.run(insert())
-    return [delivery.id for delivery in made]
 
 
 def _delivery(raw: bytes, now: float) -> Delivery:

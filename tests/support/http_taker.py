@@ -15,9 +15,14 @@ class Taker(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status, self.answer = 200, b"ok"
         self.headers: dict[str, str] = {}
+        self.raw: bytes | None = None
+        """What is sent instead, as it is; then the connection is closed."""
+        self.stays_open = False
+        """Whether that connection is kept until the end."""
         self.free = threading.Event()
         """While it is clear, requests are kept waiting."""
         self.free.set()
+        self.ended = threading.Event()
         self.taken: list[tuple[dict[str, str], bytes]] = []
 
     @property
@@ -37,6 +42,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer()
 
     def _answer(self) -> None:
+        if self.server.raw is not None:
+            self.wfile.write(self.server.raw)
+            if self.server.stays_open:
+                self.server.ended.wait(600)
+            return
         self.send_response(self.server.status)
         for name, value in self.server.headers.items():
             self.send_header(name, value)
@@ -58,5 +68,6 @@ def running() -> Iterator[Taker]:
             yield server
         finally:
             server.free.set()
+            server.ended.set()
             server.shutdown()
             thread.join()

@@ -224,12 +224,26 @@ _PLACES: dict[str, Callable[[Row], tuple[Any, ...]]] = {
 
 def _chained(ordered: list[Row]) -> list[Row]:
     """The same, but that which ends the chain of the newest changes is the last: its status is
-    arrived at more often than left."""
+    arrived at more often than left. The newest copy that an operator sent comes after it."""
     if not _is_update(ordered[-1]):
         return ordered
     last = _time(ordered[-1]) or LONG_AGO
     newest = [each for each in ordered if _is_update(each) and (_time(each) or LONG_AGO) == last]
     visits = Counter(each["data"]["new_status"] for each in newest)
     visits.subtract(each["data"].get("old_status") for each in newest)
-    end = max(newest, key=lambda each: (visits[each["data"]["new_status"]] > 0, each["event_id"]))
+    end = max(
+        newest,
+        key=lambda each: (
+            _copy(each["event_id"]),
+            visits[each["data"]["new_status"]] > 0,
+            each["event_id"],
+        ),
+    )
     return [*(each for each in ordered if each is not end), end]
+
+
+def _copy(event_id: str) -> str:
+    """The number of an operator's copy, the later the greater; empty: the event is the sender's."""
+    parts = event_id.split(":")
+    is_copy = len(parts) == 3 and parts[1].startswith("~") and len(parts[2]) == len("~") + 36
+    return parts[2] if is_copy and parts[2].startswith("~") else ""

@@ -30,7 +30,7 @@ class Wire:
         self,
         port: int,
         *,
-        deadline_s: float = 8,
+        deadline_s: float = 60,
         receives: int | None = None,
         source: str = "127.0.0.1",
     ) -> None:

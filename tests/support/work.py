@@ -30,12 +30,15 @@ class Reads:
 
 
 def explained(connection: Connection, run: Callable[[Connection], Result]) -> tuple[Result, Work]:
-    """Run what executes statements; each is explained first, in a savepoint that is undone."""
+    """Run what executes statements; each that reads or writes is explained first, in a savepoint
+    that is undone."""
     work: list[Work] = []
 
     def explain(
         _connection: Any, cursor: Any, statement: str, values: Any, _context: Any, _many: bool
     ) -> None:
+        if statement.startswith("SET "):
+            return
         cursor.execute("SAVEPOINT explained")
         cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, TIMING off, FORMAT JSON) {statement}", values)
         ((plan,),) = cursor.fetchall()

@@ -267,7 +267,7 @@ def test_the_short_rules_differ_in_their_times_alone() -> None:
         before.get("for", ""): after.get("for", "")
         for before, after in zip(shipped, short, strict=True)
     }
-    assert (times[""], times["1m"], times["5m"], times["1d"]) == ("", "1s", "5s", "10s")
+    assert (times[""], times["1m"], times["5m"], times["1d"]) == ("", "5s", "5s", "10s")
     assert "[30s] offset 30s" in str(short)
     assert "[1d]" not in str(short)
 

@@ -23,6 +23,7 @@ from ingest.store.pipeline.breaker_state import Sign, State, decide
 from tests.support.ports import free_port
 from workers import Breaker, Discard, HTTPStatus5xx, HTTPStatusIn, RetryAfter, Snooze, processor
 from workers.breaker import back_in_s, status_of
+from workers.destinations import GoneAway
 
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 DOWN = Breaker()
@@ -94,7 +95,10 @@ def test_retry_after_is_read_whatever_library_raised_it(answer: Any) -> None:
     assert (
         back_in_s(RetryAfter("away", 10**12)) == back_in_s(RetryAfter("away", math.inf)) == 86_400
     )
+    assert back_in_s(RetryAfter("away", int("9" * 400))) == 86_400
     assert back_in_s(RetryAfter("nonsense", math.nan)) is None
+    far = "Mon, 01 Jan 99999999999 00:00:00 GMT"
+    assert back_in_s(answer(503, **{"Retry-After": far}), now=NOW) == 86_400
 
 
 @pytest.mark.parametrize(
@@ -160,10 +164,27 @@ def test_a_chain_that_never_ends_is_read_to_an_end() -> None:
     assert DOWN.sign_of(one) is None
 
 
+def test_an_error_that_counts_as_false_is_read_with_the_others() -> None:
+    class Many(ConnectionError):
+        def __len__(self) -> int:
+            return 0
+
+    error = ValueError()
+    error.__cause__ = Many()
+    assert DOWN.sign_of(error) is Sign.DOWN
+
+
 def test_what_the_processor_decides_itself_says_nothing() -> None:
     for decision in (Discard("no"), Snooze(5)):
         decision.__cause__ = ConnectionError()
         assert DOWN.sign_of(decision) is None
+
+
+def test_a_discard_that_is_declared_an_answer_says_that_the_target_is_there() -> None:
+    class Refused(Discard):
+        is_answer = True
+
+    assert DOWN.sign_of(Refused("never")) is DOWN.sign_of(GoneAway("HTTP 410")) is Sign.UP
 
 
 def test_errors_that_cannot_be_looked_at_say_nothing() -> None:
@@ -205,7 +226,16 @@ def test_a_function_of_ones_own_says_what_is_down() -> None:
         ({"after": 2.5}, TypeError, "after= is how many attempts in a row: a whole number"),
         ({"after": True}, TypeError, "after= is how many attempts in a row: a whole number"),
         ({"probe_every_s": 0}, ValueError, "probe_every_s= must be above 0 and at most 86,400"),
-        ({"probe_every_s": float("nan")}, ValueError, "probe_every_s= must be above 0"),
+        ({"after": math.nan}, TypeError, "after= is how many attempts in a row: a whole number"),
+        ({"after": math.inf}, TypeError, "after= is how many attempts in a row: a whole number"),
+        ({"after": "10"}, TypeError, "after= is how many attempts in a row: a whole number"),
+        ({"after": -1}, ValueError, "after= must be from 1 to 1,000,000"),
+        ({"after": 10**400}, ValueError, "after= must be from 1 to 1,000,000"),
+        ({"probe_every_s": math.nan}, ValueError, "probe_every_s= must be above 0"),
+        ({"probe_every_s": math.inf}, ValueError, "probe_every_s= must be above 0"),
+        ({"probe_every_s": -1}, ValueError, "probe_every_s= must be above 0"),
+        ({"probe_every_s": 10**400}, ValueError, "probe_every_s= must be above 0"),
+        ({"probe_every_s": True}, TypeError, "probe_every_s= is a number of seconds"),
         ({"probe_every_s": "30"}, TypeError, "probe_every_s= is a number of seconds"),
     ],
 )
@@ -232,7 +262,8 @@ class Attempt:
     target_back_in_s: float | None = None
 
 
-signs = st.lists(st.sampled_from([Sign.DOWN, Sign.DOWN, Sign.DOWN, Sign.UP, None]), max_size=30)
+kinds = [Sign.DOWN, Sign.DOWN, Sign.DOWN, Sign.DOWN, Sign.UP, Sign.OVER, None]
+signs = st.lists(st.sampled_from(kinds), max_size=30)
 
 
 @given(signs=signs, opens_after=st.integers(1, 6), cuts=st.lists(st.integers(0, 30), max_size=4))
@@ -248,15 +279,15 @@ def test_it_opens_by_so_many_in_a_row_and_no_fewer_however_they_are_told(
         uncounted |= decision.uncounted
     row, counted, opened = 0, [], False
     for attempt in attempts:
-        if attempt.sign is Sign.DOWN and not opened:
-            row += 1
+        if attempt.sign in (Sign.DOWN, Sign.OVER) and not opened:
+            row += attempt.sign is Sign.DOWN
             counted.append(attempt.id)
         elif attempt.sign is Sign.UP and not opened:
             row = 0
         opened = opened or row >= opens_after
     assert (state.is_open, state.failures) == (opened, row)
     assert uncounted == {
-        one.id for one in attempts if one.sign is Sign.DOWN and one.id not in counted
+        one.id for one in attempts if one.sign in (Sign.DOWN, Sign.OVER) and one.id not in counted
     }
 
 
@@ -265,6 +296,7 @@ def test_it_opens_by_so_many_in_a_row_and_no_fewer_however_they_are_told(
     [
         (Sign.DOWN, State(failures=4, is_open=True)),
         (None, State(failures=3, is_open=True)),
+        (Sign.OVER, State(failures=3, is_open=True)),
         (Sign.UP, State()),
     ],
 )
@@ -275,4 +307,5 @@ def test_a_probe_counts_and_ends(sign: Sign | None, after: State) -> None:
     assert decision.uncounted == frozenset()
     stale = decide(before, [Attempt(id=7, attempt=1, sign=sign)], opens_after=3)
     assert stale.state == before
-    assert stale.uncounted == (frozenset({7}) if sign is Sign.DOWN else frozenset())
+    was_down = sign in (Sign.DOWN, Sign.OVER)
+    assert stale.uncounted == (frozenset({7}) if was_down else frozenset())

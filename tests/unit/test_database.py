@@ -34,6 +34,13 @@ from ingest.store.address import check_schema, parse
             },
         ),
         (" postgresql://[::1]:5432/x\n", {"host": "::1", "port": "5432", "dbname": "x"}),
+        (
+            "postgresql://u%40s:p%40@h/x",
+            {"user": "u@s", "password": "p@", "host": "h", "dbname": "x"},
+        ),
+        ("postgresql://%2Frun%2Fa%40b/x", {"host": "/run/a@b", "dbname": "x"}),
+        ("postgresql:///x?host=%40abstract", {"host": "@abstract", "dbname": "x"}),
+        ("postgresql://h/x?user=u%40s", {"host": "h", "dbname": "x", "user": "u@s"}),
     ],
 )
 def test_an_address_is_read_by_the_rules_of_libpq(url: str, parameters: dict[str, str]) -> None:
@@ -57,6 +64,30 @@ def test_an_address_is_read_by_the_rules_of_libpq(url: str, parameters: dict[str
         "u:TOPSECRET@h/x",
         "postgresql://u:TOPSECRET@a..b/x",
         f"postgresql://u:TOPSECRET@{64 * 'h'}.example/x",
+        "postgresql://u:TOP@SECRET@h:5432/x",
+        "postgresql://u:TOP@SECRET@/x",
+        "postgresql://u:@TOPSECRET@h/x",
+        "postgresql://u:TOP@@SECRET@h/x",
+        "postgresql://u:TOP@SECRET@a:1,b:2/x",
+        "postgresql://u:TOP@SEC,RET@h/x",
+        "postgresql://u:TOP@SEC:RET@h/x",
+        "postgresql://u:TOP@1234,SECRET@h/x",
+        "postgresql://u:TOP@%53ECRET@h/x",
+        "postgresql://u:TOP@SECRET%40h/x",
+        "postgresql://u:TOP@%2FSECRET@h/x",
+        "postgresql://u:TOP@SECRET@%2Frun/x",
+        "postgresql://u:TOP@SECRET@[::1]/x",
+        "postgresql://u:TOP@[SECRET]@h/x",
+        "postgresql://u:TOP@SEC#RET@h/x",
+        "postgresql://u:TOP@SEC/RET@h/x",
+        "postgresql://u:TOP@SEC?RET@h/x",
+        "postgresql://u:TOP@SEC?user=SECRET@h/x",
+        "postgresql://u:TOP@SECRET?application_name=x@h",
+        "postgresql://u:1234/TOPSECRET?sslmode=x@h/x",
+        "postgresql://u:1234/TOPSECRET#@h/x",
+        "postgresql://u:TOP SECRET@SECRET@h/x",
+        "postgresql://TOP@SECRET:p@h/x",
+        "postgresql://TOP/SECRET:p@h/x",
         "",
     ],
 )
@@ -67,6 +98,19 @@ def test_what_cannot_be_read_is_refused_without_a_word_of_it(url: str) -> None:
     assert "SECRET" not in message
     assert "TOP" not in message
     assert "1234" not in message
+
+
+@pytest.mark.parametrize("special", [*"@/?#:[]%,;&=+ '\"\\\t", "%zz", "/?", "@[", "]@", "@1:"])
+@pytest.mark.parametrize("place", ["h", "h:5432", "a:1,b:2", "[::1]", "%2Frun", ""])
+def test_no_part_of_a_password_is_told_whatever_is_not_encoded_in_it(
+    special: str, place: str
+) -> None:
+    for password in (f"TOP{special}SECRET", f"1234{special}SECRET", f"{special}SECRET"):
+        try:
+            told = str(parse(f"postgresql://u:{password}@{place}/x"))
+        except BadAddress as refused:
+            told = str(refused)
+        assert not any(part in told for part in ("TOP", "SECRET", "1234"))
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,31 @@ class Writer:
         await self.submit(delivery)
 
 
+@pytest.mark.parametrize(
+    ("name", "body", "moment"),
+    [
+        (
+            "salla",
+            {"event": "order.created", "created_at": "Tue May 24 2022 09:24:17 GMT+0300"},
+            datetime(2022, 5, 24, 6, 24, 17, tzinfo=UTC),
+        ),
+        ("salla", {"event": "order.created", "created_at": "2022-12-31 12:31:25"}, None),
+        (
+            "gitlab",
+            {
+                "object_kind": "merge_request",
+                "object_attributes": {"updated_at": "2015-05-17 18:08:09 UTC"},
+            },
+            datetime(2015, 5, 17, 18, 8, 9, tzinfo=UTC),
+        ),
+    ],
+)
+def test_the_time_is_read_as_the_sender_spells_it(
+    name: str, body: dict[str, Any], moment: datetime | None
+) -> None:
+    assert described(name).parse(json.dumps(body).encode()).occurred_at == moment
+
+
 def statuses(
     sources: Sequence[Source], requests: Sequence[tuple[str, Headers, bytes, int]]
 ) -> list[int]:

@@ -231,6 +231,13 @@ WAITS = {
     "more than a day": ("999999", LONGEST_WAIT_S),
     "very many": ("9" * 400, LONGEST_WAIT_S),
     "a date far ahead": ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_WAIT_S),
+    "a year beyond every date": ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
+    "a day beyond them": ("Mon, 99999999999 Jan 2027 00:00:00 GMT", None),
+    "an hour beyond them": ("Mon, 01 Jan 2027 99999999999:00:00 GMT", None),
+    "a zone beyond them": ("Mon, 01 Jan 2027 00:00:00 +9999999999999", None),
+    "a month that is none": ("Mon, 01 Nul 2027 00:00:00 GMT", None),
+    "a date of very many digits": (f"Mon, 01 Jan {'9' * 5_000} 00:00:00 GMT", None),
+    "no text": ("\x00\ud800", None),
     "now": ("0", None),
     "a date that is over": (format_datetime(NOW - timedelta(minutes=5), usegmt=True), None),
     "negative": ("-5", None),
@@ -267,6 +274,15 @@ def test_what_an_answer_means(status: int, meaning: Meaning, waits: bool) -> Non
     verdict = judge(Answer(status=status, headers={"retry-after": "60"}, text=""), now=NOW)
     assert verdict.meaning is meaning
     assert verdict.retry_after_s == (60.0 if waits else None)
+
+
+@pytest.mark.parametrize("status", [200, 308, 400, 410, 429, 500, 503])
+def test_an_answer_is_judged_whatever_it_asks_for(status: int) -> None:
+    for asked, seconds in (("Mon, 01 Jan 99999999999 00:00:00 GMT", None), ("7", 7)):
+        answer = Answer(status=status, headers={"retry-after": asked}, text="")
+        verdict = judge(answer, now=NOW)
+        assert verdict.sentence.startswith(f"HTTP {status}")
+        assert verdict.retry_after_s == (seconds if status in (429, 503) else None)
 
 
 def test_an_answer_is_told_on_one_bounded_line_without_our_secrets() -> None:

@@ -1,5 +1,5 @@
 from datetime import UTC, datetime, timedelta
-from uuid import RFC_4122
+from uuid import RFC_4122, UUID
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,3 +39,8 @@ def test_the_ids_of_one_millisecond_follow_the_receipts() -> None:
 
 def test_different_randomness_gives_different_ids() -> None:
     assert ids.delivery_id(5, b"\x00" * 10) != ids.delivery_id(5, b"\x00" * 9 + b"\x01")
+
+
+def test_the_elements_of_the_greatest_id_have_a_bound() -> None:
+    greatest = UUID(int=2**128 - 1)
+    assert ids.last_element_id(greatest) == greatest

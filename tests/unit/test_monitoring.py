@@ -231,8 +231,8 @@ def test_what_is_served_is_read_back_as_it_was_counted() -> None:
 
 def test_a_taken_port_is_tried_again_until_it_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint_module, "_BIND_AGAIN_S", 0.02)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        endpoint = Endpoint(Address("127.0.0.1", port := taken.getsockname()[1]), "relay", [])
+    with socket.create_server(("127.0.0.1", port := free_port())):
+        endpoint = Endpoint(Address("127.0.0.1", port), "relay", [])
         endpoint.start()
     until(lambda: listens(port) and "ingest_build_info" in scrape(port), what="it serves")
     endpoint.close()

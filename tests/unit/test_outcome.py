@@ -1,12 +1,16 @@
+import math
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
 
+from ingest.store.pipeline.breaker_state import Sign
 from ingest.store.pipeline.jobs import AbandonedJob, ClaimedJob, Failure, Outcome
-from workers import Discard, RetryAfter, Snooze, outcome
+from workers import Breaker, Discard, RetryAfter, Snooze, outcome
+from workers.control import LONGEST_WAIT_S
 from workers.registry import Processor
 from workers.retry import RetryPolicy
 from workers.timeouts.signals import TimedOut
@@ -55,10 +59,14 @@ def raised(error: BaseException) -> BaseException:
     raise AssertionError
 
 
-def of(error: BaseException, failures: int = 0, max_attempts: int = 3) -> Failure:
-    return outcome.of_error(
-        job(failures), processor(max_attempts), raised(error), random=random.Random(1).uniform
-    )
+def of(
+    error: BaseException,
+    failures: int = 0,
+    max_attempts: int = 3,
+    breaker: Breaker | None = None,
+) -> Failure:
+    declared = replace(processor(max_attempts), breaker=breaker)
+    return outcome.of_error(job(failures), declared, raised(error), random=random.Random(1).uniform)
 
 
 def test_an_exception_is_retried_within_the_ceiling_of_its_number() -> None:
@@ -88,10 +96,42 @@ def test_snooze_waits_as_long_as_it_says_and_spends_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "waits"),
-    [(-5, 0), (float("nan"), 0), (float("inf"), 366 * 86_400), (1e300, 366 * 86_400)],
+    [
+        (-5, 0),
+        (math.nan, 0),
+        (math.inf, LONGEST_WAIT_S),
+        (-math.inf, 0),
+        (1e300, LONGEST_WAIT_S),
+        pytest.param(int("9" * 400), LONGEST_WAIT_S, id="beyond every float"),
+        pytest.param(-int("9" * 400), 0, id="below every float"),
+    ],
 )
-def test_a_snooze_is_never_longer_than_a_year(asked: float, waits: float) -> None:
+def test_what_is_asked_for_is_never_longer_than_a_year(asked: float, waits: float) -> None:
     assert of(Snooze(asked)).retry_in_s == waits
+    assert of(RetryAfter("busy", asked)).retry_in_s == waits
+
+
+@pytest.mark.parametrize("asked", ["soon", None, object()])
+def test_what_is_no_number_asks_for_no_wait(asked: Any) -> None:
+    found = of(RetryAfter("busy", asked))
+    assert (found.error_message, found.retry_in_s) == ("busy", 0)
+
+
+def test_an_answer_whose_retry_after_is_beyond_every_date_is_recorded_with_what_it_says() -> None:
+    class Answer:
+        status_code = 503
+        headers: ClassVar = {"Retry-After": "Mon, 01 Jan 99999999999 00:00:00 GMT"}
+
+    class Away(Exception):
+        response = Answer()
+
+    found = of(Away("no"), breaker=Breaker())
+    assert (found.error_type, found.error_message, found.sign) == (
+        Away.__qualname__,
+        "no",
+        Sign.DOWN,
+    )
+    assert found.target_back_in_s == 86_400
 
 
 def test_a_time_out_says_how_long_it_was_given() -> None:
@@ -125,6 +165,55 @@ def test_an_exception_that_cannot_be_shown_is_recorded_all_the_same() -> None:
             raise RuntimeError
 
     assert "RuntimeError" in (of(Mute()).error_message or "")
+
+
+class Hostile(Exception):
+    """Runs code that raises when something of it is read."""
+
+    def __init__(self, read: str, raises: BaseException) -> None:
+        super().__init__("what it says")
+        self.read, self.raises = read, raises
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == object.__getattribute__(self, "__dict__").get("read"):
+            raise self.raises
+        return super().__getattribute__(name)
+
+    def __str__(self) -> str:
+        if self.read == "__str__":
+            raise self.raises
+        return "what it says"
+
+
+@pytest.mark.parametrize("raises", [RuntimeError(), SystemExit(1)], ids=repr)
+@pytest.mark.parametrize(
+    "read",
+    ["__str__", "__class__", "__traceback__", "__cause__", "__context__", "response", "headers"],
+)
+@pytest.mark.parametrize("breaker", [None, Breaker()], ids=["alone", "breaker"])
+def test_an_exception_is_recorded_whatever_reading_it_raises(
+    read: str, raises: BaseException, breaker: Breaker | None
+) -> None:
+    found = of(Hostile(read, raises), breaker=breaker)
+    assert (found.outcome, found.error_type) == (Outcome.FAILED, "Hostile")
+    assert found.error_message
+    assert found.retry_in_s is not None
+    unread = outcome.of_unreadable_key(job(), processor(), Hostile(read, raises))
+    assert (unread.outcome, unread.retry_in_s) == (Outcome.DISCARDED, None)
+    assert unread.error_message
+
+
+def test_the_wait_of_ones_own_that_cannot_be_read_is_none() -> None:
+    class Busy(RetryAfter):
+        @property
+        def seconds(self) -> float:
+            raise RuntimeError
+
+        @seconds.setter
+        def seconds(self, _: float) -> None: ...
+
+    found = of(Busy("busy", 5), breaker=Breaker(on=Busy))
+    assert (found.error_message, found.retry_in_s, found.sign) == ("busy", 0, Sign.DOWN)
 
 
 def test_a_deep_recursion_leaves_a_short_traceback() -> None:
@@ -168,4 +257,4 @@ def test_an_answer_that_says_when_is_obeyed_and_spends_an_attempt() -> None:
     assert (found.error_type, found.error_message) == ("RetryAfter", "busy")
     assert of(RetryAfter("busy", 4_000), failures=2).retry_in_s is None
     assert of(RetryAfter("busy", -1)).retry_in_s == 0
-    assert of(RetryAfter("busy", 1e12)).retry_in_s == outcome.LONGEST_SNOOZE_S
+    assert of(RetryAfter("busy", 1e12)).retry_in_s == LONGEST_WAIT_S

@@ -55,6 +55,15 @@ def test_between_jobs_nothing_runs(tmp_path: Path) -> None:
     assert wreck.running is None
 
 
+@pytest.mark.parametrize("torn", [b"", bytes(7), bytes(64), b"\xff" * 64])
+def test_what_a_power_cut_left_of_a_record_hides_no_other(tmp_path: Path, torn: bytes) -> None:
+    (tmp_path / "1-a.flight").write_bytes(torn)
+    in_a_child(tmp_path, lambda recorder: recorder.mark_running(JOB))
+    (wreck,) = found(tmp_path)
+    assert wreck.running == JOB
+    assert not (tmp_path / "1-a.flight").exists()
+
+
 def test_a_live_process_is_no_wreck(tmp_path: Path) -> None:
     recorder = CrashRecorder(tmp_path, "host:1:abc")
     recorder.mark_running(JOB)

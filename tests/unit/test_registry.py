@@ -1,5 +1,8 @@
 import functools
+import itertools
+import math
 import sys
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ import pytest
 
 from ingest import settings
 from ingest.errors import SettingsError
-from workers import processor, registry
+from workers import periodic, processor, registry
 from workers.registry import Declaration, Registry
 
 
@@ -148,6 +151,46 @@ def test_options_that_make_no_sense_together_are_refused(
 def test_rules_that_make_no_sense_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))[:5]):
         processor("a", **arguments)
+
+
+WHOLE = ("threads", "in_flight", "max_attempts")
+SECONDS = ("timeout_s", "retry_base_s", "retry_max_delay_s")
+NO_NUMBERS = (True, "5", [5], Decimal(5))
+OUT_OF_RANGE = (0, -1, 10**9 + 1, 10**30)
+NOT_FINITE = (math.nan, math.inf, -math.inf)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "kind", "said"),
+    [
+        *itertools.product(
+            WHOLE, (*NO_NUMBERS, *NOT_FINITE, 2.5), [TypeError], ["is a whole number"]
+        ),
+        *itertools.product(WHOLE, OUT_OF_RANGE, [ValueError], ["must be (above 0|at most)"]),
+        *itertools.product(SECONDS, NO_NUMBERS, [TypeError], ["is a number of seconds"]),
+        *itertools.product(
+            SECONDS,
+            (*OUT_OF_RANGE, *NOT_FINITE),
+            [ValueError],
+            ["must be above 0 and at most 1,000,000,000"],
+        ),
+    ],
+)
+def test_what_is_no_number_of_use_is_refused_where_it_is_declared(
+    option: str, value: Any, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind, match=f"^{option} {said}"):
+        processor("a", **{option: value})
+    if option not in ("threads", "in_flight"):
+        with pytest.raises(kind, match=f"^{option} {said}"):
+            periodic("* * * * *", **{option: value})(lambda event, db: None)
+
+
+def test_the_longest_times_that_the_settings_take_can_be_declared() -> None:
+    longest: dict[str, Any] = dict.fromkeys(SECONDS, settings.MOST_SECONDS)
+    processor("a", **longest)(lambda event, db: None)
+    (found,) = Registry(declared(), settings.load(attempt_timeout_s=settings.MOST_SECONDS))
+    assert (found.timeout_s, found.rules.cap_s) == (settings.MOST_SECONDS,) * 2
 
 
 def test_a_processor_without_a_type_is_refused() -> None:

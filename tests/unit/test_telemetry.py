@@ -1,3 +1,5 @@
+import asyncio
+import gc
 import json
 import logging
 from collections.abc import Iterator
@@ -43,6 +45,52 @@ def test_an_exception_is_logged_without_its_message(capsys: pytest.CaptureFixtur
         assert "966500000000" not in json.dumps(line)
         types = [each["type"] for each in line["exception"]]  # type: ignore[attr-defined]
         assert types == ["builtins.ValueError", "builtins.KeyError"]
+
+
+def test_what_an_event_loop_tells_of_has_no_message_result_or_argument_in_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def fail() -> None:
+        raise ValueError("for 966500000000")
+
+    def call(number: str) -> None:
+        raise KeyError(number)
+
+    async def leak() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_soon(call, "966500000000")
+        forgotten = loop.create_task(fail())
+        await asyncio.wait([forgotten])
+        del forgotten
+        gc.collect()
+        loop.call_exception_handler({"message": "Unclosed session", "session": "966500000000"})
+
+    logs.configure("info", "json")
+    asyncio.run(leak())
+    logging.getLogger("asyncio").warning("Executing %s took %.3f seconds", "966500000000", 1)
+    told = {str(line["event"]): line for line in lines(capsys)}
+    assert "966500000000" not in json.dumps(list(told.values()))
+    types = {
+        event: [each["type"] for each in line.get("exception", ())]  # type: ignore[attr-defined]
+        for event, line in told.items()
+    }
+    assert types == {
+        "Exception in callback": ["builtins.KeyError"],
+        "Task exception was never retrieved": ["builtins.ValueError"],
+        "Unclosed session": [],
+        "Executing %s took %.3f seconds": [],
+    }
+
+
+def test_a_chain_of_exceptions_that_never_ends_is_logged_to_an_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure("info", "json")
+    one, other = ValueError(), KeyError()
+    one.__cause__, other.__cause__ = other, one
+    logs.logger("ours").warning("failed", exc_info=one)
+    (line,) = lines(capsys)
+    assert len(line["exception"]) == 5  # type: ignore[arg-type]
 
 
 def test_a_terminal_gets_readable_lines(capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,9 +49,9 @@ def test_catching_every_exception_does_not_help(alarm: Alarm) -> None:
 
 def test_what_is_quick_enough_is_left_alone(alarm: Alarm) -> None:
     for _ in range(1_000):
-        with alarm(1):
+        with alarm(60):
             pass
-    time.sleep(1.2)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def ending(drain_s: float) -> Alarm:
@@ -87,7 +87,7 @@ def test_what_runs_when_the_worker_ends_is_interrupted_after_the_drain_time() ->
 
 @pytest.mark.usefixtures("_signals")
 def test_a_call_that_begins_within_the_drain_time_has_what_is_left_of_it() -> None:
-    alarm = ending(drain_s=0.5)
+    alarm = ending(drain_s=3)
     signal.raise_signal(signal.SIGUSR2)
     with alarm(60):
         pass
@@ -145,8 +145,8 @@ def test_at_rest_nothing_is_ended() -> None:
     code = (
         "import time\nfrom workers.shutdown import Shutdown\n"
         "from workers.timeouts.signals import Alarm\n"
-        "alarm = Alarm(grace_s=0.1, shutdown=Shutdown(drain_s=1, clock=time.monotonic))\n"
-        "alarm.install()\nwith alarm(0.1): pass\nalarm.rest()\ntime.sleep(1)\nprint('still here')"
+        "alarm = Alarm(grace_s=2, shutdown=Shutdown(drain_s=1, clock=time.monotonic))\n"
+        "alarm.install()\nwith alarm(2): pass\nalarm.rest()\ntime.sleep(5)\nprint('still here')"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=600)
     assert ended.stdout == b"still here\n"

@@ -1,4 +1,4 @@
-"""Times are read by the grammar of RFC 3339 and of the time since the epoch, and nothing else."""
+"""Times are read by the grammars of RFC 3339, of its relatives, and of the time since the epoch."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.timestamps import parse_moment, parse_timestamp
+from ingest.timestamps import _JAVASCRIPT, _OTHER_ZONE, parse_moment, parse_timestamp
 
 TEN_THIRTY = datetime(2024, 1, 20, 10, 30, tzinfo=UTC)
 
@@ -28,6 +28,15 @@ TEN_THIRTY = datetime(2024, 1, 20, 10, 30, tzinfo=UTC)
         (1759021711, datetime(2025, 9, 28, 1, 8, 31, tzinfo=UTC)),
         ("1759021711856", datetime(2025, 9, 28, 1, 8, 31, 856_000, tzinfo=UTC)),
         (1759021711856, datetime(2025, 9, 28, 1, 8, 31, 856_000, tzinfo=UTC)),
+        # GitLab
+        ("2015-05-17 18:08:09 UTC", datetime(2015, 5, 17, 18, 8, 9, tzinfo=UTC)),
+        ("2021-04-28 21:50:00 +0200", datetime(2021, 4, 28, 19, 50, tzinfo=UTC)),
+        ("2024-01-20T13:30:00+0300", TEN_THIRTY),
+        ("2024-01-20T10:30:00.5 UTC", TEN_THIRTY + timedelta(milliseconds=500)),
+        # Salla
+        ("Tue May 24 2022 09:24:17 GMT+0300", datetime(2022, 5, 24, 6, 24, 17, tzinfo=UTC)),
+        ("Sat Jan 20 2024 00:30:00 GMT-1000 (Hawaii-Aleutian Standard Time)", TEN_THIRTY),
+        ("Sat Jan 20 2024 10:30:00 GMT+0000 (توقيت غرينتش)", TEN_THIRTY),
     ],
 )
 def test_a_moment_is_read(written: Any, moment: datetime) -> None:
@@ -50,7 +59,16 @@ def test_a_moment_is_read(written: Any, moment: datetime) -> None:
         *("2024-01-20T10:30:005Z", "2024-01-20T10:30:00.Z", "2024-01-20T10:30:00,5Z"),
         *("2024-13-20T10:30:00Z", "2024-02-30T10:30:00Z", "2024-01-20T24:00:00Z"),
         *("2024-01-20T10:61:00Z", "2024-01-20T10:30:61Z", "2024-01-20T10:30:00+24:00"),
-        *("2024-01-20T10:30:00+0300", "2024-01-20T10:30:00 Z", " 2024-01-20T10:30:00Z"),
+        *("2024-01-20T10:30:00 Z", " 2024-01-20T10:30:00Z", "2022-12-31 12:31:25"),
+        *("2015-05-17 18:08:09 GMT", "2015-05-17 18:08:09 utc", "2015-05-17 18:08:09UTC"),
+        *("2015-05-17 18:08:09 UTC+0300", "2015-05-17 18:08:09 +03:00", "2015-05-17 18:08 UTC"),
+        *("2015-05-17 18:08:09 +2400", "2015-05-17 18:08:09 +0360", "0001-01-01 00:00:00 +0300"),
+        *("Wed May 24 2022 09:24:17 GMT+0300", "Tue Mai 24 2022 09:24:17 GMT+0300"),
+        *("Tue May 24 2022 09:24:17", "Tue May 24 2022 09:24:17 GMT", "Tue May 24 2022"),
+        *("Tue May 24 2022 09:24:17 GMT+03:00", "tue may 24 2022 09:24:17 gmt+0300"),
+        *("Tue May 24 2022 24:24:17 GMT+0300", "Wed Feb 30 2022 09:24:17 GMT+0300"),
+        *("Tue May 24 2022 09:24:17 GMT+0300 ()", "Tue May 24 2022 09:24:17 GMT+0300 (a) (b)"),
+        *("Mon Jan 01 0001 00:00:00 GMT+0300", "Sat Jan 01 0000 00:00:00 GMT+0000"),
         *("0001-01-01T00:00:00+03:00", "0000-01-01T00:00:00Z", "2024-01-20T10:30:00Z\n"),
         *("0759021711", "175902171", "17590217110", "1759021711.5", "-1759021711", "+1759021711"),
         *("yesterday", "", "Z", "\u0661759021711"),
@@ -76,7 +94,12 @@ def test_whatever_python_writes_is_read(moment: datetime) -> None:
     assert parse_timestamp(spelled) == expected
 
 
-@given(st.text() | st.integers())
+@given(
+    st.text()
+    | st.integers()
+    | st.from_regex(_OTHER_ZONE, fullmatch=True)
+    | st.from_regex(_JAVASCRIPT, fullmatch=True)
+)
 def test_whatever_is_given_raises_nothing(written: Any) -> None:
     parse_timestamp(written)
 

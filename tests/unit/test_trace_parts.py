@@ -3,9 +3,14 @@
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from threading import Event
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import SpanContext, TraceFlags
 
 from ingest.errors import SettingsError
@@ -14,8 +19,9 @@ from ingest.sentry import start as sentry
 from ingest.settings import load
 from ingest.store.pipeline.jobs import Failure, Outcome
 from ingest.store.reports.dead_jobs import DeadJob
-from ingest.tracing import headers, spans
+from ingest.tracing import headers, sending, spans
 from ingest.tracing import start as tracing
+from ingest.tracing.sending import Sending
 from workers.tracing import statements
 
 REQUEST = SpanContext(7, 8, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
@@ -100,6 +106,40 @@ def test_what_cannot_be_done_is_said_at_the_start(
     monkeypatch.setenv(variable, value)
     with pytest.raises(SettingsError, match=rf"^{variable}: {said}"):
         tracing.check(load(traces=True))
+
+
+class SilentCollector(SpanExporter):
+    """It takes spans, and does not answer until it is told to."""
+
+    def __init__(self) -> None:
+        self.takes, self.answers, self.is_shut = Event(), Event(), Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.takes.set()
+        self.answers.wait(300)
+        return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self.is_shut.set()
+
+
+def test_the_end_of_a_process_does_not_wait_for_a_collector_that_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a bound of ours, the library would wait for half a minute."""
+    monkeypatch.setattr(sending, "FLUSH_S", 0.05)
+    collector = SilentCollector()
+    sent = Sending(collector, queue_size=4, clock=time.monotonic)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(sent)
+    for _ in range(4):
+        provider.get_tracer("tests").start_span("a").end()
+    assert collector.takes.wait(300)
+    sent.close()
+    assert not collector.is_shut.is_set()
+    assert sent.dropped == 4
+    collector.answers.set()
+    assert collector.is_shut.wait(300)
 
 
 def test_a_missing_extra_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

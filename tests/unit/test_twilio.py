@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 from twilio.request_validator import RequestValidator
 
-from ingest import settings
+from ingest import settings, strict_json
 from ingest.errors import InvalidEnvelope, InvalidSignature, SettingsError
 from ingest.sources.base import CannotSign, WebhookRequest
 from ingest.sources.twilio import samples
@@ -218,6 +218,19 @@ def test_a_form_that_takes_long_to_read_is_refused_before_its_signature_is_check
     assert refused.value.reason == "form_too_long"
 
 
+CALL_ENDED = {
+    **{"CallSid": "CA1", "CallStatus": "completed", "Direction": "inbound", "From": "+9665"},
+    **{"CallDuration": "41", "Duration": "1", "SequenceNumber": "0"},
+    **{"CallbackSource": "call-progress-events", "Timestamp": "Fri, 17 Mar 2023 11:28:31 +0000"},
+}
+HUNG_UP = {
+    **{"CallSid": "CA1", "CallStatus": "completed", "Direction": "inbound", "From": "+9665"},
+    **{"Digits": "hangup", "RecordingSid": "RE1", "RecordingDuration": "12"},
+    "RecordingUrl": "https://api.twilio.com/2010-04-01/Accounts/AC1/Recordings/RE1",
+}
+"""What the action of `<Record>` is called with."""
+
+
 def identify(body: bytes) -> tuple[str, str]:
     identity = SOURCE.identify(SOURCE.parse(body))
     return identity.type, identity.event_id
@@ -231,7 +244,14 @@ def identify(body: bytes) -> tuple[str, str]:
             ("messaging", "SM1:sent"),
         ),
         ({"SmsSid": "SM1", "SmsStatus": "received"}, ("messaging", "SM1:received")),
-        ({"CallSid": "CA1", "CallStatus": "completed"}, ("voice", "CA1:completed")),
+        (
+            {
+                **{"EventType": "READ", "ChannelPrefix": "whatsapp", "SmsSid": "SM1"},
+                **{"SmsStatus": "read", "MessageStatus": "read", "MessageSid": "SM1"},
+            },
+            ("messaging", "SM1:read"),
+        ),
+        (CALL_ENDED, ("voice", "CA1:completed")),
         (
             {"CallSid": "CA1", "RecordingSid": "RE1", "RecordingStatus": "completed"},
             ("recording", "RE1:completed"),
@@ -270,6 +290,26 @@ def test_the_steps_of_a_call_are_told_apart() -> None:
     assert one == same
     assert one[1] != other[1]
     assert one[0] == other[0] == "voice.in-progress"
+
+
+def test_the_recording_of_a_caller_who_hangs_up_is_no_repeat_of_the_calls_end() -> None:
+    ended, recorded, again, other = (
+        identify(urlencode(form).encode())
+        for form in (CALL_ENDED, HUNG_UP, HUNG_UP, HUNG_UP | {"RecordingSid": "RE2"})
+    )
+    assert ended == ("voice.completed", "voice:CA1:completed")
+    assert recorded == again
+    assert recorded[0] == "voice.completed"
+    assert recorded[1].startswith("voice:CA1:completed:")
+    assert len({ended, recorded, other}) == 3
+
+
+def test_an_answered_call_is_told_from_its_steps_by_its_content() -> None:
+    answered = CALL_ENDED | {"CallStatus": "in-progress"}
+    event_type, event_id = identify(urlencode(answered).encode())
+    assert event_type == "voice.in-progress"
+    digest = hashlib.sha256(strict_json.canonical(answered)).hexdigest()
+    assert event_id == f"voice:CA1:in-progress:{digest}"
 
 
 def test_a_form_is_an_object_of_texts_and_of_lists_of_them() -> None:

@@ -1,9 +1,12 @@
 """Processors get the data that their annotation names."""
 
+import importlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pydantic
@@ -144,6 +147,25 @@ def test_an_annotation_that_cannot_be_resolved_stops_the_worker_with_a_sentence(
     with pytest.raises(SettingsError, match=r"test_typed_data.py, line \d+.*Ordr") as caught:
         Registry(registry.declared, settings.load())
     assert caught.value.reason == "bad_model"
+
+
+@pytest.mark.parametrize("kind", ["@dataclass\nclass", "class"])
+def test_a_model_with_a_field_of_an_unknown_type_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As linters leave it who move an import below TYPE_CHECKING."""
+    base = "" if kind.startswith("@") else "(BaseModel)"
+    (tmp_path / "own_models.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from pydantic import BaseModel\n"
+        f"{kind} Order{base}:\n    total: Decimal\n",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_models", raising=False)
+    with pytest.raises(BadModel, match="Decimal"):
+        Model(importlib.import_module("own_models").Order)
+    monkeypatch.delitem(sys.modules, "own_models")
 
 
 def test_a_type_that_data_cannot_be_read_as_is_refused() -> None:

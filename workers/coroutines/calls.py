@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from ingest import logs
 from ingest.errors import LeaseLost
 from ingest.store.pipeline.jobs import ClaimedJob, JobRef
-from workers import batches, outcome
+from workers import batches, breaker, outcome
 from workers.batches import BatchRunner, Call, Result, Returned
 from workers.coroutines.database import Database
 from workers.coroutines.effects import CallEffects, Connections
@@ -69,10 +69,16 @@ class CallRunner:
 
     async def _attempt(self, processor: Processor, calls: Sequence[Call], result: Result) -> None:
         """Call the function in a transaction of its own. A list that fails is halved until the
-        failing events are found."""
+        failing events are found. Once the target is found to be down, nothing more is called."""
+        if breaker.is_down(processor.breaker, result.failures):
+            for call in calls:
+                result.fail(call.job, breaker.not_called(call.job))
+            return
         effects = CallEffects(self.connections)
         try:
             took_s = await self._call(processor, calls, effects.db)
+            if processor.breaker is not None:
+                result.answer()
             returned = [Returned(call.job, took_s) for call in calls]
             if effects.have_begun:
                 result.woken += await self._commit(processor, calls, returned, effects)
@@ -87,10 +93,11 @@ class CallRunner:
         except BaseException as error:  # sys.exit() too is no way to leave a processor
             await effects.rollback()
             if len(calls) == 1 or isinstance(error, Interrupted):
-                result.failures += [
-                    outcome.of_error(call.job, processor, error, random=self.runner.random)
-                    for call in calls
-                ]
+                for call in calls:
+                    failure = outcome.of_error(
+                        call.job, processor, error, random=self.runner.random
+                    )
+                    result.fail(call.job, failure)
                 return
             middle = len(calls) // 2
             for half in (calls[:middle], calls[middle:]):
@@ -118,11 +125,11 @@ class CallRunner:
         running = Running(task, calls, processor, now + processor.timeout_s)
         limit = asyncio.get_running_loop().call_later(processor.timeout_s, running.end, TimedOut)
         self.running[task] = running
-        self._record()
-        self.watchdog.extend(running.ends + 2 * self.grace_s)
-        traced = self.runner.traces.call(processor, [call.job for call in calls])
-        began = self.runner.clock()
         try:
+            self._record()
+            self.watchdog.extend(running.ends + 2 * self.grace_s)
+            traced = self.runner.traces.call(processor, [call.job for call in calls])
+            began = self.runner.clock()
             with batches.log_context(processor, events), traced:
                 await processor.function(batches.argument(processor, events), database)  # type: ignore[misc]
         except BaseException as error:

@@ -1,10 +1,10 @@
 """`orders` and `order_status_changes`: what was ordered, where it stands, how it got there.
 
-An order has the status of its newest change, by the changes' times. Of several at one time that
-one counts which ends in a status that those changes lead to more often than away from: where they
-are a chain (pending to accepted, accepted to shipped), its end. Where that leaves several (a gap,
-a branch) or none (a circle), or where there are more than `MOST_AT_ONCE`, the greatest event id
-decides.
+An order has the status of its newest change, by the changes' times. Of several at one time the last
+copy that an operator has set right counts. Without one that change counts which ends in a status
+that those changes lead to more often than away from: where they are a chain (pending to accepted,
+accepted to shipped), its end. Where that leaves several (a gap, a branch) or none (a circle), or
+where there are more than `MOST_AT_ONCE`, the greatest event id decides.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from ingest.sources import operator
 from ingest.store import arrays, schema
 from ingest.store.sql import statement
 from workers.event import Event
@@ -152,6 +153,8 @@ _SETTLE = statement(
         ) AS change
     ), weighed AS (
         SELECT order_id, event_id, new_status, dated,
+               CASE WHEN event_id LIKE '{operator.COPIES}'
+                    THEN right(event_id, {operator.NUMBER_LENGTH}) END AS copy,
                count(*) OVER (PARTITION BY order_id) <= {MOST_AT_ONCE}
                AND count(*) OVER (PARTITION BY order_id, new_status) > (
                    SELECT count(*) FROM newest AS away
@@ -160,7 +163,8 @@ _SETTLE = statement(
         FROM newest
     ), settled AS (
         SELECT DISTINCT ON (order_id) order_id, event_id, new_status, dated FROM weighed
-        ORDER BY order_id, is_end DESC, event_id COLLATE "C" DESC
+        ORDER BY order_id, copy COLLATE "C" DESC NULLS LAST, is_end DESC,
+                 event_id COLLATE "C" DESC
     )
     UPDATE ingest.orders AS orders
     SET status = new_status, updated_event_id = event_id, last_event_id = event_id,

@@ -100,19 +100,23 @@ def crash_records(folder: Path) -> Iterator[list[CrashRecord]]:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its process lives, or somebody else is reading it
-            if path.exists():
-                records.append(_read(path))
+            if path.exists() and (record := _read(path)) is not None:
+                records.append(record)
         yield records
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _read(path: Path) -> CrashRecord:
+def _read(path: Path) -> CrashRecord | None:
+    """Return the record of a dead process. What a power cut left of one is removed, and None
+    returned: it is not synced, so it may be empty or zeros. The leases of its jobs end."""
     record = path.read_bytes()
+    worker = record[_RUNNING.size :].decode(errors="surrogateescape")
+    if not worker.isprintable() or not worker:
+        path.unlink()
+        return None
     job, attempt = _RUNNING.unpack_from(record)
     return CrashRecord(
-        path=path,
-        worker=record[_RUNNING.size :].decode(),
-        running=Lease(id=job, attempt=attempt) if job else None,
+        path=path, worker=worker, running=Lease(id=job, attempt=attempt) if job else None
     )

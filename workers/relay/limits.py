@@ -3,7 +3,8 @@
 Workers that run such jobs go on by themselves. What nobody would notice is that a rate allows the
 next start, and that the worker of the last job is gone. So the relay looks at the lines that jobs
 wait in, at the time at which a rate allows the next, and dispatches the first of them. It remembers
-whom it woke: until a worker has taken jobs, it does not wake that line again for a while.
+whom it woke: until a worker has taken jobs, it does not wake that line again for a while. A line
+whose processor no live worker has is left alone: its jobs are parked.
 """
 
 from collections import defaultdict
@@ -14,9 +15,11 @@ from sqlalchemy import Engine
 from ingest import queues
 from ingest.dispatch import Dispatcher
 from ingest.errors import DispatchFailed
-from ingest.store.pipeline import jobs, limit_waits, pulling
+from ingest.store.pipeline import jobs, limit_waits, processors, pulling
 from ingest.store.pipeline.jobs import JobRef
 from ingest.store.pipeline.limit_waits import WaitingLine
+from ingest.store.reports import heartbeats
+from workers.relay.lanes import Lanes
 
 AGAIN_S = 1.0
 """After so long a line is woken again, though no worker has taken jobs of it."""
@@ -50,15 +53,26 @@ class LimitWaking:
             DispatchFailed: Redis takes no messages.
             SQLAlchemyError: PostgreSQL is away.
         """
-        with self._engine.begin() as connection:
-            lines = limit_waits.waiting_lines(connection)
+        lines, lanes = self._lines()
         self._woken = {
             line.processor: self._woken[line.processor]
             for line in lines
             if line.processor in self._woken
         }
-        waits = [wait for line in lines if (wait := self._wake(line)) is not None]
+        waits = [wait for line in lines if (wait := self._wake(line, lanes)) is not None]
         return max(SOONEST_S, min(waits)) if waits else None
+
+    def _lines(self) -> tuple[list[WaitingLine], Lanes]:
+        """Return the lines that a worker can go on with, and what workers take."""
+        with self._engine.begin() as connection:
+            lines = limit_waits.waiting_lines(connection)
+            if not lines:
+                return [], Lanes(served=None, present={})
+            lanes = Lanes(
+                served=heartbeats.served(connection),
+                present=processors.present_queues(connection),
+            )
+        return [line for line in lines if lanes.has_worker(line.processor)], lanes
 
     def dissolve(self) -> None:
         """Take jobs out of the lines of processors that have no limits any more.
@@ -71,7 +85,7 @@ class LimitWaking:
             if freed:
                 jobs.forget_hint(connection, freed)
 
-    def _wake(self, line: WaitingLine) -> float | None:
+    def _wake(self, line: WaitingLine, lanes: Lanes) -> float | None:
         """Wake a line, if a job of it may start; return in how many seconds to look at it again."""
         most = pulling.allowed(
             line.bounds, line.log, running=line.running, now=line.now, at_most=MOST_MESSAGES
@@ -81,12 +95,12 @@ class LimitWaking:
         if most and line.has_ready:
             if since_s is None:
                 self._woken[line.processor] = (line.pulled_at, now)
-                self._dispatch(line.processor, most)
+                self._dispatch(line.processor, lanes, most)
             return max(SOONEST_S, min(since_s or 0.0, LATEST_S)) if _is_rated(line) else None
         if not line.has_ready and since_s is None:
             # A key may wait for a job whose worker is gone: to look is to find out.
             self._woken[line.processor] = (line.pulled_at, now)
-            self._dispatch(line.processor, 1)
+            self._dispatch(line.processor, lanes, 1)
         return _until_next(line)
 
     def _since_woken(self, line: WaitingLine, now: float) -> float | None:
@@ -95,13 +109,14 @@ class LimitWaking:
         has_pulled = line.pulled_at != pulled_at and _is_rated(line)
         return None if has_pulled or now - woken_at >= AGAIN_S else now - woken_at
 
-    def _dispatch(self, processor: str, most: int) -> None:
-        """Hint the first jobs of a line to their queues, one a message."""
+    def _dispatch(self, processor: str, lanes: Lanes, most: int) -> None:
+        """Hint the first jobs of a line to queues that lead to a worker, one a message."""
         with self._engine.begin() as connection:
             refs = pulling.front(connection, processor, at_most=most)
         by_queue: dict[str, list[JobRef]] = defaultdict(list)
         for ref in refs:
-            by_queue[queues.overdue(ref.queue)].append(ref)
+            if (queue := lanes.queue_to(ref)) is not None:
+                by_queue[queues.overdue(queue)].append(ref)
         for queue, of_queue in by_queue.items():
             room = max(0, MOST_MESSAGES - self._dispatcher.backlog(queue))
             try:

@@ -4,24 +4,26 @@ What a live worker takes is in the database: each reports its processors and its
 parked while no worker is alive at all: then nothing can be done anyway, and a deploy that stops all
 of them moves no row. A processor or queue that is not served is parked only after a while, since a
 deploy may bring it back. What is served again is unparked at the next sweep.
+
+A job that waits in the line of a limit is parked likewise, and keeps its place there: whoever goes
+on with the line takes it in its turn.
 """
 
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection, Engine
 
-from ingest import logs, queues
-from ingest.store.pipeline import jobs, processors
+from ingest import logs
+from ingest.store.pipeline import jobs, limit_waits, processors
 from ingest.store.pipeline.jobs import ParkedLane
+from ingest.store.pipeline.limit_waits import InLine
 from ingest.store.reports import heartbeats
+from workers.relay.lanes import Lane, present_queue
 
 PARK_AFTER_S = 30.0
 """The jobs of a processor or a queue are parked after nobody has served it for so long."""
 SWEEP_LIMIT = 10_000
 """Jobs that one sweep parks, unparks or moves, of each processor and queue."""
-
-Lane = tuple[str, str]
-"""A processor and a queue."""
 
 log = logs.logger(__name__)
 
@@ -49,6 +51,8 @@ class Parking:
         self._after_s = after_s
         self._limit = limit
         self._served_at: dict[Lane, float] = {}
+        self._looked_at: dict[str, InLine] = {}
+        """The last job that was looked at in each line that no worker takes."""
         self.begin_anew()
 
     def begin_anew(self) -> None:
@@ -76,16 +80,35 @@ class Parking:
             if not jobs.take_turn_to_park(connection):
                 return
             present = processors.present_queues(connection)
+            looked_at = self._look_into_lines(connection, present)
             self._unpark(connection, served, present)
             for queue in jobs.queues(connection):
                 self._move_or_park(connection, queue, served, present)
+        self._looked_at = looked_at
+
+    def _look_into_lines(
+        self, connection: Connection, present: dict[str, str]
+    ) -> dict[str, InLine]:
+        """Have jobs that wait in lines that no worker takes count as due, the next of each line:
+        the relay takes them for known. Return how far each was looked at."""
+        looked_at: dict[str, InLine] = {}
+        for processor in limit_waits.processors(connection):
+            if not self._lacks_worker((processor, present.get(processor, ""))):
+                continue
+            before = self._looked_at.get(processor, limit_waits.BEFORE_ALL)
+            following = limit_waits.following(
+                connection, processor, after=before, limit=self._limit
+            )
+            jobs.forget_hint(connection, [one.job for one in following])
+            looked_at[processor] = following[-1] if following else before
+        return looked_at
 
     def _unpark(
         self, connection: Connection, served: frozenset[Lane], present: dict[str, str]
     ) -> None:
         """Unpark what is served again. What is paused stays parked until it is resumed."""
         for lane in jobs.parked_lanes(connection):
-            queue = _present_queue(lane.processor, lane.queue, present)
+            queue = present_queue(lane.processor, lane.queue, present)
             if (lane.processor, queue) not in served:
                 continue
             if processors.is_paused(connection, lane.processor):
@@ -103,7 +126,7 @@ class Parking:
         """Look at the jobs of `queue` that have been due longest. Move those whose processor has
         another queue now; park those that no worker takes."""
         for processor in jobs.due_processors(connection, queue, limit=self._limit):
-            new_queue = _present_queue(processor, queue, present)
+            new_queue = present_queue(processor, queue, present)
             if new_queue != queue and (processor, new_queue) in served:
                 moved = jobs.follow(
                     connection,
@@ -126,11 +149,6 @@ class Parking:
     def _lacks_worker(self, lane: Lane) -> bool:
         served_at = max(self._served_at.get(lane, self._began), self._began)
         return self._clock() - served_at >= self._after_s
-
-
-def _present_queue(processor: str, queue: str, present: dict[str, str]) -> str:
-    """Return the queue in which a job of `queue` belongs now; replays stay in their lane."""
-    return queue if queue == queues.REPLAY else present.get(processor, queue)
 
 
 def _reason(processor: str, served: frozenset[Lane]) -> str:

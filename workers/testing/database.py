@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import psycopg
@@ -72,9 +73,18 @@ def _embedded() -> Iterator[str]:
 @contextmanager
 def _on(server: str) -> Iterator[str]:
     name = sql.Identifier(database := f"ingest_test_{uuid4().hex}")
-    with psycopg.connect(server, autocommit=True) as connection:
+    parameters: dict[str, Any] = dict(parse(server).parameters)
+    with psycopg.connect(**parameters, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
         try:
-            yield urlunsplit(urlsplit(server)._replace(path=f"/{database}"))
+            yield _address(server, database)
         finally:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
+
+
+def _address(server: str, database: str) -> str:
+    """Return the address of another database on a server, which a socket may name: such an address
+    has no host, and `urlunsplit` would leave its slashes out."""
+    parts = urlsplit(server)
+    query = f"?{parts.query}" if parts.query else ""
+    return f"postgresql://{parts.netloc}/{database}{query}"  # libpq knows no other scheme

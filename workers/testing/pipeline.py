@@ -3,7 +3,7 @@
 import copy
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -19,8 +19,8 @@ from ingest.sources import schedule
 from ingest.sources.base import Headers
 from ingest.sources.registry import readers
 from ingest.sources.schedule import Run
-from ingest.store.pipeline.jobs import ClaimedJob, Lease, Outcome
-from workers import registry
+from ingest.store.pipeline.jobs import ClaimedJob, Failure, Lease, Outcome
+from workers import outcome, registry
 from workers.batches import BatchRunner, Call
 from workers.counts import unshared
 from workers.event import Event
@@ -30,6 +30,7 @@ from workers.testing.attempts import Attempt
 from workers.testing.events import EventMaker
 from workers.testing.faults import Fault, crashing
 from workers.testing.limits import CallLimit
+from workers.timeouts.signals import TimedOut
 from workers.transaction import Effects
 
 _SEED = 20_000
@@ -186,32 +187,35 @@ class Pipeline:
         made: list[Attempt] = []
         failures = 0
         while len(made) < _MOST_ATTEMPTS:
-            attempt = self._attempt(
-                self._processor(function, [event]),
-                [replace(event, attempt=event.attempt + len(made))],
-                failures=failures,
-            )[0]
+            number = made[-1].number + 1 if made else event.attempt
+            processor = self._processor(function, [event])
+            (attempt,) = self._disturbed(
+                processor, [replace(event, attempt=number)], failures=failures
+            )
             made.append(attempt)
             if attempt.state != "retrying":
                 return made
             failures += attempt.outcome is not Outcome.SNOOZED
         raise RuntimeError(f"{event.type} is not done after {len(made)} attempts")
 
-    def _disturbed(self, processor: Processor, events: Sequence[Event[Any]]) -> list[Attempt]:
-        """Call the processor, with the fault of this test."""
+    def _disturbed(
+        self, processor: Processor, events: Sequence[Event[Any]], *, failures: int | None = None
+    ) -> list[Attempt]:
+        """Call the processor, with the fault of this test. `failures` is how many attempts have
+        failed; None: all before this one."""
         if self._fault is Fault.CRASH:
             dying = replace(processor, function=crashing(processor.function))
-            ended = self._attempt(dying, events)
+            ended = self._attempt(dying, events, failures=failures)
             if all(attempt.outcome is not Outcome.RELEASED for attempt in ended):
                 return ended
             events = _again(events)
-        made = self._attempt(processor, events)
+        made = self._attempt(processor, events, failures=failures)
         if self._fault is Fault.DUPLICATE and all(attempt.succeeded for attempt in made):
-            made = self._attempt(processor, _again(events))
+            made = self._attempt(processor, _again(events), failures=failures)
         return made
 
     def _attempt(
-        self, processor: Processor, events: Sequence[Event[Any]], *, failures: int | None = None
+        self, processor: Processor, events: Sequence[Event[Any]], *, failures: int | None
     ) -> list[Attempt]:
         """Call the processor once for one event, or for a list."""
         self._effects.release_savepoint()  # what the test wrote stays, however the call ends
@@ -232,8 +236,11 @@ class Pipeline:
         ]
         failed = {
             failure.id: attempts.failure(failure)
-            for failure in runner.try_calls(checked, calls, self._effects).failures
+            for failure in _without_key(processor, events, failures)
         }
+        if to_call := [call for call in calls if call.job.id not in failed]:
+            result = runner.try_calls(checked, to_call, self._effects)
+            failed |= {failure.id: attempts.failure(failure) for failure in result.failures}
         if not self._effects.is_intact():
             self._start_afresh()
         return [
@@ -325,6 +332,23 @@ def _job(number: int, event: Event[Any], processor: Processor, failures: int | N
         received_at=event.received_at,
         body=event.body,
     )
+
+
+def _without_key(
+    processor: Processor, events: Sequence[Event[Any]], failures: int | None
+) -> Iterator[Failure]:
+    """Return what becomes of events whose key cannot be told: a worker reads it from the plain
+    data, before it calls the processor."""
+    owners = (processor.order, processor.limits)
+    keys = [owner.key for owner in owners if owner is not None and owner.key is not None]
+    for number, event in enumerate(events):
+        try:
+            for key in keys:
+                with CallLimit()(processor.timeout_s):
+                    key.of(replace(event, data=copy.deepcopy(event.data)))
+        except (Exception, TimedOut) as error:
+            job = _job(number, event, processor, failures)
+            yield outcome.of_unreadable_key(job, processor, error)
 
 
 def _checking(function: Callable[..., object]) -> Callable[[Any, Connection], None]:

@@ -387,6 +387,7 @@ WORDS = _table(
     type=("The event's type.", "order.created"),
     types=("Event types.", "order.*"),
     unadmitted=("Events that wait to be admitted.", 0),
+    uncounted=("Jobs and events beyond what was counted, at least so many.", 0),
     unhandled=("Events that no processor takes.", 0),
     unit=("What is counted.", "attempts"),
     unfinished=("Jobs that are not done now.",),

@@ -204,7 +204,11 @@ def figures(bulk_action: Operation) -> Iterator[Figure]:
         yield _figure("waiting", "pending", work.pending, replay=number)
         if work.unadmitted:
             yield Figure(
-                label="events to be admitted", state="pending", jobs=work.unadmitted, href=None
+                label="events to be admitted",
+                state="pending",
+                jobs=work.unadmitted,
+                href=None,
+                is_capped=work.unadmitted >= MOST,
             )
         yield _figure("running", "running", work.running, replay=number)
         yield _figure("succeeded", "succeeded", work.succeeded, replay=number)

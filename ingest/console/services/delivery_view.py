@@ -1,6 +1,5 @@
 """Deliveries by themselves: one with what was sent, and the list of all of an event."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,11 +8,10 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.console.ui.masking import HIDDEN, mask_phones
-from ingest.errors import NotFound
 from ingest.store import past_events
 from ingest.store.search import events
 from ingest.store.search.events import Element, WholeDelivery
-from ingest.store.search.named import resolve
+from ingest.store.search.named import by_id
 
 SHOWN_ELEMENTS = 1_000
 
@@ -71,10 +69,7 @@ def read(connection: Connection, delivery: UUID, *, masked: bool) -> StoredDeliv
     """
     stored = events.delivery(connection, delivery)
     elements = events.elements(connection, delivery, most=SHOWN_ELEMENTS + 1)
-    event = None
-    if not elements:
-        with contextlib.suppress(NotFound):
-            event = resolve(connection, [str(delivery)])[0]
+    event = None if elements else next(iter(by_id(connection, delivery)), None)
     shown = elements[:SHOWN_ELEMENTS]
     return StoredDelivery(
         delivery=stored,

@@ -14,7 +14,7 @@ from ingest.sources.base import Source
 from ingest.store.search import events
 from ingest.store.search.events import ListedEvent
 from ingest.store.search.filters import EventFilter
-from ingest.store.search.recent_ids import OVERLAP, RecentIds
+from ingest.store.search.recent_ids import OVERLAP, RecentIds, next_start
 from ingest.store.search.titles import titled
 
 INTERVAL_S = 0.5
@@ -59,8 +59,8 @@ class LiveFeed:
         """Yield batches of new events, and no event twice.
 
         The first batch reaches back a little, since events arrive while the page loads. Batches are
-        often empty, so that the caller notices a viewer who left. An event that is admitted more
-        than 15 seconds after its receipt is not seen.
+        often empty, so that the caller notices a viewer who left. An event that is admitted late is
+        seen if that is within an hour of its receipt, and it is among the newest `READ_LIMIT` then.
         """
         queue: asyncio.Queue[Batch] = asyncio.Queue(_MAX_PENDING)
         self._viewers.add(queue)
@@ -68,7 +68,7 @@ class LiveFeed:
             self._reader = asyncio.create_task(self._read_all(), name="live feed")
         sent = RecentIds(_MAX_REMEMBERED)
         try:
-            first = await asyncio.to_thread(self._read)
+            first, _ = await asyncio.to_thread(self._read, self._now() - OVERLAP)
             batch = replace(first, events=await asyncio.to_thread(self._titled, first.events))
             while True:
                 yield replace(batch, events=sent.add_new(batch.events))
@@ -85,8 +85,9 @@ class LiveFeed:
 
     async def _read_all(self) -> None:
         seen = RecentIds(_MAX_REMEMBERED)
+        since = self._now() - OVERLAP
         while self._viewers:
-            recent = await asyncio.to_thread(self._read)
+            recent, since = await asyncio.to_thread(self._read, since)
             new = seen.add_new(recent.events)
             events_of_batch = await asyncio.to_thread(self._titled, new)
             batch = Batch(events=events_of_batch, truncated=len(new) == READ_LIMIT)
@@ -98,16 +99,19 @@ class LiveFeed:
                     queue.put_nowait(batch)
             await asyncio.sleep(INTERVAL_S)
 
-    def _read(self) -> Batch:
-        """Return the newest events of the last seconds."""
-        since = datetime.fromtimestamp(self._clock(), UTC) - OVERLAP
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock(), UTC)
+
+    def _read(self, since: datetime) -> tuple[Batch, datetime]:
+        """Return the newest events received since then, and from when on to read the next time."""
         try:
             with self._engine.connect() as connection:
+                following = next_start(connection, self._now())
                 page = events.page(connection, EventFilter(since=since), limit=READ_LIMIT)
         except SQLAlchemyError as error:
             log.warning("live_feed_waits", reason=type(error).__name__)
-            return Batch()
-        return Batch(events=tuple(reversed(page.events)))
+            return Batch(), since
+        return Batch(events=tuple(reversed(page.events))), following
 
     def _titled(self, new: Sequence[ListedEvent]) -> Sequence[ListedEvent]:
         """Return new events with their titles, or without where PostgreSQL is away."""

@@ -62,6 +62,7 @@ _EXAMPLES = {
     "What the body holds": {
         '"where is my order"': "a text, in the body or the event id",
         "data.order_id:55": "the value of a field; `*` at its end stands for anything",
+        "data.coupon:*": "the field is there and not null, whatever it holds",
         ".event:order.created": "a field outside of `data`",
         "data.items.0.sku:A-7": "the first of a list",
         "data.total:>1000": "more than a number, also where it is sent as text; >= < <= likewise",

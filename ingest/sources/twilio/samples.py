@@ -34,6 +34,7 @@ def make(event_type: str, random: Random, now: datetime) -> bytes:
     elif kind == "voice":
         fields |= {"CallSid": f"CA{random.getrandbits(128):032x}", "CallStatus": status}
         fields |= {"From": theirs, "To": _OURS, "Timestamp": format_datetime(now)}
+        fields |= {"CallbackSource": "call-progress-events"}
     else:
         fields |= {"EventType": event_type, "Sid": f"XX{random.getrandbits(128):032x}"}
     return urlencode(fields).encode()

@@ -50,6 +50,8 @@ _MOST_PARAMETERS = 100
 _PORTS = {"http": 80, "https": 443}
 _VOICE = "voice"
 _IN_PROGRESS = "in-progress"
+_STATUS_CALLBACK = "call-progress-events"
+"""The `CallbackSource` of every status callback of a call, and of nothing else."""
 _OTHER = "request"
 
 # What an event is of, the fields with its sid, and those with its status. It is not `message`: the
@@ -169,8 +171,7 @@ class Twilio(Source):
             event_id = join_event_id(kind, *parts)
         else:
             event_id = join_event_id(event_type, content.hexdigest(), mark="#")
-        if kind == _VOICE and parts[1:] == [_IN_PROGRESS]:
-            # While a call goes on, each of its steps is told with this status.
+        if kind == _VOICE and parts and not _is_told_once(envelope.fields):
             event_id = join_event_id(kind, *parts, content.hexdigest())
         return EventIdentity(
             event_id=event_id, type=column_type(event_type), fingerprint=content.digest()
@@ -248,17 +249,30 @@ def _fields(body: bytes) -> dict[str, Any]:
 
 
 def _named(fields: Mapping[str, Any]) -> tuple[str, str, list[str]]:
-    """Return what an event is of, its type, and its sid and status, if it is named by them."""
-    event_type = _first(fields, ("EventType",))
-    if event_type is not None:
-        return event_type, event_type, []
+    """Return what an event is of, its type, and its sid and status, if it is named by them.
+
+    A message that was read is told with an `EventType` beside them (`READ`).
+    """
     for kind, sids, statuses in _KINDS:
         sid, status = _first(fields, sids), _first(fields, statuses)
         if sid is not None and status is not None:
             return kind, f"{kind}.{status}", [sid, status]
+    event_type = _first(fields, ("EventType",))
+    if event_type is not None:
+        return event_type, event_type, []
     kinds = (kind for kind, sids, _ in _KINDS if _first(fields, sids) is not None)
     kind = next(kinds, _OTHER)
     return kind, kind, []
+
+
+def _is_told_once(fields: Mapping[str, Any]) -> bool:
+    """Return whether a request tells that a call has come to its status, which happens once.
+
+    Each step of a call is told with the status that the call has: while it goes on with
+    `in-progress`, and the recording of a caller who hangs up with `completed`.
+    """
+    is_callback = fields.get("CallbackSource") == _STATUS_CALLBACK
+    return is_callback and fields.get("CallStatus") != _IN_PROGRESS
 
 
 def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:

@@ -88,6 +88,7 @@ class WhatsApp(Source):
             ),
             "contact": (
                 FieldPath(path=f"{_VALUE}.messages.0.from_user_id", types="messages.*"),
+                FieldPath(path=f"{_VALUE}.messages.0.system.user_id", types="messages.system"),
                 FieldPath(path=f"{_VALUE}.statuses.0.recipient_user_id", types="statuses.*"),
                 FieldPath(
                     path=f"{_VALUE}.user_id_update.0.user_id.previous", types="user_id_update"

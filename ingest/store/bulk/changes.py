@@ -10,7 +10,7 @@ a later operation, has requeued since.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -216,7 +216,8 @@ _COUNT = statement(
     SET jobs = jobs - :jobs, events = greatest(0, events - :events),
         taken_back = taken_back + :taken, taking_back = :has_more, paced_until = NULL,
         after_job = least(after_job, CAST(:first_job AS bigint) - 1),
-        after_event = least(after_event, CAST(:first_event AS uuid))
+        after_jobs_of = least(after_jobs_of, CAST(:before_jobs_of AS uuid)),
+        after_event = least(after_event, CAST(:before_event AS uuid))
     WHERE id = :id
     """
 )
@@ -240,9 +241,14 @@ def _record(
             "taken": len(taken),
             "has_more": bool(taken),
             "first_job": min((one.job for one in requeued), default=None),
-            "first_event": UUID(int=min(events).int - 1) if events else None,
+            "before_jobs_of": _before_all({one.event for one in requeued}),
+            "before_event": _before_all(events),
         },
     )
+
+
+def _before_all(events: Collection[UUID]) -> UUID | None:
+    return UUID(int=min(events).int - 1) if events else None
 
 
 _FORGET_JOBS = statement(

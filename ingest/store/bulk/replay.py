@@ -1,9 +1,10 @@
 """Replay: an operator's re-run of jobs, of events that lack one, and of rejected deliveries.
 
 A discard runs in the same way: over a whole selection, a batch a transaction. So it can be paused,
-cancelled, and continued after a restart. What a selection means is in `selected`, the record and
-status of an operation in `operations`, what has become of its jobs in `work`, pausing and
-cancelling in `changes`, rejected deliveries in `reopening`; their functions are offered here too.
+cancelled, and continued after a restart. What a selection means is in `selected`, which jobs come
+next in `next_jobs`, the record and status of an operation in `operations`, what has become of its
+jobs in `work`, pausing and cancelling in `changes`, rejected deliveries in `reopening`; their
+functions are offered here too.
 """
 
 import contextlib
@@ -26,6 +27,7 @@ from ingest.store.bulk.changes import (
     take_back,
     take_back_all,
 )
+from ingest.store.bulk.next_jobs import Search
 from ingest.store.bulk.operations import (
     Operation,
     begin,
@@ -41,13 +43,11 @@ from ingest.store.bulk.reopening import Reopened, became, reopen, reopen_all
 from ingest.store.bulk.selected import (
     DISCARD,
     HAS_BODY,
-    NEEDS,
     REPLAY,
     Counts,
     by_processor,
     count,
     includes_events,
-    job_conditions,
     job_parameters,
     lacks_job,
 )
@@ -179,7 +179,7 @@ _ADVANCE = statement(
     """
     UPDATE ingest.replays
     SET jobs = jobs + :jobs, events = events + :events, running = running + :running,
-        after_job = coalesce(:after_job, after_job),
+        after_jobs_of = coalesce(CAST(:after_jobs_of AS uuid), after_jobs_of),
         after_event = coalesce(CAST(:after_event AS uuid), after_event),
         paced_until = now() + make_interval(secs => :ahead_s)
     WHERE id = :id
@@ -211,7 +211,7 @@ def advance(engine: Engine, operation: int) -> Progress:
         if row.background and row.ahead_s > _AHEAD_S:
             return Progress(counts=so_far, waits=True)
         batch = _Batch(connection, row)
-        step = batch.jobs() or batch.events()
+        step = batch.jobs() or batch.events() or batch.passed_by()
         if step is None:
             connection.execute(_END, {"id": operation})
             return Progress(counts=so_far, has_ended=True)
@@ -222,7 +222,7 @@ def advance(engine: Engine, operation: int) -> Progress:
                 "jobs": step.counts.jobs,
                 "events": step.counts.events,
                 "running": step.counts.running,
-                "after_job": step.after_job,
+                "after_jobs_of": step.after_jobs_of,
                 "after_event": step.after_event,
                 "ahead_s": step.ahead_s,
             },
@@ -235,7 +235,7 @@ class _Step:
     """What a batch did, and where the next one continues."""
 
     counts: Counts
-    after_job: int | None = None
+    after_jobs_of: UUID | None = None
     after_event: UUID | None = None
     ahead_s: float = 0.0
     """How many seconds from now the next job falls due by the rate."""
@@ -259,10 +259,6 @@ _READMIT = statement(
 )
 
 
-# A resumed operation leaves alone what it, or a later one, has requeued since.
-_NOT_YET = {REPLAY: "coalesce(jobs.replay, 0) < :operation", DISCARD: "true"}
-
-
 class _Batch:
     """The next batch of an operation, in the transaction that records it."""
 
@@ -274,27 +270,22 @@ class _Batch:
         self._selection = EventFilter.from_json(row.selection)
         # With a slow rate, a batch holds what falls due in about `_AHEAD_S` seconds.
         self._size = BATCH if row.rate is None else max(1, min(BATCH, int(row.rate * _AHEAD_S)))
+        self._search = Search(connection, row, self._selection, size=self._size)
 
     def jobs(self) -> _Step | None:
         """Requeue or discard the next jobs; return None if none are left."""
-        condition = where(self._selection)
-        page = statement(
-            f"""
-            SELECT jobs.id FROM ingest.jobs JOIN ingest.events ON events.id = jobs.event
-            WHERE {condition.sql} AND {job_conditions(self._selection, self._action)}
-              AND {NEEDS[self._action]} AND {_NOT_YET[self._action]}
-              AND jobs.id > :after AND jobs.id <= :last
-            ORDER BY jobs.id LIMIT {self._size}
-            FOR UPDATE OF jobs
-            """
-        )
-        bounds = {"after": self._row.after_job, "last": self._row.last_job}
-        parameters = condition.parameters | job_parameters(self._selection, self._row.id) | bounds
-        ids = list(self._connection.execute(page, parameters).scalars())
-        if not ids:
-            return None
+        found = self._search.following()
+        return None if found is None else self._change(found.ids, after_jobs_of=found.reached)
+
+    def passed_by(self) -> _Step | None:
+        """Requeue jobs that are behind, though they are to be requeued again; return None if there
+        are none."""
+        ids = self._search.passed_by()
+        return self._change(ids) if ids else None
+
+    def _change(self, ids: Sequence[int], *, after_jobs_of: UUID | None = None) -> _Step:
         counts = self._discard(ids) if self._action == DISCARD else self._requeue(ids)
-        return _Step(counts=counts, after_job=ids[-1], ahead_s=self._ahead_s(len(ids)))
+        return _Step(counts=counts, after_jobs_of=after_jobs_of, ahead_s=self._ahead_s(len(ids)))
 
     def _requeue(self, ids: Sequence[int]) -> Counts:
         requeued = jobs.requeue(

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from ingest.store.reports.failures import ERROR_TYPE, PLACE, RAISED_AT
+from ingest.store.schema import STATES
 from ingest.store.search.filters import DISCARDED, UNHANDLED, EventFilter, none_more_urgent, where
 from ingest.store.sql import statement
 
@@ -42,8 +43,9 @@ class Counts:
         return self.jobs + self.events
 
 
-HAS_BODY = """EXISTS (SELECT FROM ingest.deliveries
-                    WHERE deliveries.id = events.id AND body IS NOT NULL)"""
+# Of EXISTS the planner makes a join that reads all bodies.
+HAS_BODY = """coalesce((SELECT true FROM ingest.deliveries
+                    WHERE deliveries.id = events.id AND body IS NOT NULL LIMIT 1), false)"""
 NEEDS = {REPLAY: HAS_BODY, DISCARD: "true"}
 """The condition that a job meets for an action: without its body it cannot be replayed."""
 
@@ -116,18 +118,19 @@ def job_conditions(selection: EventFilter, action: str) -> str:
     with it are selected. Discarded jobs are selected only where they are named. Of named events
     each job is selected, or with `leave_succeeded` those that did not succeed.
     """
-    conditions = []
+    conditions = received(selection)
     state = _state(selection)
     if selection.processor is not None:
         conditions.append("jobs.processor = :processor")
     if state == UNHANDLED:
         conditions.append("false")
     elif state == DISCARDED:
-        conditions.append("jobs.discarded_at IS NOT NULL")
+        conditions.append(_IS_DISCARDED)
+    elif state == "dead" and not selection.names_events:
+        conditions.append(_IS_DEAD)
     elif state is not None:
-        conditions.append("jobs.state = :state")
-        if state == "dead" and not selection.names_events:
-            conditions.append("jobs.discarded_at IS NULL")
+        assert state in STATES  # put into the statement, so that its indexes are known to be such
+        conditions.append(f"jobs.state = '{state}'")
     elif selection.is_of_failures:
         conditions.append("jobs.state IN ('dead', 'retrying') AND jobs.discarded_at IS NULL")
     if selection.replay is not None:
@@ -144,6 +147,25 @@ def job_conditions(selection: EventFilter, action: str) -> str:
     if action == DISCARD:
         conditions.append(_DISCARDABLE)
     return " AND ".join([*conditions, _chosen(selection)])
+
+
+_IS_DEAD = "jobs.state = 'dead' AND jobs.discarded_at IS NULL"
+_IS_DISCARDED = "jobs.discarded_at IS NOT NULL"
+
+
+def received(selection: EventFilter) -> list[str]:
+    """Return the SQL conditions on the jobs of events that were received within the selection's
+    times. The planner does not conclude them from those on the events."""
+    since = ["jobs.event >= CAST(:since AS uuid)"] if selection.since is not None else []
+    until = ["jobs.event < CAST(:until AS uuid)"] if selection.until is not None else []
+    return since + until
+
+
+def way_to_jobs(selection: EventFilter) -> str:
+    """Return the SQL condition of the smallest index that has all jobs of a selection in the order
+    of their events."""
+    ways = {"dead": _IS_DEAD, DISCARDED: _IS_DISCARDED}
+    return ways.get(_state(selection) or "", "true")
 
 
 _TAKEN_BACK = """coalesce((
@@ -165,7 +187,6 @@ def job_parameters(selection: EventFilter, operation: int = 0) -> dict[str, Any]
     return {
         "operation": operation,
         "processor": selection.processor,
-        "state": _state(selection),
         "error_type": selection.error_type,
         "raised_at": selection.raised_at,
         "replay": selection.replay,

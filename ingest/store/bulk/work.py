@@ -2,7 +2,8 @@
 
 A job counts for the last operation that requeued or discarded it, so it is counted by an index of
 those (`jobs_replayed`). What an operation requeued and does not find there any more was replayed
-again by a later one, or removed by retention.
+again by a later one, or removed by retention. Events that wait to be admitted again are counted by
+an index likewise (`unadmitted_replayed`).
 """
 
 from collections import defaultdict
@@ -12,7 +13,6 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from ingest import queues
 from ingest.store.sql import statement
 
 MOST = 250_000
@@ -46,7 +46,9 @@ class Work:
     """Events that were admitted again and have no job of this operation: no processor takes their
     type, or a later operation has replayed their jobs."""
     is_capped: bool = False
-    """Whether there are more jobs in a state than were counted."""
+    """Whether there may be more in a state than was counted."""
+    uncounted: int = 0
+    """Jobs and events beyond what was counted, at least so many."""
 
     @property
     def waiting(self) -> int:
@@ -68,7 +70,8 @@ class Work:
     def total(self) -> int:
         """Return all that is done, unfinished, taken back or still to begin. What a pause took back
         is to begin again."""
-        return self.done + self.unfinished + max(self.to_begin, self.taken_back)
+        begun = self.done + self.unfinished + self.uncounted
+        return begun + max(self.to_begin, self.taken_back)
 
 
 # A subquery with a limit for each state, in the order of the index, so that the planner takes it.
@@ -89,15 +92,16 @@ _BY_STATE = statement(
 )
 _LARGEST_ID = 2**63 - 1
 _STATES = ("pending", "running", "retrying", "succeeded", "dead")
-# The rows of the replays' queue are those of replays, and rejected deliveries that were replayed.
 _UNADMITTED = statement(
     """
-    SELECT replay, count(*) AS events FROM (
-        SELECT replay FROM ingest.unadmitted
-        WHERE queue = :queue AND replay = ANY(CAST(:ids AS bigint[]))
-        ORDER BY hint_at LIMIT :most
-    ) AS waiting
-    GROUP BY replay
+    SELECT o.id AS operation, counted.events
+    FROM unnest(CAST(:ids AS bigint[])) AS o (id)
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS events FROM (
+            SELECT FROM ingest.unadmitted WHERE replay = o.id ORDER BY hint_at LIMIT :most
+        ) AS waiting
+    ) AS counted
+    WHERE events > 0
     """
 )
 _EVENTS_WITH_JOB = statement(
@@ -117,7 +121,7 @@ def read(connection: Connection, rows: Sequence[Any], *, most: int = MOST) -> di
     Args:
         connection: in whose transaction to read.
         rows: of `replays`.
-        most: jobs to count of each operation in each state.
+        most: jobs to count of each operation in each state, and events to be admitted.
     """
     ids = [row.id for row in rows]
     by_operation: dict[int, dict[str, Any]] = defaultdict(dict)
@@ -125,11 +129,9 @@ def read(connection: Connection, rows: Sequence[Any], *, most: int = MOST) -> di
     parameters = {"ids": ids, "last_jobs": bounds, "states": list(_STATES), "most": most}
     for counted in connection.execute(_BY_STATE, parameters):
         by_operation[counted.operation][counted.state] = counted
-    of_events = {"queue": queues.REPLAY, "ids": [row.id for row in rows if row.events]}
-    unadmitted = {}
-    if of_events["ids"]:
-        waiting = connection.execute(_UNADMITTED, of_events | {"most": most})
-        unadmitted = {counted.replay: counted.events for counted in waiting}
+    of_events = {"ids": [row.id for row in rows if row.events], "most": most}
+    waiting = connection.execute(_UNADMITTED, of_events) if of_events["ids"] else ()
+    unadmitted = {counted.operation: counted.events for counted in waiting}
     return {
         row.id: _work(connection, row, by_operation[row.id], unadmitted.get(row.id, 0), most)
         for row in rows
@@ -150,7 +152,8 @@ def _work(
 ) -> Work:
     jobs = {state: counted[state].jobs if state in counted else 0 for state in _STATES}
     discarded = counted["dead"].discarded if "dead" in counted else 0
-    is_capped = max(jobs.values()) >= most
+    is_capped = max(unadmitted, *jobs.values()) >= most
+    counted_at_all = unadmitted + sum(jobs.values())
     requeued = sum(of_state.requeued for of_state in counted.values())
     has_requeued_all = row.status in ("finished", "cancelled")
     planned = 0 if has_requeued_all else row.total or 0
@@ -167,12 +170,16 @@ def _work(
         moved_on=0 if is_capped else max(0, row.jobs - requeued),
         without_job=0 if is_capped else _without_job(connection, row, unadmitted, most),
         is_capped=is_capped,
+        uncounted=max(0, row.jobs + row.events - counted_at_all) if is_capped else 0,
     )
 
 
 def _without_job(connection: Connection, row: Any, unadmitted: int, most: int) -> int:
     if row.events <= unadmitted:
         return 0
-    bounds = {"id": row.id, "last_job": last_job(row), "most": most, "states": list(_STATES)}
-    with_job = int(connection.execute(_EVENTS_WITH_JOB, bounds).scalar_one())
+    of_all_states = most * len(_STATES)
+    bounds = {"id": row.id, "last_job": last_job(row), "states": list(_STATES)}
+    with_job = int(
+        connection.execute(_EVENTS_WITH_JOB, bounds | {"most": of_all_states}).scalar_one()
+    )
     return max(0, int(row.events) - unadmitted - with_job)

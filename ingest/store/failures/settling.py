@@ -33,6 +33,7 @@ _SETTLE = statement(
         CROSS JOIN LATERAL (
             SELECT {ERROR_TYPE} AS error_type, {PLACE} AS place FROM ingest.attempts a
             WHERE a.job = f.id AND a.outcome <> 'succeeded' AND {FAILED}
+              AND NOT (a.outcome = 'discarded' AND a.error_type IS NULL) -- by an operator
             ORDER BY a.number DESC LIMIT 1
         ) AS a
     )

@@ -17,6 +17,8 @@ class Sign(enum.StrEnum):
     DOWN = "down"
     UP = "up"
     """The target has answered, though the attempt failed."""
+    OVER = "over"
+    """The target was down, and has answered a later call since."""
 
 
 class Ended(Protocol):
@@ -77,7 +79,8 @@ def decide(state: State, ended: Iterable[Ended], *, opens_after: int) -> Decisio
         is_down = attempt.sign is Sign.DOWN
         if is_down:
             back_in_s = max(back_in_s, attempt.target_back_in_s or 0.0)
-        if is_down and state.is_open and not is_probe:
+        was_down = is_down or attempt.sign is Sign.OVER
+        if was_down and state.is_open and not is_probe:
             uncounted.add(attempt.id)
             continue
         if is_down:

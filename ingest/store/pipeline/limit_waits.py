@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
+from uuid import UUID
 
 from sqlalchemy import Connection
 
@@ -77,36 +78,110 @@ def waiting_lines(connection: Connection) -> list[WaitingLine]:
     ]
 
 
-_DISSOLVE = statement(
+class InLine(NamedTuple):
+    """A job that waits in a line, and its place there."""
+
+    job: int
+    key: UUID
+    place: int
+
+
+BEFORE_ALL = InLine(0, UUID(int=0), 0)
+_PROCESSORS = statement(
     """
-    WITH lines AS MATERIALIZED (
-        SELECT processor FROM ingest.limits WHERE NOT declared
-    ), freed AS (
-        DELETE FROM ingest.limited_jobs WHERE job = ANY(ARRAY(
-            SELECT l.job FROM lines
-            CROSS JOIN LATERAL (
-                SELECT job FROM ingest.limited_jobs
-                WHERE limited_jobs.processor = lines.processor AND NOT claimed
-                ORDER BY key, place LIMIT :limit
-            ) AS l
-        ))
-        RETURNING job
-    ), begun AS (
-        DELETE FROM ingest.limited_jobs
-        WHERE processor = ANY(ARRAY(SELECT processor FROM lines)) AND claimed
-    ), keys AS (
-        DELETE FROM ingest.limited_keys
-        WHERE processor = ANY(ARRAY(SELECT processor FROM lines))
+    SELECT processor FROM ingest.limits
+    WHERE (SELECT true FROM ingest.limited_jobs l
+           WHERE l.processor = limits.processor AND NOT claimed LIMIT 1) IS NOT NULL
+    """
+)
+_FOLLOWING = statement(
+    """
+    SELECT job, key, place FROM ingest.limited_jobs
+    WHERE processor = :processor AND NOT claimed
+      AND (key, place) > (CAST(:key AS uuid), CAST(:place AS bigint))
+    ORDER BY key, place LIMIT :limit
+    """
+)
+
+
+def processors(connection: Connection) -> list[str]:
+    """Return the processors in whose lines jobs wait."""
+    return list(connection.execute(_PROCESSORS).scalars())
+
+
+def following(connection: Connection, processor: str, *, after: InLine, limit: int) -> list[InLine]:
+    """Return up to `limit` jobs of a line that come after another, key by key."""
+    parameters = {
+        "processor": processor,
+        "key": after.key,
+        "place": after.place,
+        "limit": limit,
+    }
+    return [InLine(*row) for row in connection.execute(_FOLLOWING, parameters)]
+
+
+# Whoever enters a job has this row locked, so that no key is forgotten of which a job enters. What
+# is locked, a later sweep finds.
+_DISSOLVING = statement(
+    """
+    SELECT processor FROM ingest.limits
+    WHERE NOT declared
+      AND ((SELECT true FROM ingest.limited_jobs l
+            WHERE l.processor = limits.processor AND NOT claimed LIMIT 1) IS NOT NULL
+           OR (SELECT true FROM ingest.limited_jobs l
+               WHERE l.processor = limits.processor AND claimed LIMIT 1) IS NOT NULL
+           OR (SELECT true FROM ingest.limited_keys k
+               WHERE k.processor = limits.processor LIMIT 1) IS NOT NULL)
+    FOR UPDATE SKIP LOCKED
+    """
+)
+_FREE = statement(
+    """
+    DELETE FROM ingest.limited_jobs WHERE job = ANY(ARRAY(
+        SELECT job FROM ingest.limited_jobs
+        WHERE processor = :processor AND NOT claimed
+        ORDER BY key, place LIMIT :limit
+    ))
+    RETURNING job, key
+    """
+)
+_FORGET_KEYS = statement(
+    """
+    DELETE FROM ingest.limited_keys k
+    WHERE processor = :processor AND key = ANY(CAST(:keys AS uuid[]))
+      AND (SELECT true FROM ingest.limited_jobs l
+           WHERE l.processor = k.processor AND l.key = k.key AND NOT claimed LIMIT 1) IS NULL
+    """
+)
+_FORGET_LINE = statement(
+    """
+    WITH begun AS (
+        DELETE FROM ingest.limited_jobs WHERE processor = :processor AND claimed
     )
-    SELECT job FROM freed
+    DELETE FROM ingest.limited_keys WHERE processor = :processor
     """
 )
 
 
 def dissolve(connection: Connection, *, limit: int) -> list[int]:
     """Take jobs out of the lines of processors whose last release has no limits; return them, up to
-    `limit` of each."""
-    return list(connection.execute(_DISSOLVE, {"limit": limit}).scalars())
+    `limit` of each.
+
+    What is left is a line still: a release with limits may come back to it.
+    """
+    processors = connection.execute(_DISSOLVING).scalars().all()
+    return [job for name in processors for job in _free(connection, name, limit=limit)]
+
+
+def _free(connection: Connection, processor: str, *, limit: int) -> list[int]:
+    """Take the first jobs out of a locked line, and what nothing in it needs any more."""
+    freed = connection.execute(_FREE, {"processor": processor, "limit": limit}).all()
+    if len(freed) < limit:
+        connection.execute(_FORGET_LINE, {"processor": processor})
+    else:
+        keys = arrays.literal({row.key for row in freed})
+        connection.execute(_FORGET_KEYS, {"processor": processor, "keys": keys})
+    return [row.job for row in freed]
 
 
 _WAITS = statement(

@@ -147,7 +147,8 @@ def tidy(connection: Connection, line: Line) -> Counted:
 
 
 # A row of a job that has run stays until the next `tidy`: the job may wait again by then. Nobody
-# claims it meanwhile, since the line is locked. Its key may have waited for its end.
+# claims it meanwhile, since the line is locked. Its key may have waited for its end. A job that is
+# in the line brings back its key, should that have been lost: nothing else would.
 _ENTER = statement(
     """
     WITH entered AS (
@@ -163,7 +164,14 @@ _ENTER = statement(
         RETURNING job, key
     ), keys AS (
         INSERT INTO ingest.limited_keys AS known (processor, key, turn, waiting)
-        SELECT :processor, key, CAST(:turn AS bigint) + 1, true FROM entered GROUP BY key
+        SELECT :processor, key, CAST(:turn AS bigint) + 1, true FROM (
+            SELECT key FROM entered
+            UNION
+            SELECT key FROM ingest.limited_jobs l
+            WHERE job = ANY(CAST(:jobs AS bigint[])) AND NOT claimed
+              AND (SELECT waiting FROM ingest.limited_keys k
+                   WHERE k.processor = l.processor AND k.key = l.key LIMIT 1) IS NOT TRUE
+        ) AS of_waiting
         ON CONFLICT (processor, key) DO UPDATE
         SET waiting = true, turn = greatest(known.turn, excluded.turn), held_until = NULL
         WHERE NOT known.waiting OR known.held_until = 'infinity' AND known.key = ANY(ARRAY(

@@ -47,8 +47,9 @@ class Action:
 
 
 _RECORD = statement(
-    "INSERT INTO ingest.actions (by, action, target, reason, replay, via, subject)"
-    " VALUES (:by, :action, :target, :reason, :replay, :via, :subject)"
+    "INSERT INTO ingest.actions (at, by, action, target, reason, replay, via, subject)"
+    " VALUES (coalesce(CAST(:at AS timestamptz), now()), :by, :action, :target, :reason, :replay,"
+    " :via, :subject)"
 )
 
 
@@ -60,8 +61,10 @@ def record(
     target: str,
     reason: str | None = None,
     replay: int | None = None,
+    at: datetime | None = None,
 ) -> None:
-    """Record an action, in the transaction that performs it."""
+    """Record an action, in the transaction that performs it. `at` is when it began, of one that
+    takes long."""
     connection.execute(
         _RECORD,
         {
@@ -70,6 +73,7 @@ def record(
             "target": target,
             "reason": reason,
             "replay": replay,
+            "at": at,
             "via": by.via,
             "subject": by.subject,
         },

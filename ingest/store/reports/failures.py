@@ -76,7 +76,8 @@ PLACE = f"coalesce(a.place, regexp_replace({RAISED_AT}, ', line [0-9]+', ''), ''
 FAILED = "a.outcome NOT IN ('snoozed', 'released')"
 """The condition that an attempt `a` which did not succeed spends one."""
 
-# Tracebacks are read where an attempt has no place, and of the examples.
+# Tracebacks are read where an attempt has no place, and of the examples. A row without a group says
+# whether there are more jobs where none of these fails.
 _GROUPS = statement(
     f"""
     WITH dead AS MATERIALIZED (
@@ -106,7 +107,9 @@ _GROUPS = statement(
     SELECT g.*, a.error_message AS message, {RAISED_AT} AS raised_at,
            (SELECT count(*) FROM dead) = :limit OR (SELECT count(*) FROM retrying) = :limit
                AS is_cut
-    FROM grouped g JOIN ingest.attempts a ON a.job = g.job AND a.number = g.attempt
+    FROM (SELECT true) AS once LEFT JOIN (
+        grouped g JOIN ingest.attempts a ON a.job = g.job AND a.number = g.attempt
+    ) ON true
     """
 )
 
@@ -119,8 +122,8 @@ def groups(
     rows: list[Any] = []
     is_cut = False
     for read in _in_time(connection, _GROUPS, times, budget_s=BUDGET_S):
-        rows += read
-        is_cut = bool(read) and read[0].is_cut
+        rows += [row for row in read if row.processor is not None]
+        is_cut = read[0].is_cut
         if not is_cut:
             break
     largest_first = sorted(_by_group(rows), key=lambda group: (-group.jobs, group.processor))

@@ -86,7 +86,8 @@ def has_field(
     with it; the values' names begin with `name`.
 
     Numbers are compared as numbers (`1250` is `1250.00`), everything else as text, so `123` is
-    both the number and the string, and `true` the word; null is no value. Not found are numbers
+    both the number and the string, and `true` the word; null is no value. A list or an object has
+    no text: only the empty beginning finds it, as it finds whatever is there. Not found are numbers
     that are spelled with an exponent. Where jsonb would refuse a body, U+0000 counts as U+FFFD
     (`body_json` in ingest.store.triggers).
     """
@@ -97,9 +98,8 @@ def has_field(
     tests = []
     for n, path in enumerate(paths):
         values[f"{name}_path_{n}"] = path.split(".")
-        tests.append(
-            _matches(f"CAST(:{name}_path_{n} AS text[])", name, is_beginning, bool(number))
-        )
+        at = f"CAST(:{name}_path_{n} AS text[])"
+        tests.append(_matches(at, name, value, is_beginning=is_beginning, is_number=bool(number)))
     run = run_of(number.group(1) if number else value)
     absent, more = unlikely(run, name)
     # CASE, because its parts are evaluated in their order, which those of AND need not be.
@@ -169,8 +169,10 @@ def unlikely(run: Run | None, name: str) -> Condition:
     return f"({absent} AND NOT {is_escaped})", {f"{name}_run": run.text}
 
 
-def _matches(path: str, name: str, is_beginning: bool, is_number: bool) -> str:
-    value_sql = f"json #>> {path}"
+def _matches(path: str, name: str, value: str, *, is_beginning: bool, is_number: bool) -> str:
+    if is_beginning and not value:
+        return f"coalesce(jsonb_typeof(json #> {path}) <> 'null', false)"
+    value_sql = _text_at(path)
     if is_beginning:
         return f"coalesce({value_sql} LIKE :{name}_value, false)"
     as_text = f"coalesce({value_sql} = :{name}_value, false)"
@@ -179,6 +181,12 @@ def _matches(path: str, name: str, is_beginning: bool, is_number: bool) -> str:
     return f"""CASE WHEN jsonb_typeof(json #> {path}) = 'number'
                 THEN CAST({value_sql} AS numeric) = CAST(:{name}_number AS numeric)
                 ELSE {as_text} END"""
+
+
+def _text_at(path: str) -> str:
+    """Return SQL for the text of a value; null for a list or an object, as in `text_of`."""
+    is_one = f"jsonb_typeof(json #> {path}) NOT IN ('array', 'object')"
+    return f"CASE WHEN {is_one} THEN json #>> {path} END"
 
 
 def _spellings(needle: str) -> list[bytes]:

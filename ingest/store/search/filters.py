@@ -14,6 +14,7 @@ from ingest.store.schema import STATES
 from ingest.store.search.body_conditions import BodyTest, Condition, contains, escape, has_field
 from ingest.store.search.comparisons import COMPARE, compares
 from ingest.store.search.distinct import SOURCES
+from ingest.store.search.named import IDS_AND_ELEMENTS, ids_and_elements
 from ingest.store.search.of_operation import replayed, taken_back
 from ingest.store.search.related import Times, concerns, first_beyond, opened_mentions
 from ingest.store.sql import statement
@@ -50,7 +51,7 @@ class EventFilter:
     """Conditions that all must hold; what is None or empty does not count."""
 
     ids: tuple[UUID, ...] = ()
-    """Events, by their id or by that of any of their deliveries."""
+    """Events, by their id, or by that of a delivery, whose events they are."""
     event_ids: tuple[str, ...] = ()
     """Ids at the sender; together with `ids`, any of them."""
     types: tuple[str, ...] = ()
@@ -212,8 +213,8 @@ def none_more_urgent(state: str) -> str:
     if not more_urgent:
         return "true"
     those = " OR ".join(f"({condition})" for condition in more_urgent)
-    others = f"SELECT FROM ingest.jobs AS other WHERE other.event = jobs.event AND ({those})"
-    return f"NOT EXISTS ({others} AND other.replay IS DISTINCT FROM :operation)"
+    others = f"SELECT false FROM ingest.jobs AS other WHERE other.event = jobs.event AND ({those})"
+    return f"coalesce(({others} AND other.replay IS DISTINCT FROM :operation LIMIT 1), true)"
 
 
 def where(selection: EventFilter, *, without_bodies: bool = False) -> Where:
@@ -350,13 +351,14 @@ def _tests(selection: EventFilter, prefix: str = "") -> Iterator[BodyTest]:
 
 def _named(selection: EventFilter) -> Condition:
     sql = f"""events.id = ANY(ARRAY(
-        WITH RECURSIVE {SOURCES}
-        SELECT unnest(CAST(:ids AS uuid[]))
-        UNION ALL SELECT event FROM ingest.duplicates WHERE delivery = ANY(CAST(:ids AS uuid[]))
+        WITH RECURSIVE {SOURCES}, named AS ({IDS_AND_ELEMENTS})
+        SELECT id FROM named
+        UNION ALL
+        SELECT event FROM ingest.duplicates WHERE delivery = ANY(ARRAY(SELECT id FROM named))
         UNION ALL SELECT events.id FROM origin JOIN ingest.events ON events.source = origin.slug
         WHERE events.event_id = ANY(CAST(:event_ids AS text[]))
     ))"""
-    return sql, {"ids": list(selection.ids), "event_ids": list(selection.event_ids)}
+    return sql, {**ids_and_elements(selection.ids), "event_ids": list(selection.event_ids)}
 
 
 def _failing(selection: EventFilter, prefix: str) -> Condition:

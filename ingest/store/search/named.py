@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from ingest.errors import NotFound
-from ingest.ids import last_element_id
+from ingest.ids import MAX_ELEMENTS, last_element_id
 from ingest.sources.base import join_event_id
 from ingest.store.search.distinct import SOURCES, TYPES
 from ingest.store.sql import statement
@@ -16,10 +16,8 @@ def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
     """Return the events that `name` names exactly: by their id, by a delivery's (the first
     `_MOST_OF_DELIVERY` of its events), by their id at the sender, or by that of what they are about
     (`790` for `order.created:790`)."""
-    try:
-        return tuple(_by_id(connection, UUID(name))[:_MOST_OF_DELIVERY])
-    except ValueError:
-        pass
+    if ours := _ours(connection, name):
+        return tuple(ours[:_MOST_OF_DELIVERY])
     known = connection.execute(_NAMES).all()
     candidates = [name, *(join_event_id(row.name, name) for row in known if row.what == "type")]
     sources = [row.name for row in known if row.what == "source"]
@@ -28,9 +26,38 @@ def named_by(connection: Connection, name: str) -> tuple[UUID, ...]:
     )
 
 
-def _by_id(connection: Connection, identity: UUID) -> list[UUID]:
-    bounds = {"id": identity, "last": last_element_id(identity)}
-    return list(connection.execute(_BY_ID, bounds).scalars())
+def _ours(connection: Connection, name: str) -> list[UUID]:
+    """Return the events of an id of ours; none if `name` is no UUID. Senders give UUIDs, too."""
+    try:
+        identity = UUID(name)
+    except ValueError:
+        return []
+    return by_id(connection, identity)
+
+
+def by_id(connection: Connection, identity: UUID) -> list[UUID]:
+    """Return the event of that id, or the events of the delivery of that id, in their order."""
+    return list(connection.execute(_BY_ID, ids_and_elements([identity])).scalars())
+
+
+def ids_and_elements(ids: Sequence[UUID]) -> dict[str, list[UUID]]:
+    """Return the parameters of `IDS_AND_ELEMENTS`."""
+    return {"ids": list(ids), "last_ids": [last_element_id(identity) for identity in ids]}
+
+
+IDS_AND_ELEMENTS = f"""
+    SELECT unnest(CAST(:ids AS uuid[])) AS id
+    UNION ALL
+    SELECT element.id
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:last_ids AS uuid[])) AS given (id, last)
+    CROSS JOIN LATERAL (
+        SELECT id FROM ingest.deliveries
+        WHERE id > given.id AND id <= given.last AND part_of = given.id
+        ORDER BY id LIMIT {MAX_ELEMENTS}
+    ) AS element
+    WHERE (SELECT true FROM ingest.events WHERE id = given.id LIMIT 1) IS NULL
+"""
+"""SQL for ids, and for those of the elements of deliveries among them; an event has none."""
 
 
 def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
@@ -44,12 +71,8 @@ def resolve(connection: Connection, names: Sequence[str]) -> tuple[UUID, ...]:
 
 
 def _resolve(connection: Connection, name: str) -> list[UUID]:
-    try:
-        identity = UUID(name)
-    except ValueError:
-        events = list(connection.execute(_BY_EVENT_ID, {"event_id": name}).scalars())
-    else:
-        events = _by_id(connection, identity)
+    at_senders = {"event_id": name}
+    events = _ours(connection, name) or list(connection.execute(_BY_EVENT_ID, at_senders).scalars())
     if not events:
         raise NotFound(f"No event answers to {name}.", reason="not_found")
     return events
@@ -88,12 +111,8 @@ _NAMED = statement(
 )
 _MOST_OF_DELIVERY = 50
 _BY_ID = statement(
-    """
-    WITH named AS (
-        SELECT CAST(:id AS uuid) AS id
-        UNION ALL
-        SELECT id FROM ingest.deliveries WHERE id > :id AND id <= :last AND part_of = :id
-    )
+    f"""
+    WITH named AS ({IDS_AND_ELEMENTS})
     SELECT events.id FROM ingest.events WHERE id = ANY(ARRAY(SELECT id FROM named))
     UNION
     SELECT event FROM ingest.duplicates WHERE delivery = ANY(ARRAY(SELECT id FROM named))

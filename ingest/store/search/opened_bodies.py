@@ -64,6 +64,8 @@ def has_phone(paths: Sequence[Sequence[str]], value: str, body: bytes) -> bool:
 def _is_meant(member: Any, value: str, is_beginning: bool, number: Decimal | None) -> bool:
     if number is not None and _is_number(member):
         return bool(member == number)
+    if isinstance(member, list | dict):
+        return is_beginning and not value
     text = text_of(member)
     if text is None:
         return False

@@ -15,6 +15,9 @@ from ingest.local import process
 from ingest.local.process import Program
 from tests.support.redis_client import connect
 
+PATIENT = "&connect_timeout=60"
+"""Behind an address with parameters. By default, who connects waits 2 s: on a loaded machine, too
+little for a server that is well."""
 _PASSWORD = "of-a-role"
 
 

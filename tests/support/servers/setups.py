@@ -14,7 +14,7 @@ from psycopg import sql
 
 from ingest.local import postgres, valkey
 from tests.support.ports import free_port
-from tests.support.servers import Running, Servers, debian, neighbour, pgbouncer
+from tests.support.servers import PATIENT, Running, Servers, debian, neighbour, pgbouncer
 from tests.support.servers.pgbouncer import Mode
 
 POOLED = ("pgbouncer-session", "pgbouncer-transaction")
@@ -65,7 +65,7 @@ def pooled(mode: Mode) -> Callable[[Path, Path, ExitStack], Servers]:
         stack.enter_context(Running(bouncer))
         return Servers(
             administrator=direct.administrator,
-            application=pgbouncer.url(home, mode, "{}", user=postgres.USER),
+            application=pgbouncer.url(home, mode, "{}", user=postgres.USER) + PATIENT,
             redis_url=direct.redis_url,
             binaries=direct.binaries,
             owner=postgres.USER,
@@ -85,7 +85,7 @@ def external(home: Path, sockets: Path, stack: ExitStack) -> Servers:
         debian.redis_program(home, redis, certificates, port=ports[1]),
     ):
         stack.enter_context(Running(program))
-    administrator = f"{postgres.url(sockets, '{}')}&port={ports[0]}"
+    administrator = postgres.url(sockets, "{}", port=ports[0]) + PATIENT
     with psycopg.connect(administrator.format("postgres"), autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
@@ -94,7 +94,7 @@ def external(home: Path, sockets: Path, stack: ExitStack) -> Servers:
         )
     servers = Servers(
         administrator=administrator,
-        application=debian.postgres_url(certificates, port=ports[0]),
+        application=debian.postgres_url(certificates, port=ports[0]) + PATIENT,
         redis_url=debian.redis_url(certificates, port=ports[1]),
         binaries=debian.POSTGRES,
         owner=debian.ROLE,
@@ -112,7 +112,7 @@ def _on_sockets(home: Path, sockets: Path, stack: ExitStack, *, binaries: Path |
         valkey.program(home, sockets),
     ):
         stack.enter_context(Running(program))
-    url = postgres.url(sockets, "{}")
+    url = postgres.url(sockets, "{}") + PATIENT
     return Servers(
         administrator=url,
         application=url,
