@@ -87,8 +87,8 @@ def check_schema(name: str) -> None:
 _RESERVED = ("public", "information_schema")
 _SCHEMA_NAME = re.compile(r"\A[a-z_][a-z0-9_]{0,62}\Z")
 _SPECIAL = (
-    f"is not of the form {FORM}: is a character of the password not percent-encoded"
-    " (%2F for /, %40 for @, %3A for :)?"
+    f"is not of the form {FORM}: is a character of the password or of an option not"
+    " percent-encoded (%2F for /, %40 for @, %3A for :)?"
 )
 
 

@@ -25,7 +25,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 import ingest
 from ingest.errors import MigrationRefused
@@ -81,11 +81,18 @@ class State:
     """Whether a later release has migrated it; this code runs on it."""
 
 
+_LEFT_TO_THE_RELAY = (
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.QueryCanceled,
+    psycopg.errors.CheckViolation,
+)
+
+
 def prepare(engine: Engine, target: Target = _DEFAULT, *, today: date, days_ahead: int) -> bool:
     """Run every missing migration and make the partitions of the coming days.
 
-    Return whether the partitions exist. Behind a long reader (a dump) they are left to the relay: a
-    start must not fail for them, and nothing is lost meanwhile.
+    Return whether the partitions exist. Behind a long reader (a dump), or where it takes too
+    long, they are left to the relay: a start must not fail for them, and nothing is lost meanwhile.
 
     Raises:
         MigrationRefused: this database cannot be migrated; the revisions made so far stay.
@@ -94,10 +101,11 @@ def prepare(engine: Engine, target: Target = _DEFAULT, *, today: date, days_ahea
     with engine.connect() as connection:
         upgrade(connection, target=target)
     try:
+        partitions.show_absent(engine, today=today, days_ahead=days_ahead)
         with engine.begin() as connection:
             partitions.ensure(connection, today=today, days_ahead=days_ahead)
-    except OperationalError as error:
-        if not isinstance(error.orig, psycopg.errors.LockNotAvailable):
+    except DBAPIError as error:
+        if not isinstance(error.orig, _LEFT_TO_THE_RELAY):
             raise
         return False
     return True

@@ -2,7 +2,9 @@
 
 Ids carry their time, so a day is a range of ids. If the day's partition is missing, deliveries go
 to the default partition and the receiver keeps working. A few move out when the partition is made.
-A day with many there gets none: moving them would shut the receivers out.
+A day with many there gets none: moving them would shut the receivers out. So would PostgreSQL,
+which reads the whole default partition for each new one, unless it has been shown beforehand that
+nothing of those days is in it (`show_absent`).
 
 Making or dropping a partition takes a lock that excludes every insert. Behind a long reader (a
 dump, an open transaction) the lock is not available, and waiting for it would make the receivers
@@ -10,13 +12,14 @@ wait too. So the attempt gives up almost at once and is repeated later.
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from ingest.ids import first_id, received_at
 from ingest.store import arrays
@@ -40,7 +43,8 @@ _SHUT_OUT = statement(
 
 def ensure(connection: Connection, *, today: date, days_ahead: int) -> list[date]:
     """Make the missing partitions from `today` on; return their days. A day with more than
-    `STRAYS_AT_ONCE` deliveries in the default partition gets none.
+    `STRAYS_AT_ONCE` deliveries in the default partition gets none; nor, where that is large, does
+    any that was not shown absent there.
 
     Concurrent callers wait for each other, as long as their connections wait for locks.
 
@@ -51,12 +55,87 @@ def ensure(connection: Connection, *, today: date, days_ahead: int) -> list[date
     connection.execute(_PATIENCE)
     existing = set(days(connection))
     coming = (today + timedelta(days=offset) for offset in range(days_ahead + 1))
-    missing = [day for day in coming if day not in existing]
-    if missing:
-        connection.execute(_SHUT_OUT)
-    made = [day for day in missing if _create(connection, day)]
+    made = _make(connection, [day for day in coming if day not in existing])
     _give_to_owner(connection)
     return made
+
+
+def _make(connection: Connection, missing: Sequence[date]) -> list[date]:
+    if not missing:
+        return []
+    connection.execute(_SHUT_OUT)
+    if _is_default_large(connection):
+        absent = _shown_absent(connection)
+        missing = [day for day in missing if day in absent]
+    made = [day for day in missing if _create(connection, day)]
+    connection.execute(_FORGET_ABSENT)
+    return made
+
+
+LARGE_BYTES = 64 * 1024 * 1024
+"""A default partition of this size is read in some tens of milliseconds."""
+_DEFAULT_SIZE = statement("SELECT pg_relation_size('ingest.deliveries_default')")
+_ABSENT = "deliveries_default_absent"
+_FORGET_ABSENT = statement(
+    f"ALTER TABLE ingest.deliveries_default DROP CONSTRAINT IF EXISTS {_ABSENT}"
+)
+_SHOW_ABSENT = statement(f"ALTER TABLE ingest.deliveries_default VALIDATE CONSTRAINT {_ABSENT}")
+_FIND_ABSENT = statement(
+    f"""
+    SELECT pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE conrelid = CAST('ingest.deliveries_default' AS regclass) AND conname = '{_ABSENT}'
+      AND convalidated
+    """
+)
+_LONG_ENOUGH = statement("SET LOCAL statement_timeout = '30min'")
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def show_absent(engine: Engine, *, today: date, days_ahead: int) -> None:
+    """Where the default partition is large, show PostgreSQL that nothing of the coming days is in
+    it, before `ensure` makes their partitions. Receivers go on meanwhile. Deliveries with the time
+    of such a day, which a clock that is ahead would give, are refused until then.
+
+    Raises:
+        SQLAlchemyError: a lock is held, or something of those days is there.
+    """
+    with engine.begin() as connection:
+        connection.execute(_ONE_AT_A_TIME)
+        connection.execute(_PATIENCE)
+        existing = set(days(connection))
+        coming = (today + timedelta(days=offset) for offset in range(1, days_ahead + 1))
+        missing = [day for day in coming if day not in existing]
+        if not missing or not _is_default_large(connection):
+            return
+        first, last = _bounds(missing[0])[0], _bounds(missing[-1])[1]
+        connection.execute(_FORGET_ABSENT)
+        connection.execute(
+            statement(
+                f"ALTER TABLE ingest.deliveries_default ADD CONSTRAINT {_ABSENT}"
+                f" CHECK (id < '{first}' OR id >= '{last}') NOT VALID"
+            )
+        )
+    try:
+        with engine.begin() as connection:
+            connection.execute(_LONG_ENOUGH)
+            connection.execute(_SHOW_ABSENT)
+    except SQLAlchemyError:
+        with engine.begin() as connection:
+            connection.execute(_FORGET_ABSENT)
+        raise
+
+
+def _is_default_large(connection: Connection) -> bool:
+    return int(connection.execute(_DEFAULT_SIZE).scalar_one()) > LARGE_BYTES
+
+
+def _shown_absent(connection: Connection) -> set[date]:
+    """Return the days of which it was shown that nothing is in the default partition."""
+    definition = connection.execute(_FIND_ABSENT).scalar()
+    if definition is None:
+        return set()
+    first, last = (received_at(UUID(spelled)).date() for spelled in _ID.findall(definition))
+    return {first + timedelta(days=offset) for offset in range((last - first).days)}
 
 
 _PARTITIONS = statement(

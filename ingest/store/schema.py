@@ -92,7 +92,6 @@ unadmitted = Table(
     Column("processor", Text, comment="make a job for this processor only"),
     Column("replay", BigInteger),
     Index("unadmitted_due", "queue", "hint_at"),
-    Index("unadmitted_replayed", "replay", "hint_at", postgresql_where=text("replay IS NOT NULL")),
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.0, "autovacuum_vacuum_threshold": 5000},
 )
 

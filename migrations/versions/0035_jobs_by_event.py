@@ -1,4 +1,4 @@
-"""Let bulk actions go through jobs in the order of their events, and count what waits of each."""
+"""Let bulk actions go through jobs in the order of their events."""
 
 from alembic import op
 
@@ -12,7 +12,6 @@ was removed by retention, or a person erased."""
 
 
 def upgrade() -> None:
-    op.execute("SET LOCAL lock_timeout = '200ms'")  # receivers wait behind it
     op.execute(SCHEMA)
     op.execute(
         f"INSERT INTO revisions SELECT '{revision}', greatest('{oldest_code}', max(oldest_code))"
@@ -21,7 +20,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP INDEX unadmitted_replayed")
     op.execute("ALTER TABLE replays DROP COLUMN after_jobs_of")
     op.execute(f"DELETE FROM revisions WHERE revision = '{revision}'")
 
@@ -31,5 +29,4 @@ SCHEMA = """
 ALTER TABLE replays
     ADD COLUMN after_jobs_of uuid DEFAULT '00000000-0000-0000-0000-000000000000' NOT NULL;
 COMMENT ON COLUMN replays.after_jobs_of IS 'the jobs of events up to this one are done';
-CREATE INDEX unadmitted_replayed ON unadmitted (replay, hint_at) WHERE replay IS NOT NULL;
 """

@@ -1,11 +1,13 @@
 """Partitions are made while receivers store."""
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID, uuid4
 
 import psycopg
 import pytest
 from sqlalchemy import Engine, event
+from sqlalchemy.exc import IntegrityError
 
 from ingest.ids import delivery_id
 from ingest.store import partitions
@@ -81,6 +83,42 @@ def test_a_day_with_many_deliveries_in_the_default_partition_stays_there(
             made = partitions.ensure(connection, today=day, days_ahead=2)
         assert made == [day + timedelta(days=1), day + timedelta(days=2)]
         assert stored(receiver) == ids
+
+
+def test_where_much_is_in_the_default_partition_it_is_not_read_while_receivers_wait(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "LARGE_BYTES", 0)
+    day = a_day()
+    told: list[str] = []
+    with psycopg.connect(database_url, autocommit=True) as receiver:
+        receiver.execute(STORE, [an_id(day)])
+        with engine.begin() as connection:
+            assert partitions.ensure(connection, today=day, days_ahead=2) == []
+        partitions.show_absent(engine, today=day, days_ahead=2)
+        with pytest.raises(psycopg.errors.CheckViolation):
+            receiver.execute(STORE, [an_id(day + timedelta(days=1))])
+        with engine.begin() as connection:
+            driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+            driver.add_notice_handler(lambda notice: told.append(notice.message_primary or ""))
+            connection.exec_driver_sql("SET LOCAL client_min_messages = debug1")
+            made = partitions.ensure(connection, today=day, days_ahead=2)
+        assert made == [day + timedelta(days=1), day + timedelta(days=2)]
+        implied = "constraint for default partition"
+        assert sum(implied in line and "is implied by" in line for line in told) == len(made)
+        receiver.execute(STORE, [an_id(day + timedelta(days=3))])
+
+
+def test_what_could_not_be_shown_absent_is_refused_no_longer(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "LARGE_BYTES", 0)
+    day = a_day()
+    with psycopg.connect(database_url, autocommit=True) as receiver:
+        receiver.execute(STORE, [an_id(day + timedelta(days=1))])
+        with pytest.raises(IntegrityError):
+            partitions.show_absent(engine, today=day, days_ahead=2)
+        receiver.execute(STORE, [an_id(day + timedelta(days=2))])
 
 
 @pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)

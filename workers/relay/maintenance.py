@@ -56,10 +56,10 @@ class DailyMaintenance:
         Raises:
             SQLAlchemyError: somebody is reading deliveries, or PostgreSQL is away.
         """
+        days_ahead = self._settings.partition_days_ahead
+        partitions.show_absent(self._engine, today=today, days_ahead=days_ahead)
         with self._engine.begin() as connection:
-            made = partitions.ensure(
-                connection, today=today, days_ahead=self._settings.partition_days_ahead
-            )
+            made = partitions.ensure(connection, today=today, days_ahead=days_ahead)
         if made:
             log.info("partitions_made", first=str(made[0]), last=str(made[-1]))
         if self._settings.body_retention_days is not None:

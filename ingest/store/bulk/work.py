@@ -2,8 +2,8 @@
 
 A job counts for the last operation that requeued or discarded it, so it is counted by an index of
 those (`jobs_replayed`). What an operation requeued and does not find there any more was replayed
-again by a later one, or removed by retention. Events that wait to be admitted again are counted by
-an index likewise (`unadmitted_replayed`).
+again by a later one, or removed by retention. Events that wait to be admitted again have no index:
+it would cost the table that each delivery is written to. The first of all operations are counted.
 """
 
 from collections import defaultdict
@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from ingest import queues
 from ingest.store.sql import statement
 
 MOST = 250_000
@@ -92,16 +93,13 @@ _BY_STATE = statement(
 )
 _LARGEST_ID = 2**63 - 1
 _STATES = ("pending", "running", "retrying", "succeeded", "dead")
+# The rows of the replays' queue are those of replays, and rejected deliveries that were replayed.
 _UNADMITTED = statement(
     """
-    SELECT o.id AS operation, counted.events
-    FROM unnest(CAST(:ids AS bigint[])) AS o (id)
-    CROSS JOIN LATERAL (
-        SELECT count(*) AS events FROM (
-            SELECT FROM ingest.unadmitted WHERE replay = o.id ORDER BY hint_at LIMIT :most
-        ) AS waiting
-    ) AS counted
-    WHERE events > 0
+    SELECT replay AS operation, count(*) AS events FROM (
+        SELECT replay FROM ingest.unadmitted WHERE queue = :queue ORDER BY hint_at LIMIT :most
+    ) AS waiting
+    GROUP BY replay
     """
 )
 _EVENTS_WITH_JOB = statement(
@@ -121,7 +119,7 @@ def read(connection: Connection, rows: Sequence[Any], *, most: int = MOST) -> di
     Args:
         connection: in whose transaction to read.
         rows: of `replays`.
-        most: jobs to count of each operation in each state, and events to be admitted.
+        most: jobs to count of each operation in each state, and events to be admitted of all.
     """
     ids = [row.id for row in rows]
     by_operation: dict[int, dict[str, Any]] = defaultdict(dict)
@@ -129,11 +127,20 @@ def read(connection: Connection, rows: Sequence[Any], *, most: int = MOST) -> di
     parameters = {"ids": ids, "last_jobs": bounds, "states": list(_STATES), "most": most}
     for counted in connection.execute(_BY_STATE, parameters):
         by_operation[counted.operation][counted.state] = counted
-    of_events = {"ids": [row.id for row in rows if row.events], "most": most}
-    waiting = connection.execute(_UNADMITTED, of_events) if of_events["ids"] else ()
+    bound = {"queue": queues.REPLAY, "most": most}
+    has_events = any(row.events for row in rows)
+    waiting = connection.execute(_UNADMITTED, bound).all() if has_events else ()
     unadmitted = {counted.operation: counted.events for counted in waiting}
+    is_cut = sum(unadmitted.values()) >= most
     return {
-        row.id: _work(connection, row, by_operation[row.id], unadmitted.get(row.id, 0), most)
+        row.id: _work(
+            connection,
+            row,
+            by_operation[row.id],
+            unadmitted.get(row.id, 0),
+            most,
+            is_cut=is_cut and row.events > 0,
+        )
         for row in rows
     }
 
@@ -148,11 +155,17 @@ def last_job(row: Any) -> int:
 
 
 def _work(
-    connection: Connection, row: Any, counted: dict[str, Any], unadmitted: int, most: int
+    connection: Connection,
+    row: Any,
+    counted: dict[str, Any],
+    unadmitted: int,
+    most: int,
+    *,
+    is_cut: bool,
 ) -> Work:
     jobs = {state: counted[state].jobs if state in counted else 0 for state in _STATES}
     discarded = counted["dead"].discarded if "dead" in counted else 0
-    is_capped = max(unadmitted, *jobs.values()) >= most
+    is_capped = is_cut or max(jobs.values()) >= most
     counted_at_all = unadmitted + sum(jobs.values())
     requeued = sum(of_state.requeued for of_state in counted.values())
     has_requeued_all = row.status in ("finished", "cancelled")
