@@ -217,8 +217,8 @@ def test_whoever_has_the_number_of_an_erased_user_id_next_keeps_what_is_theirs(
     number, counts = begin(engine, contacts=["SA.aaaaaaaa"], sources=SOURCES)
     assert counts.sources == {"whatsapp": len(own)}
     finish(engine, number, SOURCES)
-    kept = rows(engine, "SELECT body FROM deliveries WHERE body IS NOT NULL ORDER BY id")
-    assert [bytes(row["body"]) for row in kept] == others
+    kept = rows(engine, "SELECT body FROM deliveries WHERE body IS NOT NULL")
+    assert {bytes(row["body"]) for row in kept} == set(others)
     kept = rows(
         engine, "SELECT contact_user_id AS id, contact_phone AS phone FROM whatsapp_messages"
     )

@@ -183,7 +183,6 @@ def test_a_job_that_changes_meanwhile_is_left_and_the_others_are_not(
 
 
 COUNT = 20_000
-DEAD_ONES = COUNT // 10
 SIZE, SLICE = 100, 1_000
 # A tenth of a second apart. The dead letters are spread, and one of 4,000 events is of a rare type.
 FILL = """
