@@ -208,7 +208,6 @@ SETTLE = """
     UPDATE jobs SET state = CASE WHEN id %% 10 = 1 THEN 'dead' ELSE 'succeeded' END
     WHERE state <> CASE WHEN id %% 10 = 1 THEN 'dead' ELSE 'succeeded' END
 """
-TABLES = ("deliveries", "events", "jobs", "attempts", "unhandled", "taken_back")
 
 
 def fill(connection: psycopg.Connection, state: str = SPREAD, count: int = COUNT) -> None:

@@ -102,6 +102,9 @@ _UNADMITTED = statement(
     GROUP BY replay
     """
 )
+_WAITS = statement(
+    "SELECT true FROM ingest.unadmitted WHERE queue = :queue AND replay = :operation LIMIT 1"
+)
 _EVENTS_WITH_JOB = statement(
     """
     SELECT count(DISTINCT event) FROM (
@@ -132,6 +135,11 @@ def read(connection: Connection, rows: Sequence[Any], *, most: int = MOST) -> di
     waiting = connection.execute(_UNADMITTED, bound).all() if has_events else ()
     unadmitted = {counted.operation: counted.events for counted in waiting}
     is_cut = sum(unadmitted.values()) >= most
+    if is_cut:  # whether others have ended must not depend on their place in the queue
+        for row in rows:
+            if row.events and row.id not in unadmitted:
+                one = {"queue": queues.REPLAY, "operation": row.id}
+                unadmitted[row.id] = int(connection.execute(_WAITS, one).scalar() or 0)
     return {
         row.id: _work(
             connection,
