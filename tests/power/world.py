@@ -71,7 +71,7 @@ class PowerWorld(World):
             _kill_all_of(self.fleet, member.pid)
             member.process.wait(ENDS_WITHIN_S)
         self._write_switch("restore")
-        postgres.clear_stale_lock(self._disk)
+        postgres.clear_stale_lock(self._disk, self._sockets)
         return Lost(**json.loads((self._disk / SWITCH).read_text()))
 
     def slow_down(self, sync_s: float) -> None:
