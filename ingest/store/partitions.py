@@ -19,7 +19,7 @@ from uuid import UUID
 
 import psycopg
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from ingest.ids import first_id, received_at
 from ingest.store import arrays
@@ -73,7 +73,7 @@ def _make(connection: Connection, missing: Sequence[date]) -> list[date]:
 
 
 LARGE_BYTES = 64 * 1024 * 1024
-"""A default partition of this size is read in some tens of milliseconds."""
+"""The size from which a default partition is not read while receivers wait."""
 _DEFAULT_SIZE = statement("SELECT pg_relation_size('ingest.deliveries_default')")
 _ABSENT = "deliveries_default_absent"
 _FORGET_ABSENT = statement(
@@ -119,7 +119,7 @@ def show_absent(engine: Engine, *, today: date, days_ahead: int) -> None:
         with engine.begin() as connection:
             connection.execute(_LONG_ENOUGH)
             connection.execute(_SHOW_ABSENT)
-    except SQLAlchemyError:
+    except BaseException:  # Ctrl-C too: what stays would refuse the deliveries of tomorrow
         with engine.begin() as connection:
             connection.execute(_FORGET_ABSENT)
         raise

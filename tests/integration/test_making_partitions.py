@@ -121,6 +121,23 @@ def test_what_could_not_be_shown_absent_is_refused_no_longer(
         receiver.execute(STORE, [an_id(day + timedelta(days=2))])
 
 
+def test_ctrl_c_meanwhile_leaves_no_day_refused(
+    engine: Engine, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partitions, "LARGE_BYTES", -1)
+    day = a_day()
+
+    def interrupt(*given: Any) -> None:
+        if "VALIDATE" in given[2]:
+            raise KeyboardInterrupt
+
+    event.listen(engine, "before_cursor_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        partitions.show_absent(engine, today=day, days_ahead=2)
+    with psycopg.connect(database_url, autocommit=True) as receiver:
+        receiver.execute(STORE, [an_id(day + timedelta(days=1))])
+
+
 @pytest.mark.not_on(*POOLED, reason=POOLERS_ROLE)
 def test_a_partition_belongs_to_who_owns_the_others_whichever_member_makes_it(
     engine: Engine, servers: Servers, database_url: str
