@@ -207,6 +207,9 @@ def _database() -> str:
   when about half of `max_wal_size` has been written, hence the factor 2. Set `checkpoint_timeout = 15min`, `max_wal_size` as above,
   `checkpoint_completion_target = 0.9` (the default), and `wal_compression = lz4`. How much less log that is has not been measured: the
   3.3 kB are those of PostgreSQL's defaults.
+- Set `min_wal_size` to the same. PostgreSQL uses files of the log again, but removes what is beyond `min_wal_size` (80 MB by default) when little
+  is written, and at the next peak makes each file anew: 16 MB of zeros, for which every commit waits. At 3,150 events a second on two cores
+  answers had a p99 of 67 ms with new files and of 31 ms with files that were there (200 s each).
 - After a crash PostgreSQL replays what was written since the last checkpoint. Receivers answer 503 meanwhile.
 - Deliveries that come while a commit runs share the next one, up to `INGEST_FLUSH_MAX_ROWS` (500). So the number of flushes does not
   grow with the rate, and what counts is how long one takes: an answer waits for one or two. Put the log (`pg_wal`) on a disk of its
@@ -346,7 +349,7 @@ def _beyond() -> str:
 | receivers | 2 | {processes(10_000, RECEIVER_MS.value)}, behind a proxy | {processes(100_000, RECEIVER_MS.value)} |
 | processes of workers | 2 (the default) | {processes(10_000, WORKER_MS.value)}, and more for processors that wait | {processes(100_000, WORKER_MS.value)} |
 | `max_connections` | 100 (the default) | 100 (the default) | 100 each |
-| `max_wal_size` | {size(2 * 1_000 * WAL_BYTES.value * CHECKPOINT_S)} | {size(2 * 10_000 * WAL_BYTES.value * CHECKPOINT_S)} | likewise, each |
+| `max_wal_size`, `min_wal_size` | {size(2 * 1_000 * WAL_BYTES.value * CHECKPOINT_S)} | {size(2 * 10_000 * WAL_BYTES.value * CHECKPOINT_S)} | likewise, each |
 | disks | one SSD | NVMe; the log on one of its own | likewise, each |
 | `INGEST_RELAY_BATCH` | 2,000 | 20,000 | likewise, each |
 | retention | any | bodies by day; events for ever, or split further | likewise, each |

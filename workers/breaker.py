@@ -5,7 +5,7 @@ wrap the `ConnectionError` that says why. What `from None` hides is read too: ht
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -34,8 +34,22 @@ class HTTPStatusIn:
     """Whether an error holds one of some HTTP statuses. It knows errors by what they have, of
     whatever library: httpx, requests, aiohttp, urllib."""
 
-    statuses: range | frozenset[int]
+    statuses: range | Collection[int]
+    """Kept as a range or a frozen set, so that it can be compared and hashed."""
     name: str = "HTTPStatusIn"
+
+    def __post_init__(self) -> None:
+        """Check the statuses.
+
+        Raises:
+            TypeError, ValueError: no error ever has one of them.
+        """
+        if isinstance(self.statuses, (int, str)):
+            raise TypeError(f"HTTPStatusIn takes several statuses: {{{self.statuses}}}")
+        if not isinstance(self.statuses, range):
+            object.__setattr__(self, "statuses", frozenset(self.statuses))
+        if not all(status in _STATUSES for status in self.statuses) or not self.statuses:
+            raise ValueError("HTTPStatusIn takes statuses of HTTP, from 100 to 599: {429, 503}")
 
     def __call__(self, error: BaseException) -> bool:
         """Return whether it does."""

@@ -17,6 +17,7 @@ from ingest.store.pipeline import breakers, limits, schedules
 from ingest.store.pipeline import processors as store
 from ingest.store.pipeline.processors import Registered
 from ingest.store.reports.heartbeats import ProcessIdentity
+from ingest.store.server_time import server_time
 from workers import guard, line
 from workers.batches import BatchRunner
 from workers.beside import Starter
@@ -285,7 +286,7 @@ def register(processors: Registry, connection: Connection) -> None:
         [line.declared(processor) for processor in processors if processor.limits],
         [processor.name for processor in processors if not processor.limits],
     )
-    now = schedules.server_time(connection)
+    now = server_time(connection)
     periodic = [
         schedules.Declared(
             processor=processor.name,

@@ -13,6 +13,7 @@ from ingest.alerts.configuration import Configuration
 from ingest.errors import IngestError
 from ingest.store import alerts
 from ingest.store.alerts import Outgoing
+from ingest.store.server_time import server_time
 
 FIRST_WAIT = timedelta(seconds=15)
 LONGEST_WAIT = timedelta(minutes=30)
@@ -31,7 +32,7 @@ class Delivery:
         configuration: Configuration,
         environ: Mapping[str, str],
         *,
-        clock: Callable[[Connection], datetime] = alerts.server_time,
+        clock: Callable[[Connection], datetime] = server_time,
     ) -> None:
         """Read and record through `engine`; secrets are read from `environ` or its files. `clock`
         returns the time that all processes share."""

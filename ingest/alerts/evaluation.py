@@ -10,6 +10,7 @@ from ingest.alerts import absence, facts, judges, lifecycle, notices
 from ingest.alerts.configuration import Configuration
 from ingest.alerts.facts import Facts, Surroundings
 from ingest.store import alerts
+from ingest.store.server_time import server_time
 
 _PURPOSE = "evaluation"
 
@@ -55,7 +56,7 @@ class Evaluation:
         """
         every = timedelta(seconds=every_s)
         with self._engine.begin() as connection:
-            now = alerts.server_time(connection)
+            now = server_time(connection)
             if not alerts.take_turn(connection, _PURPOSE, by=self._by, every=every, now=now):
                 return False
         return self.run()

@@ -25,6 +25,7 @@ from ingest.store.reports.alert_facts import PastHour
 from ingest.store.reports.gauges import Gauges
 from ingest.store.reports.heartbeats import ProcessRecord
 from ingest.store.reports.possible_losses import PossibleLoss
+from ingest.store.server_time import server_time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ def read(connection: Connection, configuration: Configuration, around: Surroundi
     Raises:
         SQLAlchemyError: PostgreSQL is away or refuses.
     """
-    now = alerts.server_time(connection)
+    now = server_time(connection)
     policies = configuration.policies
 
     def window(slug: str) -> timedelta:

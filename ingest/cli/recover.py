@@ -18,8 +18,8 @@ from ingest.recovery.run import Outcome
 from ingest.recovery.run import recover as run
 from ingest.sources import registry
 from ingest.sources.base import Source
-from ingest.store.alerts import server_time
 from ingest.store.reports import audit_log, known_events, possible_losses
+from ingest.store.server_time import server_time
 
 
 def recover(

@@ -122,15 +122,6 @@ def hold_turn(connection: Connection, purpose: str, *, by: str) -> bool:
     return bool(connection.execute(_HOLD_TURN, {"purpose": purpose}).scalar() == by)
 
 
-_NOW = statement("SELECT now()")
-
-
-def server_time(connection: Connection) -> datetime:
-    """Return the server's time, which all processes share."""
-    now: datetime = connection.execute(_NOW).scalar_one()
-    return now
-
-
 _COLUMNS = """id, rule, subject, sentence, value, since, seen_at, fired_at, clear_since,
     recovered_at, told_at, told_value, recovery_told_at, acknowledged_at, acknowledged_by"""
 

@@ -28,6 +28,7 @@ from ingest.store import alerts, partitions
 from ingest.store.address import parse
 from ingest.store.alerts import Alert
 from ingest.store.engine import Role, create_engine
+from ingest.store.server_time import server_time
 from tests.support.deliver import deliver, order
 from tests.support.ports import free_port
 from tests.support.rows import execute, one, rows
@@ -156,7 +157,7 @@ def pipeline(engine: Engine, database_url: str, make_settings: Any) -> Iterator[
         database_url, engine, relay, make_settings(), replace(DEFAULTS, channels=CHANNELS)
     )
     with engine.begin() as connection:
-        today = alerts.server_time(connection).date()
+        today = server_time(connection).date()
         partitions.ensure(connection, today=today, days_ahead=5)
     for kind in NO_PROCESS:
         found.process(kind)
@@ -597,7 +598,7 @@ def test_a_message_that_another_relay_is_just_taking_is_not_taken(pipeline: Pipe
     )
 
     def take(connection: Connection) -> int:
-        now = alerts.server_time(connection) + pipeline.ahead
+        now = server_time(connection) + pipeline.ahead
         return len(alerts.take(connection, list(CHANNELS), now=now))
 
     def take_too() -> int:
@@ -629,7 +630,7 @@ def test_several_relays_at_once_tell_and_send_once(pipeline: Pipeline) -> None:
                 pipeline.relay,
                 pipeline.configuration,
                 {},
-                clock=lambda connection: alerts.server_time(connection) + pipeline.ahead,
+                clock=lambda connection: server_time(connection) + pipeline.ahead,
             )
             for _ in range(4)
         ]
@@ -644,7 +645,7 @@ def test_a_channel_that_is_down_is_tried_again_in_order_and_holds_up_no_other(
     ahead = [timedelta()]
 
     def clock(connection: Connection) -> datetime:
-        return alerts.server_time(connection) + ahead[0]
+        return server_time(connection) + ahead[0]
 
     channels = CHANNELS | {"other": Slack(kind="slack", url_env="OTHER", rules=("no_relay",))}
     pipeline.configuration = replace(pipeline.configuration, channels=channels)
@@ -653,7 +654,7 @@ def test_a_channel_that_is_down_is_tried_again_in_order_and_holds_up_no_other(
         for number, (channel, title) in enumerate((("team", "1"), ("team", "2"), ("other", "3"))):
             message = replace(notices.compose_test(channel, "me"), title=title)
             content = notices.to_json(message)
-            now = alerts.server_time(connection)
+            now = server_time(connection)
             alerts.queue(connection, UUID(int=number), channel, content, now=now)
     with answering(["HTTP 500."]) as sent:
         assert delivery.run() == 2
@@ -675,11 +676,11 @@ def test_a_message_that_is_not_taken_for_a_day_is_given_up(pipeline: Pipeline) -
         pipeline.relay,
         pipeline.configuration,
         {},
-        clock=lambda connection: alerts.server_time(connection) + late,
+        clock=lambda connection: server_time(connection) + late,
     )
     with pipeline.engine.begin() as connection:
         content = notices.to_json(notices.compose_test("team", "me"))
-        now = alerts.server_time(connection)
+        now = server_time(connection)
         alerts.queue(connection, UUID(int=1), "team", content, now=now)
     with answering(["HTTP 500."]):
         assert delivery.run() == 1

@@ -84,6 +84,18 @@ def test_statuses_are_known_whatever_library_raised_them(answer: Any) -> None:
     assert Breaker(on=ConnectionError).sign_of(answer(503)) is Sign.UP
 
 
+def test_statuses_may_be_any_collection_of_them() -> None:
+    assert HTTPStatusIn({429, 503}) == HTTPStatusIn([503, 429])
+    assert HTTPStatusIn({429, 503})(of_urllib(503))
+    assert hash(HTTPStatusIn({429})) == hash(HTTPStatusIn((429,)))
+
+
+@pytest.mark.parametrize("statuses", [503, "503", (), {50}, ["503"], range(0, 600)])
+def test_statuses_that_no_answer_has_are_refused(statuses: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="HTTPStatusIn takes"):
+        HTTPStatusIn(statuses)
+
+
 @pytest.mark.parametrize("answer", LIBRARIES)
 def test_retry_after_is_read_whatever_library_raised_it(answer: Any) -> None:
     assert back_in_s(answer(503, **{"Retry-After": "120"}), now=NOW) == 120

@@ -18,6 +18,7 @@ from ingest.store import causes
 from ingest.store.pipeline import schedules as store
 from ingest.store.pipeline.schedules import Random, StoredSchedule
 from ingest.store.reports import heartbeats
+from ingest.store.server_time import server_time
 from workers.schedules import BadSchedule, Plan, Schedule, plan
 
 log = logs.logger(__name__)
@@ -32,7 +33,7 @@ class Schedules:
         self,
         engine: Engine,
         *,
-        now: Callable[[Connection], datetime] = store.server_time,
+        now: Callable[[Connection], datetime] = server_time,
         random: Random = os.urandom,
     ) -> None:
         """`now` returns the time that counts, which is that of the server."""

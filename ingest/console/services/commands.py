@@ -39,6 +39,7 @@ from ingest.store.pipeline import jobs, limits, processors, schedules
 from ingest.store.reports import audit_log, event_detail
 from ingest.store.search.filters import EventFilter
 from ingest.store.search.pinned import pinned
+from ingest.store.server_time import server_time
 
 REASON_LIMIT = 500
 """Characters of a reason."""
@@ -259,7 +260,7 @@ class Commands:
                 processor,
                 before | given,
                 by=by.name,
-                at=schedules.server_time(connection),
+                at=server_time(connection),
             )
             action = "limit" if before | given else "limit as declared"
             audit_log.record(
@@ -284,7 +285,7 @@ class Commands:
                 )
             run = Run(
                 processor=processor,
-                due_at=schedules.server_time(connection),
+                due_at=server_time(connection),
                 previous_due_at=stored.last_due_at,
                 by_hand=True,
             )

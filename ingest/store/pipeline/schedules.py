@@ -19,6 +19,7 @@ from ingest.store.pipeline import admission, deliveries
 from ingest.store.pipeline.deliveries import Delivery
 from ingest.store.pipeline.jobs import NewJobs
 from ingest.store.reports.heartbeats import ALIVE_FOR
+from ingest.store.server_time import server_time
 from ingest.store.sql import statement
 
 RUNS_EXAMINED = 1_000
@@ -81,15 +82,6 @@ class Declared:
     overlap: bool
     next_due_at: datetime
     """The first due time from now on."""
-
-
-_NOW = statement("SELECT now()")
-
-
-def server_time(connection: Connection) -> datetime:
-    """Return the server's time: one clock for all relays."""
-    now: datetime = connection.execute(_NOW).scalar_one()
-    return now
 
 
 _FORGET = statement(
