@@ -15,6 +15,10 @@ _FIELD = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _KEY_OF_A_FIELD = re.compile(r"[A-Za-z_@$][\w.:@$ -]{0,80}", re.ASCII)
 _WORD = re.compile(r"[A-Za-z0-9]+")
 _UNSAFE = re.compile(r"[^\w.:/ *-]", re.ASCII)
+_ANNOTATING = frozenset(
+    {"list", "dict", "str", "int", "bool", "Any", "Decimal", "Annotated", "Field"}
+)
+"""Names that annotations use. In the body of a class a field of such a name would hide it."""
 _MOST_FIELDS = 200
 """An object with more, in all events together, is a mapping and no record."""
 _HEAD = '''\
@@ -94,7 +98,7 @@ def module(observed: Iterable[Observed]) -> str:
 class _Writer:
     def __init__(self) -> None:
         self._classes: list[str] = []
-        self._names: set[str] = set()
+        self._names = {*_ANNOTATING, "None", "True", "False"}
         self._imports: set[str] = set()
 
     def write_type(self, kind: Observed) -> None:
@@ -188,12 +192,16 @@ def _title(text: str) -> str:
     return f"Type{words}" if words[:1].isdigit() else words
 
 
+def _is_taken(name: str) -> bool:
+    return keyword.iskeyword(name) or name in _ANNOTATING
+
+
 def _field_name(key: str, taken: set[str]) -> str:
     """Return the name of a field. It is the key, where the key can name one."""
     name = key
-    if not _FIELD.fullmatch(key) or keyword.iskeyword(key):
+    if not _FIELD.fullmatch(key) or _is_taken(key):
         words = "_".join(_WORD.findall(key)) or "field"
-        name = f"{words}_" if keyword.iskeyword(words) else words
+        name = f"{words}_" if _is_taken(words) else words
         name = f"field_{name}" if name[:1].isdigit() else name
     while name in taken:
         name += "_"

@@ -7,6 +7,7 @@ attempt.
 
 import logging
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, MutableMapping
@@ -62,6 +63,7 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
         )
     )
     handler.addFilter(_Sampled())
+    threading.excepthook = _tell_of_a_thread
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -76,6 +78,18 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
+    )
+
+
+def _tell_of_a_thread(args: threading.ExceptHookArgs) -> None:
+    """Log that a thread failed. By itself Python writes the error's message, which may hold a
+    body or a phone number."""
+    if args.exc_type is SystemExit:
+        return
+    logger(__name__).error(
+        "thread_failed",
+        thread=args.thread.name if args.thread else None,
+        exc_info=args.exc_value,
     )
 
 

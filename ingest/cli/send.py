@@ -182,8 +182,10 @@ async def _post(
             await answer.read()
         answers.statuses[str(answer.status)] += 1
         answers.seconds.append(time.monotonic() - began)
-    except aiohttp.ClientConnectorDNSError:
+    except (aiohttp.ClientConnectorDNSError, UnicodeError):  # UnicodeError: no name of a host
         answers.statuses["unresolved"] += 1
+    except aiohttp.ClientSSLError as error:
+        answers.statuses[type(error).__name__] += 1
     except aiohttp.ClientConnectorError:
         answers.statuses["refused"] += 1
     except (aiohttp.ClientError, TimeoutError) as error:

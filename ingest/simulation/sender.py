@@ -205,7 +205,7 @@ class Sender:
             try:
                 async with client.post(self._url, data=body, headers=headers) as response:
                     answer = str(response.status)
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except (aiohttp.ClientError, TimeoutError, UnicodeError) as error:
                 answer = _name(error)
             seconds = time.monotonic() - began
         self.tally.answers[answer] += 1
@@ -215,8 +215,10 @@ class Sender:
 
 
 def _name(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
+    if isinstance(error, (aiohttp.ClientConnectorDNSError, UnicodeError)):  # no name of a host
         return "unresolved"
+    if isinstance(error, aiohttp.ClientSSLError):
+        return "tls"
     if isinstance(error, aiohttp.ClientConnectorError):
         return "refused"
     return "timeout" if isinstance(error, TimeoutError) else "cut"

@@ -128,10 +128,11 @@ def test_a_newer_schema_is_a_sentence_for_migrate(database_url: str, run: Run) -
     assert "The schema is newer (9999) than this code" in run(database_url, MIGRATE)
 
 
-def test_send_says_that_a_host_name_does_not_resolve(run: Run) -> None:
-    command = ["send", "order.created", "--url", "http://db.invalid/webhooks/awalchat"]
+@pytest.mark.parametrize("host", ["db.invalid", "example..com"])
+def test_send_says_that_a_host_name_does_not_resolve(run: Run, host: str) -> None:
+    command = ["send", "order.created", "--url", f"http://{host}/webhooks/awalchat"]
     sentence = run("postgresql://u@127.0.0.1:1/d", command)
-    assert sentence == "ingest: The host name db.invalid does not resolve."
+    assert sentence == f"ingest: The host name {host} does not resolve."
 
 
 @pytest.mark.parametrize(

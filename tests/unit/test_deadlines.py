@@ -112,6 +112,20 @@ def test_a_thread_is_given_up_only_when_the_grace_after_it_was_told_is_over(
     assert limited.was_told
 
 
+def test_a_call_that_swallows_its_end_and_returns_has_ended_all_the_same(
+    deadlines: Deadlines, stuck: list[int]
+) -> None:
+    def careless() -> None:
+        with contextlib.suppress(BaseException):
+            loop()
+
+    limited = Limited(deadlines, 60, careless)
+    look(deadlines, time.monotonic() + LATE_S)
+    assert limited.ended()
+    assert limited.was_told
+    assert stuck == []
+
+
 def test_nobody_is_told_before_the_time_is_up(deadlines: Deadlines, stuck: list[int]) -> None:
     go_on = threading.Event()
     limited = Limited(deadlines, 60, lambda: until(go_on.is_set))

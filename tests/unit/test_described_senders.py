@@ -290,6 +290,16 @@ def test_a_token_in_the_body_is_compared() -> None:
     assert not is_accepted(source, (), good + b" " * 70_000)
 
 
+def test_a_token_in_a_header_stands_behind_its_prefix() -> None:
+    verify = {"scheme": "token", "header": "authorization", "prefix": "Bearer "}
+    source = described("gitlab", NEW, OLD, slug="shop", verify=verify)
+    assert source.sign(b"{}", now=NOW)["authorization"] == f"Bearer {NEW}"
+    good = f"Bearer {OLD}".encode()
+    assert source.verify(posted([(b"authorization", good)], b"{}"), now=NOW) == source.key_ids[1]
+    for bad in (OLD.encode(), good.removesuffix(b"x")[:-1], b"bearer " + OLD.encode(), b"Bearer "):
+        assert not is_accepted(source, [(b"authorization", bad)], b"{}")
+
+
 def test_a_signed_challenge_is_answered_and_is_no_event() -> None:
     source = described("slack", OLD)
     body = b'{"token":"t","challenge":"3eZbrw1aBm2rZgRNFdxV","type":"url_verification"}'

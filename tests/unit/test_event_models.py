@@ -70,6 +70,25 @@ def test_the_same_type_of_two_senders_makes_two_classes() -> None:
     assert "class BOrderCreated:" in text
 
 
+def test_a_field_may_have_the_name_of_a_type() -> None:
+    data = {"list": ["a"], "str": "b", "int": 1, "bool": True, "dict": {"a": 1}, "Any": None}
+    text = written(data, {"last": 1})  # so each field is optional, and has a value in the class
+    made = TypeAdapter(loaded(text).OrderCreated).validate_python(data)
+    assert (made.list_, made.str_, made.int_, made.bool_, made.Any_) == (["a"], "b", 1, True, None)
+
+
+@pytest.mark.parametrize("event_type", ["none", "true", "any", "decimal", "field"])
+def test_an_event_type_may_have_the_name_of_what_is_imported(event_type: str) -> None:
+    data = {"total": Decimal("1.5"), "e-mail": "a", "anything": None}
+    module = loaded(written(data, event_type=event_type))
+    (model,) = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__
+    ]
+    assert TypeAdapter(model).validate_python(data).total == Decimal("1.5")
+
+
 def test_a_key_that_is_no_name_has_an_alias() -> None:
     data = {"from": "a", "e-mail": "b", "e.mail": "c", "2nd": "d", "_id": 5}
     text = written(data)

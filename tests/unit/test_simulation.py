@@ -153,6 +153,22 @@ def test_a_4xx_is_never_sent_again(status: int) -> None:
     assert sender.tally.refused == 1
 
 
+def test_an_address_that_names_no_host_is_told_as_one() -> None:
+    async def scenario() -> Sender:
+        sender = Sender(
+            "http://example..com/hook",
+            awalchat(SECRET),
+            manners=TrafficProfile(rate=1_000, connections=1),
+            policy=SenderRetries(AwalChat.retries, time_factor=100_000),
+            random=Random(3),
+            journal=Journal(io.StringIO(), clock=lambda: 0.0),
+        )
+        await sender.run(Shop(Random(1), opened_at=OPENED).occurrences(), duration_s=0.0005)
+        return sender
+
+    assert set(asyncio.run(scenario()).tally.answers) == {"unresolved"}
+
+
 def test_duplicates_are_the_same_bytes_and_one_occurrence() -> None:
     sender, bodies, journal = send(lambda _: 200, count=20, duplicates=1.0, late_up_to_s=0.01)
     assert len(bodies) == 40

@@ -323,6 +323,14 @@ BAD: dict[str, tuple[str, str]] = {
         '[a]\npreset = "github"\nid = "{path:id"\n',
         "3: a.id: the template has a brace",
     ),
+    "a token that is encoded": (
+        '[a]\npreset = "gitlab"\n[a.verify]\nkey = "base64"\n',
+        "3: a.verify: with a token nothing is signed: take key away.",
+    ),
+    "a prefix of a token in the body": (
+        '[a]\npreset = "moyasar"\n[a.verify]\nprefix = "SENTINEL"\n',
+        "3: a.verify: a prefix stands in a header",
+    ),
     "a separator without a field": (
         '[a]\npreset = "github"\n[a.verify]\nseparator = ","\n',
         "3: a.verify: separator and field go together.",

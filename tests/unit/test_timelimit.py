@@ -47,6 +47,28 @@ def test_catching_every_exception_does_not_help(alarm: Alarm) -> None:
         careless()
 
 
+def test_a_call_that_swallows_its_end_and_returns_has_ended_all_the_same(alarm: Alarm) -> None:
+    def careless() -> None:
+        with contextlib.suppress(BaseException):
+            time.sleep(3_600)
+
+    with pytest.raises(TimedOut), alarm(0.05):
+        careless()
+    with alarm(3_600):
+        pass  # the next call is another
+
+
+def test_the_error_of_a_call_that_swallowed_its_end_is_its_own(alarm: Alarm) -> None:
+    def careless() -> None:
+        try:
+            time.sleep(3_600)
+        except TimedOut:
+            raise KeyError from None
+
+    with pytest.raises(KeyError), alarm(0.05):
+        careless()
+
+
 def test_what_is_quick_enough_is_left_alone(alarm: Alarm) -> None:
     for _ in range(1_000):
         with alarm(60):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 import pytest
@@ -176,6 +176,28 @@ def test_a_type_that_data_cannot_be_read_as_is_refused() -> None:
 
     with pytest.raises(BadModel, match="dataclass"):
         model_of(take, batch=False)
+
+
+def test_a_field_that_pydantic_cannot_make_is_refused_with_a_sentence() -> None:
+    @dataclass
+    class Odd:
+        number: Annotated[str, pydantic.Field(pattern="(")]
+
+    def take(event: Event[Odd], db: Any) -> None: ...
+
+    with pytest.raises(BadModel, match="data cannot be read as"):
+        model_of(take, batch=False)
+
+
+@pytest.mark.parametrize("exponent", [-999_999_999_999, 999_999_999_999])
+def test_a_number_that_nobody_can_write_out_is_a_mismatch(exponent: int) -> None:
+    def take(event: Event[Order], db: Any) -> None: ...
+
+    number = Decimal(f"1e{exponent}")
+    with pytest.raises(DataMismatch, match="digits"):
+        read(take, order_id=number)
+    with pytest.raises(DataMismatch, match="digits"):
+        read(take, lines=[{"a": number}])
 
 
 @pytest.mark.parametrize(

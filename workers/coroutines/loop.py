@@ -48,11 +48,21 @@ class Coroutines:
         """Return the loop. It is started after the fork, by the first call."""
         if self._loop is None:
             self._loop = loop = asyncio.new_event_loop()
-            thread = threading.Thread(target=loop.run_forever, name="loop", daemon=True)
+            thread = threading.Thread(target=_run, args=(loop,), name="loop", daemon=True)
             thread.start()
             watch = _Watch(loop, thread, self._runner, self._flight)
             threading.Thread(target=watch.run, name="loop watch", daemon=True).start()
         return self._loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    """Run a loop. If it ends, end the process: jobs that wait for it would wait for ever, with
+    their leases renewed. A task that exits ends its loop."""
+    try:
+        loop.run_forever()
+    finally:
+        log.error("loop_ended")
+        os._exit(1)
 
 
 class _Watch:

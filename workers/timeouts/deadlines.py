@@ -29,6 +29,8 @@ class _Limit:
         self._seconds = seconds
         self.ends = 0.0
         self.told_at: float | None = None
+        self.told: type[BaseException] | None = None
+        """What was raised in its thread."""
 
     def __enter__(self) -> None:
         now = time.monotonic()
@@ -44,7 +46,14 @@ class _Limit:
         trace: TracebackType | None,
         /,
     ) -> None:
+        """End the call.
+
+        Raises:
+            TimedOut, Interrupted: the call was told to end, and returned all the same.
+        """
         self._deadlines.forget()
+        if kind is None and self.told is not None:
+            raise self.told
 
 
 class Deadlines:
@@ -107,7 +116,8 @@ class Deadlines:
             if limit.told_at is None:
                 if now >= min(limit.ends, self.shutdown.ends_at):
                     limit.told_at = now
-                    _raise_in(thread, TimedOut if now >= limit.ends else Interrupted)
+                    limit.told = TimedOut if now >= limit.ends else Interrupted
+                    _raise_in(thread, limit.told)
             elif now >= limit.told_at + self._grace_s:
                 self._on_stuck(thread)
 

@@ -49,6 +49,7 @@ class Alarm:
         self._shutdown = shutdown
         self._seconds = 0.0
         self._is_running = False
+        self._raised: type[BaseException] | None = None
         self._watched_until = 0.0
         self._manners: ProcessState | None = None
 
@@ -80,6 +81,7 @@ class Alarm:
             )
             self._watched_until = ends + self._grace_s
         signal.signal(signal.SIGALRM, self._raise)
+        self._raised = None
         self._is_running = True
         signal.setitimer(signal.ITIMER_REAL, self._seconds)
         if self._shutdown.has_begun:
@@ -93,8 +95,16 @@ class Alarm:
         trace: TracebackType | None,
         /,
     ) -> None:
+        """End the call.
+
+        Raises:
+            TimedOut, Interrupted: it was raised in the call, which swallowed it and returned: what
+                it was in the midst of was left out.
+        """
         signal.setitimer(signal.ITIMER_REAL, 0)
         self._is_running = False
+        if kind is None and self._raised is not None:
+            raise self._raised
 
     def _shorten(self) -> None:
         """Let the call that runs end with the process's drain time, if its own ends later."""
@@ -104,9 +114,8 @@ class Alarm:
             faulthandler.dump_traceback_later(max(left, 0) + self._grace_s, exit=True, file=_STDERR)
 
     def _raise(self, _signal: int, _frame: FrameType | None) -> NoReturn:
-        if time.monotonic() >= self._shutdown.ends_at:
-            raise Interrupted
-        raise TimedOut
+        self._raised = Interrupted if time.monotonic() >= self._shutdown.ends_at else TimedOut
+        raise self._raised
 
     def rest(self) -> None:
         """Stop the watchdog: no processor runs for now. What its calls have changed of the process

@@ -59,6 +59,10 @@ FieldPath = Annotated[str, AfterValidator(_dotted)]
 Paths = Annotated[tuple[FieldPath, ...], BeforeValidator(_listed)]
 
 
+_OF_A_TOKEN = frozenset({"scheme", "header", "query", "path", "prefix"})
+"""The keys of `verify` that a token has."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -75,7 +79,7 @@ class Verify(_Frozen):
     path: str | None = None
     """The body's field that holds the token."""
     prefix: str = Field("", max_length=50)
-    """What stands before the whole value, `sha256=`."""
+    """What stands before the whole value, `sha256=`, `Bearer `."""
     separator: str = Field("", max_length=5)
     """What separates the items of the header; empty: the whole value is one signature."""
     field: str = Field("", max_length=50)
@@ -119,8 +123,10 @@ class Verify(_Frozen):
             raise ValueError("a signature stands in a header: set header, not query or path")
         if bool(self.separator) != bool(self.field):
             raise ValueError("separator and field go together")
-        if self.scheme == "token" and "signed" in self.model_fields_set:
-            raise ValueError("with a token nothing is signed: take signed away")
+        if self.scheme == "token" and (unread := self.model_fields_set - _OF_A_TOKEN):
+            raise ValueError(f"with a token nothing is signed: take {min(unread)} away")
+        if self.prefix and self.scheme == "token" and self.header is None:
+            raise ValueError("a prefix stands in a header: set header, not query or path")
         if self.scheme == "ed25519" and self.key == "text":
             raise ValueError('a public key is encoded: set key, "hex" or "base64"')
         if bool(self.public_key_prefix) != bool(self.public_key_field):

@@ -88,7 +88,7 @@ def _key(verify: Verify) -> str:
 
 def _token_place(verify: Verify) -> str:
     if verify.header is not None:
-        return _header(verify.header)
+        return f"{_header(verify.header)}{_grammar(verify)}"
     if verify.query is not None:
         return f"the query parameter `{verify.query}`"
     return f"the body's field `{verify.path}`"

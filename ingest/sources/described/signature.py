@@ -119,7 +119,7 @@ class Verifier:
 
     def _token(self, request: WebhookRequest) -> bytes:
         if self._verify.header is not None:
-            return only(request.headers, self.names, "signature")
+            return self._without_prefix(only(request.headers, self.names, "signature"))
         value: object = None
         if self._verify.query is not None:
             values = query_of(request.target).get(self._verify.query, [])
@@ -132,6 +132,12 @@ class Verifier:
         if not isinstance(value, str) or not value:
             raise InvalidSignature("The token is missing.", reason="signature_missing")
         return value.encode("utf-8", "surrogatepass")
+
+    def _without_prefix(self, value: bytes) -> bytes:
+        prefix = self._verify.prefix.encode()
+        if not value.startswith(prefix):
+            raise InvalidSignature("The token is malformed.", reason="signature_malformed")
+        return value.removeprefix(prefix)
 
     def _by_signature(self, request: WebhookRequest, now: int) -> str:
         headers, body = request.headers, request.body

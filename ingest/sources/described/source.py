@@ -109,7 +109,7 @@ class DescribedSource(Source):
         secret = self.newest_secret()
         name = (verify.header or "").split("|")[0]
         if verify.scheme == "token":
-            return {name: secret}
+            return {name: verify.prefix + secret}
         stamp = str(now if time is None or time.unit == "s" else now * 1000)
         if time is not None and time.header is not None:
             headers[time.header.split("|")[0]] = stamp
