@@ -1,5 +1,6 @@
 """Counts of what happened in each minute: added to from everywhere, merged later, never changed."""
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from ingest.store.pipeline import admission, jobs, metrics
+from ingest.store.pipeline.compaction import Compaction
 from ingest.store.pipeline.histograms import Histogram
 from ingest.store.pipeline.jobs import Failure, Lease, NewJobs, Outcome
 from ingest.store.pipeline.metrics import DUPLICATE, EVENT, FAILED, LAG, SUCCEEDED, Note, Point
@@ -78,9 +80,11 @@ def insert(engine: Engine, found: Sequence[tuple[datetime, str, str, int, int, i
 
 
 def compact(engine: Engine, *, now: datetime | None = None) -> int:
-    ages = {"keep_minutes": 2 * HOUR, "keep_quarters": 26 * HOUR}
-    with engine.begin() as connection:
-        return metrics.compact(connection, now=now or NOW, **ages)
+    return compaction(clock=lambda: 0.0).run(engine, now=now or NOW)
+
+
+def compaction(clock: Callable[[], float]) -> Compaction:
+    return Compaction(keep_minutes=2 * HOUR, keep_quarters=26 * HOUR, clock=clock)
 
 
 def admit(
@@ -360,6 +364,55 @@ def test_what_comes_late_is_added_to_an_hour_that_was_merged(engine: Engine) -> 
     assert rows(engine, "SELECT minute, slot, count FROM activity") == [
         {"minute": long_ago, "slot": 0, "count": 68}
     ]
+
+
+OLD_AND_FINE = """
+    SELECT count(DISTINCT date_trunc('hour', minute, 'UTC')) FROM activity
+    WHERE minute <> date_trunc('hour', minute, 'UTC') AND minute < :before
+"""
+"""Hours of which minutes are left."""
+
+
+def test_a_relay_that_was_away_for_weeks_catches_up_some_hours_at_a_time(engine: Engine) -> None:
+    """No statement has all of it, and a pass ends though there is more: sweeps wait for it."""
+    hours = [TODAY - 27 * HOUR, *(TODAY - n * DAY for n in (3, 30, 90, 400))]
+    insert(
+        engine, [(hour + n * MINUTE, EVENT, "", 0, n % 16, 1) for hour in hours for n in range(60)]
+    )
+    seconds = itertools.count(step=1.0)
+    catching_up = compaction(clock=lambda: next(seconds))  # two seconds are two hours
+    left = []
+    for _ in range(4):
+        catching_up.run(engine, now=NOW)
+        left.append(one(engine, OLD_AND_FINE, before=TODAY - 26 * HOUR))
+    assert left == [3, 1, 0, 0]
+    [whole] = over_time(engine, TODAY - 401 * DAY, TODAY, span=401 * DAY)
+    assert whole.count(EVENT) == 300
+    assert one(engine, "SELECT count(*) FROM activity") == len(hours)
+
+
+def test_what_comes_late_to_hours_that_were_passed_is_merged_the_day_after(engine: Engine) -> None:
+    late = TODAY - 30 * HOUR
+    relay = compaction(clock=lambda: 0.0)
+    insert(engine, [(late + 2 * HOUR, EVENT, "", 0, 0, 1)])
+    relay.run(engine, now=NOW)
+    insert(engine, [(late + n * MINUTE, EVENT, "", 0, 0, 1) for n in range(10)])
+    left = []
+    for hours in (1, 25):
+        relay.run(engine, now=NOW + hours * HOUR)
+        left.append(one(engine, "SELECT count(*) FROM activity"))
+    assert left == [11, 2]
+
+
+def test_quarters_of_a_day_are_merged_once_they_are_old_enough(engine: Engine) -> None:
+    """A relay that runs all the time, minute after minute, leaves nothing behind."""
+    insert(engine, [(TODAY + n * MINUTE, EVENT, "", 0, 0, 1) for n in range(60)])
+    relay = compaction(clock=lambda: 0.0)
+    rows_left = []
+    for minutes in (60, 120, 135, 150, 180, 26 * 60, 27 * 60, 27 * 60 + 1):
+        relay.run(engine, now=TODAY + minutes * MINUTE)
+        rows_left.append(one(engine, "SELECT count(*) FROM activity"))
+    assert rows_left == [60, 60, 46, 32, 4, 4, 1, 1]
 
 
 def test_compacting_while_others_count_loses_nothing(engine: Engine, database_url: str) -> None:

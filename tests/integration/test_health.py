@@ -50,7 +50,7 @@ from tests.support.slots import on_servers_of_its_own
 from tests.support.waiting import until
 from workers import Event, processor
 from workers.registry import Declaration
-from workers.relay import sweep
+from workers.relay import maintenance, sweep
 from workers.relay.maintenance import MinuteTasks
 from workers.relay.parking import Parking
 from workers.relay.sweep import Relay
@@ -482,6 +482,23 @@ def test_a_relay_works_with_no_more_than_what_is_listed(
     finally:
         owner.dispose()
     assert kept.events == []
+
+
+def test_a_task_of_the_minute_that_fails_keeps_no_other_from_its_work(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Lines()
+    monkeypatch.setattr(maintenance, "log", kept)
+    execute(engine, "ALTER TABLE refusal_counts RENAME TO away")
+    gone = ProcessIdentity(id="gone", kind="worker", host="h", pid=1, version="1")
+    with engine.begin() as connection:
+        heartbeats.upsert(connection, gone)
+    execute(engine, "UPDATE processes SET seen_at = now() - interval '1 day'")
+    MinuteTasks(engine).run(one(engine, "SELECT now()"))
+    assert [(event, fields["reason"]) for event, fields in kept.kept] == [
+        ("upkeep_waits", "not_migrated")
+    ]
+    assert one(engine, "SELECT count(*) FROM processes") == 0
 
 
 @with_a_role

@@ -1,6 +1,9 @@
 """Keeps the database tidy: once a day its partitions, once a minute its counts."""
 
-from datetime import UTC, date, datetime, timedelta
+import time
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -9,7 +12,9 @@ from ingest import logs
 from ingest.settings import Settings
 from ingest.store import causes, keyed_requests, partitions
 from ingest.store.pipeline import activity_sums, metrics
+from ingest.store.pipeline.compaction import Compaction
 from ingest.store.reports import heartbeats, refusal_counts
+from ingest.store.server_time import server_time
 
 _RETRY_AFTER_S = 60.0
 _DEAD_PROCESSES_KEPT = timedelta(minutes=10)
@@ -41,13 +46,7 @@ class DailyMaintenance:
             else:
                 self._drop_some_strays()
         except SQLAlchemyError as error:
-            cause = causes.explain(error)
-            log.warning(
-                "upkeep_waits",
-                reason=cause.reason,
-                cause=cause.sentence,
-                again_in_s=_RETRY_AFTER_S,
-            )
+            _log_waiting(error)
             self._not_before = now + _RETRY_AFTER_S
 
     def run(self, today: date) -> None:
@@ -98,6 +97,11 @@ class MinuteTasks:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._not_before = 0.0
+        self._compaction = Compaction(
+            keep_minutes=metrics.MINUTES_KEPT,
+            keep_quarters=metrics.QUARTERS_KEPT,
+            clock=time.monotonic,
+        )
 
     def run_if_due(self, *, now: float) -> None:
         """Do the minute's work if it is time. `now` is monotonic, in seconds.
@@ -107,30 +111,48 @@ class MinuteTasks:
         """
         if now >= self._not_before:
             self._not_before = now + 60
-            self.run(datetime.now(UTC))
+            with self._engine.connect() as connection:
+                server_now = server_time(connection)
+            self.run(server_now)
 
     def run(self, now: datetime) -> None:
         """Merge the counts of past minutes, sum them up, and remove what is gone: processes, and
-        the requests whose keys are no longer kept.
+        the requests whose keys are no longer kept. A task that fails is logged, and does not keep
+        the others from their work. `now` is by the server's clock, which counted the minutes."""
+        tasks: tuple[Callable[[], object], ...] = (
+            partial(self._compaction.run, self._engine, now=now),
+            partial(
+                self._in_transaction,
+                activity_sums.make,
+                metrics.SUMMED,
+                now=now,
+                keep_quarters=metrics.QUARTERS_KEPT,
+            ),
+            partial(
+                self._in_transaction,
+                refusal_counts.compact,
+                now=now,
+                keep_minutes=metrics.MINUTES_KEPT,
+                keep_quarters=metrics.QUARTERS_KEPT,
+            ),
+            partial(self._in_transaction, heartbeats.prune, older_than=_DEAD_PROCESSES_KEPT),
+            partial(self._in_transaction, keyed_requests.forget),
+        )
+        for task in tasks:
+            try:
+                task()
+            except SQLAlchemyError as error:
+                _log_waiting(error)
 
-        Raises:
-            SQLAlchemyError: PostgreSQL is away.
-        """
+    def _in_transaction(
+        self, task: Callable[..., object], *args: object, **options: object
+    ) -> None:
         with self._engine.begin() as connection:
-            metrics.compact(
-                connection,
-                now=now,
-                keep_minutes=metrics.MINUTES_KEPT,
-                keep_quarters=metrics.QUARTERS_KEPT,
-            )
-            activity_sums.make(
-                connection, metrics.SUMMED, now=now, keep_quarters=metrics.QUARTERS_KEPT
-            )
-            refusal_counts.compact(
-                connection,
-                now=now,
-                keep_minutes=metrics.MINUTES_KEPT,
-                keep_quarters=metrics.QUARTERS_KEPT,
-            )
-            heartbeats.prune(connection, older_than=_DEAD_PROCESSES_KEPT)
-            keyed_requests.forget(connection)
+            task(connection, *args, **options)
+
+
+def _log_waiting(error: SQLAlchemyError) -> None:
+    cause = causes.explain(error)
+    log.warning(
+        "upkeep_waits", reason=cause.reason, cause=cause.sentence, again_in_s=_RETRY_AFTER_S
+    )

@@ -210,6 +210,11 @@ def hour_of(moment: datetime) -> datetime:
     return _round_down(moment, _HOUR)
 
 
+def quarter_of(moment: datetime) -> datetime:
+    """Return when the quarter of an hour of a moment begins, in UTC."""
+    return _round_down(moment, _QUARTER)
+
+
 def _seconds(length: timedelta) -> int:
     return int(length.total_seconds())
 

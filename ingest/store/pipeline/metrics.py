@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, TextClause
+from sqlalchemy import Connection
 
 from ingest.store import arrays
 from ingest.store.pipeline import activity_sums, histograms
@@ -54,10 +54,10 @@ class Note:
 
 # With several slots, workers seldom wait for each other. One order of rows keeps them from
 # deadlocking. Shared with the statements that merge rows.
-_SLOTS = 16
-_SLOT = f"CAST(pg_backend_pid() % {_SLOTS} + {_SLOTS} * part AS smallint)"
-_PART = f"slot / {_SLOTS}"
-_ADD = """ON CONFLICT (minute, what, label, bucket, slot)
+SLOTS = 16
+_SLOT = f"CAST(pg_backend_pid() % {SLOTS} + {SLOTS} * part AS smallint)"
+_PART = f"slot / {SLOTS}"
+ADD = """ON CONFLICT (minute, what, label, bucket, slot)
     DO UPDATE SET count = activity.count + excluded.count"""
 
 NOTE = f"""
@@ -67,7 +67,7 @@ NOTE = f"""
                 CAST(:parts AS smallint[]), CAST(:counts AS bigint[]))
          AS note (what, label, bucket, part, count)
     ORDER BY what, label, bucket, part
-    {_ADD}
+    {ADD}
 """
 """The statement that adds `parameters`; also a part of other statements."""
 _NOTE = statement(NOTE)
@@ -219,7 +219,7 @@ def labels_over_time(
 
 
 def kept_by(moment: datetime, *, now: datetime) -> timedelta:
-    """Return the span that what was counted at a time is kept by (see `compact`)."""
+    """Return the span that what was counted at a time is kept by (see `compaction`)."""
     for age, span in ((MINUTES_KEPT, timedelta(minutes=1)), (QUARTERS_KEPT, timedelta(minutes=15))):
         if moment >= now - age:
             return span
@@ -265,71 +265,6 @@ def describe_unreadable(counts: Mapping[str, int], period: str) -> str:
     return f"{total:,} {noun} could not be read {period}: " + ", ".join(
         fields[:_FIELDS_LISTED] + more
     )
-
-
-_FIRST_SLOT = f"CAST(slot - slot % {_SLOTS} AS smallint)"
-"""The slot that the rows of one part are merged into."""
-_IS_FURTHER = f"slot % {_SLOTS} > 0"
-
-
-def _merge(minute: str, rows: str) -> TextClause:
-    """Return a statement that merges `rows` into one a `minute`; those are not among `rows`."""
-    return statement(
-        f"""
-        WITH removed AS (
-            DELETE FROM ingest.activity WHERE {rows} RETURNING *
-        ), added AS (
-            INSERT INTO ingest.activity (minute, what, label, bucket, slot, count)
-            SELECT {minute}, what, label, bucket, {_FIRST_SLOT}, sum(count)
-            FROM removed GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
-            {_ADD}
-            RETURNING 1
-        )
-        SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM added) AS added
-        """
-    )
-
-
-def _merge_older(whole: str, *, since: str = "true") -> TextClause:
-    """Return a statement that merges minutes into `whole` spans that ended by `:before`.
-
-    Possible losses are few, and keep their minute: a recovery is before or after it.
-    """
-    minute, before = whole.format("minute"), whole.format(_BEFORE)
-    return _merge(
-        minute,
-        f"minute < {before} AND {since} AND (minute <> {minute} OR {_IS_FURTHER})"
-        f" AND what <> '{POSSIBLE_LOSS}'",
-    )
-
-
-_BEFORE, _SINCE = "CAST(:before AS timestamptz)", "CAST(:since AS timestamptz)"
-# Hours in UTC: the server's time zone may begin them at half past.
-_HOUR = "date_trunc('hour', {}, 'UTC')"
-_QUARTER = "date_bin('15 minutes', {}, TIMESTAMPTZ '2024-01-01 00:00+00')"
-_MERGE_SLOTS = _merge("minute", f"{_IS_FURTHER} AND minute < {_BEFORE} AND minute >= {_SINCE}")
-_MERGE_QUARTERS = _merge_older(_QUARTER, since=f"minute >= {_HOUR.format(_SINCE)}")
-_MERGE_HOURS = _merge_older(_HOUR)
-
-
-def compact(
-    connection: Connection, *, now: datetime, keep_minutes: timedelta, keep_quarters: timedelta
-) -> int:
-    """Merge rows that nobody adds to any more; return how many rows that saved.
-
-    The slots of past minutes are merged into one, minutes older than `keep_minutes` into quarters
-    of an hour, and quarters older than `keep_quarters` into hours.
-    """
-    minutes, quarters = now - keep_minutes, now - keep_quarters
-    saved = 0
-    for merge, parameters in (
-        (_MERGE_SLOTS, {"before": now - timedelta(minutes=2), "since": now - timedelta(hours=1)}),
-        (_MERGE_QUARTERS, {"before": minutes, "since": quarters}),
-        (_MERGE_HOURS, {"before": quarters}),
-    ):
-        row = connection.execute(merge, parameters).one()
-        saved += row.removed - row.added
-    return saved
 
 
 def _point(begins: datetime, counts: Mapping[str, int], timed: Mapping[str, Counts]) -> Point:
