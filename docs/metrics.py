@@ -32,7 +32,8 @@ its own serves the sums, so a slow scrape delays no job. What a process counted 
 it dies. A relay with a port measures backlog, jobs, dead letters and parked jobs every 15 s, by
 statements that read a bounded number of index entries. It takes at most a tenth of the time for
 that. A scrape reads what was measured, and never asks PostgreSQL. Waiting jobs, dead letters and
-the backlog are counted up to 100,000 (jobs: of each queue); the ages beside them are not limited.
+the backlog are counted up to 100,000 (jobs: of each queue, those due first, and their age with
+them); the age of the backlog is not limited.
 
 Histograms of durations have buckets that double. The console's percentiles are not of these: they
 come from counts in PostgreSQL, whose buckets have four parts, and are at most a tenth off.

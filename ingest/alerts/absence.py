@@ -48,6 +48,12 @@ def _is_not_parked(facts: Facts, subject: str) -> bool:
     return all(f"{processor} in {queue}" != subject for processor, queue, _ in facts.state.parked)
 
 
+def _is_among_counted(facts: Facts, subject: str) -> bool:
+    """An old job may be due behind all those that were looked at."""
+    queue = subject.rpartition(" in ")[2]
+    return _is_not_parked(facts, subject) and facts.state.counts_all_of(queue)
+
+
 def _is_not_late(facts: Facts, subject: str) -> bool:
     """Without a finding, a schedule that is overdue is so for a little while only."""
     is_coming = subject in facts.due and facts.due[subject] > facts.now
@@ -119,7 +125,7 @@ def _is_channel(facts: Facts, subject: str) -> bool:
 _IS_OVER: Mapping[str, _Says] = MappingProxyType(
     {
         "privileges_missing": _one_reports,
-        "jobs_old": _is_not_parked,
+        "jobs_old": _is_among_counted,
         "schedule_overdue": _is_not_late,
         "processor_fails": _has_succeeded,
         "dead_letters": _all_dead_are_counted,

@@ -75,7 +75,7 @@ def _facts(details: ProcessorDetails, period: Range) -> Iterator[tuple[str, str]
     yield "dead", f"{least}{work.dead:,}"
     yield f"last {period}", _did(details)
     if figures.p50_s is not None and figures.p95_s is not None:
-        yield "lag", f"p50 {_span(figures.p50_s)}, p95 {_span(figures.p95_s)}"
+        yield "a call", f"p50 {_span(figures.p50_s)}, p95 {_span(figures.p95_s)}"
 
 
 def limits(seen: ProcessorLimits) -> Iterator[tuple[str, str]]:

@@ -144,7 +144,8 @@ UNHANDLED = _gauge("unhandled_events", "events without a job")
 PROCESSES = _gauge("processes", "processes that are alive, by their own reports", "process")
 PARTITION_DAYS = _gauge("partition_days_ahead", "days after today that have a partition")
 MEASURED_AT = _gauge(
-    "measured_timestamp_seconds", "when the relay last measured the state of the tables, Unix time"
+    "measured_timestamp_seconds",
+    "when the relay last measured the state of the tables, Unix time; 0: not yet",
 )
 MEASURE_DURATION = _gauge("measure_duration_seconds", "how long that took")
 

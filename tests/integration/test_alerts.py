@@ -28,6 +28,7 @@ from ingest.store import alerts, partitions
 from ingest.store.address import parse
 from ingest.store.alerts import Alert
 from ingest.store.engine import Role, create_engine
+from ingest.store.reports import gauges
 from ingest.store.server_time import server_time
 from tests.support.deliver import deliver, order
 from tests.support.ports import free_port
@@ -478,6 +479,20 @@ def test_an_alert_of_which_nothing_is_known_stays_and_ends_without_a_recovery(
     assert pipeline.fires(alert)
     pipeline.evaluate(RULES[slug].unknown_for_s / 2)
     assert not pipeline.fires(alert)
+    assert not recoveries(pipeline)
+
+
+def test_an_old_job_behind_more_than_are_looked_at_is_no_recovery(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alert = fire("jobs_old", pipeline)
+    monkeypatch.setattr(gauges, "EXAMINED", 1)
+    execute(pipeline.engine, "UPDATE jobs SET next_attempt_at = now() + interval '1 min'")
+    pipeline.job("pending")
+    execute(pipeline.engine, "UPDATE jobs SET processor = 'other' WHERE next_attempt_at <= now()")
+    pipeline.evaluate(1)
+    pipeline.evaluate(RULES["jobs_old"].recover_for_s)
+    assert pipeline.fires(alert)
     assert not recoveries(pipeline)
 
 

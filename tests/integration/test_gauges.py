@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from ingest.monitoring import catalogue
-from ingest.monitoring.samples import Distribution
+from ingest.monitoring.samples import Distribution, Sample
 from ingest.store.address import parse
 from ingest.store.engine import Role, create_engine
 from ingest.store.reports import gauges
@@ -96,7 +96,6 @@ def test_the_cost_does_not_grow_with_what_waits(
 
 def test_a_measurement_says_when_it_was_and_keeps_its_values(relay: Engine) -> None:
     measurement = Measurement(relay, Ages(), clock=lambda: 1_700_000_000.0)
-    assert measurement.read() == []
     measurement.measure()
     told = {sample.metric: sample.value for sample in measurement.read()}
     assert told[catalogue.MEASURED_AT] == 1_700_000_000.0
@@ -104,3 +103,17 @@ def test_a_measurement_says_when_it_was_and_keeps_its_values(relay: Engine) -> N
     days = told[catalogue.PARTITION_DAYS]
     assert not isinstance(days, Distribution)
     assert days >= 1
+
+
+def test_what_was_never_measured_or_long_ago_is_not_told_as_the_state_of_now(
+    relay: Engine,
+) -> None:
+    """The time alone is told, so that `IngestMeasurementOld` fires."""
+    now = 1_700_000_000.0
+    measurement = Measurement(relay, Ages(), clock=lambda: now)
+    assert measurement.read() == [Sample(catalogue.MEASURED_AT, 0.0)]
+    measurement.measure()
+    now += 300
+    assert len(measurement.read()) > 5
+    now += 1
+    assert measurement.read() == [Sample(catalogue.MEASURED_AT, 1_700_000_000.0)]

@@ -24,6 +24,8 @@ from ingest.store.retention.ages import Ages
 _INTERVAL_S = 15.0
 _SHARE = 10
 """Measuring takes at most a tenth of the time, however much waits."""
+_KEPT_S = 300.0
+"""What was measured longer ago says nothing of now. `IngestMeasurementOld` fires at this age."""
 _LONGEST_PAUSE_S = 150.0
 """What took more than a tenth of this did not measure, but hang: PostgreSQL was away or locked. The
 state is to be known again soon after that."""
@@ -40,6 +42,7 @@ class Measurement:
         self._ages = ages
         self._clock = clock
         self._samples: list[Sample] = []
+        self._measured_at = 0.0
         self._pause = threading.Event()  # never set; time.sleep fails under libfaketime
         self._thread = threading.Thread(target=self._run, name="measurement", daemon=True)
 
@@ -48,8 +51,11 @@ class Measurement:
         self._thread.start()
 
     def read(self) -> list[Sample]:
-        """Return the values of the last measurement, for Prometheus; none before the first."""
-        return self._samples
+        """Return the values of the last measurement, for Prometheus, and when it was. Values are
+        left out before the first, and when they are too old."""
+        measured_at, samples = self._measured_at, self._samples
+        is_old = self._clock() - measured_at > _KEPT_S
+        return [Sample(catalogue.MEASURED_AT, measured_at), *(() if is_old else samples)]
 
     def measure(self) -> None:
         """Measure once.
@@ -67,9 +73,9 @@ class Measurement:
             *_samples(state),
             Sample(catalogue.PARTITION_DAYS, ahead),
             *_by_label(catalogue.RETENTION_BEHIND, late),
-            Sample(catalogue.MEASURED_AT, self._clock()),
             Sample(catalogue.MEASURE_DURATION, time.monotonic() - began),
         ]
+        self._measured_at = self._clock()
 
     def _run(self) -> None:
         while True:

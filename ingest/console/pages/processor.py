@@ -45,7 +45,7 @@ class ProcessorPage:
     attempts: Markup
     """The chart of attempts over time, by outcome."""
     took: Markup
-    """The chart of the time from receipt to success."""
+    """The chart of the time that a call takes."""
     newest_dead: tuple[ListedEvent, ...]
     """The newest."""
     newest_events: tuple[ListedEvent, ...]
@@ -153,5 +153,5 @@ def _took(period: ProcessorPeriod) -> Markup:
         ],
         [span.begins for span in spans],
         span=timedelta(seconds=period.span_s),
-        label="Time from receipt to success",
+        label="Time of a call",
     )

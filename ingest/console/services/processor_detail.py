@@ -34,8 +34,7 @@ class ProcessorSpan:
     failed: int
     """Attempts that failed, timed out or were lost."""
     p50_s: float | None
-    """Half of what succeeded had done so within so many seconds of the receipt; null: nothing
-    succeeded."""
+    """Half of the calls that succeeded took at most so many seconds; null: none did."""
     p95_s: float | None
     """Likewise, 95 %."""
 
@@ -55,7 +54,7 @@ class ProcessorPeriod:
     rate: float
     """Jobs that succeeded, per second of the time that was measured."""
     p50_s: float | None
-    """Half of them had succeeded within so many seconds of the receipt; null: nothing succeeded."""
+    """Half of the calls that succeeded took at most so many seconds; null: none did."""
     p95_s: float | None
     """Likewise, 95 % of them."""
 

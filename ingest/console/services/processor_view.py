@@ -23,7 +23,7 @@ class ProcessorView(ProcessorRecord):
     rate: float
     """Jobs that succeeded, per second of the time that was measured."""
     p50_s: float | None
-    """Half of them had succeeded within so many seconds of the receipt; None: nothing succeeded."""
+    """Half of the calls that succeeded took at most so many seconds; None: none did."""
     p95_s: float | None
     """Likewise, 95 % of them."""
     failures: int

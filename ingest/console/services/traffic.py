@@ -33,8 +33,8 @@ class Group:
     rate: float
     """Of the total, in a second of the time that was measured."""
     p50_s: float | None
-    """Half of what succeeded had done so within so many seconds of the receipt; None: nothing did,
-    or that is not known, as by source."""
+    """Half of the calls that succeeded took at most so many seconds; None: none did, or that is not
+    known, as by source."""
     p95_s: float | None
     """Likewise, 95 %."""
 

@@ -1,7 +1,8 @@
 """The state of the tables, for metrics. Each statement reads a bounded number of index entries.
 
 Waiting jobs, dead letters and unadmitted deliveries are counted up to `EXAMINED`, for each queue
-where there are queues: then the count is a lower bound, and the age beside it says the rest.
+where there are queues: then the count is a lower bound. So is the age of jobs, which is that of
+those that are counted. The age of the backlog is not limited.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,7 +30,7 @@ class Lane:
     retrying: int
     running: int
     oldest_at: datetime | None
-    """When the event of the first of them was received; replays do not count."""
+    """When the event of the first of those that are counted was received; replays do not count."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,12 @@ class Gauges:
     unhandled: int
     processes: dict[str, int]
     """Live processes by kind."""
+
+    def counts_all_of(self, queue: str) -> bool:
+        """Return whether all waiting jobs of a queue are counted: there are fewer than are looked
+        at."""
+        waiting = (lane.pending + lane.retrying for lane in self.lanes if lane.queue == queue)
+        return sum(waiting) < EXAMINED
 
 
 # Counted from the newest on: the oldest are among rows that were admitted just now, whose pages a
