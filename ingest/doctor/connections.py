@@ -21,7 +21,7 @@ CONNECTIONS = note("connections")
 OF_A_PROCESS = {
     "receiver": 2,  # the writer's, and the heartbeat's
     "worker": 4,  # jobs, leases, a processor's `db`, the heartbeat's; threads have one more each
-    "relay": 6,  # the sweeps', the heartbeat's, retention's, the metrics', and 2 for alerts
+    "relay": 7,  # sweeps, heartbeat, retention, failures' groups, metrics, and 2 for alerts
     "console": 13,  # ingest.console.app: 8 for pages, 2 for runners, the heartbeat's, alerts'
 }
 """The connections that a process opens, at most."""

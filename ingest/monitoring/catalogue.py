@@ -77,8 +77,8 @@ POSSIBLE_LOSSES = _counter(
 )
 CLOCK_SKEW = _gauge(
     "clock_skew_seconds",
-    "our clock less the signature's time, of a delivery of the last seconds; only of sources that"
-    " keep that time",
+    "our clock less the signature's time, of the last delivery of a quarter of an hour; only of"
+    " sources that keep that time",
     "source",
 )
 COMMIT_DURATION = _histogram("commit_duration_seconds", "a group commit")

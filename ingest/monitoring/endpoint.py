@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _BIND_AGAIN_S = 2.0
 """A process that is being replaced may hold the port until it has ended."""
 _REQUEST_TIMEOUT_S = 5.0
+_LOOK_S = 0.5
+"""How often it is looked whether the endpoint ends. `shutdown` of the base class waits for ever
+where `serve_forever` was not begun."""
 
 log = logs.logger(__name__)
 
@@ -72,15 +75,15 @@ class Endpoint:
         self._bind()
         if self._server is None:
             return
-        if not self._ends.is_set():
-            self._server.serve_forever()
-        self._server.server_close()
+        try:
+            while not self._ends.is_set():
+                self._server.handle_request()
+        finally:
+            self._server.server_close()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving, once what is being answered has its answer."""
         self._ends.set()
-        if self._server is not None:
-            self._server.shutdown()
         self._thread.join()
 
     def _bind(self) -> None:
@@ -179,6 +182,8 @@ class _Handler(WSGIRequestHandler):
 
 
 class _Server(WSGIServer):
+    timeout = _LOOK_S
+
     def server_bind(self) -> None:
         """Bind without asking a name server for this machine's name, which may take long."""
         socketserver.TCPServer.server_bind(self)

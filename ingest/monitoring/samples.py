@@ -43,9 +43,10 @@ class Durations:
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
-        """Count a duration."""
+        """Count a duration. A clock that is put back gives one below 0: it counts as 0, since a sum
+        that falls is a restart to Prometheus."""
         self.counts[cell(seconds)] += 1
-        self.seconds += seconds
+        self.seconds += max(0.0, seconds)
 
     def read(self) -> Distribution:
         """Return the counts of whole buckets."""

@@ -73,7 +73,7 @@ def create_receiver(settings: Settings) -> Receiver:
     )
     dispatcher = traces.dispatcher(settings.redis) if traces else Dispatcher(settings.redis)
     hints = BackgroundDispatcher(dispatcher)
-    commits = Commits(sources, clock=time.time)
+    commits = Commits(sources, clock=time.monotonic)
     writer = _writer(settings, hints, commits, traces)
     metrics = ReceiverMetrics(sources, clock=time.time)
     refused = RefusedRequests(metrics, trusted_proxies=settings.trusted_proxies)

@@ -102,7 +102,7 @@ class DeliveryWriter:
         self._database = database
         self._limits = limits
         self._on_commit = on_commit
-        self._commits = commits or Commits({}, clock=clock)
+        self._commits = commits or Commits({}, clock=time.monotonic)
         self._traces = traces
         self._backlog: deque[_Waiting] = deque()
         self._backlog_bytes = 0

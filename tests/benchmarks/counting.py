@@ -36,7 +36,7 @@ def microseconds(act: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    metrics, commits = ReceiverMetrics(), Commits({}, clock=time.time)
+    metrics, commits = ReceiverMetrics(), Commits({}, clock=time.monotonic)
     for number in range(_SOURCES):
         metrics.count_answer(0.004, f"source-{number}")
     tell("an answer", microseconds(lambda: metrics.count_answer(0.004, "source-1")))

@@ -4,8 +4,10 @@ import http.client
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,6 +22,7 @@ from ingest.monitoring.samples import Durations, Sample, Sizes
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.store.pipeline.histograms import counted
 from ingest.store.pipeline.jobs import Failure, Outcome
+from tests.support.lines import Lines
 from tests.support.ports import free_port
 from tests.support.signing import SECRET
 from tests.support.sources import awalchat
@@ -243,6 +246,35 @@ def test_an_endpoint_that_never_got_its_port_is_closed() -> None:
         endpoint = Endpoint(Address("127.0.0.1", taken.getsockname()[1]), "relay", [])
         endpoint.start()
         endpoint.close()
+
+
+def test_an_endpoint_that_is_closed_as_it_gets_its_port_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    endpoint = Endpoint(Address("127.0.0.1", port := free_port()), "relay", [])
+    closing = threading.Thread(target=endpoint.close, daemon=True)
+
+    class BetweenBindingAndServing(Lines):
+        def info(self, event: str, **fields: Any) -> None:
+            closing.start()
+            endpoint._ends.wait(300)
+
+    monkeypatch.setattr(endpoint_module, "log", BetweenBindingAndServing())
+    endpoint.start()
+    until(lambda: closing.ident is not None, what="it is being closed")
+    closing.join(300)
+    assert not closing.is_alive()
+    assert not listens(port)
+
+
+def test_a_clock_that_is_put_back_makes_no_sum_fall() -> None:
+    """To Prometheus a sum that falls is a restart, after which all of it counts again."""
+    durations = Durations()
+    for seconds in (0.5, -3600.0):
+        durations.add(seconds)
+    assert durations.read().total == 0.5
+    assert sum(durations.read().counts) == 2
+    assert counted([0.5, -3600.0]).total_s == 0.5
 
 
 def test_names_are_in_one_namespace_with_their_unit() -> None:

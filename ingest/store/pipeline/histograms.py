@@ -63,8 +63,8 @@ class Counted(NamedTuple):
 
 
 def counted(seconds: Collection[float]) -> Counted:
-    """Count durations."""
-    return Counted(Counter(map(cell, seconds)), sum(seconds))
+    """Count durations. One below 0, of a clock that was put back, counts as 0."""
+    return Counted(Counter(map(cell, seconds)), sum(max(0.0, second) for second in seconds))
 
 
 def by_bucket(counts: Iterable[int]) -> list[int]:
