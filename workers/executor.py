@@ -9,7 +9,7 @@ Three transactions, each with one reason to exist:
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 from uuid import UUID
@@ -99,6 +99,7 @@ class Executor:
             lease_s=lease_s,
             shutdown=shutdown,
             fitting=self._pace.fitting,
+            tell=self._tell,
             release=release,
         )
         self._placer = Placer(engine, keys)
@@ -366,6 +367,17 @@ class Executor:
                 release=self._release,
                 may_be_ordered=processor.order is not None,
             )
+        self._tell(processor, claimed, failures, recorded)
+
+    def _tell(
+        self,
+        processor: Processor,
+        claimed: Sequence[ClaimedJob],
+        failures: Sequence[Failure],
+        recorded: Collection[int],
+    ) -> None:
+        """Tell everybody who wants to know of attempts that failed. The jobs `recorded` were still
+        ours."""
         self._traces.failed(failures)
         self._reports.dead(
             self._engine, [failure for failure in failures if failure.id in recorded]

@@ -1,6 +1,6 @@
 """Reading the keys of events in a worker process, by which jobs are kept in order or limited."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from uuid import UUID
 
@@ -20,6 +20,8 @@ from workers.timeouts.signals import Interrupted
 
 log = logs.logger(__name__)
 
+Tell = Callable[[Processor, Sequence[ClaimedJob], Sequence[Failure], Collection[int]], None]
+"""Tells of the failures of claimed jobs, and of which of them are recorded."""
 _AT_ONCE = 100
 """Bodies that are in memory at a time, at most."""
 
@@ -36,17 +38,19 @@ class KeyReader:
         lease_s: float,
         shutdown: Shutdown,
         fitting: Callable[[Processor], int],
+        tell: Tell,
         release: str | None = None,
     ) -> None:
         """`worker` and `release` name this process and the application in failed attempts. Once
         `shutdown` has begun, no more keys are read. `fitting` returns how many bodies of a
-        processor's jobs to have in memory."""
+        processor's jobs to have in memory; `tell` is told of what fails."""
         self._engine = engine
         self._runner = runner
         self._worker = worker
         self._lease_s = lease_s
         self._shutdown = shutdown
         self._fitting = fitting
+        self._tell = tell
         self._release = release
 
     def at_once(self, processor: Processor) -> int:
@@ -130,7 +134,9 @@ class KeyReader:
                 lease_s=self._lease_s,
                 max_attempts=processor.max_attempts,
             )
-            jobs.fail(connection, list(map(failed, claimed)), release=self._release)
+            failures = list(map(failed, claimed))
+            recorded = jobs.fail(connection, failures, release=self._release)
+        self._tell(processor, claimed, failures, recorded)
 
 
 def _as_claimed(job: UnreadJob, processor: Processor) -> ClaimedJob:

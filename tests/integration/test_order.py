@@ -23,6 +23,7 @@ from tests.integration.conftest import NoLeases, Worker
 from tests.support.deliver import body, deliver
 from tests.support.rows import execute, one, rows
 from workers import Discard, Event, Snooze, outcome, processor
+from workers.counts import Tally
 from workers.recovery import rescue
 from workers.relay.mending import OrderMending
 from workers.retry import RetryPolicy
@@ -605,9 +606,15 @@ def test_events_without_the_field_have_no_order_and_hold_nobody(
 
 
 def test_a_function_of_the_event_names_the_key_and_one_that_raises_is_a_dead_letter_at_once(
-    engine: Engine, database_url: str, make_worker: MakeWorker
+    engine: Engine, database_url: str, make_worker: MakeWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_mended = False
+    counted: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        Tally,
+        "failed",
+        lambda _tally, name, failure: counted.append((name, str(failure.outcome))),
+    )
 
     def key(event: Event) -> object:
         if event.data["step"] == 1 and not is_mended:
@@ -626,6 +633,7 @@ def test_a_function_of_the_event_names_the_key_and_one_that_raises_is_a_dead_let
     assert ran(engine, 1) == [0, 2]
     (attempt,) = rows(engine, "SELECT outcome, error_type FROM attempts")
     assert attempt == {"outcome": "discarded", "error_type": "KeyError"}
+    assert counted == [(NAME, "discarded")]
     is_mended = True
     _replay(engine, arrived[1])
     drain(engine, worker)
