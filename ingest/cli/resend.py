@@ -63,6 +63,12 @@ def resend(
                     now=time.time(),
                     random=os.urandom,
                 )
+            except KeyboardInterrupt:
+                raise CommandError(
+                    "Ended before PostgreSQL answered, so it may be sent. Repeat it with"
+                    f" --number {number}: then it is sent once.",
+                    reason="interrupted",
+                ) from None
             except NotStored as error:
                 raise CommandError(
                     f"{error} Repeat it with --number {number}: then it is sent once.",

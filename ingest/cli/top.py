@@ -84,12 +84,12 @@ def read(connection: Connection) -> Seen:
     """Look at everything once."""
     backlog = behind.read(connection)
     since = backlog.now.replace(second=0, microsecond=0) - _PERIOD
-    first = metrics.first_minute(connection, since=since)
+    begins = metrics.counted_since(connection, since=since)
     answers = metrics.by_label(connection, ANSWER, since=since)
     refused = metrics.by_label(connection, REFUSED, since=since)
     return Seen(
         backlog=backlog,
-        measured_s=0.0 if first is None else max(1.0, (backlog.now - first).total_seconds()),
+        measured_s=0.0 if begins is None else max(1.0, (backlog.now - begins).total_seconds()),
         accepted=sum(histogram.total for histogram in answers.values()),
         refused=sum(histogram.total for histogram in refused.values()),
         succeeded=metrics.by_label(connection, SUCCEEDED, since=since),

@@ -199,6 +199,21 @@ def test_a_time_that_is_no_whole_number_of_spans_ends_with_a_part(engine: Engine
     assert [point.count(EVENT) for point in points] == [5, 5, 2]
 
 
+def test_a_time_is_counted_whole_unless_the_pipeline_is_younger(engine: Engine) -> None:
+    """After a quiet time one event is no rush: the quiet time was measured too."""
+
+    def begins(since: datetime) -> datetime | None:
+        with engine.connect() as connection:
+            return metrics.counted_since(connection, since=since)
+
+    assert begins(TODAY) is None
+    insert(engine, [(TODAY + 5 * MINUTE, EVENT, "", 0, 0, 1)])
+    assert begins(TODAY) == TODAY + 5 * MINUTE
+    assert begins(TODAY + 6 * MINUTE) is None
+    insert(engine, [(TODAY - DAY, EVENT, "", 0, 0, 1)])
+    assert begins(TODAY) == TODAY
+
+
 def test_what_ends_well_is_counted_with_how_long_it_took_and_how_late_that_is(
     engine: Engine, database_url: str, make_worker: MakeWorker
 ) -> None:

@@ -337,6 +337,10 @@ def not_stored(*_: object, **__: object) -> None:
     raise NotStored("The connection broke.", reason="no_answer")
 
 
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_the_command_shows_an_order_and_sends_an_event_again(
     engine: Engine,
     database_url: str,
@@ -358,10 +362,11 @@ def test_the_command_shows_an_order_and_sends_an_event_again(
         return ended.output
 
     assert "Nothing was sent." in run(*command, "--dry-run")
-    with monkeypatch.context() as without:
-        without.setattr(resending, "send", not_stored)
-        with pytest.raises(CommandError) as failed:
-            CliRunner().invoke(main.program(), command, catch_exceptions=False)
+    for fails in (interrupted, not_stored):
+        with monkeypatch.context() as without:
+            without.setattr(resending, "send", fails)
+            with pytest.raises(CommandError, match=r"--number [0-9a-f-]{36}: then") as failed:
+                CliRunner().invoke(main.program(), command, catch_exceptions=False)
     again = str(failed.value).partition("--number ")[2].partition(":")[0]
     assert "Sent as event" in run(*command, "--reason", "wrong", "--number", again)
     assert "Sent before, as event" in run(*command, "--reason", "wrong", "--number", again)

@@ -14,7 +14,7 @@ from ingest.store.retention import lateness, passes
 from ingest.store.retention.ages import Ages
 from tests.support.deliver import deliver, order
 from tests.support.retention import is_ready
-from tests.support.rows import execute
+from tests.support.rows import execute, rows
 from tests.support.states import give_job
 from tests.support.work import explained
 from workers.relay.measurement import Measurement
@@ -106,6 +106,14 @@ def test_each_kind_is_as_late_as_its_oldest_row_that_may_go(engine: Engine, rela
     )
 
 
+PARKED_JOB = """
+    INSERT INTO jobs (event, processor, queue, state, trigger, attempt, failures, max_attempts,
+                      next_attempt_at, hinted_until)
+    SELECT event, :processor, queue, 'retrying', 'retry', 1, 1, 8, now(), 'infinity'
+    FROM jobs LIMIT 1
+"""
+
+
 def failure(engine: Engine, processor: str, days: int, state: str = "open") -> None:
     """A group whose last attempt failed so many days ago."""
     execute(
@@ -128,12 +136,17 @@ def test_failures_are_as_late_as_their_oldest_group_that_may_go(
     assert late(relay)["failures"] == 0
     failure(engine, "q", 97, "resolved")
     assert late(relay)["failures"] == 7
+    failure(engine, "r", 99)
+    execute(engine, PARKED_JOB, processor="r")  # which would be counted anew
+    assert late(relay)["failures"] == 7
     with monkeypatch.context() as patched:
         patched.setattr(lateness, "EXAMINED", 1)
         assert late(relay)["failures"] == 0  # a dead letter beyond those may be of q
     for _ in passes.run(relay, AGES, clock=lambda: NOW):
         pass
     assert late(relay)["failures"] == 0
+    left = "SELECT processor FROM failure_groups ORDER BY 1"
+    assert [row["processor"] for row in rows(engine, left)] == ["muted", "p", "q", "r"]
 
 
 def test_a_pass_makes_up_for_it(engine: Engine, relay: Engine) -> None:

@@ -80,12 +80,13 @@ def covering(since: datetime, *, now: datetime) -> Range:
 
 
 def measured_s(connection: Connection, window: Window, *, now: datetime) -> float:
-    """Return how many seconds of a window were measured: those since the first count in it.
+    """Return how many seconds of a window were measured: all of them, but for those before the
+    pipeline's first count. 0: nothing was counted.
 
     Rates are of this time. A pipeline that was started ten minutes ago has done nothing before.
     """
-    first = metrics.first_minute(connection, since=window.since)
-    return 0.0 if first is None else max(1.0, (now - first).total_seconds())
+    begins = metrics.counted_since(connection, since=window.since)
+    return 0.0 if begins is None else max(1.0, (now - begins).total_seconds())
 
 
 def _round_up(moment: datetime, span: timedelta) -> datetime:

@@ -237,13 +237,19 @@ def as_kept(connection: Connection, since: datetime, *, now: datetime) -> list[S
     ]
 
 
-_FIRST = statement("SELECT min(minute) FROM ingest.activity WHERE minute >= :since")
+_COUNTED_SINCE = statement(
+    """
+    SELECT greatest(CAST(:since AS timestamptz), min(minute)) AS since
+    FROM ingest.activity HAVING max(minute) >= :since
+    """
+)
 
 
-def first_minute(connection: Connection, *, since: datetime) -> datetime | None:
-    """Return the first minute since then in which anything was counted; None: there is none."""
-    minute: datetime | None = connection.execute(_FIRST, {"since": since}).scalar()
-    return minute
+def counted_since(connection: Connection, *, since: datetime) -> datetime | None:
+    """Return from when on the time since then was counted: all of it, or from the first minute that
+    was ever counted. None: nothing was counted since then."""
+    begins: datetime | None = connection.execute(_COUNTED_SINCE, {"since": since}).scalar()
+    return begins
 
 
 def unreadable(connection: Connection, *, since: datetime) -> dict[str, int]:

@@ -14,7 +14,7 @@ from ingest.ids import first_id
 from ingest.store.retention import progress
 from ingest.store.retention.ages import Ages
 from ingest.store.retention.events import FINISHED
-from ingest.store.retention.records import OLD_FAILURE
+from ingest.store.retention.records import NOT_PARKED, OLD_FAILURE
 from ingest.store.sql import statement
 
 EXAMINED = 2_000
@@ -64,7 +64,7 @@ _OLDEST = {
             SELECT processor, last_seen FROM ingest.failure_groups
             WHERE {OLD_FAILURE} ORDER BY last_seen LIMIT :limit
         ) AS g
-        WHERE processor NOT IN (SELECT processor FROM dead)
+        WHERE processor NOT IN (SELECT processor FROM dead) AND {NOT_PARKED}
           AND (SELECT count(*) FROM dead) < :limit
         """,
 }

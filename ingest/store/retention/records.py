@@ -50,12 +50,19 @@ def remove_duplicates(connection: Connection, *, before: datetime, limit: int) -
 
 
 # What was muted is not to be told of because it was forgotten.
+# Nor what a parked job failed with, which is counted anew as soon as it is gone.
+NOT_PARKED = """
+    NOT EXISTS (
+        SELECT FROM ingest.jobs
+        WHERE jobs.processor = g.processor AND hinted_until = 'infinity'
+    )
+"""
 OLD_FAILURE = "last_seen < :before AND state <> 'muted'"
 FORGOTTEN_FAILURE = f"""
     {OLD_FAILURE} AND NOT EXISTS (
         SELECT FROM ingest.jobs
         WHERE jobs.state = 'dead' AND discarded_at IS NULL AND jobs.processor = g.processor
-    )
+    ) AND {NOT_PARKED}
 """
 
 Remove = Callable[[Connection, datetime, int], int]
