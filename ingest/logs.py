@@ -64,6 +64,7 @@ def configure(level: str, form: Literal["auto", "json", "console"]) -> None:
     )
     handler.addFilter(_Sampled())
     threading.excepthook = _tell_of_a_thread
+    sys.unraisablehook = _tell_of_an_end
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -89,6 +90,15 @@ def _tell_of_a_thread(args: threading.ExceptHookArgs) -> None:
     logger(__name__).error(
         "thread_failed",
         thread=args.thread.name if args.thread else None,
+        exc_info=args.exc_value,
+    )
+
+
+def _tell_of_an_end(args: "sys.UnraisableHookArgs") -> None:
+    """Log that the end of an object failed, which nobody catches; likewise without the message."""
+    logger(__name__).error(
+        "end_of_object_failed",
+        object_type=type(args.object).__name__,
         exc_info=args.exc_value,
     )
 

@@ -44,6 +44,28 @@ def test_a_thread_that_fails_is_logged_without_the_errors_message() -> None:
     assert NUMBER not in line
 
 
+def test_an_object_whose_end_fails_is_logged_without_the_errors_message() -> None:
+    done = run(
+        f"""
+        from ingest import logs
+
+        class Session:
+            def __del__(self):
+                raise ValueError("400 for https://api/?to={NUMBER}")
+
+        logs.configure("info", "json")
+        Session()
+        """
+    )
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert told["event"] == "end_of_object_failed"
+    assert told["exception"][0]["type"] == "builtins.ValueError"
+    assert "__del__" in line
+    assert NUMBER not in line
+
+
 def test_a_thread_that_exits_is_no_failure() -> None:
     done = run(
         """
