@@ -1,6 +1,7 @@
 """`ingest simulate`: send a customer's events as the sender does, with retries."""
 
 import asyncio
+import contextlib
 import secrets
 import signal
 import sys
@@ -83,6 +84,8 @@ def simulate(
             asyncio.run(_run(sender, occurrences, duration))
         except asyncio.CancelledError:
             raise typer.Exit(130) from None
+        except ExceptionGroup as failed:  # of the tries
+            raise _of_journal(failed, journal) from None
         finally:
             _report(sender.tally)
     if sender.tally.acknowledged < sender.tally.occurrences:
@@ -93,9 +96,31 @@ def _open(path: Path | None, stack: ExitStack) -> TextIO | None:
     if path is None:
         return None
     try:
-        return stack.enter_context(path.open("a", buffering=1, encoding="utf-8"))
+        file = path.open("a", buffering=1, encoding="utf-8")
     except OSError as error:
-        raise CommandError(f"Cannot write {path}: {error.strerror}.", reason="no_file") from None
+        raise _cannot_write(path, error) from None
+    stack.callback(_close, file)
+    return file
+
+
+def _close(file: TextIO) -> None:
+    """Close the journal. A line that could not be written was told of by then."""
+    with contextlib.suppress(OSError):
+        file.close()
+
+
+def _of_journal(failed: ExceptionGroup[Exception], path: Path | None) -> Exception:
+    """Return what is to be told when tries failed: that the journal cannot be written, say."""
+    of_files, others = failed.split(OSError)
+    if of_files is None or others is not None or path is None:
+        return failed
+    error = of_files.exceptions[0]
+    assert isinstance(error, OSError)
+    return _cannot_write(path, error)
+
+
+def _cannot_write(path: Path, error: OSError) -> CommandError:
+    return CommandError(f"Cannot write {path}: {error.strerror}.", reason="no_file")
 
 
 async def _run(sender: Sender, occurrences: Iterator[Occurrence], duration_s: float) -> None:

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
+
 from tests.acceptance.harness import Stack
 from tests.support.reference import read_model
 from tests.support.tables import tables
@@ -73,6 +75,16 @@ def test_a_second_ctrl_c_ends_it_at_once(make_stack: Callable[..., Stack]) -> No
     assert sent.poll() is None
     sent.send_signal(signal.SIGINT)
     assert sent.wait(300) == 130
+    assert b"Traceback" not in _log(stack)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's")
+def test_a_full_disk_is_one_sentence(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack()
+    stack.ports.append(1)  # nobody listens there
+    sent = simulate(stack, "--duration", "600", "--journal", "/dev/full")
+    assert sent.wait(300) == 1
+    assert b"ingest: Cannot write /dev/full: No space left on device." in _log(stack)
     assert b"Traceback" not in _log(stack)
 
 
