@@ -64,6 +64,33 @@ MUTATIONS = (
     ),
     Mutation(
         promise=5,
+        what="a call that swallows its time-out succeeds",
+        file="workers/timeouts/signals.py",
+        old="        if kind is None and self._raised is not None:\n",
+        new="        if False and self._raised is not None:\n",
+        caught_by="unit/test_timelimit.py::"
+        "test_a_call_that_swallows_its_end_and_returns_has_ended_all_the_same",
+    ),
+    Mutation(
+        promise=5,
+        what="a call on a thread that swallows its time-out succeeds",
+        file="workers/timeouts/deadlines.py",
+        old="        if kind is None and self.told is not None:\n",
+        new="        if False and self.told is not None:\n",
+        caught_by="unit/test_deadlines.py::"
+        "test_a_call_that_swallows_its_end_and_returns_has_ended_all_the_same",
+    ),
+    Mutation(
+        promise=5,
+        what="an old job behind all those that are looked at is told as a recovery",
+        file="ingest/alerts/absence.py",
+        old="_is_not_parked(facts, subject) and facts.state.counts_all_of(queue)",
+        new="_is_not_parked(facts, subject)",
+        caught_by="integration/test_alerts.py::"
+        "test_an_old_job_behind_more_than_are_looked_at_is_no_recovery",
+    ),
+    Mutation(
+        promise=5,
         what="what was in work when a breaker opened spends its attempt",
         file="ingest/store/pipeline/breaker_state.py",
         old="            uncounted.add(attempt.id)\n",
