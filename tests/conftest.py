@@ -20,6 +20,7 @@ from tests.support.servers import Servers as Servers
 from tests.support.servers import setups
 from tests.support.signing import SECRET
 
+_SHORT = "not long"
 _TEMPLATE = "template_for_tests"
 
 
@@ -33,6 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "not_on(*setups, reason): what it tests is not there on these set-ups"
     )
+    config.addinivalue_line(
+        "markers", "long: takes its time; run only if it is named, or chosen by -m or -k"
+    )
+    if _nothing_is_chosen(config):
+        config.option.markexpr = _SHORT
     # How fast a loaded machine makes examples says nothing of what is tested.
     hypothesis.settings.register_profile(
         "loaded machine",
@@ -50,6 +56,19 @@ def pytest_configure(config: pytest.Config) -> None:
             structlog.dev.ConsoleRenderer(colors=False),
         ]
     )
+
+
+def _nothing_is_chosen(config: pytest.Config) -> bool:
+    """Return whether the command names no tests, and chooses none by marker or name."""
+    is_all = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    return is_all and not config.option.markexpr and not config.option.keyword
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    """Say what is left out."""
+    if config.option.markexpr != _SHORT:
+        return None
+    return "without what takes its time: `python3 dev.py test tests` runs everything"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from ingest.cli import main, recover
 from ingest.receiver.metrics import ReceiverMetrics
 from ingest.sources import registry
-from ingest.store.pipeline import metrics as minutes
+from ingest.store.pipeline.compaction import Compaction
 from ingest.store.reports import possible_losses
 from tests.support.github import HOOK, TOKEN, Answer, Github, standing_in
 from tests.support.rows import execute, rows
@@ -223,9 +223,8 @@ def test_possible_losses_are_told_until_all_of_them_are_recovered(
     lose(engine, "hub", 5, timedelta(days=4))  # longer ago than anybody can ask for
     lose(engine, "elsewhere", 1, timedelta(hours=1))
     now = datetime.now(UTC)
-    with engine.begin() as connection:
-        kept = timedelta(hours=2)
-        minutes.compact(connection, now=now, keep_minutes=kept, keep_quarters=kept)
+    kept = timedelta(hours=2)
+    Compaction(keep_minutes=kept, keep_quarters=kept, clock=lambda: 0.0).run(engine, now=now)
     assert stats() == [("elsewhere", 1), ("hub", 3)]
     number = github.attempt("g-1", ago=timedelta(hours=9))
     github.refuses[number] = 422
