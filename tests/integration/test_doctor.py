@@ -531,7 +531,7 @@ def test_a_server_without_room_for_our_connections_is_said(
     name = parse(database_url).parameters["dbname"]
     servers.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 12")
     assert one(examine(concurrency="2"), "connections_too_few").sentence == (
-        "Our processes may open 29 connections, and the database (ALTER DATABASE … CONNECTION"
+        "Our processes may open 30 connections, and the database (ALTER DATABASE … CONNECTION"
         " LIMIT) has room for 12."
     )
 
