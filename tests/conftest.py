@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -21,6 +22,24 @@ from tests.support.servers import setups
 from tests.support.signing import SECRET
 
 _SHORT = "not long"
+_SHORT_FOLDERS = ("unit",)
+_SHORT_FILES = frozenset(
+    {
+        "acceptance/test_documented_examples.py",
+        "acceptance/test_drain.py",
+        "acceptance/test_outage.py",
+        "acceptance/test_receiver.py",
+        "acceptance/test_simulate.py",
+        "integration/test_admit.py",
+        "integration/test_convergence.py",
+        "integration/test_effects.py",
+        "integration/test_read_model.py",
+        "integration/test_replay.py",
+        "integration/test_writer.py",
+    }
+)
+"""What a newcomer sees pass in a few minutes: each promise of the README, by some of its tests. All
+others take eight times as long."""
 _TEMPLATE = "template_for_tests"
 
 
@@ -35,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "not_on(*setups, reason): what it tests is not there on these set-ups"
     )
     config.addinivalue_line(
-        "markers", "long: takes its time; run only if it is named, or chosen by -m or -k"
+        "markers", "long: is run only if it is named, or chosen by -m or -k (tests/conftest.py)"
     )
     if _nothing_is_chosen(config):
         config.option.markexpr = _SHORT
@@ -64,11 +83,18 @@ def _nothing_is_chosen(config: pytest.Config) -> bool:
     return is_all and not config.option.markexpr and not config.option.keyword
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what is not in the short run."""
+    path = item.path.relative_to(Path(__file__).parent)
+    if path.parts[0] not in _SHORT_FOLDERS and path.as_posix() not in _SHORT_FILES:
+        item.add_marker("long")
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say what is left out."""
     if config.option.markexpr != _SHORT:
         return None
-    return "without what takes its time: `python3 dev.py test tests` runs everything"
+    return "the short run: `python3 dev.py test tests` runs all tests"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
