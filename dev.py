@@ -2,7 +2,7 @@
 """Create .venv, install from requirements.lock, and run a command: all from a fresh clone.
 
     python3 dev.py up          run everything here: PostgreSQL, Redis, receiver, workers, relay
-    python3 dev.py test        run the whole test suite, against real servers
+    python3 dev.py test        run tests of each promise, in minutes; `test tests`: all of them
     python3 dev.py check       check format, lint, types, dead code and words, before each commit
     python3 dev.py faults      run the fault suite: break real processes under load (--help)
     python3 dev.py model       visit every state that the protocol can come to (--help)
