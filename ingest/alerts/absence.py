@@ -8,7 +8,7 @@ import enum
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from ingest.alerts.catalogue import RULES
+from ingest.alerts.catalogue import NO_PROCESS, RULES
 from ingest.alerts.facts import Facts, sources_of
 from ingest.store.failures.records import LISTED
 from ingest.store.reports.gauges import EXAMINED
@@ -38,6 +38,10 @@ def explain(facts: Facts, rule: str, subject: str) -> Absence:
 
 def _always(_facts: Facts, _subject: str) -> bool:
     return True
+
+
+def _is_alive(kind: str) -> _Says:
+    return lambda facts, _subject: facts.has_alive(kind)
 
 
 def _one_reports(facts: Facts, subject: str) -> bool:
@@ -124,6 +128,7 @@ def _is_channel(facts: Facts, subject: str) -> bool:
 
 _IS_OVER: Mapping[str, _Says] = MappingProxyType(
     {
+        **{rule.slug: _is_alive(kind) for kind, rule in NO_PROCESS.items()},
         "privileges_missing": _one_reports,
         "jobs_old": _is_among_counted,
         "schedule_overdue": _is_not_late,

@@ -23,7 +23,7 @@ from ingest.store.pipeline.metrics import SUCCEEDED
 from ingest.store.reports import alert_facts, gauges, heartbeats, possible_losses
 from ingest.store.reports.alert_facts import PastHour
 from ingest.store.reports.gauges import Gauges
-from ingest.store.reports.heartbeats import ProcessRecord
+from ingest.store.reports.heartbeats import ALIVE_FOR, ProcessRecord
 from ingest.store.reports.possible_losses import PossibleLoss
 from ingest.store.server_time import server_time
 
@@ -94,6 +94,18 @@ class Facts:
     def has_secrets(self) -> bool:
         """Return whether the process that evaluates has those of the sources: relays need none."""
         return any(self.configured_keys.values())
+
+    def has_alive(self, kind: str) -> bool:
+        """Return whether a process of a kind is alive."""
+        return kind == self.kind or any(
+            process.kind == kind for process in self.processes if process.alive
+        )
+
+    @property
+    def is_starting(self) -> bool:
+        """Return whether all processes have just started: the others may come yet."""
+        started = [process.started_at for process in self.processes if process.alive]
+        return bool(started) and self.now - min(started) < ALIVE_FOR
 
     def may_receive(self, source: str) -> bool:
         """Return whether a source is configured; without secrets, any may be."""

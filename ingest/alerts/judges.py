@@ -55,8 +55,7 @@ def _found(rule: Rule, value: float, subject: str = "", **fields: str) -> Findin
 
 def _no_process(kind: str) -> _Judge:
     def judge(facts: Facts, _policy: Policy) -> Iterator[Finding]:
-        alive = {process.kind for process in facts.processes if process.alive}
-        if kind not in alive | {facts.kind}:
+        if not facts.has_alive(kind) and not facts.is_starting:
             yield _found(NO_PROCESS[kind], 0)
 
     return judge

@@ -125,7 +125,8 @@ class Pipeline:
         execute(
             self.engine,
             "INSERT INTO processes (id, kind, host, pid, version, started_at, seen_at, lacks)"
-            " VALUES (:kind, :kind, 'h', 1, '1', now(), now() + interval '1 hour', :lacks)"
+            " VALUES (:kind, :kind, 'h', 1, '1', now() - interval '1 hour',"
+            " now() + interval '1 hour', :lacks)"
             " ON CONFLICT (id) DO UPDATE SET lacks = excluded.lacks",
             kind=kind,
             lacks=lacks,
@@ -479,6 +480,29 @@ def test_an_alert_of_which_nothing_is_known_stays_and_ends_without_a_recovery(
     assert pipeline.fires(alert)
     pipeline.evaluate(RULES[slug].unknown_for_s / 2)
     assert not pipeline.fires(alert)
+    assert not recoveries(pipeline)
+
+
+_STARTED_NOW = "UPDATE processes SET started_at = now() + interval '1 hour'"
+
+
+def test_a_pipeline_that_starts_is_given_time_for_all_its_processes(pipeline: Pipeline) -> None:
+    """The console of a first `ingest up` said in red that no worker is alive."""
+    execute(pipeline.engine, f"DELETE FROM processes WHERE kind = 'worker'; {_STARTED_NOW}")
+    pipeline.evaluate()
+    assert rows(pipeline.engine, "SELECT rule FROM alerts") == []
+    execute(pipeline.engine, "UPDATE processes SET started_at = now() - interval '21 s'")
+    pipeline.evaluate()
+    assert [row["rule"] for row in rows(pipeline.engine, "SELECT rule FROM alerts")] == [
+        "no_worker"
+    ]
+
+
+def test_processes_that_start_anew_without_a_worker_are_no_recovery(pipeline: Pipeline) -> None:
+    alert = fire("no_worker", pipeline)
+    execute(pipeline.engine, _STARTED_NOW)
+    pipeline.evaluate()
+    assert pipeline.fires(alert)
     assert not recoveries(pipeline)
 
 
