@@ -22,8 +22,8 @@ from tests.support.servers import setups
 from tests.support.signing import SECRET
 
 _SHORT = "not long"
-_SHORT_FOLDERS = ("unit",)
-_SHORT_FILES = frozenset(
+SHORT_FOLDERS = ("unit",)
+SHORT_FILES = frozenset(
     {
         "acceptance/test_documented_examples.py",
         "acceptance/test_drain.py",
@@ -86,7 +86,7 @@ def _nothing_is_chosen(config: pytest.Config) -> bool:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark what is not in the short run."""
     path = item.path.relative_to(Path(__file__).parent)
-    if path.parts[0] not in _SHORT_FOLDERS and path.as_posix() not in _SHORT_FILES:
+    if path.parts[0] not in SHORT_FOLDERS and path.as_posix() not in SHORT_FILES:
         item.add_marker("long")
 
 
