@@ -39,7 +39,7 @@ SHORT_FILES = frozenset(
     }
 )
 """What a newcomer sees pass in a few minutes: each promise of the README, by some of its tests. All
-others take eight times as long."""
+others take most of half an hour."""
 _TEMPLATE = "template_for_tests"
 
 

@@ -49,14 +49,14 @@ def remove_duplicates(connection: Connection, *, before: datetime, limit: int) -
     return None if row.last is None else int(row.removed)
 
 
-# What was muted is not to be told of because it was forgotten.
-# Nor what a parked job failed with, which is counted anew as soon as it is gone.
+# What a parked job failed with would be counted anew as soon as it is gone.
 NOT_PARKED = """
     NOT EXISTS (
         SELECT FROM ingest.jobs
         WHERE jobs.processor = g.processor AND hinted_until = 'infinity'
     )
 """
+# What was muted is not to be told of because it was forgotten.
 OLD_FAILURE = "last_seen < :before AND state <> 'muted'"
 FORGOTTEN_FAILURE = f"""
     {OLD_FAILURE} AND NOT EXISTS (
